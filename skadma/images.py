@@ -1,0 +1,362 @@
+"""Every accepted form of images, as uint8 tensors of the size a network wants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as tv
+from numpy.typing import ArrayLike
+from PIL import Image
+from scipy import sparse
+from sklearn.utils import _safe_indexing
+from torch.utils.data import Dataset, Subset
+
+TAKEN = (
+    "Taken are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
+    "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
+    "of paths; a list of PIL images or arrays; a torch Dataset of images"
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What images go through on their way to a network.
+
+    Attributes
+    ----------
+    image_size : int
+        Side in pixels of the square that the network gets.
+    resize_size : int
+        The shorter side is resized to this before the centre crop.
+    interpolation : {"bilinear", "bicubic"}
+    mean, std : tuple of float
+        Of pixels in [0, 1], subtracted and divided by in the network.
+    """
+
+    image_size: int
+    resize_size: int
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+class UnreadableImageError(ValueError):
+    """An image file is missing, or cannot be decoded."""
+
+
+class ImageDataset(Dataset):
+    """Images of any accepted form as uint8 tensors.
+
+    The form is checked at once; files are decoded when they are asked for. The same
+    picture gives the same tensor, whatever form it comes in.
+
+    Parameters
+    ----------
+    X : images
+        An array of shape (n, H, W, 3) with H = 3 as well counts as channels-last.
+    preprocessing : Preprocessing
+    image_shape : tuple of int, optional
+        (H, W), (H, W, 3) or (3, H, W): what the rows of a 2-D `X` are.
+
+    Raises
+    ------
+    ValueError
+        If `X` is none of the accepted forms; the message says what came.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        preprocessing: Preprocessing,
+        *,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self._items, self._decode = _open(X, image_shape)
+        self._paths = self._decode is _from_path
+        if not len(self._items):
+            raise ValueError(f"X has 0 images. {TAKEN}.")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        pixels = self._decode(self._items[i], f"X[{i}]")
+        return fit_to_size(torch.from_numpy(pixels), self.preprocessing)
+
+    def readable(self) -> np.ndarray:
+        """Tell which images can be decoded; only files are tried.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+        """
+        readable = np.ones(len(self), dtype=bool)
+        if self._paths:
+            for i, path in enumerate(self._items):
+                try:
+                    _from_path(path, "")
+                except UnreadableImageError:
+                    readable[i] = False
+        return readable
+
+
+def fit_to_size(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Resize the shorter side and crop the centre, as torchvision's presets do.
+
+    Parameters
+    ----------
+    image : torch.Tensor of uint8, shape (3, H, W)
+    preprocessing : Preprocessing
+
+    Returns
+    -------
+    torch.Tensor of uint8, shape (3, image_size, image_size)
+    """
+    if min(image.shape[1:]) != preprocessing.resize_size:
+        mode = tv.InterpolationMode(preprocessing.interpolation)
+        image = tv.resize(image, [preprocessing.resize_size], mode, antialias=True)
+    return tv.center_crop(image, [preprocessing.image_size]).contiguous()
+
+
+def n_images(X: Any) -> int:
+    """Count the images (rows) of any accepted form."""
+    if hasattr(X, "shape"):
+        return X.shape[0]
+    if hasattr(X, "__array__") and not hasattr(X, "__len__"):
+        return len(np.asarray(X))
+    return len(X)
+
+
+def take(X: Any, indices: ArrayLike) -> Any:
+    """Select images (rows), in the form that they come in.
+
+    Parameters
+    ----------
+    X : images or any array-like
+    indices : array-like of int, or mask of bool, shape (n,)
+    """
+    indices = np.asarray(indices)
+    if indices.dtype.kind == "b":
+        indices = np.flatnonzero(indices)
+    if isinstance(X, Dataset):
+        return Subset(X, indices.tolist())
+    if isinstance(X, torch.Tensor):
+        return X[torch.from_numpy(indices)]
+    if isinstance(X, (list, tuple)):
+        return type(X)([X[i] for i in indices])
+    if hasattr(X, "__array__") and not hasattr(X, "shape"):
+        X = np.asarray(X)
+    return _safe_indexing(X, indices)
+
+
+# --- the forms of X -----------------------------------------------------------
+
+
+def _open(
+    X: Any, image_shape: Sequence[int] | None
+) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    """What to index, and what makes (3, H, W) uint8 pixels of an item."""
+    if isinstance(X, Dataset):
+        return X, _from_item
+    if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
+        hint = ""
+        if isinstance(X, (str, os.PathLike)):
+            hint = " (a single path: put it in a list)"
+        raise ValueError(f"X is {type(X).__name__}{hint}. {TAKEN}.")
+    if sparse.issparse(X):
+        raise ValueError(
+            f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
+            f"and give image_shape=. {TAKEN}."
+        )
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, (list, tuple)) and len(X) and not _is_number_like(X[0]):
+        return _open_list(list(X))
+    try:
+        array = np.asarray(X)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"X is {type(X).__name__} and no array can be made of it: {error}. {TAKEN}."
+        ) from error
+    if array.dtype.kind in "OUT" and array.ndim == 1:
+        return _open_list(array.tolist())
+    return _open_array(array, image_shape)
+
+
+def _is_number_like(item: Any) -> bool:
+    """Whether a list's first item is a number or a row of numbers."""
+    while isinstance(item, (list, tuple)) and len(item):
+        item = item[0]
+    if isinstance(item, np.ndarray):
+        return item.ndim < 2 and item.dtype.kind not in "OUT"
+    return isinstance(item, (int, float, complex, np.number))
+
+
+def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    paths = [isinstance(item, (str, os.PathLike)) for item in items]
+    if all(paths):
+        return np.array([os.fspath(item) for item in items], dtype=object), _from_path
+    for i, item in enumerate(items):
+        if paths[i] != paths[0]:
+            raise ValueError(
+                f"X is a list that mixes paths with other things: X[0] is "
+                f"{type(items[0]).__name__}, X[{i}] is {type(item).__name__}. {TAKEN}."
+            )
+        if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
+            raise ValueError(
+                f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
+                f"an array. {TAKEN}."
+            )
+    return items, _from_item
+
+
+def _open_array(
+    array: np.ndarray, image_shape: Sequence[int] | None
+) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    got = f"X has shape {array.shape} and dtype {array.dtype}"
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{got}. {TAKEN}.")
+    if array.ndim == 2 and image_shape is None:
+        raise ValueError(
+            f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
+            f"(3, H, W). {TAKEN}."
+        )
+    if array.ndim == 2 and image_shape is not None:
+        shape = tuple(image_shape)
+        if len(shape) not in (2, 3) or np.prod(shape) != array.shape[1]:
+            raise ValueError(
+                f"{got}, but image_shape={shape} has {np.prod(shape)} numbers instead "
+                f"of {array.shape[1]}."
+            )
+        array = array.reshape(len(array), *shape)
+    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+        raise ValueError(f"{got}. {TAKEN}.")
+    if array.ndim == 4 and not _channel_axis(array.shape[1:]):
+        raise ValueError(
+            f"{got}: neither the last nor the first axis of an image has 3 channels "
+            f"(or 1). {TAKEN}."
+        )
+    if len(array):
+        _check_values(array, "X", allow_uint16=False)
+    return array, _from_array
+
+
+def _channel_axis(shape: tuple[int, ...]) -> str:
+    """Return "last", "first" or "" for an image's three axes; the last one wins."""
+    if shape[-1] in (1, 3):
+        return "last"
+    return "first" if shape[0] in (1, 3) else ""
+
+
+def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
+    kind = array.dtype.kind
+    if kind == "b" or array.dtype == np.uint8:
+        return
+    if array.dtype == np.uint16 and allow_uint16:
+        return
+    low, high = array.min(), array.max()
+    if kind == "f":
+        if np.isnan(low) or np.isnan(high):
+            raise ValueError(f"{what} contains NaN. {TAKEN}.")
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
+                "must be in [0, 1]. Scale them, or cast pixel values from 0 to 255 "
+                f"with X.astype(np.uint8). {TAKEN}."
+            )
+        return
+    fits = low >= 0 and high <= 255
+    advice = (
+        "Cast them with X.astype(np.uint8)."
+        if fits
+        else "Scale them to 0 to 255 first."
+    )
+    raise ValueError(
+        f"{what} has {array.dtype} values from {low} to {high}. {advice} {TAKEN}."
+    )
+
+
+# --- one image ----------------------------------------------------------------
+
+
+def _from_path(path: str, what: str) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _from_pil(image, path)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise almost anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UnreadableImageError(
+            f"The image {path!r} cannot be read ({reason}). Mend or remove it, or set "
+            "on_bad_image='skip'."
+        ) from error
+
+
+def _from_item(item: Any, what: str) -> np.ndarray:
+    """Pixels of an element of a list or of a Dataset, label and all."""
+    if isinstance(item, (tuple, list)) and len(item):
+        item = item[0]
+    if isinstance(item, Image.Image):
+        return _from_pil(item, what)
+    if isinstance(item, torch.Tensor):
+        item = item.detach().cpu().numpy()
+    if not isinstance(item, np.ndarray):
+        raise ValueError(
+            f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
+            f"{TAKEN}."
+        )
+    if item.ndim not in (2, 3) or 0 in item.shape:
+        raise ValueError(
+            f"{what} has shape {item.shape}; an image is (H, W), (H, W, 3) or "
+            "(3, H, W)."
+        )
+    if item.ndim == 3 and item.shape[-1] == 4:
+        item = item[..., :3]  # alpha is dropped, as PIL's convert does
+    if item.ndim == 3 and not _channel_axis(item.shape):
+        raise ValueError(
+            f"{what} has shape {item.shape}: neither the last nor the first axis has 3 "
+            "channels (or 1)."
+        )
+    _check_values(item, what, allow_uint16=True)
+    return _from_array(item, what)
+
+
+def _from_pil(image: Image.Image, what: str) -> np.ndarray:
+    if image.mode.startswith("I"):  # I;16 and its kin: 16 bits, whatever they hold
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadableImageError(
+                f"{what} has mode {image.mode} and values from {values.min()} to "
+                f"{values.max()}; 16-bit images have 0 to 65535."
+            )
+        return _from_array(values.astype(np.uint16), what)
+    if image.mode == "F":
+        return _from_item(np.asarray(image), what)
+    return _from_array(np.asarray(image.convert("RGB")), what)
+
+
+def _from_array(image: np.ndarray, what: str) -> np.ndarray:
+    """(3, H, W) uint8 pixels of an array whose shape and values are checked."""
+    if image.dtype.kind == "f":
+        image = np.rint(image * 255).astype(np.uint8)
+    elif image.dtype == np.uint16:
+        image = np.rint(image / 257).astype(np.uint8)
+    elif image.dtype.kind == "b":
+        image = image.astype(np.uint8) * 255
+    if image.ndim == 2:
+        image = image[None]
+    elif _channel_axis(image.shape) == "last":
+        image = image.transpose(2, 0, 1)
+    if len(image) == 1:
+        image = np.repeat(image, 3, axis=0)
+    return np.ascontiguousarray(image)

@@ -1,0 +1,119 @@
+"""Labels: checking them, and telling the unlabelled from the labelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+
+def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
+    """Check the labels of a classification task.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+    estimator : object
+        Named in messages.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If there are none, some are missing, or they are not class labels.
+    """
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None: pass one label "
+            "per image."
+        )
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(
+            f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
+        )
+    if y.dtype.kind == "O" and any(label is None for label in y):
+        raise ValueError(f"{name}: the labels y contain None. Pass only labelled ones.")
+    check_classification_targets(y)
+    return y
+
+
+def known_classes(
+    y: np.ndarray, classes: ArrayLike | None, before: np.ndarray | None = None
+) -> np.ndarray:
+    """All labels of a task, sorted.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Labels at hand.
+    classes : array-like or None
+        All labels, if they are known beforehand.
+    before : ndarray, optional
+        Labels of earlier calls.
+
+    Raises
+    ------
+    ValueError
+        If `y` or `before` has a label that is not among `classes`.
+    """
+    seen = np.unique(y)
+    if before is not None:
+        seen = np.union1d(before, seen)
+    if classes is None:
+        return seen
+    known = np.unique(np.asarray(classes))
+    unknown = np.setdiff1d(seen, known)
+    if len(unknown):
+        raise ValueError(
+            f"y has the labels {unknown.tolist()}, which are not among classes="
+            f"{known.tolist()}. Correct them or add them to classes."
+        )
+    return known
+
+
+def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarray:
+    """Tell which entries of `y` have no label yet: -1, None or NaN.
+
+    An integer -1 is a label where `classes` names it, and, without `classes`, where
+    -1 and 1 are all there is: the usual coding of a binary task.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+    classes : array-like, optional
+        All labels of the task.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    y = np.asarray(y)
+    if y.dtype.kind == "f":
+        mask = np.isnan(y)
+    elif y.dtype.kind == "O":
+        # NaN is the only value that differs from itself.
+        mask = np.array([v is None or bool(v != v) for v in y], dtype=bool)
+    else:
+        mask = np.zeros(y.shape, dtype=bool)
+    if y.dtype.kind in "ifO":
+        minus_one = np.array([_is_minus_one(v) for v in y], dtype=bool)
+        if classes is not None:
+            is_label = any(_is_minus_one(c) for c in np.asarray(classes).tolist())
+        else:
+            others = {str(v) for v in y[~minus_one & ~mask].tolist()}
+            is_label = bool(others) and others <= {"1", "1.0"}
+        if not is_label:
+            mask |= minus_one
+    return mask
+
+
+def _is_minus_one(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and value == -1

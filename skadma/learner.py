@@ -1,0 +1,409 @@
+"""ActiveLearner: rounds of query, label, adapt around any classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, check_random_state, column_or_1d, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from tqdm.auto import tqdm
+
+from .classifier import CNNClassifier
+from .images import take
+from .labels import check_labels, known_classes, unlabelled_mask
+from .strategies import QueryStrategy
+from .strategies.base import TooFewCandidatesError, check_n_instances
+
+
+def _estimator_has(method: str) -> Any:
+    def check(self: ActiveLearner) -> bool:
+        getattr(getattr(self, "estimator_", self.estimator), method)
+        return True
+
+    return check
+
+
+class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Adapt a classifier with the labels that a strategy asks for.
+
+    With every label in `y`, ``fit`` simulates: `y` is the oracle, of which only the
+    queried entries are read for training. With unlabelled entries in `y`, ``fit``
+    trains on the labelled ones (if any) and then waits: ``query`` names the next
+    images, ``teach`` takes their labels and adapts.
+
+    Parameters
+    ----------
+    estimator : object
+        A classifier, for example :class:`~skadma.CNNClassifier`, or a Pipeline that
+        ends in one. It is cloned.
+    strategy : QueryStrategy
+        It is cloned.
+    n_rounds : int, default=10
+        Rounds of the simulation; fewer if the pool is used up before.
+    n_instances : int, default=10
+        Labels in a round.
+    warm_start : bool, default=True
+        Fine-tune the network of the last round with all labelled images, as the
+        paper's Algorithm 1 does; else start from the pretrained one in each round.
+        Classifiers other than CNNClassifier are always fitted anew.
+    classes : array-like, optional
+        All labels of the task. Without it they are those of `estimator` if it has
+        its own `classes`, else those that occur in `y`: which classes there are is
+        part of the task, not a label of an image. In use by hand, classes that first
+        come up in ``teach`` are added.
+    verbose : bool, default=False
+        Show a progress bar over rounds.
+    random_state : int, RandomState instance or None, default=None
+        Seeds every `random_state` inside `estimator` and `strategy` that is None.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The adapted classifier.
+    strategy_ : QueryStrategy
+    classes_ : ndarray of shape (n_classes,)
+    queried_indices_ : list of ndarray of int
+        Indices into X of each round, most useful first.
+    history_ : list of dict
+        A row per round: ``round``, ``n_labels`` (labels used so far), ``indices``,
+        ``scores`` (the strategy's, of the queried), ``query_seconds`` and
+        ``adapt_seconds``. ``pandas.DataFrame(learner.history_)`` makes a table.
+    labeled_ : ndarray of bool, shape (n,)
+        Which entries of X have a label by now.
+    X_ : images
+        What ``fit`` was given, the pool included.
+    y_ : ndarray of shape (n,)
+        The labels; meaningful where `labeled_`.
+    n_features_in_ : int
+        Only where `X` is 2-D.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skadma import ActiveLearner
+    >>> from skadma.strategies import MarginSampling
+    >>> X, y = load_digits(return_X_y=True)
+    >>> learner = ActiveLearner(
+    ...     LogisticRegression(max_iter=1000), MarginSampling(), n_rounds=5,
+    ...     random_state=0)
+    >>> learner.fit(X / 16, y).labeled_.sum()
+    np.int64(50)
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "strategy": [QueryStrategy],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "n_instances": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        strategy: QueryStrategy,
+        *,
+        n_rounds: int = 10,
+        n_instances: int = 10,
+        warm_start: bool = True,
+        classes: ArrayLike | None = None,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.strategy = strategy
+        self.n_rounds = n_rounds
+        self.n_instances = n_instances
+        self.warm_start = warm_start
+        self.classes = classes
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: ArrayLike) -> ActiveLearner:
+        """Simulate all rounds, or take the initial labels for use by hand.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, ...)
+        y : array-like of shape (n,)
+            Every label (simulation), or -1 (None, NaN) where there is none yet.
+            With the classes -1 and 1 and no other, -1 is a class, unless `classes`
+            says otherwise.
+
+        Returns
+        -------
+        self
+        """
+        for _ in self.rounds(X, y):
+            pass
+        return self
+
+    def rounds(self, X: Any, y: ArrayLike) -> Iterator[dict[str, Any]]:
+        """Do what ``fit`` does, and stop after each round for the caller to look.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, ...)
+        y : array-like of shape (n,)
+            See :meth:`fit`.
+
+        Yields
+        ------
+        dict
+            The round's row of ``history_``; the learner can predict by then.
+        """
+        self._validate_params()
+        missing = self._start(X, y)
+        if missing.any():
+            self.labeled_ = ~missing
+            if self.labeled_.any():
+                self._adapt()
+            return
+        for round_ in tqdm(range(self.n_rounds), disable=not self.verbose):
+            n_left = int((~self.labeled_).sum())
+            if n_left == 0:
+                break
+            try:
+                indices = self.query(min(self.n_instances, n_left))
+            except TooFewCandidatesError as error:
+                if error.n_available == 0:
+                    break
+                indices = self.query(error.n_available)
+            at_end = round_ == self.n_rounds - 1 or len(indices) == n_left
+            self._learn(indices, wait_for_classes=not at_end)
+            yield self.history_[-1]
+
+    def query(self, n_instances: int | None = None) -> np.ndarray:
+        """Choose the images to label next.
+
+        Changes nothing: asked again, it gives the same answer until ``teach``.
+
+        Parameters
+        ----------
+        n_instances : int, optional
+            How many; the parameter `n_instances` if None.
+
+        Returns
+        -------
+        ndarray of int
+            Distinct indices into the X of ``fit``, most useful first.
+        """
+        self._check_started()
+        pool = np.flatnonzero(~self.labeled_)
+        n = self.n_instances if n_instances is None else n_instances
+        check_n_instances(n, len(pool))
+        begin = perf_counter()
+        chosen, scores = self.strategy_(
+            self.estimator_, take(self.X_, pool), n, iteration=len(self.history_)
+        )
+        self._last_query = {
+            "indices": pool[chosen],
+            "scores": scores,
+            "query_seconds": perf_counter() - begin,
+        }
+        return pool[chosen]
+
+    def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
+        """Take labels and adapt the classifier with all labels so far.
+
+        Parameters
+        ----------
+        indices : array-like of int, shape (m,)
+            Into the X of ``fit``; those of ``query`` or any others. A label given
+            before is corrected.
+        labels : array-like of shape (m,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range or twice there, or a label is missing or not
+            among `classes`. Nothing is changed then.
+        """
+        self._check_started()
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or indices.dtype.kind not in "iu" or not len(indices):
+            raise ValueError(
+                f"indices must be a list of int, got {indices.dtype} of shape "
+                f"{indices.shape}."
+            )
+        n = len(self.labeled_)
+        wrong = indices[(indices < 0) | (indices >= n)]
+        if len(wrong) or len(np.unique(indices)) < len(indices):
+            raise ValueError(
+                f"indices must be distinct and from 0 to {n - 1}, got "
+                f"{(wrong if len(wrong) else indices).tolist()}."
+            )
+        labels = check_labels(labels, self)
+        if len(labels) != len(indices):
+            raise ValueError(f"{len(indices)} indices, but {len(labels)} labels.")
+        before = self.classes_ if self.classes_.size else None
+        classes = known_classes(labels, self._declared_classes(), before)
+        y = self.y_.astype(np.result_type(self.y_, labels), copy=True)
+        y[indices] = labels
+        self.y_, self.classes_ = y, classes
+        self._set_classes()
+        self._learn(indices, wait_for_classes=True)
+        return self
+
+    def _start(self, X: Any, y: ArrayLike) -> np.ndarray:
+        """Check inputs, make the clones; return which entries of y are missing."""
+        if hasattr(X, "__array__") and not hasattr(X, "ndim"):
+            X = np.asarray(X)
+        if _is_table(X):
+            X = validate_data(self, X, accept_sparse="csr", dtype=None)
+        declared = self._declared_classes()
+        if y is None:
+            check_labels(y, self)  # raises
+        y = column_or_1d(y, warn=True)
+        if _num_samples(X) != len(y):
+            raise ValueError(f"X has {_num_samples(X)} images, y {len(y)} entries.")
+        missing = unlabelled_mask(y, declared)
+        if declared is None and y.dtype.kind == "f" and np.isnan(y).all():
+            raise ValueError(
+                "y is NaN throughout. If no image has a label yet, say by classes= "
+                "which labels there will be, or mark the images with -1 or None."
+            )
+        known = y[~missing]
+        if len(known):
+            known = check_labels(_plain(known), self)
+        if declared is not None and not missing.any():
+            known = known[:0]  # the oracle's labels are checked when they are revealed
+        classes = known_classes(known, declared)
+        self.X_, self.y_ = X, y
+        self.classes_ = classes
+        self.labeled_ = np.zeros(len(y), dtype=bool)
+        self.queried_indices_: list[np.ndarray] = []
+        self.history_: list[dict[str, Any]] = []
+        self._last_query: dict[str, Any] = {}
+        self.estimator_ = clone(self.estimator)
+        self.strategy_ = clone(self.strategy)
+        if self.random_state is not None:
+            rng = check_random_state(self.random_state)
+            for inner in (self.estimator_, self.strategy_):
+                _seed_unseeded(inner, rng)
+        self._set_classes()
+        cnn = _last_step(self.estimator_)
+        if isinstance(cnn, CNNClassifier):
+            cnn.set_params(warm_start=self.warm_start)
+        return missing
+
+    def _set_classes(self) -> None:
+        """Tell the classifier all classes, which its labels may miss for a while."""
+        inner = _last_step(self.estimator_)
+        if "classes" in inner.get_params(deep=False) and self.classes_.size:
+            inner.set_params(classes=self.classes_)
+
+    def _declared_classes(self) -> ArrayLike | None:
+        if self.classes is not None:
+            return self.classes
+        return getattr(_last_step(self.estimator), "classes", None)
+
+    def _learn(self, indices: np.ndarray, *, wait_for_classes: bool) -> None:
+        """Add revealed labels, adapt, and write the round down."""
+        known_classes(self.y_[indices], self._declared_classes())
+        self.labeled_[indices] = True
+        begin = perf_counter()
+        self._adapt(wait_for_classes)
+        seconds = perf_counter() - begin
+        asked = self._last_query
+        known = "indices" in asked and np.array_equal(asked["indices"], indices)
+        self.queried_indices_.append(indices)
+        self.history_.append(
+            {
+                "round": len(self.history_),
+                "n_labels": int(self.labeled_.sum()),
+                "indices": indices,
+                "scores": asked["scores"] if known else np.full(len(indices), np.nan),
+                "query_seconds": asked["query_seconds"] if known else 0.0,
+                "adapt_seconds": seconds,
+            }
+        )
+
+    def _adapt(self, wait_for_classes: bool = False) -> None:
+        labelled = np.flatnonzero(self.labeled_)
+        y = _plain(self.y_[labelled])
+        copes = "classes" in _last_step(self.estimator_).get_params(deep=False)
+        if wait_for_classes and not copes and len(np.unique(y)) < 2:
+            return  # most classifiers cannot be fitted to a single class
+        if not isinstance(_last_step(self.estimator_), CNNClassifier):
+            self.estimator_ = clone(self.estimator_)  # some go on by themselves
+        self.estimator_.fit(take(self.X_, labelled), y)
+
+    def _check_started(self) -> None:
+        check_is_fitted(self, "X_")
+
+    # --- what the adapted classifier can do ----------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "X_")
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict labels with the adapted classifier."""
+        check_is_fitted(self)
+        return self.estimator_.predict(X)
+
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict class probabilities with the adapted classifier."""
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Compute the adapted classifier's decision function."""
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags = inner.input_tags
+        tags.classifier_tags = inner.classifier_tags
+        return tags
+
+
+def _last_step(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _plain(y: np.ndarray) -> np.ndarray:
+    """Labels in their natural type, once no None or NaN is among them."""
+    return np.array(y.tolist()) if y.dtype.kind == "O" else y
+
+
+def _is_table(X: Any) -> bool:
+    """Whether `X` is what scikit-learn's own classifiers take, not images."""
+    if sparse.issparse(X) or hasattr(X, "columns"):
+        return True
+    if isinstance(X, (list, tuple)):
+        return bool(X) and isinstance(X[0], (list, tuple, int, float, np.number))
+    ndim, kind = getattr(X, "ndim", 0), getattr(getattr(X, "dtype", None), "kind", "")
+    return isinstance(X, np.ndarray) and (ndim == 2 or (ndim < 2 and kind in "biufc"))
+
+
+def _seed_unseeded(estimator: Any, rng: np.random.RandomState) -> None:
+    """Give every `random_state` that is None, nested ones too, a drawn seed."""
+    params = estimator.get_params(deep=True)
+    unseeded = {
+        name: int(rng.randint(np.iinfo(np.int32).max))
+        for name in sorted(params)
+        if name.split("__")[-1] == "random_state" and params[name] is None
+    }
+    estimator.set_params(**unseeded)

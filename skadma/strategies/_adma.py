@@ -1,0 +1,250 @@
+"""ADMA: distinctiveness under the network's change, and uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ..adma import (
+    UNCERTAINTIES,
+    CenterDistances,
+    approximated_pattern,
+    combined_score,
+    distance_weights,
+    layer_scale,
+    multi_layer_distinctiveness,
+    predict_weights,
+    transformation_pattern,
+    uncertainty,
+)
+from ..centers import SourceCenters
+from ..classifier import CNNClassifier
+from ..images import n_images
+from .base import QueryStrategy, Scores, find_cnn
+
+
+@dataclass(frozen=True)
+class ADMAScores(Scores):
+    """The parts of ADMA's score.
+
+    Attributes
+    ----------
+    distinctiveness : ndarray of shape (n,), float64
+        In [0, 1] (Eq. 9); NaN for images that cannot be decoded.
+    uncertainty : ndarray of shape (n,), float64
+        Of the present model (Eq. 10); 1 for every image before the first fit, when
+        all are equally uncertain.
+    total : ndarray of shape (n,), float64
+        Eq. 11.
+    """
+
+    distinctiveness: np.ndarray
+    uncertainty: np.ndarray
+
+
+class ADMA(QueryStrategy):
+    """Active Deep Model Adaptation [1]_.
+
+    An image is worth its label where the network transforms it, from layer A to
+    layer B, unlike it transforms what it knows from the source task
+    (distinctiveness), and, more and more as rounds go by, where the present model is
+    uncertain:
+
+    ``(1 - lambda t) distinctiveness + lambda t uncertainty``, lambda t clipped to
+    [0, 1] (Eq. 11).
+
+    Parameters
+    ----------
+    centers : SourceCenters
+        The representatives of the source classes (Eq. 1-2).
+    trade_off : float, default=0.1
+        lambda. The paper gives none; 0.1 goes over to pure uncertainty in ten rounds.
+    layer_a : int, str or sequence of them, default=-4
+        The earlier layer A. Several make ADMA-2 (Sec. 4.2).
+    layer_b : int or str, default=-2
+        The later layer B; -2 is the penultimate feature vector.
+    weights : {"predict", "distance"}, default="predict"
+        How an image is approximated by the centres: by M0's class probabilities
+        (Eq. 8), or by the reciprocal distances to the centres at layer A (Sec. 4.3,
+        "ADMA-distance"). With several A each pattern has its own distance weights.
+    uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
+        Gini ``sum p (1 - p)`` is the printed Eq. 10 with its sign put right: as
+        printed it falls as uncertainty rises.
+    features : {"current", "initial"}, default="current"
+        Which network gives the representations: the one being adapted, as in
+        Algorithm 1, or M0. The paper does not say whether the centres' follow the
+        network; here they always come from the same network as the images',
+        because distances between two networks' features mean nothing.
+    rescale : bool, default=False
+        Divide each layer's squared distances by their mean between centres. The
+        published rule subtracts them as they are, so the layer with the larger
+        numbers, mostly A, decides the pattern alone.
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] Huang, Zhao & Liu, Cost-Effective Training of Deep CNNs with Active Model
+       Adaptation, KDD 2018, doi 10.1145/3219819.3220026.
+    """
+
+    _parameter_constraints: dict = {
+        "centers": [SourceCenters],
+        "trade_off": [Interval(Real, 0, None, closed="left")],
+        "weights": [StrOptions({"predict", "distance"})],
+        "uncertainty": [StrOptions(set(UNCERTAINTIES))],
+        "features": [StrOptions({"current", "initial"})],
+        "rescale": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        centers: SourceCenters,
+        *,
+        trade_off: float = 0.1,
+        layer_a: int | str | Sequence[int | str] = -4,
+        layer_b: int | str = -2,
+        weights: str = "predict",
+        uncertainty: str = "gini",
+        features: str = "current",
+        rescale: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(random_state=random_state)
+        self.centers = centers
+        self.trade_off = trade_off
+        self.layer_a = layer_a
+        self.layer_b = layer_b
+        self.weights = weights
+        self.uncertainty = uncertainty
+        self.features = features
+        self.rescale = rescale
+
+    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> ADMAScores:
+        """Score each image of a pool in one pass over it.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier, Pipeline or modAL learner
+            Fitted or (round 0) not.
+        X_pool : images
+        iteration : float, default=0
+            The round t.
+
+        Returns
+        -------
+        ADMAScores
+        """
+        self._validate_params()
+        n = n_images(X_pool)
+        clf, X_pool = find_cnn(estimator, X_pool, "ADMA")
+        layers_a, layer_b = self._positions(clf)
+        fitted = hasattr(clf, "net_")
+        initial = self.features == "initial" or not fitted
+        patterns = _CenterPatterns(
+            self.centers, clf, layers_a, layer_b, initial, self.rescale
+        )
+        head = len(clf.source_network().graph.layers) - 1
+        taps = [*layers_a, layer_b]
+        adapted = ([] if initial else taps) + ([head] if fitted else [])
+        source = (taps if initial else []) + (
+            [head] if self.weights == "predict" else []
+        )
+        distinctiveness = np.full(n, np.nan)
+        uncertain = np.full(n, np.nan)
+        batches = clf.scan(
+            X_pool, sorted(set(adapted)), sorted(set(source)), progress="scoring"
+        )
+        for batch in batches:
+            outputs = batch.source if initial else batch.adapted
+            alpha = None
+            if self.weights == "predict":
+                proba = torch.softmax(batch.source[head].double(), dim=1)
+                classes = torch.as_tensor(self.centers.classes, device=proba.device)
+                alpha = predict_weights(proba, classes)
+            distinctiveness[batch.indices] = patterns.compare(outputs, alpha)
+            uncertain[batch.indices] = 1.0
+            if fitted:
+                proba = torch.softmax(batch.adapted[head].double(), dim=1)
+                uncertain[batch.indices] = uncertainty(
+                    proba.cpu().numpy(), self.uncertainty
+                )
+        total = combined_score(distinctiveness, uncertain, self.trade_off, iteration)
+        return ADMAScores(
+            total=total, distinctiveness=distinctiveness, uncertainty=uncertain
+        )
+
+    def _positions(self, clf: CNNClassifier) -> tuple[list[int], int]:
+        graph = clf.source_network().graph
+        asked = self.layer_a
+        asked = [asked] if isinstance(asked, (int, np.integer, str)) else list(asked)
+        layers_a = [graph.position(layer) for layer in asked]
+        layer_b = graph.position(self.layer_b)
+        if not layers_a or len(set(layers_a)) < len(layers_a):
+            raise ValueError(
+                f"layer_a={self.layer_a!r} must name one layer or several different "
+                "ones."
+            )
+        if max(layers_a) >= layer_b:
+            raise ValueError(
+                f"layer_a={self.layer_a!r} (position {max(layers_a)}) must lie before "
+                f"layer_b={self.layer_b!r} (position {layer_b})."
+            )
+        return layers_a, layer_b
+
+
+class _CenterPatterns:
+    """The centres' side of Eq. 3-7 under one network, made once per query."""
+
+    def __init__(
+        self,
+        centers: SourceCenters,
+        clf: CNNClassifier,
+        layers_a: list[int],
+        layer_b: int,
+        initial: bool,
+        rescale: bool,
+    ) -> None:
+        if len(centers) < 2:
+            raise ValueError(
+                f"ADMA ranks source classes, so it needs at least 2 centres; got "
+                f"{len(centers)}."
+            )
+        outputs = centers.outputs(clf, sorted({*layers_a, layer_b}), initial=initial)
+        self.layers_a, self.layer_b = layers_a, layer_b
+        self.distances = {p: CenterDistances(c) for p, c in outputs.items()}
+        between = {p: self.distances[p](outputs[p]) for p in outputs}  # Eq. 3
+        self.scales = {
+            p: layer_scale(s_c) if rescale else None for p, s_c in between.items()
+        }
+        # Rows of `between` belong to the centres; Eq. 7 wants them as columns.
+        self.patterns = {
+            a: self._pattern(between[a], between[layer_b], a).T for a in layers_a
+        }
+
+    def _pattern(
+        self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
+    ) -> torch.Tensor:
+        scales = (self.scales[layer], self.scales[self.layer_b])
+        rescale = None if scales[0] is None else scales
+        return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
+
+    def compare(
+        self, outputs: dict[int, torch.Tensor], alpha: torch.Tensor | None
+    ) -> np.ndarray:
+        """Distinctiveness of a batch (Eq. 4-9); alpha None: weights by distance."""
+        s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
+        own, approximated = [], []
+        for layer in self.layers_a:
+            s_a = self.distances[layer](outputs[layer])
+            own.append(self._pattern(s_a, s_b, layer))
+            weights = distance_weights(s_a) if alpha is None else alpha  # Eq. 8
+            approximated.append(approximated_pattern(weights, self.patterns[layer]))
+        return multi_layer_distinctiveness(own, approximated).cpu().numpy()

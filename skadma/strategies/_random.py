@@ -1,0 +1,34 @@
+"""Random choice, the baseline of every comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..images import n_images
+from .base import QueryStrategy, Scores, labels_fitted_with
+
+
+class RandomSampling(QueryStrategy):
+    """Choose images at random.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        With an int the draw depends on it, on the round and on the pool's size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma.strategies import RandomSampling
+    >>> len(RandomSampling(random_state=0).query(None, np.zeros((9, 2)), 3))
+    3
+    """
+
+    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
+        """Score by chance; see :meth:`QueryStrategy.score`."""
+        # The pool shrinks from round to round: its size keeps draws independent.
+        n = n_images(X_pool)
+        rng = np.random.default_rng([self._seed(0), n, labels_fitted_with(estimator)])
+        return Scores(rng.random(n))

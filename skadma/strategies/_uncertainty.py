@@ -1,0 +1,87 @@
+"""Uncertainty of the present model, with any classifier that has probabilities."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..adma import uncertainty
+from ..images import n_images
+from .base import QueryStrategy, Scores, target_proba
+
+
+class _UncertaintySampling(QueryStrategy):
+    """Score by an uncertainty of the predicted probabilities."""
+
+    _kind: ClassVar[str]
+
+    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
+        """Score by uncertainty; see :meth:`QueryStrategy.score`.
+
+        Before the first fit every image is equally uncertain, and ties are broken at
+        random.
+        """
+        proba = target_proba(estimator, X_pool)
+        if proba is None:
+            return Scores(np.ones(n_images(X_pool)))
+        return Scores(known_uncertainty(proba, self._kind))
+
+
+class LeastConfident(_UncertaintySampling):
+    """Choose where the most probable class is least probable: 1 - max p [1]_.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] Lewis & Gale, A Sequential Algorithm for Training Text Classifiers,
+       SIGIR 1994.
+    """
+
+    _kind = "least_confident"
+
+
+class MarginSampling(_UncertaintySampling):
+    """Choose where the two most probable classes are closest: 1 - (p1 - p2) [1]_.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] Scheffer, Decomain & Wrobel, Active Hidden Markov Models for Information
+       Extraction, IDA 2001.
+    """
+
+    _kind = "margin"
+
+
+class EntropySampling(_UncertaintySampling):
+    """Choose where the entropy -sum p log p is highest [1]_.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] Settles, Active Learning Literature Survey, 2009, Sec. 3.1.
+    """
+
+    _kind = "entropy"
+
+
+def known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
+    """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
+    known = ~np.isnan(proba).any(axis=1)
+    scores = np.full(len(proba), np.nan)
+    if known.any():
+        scores[known] = uncertainty(proba[known], kind)
+    return scores

@@ -1,0 +1,253 @@
+"""What all query strategies share: the estimator behind wrappers, and the choice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+
+from ..classifier import CNNClassifier
+from ..images import n_images
+
+
+class TooFewCandidatesError(ValueError):
+    """More images were asked for than a pool has usable ones.
+
+    Parameters
+    ----------
+    message : str
+    n_available : int
+        How many there are.
+    """
+
+    def __init__(self, message: str, n_available: int) -> None:
+        super().__init__(message)
+        self.n_available = n_available
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How useful a strategy finds each image of a pool.
+
+    Attributes
+    ----------
+    total : ndarray of shape (n,), float64
+        The higher the more useful; NaN for images that cannot be decoded.
+    """
+
+    total: np.ndarray
+
+
+class QueryStrategy(BaseEstimator, ABC):
+    """Base of the strategies: subclasses say how useful each image is.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties, and seeds whatever else a strategy draws.
+    """
+
+    def __init__(
+        self, *, random_state: int | np.random.RandomState | None = None
+    ) -> None:
+        self.random_state = random_state
+
+    @abstractmethod
+    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
+        """Score each image of a pool.
+
+        Parameters
+        ----------
+        estimator : object
+            A classifier, fitted or (round 0) not; a Pipeline that ends in one, or
+            modAL's learner around one.
+        X_pool : images or array-like
+            What the classifier takes.
+        iteration : float, default=0
+            The round t, from 0.
+
+        Returns
+        -------
+        Scores
+        """
+
+    def query(
+        self,
+        estimator: Any,
+        X_pool: Any,
+        n_instances: int = 1,
+        *,
+        iteration: float | None = None,
+    ) -> np.ndarray:
+        """Choose the images to label next.
+
+        Parameters
+        ----------
+        estimator : object
+            See :meth:`score`.
+        X_pool : images or array-like
+        n_instances : int, default=1
+            How many to choose.
+        iteration : float, optional
+            The round t, from 0. If None: the number of labels that the estimator was
+            fitted with / `n_instances`, which is the round where batches are equal.
+
+        Returns
+        -------
+        ndarray of int, shape (n_instances,)
+            Distinct indices into `X_pool`, most useful first.
+
+        Raises
+        ------
+        ValueError
+            If the pool has fewer usable images than are asked for.
+        """
+        return self._choose(estimator, X_pool, n_instances, iteration)[0]
+
+    def __call__(
+        self, estimator: Any, X_pool: Any, n_instances: int = 1, **kwargs: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose images and return ``(indices, utilities)``: modAL's form.
+
+        Parameters
+        ----------
+        estimator, X_pool, n_instances
+            See :meth:`query`.
+        **kwargs
+            `iteration`.
+
+        Returns
+        -------
+        indices : ndarray of int, shape (n_instances,)
+        utilities : ndarray of float, shape (n_instances,)
+        """
+        return self._choose(
+            estimator, X_pool, n_instances, kwargs.pop("iteration", None), **kwargs
+        )
+
+    def _choose(
+        self, estimator: Any, X_pool: Any, n_instances: int, iteration: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        check_n_instances(n_instances, n_images(X_pool))
+        if iteration is None:
+            iteration = labels_fitted_with(estimator) / n_instances
+        total = self.score(estimator, X_pool, iteration=iteration).total
+        # A key for ties of its own, so that it never depends on what a score drew.
+        ties = np.random.RandomState(self._seed(1)).permutation(len(total))
+        order = np.lexsort((ties, -total))
+        order = order[~np.isnan(total[order])]
+        if len(order) < n_instances:
+            raise TooFewCandidatesError(
+                f"n_instances={n_instances}, but only {len(order)} of the "
+                f"{len(total)} images in the pool can be decoded and scored.",
+                len(order),
+            )
+        chosen = order[:n_instances]
+        return chosen, total[chosen]
+
+    def _seed(self, stream: int) -> np.random.SeedSequence | int:
+        rng = check_random_state(self.random_state)
+        if isinstance(self.random_state, Integral):
+            return (int(self.random_state) + stream * 7919) % 2**32
+        return rng.randint(2**31)
+
+
+def check_n_instances(n_instances: int, n_pool: int) -> None:
+    """Refuse a number of images that cannot be chosen.
+
+    Raises
+    ------
+    ValueError
+        If `n_instances` is not an int from 1 to `n_pool`.
+    """
+    if (
+        not isinstance(n_instances, Integral)
+        or isinstance(n_instances, bool)
+        or not 1 <= n_instances <= n_pool
+    ):
+        raise ValueError(
+            f"n_instances={n_instances!r}; it must be an int from 1 to the size of the "
+            f"pool, {n_pool}."
+        )
+
+
+def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Find the classifier inside wrappers, and what `X` becomes on the way to it.
+
+    Parameters
+    ----------
+    estimator : object
+        A classifier, a Pipeline or modAL's learner.
+    X : images or array-like
+
+    Returns
+    -------
+    estimator : object
+        The classifier.
+    X : object
+        As the classifier gets it. Steps before it that are not fitted yet (round 0)
+        are fitted to `X` as copies.
+    """
+    while True:
+        if isinstance(estimator, Pipeline):
+            for _, step in estimator.steps[:-1]:
+                if step is None or step == "passthrough":
+                    continue
+                try:
+                    X = step.transform(X)
+                except NotFittedError:
+                    X = clone(step).fit_transform(X)
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
+            estimator = estimator.estimator  # modAL's learners
+        else:
+            return estimator, X
+
+
+def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
+    """Unwrap an estimator down to the CNN that a strategy looks into.
+
+    Raises
+    ------
+    TypeError
+        If there is none.
+    """
+    inner, X = unwrap(estimator, X)
+    if not isinstance(inner, CNNClassifier):
+        raise TypeError(
+            f"{user} looks into a network, so it needs a CNNClassifier (also at the "
+            f"end of a Pipeline or inside modAL's learner); got {inner!r}. "
+            "MarginSampling, EntropySampling and LeastConfident take any classifier."
+        )
+    return inner, X
+
+
+def labels_fitted_with(estimator: Any) -> int:
+    """How many labels an estimator was fitted with, 0 if unfitted or unknown."""
+    if hasattr(estimator, "X_training"):
+        seen = estimator.X_training
+        return 0 if seen is None else n_images(seen)
+    if isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    return getattr(estimator, "n_labels_", 0)
+
+
+def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
+    """Class probabilities, or None where the classifier is not fitted yet."""
+    estimator, X = unwrap(estimator, X)
+    if not hasattr(estimator, "predict_proba"):
+        raise TypeError(
+            f"{estimator!r} has no predict_proba, which this strategy needs. Take a "
+            "classifier with probabilities, or RandomSampling."
+        )
+    try:
+        return estimator.predict_proba(X)
+    except NotFittedError:
+        return None

@@ -1,0 +1,96 @@
+"""Fine-tuning by skorch: the net, its parameter groups, the labelled data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from torch.utils.data import Dataset
+
+from .backbones import AdaptedNetwork
+
+
+class LabelledDataset(Dataset):
+    """Tensors with their class numbers.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Yields one tensor per image.
+    y : ndarray of int, shape (n,)
+    """
+
+    def __init__(self, dataset: Dataset, y: np.ndarray) -> None:
+        self.dataset = dataset
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.dataset[i], int(self.y[i])
+
+
+def build_net(
+    network: AdaptedNetwork,
+    n_classes: int,
+    *,
+    head_lr: float,
+    net_params: dict[str, Any] | None,
+    **params: Any,
+) -> NeuralNetClassifier:
+    """Wrap a network in a skorch net that goes on training that very network.
+
+    Parameters
+    ----------
+    network : AdaptedNetwork
+    n_classes : int
+    head_lr : float
+        Learning rate of the last layer; `lr` among the others is the tail's.
+    net_params : dict or None
+        More parameters of ``skorch.NeuralNetClassifier``; they win.
+    **params
+        Parameters of ``skorch.NeuralNetClassifier``.
+
+    Returns
+    -------
+    skorch.NeuralNetClassifier
+        Initialised.
+    """
+    settings = {
+        "iterator_train__shuffle": True,
+        "optimizer__param_groups": [
+            (f"network.{network.head_name}.*", {"lr": head_lr})
+        ],
+        **params,
+        **(net_params or {}),
+    }
+    if not settings.get("verbose"):
+        settings.setdefault("callbacks__print_log", None)
+    net = NeuralNetClassifier(network, classes=np.arange(n_classes), **settings)
+    net.initialize()
+    # The recipe would be pickled beside the network that was made from it.
+    net.module = AdaptedNetwork
+    return net
+
+
+def train(net: NeuralNetClassifier, dataset: Dataset, y: np.ndarray, seed: int) -> None:
+    """Train a net for its number of epochs and leave it in eval mode.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNetClassifier
+        Initialised.
+    dataset : torch.utils.data.Dataset
+        Yields one tensor per image.
+    y : ndarray of int, shape (n,)
+        Class numbers.
+    seed : int
+        Seeds shuffling and dropout; torch's global generator stays as it was.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net.partial_fit(LabelledDataset(dataset, y), y)
+    net.module_.eval()

@@ -1,0 +1,166 @@
+"""ADMA written literally and slowly from Eq. 1-11, to test the package against.
+
+Loops, numpy and scipy only; nothing here comes from skadma. Eq. 10 is taken as it
+has to be meant (see DESIGN.md, section 2), without the paper's minus.
+"""
+
+import math
+
+import numpy as np
+from scipy.stats import kendalltau
+
+
+def center_indices(z, y):
+    """Eq. 1-2: index of the member nearest to each class's mean, classes sorted."""
+    indices = []
+    for label in sorted(set(np.asarray(y).tolist())):
+        members = [i for i in range(len(z)) if y[i] == label]
+        mean = sum(np.asarray(z[i], dtype=float) for i in members) / len(members)
+        best, best_distance = None, math.inf
+        for i in members:
+            distance = math.sqrt(
+                sum((float(p) - q) ** 2 for p, q in zip(z[i], mean, strict=True))
+            )
+            if distance < best_distance:  # strictly: the first of equals stays
+                best, best_distance = i, distance
+        indices.append(best)
+    return np.array(indices)
+
+
+def squared_distance_vector(x, centers):
+    """Eq. 4: S_x, the squared distances of one image to every centre."""
+    return np.array(
+        [
+            sum((float(p) - float(q)) ** 2 for p, q in zip(x, c, strict=True))
+            for c in centers
+        ]
+    )
+
+
+def squared_distance_matrix(centers):
+    """Eq. 3: S_C; column k belongs to c_k."""
+    return np.stack([squared_distance_vector(c, centers) for c in centers], axis=1)
+
+
+def mean_distance(S_C):
+    """Mean of S_C over pairs of distinct centres."""
+    K = len(S_C)
+    return sum(S_C[i, j] for i in range(K) for j in range(K) if i != j) / (K * (K - 1))
+
+
+def pattern(s_a, s_b, scale_a=1.0, scale_b=1.0):
+    """Eq. 5-6, with divisors that are 1 in the paper."""
+    return np.array([p / scale_a - q / scale_b for p, q in zip(s_a, s_b, strict=True)])
+
+
+def weights_predict(proba, classes):
+    """Eq. 8 over the classes that have centres."""
+    total = sum(proba[k] for k in classes)
+    if total == 0:
+        return np.array([1 / len(classes) for _ in classes])
+    return np.array([proba[k] / total for k in classes])
+
+
+def weights_distance(s_a):
+    """Sec. 4.3: reciprocal distances that sum to 1."""
+    at = [k for k, s in enumerate(s_a) if s == 0]
+    if at:
+        return np.array([1 / len(at) if k in at else 0.0 for k in range(len(s_a))])
+    reciprocal = [1 / math.sqrt(s) for s in s_a]
+    return np.array([r / sum(reciprocal) for r in reciprocal])
+
+
+def approximated(weights, center_patterns):
+    """Eq. 7; column k of `center_patterns` is the pattern of c_k."""
+    return sum(w * center_patterns[:, k] for k, w in enumerate(weights))
+
+
+def distinctiveness(s, s_hat):
+    """Eq. 9; an undefined tau counts as 0."""
+    tau = kendalltau(s, s_hat).statistic
+    return (1 - (0.0 if math.isnan(tau) else tau)) / 2
+
+
+def uncertainty(p, kind):
+    """Eq. 10 for one image."""
+    ordered = sorted((float(q) for q in p), reverse=True)
+    if kind == "gini":
+        return sum(q * (1 - q) for q in ordered)
+    if kind == "entropy":
+        return -sum(q * math.log(q) for q in ordered if q > 0)
+    if kind == "margin":
+        return 1 - (ordered[0] - ordered[1]) if len(ordered) > 1 else 0.0
+    if kind == "least_confident":
+        return 1 - ordered[0]
+    raise ValueError(kind)
+
+
+def score(d, u, trade_off, iteration):
+    """Eq. 11 for one image."""
+    weight = min(1.0, max(0.0, trade_off * iteration))
+    return (1 - weight) * d + weight * u
+
+
+def adma_parts(
+    features_pool,
+    features_centers,
+    proba,
+    source_proba,
+    classes,
+    *,
+    layers_a,
+    layer_b,
+    weights="predict",
+    uncertainty_kind="gini",
+    rescale=False,
+    trade_off,
+    iteration,
+):
+    """All of Eq. 3-11 for a pool: dict of distinctiveness, uncertainty and total.
+
+    `features_pool` and `features_centers` are dicts: layer -> (n, d), (K, d). With
+    several layers in `layers_a` (ADMA-2) the distinctiveness is the mean over each
+    pattern against its approximation and each two patterns against each other.
+    """
+    layers = (*layers_a, layer_b)
+    S_C = {layer: squared_distance_matrix(features_centers[layer]) for layer in layers}
+    scale = {layer: mean_distance(S_C[layer]) if rescale else 1.0 for layer in layers}
+    K = len(S_C[layer_b])
+    center_patterns = {
+        a: np.stack(
+            [
+                pattern(S_C[a][:, k], S_C[layer_b][:, k], scale[a], scale[layer_b])
+                for k in range(K)
+            ],
+            axis=1,
+        )
+        for a in layers_a
+    }
+    d, u, total = [], [], []
+    for i in range(len(proba)):
+        s = {
+            layer: squared_distance_vector(
+                features_pool[layer][i], features_centers[layer]
+            )
+            for layer in layers
+        }
+        patterns, terms = [], []
+        for a in layers_a:
+            patterns.append(pattern(s[a], s[layer_b], scale[a], scale[layer_b]))
+            if weights == "predict":
+                alpha = weights_predict(source_proba[i], classes)
+            else:
+                alpha = weights_distance(s[a])
+            s_hat = approximated(alpha, center_patterns[a])
+            terms.append(distinctiveness(patterns[-1], s_hat))
+        for j in range(len(patterns)):
+            for k in range(j):
+                terms.append(distinctiveness(patterns[j], patterns[k]))
+        d.append(sum(terms) / len(terms))
+        u.append(uncertainty(proba[i], uncertainty_kind))
+        total.append(score(d[-1], u[-1], trade_off, iteration))
+    return {
+        "distinctiveness": np.array(d),
+        "uncertainty": np.array(u),
+        "total": np.array(total),
+    }

@@ -1,0 +1,610 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+from skadma.adma import (
+    UNCERTAINTIES,
+    CenterDistances,
+    approximated_pattern,
+    combined_score,
+    distance_weights,
+    distinctiveness,
+    kendall,
+    kendall_tau,
+    layer_scale,
+    multi_layer_distinctiveness,
+    predict_weights,
+    squared_distances,
+    transformation_pattern,
+    uncertainty,
+)
+
+from . import reference
+
+A1, A2, B = -4, -5, -2
+DIMENSIONS = {A1: 30, A2: 45, B: 12}
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def problem(seed, n, K, dtype=np.float64, n_classes=4, K_all=None):
+    """Features of n images and K centres at three layers, and probabilities."""
+    rng = np.random.default_rng(seed)
+    pool, centers = {}, {}
+    for layer, d in DIMENSIONS.items():
+        size = 3.0 if layer != B else 1.0
+        pool[layer] = (size * rng.standard_normal((n, d))).astype(dtype)
+        centers[layer] = (size * rng.standard_normal((K, d))).astype(dtype)
+        pool[layer][0] = centers[layer][K // 2]  # an image that is a centre
+    K_all = K + 3 if K_all is None else K_all
+    source_proba = rng.dirichlet(np.full(K_all, 0.5), size=n)
+    classes = rng.permutation(K_all)[:K].tolist()
+    source_proba[1, classes] = 0  # no probability where there are centres
+    proba = rng.dirichlet(np.full(n_classes, 0.7), size=n)
+    return pool, centers, proba, source_proba, classes
+
+
+def package_parts(
+    pool, centers, proba, source_proba, classes, *, layers_a, weights, kind, rescale
+):
+    """The same as reference.adma_parts, with the package's functions."""
+    distances = {k: CenterDistances(torch.from_numpy(c)) for k, c in centers.items()}
+    S = {k: distances[k](torch.from_numpy(x)) for k, x in pool.items()}
+    S_C = {k: distances[k](torch.from_numpy(c)) for k, c in centers.items()}
+    patterns, approximations = [], []
+    for a in layers_a:
+        scales = (layer_scale(S_C[a]), layer_scale(S_C[B])) if rescale else None
+        of_centers = transformation_pattern(S_C[a], S_C[B], rescale=scales)
+        patterns.append(transformation_pattern(S[a], S[B], rescale=scales))
+        alpha = (
+            predict_weights(torch.from_numpy(source_proba), classes)
+            if weights == "predict"
+            else distance_weights(S[a])
+        )
+        approximations.append(approximated_pattern(alpha, of_centers))
+    return (
+        multi_layer_distinctiveness(patterns, approximations).numpy(),
+        uncertainty(proba, kind),
+    )
+
+
+# --- the whole, against the reference ------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("K", [3, 10, 50])
+@pytest.mark.parametrize("layers_a", [(A1,), (A1, A2)])
+@pytest.mark.parametrize("weights", ["predict", "distance"])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_agrees_with_the_reference(monkeypatch, dtype, K, layers_a, weights, rescale):
+    monkeypatch.setattr(kendall, "_CHUNK", 3 * K)  # 7 rows: chunks of 3, 3 and 1
+    data = problem(K, 7, K, dtype)
+    kind = UNCERTAINTIES[K % len(UNCERTAINTIES)]
+    expected = reference.adma_parts(
+        *data,
+        layers_a=layers_a,
+        layer_b=B,
+        weights=weights,
+        uncertainty_kind=kind,
+        rescale=rescale,
+        trade_off=0.1,
+        iteration=3,
+    )
+    d, u = package_parts(
+        *data, layers_a=layers_a, weights=weights, kind=kind, rescale=rescale
+    )
+    np.testing.assert_allclose(d, expected["distinctiveness"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(u, expected["uncertainty"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        combined_score(d, u, 0.1, 3), expected["total"], rtol=0, atol=1e-9
+    )
+    assert len(np.unique(expected["distinctiveness"])) > 1
+
+
+def test_rescaling_changes_the_order_of_magnitudes():
+    data = problem(0, 40, 10)
+    off, on = (
+        package_parts(
+            *data, layers_a=(A1,), weights="predict", kind="gini", rescale=rescale
+        )[0]
+        for rescale in (False, True)
+    )
+    assert np.abs(off - on).max() > 0.05
+
+
+def test_rescaled_scores_ignore_the_unit_of_a_layer_and_plain_ones_do_not():
+    data = problem(1, 20, 10)
+    pool, centers = ({**part, A1: 7 * part[A1]} for part in data[:2])
+    options = {"layers_a": (A1,), "weights": "distance", "kind": "gini"}
+    changed = []
+    for rescale in (False, True):
+        before, _ = package_parts(*data, **options, rescale=rescale)
+        after, _ = package_parts(pool, centers, *data[2:], **options, rescale=rescale)
+        changed.append(np.abs(before - after).max())
+    assert changed[0] > 0.02
+    assert changed[1] < 1e-9
+
+
+@pytest.mark.parametrize("weights", ["predict", "distance"])
+def test_rows_are_independent_and_their_order_does_not_matter(weights):
+    data = problem(2, 30, 10)
+    options = {"layers_a": (A1, A2), "weights": weights, "kind": "margin"}
+    order = np.random.default_rng(0).permutation(30)[:11]
+    pool = {layer: x[order] for layer, x in data[0].items()}
+    d, u = package_parts(*data, **options, rescale=True)
+    d_part, u_part = package_parts(
+        pool,
+        data[1],
+        data[2][order],
+        data[3][order],
+        data[4],
+        **options,
+        rescale=True,
+    )
+    np.testing.assert_allclose(d_part, d[order], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(u_part, u[order])
+    assert len(np.unique(d)) > 10
+
+
+@pytest.mark.parametrize("weights", ["predict", "distance"])
+def test_the_order_of_the_centres_does_not_matter(weights):
+    pool, centers, proba, source_proba, classes = problem(3, 20, 10)
+    order = np.random.default_rng(1).permutation(10)
+    options = {"layers_a": (A1, A2), "weights": weights, "kind": "gini"}
+    d, _ = package_parts(
+        pool, centers, proba, source_proba, classes, **options, rescale=False
+    )
+    d_permuted, _ = package_parts(
+        pool,
+        {layer: c[order] for layer, c in centers.items()},
+        proba,
+        source_proba,
+        [classes[k] for k in order],
+        **options,
+        rescale=False,
+    )
+    np.testing.assert_allclose(d_permuted, d, rtol=0, atol=1e-12)
+
+
+def test_two_classes_worked_by_hand():
+    # One feature per layer. At A the centres are 0 and 2, at B 0 and 1:
+    # S_C^A = [[0, 4], [4, 0]], S_C^B = [[0, 1], [1, 0]], patterns (0, 3) and (3, 0).
+    centers_a, centers_b = tensor([[0.0], [2.0]]), tensor([[0.0], [1.0]])
+    of_centers = transformation_pattern(
+        squared_distances(centers_a, centers_a), squared_distances(centers_b, centers_b)
+    )
+    assert of_centers.tolist() == [[0, 3], [3, 0]]
+
+    S_a = squared_distances(tensor([[0.5], [1.5], [1.0]]), centers_a)
+    S_b = squared_distances(tensor([[2.0], [1.0], [1.0]]), centers_b)
+    pattern = transformation_pattern(S_a, S_b)
+    assert pattern.tolist() == [[-3.75, 1.25], [1.25, 0.25], [0, 1]]
+
+    predict = predict_weights(tensor([[0.75, 0.25]] * 3))
+    approximated = approximated_pattern(predict, of_centers)
+    assert approximated.tolist() == [[0.75, 2.25]] * 3
+    assert distinctiveness(pattern, approximated).tolist() == [0, 1, 0]
+
+    # Distances (0.5, 1.5), (1.5, 0.5), (1, 1); the last approximation is constant.
+    distance = distance_weights(S_a)
+    torch.testing.assert_close(
+        distance, tensor([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
+    )
+    approximated = approximated_pattern(distance, of_centers)
+    assert distinctiveness(pattern, approximated).tolist() == [0, 0, 0.5]
+
+
+def test_column_k_of_the_centre_patterns_belongs_to_centre_k():
+    patterns = tensor([[1.0, 10.0], [2.0, 20.0]])
+    assert approximated_pattern(tensor([[0.0, 1.0]]), patterns).tolist() == [[10, 20]]
+
+
+# --- distances -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_distances_are_exact_to_rounding_far_from_the_origin(dtype, offset):
+    rng = np.random.default_rng(4)
+    x, centers = (
+        torch.from_numpy(offset + rng.standard_normal((n, 20))).to(dtype)
+        for n in (9, 5)
+    )
+    expected = np.stack(
+        [reference.squared_distance_vector(row, centers.tolist()) for row in x.tolist()]
+    )
+    got = squared_distances(x, centers)
+    assert got.dtype == torch.float64
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_distance_of_a_centre_to_itself_is_exactly_zero():
+    rng = np.random.default_rng(5)
+    centers = torch.from_numpy(100 + rng.standard_normal((50, 1000)))
+    S_C = squared_distances(centers, centers)
+    assert (S_C.diagonal() == 0).all()
+    assert (S_C[~torch.eye(50, dtype=torch.bool)] > 1000).all()
+
+
+def test_close_images_keep_a_distance():
+    centers = torch.from_numpy(np.random.default_rng(6).standard_normal((4, 1000)))
+    moved = centers.clone()
+    moved[:, 0] += 1e-3  # about 3e-5 of the distance between two centres
+    diagonal = squared_distances(moved, centers).diagonal()
+    np.testing.assert_allclose(diagonal.numpy(), 1e-6, rtol=1e-4)
+
+
+def test_one_batch_or_many_give_the_same_distances():
+    rng = np.random.default_rng(7)
+    x, centers = (torch.from_numpy(rng.standard_normal((n, 16))) for n in (10, 6))
+    prepared = CenterDistances(centers)
+    assert prepared.shape == (6, 16)
+    parts = torch.cat([prepared(x[:3]), prepared(x[3:]), prepared(x[:0])])
+    torch.testing.assert_close(parts, squared_distances(x, centers))
+
+
+def test_nan_features_are_not_hidden():
+    x = tensor([[math.nan, 0.0], [1.0, 0.0]])
+    S = squared_distances(x, tensor([[0.0, 0.0], [2.0, 0.0]]))
+    assert S[0].isnan().all()
+    assert S[1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("x", "centers", "message"),
+    [
+        ((3, 4), (2, 5), r"x has to have shape \(n, 5\).*got \(3, 4\)"),
+        ((4,), (2, 4), r"x has to have shape"),
+        ((3, 4), (4,), r"centers has to be a matrix.*got shape \(4,\)"),
+        ((3, 4), (0, 4), "at least one row"),
+    ],
+)
+def test_distances_refuse_wrong_shapes(x, centers, message):
+    with pytest.raises(ValueError, match=message):
+        squared_distances(torch.zeros(x), torch.zeros(centers))
+
+
+# --- patterns and weights ------------------------------------------------------------
+
+
+def test_layer_scale_is_the_mean_over_distinct_centres():
+    S_C = tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 6.0], [2.0, 6.0, 0.0]])
+    assert layer_scale(S_C) == 3.0
+    assert layer_scale(S_C.float()) == 3.0
+    scaled = transformation_pattern(S_C, S_C, rescale=(3.0, 6.0))
+    torch.testing.assert_close(scaled, S_C / 6)
+
+
+@pytest.mark.parametrize(
+    ("S_C", "message"),
+    [
+        (torch.zeros(3, 3), "is 0.0: the layer's outputs are the same"),
+        (torch.full((3, 3), math.nan), "is nan"),
+        (torch.zeros(2, 3), r"square matrix.*got shape \(2, 3\)"),
+        (torch.zeros(1, 1), "K >= 2"),
+    ],
+)
+def test_layer_scale_refuses(S_C, message):
+    with pytest.raises(ValueError, match=message):
+        layer_scale(S_C)
+
+
+def test_pattern_refuses():
+    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
+        transformation_pattern(torch.zeros(2, 3), torch.zeros(2, 4))
+    for rescale in ((0.0, 1.0), (1.0, -1.0), (1.0, math.nan)):
+        with pytest.raises(ValueError, match="two positive numbers"):
+            transformation_pattern(
+                torch.zeros(2, 3), torch.zeros(2, 3), rescale=rescale
+            )
+
+
+@pytest.mark.parametrize("classes", [[2, 0], torch.tensor([2, 0]), np.array([2, 0])])
+def test_predict_weights_take_the_columns_of_the_classes(classes):
+    proba = torch.tensor([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0]], dtype=torch.float32)
+    weights = predict_weights(proba, classes)
+    torch.testing.assert_close(weights, tensor([[0.75, 0.25], [0.5, 0.5]]))
+    assert predict_weights(proba).sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("proba", "classes", "message"),
+    [
+        ([[0.5, 0.5]], [0, 2], r"in \[0, 2\).*got 0 to 2"),
+        ([[0.5, 0.5]], [-1, 0], "got -1 to 0"),
+        ([[0.5, 0.5]], [], "at least one column"),
+        ([[1.5, -0.5]], None, "lowest value of -0.5"),
+        ([[math.nan, 0.5]], None, "got NaN"),
+        ([0.5, 0.5], None, r"matrix; got shape \(2,\)"),
+    ],
+)
+def test_predict_weights_refuse(proba, classes, message):
+    with pytest.raises(ValueError, match=message):
+        predict_weights(tensor(proba), classes)
+
+
+def test_distance_weights_take_the_root_and_share_among_coinciding_centres():
+    S_a = tensor(
+        [[1.0, 4.0, 16.0], [0.0, 1.0, 0.0], [1e-320, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    )
+    expected = tensor(
+        [[4 / 7, 2 / 7, 1 / 7], [0.5, 0, 0.5], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]
+    )
+    torch.testing.assert_close(distance_weights(S_a), expected)
+
+
+def test_an_image_that_is_a_centre_is_explained_by_it_alone():
+    pool, centers, *_ = problem(8, 5, 10)
+    S_a, S_b, S_CA, S_CB = (
+        squared_distances(torch.from_numpy(x[layer]), torch.from_numpy(centers[layer]))
+        for x in (pool, centers)
+        for layer in (A1, B)
+    )
+    weights = distance_weights(S_a)
+    assert weights[0].tolist() == [float(k == 5) for k in range(10)]
+    d = distinctiveness(
+        transformation_pattern(S_a, S_b),
+        approximated_pattern(weights, transformation_pattern(S_CA, S_CB)),
+    )
+    assert d[0] == 0
+    assert (d[1:] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("S_a", "message"),
+    [
+        ([[1.0, -4.0]], "lowest value of -4.0"),
+        ([[1.0, math.nan]], "got NaN"),
+        ([1.0], r"matrix \(n, K\).*got shape \(1,\)"),
+        ([[]], "K >= 1"),
+    ],
+)
+def test_distance_weights_refuse(S_a, message):
+    with pytest.raises(ValueError, match=message):
+        distance_weights(tensor(S_a))
+
+
+@pytest.mark.parametrize(
+    ("weights", "patterns"), [((4, 3), (2, 2)), ((4, 3), (3, 2)), ((3,), (3, 3))]
+)
+def test_approximation_refuses_wrong_shapes(weights, patterns):
+    with pytest.raises(ValueError, match=r"shapes \(n, K\) and \(K, K\)"):
+        approximated_pattern(torch.zeros(weights), torch.zeros(patterns))
+
+
+# --- Kendall's tau -------------------------------------------------------------------
+
+
+def vectors(seed, n, K, levels, dtype):
+    """Two (n, K) tensors, related; few `levels` give many ties."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, K))
+    b = a + rng.standard_normal((n, K))
+    if levels:
+        a, b = (np.round(x * levels) / levels for x in (a, b))
+    return torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)
+
+
+def tau_by_pairs(a, b, variant):
+    difference = tied_a = tied_b = 0
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    for i, j in pairs:
+        difference += int(np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]))
+        tied_a += a[i] == a[j]
+        tied_b += b[i] == b[j]
+    n = len(pairs)
+    return difference / (
+        n if variant == "a" else math.sqrt((n - tied_a) * (n - tied_b))
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [None, 5, 1])
+@pytest.mark.parametrize("K", [2, 3, 10, 16, 17, 50, 300])
+@pytest.mark.parametrize("rows_per_chunk", [0.5, 4, 1000])
+def test_tau_b_is_scipys(monkeypatch, dtype, levels, K, rows_per_chunk):
+    monkeypatch.setattr(kendall, "_CHUNK", int(rows_per_chunk * K))
+    a, b = vectors(K, 11, K, levels, dtype)
+    expected = [
+        kendalltau(x, y).statistic for x, y in zip(a.numpy(), b.numpy(), strict=True)
+    ]
+    got = kendall_tau(a, b)
+    assert got.dtype == torch.float64
+    np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("K", [3, 10, 33])
+def test_both_variants_are_a_literal_count_of_pairs(variant, levels, K):
+    a, b = vectors(K, 6, K, levels, torch.float64)
+    a[0, :2], b[0, :2] = tensor([0.0, -0.0]), tensor([-0.0, 0.0])
+    expected = [
+        tau_by_pairs(x, y, variant) for x, y in zip(a.numpy(), b.numpy(), strict=True)
+    ]
+    got = kendall_tau(a, b, variant=variant)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+@pytest.mark.parametrize("K", [2, 7, 1000])
+def test_equal_and_reversed_orders_give_exactly_one_and_minus_one(variant, K):
+    a = torch.from_numpy(np.random.default_rng(9).standard_normal((3, K)))
+    assert kendall_tau(a, a.exp(), variant=variant).tolist() == [1, 1, 1]
+    assert kendall_tau(a, -a, variant=variant).tolist() == [-1, -1, -1]
+
+
+def test_known_values_of_tau():
+    a = tensor([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 3.0]])
+    b = tensor([[1.0, 2.0, 4.0, 3.0], [1.0, 2.0, 2.0, 3.0], [2.0, 2.0, 1.0, 3.0]])
+    # P - Q: 5 - 1; 3 - 0; 3 - 2. Pairs tied: none; 2 and 1; 1 and 1. Of 6.
+    torch.testing.assert_close(
+        kendall_tau(a, b, variant="a"), tensor([4 / 6, 3 / 6, 1 / 6])
+    )
+    torch.testing.assert_close(
+        kendall_tau(a, b), tensor([4 / 6, 3 / math.sqrt(4 * 5), 1 / 5])
+    )
+
+
+def test_constant_rows():
+    a, b = tensor([[1.0, 1.0, 1.0]] * 2), tensor([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]])
+    assert math.isnan(kendalltau(a[0].numpy(), b[0].numpy()).statistic)
+    assert kendall_tau(a, b).isnan().all()
+    assert kendall_tau(a, b, variant="a").tolist() == [0, 0]
+    assert distinctiveness(a, b).tolist() == [0.5, 0.5]
+
+
+def test_no_rows_give_no_taus():
+    assert kendall_tau(torch.zeros(0, 5), torch.zeros(0, 5)).shape == (0,)
+
+
+def test_inputs_stay_as_they_are():
+    a, b = vectors(10, 5, 20, None, torch.float64)
+    before = a.clone(), b.clone()
+    kendall_tau(a.requires_grad_(), b)
+    assert torch.equal(a, before[0])
+    assert torch.equal(b, before[1])
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch):
+    monkeypatch.setattr(kendall, "_CHUNK", 100 * 50)
+    a, b = vectors(11, 4000, 50, None, torch.float32)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        kendall_tau(a, b)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 2e4 < largest < 1.5e5  # of one operation; a byte per element were 2e5
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "message"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 4), {}, r"got \(2, 3\) and \(2, 4\)"),
+        (torch.zeros(3), torch.zeros(3), {}, r"got \(3,\) and \(3,\)"),
+        (torch.zeros(2, 1), torch.zeros(2, 1), {}, "K >= 2"),
+        (torch.zeros(2, 3), torch.zeros(2, 3).long(), {}, "b has .*got torch.int64"),
+        (torch.zeros(2, 3).bool(), torch.zeros(2, 3), {}, "a has .*got torch.bool"),
+        (torch.full((2, 3), math.nan), torch.zeros(2, 3), {}, "a has NaN in 2 rows"),
+        (torch.zeros(1, 2), tensor([[math.nan, 0.0]]), {}, "b has NaN in 1 rows"),
+        (torch.zeros(2, 3), torch.zeros(2, 3), {"variant": "c"}, "got 'c'"),
+    ],
+)
+def test_tau_refuses(a, b, options, message):
+    with pytest.raises(ValueError, match=message):
+        kendall_tau(a, b, **options)
+
+
+# --- distinctiveness -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_distinctiveness_is_in_range_and_symmetric(levels):
+    a, b = vectors(12, 50, 10, levels, torch.float64)
+    d = distinctiveness(a, b)
+    assert (d >= 0).all()
+    assert (d <= 1).all()
+    assert torch.equal(d, distinctiveness(b, a))
+    torch.testing.assert_close(distinctiveness(a, -b), 1 - d)
+
+
+def test_multi_layer_is_the_mean_over_all_pairs_that_are_compared():
+    up, down = tensor([[1.0, 2.0, 3.0]]), tensor([[3.0, 2.0, 1.0]])
+    assert multi_layer_distinctiveness([up], [down]).tolist() == [1]
+    # own terms 0 and 0, one pair that disagrees wholly
+    assert multi_layer_distinctiveness([up, down], [up, down]).item() == 1 / 3
+    # own terms 1, 0, 0; pairs 0, 1, 1
+    d = multi_layer_distinctiveness([up, up, down], [down, up, down])
+    assert d.item() == 3 / 6
+
+
+def test_multi_layer_refuses():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        multi_layer_distinctiveness([x, x], [x])
+    with pytest.raises(ValueError, match="at least one"):
+        multi_layer_distinctiveness([], [])
+
+
+# --- uncertainty and score -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", UNCERTAINTIES)
+@pytest.mark.parametrize("n_classes", [1, 2, 7])
+def test_uncertainty_agrees_with_the_reference(kind, n_classes):
+    proba = np.random.default_rng(13).dirichlet(np.full(n_classes, 0.5), size=20)
+    proba[0] = np.eye(n_classes)[0]
+    got = uncertainty(proba.astype(np.float32).tolist(), kind)
+    expected = [reference.uncertainty(p, kind) for p in proba]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    assert got.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("kind", "even"),
+    [
+        ("gini", 0.75),
+        ("entropy", math.log(4)),
+        ("margin", 1.0),
+        ("least_confident", 0.75),
+    ],
+)
+def test_uncertainty_rises_from_certain_to_even(kind, even):
+    proba = [[1.0, 0, 0, 0], [0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1], [0.25] * 4]
+    values = uncertainty(proba, kind)
+    assert values[0] == 0
+    assert values[-1] == pytest.approx(even)
+    assert (np.diff(values) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("proba", "kind", "message"),
+    [
+        ([[0.5, 0.5]], "variance", r"one of \('gini', .*got 'variance'"),
+        ([0.5, 0.5], "gini", r"shape \(n, C\).*got \(2,\)"),
+        (np.zeros((2, 0)), "gini", r"got \(2, 0\)"),
+        ([[2.0, -1.0]], "gini", "got values from -1.0 to 2.0"),
+        ([[math.nan, 1.0]], "entropy", "nan"),
+    ],
+)
+def test_uncertainty_refuses(proba, kind, message):
+    with pytest.raises(ValueError, match=message):
+        uncertainty(proba, kind)
+
+
+@pytest.mark.parametrize(
+    ("trade_off", "iteration", "expected"),
+    [
+        (0.1, 0, [0.2, 0.8]),
+        (0.1, 5, [0.4, 0.4]),
+        (0.1, 10, [0.6, 0.0]),
+        (0.1, 50, [0.6, 0.0]),
+        (0.0, 50, [0.2, 0.8]),
+        (-0.1, 5, [0.2, 0.8]),
+    ],
+)
+def test_the_score_moves_from_distinctiveness_to_uncertainty(
+    trade_off, iteration, expected
+):
+    got = combined_score([0.2, 0.8], [0.6, 0.0], trade_off, iteration)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+def test_the_score_refuses_arrays_of_different_lengths():
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
+        combined_score(np.zeros(2), np.zeros(3), 0.1, 1)
+
+
+# --- the reference itself ------------------------------------------------------------
+
+
+def test_reference_takes_the_member_nearest_to_the_mean_the_first_of_equals():
+    z = np.array([[0.0], [9.0], [1.0], [5.0], [7.0], [2.0], [100.0]])
+    y = np.array(["b", "a", "b", "a", "a", "b", "c"])
+    assert reference.center_indices(z, y).tolist() == [4, 2, 6]
+    equals = np.array([[1.0], [-1.0]])
+    assert reference.center_indices(equals, [0, 0]).tolist() == [0]

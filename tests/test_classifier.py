@@ -1,0 +1,325 @@
+"""skadma's own battery for image classifiers, on 4-D input."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from skorch.callbacks import Checkpoint, EpochScoring
+from skorch.dataset import ValidSplit
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skadma import CNNClassifier
+
+from .conftest import TinyCNN, lite0, tiny_classifier
+
+
+@pytest.fixture(params=["tiny", "lite0"])
+def make(request):
+    return {"tiny": tiny_classifier, "lite0": lite0}[request.param]
+
+
+def test_learns(pictures):
+    X, y = pictures
+    clf = tiny_classifier(max_epochs=30).fit(X, y)
+    assert clf.score(X, y) > 0.9
+
+
+def test_real_network_learns_real_task(data_dir):
+    files = [
+        path
+        for label in ("cat", "dog")
+        for path in sorted((data_dir / "dogs-vs-cats" / label).glob("*.jpg"))[:40]
+    ]
+    y = np.array([path.parent.name for path in files])
+    train = np.arange(80) % 4 == 0
+    files = np.array([str(path) for path in files])
+    clf = lite0(image_size=128, n_frozen_layers=-3, max_epochs=6)
+    clf.fit(files[train], y[train])
+    assert clf.score(files[~train], y[~train]) > 0.85
+
+
+def test_clone_and_parameters(make):
+    clf = make(lr=0.5, net_params={"optimizer__weight_decay": 0.1})
+    copy = clone(clf)
+    assert copy.get_params(deep=False) == clf.get_params(deep=False)
+    assert clf.get_params()["net_params__optimizer__weight_decay"] == 0.1
+    copy.set_params(net_params__optimizer__weight_decay=0.2, lr=0.25)
+    assert copy.net_params == {"optimizer__weight_decay": 0.2}
+    assert clf.net_params == {"optimizer__weight_decay": 0.1}
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        clf.set_params(learning_rate=1)
+
+
+def test_parameters_are_not_changed(make, pictures):
+    X, y = pictures
+    clf = make(classes=[0, 1, 2], callbacks=[], net_params={})
+    before = {k: id(v) for k, v in clf.get_params(deep=False).items()}
+    clf.fit(X[:6], y[:6]).predict(X[:6])
+    assert {k: id(v) for k, v in clf.get_params(deep=False).items()} == before
+
+
+def test_refit_is_idempotent_and_starts_from_m0(make, pictures):
+    X, y = pictures
+    clf = make().fit(X[:8], y[:8])
+    first = clf.predict_proba(X)
+    np.testing.assert_array_equal(clf.fit(X[:8], y[:8]).predict_proba(X), first)
+    np.testing.assert_array_equal(clone(clf).fit(X[:8], y[:8]).predict_proba(X), first)
+
+
+def test_pickle(make, pictures):
+    X, y = pictures
+    clf = make().fit(X[:8], y[:8])
+    loaded = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+    np.testing.assert_array_equal(loaded.source_proba(X), clf.source_proba(X))
+    # It goes on training from where it was, by the same random numbers.
+    for each in (loaded, clf):
+        each.partial_fit(X[8:12], y[8:12])
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[0, 2, 4], [-1, 0, 7], ["b", "a", "c"], np.array(["x", "zz", "y"], dtype=object)],
+)
+def test_labels_of_any_kind(names, pictures):
+    X, y = pictures
+    labels = np.asarray(names)[y]
+    clf = tiny_classifier(max_epochs=30).fit(X, labels)
+    np.testing.assert_array_equal(clf.classes_, np.unique(labels))
+    assert (clf.predict(X) == labels).mean() > 0.9
+
+
+def test_known_classes(pictures):
+    X, y = pictures
+    two = y < 2
+    clf = tiny_classifier(classes=[2, 1, 0]).fit(X[two], y[two])
+    assert clf.predict_proba(X).shape == (24, 3)
+    with pytest.raises(ValueError, match=r"labels \[2\], which are not among"):
+        tiny_classifier(classes=[0, 1]).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "requires y"),
+        ([0.5] * 24, "Unknown label type"),
+        ([np.nan] + [1.0] * 23, "NaN"),
+        ([None] + ["a"] * 23, "None"),
+        ([0, 1], "inconsistent numbers"),
+    ],
+)
+def test_labels_refused(y, message, pictures):
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier().fit(pictures[0], y)
+
+
+def test_images_refused(make, pictures):
+    X, y = pictures
+    clf = make()
+    with pytest.raises(ValueError, match="NaN"):
+        clf.fit(np.full((24, 8, 8), np.nan), y)
+    with pytest.raises(ValueError, match="5"):
+        clf.fit(np.zeros((24, 5, 8, 8), np.uint8), y)
+    fitted = make().fit(X[:4], y[:4])
+    with pytest.raises(ValueError, match="5"):
+        fitted.predict(np.zeros((24, 5, 8, 8), np.uint8))
+
+
+def test_order_and_subsets_do_not_matter(make, pictures):
+    X, y = pictures
+    clf = make(scan_batch_size=5).fit(X[:8], y[:8])
+    whole = clf.predict_proba(X)
+    order = np.random.default_rng(1).permutation(24)
+    np.testing.assert_allclose(clf.predict_proba(X[order]), whole[order], atol=1e-5)
+    np.testing.assert_allclose(clf.predict_proba(X[3:4]), whole[3:4], atol=1e-5)
+
+
+def test_forms_of_the_same_images_agree(tmp_path, pictures):
+    X, y = pictures
+    paths = [tmp_path / f"{i}.png" for i in range(24)]
+    for image, path in zip(X, paths, strict=True):
+        Image.fromarray(image).save(path)
+    clf = tiny_classifier().fit(X, y)
+    expected = clf.predict_proba(X)
+    forms = {
+        "channels first": X.transpose(0, 3, 1, 2),
+        "floats": X / 255,
+        "paths": paths,
+        "path strings": np.array([str(path) for path in paths]),
+        "series": pd.Series([str(path) for path in paths]),
+        "pil": [Image.fromarray(image) for image in X],
+        "arrays": list(X),
+        "dataset": torch.utils.data.TensorDataset(
+            torch.from_numpy(X).permute(0, 3, 1, 2)
+        ),
+    }
+    for name, form in forms.items():
+        np.testing.assert_array_equal(clf.predict_proba(form), expected, err_msg=name)
+    rows = tiny_classifier(image_shape=(32, 32, 3)).fit(X.reshape(24, -1), y)
+    np.testing.assert_array_equal(rows.predict_proba(X.reshape(24, -1)), expected)
+
+
+def test_goes_on(make, pictures):
+    X, y = pictures
+    once = make(max_epochs=2).fit(X[:8], y[:8])
+    cold = once.predict_proba(X)
+    warm = once.set_params(warm_start=True).fit(X[:8], y[:8]).predict_proba(X)
+    assert not np.allclose(cold, warm)
+    assert once.n_labels_ == 8
+    once.partial_fit(X[8:11], y[8:11])
+    assert once.n_labels_ == 11
+    assert not np.allclose(once.predict_proba(X), warm)
+
+
+def test_going_on_keeps_what_is_known_of_old_classes(pictures):
+    X, y = pictures
+    two = y < 2
+    clf = tiny_classifier(max_epochs=30, warm_start=True).fit(X[two], y[two])
+    before = clf.predict_proba(X[two])
+    clf.set_params(max_epochs=0).fit(X, y)
+    assert clf.classes_.tolist() == [0, 1, 2]
+    after = clf.predict_proba(X[two])[:, :2]
+    np.testing.assert_allclose(after / after.sum(1, keepdims=True), before, atol=1e-5)
+
+
+def test_partial_fit_first(pictures):
+    X, y = pictures
+    clf = tiny_classifier().partial_fit(X[:1], y[:1], classes=[0, 1, 2])
+    assert clf.predict_proba(X).shape == (24, 3)
+
+
+def test_frozen_layers_cannot_change_on_the_way(pictures):
+    X, y = pictures
+    clf = tiny_classifier(warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="warm_start=False"):
+        clf.set_params(n_frozen_layers=3).fit(X, y)
+
+
+def test_before_fit(make, pictures):
+    X, _ = pictures
+    clf = make()
+    with pytest.raises(NotFittedError):
+        clf.predict_proba(X)
+    k = 1000 if clf.backbone == "efficientnet_lite0" else 5
+    source = clf.source_proba(X)
+    assert source.shape == (24, k)
+    np.testing.assert_allclose(source.sum(1), 1)
+    embedded = clf.embed(X)
+    assert list(embedded) == [-4, -2]
+    assert not [name for name in vars(clf) if name.endswith("_")]
+
+
+def test_embed_is_of_the_present_network(pictures):
+    X, y = pictures
+    clf = tiny_classifier()
+    before = clf.embed(X, layers=[0, "conv2", -2])
+    source = clf.source_proba(X)
+    clf.fit(X, y)
+    after = clf.embed(X, layers=[0, "conv2", -2])
+    np.testing.assert_array_equal(before[0], after[0])  # frozen
+    assert not np.allclose(before["conv2"], after["conv2"])
+    np.testing.assert_array_equal(source, clf.source_proba(X))
+
+
+def test_unreadable_images(tmp_path, pictures):
+    X, y = pictures
+    paths = [tmp_path / f"{i}.png" for i in range(24)]
+    for image, path in zip(X, paths, strict=True):
+        Image.fromarray(image).save(path)
+    clf = tiny_classifier().fit(paths, y)
+    whole = clf.predict_proba(paths)
+    paths[3].write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"3\.png"):
+        clf.predict_proba(paths)
+    with pytest.raises(ValueError, match=r"3\.png"):
+        tiny_classifier().fit(paths, y)
+    clf.set_params(on_bad_image="skip")
+    with pytest.warns(UserWarning, match=r"1 unreadable.*3\.png") as caught:
+        proba = clf.predict_proba(paths)
+    assert len(caught) == 1
+    assert np.isnan(proba[3]).all()
+    kept = np.arange(24) != 3
+    np.testing.assert_allclose(proba[kept], whole[kept], atol=1e-5)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"\[3\] cannot be decoded"),
+    ):
+        clf.predict(paths)
+    with pytest.warns(UserWarning, match="left out"):
+        skipped = tiny_classifier(on_bad_image="skip").fit(paths, y)
+    assert skipped.n_labels_ == 23
+    expected = tiny_classifier().fit(X[kept], y[kept]).predict_proba(X)
+    np.testing.assert_array_equal(skipped.predict_proba(X), expected)
+
+
+def test_skorch_is_within_reach(tmp_path, pictures):
+    X, y = pictures
+    clf = tiny_classifier(
+        max_epochs=3,
+        train_split=ValidSplit(4, stratified=True),
+        callbacks=[
+            ("f1", EpochScoring("f1_macro", lower_is_better=False, name="f1")),
+            Checkpoint(dirname=tmp_path, load_best=False),
+        ],
+        optimizer=torch.optim.SGD,
+        net_params={"optimizer__momentum": 0.5},
+    ).fit(X, y)
+    assert len(clf.net_.history) == 3
+    assert "f1" in clf.net_.history[-1]
+    assert clf.net_.optimizer_.param_groups[0]["momentum"] == 0.5
+    assert (tmp_path / "params.pt").is_file()
+
+
+def test_search_and_pipeline(pictures):
+    X, y = pictures
+    pipeline = make_pipeline(FunctionTransformer(), tiny_classifier())
+    search = GridSearchCV(
+        pipeline,
+        {
+            "cnnclassifier__n_frozen_layers": [0, 2],
+            "cnnclassifier__net_params__optimizer__weight_decay": [0.0, 0.5],
+        },
+        cv=2,
+    )
+    search.set_params(estimator__cnnclassifier__max_epochs=1).fit(X, y)
+    assert search.predict(X).shape == (24,)
+    scores = cross_validate(tiny_classifier(max_epochs=20), X, y, cv=3)["test_score"]
+    assert scores.mean() > 0.6
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"batch_norm": "train"}, "batch_norm"),
+        ({"lr": -1}, "lr"),
+        ({"n_frozen_layers": "all"}, "n_frozen_layers"),
+        ({"on_bad_image": "ignore"}, "on_bad_image"),
+    ],
+)
+def test_wrong_parameters(params, message, pictures):
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier(**params).fit(*pictures)
+
+
+def test_a_failed_fit_loses_nothing(pictures):
+    X, y = pictures
+    clf = tiny_classifier().fit(X, y)
+    before = clf.predict_proba(X)
+    with pytest.raises(ValueError, match="NaN"):
+        clf.fit(np.full((24, 8, 8), np.nan), y)
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+
+
+def test_an_instance_in_a_callable_is_not_trained(pictures):
+    shared = TinyCNN()
+    before = {k: v.clone() for k, v in shared.state_dict().items()}
+    CNNClassifier(lambda: shared, image_size=32, max_epochs=1).fit(*pictures)
+    assert all(torch.equal(v, shared.state_dict()[k]) for k, v in before.items())
