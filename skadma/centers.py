@@ -303,7 +303,7 @@ def _class_numbers(y: ArrayLike, source: SourceNetwork) -> np.ndarray:
             f"the class names of {source.name} are not known. Got dtype {y.dtype}."
         )
     numbers = {name: k for k, name in enumerate(source.class_names)}
-    unknown = [label for label in np.unique(y.astype(str)) if label not in numbers]
+    unknown = [k for k in np.unique(y.astype(str)).tolist() if k not in numbers]
     if unknown:
         raise ValueError(
             f"y has source classes that {source.name} does not know: {unknown[:5]}. It "
