@@ -124,9 +124,9 @@ class SourceCenters:
             position = source.graph.position(layer)
             if source.graph.cut_before(position) is not _output(source, position):
                 raise ValueError(
-                    f"The output of layer {layer!r} is not all that later layers get: a "
-                    "shortcut or a parallel way passes it by. Take the last layer of a "
-                    "block, or keep images (layer=None)."
+                    f"The output of layer {layer!r} is not all that later layers get: "
+                    "a shortcut or a parallel way passes it by. Take the last layer of "
+                    "a block, or keep images (layer=None)."
                 )
         chosen = _nearest_to_mean(estimator, X, numbers, verbose)
         kept = take(X, chosen)
@@ -134,7 +134,7 @@ class SourceCenters:
             dataset = ImageDataset(
                 kept, source.preprocessing, image_shape=estimator.image_shape
             )
-            inputs = np.stack([image.numpy() for image in dataset])
+            inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         else:
             inputs = _raw_outputs(estimator, kept, position)
         classes = numbers[chosen]
@@ -288,29 +288,29 @@ class SourceCenters:
 
 def _class_numbers(y: ArrayLike, source: SourceNetwork) -> np.ndarray:
     """Labels of the source task as numbers of M0's outputs."""
-    y = column_or_1d(y)
-    if y.dtype.kind in "iu":
-        wrong = np.unique(y[(y < 0) | (y >= source.n_classes)])
+    labels = column_or_1d(y)
+    if labels.dtype.kind in "iu":
+        wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
         if len(wrong):
             raise ValueError(
                 f"y has the source classes {wrong[:5].tolist()}, but {source.name} has "
                 f"the classes 0 to {source.n_classes - 1}."
             )
-        return y.astype(np.int64)
+        return labels.astype(np.int64)
     if source.class_names is None:
         raise ValueError(
             f"y must hold the numbers of M0's outputs, 0 to {source.n_classes - 1}: "
-            f"the class names of {source.name} are not known. Got dtype {y.dtype}."
+            f"the class names of {source.name} are not known. Got dtype {labels.dtype}."
         )
     numbers = {name: k for k, name in enumerate(source.class_names)}
-    unknown = [k for k in np.unique(y.astype(str)).tolist() if k not in numbers]
+    unknown = [k for k in np.unique(labels.astype(str)).tolist() if k not in numbers]
     if unknown:
         raise ValueError(
             f"y has source classes that {source.name} does not know: {unknown[:5]}. It "
             f"knows {list(source.class_names[:3])}, ...; the numbers 0 to "
             f"{source.n_classes - 1} are taken as well."
         )
-    return np.array([numbers[str(label)] for label in y], dtype=np.int64)
+    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
 
 
 def _nearest_to_mean(

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .centers import SourceCenters
 from .classifier import CNNClassifier
 from .learner import ActiveLearner
-from .strategies import ADMA, QueryStrategy, RandomSampling
+from .strategies import ADMA, RandomSampling
 
 BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
@@ -192,9 +192,9 @@ def _summary(rows: list[dict[str, Any]], seed: int) -> str:
         f"Over the rounds ADMA's {' and its '.join(said)}.\n"
         "What this shows: the whole road works, from a pretrained network and a pool\n"
         "of photographs to labels chosen and a network adapted, and what each phase\n"
-        f"costs. What it does not show: which strategy is better. This is one run (seed\n"
-        f"{seed}) on one data set; differences of a few points are noise. --seed N gives\n"
-        "another run."
+        "costs. What it does not show: which strategy is better. This is one run\n"
+        f"(seed {seed}) on one data set, in which a few points are noise. --seed N\n"
+        "gives another run."
     )
 
 

@@ -157,6 +157,21 @@ def take(X: Any, indices: ArrayLike) -> Any:
     return _safe_indexing(X, indices)
 
 
+def is_table(X: Any) -> bool:
+    """Tell whether `X` is numbers in rows, as most of scikit-learn takes it.
+
+    A 1-D array of numbers counts too: it is a table gone wrong, not images.
+    """
+    if sparse.issparse(X) or hasattr(X, "columns"):
+        return True
+    if isinstance(X, (list, tuple)):
+        return bool(X) and _is_number_like(X[0])
+    if isinstance(X, Dataset) or not hasattr(X, "__array__"):
+        return False
+    array = np.asarray(X)
+    return array.ndim == 2 or (array.ndim < 2 and array.dtype.kind in "biufc")
+
+
 # --- the forms of X -----------------------------------------------------------
 
 
@@ -178,7 +193,7 @@ def _open(
         )
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu().numpy()
-    if isinstance(X, (list, tuple)) and len(X) and not _is_number_like(X[0]):
+    if isinstance(X, (list, tuple)) and not (len(X) and _is_number_like(X[0])):
         return _open_list(list(X))
     try:
         array = np.asarray(X)
@@ -204,12 +219,13 @@ def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
     paths = [isinstance(item, (str, os.PathLike)) for item in items]
     if all(paths):
         return np.array([os.fspath(item) for item in items], dtype=object), _from_path
+    if any(paths):
+        other = paths.index(False)
+        raise ValueError(
+            f"X is a list that mixes paths with other things: X[{paths.index(True)}] is "
+            f"a path, X[{other}] is {type(items[other]).__name__}. {TAKEN}."
+        )
     for i, item in enumerate(items):
-        if paths[i] != paths[0]:
-            raise ValueError(
-                f"X is a list that mixes paths with other things: X[0] is "
-                f"{type(items[0]).__name__}, X[{i}] is {type(item).__name__}. {TAKEN}."
-            )
         if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
             raise ValueError(
                 f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "

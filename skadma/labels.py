@@ -34,15 +34,20 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
             f"{name} requires y to be passed, but the target y is None: pass one label "
             "per image."
         )
-    y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
+    labels: np.ndarray = column_or_1d(y, warn=True)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
             f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
         )
-    if y.dtype.kind == "O" and any(label is None for label in y):
+    if labels.dtype.kind == "O" and any(label is None for label in labels):
         raise ValueError(f"{name}: the labels y contain None. Pass only labelled ones.")
-    check_classification_targets(y)
-    return y
+    check_classification_targets(labels)
+    return labels
+
+
+def plain_labels(y: np.ndarray) -> np.ndarray:
+    """Give labels their natural type, once no None is among them."""
+    return np.array(y.tolist()) if y.dtype.kind == "O" else y
 
 
 def known_classes(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, column_or_1d, get_tags
@@ -19,8 +18,8 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from tqdm.auto import tqdm
 
 from .classifier import CNNClassifier
-from .images import take
-from .labels import check_labels, known_classes, unlabelled_mask
+from .images import is_table, take
+from .labels import check_labels, known_classes, plain_labels, unlabelled_mask
 from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError, check_n_instances
 
@@ -100,6 +99,16 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> learner.fit(X / 16, y).labeled_.sum()
     np.int64(50)
     """
+
+    estimator_: Any
+    strategy_: QueryStrategy
+    classes_: np.ndarray
+    labeled_: np.ndarray
+    X_: Any
+    y_: np.ndarray
+    queried_indices_: list[np.ndarray]
+    history_: list[dict[str, Any]]
+    _last_query: dict[str, Any]
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],
@@ -237,61 +246,61 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             among `classes`. Nothing is changed then.
         """
         self._check_started()
-        indices = np.asarray(indices)
-        if indices.ndim != 1 or indices.dtype.kind not in "iu" or not len(indices):
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen):
             raise ValueError(
-                f"indices must be a list of int, got {indices.dtype} of shape "
-                f"{indices.shape}."
+                f"indices must be a list of int, got {chosen.dtype} of shape "
+                f"{chosen.shape}."
             )
         n = len(self.labeled_)
-        wrong = indices[(indices < 0) | (indices >= n)]
-        if len(wrong) or len(np.unique(indices)) < len(indices):
+        wrong = chosen[(chosen < 0) | (chosen >= n)]
+        if len(wrong) or len(np.unique(chosen)) < len(chosen):
             raise ValueError(
                 f"indices must be distinct and from 0 to {n - 1}, got "
-                f"{(wrong if len(wrong) else indices).tolist()}."
+                f"{(wrong if len(wrong) else chosen).tolist()}."
             )
-        labels = check_labels(labels, self)
-        if len(labels) != len(indices):
-            raise ValueError(f"{len(indices)} indices, but {len(labels)} labels.")
+        given = check_labels(labels, self)
+        if len(given) != len(chosen):
+            raise ValueError(f"{len(chosen)} indices, but {len(given)} labels.")
         before = self.classes_ if self.classes_.size else None
-        classes = known_classes(labels, self._declared_classes(), before)
-        y = self.y_.astype(np.result_type(self.y_, labels), copy=True)
-        y[indices] = labels
+        classes = known_classes(given, self._declared_classes(), before)
+        y = self.y_.astype(np.result_type(self.y_, given), copy=True)
+        y[chosen] = given
         self.y_, self.classes_ = y, classes
         self._set_classes()
-        self._learn(indices, wait_for_classes=True)
+        self._learn(chosen, wait_for_classes=True)
         return self
 
     def _start(self, X: Any, y: ArrayLike) -> np.ndarray:
         """Check inputs, make the clones; return which entries of y are missing."""
         if hasattr(X, "__array__") and not hasattr(X, "ndim"):
             X = np.asarray(X)
-        if _is_table(X):
+        if is_table(X):
             X = validate_data(self, X, accept_sparse="csr", dtype=None)
         declared = self._declared_classes()
         if y is None:
             check_labels(y, self)  # raises
-        y = column_or_1d(y, warn=True)
-        if _num_samples(X) != len(y):
-            raise ValueError(f"X has {_num_samples(X)} images, y {len(y)} entries.")
-        missing = unlabelled_mask(y, declared)
-        if declared is None and y.dtype.kind == "f" and np.isnan(y).all():
+        labels: np.ndarray = column_or_1d(y, warn=True)
+        n = len(labels)
+        if _num_samples(X) != n:
+            raise ValueError(f"X has {_num_samples(X)} images, y {n} entries.")
+        missing = unlabelled_mask(labels, declared)
+        if declared is None and labels.dtype.kind == "f" and np.isnan(labels).all():
             raise ValueError(
                 "y is NaN throughout. If no image has a label yet, say by classes= "
                 "which labels there will be, or mark the images with -1 or None."
             )
-        known = y[~missing]
+        known = labels[~missing]
         if len(known):
-            known = check_labels(_plain(known), self)
+            known = check_labels(plain_labels(known), self)
         if declared is not None and not missing.any():
             known = known[:0]  # the oracle's labels are checked when they are revealed
-        classes = known_classes(known, declared)
-        self.X_, self.y_ = X, y
-        self.classes_ = classes
-        self.labeled_ = np.zeros(len(y), dtype=bool)
-        self.queried_indices_: list[np.ndarray] = []
-        self.history_: list[dict[str, Any]] = []
-        self._last_query: dict[str, Any] = {}
+        self.X_, self.y_ = X, labels
+        self.classes_ = known_classes(known, declared)
+        self.labeled_ = np.zeros(n, dtype=bool)
+        self.queried_indices_ = []
+        self.history_ = []
+        self._last_query = {}
         self.estimator_ = clone(self.estimator)
         self.strategy_ = clone(self.strategy)
         if self.random_state is not None:
@@ -338,7 +347,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _adapt(self, wait_for_classes: bool = False) -> None:
         labelled = np.flatnonzero(self.labeled_)
-        y = _plain(self.y_[labelled])
+        y = plain_labels(self.y_[labelled])
         copes = "classes" in _last_step(self.estimator_).get_params(deep=False)
         if wait_for_classes and not copes and len(np.unique(y)) < 2:
             return  # most classifiers cannot be fitted to a single class
@@ -381,21 +390,6 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
 def _last_step(estimator: Any) -> Any:
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-
-
-def _plain(y: np.ndarray) -> np.ndarray:
-    """Labels in their natural type, once no None or NaN is among them."""
-    return np.array(y.tolist()) if y.dtype.kind == "O" else y
-
-
-def _is_table(X: Any) -> bool:
-    """Whether `X` is what scikit-learn's own classifiers take, not images."""
-    if sparse.issparse(X) or hasattr(X, "columns"):
-        return True
-    if isinstance(X, (list, tuple)):
-        return bool(X) and isinstance(X[0], (list, tuple, int, float, np.number))
-    ndim, kind = getattr(X, "ndim", 0), getattr(getattr(X, "dtype", None), "kind", "")
-    return isinstance(X, np.ndarray) and (ndim == 2 or (ndim < 2 and kind in "biufc"))
 
 
 def _seed_unseeded(estimator: Any, rng: np.random.RandomState) -> None:

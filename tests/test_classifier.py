@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from skorch.callbacks import Checkpoint, EpochScoring
-from skorch.dataset import ValidSplit
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from skorch.callbacks import Checkpoint, EpochScoring
+from skorch.dataset import ValidSplit
 
 from skadma import CNNClassifier
 

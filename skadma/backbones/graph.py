@@ -317,7 +317,7 @@ class NetworkGraph:
         return fx.GraphModule(network, part)
 
 
-def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Module | None:
+def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
     if node.op != "call_module":
         return None
     module = network.get_submodule(str(node.target))

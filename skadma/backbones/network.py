@@ -21,6 +21,9 @@ class Normalize(nn.Module):
     preprocessing : Preprocessing
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         shape = (1, -1, 1, 1)

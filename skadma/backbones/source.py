@@ -57,7 +57,7 @@ class SourceNetwork:
                 replace_head(self.module, head, stored.shape[0])
             load_into(self.module, backbone.state_dict, self.name)
         self.module.requires_grad_(False)
-        self.n_classes = self.module.get_submodule(head).weight.shape[0]
+        self.n_classes = get_head(self.module, head).weight.shape[0]
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
 
@@ -127,21 +127,24 @@ def _build(
 
 def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
     """Put a new last layer with `n_classes` outputs in place of the old one."""
-    old = network.get_submodule(name)
+    old = get_head(network, name)
     bias = old.bias is not None
+    head: nn.Module
     if isinstance(old, nn.Conv2d):
-        head: nn.Module = nn.Conv2d(
-            old.in_channels,
-            n_classes,
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            old.dilation,
-            bias=bias,
-            padding_mode=old.padding_mode,
-        )
+        same = {
+            key: getattr(old, key)
+            for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        }
+        head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
     else:
         head = nn.Linear(old.in_features, n_classes, bias=bias)
     head.train(old.training)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, head.to(old.weight.device))
+
+
+def get_head(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
+    """Return the last weighted layer of a network."""
+    head = network.get_submodule(name)
+    assert isinstance(head, (nn.Conv2d, nn.Linear))
+    return head

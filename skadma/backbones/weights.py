@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -32,6 +33,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         loaded.
     """
     path = Path(path)
+    loaded: Any
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of weights {str(path)!r}.")
     try:

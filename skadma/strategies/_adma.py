@@ -221,9 +221,9 @@ class _CenterPatterns:
         self.layers_a, self.layer_b = layers_a, layer_b
         self.distances = {p: CenterDistances(c) for p, c in outputs.items()}
         between = {p: self.distances[p](outputs[p]) for p in outputs}  # Eq. 3
-        self.scales = {
-            p: layer_scale(s_c) if rescale else None for p, s_c in between.items()
-        }
+        self.scales = (
+            {p: layer_scale(s_c) for p, s_c in between.items()} if rescale else {}
+        )
         # Rows of `between` belong to the centres; Eq. 7 wants them as columns.
         self.patterns = {
             a: self._pattern(between[a], between[layer_b], a).T for a in layers_a
@@ -232,8 +232,9 @@ class _CenterPatterns:
     def _pattern(
         self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
     ) -> torch.Tensor:
-        scales = (self.scales[layer], self.scales[self.layer_b])
-        rescale = None if scales[0] is None else scales
+        rescale = None
+        if self.scales:
+            rescale = (self.scales[layer], self.scales[self.layer_b])
         return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
 
     def compare(

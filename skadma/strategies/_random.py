@@ -30,5 +30,5 @@ class RandomSampling(QueryStrategy):
         """Score by chance; see :meth:`QueryStrategy.score`."""
         # The pool shrinks from round to round: its size keeps draws independent.
         n = n_images(X_pool)
-        rng = np.random.default_rng([self._seed(0), n, labels_fitted_with(estimator)])
-        return Scores(rng.random(n))
+        key = [self._seed(), 0, n, labels_fitted_with(estimator)]
+        return Scores(np.random.default_rng(key).random(n))

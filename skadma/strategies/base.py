@@ -139,8 +139,7 @@ class QueryStrategy(BaseEstimator, ABC):
         if iteration is None:
             iteration = labels_fitted_with(estimator) / n_instances
         total = self.score(estimator, X_pool, iteration=iteration).total
-        # A key for ties of its own, so that it never depends on what a score drew.
-        ties = np.random.RandomState(self._seed(1)).permutation(len(total))
+        ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
         order = np.lexsort((ties, -total))
         order = order[~np.isnan(total[order])]
         if len(order) < n_instances:
@@ -152,11 +151,10 @@ class QueryStrategy(BaseEstimator, ABC):
         chosen = order[:n_instances]
         return chosen, total[chosen]
 
-    def _seed(self, stream: int) -> np.random.SeedSequence | int:
-        rng = check_random_state(self.random_state)
+    def _seed(self) -> int:
         if isinstance(self.random_state, Integral):
-            return (int(self.random_state) + stream * 7919) % 2**32
-        return rng.randint(2**31)
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
 
 
 def check_n_instances(n_instances: int, n_pool: int) -> None:

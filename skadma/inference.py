@@ -1,0 +1,319 @@
+"""What the networks say of images: scores, embeddings, and scans for strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNetClassifier
+from torch import nn
+from torch.utils.data import Dataset
+
+from .backbones import SourceNetwork, load_source, paper_frozen_layers
+from .backbones.layer_table import LayerTable, layer_table
+from .images import ImageDataset, is_table
+from .scan import ScanBatch, Scanner, scan
+
+
+class CNNInference(BaseEstimator):
+    """The part of :class:`~skadma.CNNClassifier` that looks at images.
+
+    M0 speaks before ``fit``, the adapted network (and M0 beside it) afterwards.
+    """
+
+    backbone: str | Callable[[], nn.Module]
+    weights: str | Path | None
+    n_frozen_layers: str | int
+    image_size: int | None
+    image_shape: tuple[int, ...] | None
+    scan_batch_size: int
+    on_bad_image: str
+    device: str
+    verbose: int
+    net_: NeuralNetClassifier
+    source_network_: SourceNetwork
+    n_frozen_: int
+    classes_: np.ndarray
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            In the order of ``classes_``. NaN for an image that cannot be decoded
+            with ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        (scores,) = self._collect(X, layers=[-1])[0].values()
+        return _softmax(scores)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable labels.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If an image cannot be decoded: there is no label to give.
+        """
+        proba = self.predict_proba(X)
+        bad = np.flatnonzero(np.isnan(proba[:, 0]))
+        if len(bad):
+            raise ValueError(
+                f"The images {bad.tolist()} cannot be decoded or scored, so they have "
+                "no label. Leave them out; predict_proba gives NaN for them."
+            )
+        return self.classes_[proba.argmax(axis=1)]
+
+    def embed(
+        self, X: Any, layers: int | str | Sequence[int | str] = (-4, -2)
+    ) -> dict[int | str, np.ndarray]:
+        """Outputs of layers: what the next weighted layer receives, flattened.
+
+        Of the adapted network, or of M0 before ``fit``.
+
+        Parameters
+        ----------
+        X : images
+        layers : int, str or sequence of them, default=(-4, -2)
+            Positions or names, see :meth:`layers`.
+
+        Returns
+        -------
+        dict of layer to ndarray of shape (n, d), float32
+            Keyed by the layers as they were given.
+        """
+        asked = [layers] if isinstance(layers, (int, str)) else list(layers)
+        network = 0 if hasattr(self, "net_") else 1
+        found = self._collect(X, [] if network else asked, asked if network else [])[
+            network
+        ]
+        position = self.source_network().graph.position
+        return {layer: found[position(layer)] for layer in asked}
+
+    def source_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the K source classes by M0, before and after ``fit``.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, K), float64
+        """
+        (scores,) = self._collect(X, source_layers=[-1])[1].values()
+        return _softmax(scores)
+
+    def layers(self) -> LayerTable:
+        """List the weighted layers: position, name, output shape, frozen or not.
+
+        Returns
+        -------
+        LayerTable
+            A list of rows; ``print`` shows it as a table.
+        """
+        source = self.source_network()
+        n_classes = len(self.classes_) if hasattr(self, "net_") else source.n_classes
+        return layer_table(source, self._resolve_frozen(source), n_classes)
+
+    def source_network(self) -> SourceNetwork:
+        """Return M0: as used in ``fit``, or built from the parameters before it."""
+        if hasattr(self, "net_"):
+            return self.source_network_
+        return self._load_source(None)
+
+    @property
+    def n_frozen(self) -> int:
+        """How many layers are frozen, or would be by ``fit``."""
+        if hasattr(self, "net_"):
+            return self.n_frozen_
+        return self._resolve_frozen(self.source_network())
+
+    def scan(
+        self,
+        X: Any,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        progress: str | None = None,
+    ) -> Iterator[ScanBatch]:
+        """Pass over images once, batch by batch, for outputs of both networks.
+
+        What strategies are built on: never more than a batch is held.
+
+        Parameters
+        ----------
+        X : images
+        layers : sequence of int or str
+            Layers of the adapted network (of M0 before ``fit``); -1 is the scores.
+        source_layers : sequence of int or str
+            Layers of M0.
+        progress : str, optional
+            Label of a progress bar, shown if `verbose`.
+
+        Yields
+        ------
+        ScanBatch
+        """
+        source, dataset = self._open(X, reset=False)
+        return self._scan(source, dataset, layers, source_layers, progress)
+
+    def _scan(
+        self,
+        source: SourceNetwork,
+        dataset: Dataset,
+        layers: Sequence[int | str],
+        source_layers: Sequence[int | str],
+        progress: str | None,
+    ) -> Iterator[ScanBatch]:
+        scanner = self._scanner(source, layers, source_layers, None)
+        return scan(
+            dataset,
+            scanner,
+            self.scan_batch_size,
+            skip_unreadable=self.on_bad_image == "skip",
+            progress=progress if self.verbose else None,
+        )
+
+    def scan_prepared(
+        self,
+        inputs: np.ndarray,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        start: int | None = None,
+    ) -> Iterator[ScanBatch]:
+        """Scan what is already as a network takes it.
+
+        Parameters
+        ----------
+        inputs : ndarray of shape (n, ...)
+            uint8 images (n, 3, side, side) of the network's size or, with `start`,
+            outputs of that layer.
+        layers, source_layers
+            See :meth:`scan`.
+        start : int, optional
+            Position of the layer whose outputs `inputs` are.
+
+        Yields
+        ------
+        ScanBatch
+        """
+        dtype = torch.uint8 if start is None else torch.float32
+        scanner = self._scanner(self.source_network(), layers, source_layers, start)
+        return scan(_Rows(inputs, dtype), scanner, self.scan_batch_size)
+
+    def _scanner(
+        self,
+        source: SourceNetwork,
+        layers: Sequence[int | str],
+        source_layers: Sequence[int | str],
+        start: int | None,
+    ) -> Scanner:
+        return Scanner(
+            source,
+            self.net_.module_ if hasattr(self, "net_") else None,
+            [source.graph.position(layer) for layer in layers],
+            [source.graph.position(layer) for layer in source_layers],
+            self._device(),
+            start=start,
+        )
+
+    def _collect(
+        self,
+        X: Any,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Whole arrays of what a scan yields; NaN for unreadable images."""
+        found: tuple[dict, dict] = {}, {}
+        source, dataset = self._open(X, reset=False)
+        n = len(dataset)  # type: ignore[arg-type]
+        for batch in self._scan(source, dataset, layers, source_layers, "images"):
+            for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):
+                for layer, values in outputs.items():
+                    rows = values.cpu().numpy()
+                    if layer not in into:
+                        into[layer] = np.full((n, rows.shape[1]), np.nan, rows.dtype)
+                    into[layer][batch.indices] = rows
+        return found
+
+    def _resolve_frozen(self, source: SourceNetwork) -> int:
+        n = len(source.graph.layers)
+        if self.n_frozen_layers == "paper":
+            return paper_frozen_layers(source.name, n)
+        frozen = int(self.n_frozen_layers)
+        if not -n <= frozen < n:
+            raise ValueError(
+                f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
+                f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+            )
+        return frozen % n
+
+    def _open(self, X: Any, *, reset: bool) -> tuple[SourceNetwork, Dataset]:
+        """M0 and the images as a data set of tensors for it."""
+        fitted = hasattr(self, "net_") and not reset
+        if self._takes_rows(X):
+            options: dict = {"dtype": np.float32, "estimator": self}
+            if fitted or reset:
+                X = validate_data(self, X, reset=reset, dtype=np.float32)
+            else:
+                X = check_array(X, **options)
+            source = self.source_network_ if fitted else self._load_source(X[:1])
+            return source, _Rows(X)
+        source = self.source_network_ if fitted else self._load_source(None)
+        return source, ImageDataset(
+            X, source.preprocessing, image_shape=self.image_shape
+        )
+
+    def _takes_rows(self, X: Any) -> bool:
+        """Whether `X` is a table for a callable's network, not images."""
+        is_name = isinstance(self.backbone, str)
+        return not is_name and self.image_shape is None and is_table(X)
+
+    def _load_source(self, rows: np.ndarray | None) -> SourceNetwork:
+        example = None if rows is None else torch.from_numpy(rows)
+        return load_source(self.backbone, self.weights, self.image_size, example)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+class _Rows(Dataset):
+    """The rows of an array as tensors of one type."""
+
+    def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
+        self.X = X
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.tensor(self.X[i], dtype=self.dtype)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    return softmax(scores.astype(np.float64), axis=1)

@@ -1,0 +1,322 @@
+"""Every accepted form of X, and every refusal by its message."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import sparse
+from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
+
+from skadma.images import (
+    ImageDataset,
+    Preprocessing,
+    UnreadableImageError,
+    is_table,
+    n_images,
+    take,
+)
+
+SAME = Preprocessing(16, 16)
+
+
+def tensors(X, preprocessing=SAME, **kwargs):
+    dataset = ImageDataset(X, preprocessing, **kwargs)
+    return torch.stack([dataset[i] for i in range(len(dataset))])
+
+
+@pytest.fixture(scope="module")
+def colour():
+    return np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def grey():
+    return np.random.default_rng(1).integers(0, 256, (5, 16, 16), dtype=np.uint8)
+
+
+def test_arrays(colour, grey):
+    expected = torch.from_numpy(colour).permute(0, 3, 1, 2)
+    first = colour.transpose(0, 3, 1, 2)
+    for X in (
+        colour,
+        first,
+        colour / 255,
+        first.astype(np.float32) / 255,
+        torch.from_numpy(first),
+        colour.tolist(),
+    ):
+        if not isinstance(X, list):
+            assert torch.equal(tensors(X), expected)
+    rows = colour.reshape(5, -1)
+    assert torch.equal(tensors(rows, image_shape=(16, 16, 3)), expected)
+    table = pd.DataFrame(first.reshape(5, -1) / 255)
+    assert torch.equal(tensors(table, image_shape=(3, 16, 16)), expected)
+    expected = torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1)
+    for X in (
+        grey,
+        grey / 255,
+        grey[..., None],
+        grey[:, None],
+        grey.astype("f4") / 255,
+    ):
+        assert torch.equal(tensors(X), expected)
+    flat = grey.reshape(5, -1)
+    assert torch.equal(tensors(flat, image_shape=(16, 16)), expected)
+
+
+def test_lists_of_pictures(colour):
+    expected = torch.from_numpy(colour).permute(0, 3, 1, 2)
+    pictures = [Image.fromarray(x) for x in colour]
+    objects = np.empty(5, dtype=object)
+    objects[:] = pictures
+    for X in (
+        pictures,
+        tuple(pictures),
+        objects,
+        list(colour),
+        [x / 255 for x in colour],
+        [torch.from_numpy(x).permute(2, 0, 1) for x in colour],
+        [pictures[0], colour[1], colour[2] / 255, *pictures[3:]],
+    ):
+        assert torch.equal(tensors(X), expected)
+
+
+def test_paths(colour, tmp_path):
+    paths = []
+    for i, x in enumerate(colour):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(x).save(paths[-1])
+    strings = [str(path) for path in paths]
+    expected = torch.from_numpy(colour).permute(0, 3, 1, 2)
+    for X in (
+        paths,
+        strings,
+        np.array(strings),
+        np.array(paths, dtype=object),
+        pd.Series(strings, index=list("abcde")),
+        tuple(paths),
+    ):
+        assert torch.equal(tensors(X), expected)
+        dataset = pickle.loads(pickle.dumps(ImageDataset(X, SAME)))
+        assert torch.equal(dataset[4], expected[4])
+
+
+class Labelled(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i], 7
+
+
+def test_datasets(colour):
+    expected = torch.from_numpy(colour).permute(0, 3, 1, 2)
+    for items in (
+        [Image.fromarray(x) for x in colour],
+        colour,
+        expected,
+        expected / 255,
+    ):
+        assert torch.equal(tensors(Labelled(items)), expected)
+    assert torch.equal(tensors(torch.utils.data.TensorDataset(expected)), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "bmp"])
+def test_modes_are_what_pil_makes_of_them(mode, suffix, colour, tmp_path):
+    image = Image.fromarray(colour[0]).convert(mode)
+    path = tmp_path / f"image.{suffix}"
+    try:
+        image.save(path)
+    except (OSError, KeyError):
+        pytest.skip(f"Pillow writes no {mode} {suffix}")
+    with Image.open(path) as again:
+        expected = torch.from_numpy(np.array(again.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(tensors([path])[0], expected)
+
+
+def test_palette_and_alpha_by_hand(tmp_path):
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert tensors([image])[0, :, 3, 3].tolist() == [10, 20, 30]
+    image = Image.new("RGBA", (16, 16), (1, 2, 3, 0))
+    assert tensors([image])[0, :, 3, 3].tolist() == [1, 2, 3]
+    assert tensors([np.asarray(image)])[0, :, 3, 3].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (257, 1), (65535, 255),
+                                                 (32896, 128), (200, 1)])  # fmt: skip
+def test_16_bit(value, expected, tmp_path):
+    array = np.full((16, 16), value, dtype=np.uint16)
+    path = tmp_path / "image.png"
+    Image.fromarray(array).save(path)
+    for X in ([path], [array], [Image.fromarray(array)]):
+        assert (tensors(X) == expected).all()
+    wide = Image.fromarray(array.astype(np.int32))
+    assert wide.mode == "I"
+    assert (tensors([wide]) == expected).all()
+
+
+def test_mixed_sizes_and_modes(tmp_path):
+    sizes = [(40, 16), (16, 90), (300, 200), (5, 5)]
+    modes = ["L", "RGBA", "P", "RGB"]
+    X = [Image.new(m, s, 3) for m, s in zip(modes, sizes, strict=True)]
+    assert tensors(X).shape == (4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("weights", [ResNet18_Weights.DEFAULT,
+                                     EfficientNet_B0_Weights.DEFAULT])  # fmt: skip
+def test_resizes_as_torchvision_does(weights, data_dir):
+    """On photographs of any size: within one of 255 steps, by its own kernel."""
+    preset = weights.transforms()
+    preprocessing = Preprocessing(
+        preset.crop_size[0], preset.resize_size[0], preset.interpolation.value
+    )
+    paths = sorted((data_dir / "dogs-vs-cats" / "cat").glob("*.jpg"))[:4]
+    for path in paths:
+        with Image.open(path) as image:
+            picture = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        preset.mean, preset.std = [0.0] * 3, [1.0] * 3
+        expected = (preset(picture) * 255).round()
+        difference = (tensors([path], preprocessing)[0] - expected).abs()
+        assert difference.max() <= 1
+        assert difference.mean() < 0.1
+
+
+def test_real_photographs_by_path_and_by_array(elpv):
+    import elpv_dataset
+
+    X, _ = elpv
+    folder = Path(elpv_dataset.__file__).parent / "data" / "images"
+    path = folder / "cell0001.png"
+    with Image.open(path) as image:
+        array = np.asarray(image)
+    small = Preprocessing(64, 73)
+    assert torch.equal(tensors([path], small), tensors(array[None], small))
+    assert tensors(X[:3], small).shape == (3, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("X", "got"),
+    [
+        (None, "X is NoneType"),
+        ("photo.png", "a single path: put it in a list"),
+        ({"a": 1}, "X is dict"),
+        (Image.new("L", (4, 4)), "X is Image"),
+        (np.zeros(5), r"shape \(5,\)"),
+        (np.zeros((5, 64), np.uint8), "give image_shape="),
+        (np.zeros((5, 5, 8, 8), np.uint8), r"shape \(5, 5, 8, 8\)"),
+        (np.zeros((2, 2, 3, 8, 8), np.uint8), r"shape \(2, 2, 3, 8, 8\)"),
+        (np.zeros((0, 8, 8), np.uint8), "0 images"),
+        ([], "0 images"),
+        (np.zeros((2, 0, 8), np.uint8), r"shape \(2, 0, 8\)"),
+        (np.full((2, 8, 8), 9), r"from 9 to 9\. Cast them with X\.astype"),
+        (np.full((2, 8, 8), 999), r"from 999 to 999\. Scale"),
+        (np.full((2, 8, 8), 200.0), r"from 200 to 200; floats must be in \[0, 1\]"),
+        (np.full((2, 8, 8), -0.1), "from -0.1 to -0.1"),
+        (np.full((2, 8, 8), np.nan), "contains NaN"),
+        (np.full((2, 8, 8), np.inf), "from inf to inf"),
+        (np.full((2, 8, 8), 1j), "complex128"),
+        (np.full((2, 8, 8), 9, np.uint16), "uint16"),
+        (sparse.eye(4).tocsr(), "sparse matrix"),
+        (["a.png", Image.new("L", (4, 4))], r"X\[0\] is a path, X\[1\] is Image"),
+        ([Image.new("L", (4, 4)), 5], r"X\[1\] is int"),
+        ([[1, 2], [3]], "no array can be made"),
+    ],
+)
+def test_refused(X, got):
+    with pytest.raises(ValueError, match=got) as error:
+        ImageDataset(X, SAME)
+    assert "Taken are: a uint8 array (n, H, W)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "got"),
+    [
+        (np.zeros((4, 4, 5), np.uint8), r"X\[1\] has shape \(4, 4, 5\)"),
+        (np.zeros(4, np.uint8), r"X\[1\] has shape \(4,\)"),
+        (np.full((4, 4), 7), r"X\[1\] has int64 values from 7 to 7"),
+        (np.full((4, 4), np.nan), r"X\[1\] contains NaN"),
+        ("text", r"X\[1\] is str"),
+    ],
+)
+def test_refused_when_its_turn_comes(item, got):
+    dataset = ImageDataset(Labelled([np.zeros((4, 4), np.uint8), item]), SAME)
+    dataset[0]
+    with pytest.raises(ValueError, match=got):
+        dataset[1]
+
+
+def test_image_shape_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"\(8, 9\) has 72 numbers instead of 64"):
+        ImageDataset(np.zeros((2, 64)), SAME, image_shape=(8, 9))
+
+
+def test_files_that_cannot_be_read(tmp_path, colour):
+    good = tmp_path / "good.png"
+    Image.fromarray(colour[0]).save(good)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:200])
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    paths = [good, tmp_path / "missing.png", cut, text, tmp_path]
+    dataset = ImageDataset(paths, SAME)
+    assert dataset.readable().tolist() == [True, False, False, False, False]
+    for i in (1, 2, 3, 4):
+        with pytest.raises(UnreadableImageError, match=paths[i].name):
+            dataset[i]
+
+
+def test_take_and_count(colour, tmp_path):
+    strings = [f"{i}.png" for i in range(5)]
+    forms = [
+        colour,
+        torch.from_numpy(colour),
+        list(colour),
+        tuple(colour),
+        strings,
+        np.array(strings),
+        pd.Series(strings, index=list("edcba")),
+        pd.DataFrame(colour.reshape(5, -1)),
+        sparse.csr_matrix(colour.reshape(5, -1)),
+        Labelled(strings),
+    ]
+    mask = np.array([True, False, False, True, False])
+    for X in forms:
+        assert n_images(X) == 5
+        for indices in ([3, 0], np.array([3, 0])):
+            part = take(X, indices)
+            assert n_images(part) == 2
+        assert n_images(take(X, mask)) == 2
+    assert take(strings, [3, 0]) == ["3.png", "0.png"]
+    assert take(forms[6], [3, 0]).tolist() == ["3.png", "0.png"]
+    assert take(forms[-1], [3, 0])[0] == ("3.png", 7)
+    np.testing.assert_array_equal(take(colour, [3, 0]), colour[[3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("X", "table"),
+    [
+        (np.zeros((3, 4)), True),
+        (np.zeros(3), True),
+        ([[1, 2], [3, 4]], True),
+        (pd.DataFrame({"a": [1]}), True),
+        (sparse.eye(3).tocsr(), True),
+        (np.zeros((3, 4, 4)), False),
+        (["a.png"], False),
+        (np.array(["a.png"]), False),
+        (pd.Series(["a.png"]), False),
+        ([Image.new("L", (4, 4))], False),
+        ([np.zeros((4, 4))], False),
+        (Labelled([1]), False),
+    ],
+)
+def test_tables_and_images_are_told_apart(X, table):
+    assert is_table(X) is table
