@@ -222,8 +222,8 @@ def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
     if any(paths):
         other = paths.index(False)
         raise ValueError(
-            f"X is a list that mixes paths with other things: X[{paths.index(True)}] is "
-            f"a path, X[{other}] is {type(items[other]).__name__}. {TAKEN}."
+            f"X is a list that mixes paths with other things: X[{paths.index(True)}] "
+            f"is a path, X[{other}] is {type(items[other]).__name__}. {TAKEN}."
         )
     for i, item in enumerate(items):
         if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):

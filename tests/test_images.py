@@ -187,7 +187,7 @@ def test_resizes_as_torchvision_does(weights, data_dir):
         expected = (preset(picture) * 255).round()
         difference = (tensors([path], preprocessing)[0] - expected).abs()
         assert difference.max() <= 1
-        assert difference.mean() < 0.1
+        assert difference.mean() < 0.2
 
 
 def test_real_photographs_by_path_and_by_array(elpv):
