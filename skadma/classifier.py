@@ -15,13 +15,14 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch import NeuralNetClassifier
 from torch import nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from .backbones import AdaptedNetwork
+from .backbones import AdaptedNetwork, SourceNetwork
+from .cache import DEFAULT_LIMIT, open_cache
 from .images import ImageDataset
-from .inference import CNNInference
+from .inference import CNNInference, Rows
 from .labels import check_labels, known_classes
-from .scan import warn_unreadable
+from .scan import Scanner, frozen_outputs, warn_unreadable
 from .training import build_net, train
 
 _NET_PARAMS = "net_params__"
@@ -97,8 +98,12 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         Everything else that ``skorch.NeuralNetClassifier`` takes, by its names, for
         example ``{"optimizer__weight_decay": 0.1}``. Single entries can be set and
         searched as ``net_params__optimizer__weight_decay``.
-    memory : None
-        Reserved for the activation cache.
+    memory : None, False, str, Path or joblib.Memory, default=None
+        Where the frozen layers' outputs of images are kept, so that rounds, folds and
+        grid cells compute them once. None: in the process, up to 2 GiB for all
+        estimators together. A folder (or joblib's Memory, for its location): on disk,
+        up to 2 GiB, shared by processes. False: nowhere. Files are told apart by
+        path, size and time of change, everything else by content.
     device : str, default="auto"
         A torch device; ``"auto"`` is CUDA if there is, else the CPU.
     verbose : int, default=0
@@ -175,7 +180,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         classes: ArrayLike | None = None,
         on_bad_image: str = "raise",
         net_params: dict[str, Any] | None = None,
-        memory: None = None,
+        memory: Any = None,
         device: str = "auto",
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
@@ -307,7 +312,8 @@ class CNNClassifier(ClassifierMixin, CNNInference):
                     network.grow_head(places, len(found))
         keeps_optimizer = goes_on and partial and not grows
         net = self.net_ if keeps_optimizer else self._build_net(network, len(found))
-        train(net, dataset, np.searchsorted(found, y), rng.randint(2**31))
+        inputs, cut = self._frozen_outputs(source, dataset, n_frozen)
+        train(net, inputs, np.searchsorted(found, y), rng.randint(2**31), cut)
         self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
@@ -315,6 +321,25 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.classes_ = found
         self.random_state_ = rng
         return self
+
+    def _frozen_outputs(
+        self, source: SourceNetwork, dataset: Dataset, n_frozen: int
+    ) -> tuple[Dataset, str | None]:
+        """The images as the tail gets them, so that epochs need not run the rest."""
+        cut = source.graph.cut_before(n_frozen - 1)
+        if cut is source.graph.input or not isinstance(dataset, ImageDataset):
+            return dataset, None
+        scanner = Scanner(
+            source,
+            None,
+            [],
+            [],
+            n_frozen=n_frozen,
+            device=self._device(),
+            cache=open_cache(self.memory),
+        )
+        values = frozen_outputs(dataset, scanner, self.scan_batch_size, DEFAULT_LIMIT)
+        return (dataset, None) if values is None else (Rows(values), cut.name)
 
     def _build_net(
         self, network: AdaptedNetwork, n_classes: int
@@ -347,4 +372,4 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             raise ValueError("None of the labelled images can be decoded.")
         bad = np.flatnonzero(~readable)
         warn_unreadable([f"number {i} of the training images" for i in bad])
-        return Subset(dataset, np.flatnonzero(readable).tolist()), y[readable]
+        return dataset.select(np.flatnonzero(readable)), y[readable]

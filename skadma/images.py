@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +93,41 @@ class ImageDataset(Dataset):
             raise IndexError(f"image {i} of {len(self)}")
         pixels = self._decode(self._items[i], f"X[{i}]")
         return fit_to_size(torch.from_numpy(pixels), self.preprocessing)
+
+    def select(self, indices: np.ndarray) -> ImageDataset:
+        """Return a data set of some of the images."""
+        part = copy.copy(self)
+        part._items = take(self._items, indices)
+        return part
+
+    def key(self, i: int) -> str:
+        """Name an image by its content; files by path, size and time of change.
+
+        Parameters
+        ----------
+        i : int
+
+        Returns
+        -------
+        str
+            32 hex digits.
+        """
+        item = self._items[i]
+        digest = hashlib.blake2b(digest_size=16)
+        if self._paths:
+            try:
+                state = Path(item).stat()
+            except OSError as error:
+                raise UnreadableImageError(
+                    f"The image {item!r} cannot be read ({error})."
+                ) from error
+            name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
+            digest.update(name.encode())
+        else:
+            pixels = item if self._decode is _from_array else self._decode(item, "")
+            digest.update(f"{pixels.shape}{pixels.dtype}".encode())
+            digest.update(np.ascontiguousarray(pixels).tobytes())
+        return digest.hexdigest()
 
     def readable(self) -> np.ndarray:
         """Tell which images can be decoded; only files are tried.

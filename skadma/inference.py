@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from .backbones import SourceNetwork, load_source, paper_frozen_layers
 from .backbones.layer_table import LayerTable, layer_table
+from .cache import open_cache
 from .images import ImageDataset, is_table
 from .scan import ScanBatch, Scanner, scan
 
@@ -35,6 +36,7 @@ class CNNInference(BaseEstimator):
     image_shape: tuple[int, ...] | None
     scan_batch_size: int
     on_bad_image: str
+    memory: Any
     device: str
     verbose: int
     net_: NeuralNetClassifier
@@ -221,7 +223,7 @@ class CNNInference(BaseEstimator):
         """
         dtype = torch.uint8 if start is None else torch.float32
         scanner = self._scanner(self.source_network(), layers, source_layers, start)
-        return scan(_Rows(inputs, dtype), scanner, self.scan_batch_size)
+        return scan(Rows(inputs, dtype), scanner, self.scan_batch_size)
 
     def _scanner(
         self,
@@ -235,7 +237,13 @@ class CNNInference(BaseEstimator):
             self.net_.module_ if hasattr(self, "net_") else None,
             [source.graph.position(layer) for layer in layers],
             [source.graph.position(layer) for layer in source_layers],
-            self._device(),
+            n_frozen=(
+                self.n_frozen_
+                if hasattr(self, "net_")
+                else self._resolve_frozen(source)
+            ),
+            device=self._device(),
+            cache=open_cache(self.memory),
             start=start,
         )
 
@@ -280,7 +288,7 @@ class CNNInference(BaseEstimator):
             else:
                 X = check_array(X, **options)
             source = self.source_network_ if fitted else self._load_source(X[:1])
-            return source, _Rows(X)
+            return source, Rows(X)
         source = self.source_network_ if fitted else self._load_source(None)
         return source, ImageDataset(
             X, source.preprocessing, image_shape=self.image_shape
@@ -301,7 +309,7 @@ class CNNInference(BaseEstimator):
         return torch.device(self.device)
 
 
-class _Rows(Dataset):
+class Rows(Dataset):
     """The rows of an array as tensors of one type."""
 
     def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:

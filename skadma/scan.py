@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
+from .cache import Cache
 from .images import UnreadableImageError
 
 
@@ -40,7 +41,9 @@ class Scanner:
     """Runs M0 and the adapted network over batches; what they share runs once.
 
     Both networks begin with the same frozen layers. These run up to the deepest
-    point where a single tensor crosses, then each network's own tail goes on.
+    point where a single tensor crosses, the *cut*; then each network's own tail goes
+    on. What the frozen part makes of an image is looked up in a cache first, and so
+    are M0's scores.
 
     Parameters
     ----------
@@ -52,7 +55,10 @@ class Scanner:
         before the first fit.
     source_layers : sequence of int
         The same of M0.
+    n_frozen : int
+        How many layers both networks share, or will share once one is fitted.
     device : torch.device
+    cache : Cache or None
     start : int, optional
         Batches are not images but outputs of this layer of M0.
     """
@@ -63,43 +69,76 @@ class Scanner:
         adapted: AdaptedNetwork | None,
         layers: Sequence[int],
         source_layers: Sequence[int],
+        *,
+        n_frozen: int,
         device: torch.device,
+        cache: Cache | None = None,
         start: int | None = None,
     ) -> None:
         graph = source.graph
         self.device = device
         self.positions = list(layers), list(source_layers)
         self.normalize = Normalize(source.preprocessing).to(device)
-        begin = graph.input if start is None else graph.layers[start].output
-        networks = [
+        self._networks = [
             source.module if adapted is None else adapted.network,
             source.module,
         ]
-        for network in networks:
+        for network in self._networks:
             network.to(device)
-        self._networks = networks
-        cut, self._prefix = begin, None
-        if all(self.positions) and start is None:
-            deepest = len(graph.layers) if adapted is None else adapted.n_frozen
-            cut = graph.cut_before(min([deepest - 1, *layers, *source_layers]))
+        cut = graph.input if start is None else graph.layers[start].output
+        self._prefix = None
+        if start is None:
+            cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
             self._prefix = graph.extract(source.module, [cut])
         self._tails = [
             graph.extract(network, [graph.layers[p].output for p in positions], cut)
-            for network, positions in zip(networks, self.positions, strict=True)
+            for network, positions in zip(self._networks, self.positions, strict=True)
         ]
+        self.cache = cache if cut is not graph.input and start is None else None
+        self.space = self.source_space = ""
+        if self.cache is not None:
+            self.space = f"{source.space}-{device.type}-{cut.name}"
+            if self.positions[1] == [len(graph.layers) - 1]:
+                self.source_space = f"{source.space}-{device.type}-scores"
 
     @torch.inference_mode()
-    def __call__(self, batch: torch.Tensor) -> tuple[dict, dict]:
-        """Outputs of the adapted network's layers and of M0's, by position."""
+    def frozen_outputs(self, batch: torch.Tensor) -> torch.Tensor:
+        """What crosses the cut, for a batch of images."""
+        if self._prefix is None:
+            return batch.to(self.device)
+        single = len(batch) == 1
+        if single:
+            # Kernels for one image round differently. Two or more agree to the bit,
+            # so an entry does not depend on the batch that it was computed in.
+            batch = torch.cat([batch, batch])
         x = self.normalize(batch.to(self.device))
         with _evaluating(self._networks):
-            if self._prefix is not None:
-                (x,) = self._prefix(x)
-            adapted, source = (
-                {p: o.flatten(1) for p, o in zip(positions, tail(x), strict=True)}
-                for tail, positions in zip(self._tails, self.positions, strict=True)
-            )
-        return adapted, source
+            (x,) = self._prefix(x)
+        return x[:1] if single else x
+
+    @torch.inference_mode()
+    def __call__(
+        self, x: torch.Tensor, source_scores: torch.Tensor | None = None
+    ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Outputs of the adapted network's layers and of M0's, by position.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            What crosses the cut.
+        source_scores : torch.Tensor, optional
+            M0's scores, where they are known already.
+        """
+        found: list[dict[int, torch.Tensor]] = []
+        with _evaluating(self._networks):
+            for tail, positions in zip(self._tails, self.positions, strict=True):
+                outputs = tail(x) if len(found) == 0 or source_scores is None else None
+                if outputs is None:
+                    outputs = (source_scores,)
+                found.append(
+                    {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
+                )
+        return found[0], found[1]
 
 
 @contextmanager
@@ -146,17 +185,91 @@ def scan(
     UnreadableImageError
         For an image that cannot be decoded, unless `skip_unreadable`.
     """
-    loader = DataLoader(
-        _Indexed(dataset, skip_unreadable), batch_size=batch_size, collate_fn=_collate
-    )
     unreadable: list[str] = []
-    for indices, batch, errors in tqdm(loader, desc=progress, disable=progress is None):
-        unreadable.extend(errors)
-        if len(indices):
-            adapted, source = scanner(batch)
+    loader = _load(dataset, scanner, batch_size, skip_unreadable)
+    for items in tqdm(loader, desc=progress, disable=progress is None):
+        unreadable.extend(item.error for item in items if item.error)
+        items = [item for item in items if not item.error]
+        if items:
+            x = _cut_values(items, scanner)
+            adapted, source = scanner(x, _known_scores(items, scanner))
+            _keep_scores(items, source, scanner)
+            indices = np.array([item.index for item in items], dtype=np.intp)
             yield ScanBatch(indices, adapted, source)
     if unreadable:
         warn_unreadable(unreadable)
+
+
+def frozen_outputs(
+    dataset: Dataset, scanner: Scanner, batch_size: int, limit: int
+) -> np.ndarray | None:
+    """What crosses the cut for every image of a data set, to train a tail on.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Yields one tensor per image.
+    scanner : Scanner
+    batch_size : int
+    limit : int
+        Bytes.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, ...), or None
+        None where it would be larger than `limit`.
+    """
+    found: list[np.ndarray] = []
+    for items in _load(dataset, scanner, batch_size, skip_unreadable=False):
+        found.append(_cut_values(items, scanner).cpu().numpy())
+        n = len(dataset)  # type: ignore[arg-type]
+        if found[0][:1].nbytes * n > limit:
+            return None
+    return np.concatenate(found)
+
+
+def _load(
+    dataset: Dataset, scanner: Scanner, batch_size: int, skip_unreadable: bool
+) -> DataLoader:
+    return DataLoader(
+        _Indexed(dataset, scanner, skip_unreadable),
+        batch_size=batch_size,
+        collate_fn=list,
+    )
+
+
+def _cut_values(items: list[_Item], scanner: Scanner) -> torch.Tensor:
+    """Outputs of the frozen part: those known, and the others computed and kept."""
+    new = [item for item in items if item.cut_value is None]
+    if new:
+        images = torch.stack([item.image for item in new if item.image is not None])
+        values = scanner.frozen_outputs(images)
+        if len(new) == len(items) and scanner.cache is None:
+            return values
+        for item, value in zip(new, values.cpu().numpy(), strict=True):
+            item.cut_value = value.copy()
+            if scanner.cache is not None:
+                scanner.cache.put(scanner.space, item.key, item.cut_value)
+    stacked = np.stack([item.cut_value for item in items if item.cut_value is not None])
+    return torch.from_numpy(stacked).to(scanner.device)
+
+
+def _known_scores(items: list[_Item], scanner: Scanner) -> torch.Tensor | None:
+    scores = [item.source_scores for item in items]
+    if any(row is None for row in scores):
+        return None
+    return torch.from_numpy(np.stack(scores)).to(scanner.device)  # type: ignore[arg-type]
+
+
+def _keep_scores(
+    items: list[_Item], source: dict[int, torch.Tensor], scanner: Scanner
+) -> None:
+    if not scanner.source_space or scanner.cache is None:
+        return
+    (scores,) = source.values()
+    for item, row in zip(items, scores.cpu().numpy(), strict=True):
+        if item.source_scores is None:
+            scanner.cache.put(scanner.source_space, item.key, row.copy())
 
 
 def warn_unreadable(errors: Sequence[str]) -> None:
@@ -168,29 +281,48 @@ def warn_unreadable(errors: Sequence[str]) -> None:
     )
 
 
-class _Indexed(Dataset):
-    """A dataset whose items come with their index, or with what went wrong."""
+@dataclass
+class _Item:
+    """An image of a batch, with what is known of it."""
 
-    def __init__(self, dataset: Dataset, skip_unreadable: bool) -> None:
+    index: int
+    key: str = ""
+    image: torch.Tensor | None = None
+    cut_value: np.ndarray | None = None
+    source_scores: np.ndarray | None = None
+    error: str = ""
+
+
+class _Indexed(Dataset):
+    """Items of a data set with their index, decoded only where nothing is known."""
+
+    def __init__(
+        self, dataset: Dataset, scanner: Scanner, skip_unreadable: bool
+    ) -> None:
         self.dataset = dataset
+        self.scanner = scanner
         self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, i: int) -> tuple[int, torch.Tensor | None, str]:
+    def __getitem__(self, i: int) -> _Item:
+        item = _Item(i)
         try:
-            return i, self.dataset[i], ""
+            self._look_up(item)
+            if item.cut_value is None:
+                item.image = self.dataset[i]
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
-            return i, None, str(error)
+            item.error = str(error)
+        return item
 
-
-def _collate(
-    items: list[tuple[int, torch.Tensor | None, str]],
-) -> tuple[np.ndarray, torch.Tensor | None, list[str]]:
-    good = [(i, tensor) for i, tensor, _ in items if tensor is not None]
-    errors = [error for _, tensor, error in items if tensor is None]
-    batch = torch.stack([tensor for _, tensor in good]) if good else None
-    return np.array([i for i, _ in good], dtype=np.intp), batch, errors
+    def _look_up(self, item: _Item) -> None:
+        cache, scanner = self.scanner.cache, self.scanner
+        if cache is None or not hasattr(self.dataset, "key"):
+            return
+        item.key = self.dataset.key(item.index)
+        item.cut_value = cache.get(scanner.space, item.key)
+        if scanner.source_space:
+            item.source_scores = cache.get(scanner.source_space, item.key)

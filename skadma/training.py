@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,13 @@ def build_net(
     return net
 
 
-def train(net: NeuralNetClassifier, dataset: Dataset, y: np.ndarray, seed: int) -> None:
+def train(
+    net: NeuralNetClassifier,
+    dataset: Dataset,
+    y: np.ndarray,
+    seed: int,
+    cut: str | None = None,
+) -> None:
     """Train a net for its number of epochs and leave it in eval mode.
 
     Parameters
@@ -89,8 +96,11 @@ def train(net: NeuralNetClassifier, dataset: Dataset, y: np.ndarray, seed: int) 
         Class numbers.
     seed : int
         Seeds shuffling and dropout; torch's global generator stays as it was.
+    cut : str, optional
+        The tensors are not images but what crosses this cut: only the tail runs.
     """
-    with torch.random.fork_rng():
+    start = net.module_.starting_at(cut) if cut else nullcontext()
+    with torch.random.fork_rng(), start:
         torch.manual_seed(seed)
         net.partial_fit(LabelledDataset(dataset, y), y)
     net.module_.eval()

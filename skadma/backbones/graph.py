@@ -76,6 +76,8 @@ class NetworkGraph:
     ----------
     network : torch.nn.Module
         Takes one batch of images and returns one tensor of scores.
+    evaluate : bool, default=True
+        Trace it in eval mode, or else in the mode that it is in.
 
     Raises
     ------
@@ -84,9 +86,9 @@ class NetworkGraph:
         no weighted layer.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, evaluate: bool = True) -> None:
         training = network.training
-        network.eval()
+        network.train(training and not evaluate)
         try:
             self.graph = _Tracer().trace(network)
         except Exception as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images import Preprocessing
+from .graph import NetworkGraph
 from .source import SourceNetwork, replace_head
 
 
@@ -74,7 +76,10 @@ class AdaptedNetwork(nn.Module):
             self._get(name).requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores (logits) of a batch."""
+        """Class scores (logits) of a batch of images, or of what crosses the cut."""
+        tail = self.__dict__.get("_tail")
+        if tail is not None and x.dtype != torch.uint8:
+            return tail(x)[0]
         return self.network(self.normalize(x))
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
@@ -86,6 +91,30 @@ class AdaptedNetwork(nn.Module):
             ):
                 module.eval()
         return self
+
+    @contextmanager
+    def starting_at(self, cut: str) -> Iterator[None]:
+        """Let ``forward`` take what crosses the cut for the time being.
+
+        The tail is traced anew in training mode, for dropout that is called as a
+        function. Weights are shared, not copied.
+
+        Parameters
+        ----------
+        cut : str
+            Name of the node, see :meth:`NetworkGraph.cut_before`.
+        """
+        training = self.training
+        self.network.train()
+        graph = NetworkGraph(self.network, evaluate=False)
+        self.train(training)
+        node = next(n for n in graph.graph.nodes if n.name == cut)
+        # Not by attribute: its parameters must not be listed a second time.
+        self.__dict__["_tail"] = graph.extract(self.network, [graph.output], node)
+        try:
+            yield
+        finally:
+            del self.__dict__["_tail"]
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Make room for new classes; the known ones keep their weights.

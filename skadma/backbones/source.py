@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -73,6 +74,12 @@ class SourceNetwork:
     def fingerprint(self) -> str:
         """Hash of the weights."""
         return fingerprint(self.module)
+
+    @cached_property
+    def space(self) -> str:
+        """Name of what this network makes of images: weights, graph, preprocessing."""
+        described = f"{self.fingerprint}{self.graph.graph}{self.preprocessing}"
+        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:

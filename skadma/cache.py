@@ -1,0 +1,178 @@
+"""What the frozen part of a network makes of an image, kept for the next time.
+
+An entry is a float32 array under a *space* (which network, weights, cut and size) and
+a *key* (which image). Caches are limited in size; entries that no longer fit are simply
+computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+DEFAULT_LIMIT = 2 * 1024**3
+"""Bytes kept in a process, and on disk, unless something else is asked for."""
+
+
+class Cache(Protocol):
+    """Where outputs are kept."""
+
+    def get(self, space: str, key: str) -> np.ndarray | None:
+        """Return an entry, or None where there is none."""
+
+    def put(self, space: str, key: str, value: np.ndarray) -> None:
+        """Keep an entry if there is room."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+class MemoryCache:
+    """A cache in the process's memory.
+
+    When it is full, the space that was not used for the longest time makes room for
+    another one; within a space the first entries stay. (Evicting the oldest entry would
+    lose every entry of a pool that is a little too large just before its turn comes.)
+
+    Parameters
+    ----------
+    limit : int
+        Bytes.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._spaces: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+
+    def get(self, space: str, key: str) -> np.ndarray | None:
+        """Return an entry, or None where there is none."""
+        entries = self._spaces.get(space)
+        if entries is None:
+            return None
+        self._spaces.move_to_end(space)
+        return entries.get(key)
+
+    def put(self, space: str, key: str, value: np.ndarray) -> None:
+        """Keep an entry if there is room."""
+        entries = self._spaces.setdefault(space, {})
+        self._spaces.move_to_end(space)
+        while self.nbytes + value.nbytes > self.limit and len(self._spaces) > 1:
+            _, dropped = self._spaces.popitem(last=False)
+            self.nbytes -= sum(array.nbytes for array in dropped.values())
+        if key not in entries and self.nbytes + value.nbytes <= self.limit:
+            entries[key] = value
+            self.nbytes += value.nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._spaces.clear()
+        self.nbytes = 0
+
+
+class DiskCache:
+    """A cache in a folder, which processes may share.
+
+    An entry is written under another name and then renamed, so that a reader, or the
+    next run after a kill, never sees half of it. A file that is damaged all the same
+    counts as missing and is written anew.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A subfolder ``skadma-activations`` is made in it; nothing else is touched.
+    limit : int
+        Bytes. Once the folder has that many, nothing more is written.
+    """
+
+    def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = Path(folder) / "skadma-activations"
+        self.limit = limit
+        self._nbytes: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the files, as far as this process knows."""
+        if self._nbytes is None:
+            files = self.folder.rglob("*.npy")
+            self._nbytes = sum(_size(path) for path in files)
+        return self._nbytes
+
+    def _path(self, space: str, key: str) -> Path:
+        return self.folder / space / key[:2] / f"{key}.npy"
+
+    def get(self, space: str, key: str) -> np.ndarray | None:
+        """Return an entry, or None where there is none."""
+        try:
+            return np.load(self._path(space, key), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def put(self, space: str, key: str, value: np.ndarray) -> None:
+        """Keep an entry if there is room."""
+        if self.nbytes + value.nbytes > self.limit:
+            return
+        path = self._path(space, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, value, allow_pickle=False)
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        self._nbytes = self.nbytes + value.nbytes
+
+    def clear(self) -> None:
+        """Remove the entries' folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._nbytes = None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # another process cleared it
+        return 0
+
+
+process_cache = MemoryCache()
+"""What ``memory=None`` means: one cache for all estimators of the process."""
+
+
+def open_cache(memory: Any) -> Cache | None:
+    """Find the cache that the parameter `memory` means.
+
+    Parameters
+    ----------
+    memory : None, False, str, Path or joblib.Memory
+        None: the process's cache. False: none. A folder, or joblib's Memory for its
+        location.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if memory is None:
+        return process_cache
+    if memory is False:
+        return None
+    location = getattr(memory, "location", memory)
+    if isinstance(location, (str, os.PathLike)):
+        return DiskCache(Path(location))
+    if location is None and hasattr(memory, "location"):
+        return None  # joblib.Memory(None) caches nothing
+    raise ValueError(
+        f"memory={memory!r} must be None (in the process), False (no cache), a folder "
+        "or a joblib.Memory."
+    )
