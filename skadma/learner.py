@@ -96,8 +96,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> learner = ActiveLearner(
     ...     LogisticRegression(max_iter=1000), MarginSampling(), n_rounds=5,
     ...     random_state=0)
-    >>> learner.fit(X / 16, y).labeled_.sum()
-    np.int64(50)
+    >>> int(learner.fit(X / 16, y).labeled_.sum())
+    50
     """
 
     estimator_: Any

@@ -1,0 +1,205 @@
+"""The activation cache: same results, less work, and nothing broken by a kill."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skadma import ActiveLearner, SourceCenters
+from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
+from skadma.strategies import ADMA
+
+from .conftest import lite0, tiny_classifier
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path):
+    return MemoryCache(1000) if request.param == "memory" else DiskCache(tmp_path, 1000)
+
+
+def test_get_put_clear(cache):
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert cache.get("s", "k") is None
+    cache.put("s", "k", value)
+    np.testing.assert_array_equal(cache.get("s", "k"), value)
+    assert cache.get("s", "other") is None
+    assert cache.get("other", "k") is None
+    cache.clear()
+    assert cache.get("s", "k") is None
+    assert cache.nbytes == 0
+
+
+def test_limits(cache):
+    for i in range(10):
+        cache.put("s", f"{i}" * 4, np.zeros(50, np.float32))
+    assert 0 < cache.nbytes <= 1000
+    assert cache.get("s", "0000") is not None
+    assert cache.get("s", "9999") is None
+
+
+def test_a_new_space_displaces_the_oldest():
+    cache = MemoryCache(1000)
+    for space in "ab":
+        for i in range(2):
+            cache.put(space, str(i), np.zeros(50, np.float32))
+    cache.get("a", "0")
+    cache.put("c", "0", np.zeros(150, np.float32))
+    assert cache.get("b", "0") is None
+    assert cache.get("a", "0") is not None
+    assert cache.nbytes == 1000
+
+
+def test_disk_survives_damage_and_another_process(tmp_path):
+    cache = DiskCache(tmp_path)
+    value = np.arange(100, dtype=np.float32)
+    cache.put("s", "key", value)
+    (path,) = tmp_path.rglob("*.npy")
+    path.write_bytes(path.read_bytes()[:150])  # as after a kill without renaming
+    assert cache.get("s", "key") is None
+    cache.put("s", "key", value)
+    np.testing.assert_array_equal(DiskCache(tmp_path).get("s", "key"), value)
+    assert not list(tmp_path.rglob("*.part"))
+    np.save(path, np.array([object()]), allow_pickle=True)
+    assert cache.get("s", "key") is None  # pickles are never loaded
+    other = tmp_path / "mine.txt"
+    other.write_text("keep")
+    cache.clear()
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def _write_many(folder):
+    cache = DiskCache(folder)
+    for i in range(60):
+        cache.put("s", f"{i:04}", np.full(500, i, np.float32))
+        found = cache.get("s", f"{i:04}")
+        assert found is not None
+        assert (found == i).all()
+
+
+def test_two_processes_share_a_folder(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write_many, args=(tmp_path,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(list(tmp_path.rglob("*.npy"))) == 60
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_memory_means(tmp_path):
+    assert open_cache(None) is process_cache
+    assert open_cache(False) is None
+    assert open_cache(str(tmp_path)).folder.parent == tmp_path
+    assert open_cache(joblib.Memory(tmp_path, verbose=0)).folder.parent == tmp_path
+    assert open_cache(joblib.Memory(None)) is None
+    with pytest.raises(ValueError, match="memory=3 must be None"):
+        open_cache(3)
+
+
+class Counter:
+    """Counts the images that a network's first layer sees."""
+
+    def __init__(self, clf):
+        self.images = 0
+        layer = clf.source_network().module.conv_stem
+        self.handle = layer.register_forward_hook(self)
+
+    def __call__(self, module, inputs, output):
+        self.images += len(output)
+
+
+@pytest.mark.parametrize("kind", ["process", "disk"])
+def test_images_go_through_the_frozen_part_once(kind, tmp_path, elpv):
+    X, y = elpv[0][:30], elpv[1][:30]
+    process_cache.clear()
+    memory = None if kind == "process" else tmp_path
+    clf = lite0(n_frozen_layers=45, memory=memory)
+    centers = SourceCenters.from_dataset(
+        clf.set_params(memory=False), X[:4], [3, 1, 4, 5], layer="blocks.5"
+    )
+    clf.set_params(memory=memory)
+    learner = ActiveLearner(
+        clf, ADMA(centers), n_rounds=3, n_instances=4, random_state=0
+    )
+    counter = Counter(clf)
+    learner.fit(X, y)
+    assert counter.images == 30
+    again = clone(learner).fit(X[::-1], y[::-1])  # another order
+    again.predict_proba(X[5:9])
+    assert counter.images == 30
+    counter.handle.remove()
+    without = clone(learner).set_params(estimator__memory=False).fit(X, y)
+    for mine, theirs in zip(
+        learner.queried_indices_, without.queried_indices_, strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(learner.predict_proba(X), without.predict_proba(X))
+
+
+def test_what_is_not_the_same_is_not_taken(elpv, tmp_path):
+    """Another image, size, network or cut finds nothing of the first one's."""
+    X = elpv[0][:6]
+    changed = X.copy()
+    changed[2, 0, 0] ^= 1
+    for params, images in [
+        ({}, X),
+        ({}, changed),
+        ({"image_size": 80}, X),
+        ({"n_frozen_layers": 20}, X),
+        ({"backbone": "efficientnet_lite1"}, X),
+    ]:
+        found = lite0(memory=tmp_path).set_params(**params).embed(images, -2)[-2]
+        plain = lite0(memory=False).set_params(**params).embed(images, -2)[-2]
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_a_changed_file_is_read_again(tmp_path, pictures):
+    path = tmp_path / "image.png"
+    Image.fromarray(pictures[0][0]).save(path)
+    clf = tiny_classifier()
+    first = clf.source_proba([path])
+    Image.fromarray(pictures[0][1][::-1]).save(path)
+    os.utime(path, ns=(1, 1))
+    second = clf.source_proba([path])
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(
+        second, clf.set_params(memory=False).source_proba([path])
+    )
+
+
+def test_training_the_tail_is_training_the_network(pictures):
+    """Against skorch training the whole network on the images themselves."""
+    X, y = pictures
+    clf = tiny_classifier(max_epochs=5, lr=1e-3).fit(X, y)
+    whole = tiny_classifier(max_epochs=5, lr=1e-3)
+    whole._frozen_outputs = lambda source, dataset, n_frozen: (dataset, None)
+    whole.fit(X, y)
+    np.testing.assert_allclose(clf.predict_proba(X), whole.predict_proba(X), atol=1e-4)
+    for name, tensor in clf.net_.module_.state_dict().items():
+        theirs = whole.net_.module_.state_dict()[name]
+        assert torch.allclose(tensor, theirs, atol=1e-3), name
+
+
+def test_grid_in_two_processes(tmp_path, elpv):
+    X, y = elpv[0][:24], elpv[1][:24]
+    centers = SourceCenters.from_dataset(lite0(), X[:4], [3, 1, 4, 5])
+    search = GridSearchCV(
+        ActiveLearner(
+            lite0(memory=tmp_path), ADMA(centers), n_rounds=2, n_instances=4,
+            random_state=0,
+        ),
+        {"strategy__trade_off": [0.1, 1.0]},
+        cv=2,
+        n_jobs=2,
+    ).fit(X, y)  # fmt: skip
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert list(Path(tmp_path).rglob("*.npy"))
