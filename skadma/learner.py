@@ -276,7 +276,14 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if hasattr(X, "__array__") and not hasattr(X, "ndim"):
             X = np.asarray(X)
         if is_table(X):
-            X = validate_data(self, X, accept_sparse="csr", dtype=None)
+            # A DataFrame stays one: steps of a Pipeline may ask for its columns.
+            X = validate_data(
+                self,
+                X,
+                accept_sparse="csr",
+                dtype=None,
+                skip_check_array=hasattr(X, "columns"),
+            )
         declared = self._declared_classes()
         if y is None:
             check_labels(y, self)  # raises

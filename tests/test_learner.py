@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -351,3 +352,15 @@ def test_wrong_parameters(params, message, pictures):
 def test_lengths_must_agree(pictures):
     with pytest.raises(ValueError, match="24 images, y 3"):
         learner_for(RandomSampling()).fit(pictures[0], [0, 1, 2])
+
+
+def test_data_frames_keep_their_columns():
+    X, y = load_digits(return_X_y=True, as_frame=True)
+    chosen = ["pixel_3_3", "pixel_4_4", "pixel_2_5"]
+    classifier = make_pipeline(
+        ColumnTransformer([("some", StandardScaler(), chosen)]), LogisticRegression()
+    )
+    learner = ActiveLearner(classifier, MarginSampling(), n_rounds=3, random_state=0)
+    learner.fit(X[:300], y[:300])
+    assert learner.feature_names_in_[0] == "pixel_0_0"
+    assert learner.predict(X[300:310]).shape == (10,)
