@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ADMA beside random choice on photographs of solar cells",
         description="Adapt efficientnet_lite0 with its ImageNet weights to telling "
         "defective solar cells from sound ones (elpv-dataset), with labels chosen by "
-        "ADMA and, side by side, at random. Takes some minutes on 2 cores.",
+        "ADMA and, side by side, at random. Takes about a minute on 2 cores.",
     )
     demo.add_argument(
         "--out",
