@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ class CNNInference(BaseEstimator):
         dict of layer to ndarray of shape (n, d), float32
             Keyed by the layers as they were given.
         """
-        asked = [layers] if isinstance(layers, (int, str)) else list(layers)
+        asked: list[int | str] = (
+            [layers]  # type: ignore[list-item]
+            if isinstance(layers, (Integral, str))
+            else list(layers)  # type: ignore[arg-type]
+        )
         network = 0 if hasattr(self, "net_") else 1
         found = self._collect(X, [] if network else asked, asked if network else [])[
             network

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
+from .backbones.graph import evaluating
 from .cache import Cache
 from .images import UnreadableImageError
 
@@ -112,7 +111,7 @@ class Scanner:
             # so an entry does not depend on the batch that it was computed in.
             batch = torch.cat([batch, batch])
         x = self.normalize(batch.to(self.device))
-        with _evaluating(self._networks):
+        with evaluating(self._networks):
             (x,) = self._prefix(x)
         return x[:1] if single else x
 
@@ -130,7 +129,7 @@ class Scanner:
             M0's scores, where they are known already.
         """
         found: list[dict[int, torch.Tensor]] = []
-        with _evaluating(self._networks):
+        with evaluating(self._networks):
             for tail, positions in zip(self._tails, self.positions, strict=True):
                 outputs = tail(x) if len(found) == 0 or source_scores is None else None
                 if outputs is None:
@@ -139,19 +138,6 @@ class Scanner:
                     {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
                 )
         return found[0], found[1]
-
-
-@contextmanager
-def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Switch networks to eval mode and each module back to what it was in."""
-    training = [m for net in networks for m in net.modules() if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def scan(
@@ -235,6 +221,8 @@ def _load(
         _Indexed(dataset, scanner, skip_unreadable),
         batch_size=batch_size,
         collate_fn=list,
+        # Or each pass would draw a seed from torch's global generator.
+        generator=torch.Generator(),
     )
 
 

@@ -98,9 +98,9 @@ def real(data_dir, elpv):
     return clf.fit(X[::5], y[::5]), centers
 
 
-@pytest.mark.parametrize("options", OPTIONS[:-3], ids=name_of)
+@pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 def test_real_network_against_the_reference(options, real, elpv):
-    if not isinstance(options["layer_a"], int):
+    if not isinstance(options.get("layer_a", -4), int):
         options = {**options, "layer_a": (-4, -5)}
     clf, centers = real
     X = elpv[0][1:40:3]

@@ -121,7 +121,7 @@ def test_output_is_what_the_next_layer_receives(name, hooked, layer):
 
 
 def test_main_path_of_a_small_network():
-    graph = NetworkGraph(TinyCNN())
+    graph = NetworkGraph(TinyCNN(), torch.zeros(1, 3, 32, 32))
     names = [layer.name for layer in graph.layers]
     assert names == ["stem", "conv1", "conv2", "hidden", "penultimate", "head"]
     # conv1's output lies inside the residual block, so the cut is before it.
@@ -258,6 +258,41 @@ class Branching(nn.Module):
         return self.fc(x.flatten(1) if x.sum() > 0 else -x.flatten(1))
 
 
+class BranchingOnShape(nn.Module):
+    """Has dropout that is called as a function, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.hidden = nn.Linear(4, 8)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        x = nn.functional.adaptive_avg_pool2d(x, 1) if x.shape[-1] > 1 else x
+        x = self.hidden(x.flatten(1))
+        return self.fc(nn.functional.dropout(x, 0.5, self.training))
+
+
+def test_branches_on_shapes_are_followed(pictures):
+    X, y = pictures
+    clf = CNNClassifier(
+        BranchingOnShape, image_size=16, n_frozen_layers=1, random_state=0
+    )
+    clf.set_params(max_epochs=1).fit(X, y)
+    assert [row.name for row in clf.layers()] == ["conv", "hidden", "fc"]
+    m0 = clf.source_network_.module.state_dict()
+    after = clf.net_.module_.network.state_dict()
+    assert all(torch.equal(m0[k], after[k]) for k in m0 if k.startswith(("c", "n")))
+    np.testing.assert_array_equal(clf.predict_proba(X), clf.predict_proba(X))
+    # Dropout is at work while the tail is trained: nothing is learnt at lr 0, so
+    # the loss would otherwise be that of the predictions.
+    clf.set_params(lr=0, head_lr=0, batch_size=24).fit(X, y)
+    predicted = -np.log(clf.predict_proba(X)[np.arange(24), y]).mean()
+    assert abs(clf.net_.history[-1]["train_loss"] - predicted) > 1e-4
+
+
 def test_untraceable_network():
     with pytest.raises(ValueError, match=r"cannot be traced.*torch\.fx\.wrap"):
         CNNClassifier(Branching, image_size=8).layers()
@@ -269,8 +304,10 @@ def test_frozen_out_of_range(n, pictures):
         tiny_classifier(n_frozen_layers=n).fit(*pictures)
 
 
-def test_timm_network(pictures):
-    clf = CNNClassifier("timm/resnet10t", weights=None, image_size=32, max_epochs=1)
+@pytest.mark.parametrize("name", ["resnet10t", "vgg11", "mobilenetv3_small_050"])
+def test_timm_networks(name, pictures):
+    """vgg11 compares shapes in its forward."""
+    clf = CNNClassifier(f"timm/{name}", weights=None, image_size=32, max_epochs=1)
     X, y = pictures
     assert clf.fit(X[:6], y[:6]).predict(X).shape == (24,)
 

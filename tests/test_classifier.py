@@ -323,3 +323,15 @@ def test_an_instance_in_a_callable_is_not_trained(pictures):
     before = {k: v.clone() for k, v in shared.state_dict().items()}
     CNNClassifier(lambda: shared, image_size=32, max_epochs=1).fit(*pictures)
     assert all(torch.equal(v, shared.state_dict()[k]) for k, v in before.items())
+
+
+def test_global_random_numbers_are_left_alone(make, pictures):
+    X, y = pictures
+    torch.manual_seed(1)
+    numpy_state = np.random.get_state  # noqa: NPY002
+    before = torch.get_rng_state(), numpy_state()[1].copy()
+    clf = make(random_state=0).fit(X[:6], y[:6]).partial_fit(X[6:8], y[6:8])
+    clf.predict(X)
+    clf.embed(X, layers=np.int64(-2))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(numpy_state()[1], before[1])

@@ -18,14 +18,17 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torchvision.ops
 from torch import fx, nn
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
+_RUNNING = nn.Module.__call__, nn.Module.__getattr__
 _MULTIPLICATIONS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 
 
@@ -33,13 +36,22 @@ class _Tracer(fx.Tracer):
     """Traces down to the weighted layers; what holds none of them stays opaque.
 
     Norms, activations, pooling and their data-dependent control flow are thus
-    never looked into.
+    never looked into. Where a network branches on the shape of a tensor, the branch
+    of the example is followed.
     """
 
-    def __init__(self) -> None:
-        import torchvision.ops
-
+    def __init__(self, example: torch.Tensor) -> None:
         super().__init__(autowrap_modules=(math, torchvision.ops))
+        self.example = example
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        part = _subgraph(self.graph, _ancestors([obj.node]), None, [obj.node])
+        assert isinstance(self.root, nn.Module)
+        with torch.no_grad(), evaluating([self.root]), _modules_run():
+            (value,) = fx.GraphModule(self.root, part)(self.example)
+        if isinstance(value, bool):  # of shapes; comparing values gives a tensor
+            return value
+        return super().to_bool(obj)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
@@ -76,6 +88,8 @@ class NetworkGraph:
     ----------
     network : torch.nn.Module
         Takes one batch of images and returns one tensor of scores.
+    example : torch.Tensor
+        A batch that it takes.
     evaluate : bool, default=True
         Trace it in eval mode, or else in the mode that it is in.
 
@@ -86,11 +100,13 @@ class NetworkGraph:
         no weighted layer.
     """
 
-    def __init__(self, network: nn.Module, *, evaluate: bool = True) -> None:
+    def __init__(
+        self, network: nn.Module, example: torch.Tensor, *, evaluate: bool = True
+    ) -> None:
         training = network.training
         network.train(training and not evaluate)
         try:
-            self.graph = _Tracer().trace(network)
+            self.graph = _Tracer(example).trace(network)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be traced by torch.fx "
@@ -129,7 +145,7 @@ class NetworkGraph:
         Among parallel ways of equal length the one with more weights is taken.
         Squeeze-excite branches are cut off by :meth:`_main_inputs`.
         """
-        needed = self._ancestors([self.output])
+        needed = _ancestors([self.output])
         best: dict[fx.Node, tuple[tuple[int, int], fx.Node | None]] = {}
         for node in self.graph.nodes:
             if node not in needed:
@@ -164,24 +180,11 @@ class NetworkGraph:
         inputs = node.all_input_nodes
         if node.target in _MULTIPLICATIONS and len(inputs) == 2:
             first, second = inputs
-            if first in self._ancestors([second]):
+            if first in _ancestors([second]):
                 return [first]
-            if second in self._ancestors([first]):
+            if second in _ancestors([first]):
                 return [second]
         return inputs
-
-    def _ancestors(
-        self, nodes: Iterable[fx.Node], start: fx.Node | None = None
-    ) -> set[fx.Node]:
-        """Nodes and what they are computed from, back to `start` (excluded)."""
-        found: set[fx.Node] = set()
-        pending = list(nodes)
-        while pending:
-            node = pending.pop()
-            if node is not start and node not in found:
-                found.add(node)
-                pending.extend(node.all_input_nodes)
-        return found
 
     def position(self, address: int | str) -> int:
         """Position (from 0) of a layer given by position or by name.
@@ -234,7 +237,7 @@ class NetworkGraph:
         """
         if n_layers == 0:
             return set()
-        nodes = self._ancestors([self.layers[n_layers - 1].output])
+        nodes = _ancestors([self.layers[n_layers - 1].output])
         return {str(n.target) for n in nodes if n.op in ("call_module", "get_attr")}
 
     @cached_property
@@ -271,7 +274,7 @@ class NetworkGraph:
         """
         if position < 0:
             return self.input
-        inside = self._ancestors([self.layers[position].output])
+        inside = _ancestors([self.layers[position].output])
         return next((n for n in reversed(self._cuts) if n in inside), self.input)
 
     def extract(
@@ -304,19 +307,13 @@ class NetworkGraph:
             If an end does not lie behind `start`.
         """
         start = start or self.input
-        needed = self._ancestors(ends, start)
+        needed = _ancestors(ends, start)
         if self.input in needed:
             raise ValueError(
                 f"The outputs asked for are not all computed from {start.name!r}: "
                 "one of them lies before it."
             )
-        part = fx.Graph()
-        copies = {start: part.placeholder("x")}
-        for node in self.graph.nodes:
-            if node in needed:
-                copies[node] = part.node_copy(node, copies.__getitem__)
-        part.output(tuple(copies[end] for end in ends))
-        return fx.GraphModule(network, part)
+        return fx.GraphModule(network, _subgraph(self.graph, needed, start, ends))
 
 
 def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
@@ -324,3 +321,55 @@ def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear
         return None
     module = network.get_submodule(str(node.target))
     return module if isinstance(module, WEIGHTED) else None
+
+
+def _ancestors(nodes: Iterable[fx.Node], start: fx.Node | None = None) -> set[fx.Node]:
+    """Nodes and what they are computed from, back to `start` (excluded)."""
+    found: set[fx.Node] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node is not start and node not in found:
+            found.add(node)
+            pending.extend(node.all_input_nodes)
+    return found
+
+
+def _subgraph(
+    graph: fx.Graph,
+    needed: set[fx.Node],
+    start: fx.Node | None,
+    ends: Sequence[fx.Node],
+) -> fx.Graph:
+    """Copy the needed nodes; `start` becomes the input, the ends' tuple the output."""
+    part = fx.Graph()
+    copies = {} if start is None else {start: part.placeholder("x")}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(tuple(copies[end] for end in ends))
+    return part
+
+
+@contextmanager
+def _modules_run() -> Iterator[None]:
+    """Let modules run as usual while a trace, which records calls, is under way."""
+    recording = nn.Module.__call__, nn.Module.__getattr__
+    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore
+    try:
+        yield
+    finally:
+        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore
+
+
+@contextmanager
+def evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Switch networks to eval mode and each module back to what it was in."""
+    training = [m for net in networks for m in net.modules() if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -70,6 +70,7 @@ class AdaptedNetwork(nn.Module):
         self.head_name = source.graph.layers[-1].name
         replace_head(self.network, self.head_name, n_classes)
         self.n_frozen = n_frozen
+        self._example = source.example
         self.update_batch_norm = update_batch_norm
         self._frozen = source.graph.modules_of_first(n_frozen)
         for name in self._frozen:
@@ -106,7 +107,7 @@ class AdaptedNetwork(nn.Module):
         """
         training = self.training
         self.network.train()
-        graph = NetworkGraph(self.network, evaluate=False)
+        graph = NetworkGraph(self.network, self._example, evaluate=False)
         self.train(training)
         node = next(n for n in graph.graph.nodes if n.name == cut)
         # Not by attribute: its parameters must not be listed a second time.

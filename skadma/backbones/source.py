@@ -34,6 +34,8 @@ class SourceNetwork:
     graph : NetworkGraph
     preprocessing : Preprocessing
     class_names : tuple of str or None
+    example : torch.Tensor
+        An input of the right shape.
     n_classes : int
         K, the number of source classes.
     """
@@ -43,14 +45,14 @@ class SourceNetwork:
         self.module = backbone.module
         self.preprocessing: Preprocessing = backbone.preprocessing
         size = self.preprocessing.image_size
-        self._example = torch.zeros(1, 3, size, size) if example is None else example
+        self.example = torch.zeros(1, 3, size, size) if example is None else example
         self.module.eval()
         if any(
             isinstance(p, nn.UninitializedParameter) for p in self.module.parameters()
         ):
             with torch.no_grad():
-                self.module(self._example)
-        self.graph = NetworkGraph(self.module)
+                self.module(self.example)
+        self.graph = NetworkGraph(self.module, self.example)
         head = self.graph.layers[-1].name
         if backbone.state_dict is not None:
             stored = backbone.state_dict.get(f"{head}.weight")
@@ -68,7 +70,7 @@ class SourceNetwork:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self.graph = NetworkGraph(self.module)
+        self.graph = NetworkGraph(self.module, self.example)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,7 +88,7 @@ class SourceNetwork:
         """Shape of each layer's output for one image."""
         ends = [layer.output for layer in self.graph.layers]
         with torch.no_grad():
-            outputs = self.graph.extract(self.module, ends)(self._example)
+            outputs = self.graph.extract(self.module, ends)(self.example)
         return [tuple(output.shape[1:]) for output in outputs]
 
 
