@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
@@ -298,6 +299,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
                 f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
+        inputs, cut = self._frozen_outputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         with torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
@@ -305,14 +307,13 @@ class CNNClassifier(ClassifierMixin, CNNInference):
                 network = AdaptedNetwork(
                     source, len(found), n_frozen, self.batch_norm == "update"
                 )
+                net = self._build_net(network, len(found))
+            elif partial and len(found) == len(self.classes_):
+                net = self.net_  # its optimizer goes on as well
             else:
-                network = self.net_.module_
-                if grows := len(found) != len(self.classes_):
-                    places = np.searchsorted(found, self.classes_)
-                    network.grow_head(places, len(found))
-        keeps_optimizer = goes_on and partial and not grows
-        net = self.net_ if keeps_optimizer else self._build_net(network, len(found))
-        inputs, cut = self._frozen_outputs(source, dataset, n_frozen)
+                network = copy.deepcopy(self.net_.module_)  # for the case of failure
+                network.grow_head(np.searchsorted(found, self.classes_), len(found))
+                net = self._build_net(network, len(found))
         train(net, inputs, np.searchsorted(found, y), rng.randint(2**31), cut)
         self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net

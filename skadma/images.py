@@ -100,8 +100,8 @@ class ImageDataset(Dataset):
         part._items = take(self._items, indices)
         return part
 
-    def key(self, i: int) -> str:
-        """Name an image by its content; files by path, size and time of change.
+    def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
+        """Name an image by its content, and say how to get its tensor.
 
         Parameters
         ----------
@@ -109,25 +109,22 @@ class ImageDataset(Dataset):
 
         Returns
         -------
-        str
-            32 hex digits.
+        key : str
+            32 hex digits; a file's are those of its path, size and time of change.
+        load : callable
+            Returns what ``self[i]`` would, of the very picture that was named.
         """
         item = self._items[i]
-        digest = hashlib.blake2b(digest_size=16)
         if self._paths:
             try:
                 state = Path(item).stat()
             except OSError as error:
-                raise UnreadableImageError(
-                    f"The image {item!r} cannot be read ({error})."
-                ) from error
+                raise _unreadable(item, error) from error
             name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
-            digest.update(name.encode())
-        else:
-            pixels = item if self._decode is _from_array else self._decode(item, "")
-            digest.update(f"{pixels.shape}{pixels.dtype}".encode())
-            digest.update(np.ascontiguousarray(pixels).tobytes())
-        return digest.hexdigest()
+            return _digest(name.encode()), lambda: self[i]
+        pixels = self._decode(item, f"X[{i}]")
+        key = _digest(str(pixels.shape).encode(), pixels.tobytes())
+        return key, lambda: fit_to_size(torch.from_numpy(pixels), self.preprocessing)
 
     def readable(self) -> np.ndarray:
         """Tell which images can be decoded; only files are tried.
@@ -349,11 +346,21 @@ def _from_path(path: str, what: str) -> np.ndarray:
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything
-        reason = f"{type(error).__name__}: {error}"
-        raise UnreadableImageError(
-            f"The image {path!r} cannot be read ({reason}). Mend or remove it, or set "
-            "on_bad_image='skip'."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"The image {path!r} cannot be read ({type(error).__name__}: {error}). Mend or "
+        "remove it, or set on_bad_image='skip'."
+    )
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _from_item(item: Any, what: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
 from .backbones.graph import evaluating
 from .cache import Cache
-from .images import UnreadableImageError
+from .images import ImageDataset, UnreadableImageError
 
 
 @dataclass(frozen=True)
@@ -128,16 +128,17 @@ class Scanner:
         source_scores : torch.Tensor, optional
             M0's scores, where they are known already.
         """
-        found: list[dict[int, torch.Tensor]] = []
         with evaluating(self._networks):
-            for tail, positions in zip(self._tails, self.positions, strict=True):
-                outputs = tail(x) if len(found) == 0 or source_scores is None else None
-                if outputs is None:
-                    outputs = (source_scores,)
-                found.append(
-                    {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
-                )
-        return found[0], found[1]
+            outputs = [self._tails[0](x)]
+            if source_scores is None:
+                outputs.append(self._tails[1](x))
+            else:
+                outputs.append((source_scores,))
+        adapted, source = (
+            {p: o.flatten(1) for p, o in zip(positions, values, strict=True)}
+            for positions, values in zip(self.positions, outputs, strict=True)
+        )
+        return adapted, source
 
 
 def scan(
@@ -236,7 +237,7 @@ def _cut_values(items: list[_Item], scanner: Scanner) -> torch.Tensor:
             return values
         for item, value in zip(new, values.cpu().numpy(), strict=True):
             item.cut_value = value.copy()
-            if scanner.cache is not None:
+            if scanner.cache is not None and item.key:
                 scanner.cache.put(scanner.space, item.key, item.cut_value)
     stacked = np.stack([item.cut_value for item in items if item.cut_value is not None])
     return torch.from_numpy(stacked).to(scanner.device)
@@ -256,7 +257,7 @@ def _keep_scores(
         return
     (scores,) = source.values()
     for item, row in zip(items, scores.cpu().numpy(), strict=True):
-        if item.source_scores is None:
+        if item.source_scores is None and item.key:
             scanner.cache.put(scanner.source_space, item.key, row.copy())
 
 
@@ -296,21 +297,19 @@ class _Indexed(Dataset):
 
     def __getitem__(self, i: int) -> _Item:
         item = _Item(i)
+        cache, scanner = self.scanner.cache, self.scanner
         try:
-            self._look_up(item)
-            if item.cut_value is None:
+            if cache is None or not isinstance(self.dataset, ImageDataset):
                 item.image = self.dataset[i]
+                return item
+            item.key, load = self.dataset.keyed(i)
+            item.cut_value = cache.get(scanner.space, item.key)
+            if scanner.source_space:
+                item.source_scores = cache.get(scanner.source_space, item.key)
+            if item.cut_value is None:
+                item.image = load()
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
             item.error = str(error)
         return item
-
-    def _look_up(self, item: _Item) -> None:
-        cache, scanner = self.scanner.cache, self.scanner
-        if cache is None or not hasattr(self.dataset, "key"):
-            return
-        item.key = self.dataset.key(item.index)
-        item.cut_value = cache.get(scanner.space, item.key)
-        if scanner.source_space:
-            item.source_scores = cache.get(scanner.source_space, item.key)

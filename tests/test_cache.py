@@ -176,6 +176,33 @@ def test_a_changed_file_is_read_again(tmp_path, pictures):
     )
 
 
+class Shaking(torch.utils.data.Dataset):
+    """Another picture each time, as with random crops."""
+
+    def __init__(self, X):
+        self.X = X
+        self.rng = np.random.default_rng(0)
+        self.given = []
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        self.given.append(np.roll(self.X[i], self.rng.integers(99), axis=0))
+        return self.given[-1]
+
+
+def test_what_is_named_is_what_is_kept(pictures):
+    process_cache.clear()
+    X = Shaking(pictures[0][:5])
+    clf = tiny_classifier()
+    found = clf.embed(X, -2)[-2]
+    assert len(X.given) == 5
+    np.testing.assert_array_equal(clf.embed(X.given, -2)[-2], found)
+    clf.set_params(memory=False)
+    np.testing.assert_array_equal(clf.embed(X.given[:5], -2)[-2], found)
+
+
 def test_training_the_tail_is_training_the_network(pictures):
     """Against skorch training the whole network on the images themselves."""
     X, y = pictures

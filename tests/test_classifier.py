@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from skorch.callbacks import Checkpoint, EpochScoring
+from skorch.callbacks import Callback, Checkpoint, EpochScoring
 from skorch.dataset import ValidSplit
 
 from skadma import CNNClassifier
@@ -335,3 +335,23 @@ def test_global_random_numbers_are_left_alone(make, pictures):
     clf.embed(X, layers=np.int64(-2))
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(numpy_state()[1], before[1])
+
+
+def test_a_failed_warm_fit_loses_nothing(tmp_path, pictures):
+    X, y = pictures
+    two = y < 2
+    clf = tiny_classifier(warm_start=True).fit(X[two], y[two])
+    before = clf.predict_proba(X)
+    files = [tmp_path / "0.png"] * 24
+    with pytest.raises(ValueError, match=r"0\.png"):
+        clf.fit(files, y)
+
+    class Failing(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        clf.set_params(callbacks=[Failing()]).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    clf.set_params(callbacks=None).fit(X, y)
+    assert clf.predict_proba(X).shape == (24, 3)

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images import Preprocessing
 from .graph import NetworkGraph
-from .source import SourceNetwork, replace_head
+from .source import SourceNetwork, get_head, replace_head
 
 
 class Normalize(nn.Module):
@@ -127,9 +127,11 @@ class AdaptedNetwork(nn.Module):
         n_classes : int
             Number of outputs from now on.
         """
-        old = self.network.get_submodule(self.head_name)
+        old = get_head(self.network, self.head_name)
+        if n_classes == old.weight.shape[0]:
+            return
         replace_head(self.network, self.head_name, n_classes)
-        new = self.network.get_submodule(self.head_name)
+        new = get_head(self.network, self.head_name)
         with torch.no_grad():
             for mine, theirs in zip(new.parameters(), old.parameters(), strict=True):
                 mine[list(positions)] = theirs
