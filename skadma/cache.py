@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,6 +150,12 @@ process_cache = MemoryCache()
 """What ``memory=None`` means: one cache for all estimators of the process."""
 
 
+@lru_cache(maxsize=64)
+def _disk_cache(folder: Path) -> DiskCache:
+    """One object per folder and process: it counts the files' size only once."""
+    return DiskCache(folder)
+
+
 def open_cache(memory: Any) -> Cache | None:
     """Find the cache that the parameter `memory` means.
 
@@ -169,7 +176,7 @@ def open_cache(memory: Any) -> Cache | None:
         return None
     location = getattr(memory, "location", memory)
     if isinstance(location, (str, os.PathLike)):
-        return DiskCache(Path(location))
+        return _disk_cache(Path(location).absolute())
     if location is None and hasattr(memory, "location"):
         return None  # joblib.Memory(None) caches nothing
     raise ValueError(
