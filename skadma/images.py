@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tv
+import torchvision.transforms.functional as tv
 from numpy.typing import ArrayLike
 from PIL import Image
 from scipy import sparse
@@ -92,7 +92,7 @@ class ImageDataset(Dataset):
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         pixels = self._decode(self._items[i], f"X[{i}]")
-        return fit_to_size(torch.from_numpy(pixels), self.preprocessing)
+        return fit_to_size(pixels, self.preprocessing)
 
     def select(self, indices: np.ndarray) -> ImageDataset:
         """Return a data set of some of the images."""
@@ -123,8 +123,8 @@ class ImageDataset(Dataset):
             name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
             return _digest(name.encode()), lambda: self[i]
         pixels = self._decode(item, f"X[{i}]")
-        key = _digest(str(pixels.shape).encode(), pixels.tobytes())
-        return key, lambda: fit_to_size(torch.from_numpy(pixels), self.preprocessing)
+        key = _digest(str(pixels.shape).encode(), pixels.data)
+        return key, lambda: fit_to_size(pixels, self.preprocessing)
 
     def readable(self) -> np.ndarray:
         """Tell which images can be decoded; only files are tried.
@@ -143,22 +143,27 @@ class ImageDataset(Dataset):
         return readable
 
 
-def fit_to_size(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
     """Resize the shorter side and crop the centre, as torchvision's presets do.
+
+    By Pillow, which presets use for images from files: its result depends neither on
+    the processor nor, as that of torch's own kernels does, on the release.
 
     Parameters
     ----------
-    image : torch.Tensor of uint8, shape (3, H, W)
+    pixels : ndarray of uint8, shape (H, W, 3)
     preprocessing : Preprocessing
 
     Returns
     -------
     torch.Tensor of uint8, shape (3, image_size, image_size)
+        Shares no memory with `pixels`.
     """
-    if min(image.shape[1:]) != preprocessing.resize_size:
+    image = Image.fromarray(pixels)
+    if min(image.size) != preprocessing.resize_size:
         mode = tv.InterpolationMode(preprocessing.interpolation)
-        image = tv.resize(image, [preprocessing.resize_size], mode, antialias=True)
-    return tv.center_crop(image, [preprocessing.image_size]).contiguous()
+        image = tv.resize(image, [preprocessing.resize_size], mode)
+    return tv.pil_to_tensor(tv.center_crop(image, [preprocessing.image_size]))
 
 
 def n_images(X: Any) -> int:
@@ -213,8 +218,13 @@ def is_table(X: Any) -> bool:
 def _open(
     X: Any, image_shape: Sequence[int] | None
 ) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
-    """What to index, and what makes (3, H, W) uint8 pixels of an item."""
+    """What to index, and what makes (H, W, 3) uint8 pixels of an item."""
     if isinstance(X, Dataset):
+        if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
+            raise ValueError(
+                f"X is {type(X).__name__}, a torch Dataset without a length or without "
+                f"items by number. Make a list of its images. {TAKEN}."
+            )
         return X, _from_item
     if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
         hint = ""
@@ -227,7 +237,7 @@ def _open(
             f"and give image_shape=. {TAKEN}."
         )
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+        X = _to_numpy(X, "X")
     if isinstance(X, (list, tuple)) and not (len(X) and _is_number_like(X[0])):
         return _open_list(list(X))
     try:
@@ -239,6 +249,18 @@ def _open(
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
     return _open_array(array, image_shape)
+
+
+def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} is a tensor of {tensor.dtype}, {tensor.layout}, on "
+            f"{tensor.device} that no array can be made of: {error}. {TAKEN}."
+        ) from error
 
 
 def _is_number_like(item: Any) -> bool:
@@ -356,7 +378,7 @@ def _unreadable(path: str, error: Exception) -> UnreadableImageError:
     )
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(*parts: bytes | memoryview) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)
@@ -370,7 +392,7 @@ def _from_item(item: Any, what: str) -> np.ndarray:
     if isinstance(item, Image.Image):
         return _from_pil(item, what)
     if isinstance(item, torch.Tensor):
-        item = item.detach().cpu().numpy()
+        item = _to_numpy(item, what)
     if not isinstance(item, np.ndarray):
         raise ValueError(
             f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
@@ -407,7 +429,7 @@ def _from_pil(image: Image.Image, what: str) -> np.ndarray:
 
 
 def _from_array(image: np.ndarray, what: str) -> np.ndarray:
-    """(3, H, W) uint8 pixels of an array whose shape and values are checked."""
+    """(H, W, 3) uint8 pixels of an array whose shape and values are checked."""
     if image.dtype.kind == "f":
         image = np.rint(image * 255).astype(np.uint8)
     elif image.dtype == np.uint16:
@@ -415,9 +437,9 @@ def _from_array(image: np.ndarray, what: str) -> np.ndarray:
     elif image.dtype.kind == "b":
         image = image.astype(np.uint8) * 255
     if image.ndim == 2:
-        image = image[None]
-    elif _channel_axis(image.shape) == "last":
-        image = image.transpose(2, 0, 1)
-    if len(image) == 1:
-        image = np.repeat(image, 3, axis=0)
+        image = image[..., None]
+    elif _channel_axis(image.shape) == "first":
+        image = image.transpose(1, 2, 0)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image)
