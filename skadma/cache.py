@@ -11,15 +11,19 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes kept in a process, and on disk, unless something else is asked for."""
+
+
+_IDLE = 10_000
+"""Accesses to a memory cache after which a space that had none is out of use."""
 
 
 class Cache(Protocol):
@@ -38,9 +42,9 @@ class Cache(Protocol):
 class MemoryCache:
     """A cache in the process's memory.
 
-    When it is full, the space that was not used for the longest time makes room for
-    another one; within a space the first entries stay. (Evicting the oldest entry would
-    lose every entry of a pool that is a little too large just before its turn comes.)
+    When it is full, a space that was not used for long makes room for another one;
+    otherwise the first entries stay. (Evicting the oldest entry would lose every entry
+    of a pool that is a little too large just before its turn comes.)
 
     Parameters
     ----------
@@ -51,31 +55,52 @@ class MemoryCache:
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self.nbytes = 0
-        self._spaces: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+        self._lock = Lock()
+        self._spaces: dict[str, dict[str, np.ndarray]] = {}
+        self._last_use: dict[str, int] = {}
+        self._n_accesses = 0
 
     def get(self, space: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
-        entries = self._spaces.get(space)
-        if entries is None:
-            return None
-        self._spaces.move_to_end(space)
-        return entries.get(key)
+        with self._lock:
+            return self._use(space).get(key)
 
     def put(self, space: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
-        entries = self._spaces.setdefault(space, {})
-        self._spaces.move_to_end(space)
-        while self.nbytes + value.nbytes > self.limit and len(self._spaces) > 1:
-            _, dropped = self._spaces.popitem(last=False)
-            self.nbytes -= sum(array.nbytes for array in dropped.values())
-        if key not in entries and self.nbytes + value.nbytes <= self.limit:
-            entries[key] = value
-            self.nbytes += value.nbytes
+        with self._lock:
+            entries = self._use(space)
+            if key in entries:
+                return
+            if self.nbytes + value.nbytes > self.limit:
+                self._drop_idle()
+            if self.nbytes + value.nbytes <= self.limit:
+                entries[key] = value
+                self.nbytes += value.nbytes
+
+    def __deepcopy__(self, memo: dict) -> MemoryCache:
+        return self  # clones of an estimator share it
+
+    def __reduce__(self) -> tuple:
+        return MemoryCache, (self.limit,)  # another process starts with an empty one
+
+    def _use(self, space: str) -> dict[str, np.ndarray]:
+        self._n_accesses += 1
+        self._last_use[space] = self._n_accesses
+        return self._spaces.setdefault(space, {})
+
+    def _drop_idle(self) -> None:
+        for space, last_use in list(self._last_use.items()):
+            if self._n_accesses - last_use > _IDLE:
+                del self._last_use[space]
+                dropped = self._spaces.pop(space)
+                self.nbytes -= sum(array.nbytes for array in dropped.values())
 
     def clear(self) -> None:
         """Forget everything."""
-        self._spaces.clear()
-        self.nbytes = 0
+        with self._lock:
+            self._spaces.clear()
+            self._last_use.clear()
+            self.nbytes = 0
 
 
 class DiskCache:
@@ -161,9 +186,9 @@ def open_cache(memory: Any) -> Cache | None:
 
     Parameters
     ----------
-    memory : None, False, str, Path or joblib.Memory
+    memory : None, False, str, Path, joblib.Memory, MemoryCache or DiskCache
         None: the process's cache. False: none. A folder, or joblib's Memory for its
-        location.
+        location. A cache with a limit of its own.
 
     Raises
     ------
@@ -174,6 +199,8 @@ def open_cache(memory: Any) -> Cache | None:
         return process_cache
     if memory is False:
         return None
+    if isinstance(memory, (MemoryCache, DiskCache)):
+        return memory
     location = getattr(memory, "location", memory)
     if isinstance(location, (str, os.PathLike)):
         return _disk_cache(Path(location).absolute())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .backbones import SourceNetwork
 from .classifier import CNNClassifier
-from .images import ImageDataset, n_images, take
+from .images import ImageDataset, content_key, n_images, take
 from .scan import ScanBatch
 
 _FORMAT = "skadma-centers-1"
@@ -164,7 +165,7 @@ class SourceCenters:
 
         Returns
         -------
-        dict of int to torch.Tensor of shape (K, d), float64
+        dict of int to torch.Tensor of shape (K, d), float32
             On the estimator's device.
 
         Raises
@@ -172,7 +173,7 @@ class SourceCenters:
         ValueError
             If the centres belong to another network, or cannot tell these outputs.
         """
-        self._check_fits(estimator, layers, initial)
+        self.check_fits(estimator, layers, initial=initial)
         batches = estimator.scan_prepared(
             self.inputs,
             [] if initial else layers,
@@ -182,12 +183,29 @@ class SourceCenters:
         found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
         for batch in batches:
             for layer, values in (batch.source if initial else batch.adapted).items():
-                found[layer].append(values.double())
+                found[layer].append(values)
         return {layer: torch.cat(values) for layer, values in found.items()}
 
-    def _check_fits(
-        self, estimator: CNNClassifier, layers: list[int], initial: bool
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what the centres are, for naming what is computed from them."""
+        parts = (self.network, self.fingerprint, self.image_size, self.layer)
+        return content_key(self.inputs) + content_key(self.classes) + repr(parts)
+
+    def check_fits(
+        self, estimator: CNNClassifier, layers: list[int], *, initial: bool
     ) -> None:
+        """Refuse an estimator whose outputs these centres cannot tell.
+
+        Parameters
+        ----------
+        estimator, layers, initial
+            See :meth:`outputs`.
+
+        Raises
+        ------
+        ValueError
+        """
         source = estimator.source_network()
         if (self.network, self.fingerprint) != (source.name, source.fingerprint):
             raise ValueError(

@@ -81,9 +81,22 @@ class ImageDataset(Dataset):
     ) -> None:
         self.preprocessing = preprocessing
         self._items, self._decode = _open(X, image_shape)
-        self._paths = self._decode is _from_path
         if not len(self._items):
             raise ValueError(f"X has 0 images. {TAKEN}.")
+
+    @property
+    def from_files(self) -> bool:
+        """Whether images are read from files."""
+        return self._decode is _from_path
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may ask for images.
+
+        Not of a torch Dataset, which may hold an open file, nor of PIL images, which
+        load themselves on first use.
+        """
+        return self.from_files or self._decode is _from_array
 
     def __len__(self) -> int:
         return len(self._items)
@@ -115,7 +128,7 @@ class ImageDataset(Dataset):
             Returns what ``self[i]`` would, of the very picture that was named.
         """
         item = self._items[i]
-        if self._paths:
+        if self.from_files:
             try:
                 state = Path(item).stat()
             except OSError as error:
@@ -123,8 +136,7 @@ class ImageDataset(Dataset):
             name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
             return _digest(name.encode()), lambda: self[i]
         pixels = self._decode(item, f"X[{i}]")
-        key = _digest(str(pixels.shape).encode(), pixels.data)
-        return key, lambda: fit_to_size(pixels, self.preprocessing)
+        return content_key(pixels), lambda: fit_to_size(pixels, self.preprocessing)
 
     def readable(self) -> np.ndarray:
         """Tell which images can be decoded; only files are tried.
@@ -134,7 +146,7 @@ class ImageDataset(Dataset):
         ndarray of bool, shape (n,)
         """
         readable = np.ones(len(self), dtype=bool)
-        if self._paths:
+        if self.from_files:
             for i, path in enumerate(self._items):
                 try:
                     _from_path(path, "")
@@ -164,6 +176,12 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
         mode = tv.InterpolationMode(preprocessing.interpolation)
         image = tv.resize(image, [preprocessing.resize_size], mode)
     return tv.pil_to_tensor(tv.center_crop(image, [preprocessing.image_size]))
+
+
+def content_key(array: np.ndarray) -> str:
+    """Name an array by its content: 32 hex digits."""
+    described = f"{array.shape}{array.dtype}".encode()
+    return _digest(described, np.ascontiguousarray(array).data)
 
 
 def n_images(X: Any) -> int:

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 from .backbones import SourceNetwork, load_source, paper_frozen_layers
 from .backbones.layer_table import LayerTable, layer_table
 from .cache import open_cache
-from .images import ImageDataset, is_table
-from .scan import ScanBatch, Scanner, scan
+from .images import ImageDataset, content_key, is_table
+from .scan import ScanBatch, Scanner, SourceSummary, scan
 
 
 class CNNInference(BaseEstimator):
@@ -35,7 +35,7 @@ class CNNInference(BaseEstimator):
     n_frozen_layers: str | int
     image_size: int | None
     image_shape: tuple[int, ...] | None
-    scan_batch_size: int
+    scan_batch_size: int | None
     on_bad_image: str
     memory: Any
     device: str
@@ -162,6 +162,7 @@ class CNNInference(BaseEstimator):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
+        summary: SourceSummary | None = None,
         progress: str | None = None,
     ) -> Iterator[ScanBatch]:
         """Pass over images once, batch by batch, for outputs of both networks.
@@ -175,6 +176,9 @@ class CNNInference(BaseEstimator):
             Layers of the adapted network (of M0 before ``fit``); -1 is the scores.
         source_layers : sequence of int or str
             Layers of M0.
+        summary : SourceSummary, optional
+            What to make of M0's layers. It is kept, and where it is known for a
+            whole batch, M0's layers are not computed.
         progress : str, optional
             Label of a progress bar, shown if `verbose`.
 
@@ -183,7 +187,7 @@ class CNNInference(BaseEstimator):
         iterator of ScanBatch
         """
         source, dataset = self._open(X, reset=False)
-        return self._scan(source, dataset, layers, source_layers, progress)
+        return self._scan(source, dataset, layers, source_layers, progress, summary)
 
     def _scan(
         self,
@@ -192,12 +196,13 @@ class CNNInference(BaseEstimator):
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
         progress: str | None,
+        summary: SourceSummary | None = None,
     ) -> Iterator[ScanBatch]:
-        scanner = self._scanner(source, layers, source_layers, None)
+        scanner = self._scanner(source, layers, source_layers, summary=summary)
         return scan(
             dataset,
             scanner,
-            self.scan_batch_size,
+            self._scan_batch_size(),
             skip_unreadable=self.on_bad_image == "skip",
             progress=progress if self.verbose else None,
         )
@@ -227,15 +232,19 @@ class CNNInference(BaseEstimator):
         iterator of ScanBatch
         """
         dtype = torch.uint8 if start is None else torch.float32
-        scanner = self._scanner(self.source_network(), layers, source_layers, start)
-        return scan(Rows(inputs, dtype), scanner, self.scan_batch_size)
+        scanner = self._scanner(
+            self.source_network(), layers, source_layers, start=start
+        )
+        return scan(Rows(inputs, dtype), scanner, self._scan_batch_size())
 
     def _scanner(
         self,
         source: SourceNetwork,
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
-        start: int | None,
+        *,
+        start: int | None = None,
+        summary: SourceSummary | None = None,
     ) -> Scanner:
         return Scanner(
             source,
@@ -250,6 +259,7 @@ class CNNInference(BaseEstimator):
             device=self._device(),
             cache=open_cache(self.memory),
             start=start,
+            summary=summary,
         )
 
     def _collect(
@@ -308,6 +318,11 @@ class CNNInference(BaseEstimator):
         example = None if rows is None else torch.from_numpy(rows)
         return load_source(self.backbone, self.weights, self.image_size, example)
 
+    def _scan_batch_size(self) -> int:
+        if self.scan_batch_size is not None:
+            return self.scan_batch_size
+        return 16 if self._device().type == "cpu" else 256
+
     def _device(self) -> torch.device:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -316,6 +331,9 @@ class CNNInference(BaseEstimator):
 
 class Rows(Dataset):
     """The rows of an array as tensors of one type."""
+
+    from_files = False
+    concurrent = False
 
     def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
         self.X = X
@@ -326,6 +344,10 @@ class Rows(Dataset):
 
     def __getitem__(self, i: int) -> torch.Tensor:
         return torch.tensor(self.X[i], dtype=self.dtype)
+
+    def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
+        """Name a row by its content, and say how to get its tensor."""
+        return content_key(self.X[i]), lambda: self[i]
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from .backbones import AdaptedNetwork
 
@@ -32,6 +35,57 @@ class LabelledDataset(Dataset):
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
         return self.dataset[i], int(self.y[i])
+
+
+class AugmentedDataset(Dataset):
+    """Images, each time a little different.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Yields uint8 tensors (3, side, side).
+    augment : "crop_flip" or callable
+        See :class:`skadma.CNNClassifier`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        augment: str | Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.dataset = dataset
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        image = self.dataset[i]
+        if callable(self.augment):
+            changed = self.augment(image)
+            if (
+                not isinstance(changed, torch.Tensor)
+                or changed.shape != image.shape
+                or changed.dtype != torch.uint8
+            ):
+                got = getattr(changed, "dtype", type(changed).__name__)
+                shape = getattr(changed, "shape", None)
+                raise ValueError(
+                    f"augment gave {got} of shape {shape} for a torch.uint8 image of "
+                    f"shape {image.shape}; it must keep both."
+                )
+            return changed
+        return _crop_flip(image.shape[-1])(image)
+
+
+@lru_cache
+def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+    )
 
 
 def build_net(

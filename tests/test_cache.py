@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 from pathlib import Path
 
 import joblib
@@ -12,7 +13,8 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skadma import ActiveLearner, SourceCenters
+import skadma.cache
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
 from skadma.strategies import ADMA
 
@@ -44,16 +46,41 @@ def test_limits(cache):
     assert cache.get("s", "9999") is None
 
 
-def test_a_new_space_displaces_the_oldest():
+def test_a_space_out_of_use_makes_room(monkeypatch):
+    monkeypatch.setattr(skadma.cache, "_IDLE", 5)
     cache = MemoryCache(1000)
     for space in "ab":
         for i in range(2):
             cache.put(space, str(i), np.zeros(50, np.float32))
-    cache.get("a", "0")
-    cache.put("c", "0", np.zeros(150, np.float32))
-    assert cache.get("b", "0") is None
-    assert cache.get("a", "0") is not None
-    assert cache.nbytes == 1000
+    large = np.zeros(100, np.float32)
+    cache.put("c", "0", large)
+    assert cache.nbytes == 800  # both were in use a moment ago: no room
+    for _ in range(6):
+        cache.get("b", "0")
+    cache.put("c", "0", large)
+    assert cache.get("a", "0") is None
+    assert cache.get("b", "0") is not None
+    assert cache.get("c", "0") is not None
+    assert cache.nbytes == 800
+
+
+def test_a_pool_that_does_not_fit_keeps_what_fits(elpv):
+    """The scores that are kept beside the outputs do not drive them out."""
+    memory = MemoryCache(300_000)
+    clf = lite0(memory=memory)
+    first = clf.source_proba(elpv[0][:40])
+    n_entries = sum(map(len, memory._spaces.values()))
+    assert 0.8 * memory.limit < memory.nbytes <= memory.limit
+    np.testing.assert_array_equal(clf.source_proba(elpv[0][:40]), first)
+    assert sum(map(len, memory._spaces.values())) == n_entries
+
+
+def test_a_cache_with_a_limit_of_its_own(tmp_path, elpv):
+    for memory in (MemoryCache(10**7), DiskCache(tmp_path, 10**7)):
+        clf = clone(lite0(memory=memory))
+        clf.embed(elpv[0][:8], -2)
+        assert memory.nbytes > 0
+        assert pickle.loads(pickle.dumps(clf)).memory.limit == 10**7
 
 
 def test_disk_survives_damage_and_another_process(tmp_path):
@@ -105,13 +132,26 @@ def test_what_memory_means(tmp_path):
         open_cache(3)
 
 
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", "regnet_y_400mf", "mobilenet_v3_small", "vgg11_bn", "convnext_tiny"],
+)
+def test_an_image_gives_the_same_bits_in_any_batch(backbone, elpv):
+    """Or what is kept would depend on when it was computed."""
+    X = elpv[0][:40]
+    clf = CNNClassifier(backbone, weights=None, image_size=64, memory=False)
+    whole = clf.source_proba(X)
+    for indices in (np.arange(40)[::-1], np.arange(13) * 3, np.arange(9), [7] * 8):
+        np.testing.assert_array_equal(clf.source_proba(X[indices]), whole[indices])
+
+
 class Counter:
     """Counts the images that a network's first layer sees."""
 
-    def __init__(self, clf):
+    def __init__(self, clf, layer="conv_stem"):
         self.images = 0
-        layer = clf.source_network().module.conv_stem
-        self.handle = layer.register_forward_hook(self)
+        module = clf.source_network().module.get_submodule(layer)
+        self.handle = module.register_forward_hook(self)
 
     def __call__(self, module, inputs, output):
         self.images += len(output)
@@ -132,10 +172,10 @@ def test_images_go_through_the_frozen_part_once(kind, tmp_path, elpv):
     )
     counter = Counter(clf)
     learner.fit(X, y)
-    assert counter.images == 30
+    assert counter.images == 32  # a multiple of eight
     again = clone(learner).fit(X[::-1], y[::-1])  # another order
     again.predict_proba(X[5:9])
-    assert counter.images == 30
+    assert counter.images == 32
     counter.handle.remove()
     without = clone(learner).set_params(estimator__memory=False).fit(X, y)
     for mine, theirs in zip(
@@ -143,6 +183,25 @@ def test_images_go_through_the_frozen_part_once(kind, tmp_path, elpv):
     ):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(learner.predict_proba(X), without.predict_proba(X))
+
+
+@pytest.mark.parametrize("features", ["current", "initial"])
+def test_what_m0_says_is_computed_once(features, elpv):
+    X, y = elpv[0][:24], elpv[1][:24]
+    clf = lite0(n_frozen_layers=45, memory=MemoryCache())
+    centers = SourceCenters.from_dataset(clf, X[:4], [3, 1, 4, 5])
+    strategy = ADMA(centers, features=features)
+    before = strategy.score(clf, X)
+    last_layer = Counter(clf, "classifier")
+    clf.fit(X[:8], y[:8])
+    after = strategy.score(clf, X)
+    assert last_layer.images == 0
+    if features == "initial":
+        np.testing.assert_array_equal(after.distinctiveness, before.distinctiveness)
+        changed = ADMA(centers, features=features, weights="distance").score(clf, X)
+        assert not np.array_equal(changed.distinctiveness, before.distinctiveness)
+    uncached = strategy.score(clf.set_params(memory=False), X)
+    np.testing.assert_array_equal(after.total, uncached.total)
 
 
 def test_what_is_not_the_same_is_not_taken(elpv, tmp_path):
@@ -208,7 +267,7 @@ def test_training_the_tail_is_training_the_network(pictures):
     X, y = pictures
     clf = tiny_classifier(max_epochs=5, lr=1e-3).fit(X, y)
     whole = tiny_classifier(max_epochs=5, lr=1e-3)
-    whole._frozen_outputs = lambda source, dataset, n_frozen: (dataset, None)
+    whole._training_inputs = lambda source, dataset, n_frozen: (dataset, None)
     whole.fit(X, y)
     np.testing.assert_allclose(clf.predict_proba(X), whole.predict_proba(X), atol=1e-4)
     for name, tensor in clf.net_.module_.state_dict().items():

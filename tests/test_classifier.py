@@ -355,3 +355,42 @@ def test_a_failed_warm_fit_loses_nothing(tmp_path, pictures):
     np.testing.assert_array_equal(clf.predict_proba(X), before)
     clf.set_params(callbacks=None).fit(X, y)
     assert clf.predict_proba(X).shape == (24, 3)
+
+
+def test_augmentation_is_for_training_only(pictures):
+    X, y = pictures
+    seen = []
+
+    def darken(image):
+        seen.append(image.shape)
+        return image // 2
+
+    clf = tiny_classifier(max_epochs=3, augment=darken).fit(X, y)
+    assert seen == [(3, 32, 32)] * (3 * len(X))
+    clf.predict(X)
+    assert len(seen) == 3 * len(X)
+    dark = tiny_classifier(max_epochs=3).fit(X // 2, y)
+    np.testing.assert_allclose(clf.predict_proba(X), dark.predict_proba(X), atol=1e-4)
+
+
+def test_crops_and_flips_follow_the_seed(pictures):
+    X, y = pictures
+    plain = tiny_classifier(max_epochs=3).fit(X, y).predict_proba(X)
+    clf = tiny_classifier(max_epochs=3, augment="crop_flip")
+    first = clf.fit(X, y).predict_proba(X)
+    assert not np.allclose(first, plain)
+    np.testing.assert_array_equal(clone(clf).fit(X, y).predict_proba(X), first)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ("blur", "The 'augment' parameter"),
+        (lambda image: image.float(), "augment gave torch.float32 of shape"),
+        (lambda image: image[:, 1:], r"of shape torch.Size\(\[3, 31, 32\]\)"),
+        (lambda image: None, "augment gave NoneType"),
+    ],
+)
+def test_refuses_augmentation(augment, message, pictures):
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier(augment=augment).fit(*pictures)

@@ -59,7 +59,16 @@ class CenterDistances:
         centers = centers.detach().to(working_dtype(centers.device))
         self._mean = centers.mean(dim=0)
         self._centers = centers - self._mean
-        self._norms = self._centers.square().sum(dim=1)
+        self._norms = torch.linalg.vector_norm(self._centers, dim=1).square()
+
+    def between_centers(self) -> Tensor:
+        """Compute the distances between the centres (S_C, Eq. 3).
+
+        Returns
+        -------
+        Tensor of shape (K, K), float64 (float32 on ``mps``), >= 0
+        """
+        return self._squared(self._centers)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,8 +98,10 @@ class CenterDistances:
                 f"x has to have shape (n, {self.shape[1]}) like the centres; "
                 f"got {tuple(x.shape)}."
             )
-        x = x.detach().to(self._centers.dtype) - self._mean
-        terms = x.square().sum(dim=1, keepdim=True) + self._norms
+        return self._squared(x.detach().to(self._centers.dtype) - self._mean)
+
+    def _squared(self, x: Tensor) -> Tensor:
+        terms = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() + self._norms
         squared = torch.addmm(terms, x, self._centers.T, alpha=-2)
         rounding = 8 * math.sqrt(x.shape[1]) * torch.finfo(x.dtype).eps
         # A NaN fails the comparison and so stays visible.

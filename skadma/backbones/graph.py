@@ -47,7 +47,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         part = _subgraph(self.graph, _ancestors([obj.node]), None, [obj.node])
         assert isinstance(self.root, nn.Module)
-        with torch.no_grad(), evaluating([self.root]), _modules_run():
+        with torch.no_grad(), evaluating(self.root.modules()), _modules_run():
             (value,) = fx.GraphModule(self.root, part)(self.example)
         if isinstance(value, bool):  # of shapes; comparing values gives a tensor
             return value
@@ -363,9 +363,9 @@ def _modules_run() -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Switch networks to eval mode and each module back to what it was in."""
-    training = [m for net in networks for m in net.modules() if m.training]
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Switch modules to eval mode, each for itself, and back to what they were in."""
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..images import Preprocessing
+from .folding import fold_batch_norms
 from .graph import NetworkGraph
 from .registry import Backbone, build_backbone
 from .weights import fingerprint, load_into
@@ -53,6 +54,7 @@ class SourceNetwork:
             with torch.no_grad():
                 self.module(self.example)
         self.graph = NetworkGraph(self.module, self.example)
+        self._parts: dict[tuple, fx.GraphModule] = {}
         head = self.graph.layers[-1].name
         if backbone.state_dict is not None:
             stored = backbone.state_dict.get(f"{head}.weight")
@@ -66,11 +68,12 @@ class SourceNetwork:
 
     def __getstate__(self) -> dict:
         # A graph does not pickle; tracing again takes milliseconds.
-        return {k: v for k, v in self.__dict__.items() if k != "graph"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("graph", "_parts")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
+        self._parts = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,6 +85,25 @@ class SourceNetwork:
         """Name of what this network makes of images: weights, graph, preprocessing."""
         described = f"{self.fingerprint}{self.graph.graph}{self.preprocessing}"
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+    def part(
+        self, ends: Sequence[fx.Node], start: fx.Node | None, device: torch.device
+    ) -> fx.GraphModule:
+        """Make a part of the network for inference, or fetch it from the last few.
+
+        Parameters
+        ----------
+        ends, start
+            See :meth:`NetworkGraph.extract`.
+        device : torch.device
+        """
+        key = (tuple(end.name for end in ends), start and start.name, device)
+        if key not in self._parts:
+            while len(self._parts) > 8:
+                self._parts.pop(next(iter(self._parts)))
+            part = fold_batch_norms(self.graph.extract(self.module, ends, start))
+            self._parts[key] = part.to(device)
+        return self._parts[key]
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any
 
@@ -26,7 +28,11 @@ from ..adma import (
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
 from ..images import n_images
+from ..scan import SourceSummary, merged
 from .base import QueryStrategy, Scores, find_cnn
+
+_ROWS = 128
+"""Images whose distances are computed in one matrix product."""
 
 
 @dataclass(frozen=True)
@@ -148,28 +154,27 @@ class ADMA(QueryStrategy):
         layers_a, layer_b = self._positions(clf)
         fitted = hasattr(clf, "net_")
         initial = self.features == "initial" or not fitted
-        patterns = _CenterPatterns(
-            self.centers, clf, layers_a, layer_b, initial, self.rescale
-        )
+        patterns = _CenterPatterns(self, clf, layers_a, layer_b, initial)
         head = len(clf.source_network().graph.layers) - 1
-        taps = [*layers_a, layer_b]
-        adapted = ([] if initial else taps) + ([head] if fitted else [])
-        source = (taps if initial else []) + (
-            [head] if self.weights == "predict" else []
+        taps = sorted({*layers_a, layer_b})
+        scores = [head] if self.weights == "predict" else []
+        summary = patterns.as_summary() if self.features == "initial" else None
+        batches = clf.scan(
+            X_pool,
+            ([] if initial else taps) + ([head] if fitted else []),
+            (taps if initial else []) + scores,
+            summary=summary,
+            progress="scoring",
         )
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
-        batches = clf.scan(
-            X_pool, sorted(set(adapted)), sorted(set(source)), progress="scoring"
-        )
-        for batch in batches:
-            outputs = batch.source if initial else batch.adapted
-            alpha = None
-            if self.weights == "predict":
-                proba = torch.softmax(batch.source[head].double(), dim=1)
-                classes = torch.as_tensor(self.centers.classes, device=proba.device)
-                alpha = predict_weights(proba, classes)
-            distinctiveness[batch.indices] = patterns.compare(outputs, alpha)
+        for batch in merged(batches, _ROWS) if not summary else batches:
+            if summary and batch.summary is not None:
+                values = batch.summary[:, 0]
+            else:
+                outputs = batch.source if initial else batch.adapted
+                values = patterns.compare(outputs, batch.source.get(head))
+            distinctiveness[batch.indices] = values.cpu().numpy()
             uncertain[batch.indices] = 1.0
             if fitted:
                 proba = torch.softmax(batch.adapted[head].double(), dim=1)
@@ -201,51 +206,86 @@ class ADMA(QueryStrategy):
 
 
 class _CenterPatterns:
-    """The centres' side of Eq. 3-7 under one network, made once per query."""
+    """The centres' side of Eq. 3-7 under one network, made once per query if at all."""
 
     def __init__(
         self,
-        centers: SourceCenters,
+        strategy: ADMA,
         clf: CNNClassifier,
         layers_a: list[int],
         layer_b: int,
         initial: bool,
-        rescale: bool,
     ) -> None:
-        if len(centers) < 2:
+        self.centers = strategy.centers
+        if len(self.centers) < 2:
             raise ValueError(
                 f"ADMA ranks source classes, so it needs at least 2 centres; got "
-                f"{len(centers)}."
+                f"{len(self.centers)}."
             )
-        outputs = centers.outputs(clf, sorted({*layers_a, layer_b}), initial=initial)
         self.layers_a, self.layer_b = layers_a, layer_b
-        self.distances = {p: CenterDistances(c) for p, c in outputs.items()}
-        between = {p: self.distances[p](outputs[p]) for p in outputs}  # Eq. 3
-        self.scales = (
-            {p: layer_scale(s_c) for p, s_c in between.items()} if rescale else {}
-        )
-        # Rows of `between` belong to the centres; Eq. 7 wants them as columns.
-        self.patterns = {
-            a: self._pattern(between[a], between[layer_b], a).T for a in layers_a
+        self.by_prediction = strategy.weights == "predict"
+        self.rescale = strategy.rescale
+        self.head = len(clf.source_network().graph.layers) - 1
+        layers = sorted({*layers_a, layer_b})
+        self.centers.check_fits(clf, layers, initial=initial)
+        self._outputs = partial(self.centers.outputs, clf, layers, initial=initial)
+
+    @cached_property
+    def distances(self) -> dict[int, CenterDistances]:
+        """What measures the distances to the centres, by layer."""
+        return {p: CenterDistances(c) for p, c in self._outputs().items()}
+
+    @cached_property
+    def _between(self) -> dict[int, torch.Tensor]:
+        return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
+
+    @cached_property
+    def patterns(self) -> dict[int, torch.Tensor]:
+        """Column k is the pattern of centre k, by starting layer (Eq. 6)."""
+        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
+        between = self._between
+        return {
+            a: self._pattern(between[a], between[self.layer_b], a).T
+            for a in self.layers_a
         }
+
+    @cached_property
+    def _scales(self) -> dict[int, float]:
+        return {p: layer_scale(s_c) for p, s_c in self._between.items()}
 
     def _pattern(
         self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
     ) -> torch.Tensor:
         rescale = None
-        if self.scales:
-            rescale = (self.scales[layer], self.scales[self.layer_b])
+        if self.rescale:
+            rescale = self._scales[layer], self._scales[self.layer_b]
         return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
 
     def compare(
-        self, outputs: dict[int, torch.Tensor], alpha: torch.Tensor | None
-    ) -> np.ndarray:
-        """Distinctiveness of a batch (Eq. 4-9); alpha None: weights by distance."""
+        self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Distinctiveness of a batch (Eq. 4-9), shape (b,)."""
+        alpha = None
+        if self.by_prediction:
+            assert source_scores is not None
+            proba = torch.softmax(source_scores.double(), dim=1)
+            classes = torch.as_tensor(self.centers.classes, device=proba.device)
+            alpha = predict_weights(proba, classes)  # Eq. 8
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
         own, approximated = [], []
         for layer in self.layers_a:
             s_a = self.distances[layer](outputs[layer])
             own.append(self._pattern(s_a, s_b, layer))
-            weights = distance_weights(s_a) if alpha is None else alpha  # Eq. 8
+            weights = distance_weights(s_a) if alpha is None else alpha
             approximated.append(approximated_pattern(weights, self.patterns[layer]))
-        return multi_layer_distinctiveness(own, approximated).cpu().numpy()
+        return multi_layer_distinctiveness(own, approximated)
+
+    def as_summary(self) -> SourceSummary:
+        """The comparison as something of M0 that is worth keeping."""
+        parts = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
+        described = f"{self.centers.digest}{parts}".encode()
+        name = hashlib.blake2b(described, digest_size=16).hexdigest()
+        return SourceSummary(
+            f"distinctiveness-{name}",
+            lambda outputs: self.compare(outputs, outputs.get(self.head))[:, None],
+        )

@@ -1,0 +1,396 @@
+"""Speed and memory, as ratios against a named alternative in the same run.
+
+    python benchmarks/speed.py FOLDER [--only NAME ...] [--json FILE]
+
+FOLDER has one subfolder per ImageNet class, in the order of the classes, with at least
+one photograph each (the public imagenet-sample-images will do): the source centres.
+The pool is elpv-dataset's photographs of solar cells. EfficientNet-Lite0 comes with its
+ImageNet weights, ResNet-18 with random ones, which take the same time.
+
+Prints a table and writes the numbers as JSON. About 20 minutes on 2 cores, two thirds
+of it for the runs with the cache off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from unittest.mock import patch
+
+import numpy as np
+import scipy.stats
+import sklearn
+import torch
+from PIL import Image
+from sklearn.model_selection import GridSearchCV
+from torch.utils.data import DataLoader, TensorDataset
+
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
+from skadma.adma import distinctiveness, kendall_tau
+from skadma.backbones import Normalize
+from skadma.cache import MemoryCache
+from skadma.demo import demo_centers, demo_classifier, load_elpv
+from skadma.images import ImageDataset
+from skadma.strategies import ADMA
+
+SIDE = 128
+
+
+@dataclass
+class Measure:
+    """A line of the table."""
+
+    name: str
+    value: float
+    bar: str
+    bound: str
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def seconds(function: Callable, *args: object, repeat: int = 1) -> float:
+    """Return the least of some runs' seconds."""
+    found = []
+    for _ in range(repeat):
+        begin = perf_counter()
+        function(*args)
+        found.append(perf_counter() - begin)
+    return min(found)
+
+
+# --- Kendall's tau --------------------------------------------------------------------
+
+
+def scipy_tau(a: torch.Tensor, b: torch.Tensor, variant: str = "b") -> torch.Tensor:
+    """Compute tau as everybody does: a loop over SciPy's."""
+    rows = zip(a.cpu().numpy(), b.cpu().numpy(), strict=True)
+    return torch.tensor(
+        [scipy.stats.kendalltau(x, y, variant=variant).statistic for x, y in rows],
+        dtype=torch.float64,
+    )
+
+
+def measure_kendall(folder: Path) -> Iterator[Measure]:
+    """Time tau against a loop of SciPy's."""
+    generator = torch.Generator().manual_seed(0)
+    for n, n_values in ((20_000, 10), (4_000, 100), (512, 1000), (32, 10_000)):
+        a = torch.randn(n, n_values, generator=generator, dtype=torch.float64)
+        b = a + torch.randn(n, n_values, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(kendall_tau(a[:9], b[:9]), scipy_tau(a[:9], b[:9]))
+        ours = seconds(kendall_tau, a, b, repeat=9)
+        some = min(n, 512)
+        theirs = seconds(scipy_tau, a[:some], b[:some], repeat=3) * n / some
+        yield Measure(
+            f"scipy.stats.kendalltau in a loop / kendall_tau, ({n}, {n_values})",
+            theirs / ours,
+            ">= 20, aim 60" if n_values == 1000 else "",
+            "instructions: two sorts and K/64 words of a bit set for each element; the "
+            f"inputs are read at {2 * a.numel() * 8 / ours / 1e9:.1f} GB/s",
+            {"ours_s": ours, "scipy_s": theirs},
+        )
+
+
+# --- queries --------------------------------------------------------------------------
+
+
+def pool_at(side: int) -> np.ndarray:
+    """Make the pool's photographs (n, side, side, 3): decoded and resized."""
+    X, _ = load_elpv()
+    resized = [np.asarray(Image.fromarray(x).resize((side, side))) for x in X]
+    return np.stack(resized)[..., None].repeat(3, axis=-1)
+
+
+def forward_pass(clf: CNNClassifier, X: np.ndarray) -> Callable[[], None]:
+    """Make a function that runs M0 plainly over decoded images."""
+    source = clf.source_network()
+    dataset = ImageDataset(X, source.preprocessing)
+    images = torch.stack([dataset[i] for i in range(len(dataset))])
+    normalize = Normalize(source.preprocessing)
+    loader = DataLoader(TensorDataset(images), batch_size=32)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for (batch,) in loader:
+                source.module(normalize(batch))
+
+    return run
+
+
+def measure_query(folder: Path) -> Iterator[Measure]:
+    """Time ADMA's queries against a plain forward pass over the same images."""
+    sources = sorted(folder.glob("*/*"))
+    classes = [sorted(folder.iterdir()).index(path.parent) for path in sources]
+    for backbone, weights, n_frozen in (
+        ("efficientnet_lite0", "DEFAULT", "paper"),
+        ("resnet18", None, "paper"),
+        ("resnet18", None, -4),
+    ):
+        clf = CNNClassifier(
+            backbone,
+            weights=weights,
+            n_frozen_layers=n_frozen,
+            image_size=SIDE,
+            memory=MemoryCache(),
+            max_epochs=1,
+            random_state=0,
+        )
+        yield from time_queries(clf, sources, classes)
+
+
+def time_queries(
+    clf: CNNClassifier, sources: list[Path], classes: list[int]
+) -> Iterator[Measure]:
+    """Time the first and the second round with one network."""
+    X = pool_at(clf.source_network().preprocessing.resize_size)
+    strategy = ADMA(SourceCenters.from_dataset(clf, sources, classes))
+    forward = forward_pass(clf, X)
+    forward()
+    plain = seconds(forward, repeat=2)
+    # The centres are looked at once for all pools: that is timed apart.
+    centers = seconds(strategy.query, clf, X[:16], 1)
+    known = seconds(strategy.query, clf, X[:16], 1)
+    cold = seconds(strategy.query, clf, X, 20)
+    clf.fit(X[:20], np.arange(20) % 2)
+    again = seconds(strategy.query, clf, X, 20)
+    tail = seconds(clf.predict_proba, X)
+    name = f"{clf.backbone}, n_frozen_layers={clf.n_frozen_layers!r}"
+    parts = {
+        "forward_s": plain,
+        "query_s": cold,
+        "next_query_s": again,
+        "tail_s": tail,
+        "centers_once_s": centers,
+        "centers_each_query_s": known,
+    }
+    per_image = f"{1e3 * plain / len(X):.1f} ms an image"
+    yield Measure(
+        f"cold query / forward pass, {name}",
+        (cold - known) / plain,
+        "<= 1.10, aim 1.03",
+        f"convolutions ({per_image}); batch norms are folded into them, which a "
+        "plain pass does not do",
+        parts,
+    )
+    yield Measure(
+        f"cold query with the centres' own pass / forward pass, {name}",
+        cold / plain,
+        "",
+        f"1000 more images through the tail for a pool of {len(X)}",
+        parts,
+    )
+    yield Measure(
+        f"next round's query / forward pass, {name}",
+        (again - known) / plain,
+        "<= 0.35",
+        f"the tail's own pass is {tail / plain:.2f} of the forward pass",
+        parts,
+    )
+    yield Measure(
+        f"next round's query / the tail's own pass, {name}",
+        (again - known) / tail,
+        "aim 1.10",
+        "the tail, and the product of distances (2 K d operations an image in float64)",
+        parts,
+    )
+
+
+# --- runs -----------------------------------------------------------------------------
+
+
+@contextmanager
+def slow_tau() -> Iterator[None]:
+    """Put a loop over SciPy's in place of kendall_tau."""
+    with patch.object(
+        sys.modules[distinctiveness.__module__], "kendall_tau", scipy_tau
+    ):
+        yield
+
+
+def measure_run(folder: Path) -> Iterator[Measure]:
+    """Time ten rounds against the same with the cache off and a loop for tau."""
+    X, y = (values[:1000] for values in load_elpv())
+    centers = demo_centers()
+
+    def run(memory: object) -> ActiveLearner:
+        clf = demo_classifier(centers, 0).set_params(memory=memory)
+        learner = ActiveLearner(
+            clf, ADMA(centers), n_rounds=10, n_instances=20, random_state=0
+        )
+        return learner.fit(X, y)
+
+    run(MemoryCache())  # the first run of a process is slower
+    begin = perf_counter()
+    fast = run(MemoryCache())
+    ours = perf_counter() - begin
+    begin = perf_counter()
+    with slow_tau():
+        slow = run(False)
+    theirs = perf_counter() - begin
+    for mine, other in zip(fast.queried_indices_, slow.queried_indices_, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    query = sum(row["query_seconds"] for row in fast.history_)
+    yield Measure(
+        "10 rounds over 1,000 images, cache off and SciPy's tau / as it is",
+        theirs / ours,
+        ">= 4, aim 10",
+        f"{query:.1f} s of queries, one of them a full pass, and {ours - query:.1f} s "
+        "of training the tail, which is the same in both; same images queried",
+        {"ours_s": ours, "off_s": theirs},
+    )
+
+
+def measure_grid(folder: Path) -> Iterator[Measure]:
+    """Time a grid search against the same with the cache off."""
+    X, y = (values[:600] for values in load_elpv())
+    centers = demo_centers()
+    grid = {
+        "strategy__trade_off": [0.05, 0.1, 0.2, 0.4],
+        "strategy__layer_a": [-4, -5, (-4, -5)],
+    }
+
+    def search(memory: object) -> GridSearchCV:
+        clf = demo_classifier(centers, 0).set_params(memory=memory, max_epochs=5)
+        learner = ActiveLearner(
+            clf, ADMA(centers), n_rounds=3, n_instances=10, random_state=0
+        )
+        return GridSearchCV(learner, grid, cv=3, refit=False).fit(X, y)
+
+    begin = perf_counter()
+    fast = search(MemoryCache())
+    ours = perf_counter() - begin
+    begin = perf_counter()
+    slow = search(False)
+    theirs = perf_counter() - begin
+    np.testing.assert_array_equal(
+        fast.cv_results_["mean_test_score"], slow.cv_results_["mean_test_score"]
+    )
+    yield Measure(
+        "GridSearchCV, 4 lambdas x 3 layer choices x 3 folds, cache off / on",
+        theirs / ours,
+        ">= 6, aim 15",
+        "36 times training and scoring the tail; same scores",
+        {"ours_s": ours, "off_s": theirs},
+    )
+
+
+def measure_augment(folder: Path) -> Iterator[Measure]:
+    """Time training with augmentation against training the tail alone."""
+    X, y = (values[:200] for values in load_elpv())
+    clf = demo_classifier(demo_centers(), 0).set_params(memory=MemoryCache())
+    clf.fit(X, y)
+    ours = seconds(clf.fit, X, y)
+    theirs = seconds(clf.set_params(augment="crop_flip").fit, X, y)
+    yield Measure(
+        "fit of 200 images with augment='crop_flip' / from kept outputs",
+        theirs / ours,
+        "",
+        "the whole network runs in each epoch instead of its tail",
+        {"ours_s": ours, "augmented_s": theirs},
+    )
+
+
+# --- memory ---------------------------------------------------------------------------
+
+_SCORE_FOLDER = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from skadma import CNNClassifier, SourceCenters
+from skadma.strategies import ADMA
+paths = sorted(map(str, Path(sys.argv[1]).iterdir()))
+clf = CNNClassifier("efficientnet_lite0", image_size=64, memory=False)
+centers = SourceCenters.from_dataset(clf, paths[:250], np.arange(250))
+scores = ADMA(centers).score(clf, paths)
+assert np.isfinite(scores.total).all() and len(scores.total) == len(paths)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def measure_memory(folder: Path) -> Iterator[Measure]:
+    """Measure the peak memory of scoring many files against a tenth of them."""
+    X = pool_at(64)
+    with tempfile.TemporaryDirectory() as root:
+        peaks, spent = {}, {}
+        for n in (10_000, 100_000):
+            pool = Path(root, str(n))
+            pool.mkdir()
+            for i in range(n):  # each one file of its own with its own pixels
+                pixels = np.roll(X[i % len(X)], i // len(X), axis=1)
+                Image.fromarray(pixels).save(pool / f"{i:06}.jpg", quality=85)
+            begin = perf_counter()
+            found = subprocess.run(
+                [sys.executable, "-c", _SCORE_FOLDER, str(pool)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            spent[n] = perf_counter() - begin
+            peaks[n] = int(found.stdout.split()[-1]) * 1024
+    small, large = peaks.values()
+    yield Measure(
+        "peak memory of scoring 100,000 image files of 64 x 64 / 10,000",
+        large / small,
+        "<= 1.2, aim 1.05",
+        f"{(large - small) / 90_000:.0f} bytes an image more (the path, three scores); "
+        "memory=False, as a cache in the process grows to its limit",
+        {
+            "peak_10000_bytes": small,
+            "peak_100000_bytes": large,
+            "images_per_second": 100_000 / spent[100_000],
+        },
+    )
+
+
+MEASURES = {
+    "kendall": measure_kendall,
+    "query": measure_query,
+    "run": measure_run,
+    "grid": measure_grid,
+    "augment": measure_augment,
+    "memory": measure_memory,
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="one subfolder per ImageNet class")
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--json", type=Path, default=Path("speed.json"))
+    options = parser.parse_args()
+    if len(sorted(options.folder.glob("*/"))) != 1000:
+        parser.error(f"{options.folder} does not have 1000 class folders")
+    found: list[Measure] = []
+    print("| measure | ratio | bar | what bounds it |\n|---|---|---|---|")
+    for name in options.only:
+        for measure in MEASURES[name](options.folder):
+            print(
+                f"| {measure.name} | {measure.value:.3g} | {measure.bar} | "
+                f"{measure.bound} |",
+                flush=True,
+            )
+            found.append(measure)
+            machine = {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "scipy": scipy.__version__,
+                "scikit-learn": sklearn.__version__,
+            }
+            measures = [asdict(m) for m in found]
+            text = json.dumps({"machine": machine, "measures": measures}, indent=2)
+            options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
