@@ -34,8 +34,9 @@ class SourceCenters:
     Parameters
     ----------
     inputs : ndarray
-        uint8 images (K, 3, side, side) as the network gets them, or, where `layer`
-        is set, float16 or float32 outputs of that layer, (K, ...).
+        uint8 images (K, 3, side, side) as the network gets them, float32 rows (K, d)
+        for a network of rows or, where `layer` is set, float16 or float32 outputs of
+        that layer, (K, ...).
     classes : ndarray of int, shape (K,)
         The source class of each centre: the output of M0 that stands for it.
     network : str
@@ -131,7 +132,9 @@ class SourceCenters:
                 )
         chosen = _nearest_to_mean(estimator, X, numbers, verbose)
         kept = take(X, chosen)
-        if position is None:
+        if position is None and estimator.takes_rows(kept):
+            inputs = np.asarray(kept, dtype=np.float32)
+        elif position is None:
             dataset = ImageDataset(
                 kept, source.preprocessing, image_shape=estimator.image_shape
             )

@@ -135,6 +135,8 @@ class ImageDataset(Dataset):
                 raise _unreadable(item, error) from error
             name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
             return _digest(name.encode()), lambda: self[i]
+        if self._decode is _from_array:
+            return content_key(item), lambda: self[i]
         pixels = self._decode(item, f"X[{i}]")
         return content_key(pixels), lambda: fit_to_size(pixels, self.preprocessing)
 
@@ -397,10 +399,10 @@ def _unreadable(path: str, error: Exception) -> UnreadableImageError:
 
 
 def _digest(*parts: bytes | memoryview) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 def _from_item(item: Any, what: str) -> np.ndarray:

@@ -220,8 +220,8 @@ class CNNInference(BaseEstimator):
         Parameters
         ----------
         inputs : ndarray of shape (n, ...)
-            uint8 images (n, 3, side, side) of the network's size or, with `start`,
-            outputs of that layer.
+            uint8 images (n, 3, side, side) of the network's size, rows of a table for
+            a network that takes them or, with `start`, outputs of that layer.
         layers, source_layers
             See :meth:`scan`.
         start : int, optional
@@ -231,7 +231,7 @@ class CNNInference(BaseEstimator):
         -------
         iterator of ScanBatch
         """
-        dtype = torch.uint8 if start is None else torch.float32
+        dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
         scanner = self._scanner(
             self.source_network(), layers, source_layers, start=start
         )
@@ -296,7 +296,7 @@ class CNNInference(BaseEstimator):
     def _open(self, X: Any, *, reset: bool) -> tuple[SourceNetwork, Dataset]:
         """M0 and the images as a data set of tensors for it."""
         fitted = hasattr(self, "net_") and not reset
-        if self._takes_rows(X):
+        if self.takes_rows(X):
             options: dict = {"dtype": np.float32, "estimator": self}
             if fitted or reset:
                 X = validate_data(self, X, reset=reset, dtype=np.float32)
@@ -309,8 +309,8 @@ class CNNInference(BaseEstimator):
             X, source.preprocessing, image_shape=self.image_shape
         )
 
-    def _takes_rows(self, X: Any) -> bool:
-        """Whether `X` is a table for a callable's network, not images."""
+    def takes_rows(self, X: Any) -> bool:
+        """Tell whether `X` is a table for a callable's network, not images."""
         is_name = isinstance(self.backbone, str)
         return not is_name and self.image_shape is None and is_table(X)
 

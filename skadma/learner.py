@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from numbers import Integral
 from time import perf_counter
 from typing import Any
@@ -20,7 +21,8 @@ from tqdm.auto import tqdm
 from .classifier import CNNClassifier
 from .images import is_table, take
 from .labels import check_labels, known_classes, plain_labels, unlabelled_mask
-from .strategies import QueryStrategy
+from .stopping import StoppingRule
+from .strategies import CEAL, QueryStrategy
 from .strategies.base import TooFewCandidatesError, check_n_instances
 
 
@@ -47,14 +49,17 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ends in one. It is cloned.
     strategy : QueryStrategy
         It is cloned.
-    n_rounds : int, default=10
-        Rounds of the simulation; fewer if the pool is used up before.
+    n_rounds : int or None, default=10
+        Rounds of the simulation; fewer if the pool is used up before. None: until then,
+        or until `stopping`.
     n_instances : int, default=10
         Labels in a round.
     warm_start : bool, default=True
         Fine-tune the network of the last round with all labelled images, as the
         paper's Algorithm 1 does; else start from the pretrained one in each round.
         Classifiers other than CNNClassifier are always fitted anew.
+    stopping : StoppingRule, optional
+        Ends the simulation early, see :mod:`skadma.stopping`.
     classes : array-like, optional
         All labels of the task. Without it they are those of `estimator` if it has
         its own `classes`, else those that occur in `y`: which classes there are is
@@ -113,9 +118,10 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],
         "strategy": [QueryStrategy],
-        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "n_rounds": [None, Interval(Integral, 1, None, closed="left")],
         "n_instances": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "stopping": [None, StoppingRule],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -125,9 +131,10 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator: Any,
         strategy: QueryStrategy,
         *,
-        n_rounds: int = 10,
+        n_rounds: int | None = 10,
         n_instances: int = 10,
         warm_start: bool = True,
+        stopping: StoppingRule | None = None,
         classes: ArrayLike | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -137,6 +144,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.n_rounds = n_rounds
         self.n_instances = n_instances
         self.warm_start = warm_start
+        self.stopping = stopping
         self.classes = classes
         self.verbose = verbose
         self.random_state = random_state
@@ -181,7 +189,10 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             if self.labeled_.any():
                 self._adapt()
             return
-        for round_ in tqdm(range(self.n_rounds), disable=not self.verbose):
+        if self.stopping is not None:
+            self.stopping.start()
+        rounds = count() if self.n_rounds is None else range(self.n_rounds)
+        for round_ in tqdm(rounds, disable=not self.verbose):
             n_left = int((~self.labeled_).sum())
             if n_left == 0:
                 break
@@ -191,9 +202,11 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 if error.n_available == 0:
                     break
                 indices = self.query(error.n_available)
-            at_end = round_ == self.n_rounds - 1 or len(indices) == n_left
+            at_end = round_ + 1 == self.n_rounds or len(indices) == n_left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
+            if self.stopping is not None and self.stopping.should_stop(self):
+                break
 
     def query(self, n_instances: int | None = None) -> np.ndarray:
         """Choose the images to label next.
@@ -215,8 +228,14 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         n = self.n_instances if n_instances is None else n_instances
         check_n_instances(n, len(pool))
         begin = perf_counter()
+        labelled = np.flatnonzero(self.labeled_)
         chosen, scores = self.strategy_(
-            self.estimator_, take(self.X_, pool), n, iteration=len(self.history_)
+            self.estimator_,
+            take(self.X_, pool),
+            n,
+            iteration=len(self.history_),
+            X_labeled=take(self.X_, labelled),
+            y_labeled=plain_labels(self.y_[labelled]),
         )
         self._last_query = {
             "indices": pool[chosen],
@@ -355,6 +374,14 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _adapt(self, wait_for_classes: bool = False) -> None:
         labelled = np.flatnonzero(self.labeled_)
         y = plain_labels(self.y_[labelled])
+        if isinstance(self.strategy_, CEAL) and not self.labeled_.all():
+            pool = np.flatnonzero(~self.labeled_)
+            sure, believed = self.strategy_.pseudo_labels(
+                self.estimator_, take(self.X_, pool), iteration=len(self.history_)
+            )
+            if len(sure):
+                labelled = np.concatenate([labelled, pool[sure]])
+                y = np.concatenate([y, believed])
         copes = "classes" in _last_step(self.estimator_).get_params(deep=False)
         if wait_for_classes and not copes and len(np.unique(y)) < 2:
             return  # most classifiers cannot be fitted to a single class

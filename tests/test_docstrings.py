@@ -1,6 +1,8 @@
 """Public docstrings say what the signatures say."""
 
+import importlib.util
 import inspect
+from pathlib import Path
 
 import pytest
 from numpydoc.docscrape import ClassDoc, FunctionDoc
@@ -8,6 +10,7 @@ from numpydoc.validate import validate
 
 import skadma
 import skadma.adma
+import skadma.stopping
 import skadma.strategies
 from skadma import ActiveLearner, SourceCenters
 from skadma.strategies import MarginSampling
@@ -16,7 +19,7 @@ from .conftest import tiny_classifier
 
 PUBLIC = [
     getattr(module, name)
-    for module in (skadma, skadma.strategies, skadma.adma)
+    for module in (skadma, skadma.strategies, skadma.adma, skadma.stopping)
     for name in module.__all__
     if callable(getattr(module, name))
 ]
@@ -77,3 +80,11 @@ def test_fitted_attributes_are_documented(which, pictures):
 def test_centres_are_documented():
     documented = {p.name for p in ClassDoc(SourceCenters)["Parameters"]}
     assert documented == set(SourceCenters.__dataclass_fields__)
+
+
+def test_the_table_of_strategies_is_of_today():
+    docs = Path(__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("make", docs / "make_strategies.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    assert make.table() == (docs / "strategies.md").read_text("utf-8")

@@ -4,17 +4,29 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.fixes import parse_version
 
-from skadma import SourceCenters
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.strategies import (
     ADMA,
+    AIFT,
+    BADGE,
+    BALD,
+    CEAL,
+    ClusterMargin,
+    CoreSet,
+    DropQuery,
     EntropySampling,
     LeastConfident,
     MarginSampling,
+    ProbCover,
     RandomSampling,
+    TypiClust,
+    from_modal,
 )
 
 from .conftest import tiny_classifier
@@ -38,11 +50,21 @@ def strategies(X):
         LeastConfident(random_state=0),
         MarginSampling(random_state=0),
         EntropySampling(random_state=0),
+        AIFT(random_state=0),
+        BADGE(random_state=0),
+        BALD(random_state=0),
+        CEAL(random_state=0),
+        ClusterMargin(random_state=0),
+        CoreSet(random_state=0),
+        DropQuery(random_state=0),
+        ProbCover(random_state=0),
+        TypiClust(random_state=0),
+        ADMA(centers, shortlist=3, random_state=0),
     ]
 
 
 @pytest.mark.parametrize("n_instances", [1, 2, 5])
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(16))
 def test_rounds_in_modal(number, n_instances, pictures):
     X, y = pictures
     strategy = strategies(X)[number]
@@ -61,7 +83,9 @@ def test_rounds_in_modal(number, n_instances, pictures):
     )
     pool = np.arange(4, 24)
     for round_ in range(3):
-        expected = strategy.query(learner.estimator, X[pool], n_instances)
+        expected = strategy.query(
+            learner.estimator, X[pool], n_instances, X_labeled=learner.X_training
+        )
         indices, images = learner.query(X[pool], n_instances=n_instances)
         # A bare array of two would be taken apart, any other run twice.
         assert len(calls) == round_ + 1
@@ -133,3 +157,95 @@ def test_modals_strategies_drive_the_classifier(theirs, ours, n_instances, pictu
         mine = ours().query(learner.estimator, X, n_instances)
         assert set(indices) == set(mine)
         learner.teach(images, y[indices])
+
+
+def uncertain_and_dense(learner, X, n_instances=1):
+    from modAL.density import information_density
+
+    score = uncertainty.classifier_uncertainty(learner, X)
+    score = score * information_density(X.reshape(len(X), -1) / 255)
+    best = np.argsort(-score)[:n_instances]
+    return best, score[best]
+
+
+def modals(name):
+    if name == "density":
+        return uncertain_and_dense
+    module, function = name.split(".")
+    return getattr(pytest.importorskip(f"modAL.{module}"), function)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("uncertainty.uncertainty_sampling", {}),
+        ("uncertainty.margin_sampling", {"random_tie_break": True}),
+        ("uncertainty.entropy_sampling", {}),
+        ("batch.uncertainty_batch_sampling", {}),
+        ("density", {}),
+    ],
+)
+def test_modals_functions_in_our_learner(name, kwargs, pictures):
+    X, y = pictures
+    strategy = from_modal(modals(name), **kwargs)
+    # Ranked batches measure distances between rows.
+    X, clf = X.reshape(24, -1), tiny_classifier(image_shape=(32, 32, 3))
+    learner = ActiveLearner(clf, strategy, n_rounds=3, n_instances=3, random_state=0)
+    y_start = np.where(np.arange(24) < 3, y, -1)
+    for labels in (y, y_start):
+        learner.fit(X, labels)
+        chosen = learner.query(3)
+        assert len(set(chosen)) == 3
+        assert not learner.labeled_[chosen].any()
+        np.testing.assert_array_equal(learner.query(3), chosen)
+
+
+def test_from_modal_is_what_modal_chooses(pictures):
+    X, y = pictures
+    rows = X.reshape(24, -1).astype(float)
+    clf = LogisticRegression(max_iter=50).fit(rows[:6], y[:6])
+    theirs = models.ActiveLearner(
+        clf, modals("batch.uncertainty_batch_sampling"), rows[:6], y[:6]
+    )
+    expected, _ = theirs.query(rows[6:], n_instances=4)
+    ours = from_modal(modals("batch.uncertainty_batch_sampling"))
+    got = ours.query(clf, rows[6:], 4, X_labeled=rows[:6], y_labeled=y[:6])
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vote_entropy_sampling",
+        "consensus_entropy_sampling",
+        "max_disagreement_sampling",
+    ],
+)
+def test_modals_committee_functions(name, pictures):
+    X, y = pictures
+    committee = VotingClassifier(
+        [("a", tiny_classifier()), ("b", tiny_classifier(lr=1e-2))], voting="soft"
+    ).fit(X[:12], y[:12])
+    strategy = from_modal(modals(f"disagreement.{name}"))
+    assert len(set(strategy.query(committee, X[12:], 4))) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mc_dropout_bald", "mc_dropout_mean_st", "mc_dropout_max_entropy",
+     "mc_dropout_max_variationRatios"],
+)  # fmt: skip
+def test_modals_dropout_functions(name, pictures):
+    X, y = pictures
+    clf = CNNClassifier(
+        "squeezenet1_1", weights=None, image_size=32, max_epochs=1, random_state=0
+    ).fit(X[:12], y[:12])
+    before = clf.predict_proba(X)
+    strategy = from_modal(modals(f"dropout.{name}"), num_cycles=3)
+    strategy.random_state = 0
+    chosen = strategy.query(clf, X[12:], 4)
+    assert len(set(chosen)) == 4
+    np.testing.assert_array_equal(strategy.query(clf, X[12:], 4), chosen)
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    with pytest.raises(TypeError, match="fitted CNNClassifier"):
+        strategy.query(LogisticRegression(), X.reshape(24, -1), 4)

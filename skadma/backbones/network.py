@@ -75,6 +75,7 @@ class AdaptedNetwork(nn.Module):
         self._frozen = source.graph.modules_of_first(n_frozen)
         for name in self._frozen:
             self._get(name).requires_grad_(False)
+        self._set_mode(self.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class scores (logits) of a batch of images, or of what crosses the cut."""
@@ -85,13 +86,17 @@ class AdaptedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
         """Switch to training, all but the frozen part and fixed batch norms."""
+        if mode != self.training:  # asked for in every step, and it takes a while
+            self._set_mode(mode)
+        return self
+
+    def _set_mode(self, mode: bool) -> None:
         super().train(mode)
         for name, module in self.network.named_modules():
             if name in self._frozen or (
                 isinstance(module, _BatchNorm) and not self.update_batch_norm
             ):
                 module.eval()
-        return self
 
     @contextmanager
     def starting_at(self, cut: str) -> Iterator[None]:
@@ -105,10 +110,9 @@ class AdaptedNetwork(nn.Module):
         cut : str
             Name of the node, see :meth:`NetworkGraph.cut_before`.
         """
-        training = self.training
         self.network.train()
         graph = NetworkGraph(self.network, self._example, evaluate=False)
-        self.train(training)
+        self._set_mode(self.training)
         node = next(n for n in graph.graph.nodes if n.name == cut)
         # Not by attribute: its parameters must not be listed a second time.
         self.__dict__["_tail"] = graph.extract(self.network, [graph.output], node)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from numbers import Real
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,9 +28,11 @@ from ..adma import (
 )
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
-from ..images import n_images
+from ..images import n_images, take
 from ..scan import SourceSummary, merged
-from .base import QueryStrategy, Scores, find_cnn
+from ._coreset import k_center_greedy
+from ._pool import look
+from .base import Request, Scores, ScoringStrategy, check_enough, find_cnn
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""
@@ -54,7 +57,7 @@ class ADMAScores(Scores):
     uncertainty: np.ndarray
 
 
-class ADMA(QueryStrategy):
+class ADMA(ScoringStrategy):
     """Active Deep Model Adaptation [1]_.
 
     An image is worth its label where the network transforms it, from layer A to
@@ -91,6 +94,10 @@ class ADMA(QueryStrategy):
         Divide each layer's squared distances by their mean between centres. The
         published rule subtracts them as they are, so the layer with the larger
         numbers, mostly A, decides the pattern alone.
+    shortlist : int, optional
+        Spread the choice: of this many times as many images with the best scores,
+        take those far from each other and from what has a label (k-center greedy at
+        layer B). None: the best scores, as published, look-alikes among them.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -100,6 +107,10 @@ class ADMA(QueryStrategy):
        Adaptation, KDD 2018, doi 10.1145/3219819.3220026.
     """
 
+    needs: ClassVar[str] = "source centres, layers A and B, probabilities"
+    cost: ClassVar[str] = "1 pass; n K (d_A + d_B) for distances"
+    memory: ClassVar[str] = "K (d_A + d_B)"
+
     _parameter_constraints: dict = {
         "centers": [SourceCenters],
         "trade_off": [Interval(Real, 0, None, closed="left")],
@@ -107,6 +118,7 @@ class ADMA(QueryStrategy):
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "features": [StrOptions({"current", "initial"})],
         "rescale": ["boolean"],
+        "shortlist": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -121,6 +133,7 @@ class ADMA(QueryStrategy):
         uncertainty: str = "gini",
         features: str = "current",
         rescale: bool = False,
+        shortlist: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(random_state=random_state)
@@ -132,6 +145,7 @@ class ADMA(QueryStrategy):
         self.uncertainty = uncertainty
         self.features = features
         self.rescale = rescale
+        self.shortlist = shortlist
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> ADMAScores:
         """Score each image of a pool in one pass over it.
@@ -185,6 +199,24 @@ class ADMA(QueryStrategy):
         return ADMAScores(
             total=total, distinctiveness=distinctiveness, uncertainty=uncertain
         )
+
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        if self.shortlist is None:
+            return super()._choose(request)
+        self._validate_params()
+        n = request.n_instances
+        total = self.score(
+            request.estimator, request.X_pool, iteration=request.iteration
+        ).total
+        order = self._best_first(total)
+        check_enough(len(order), n, len(total))
+        best = order[: self.shortlist * n]
+        some = copy.copy(request)
+        some.X_pool = take(request.X_pool, best)
+        pool = look(some, self.layer_b, self.features == "initial")
+        rng = np.random.default_rng([self._seed(), 3])
+        chosen = best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
+        return chosen, total[chosen]
 
     def _positions(self, clf: CNNClassifier) -> tuple[list[int], int]:
         graph = clf.source_network().graph

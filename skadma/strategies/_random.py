@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..images import n_images
-from .base import QueryStrategy, Scores, labels_fitted_with
+from .base import Scores, ScoringStrategy, labels_fitted_with
 
 
-class RandomSampling(QueryStrategy):
+class RandomSampling(ScoringStrategy):
     """Choose images at random.
 
     Parameters
@@ -26,8 +26,12 @@ class RandomSampling(QueryStrategy):
     3
     """
 
+    needs: ClassVar[str] = "nothing"
+    cost: ClassVar[str] = "none"
+    memory: ClassVar[str] = "n"
+
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
-        """Score by chance; see :meth:`QueryStrategy.score`."""
+        """Score by chance; see :meth:`ScoringStrategy.score`."""
         # The pool shrinks from round to round: its size keeps draws independent.
         n = n_images(X_pool)
         key = [self._seed(), 0, n, labels_fitted_with(estimator)]

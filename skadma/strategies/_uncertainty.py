@@ -8,16 +8,19 @@ import numpy as np
 
 from ..adma import uncertainty
 from ..images import n_images
-from .base import QueryStrategy, Scores, target_proba
+from .base import Scores, ScoringStrategy, target_proba
 
 
-class _UncertaintySampling(QueryStrategy):
+class _UncertaintySampling(ScoringStrategy):
     """Score by an uncertainty of the predicted probabilities."""
 
+    needs: ClassVar[str] = "probabilities"
+    cost: ClassVar[str] = "1 pass"
+    memory: ClassVar[str] = "n C"
     _kind: ClassVar[str]
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
-        """Score by uncertainty; see :meth:`QueryStrategy.score`.
+        """Score by uncertainty; see :meth:`ScoringStrategy.score`.
 
         Before the first fit every image is equally uncertain, and ties are broken at
         random.

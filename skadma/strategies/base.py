@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
@@ -45,8 +49,39 @@ class Scores:
     total: np.ndarray
 
 
+class Request:
+    """What is asked of a strategy.
+
+    Parameters
+    ----------
+    estimator, X_pool, n_instances, iteration, X_labeled, y_labeled
+        See :meth:`QueryStrategy.query`.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        X_pool: Any,
+        n_instances: int,
+        *,
+        iteration: float | None = None,
+        X_labeled: Any = None,
+        y_labeled: ArrayLike | None = None,
+    ) -> None:
+        if iteration is None:
+            iteration = labels_fitted_with(estimator) / n_instances
+        if X_labeled is None and hasattr(estimator, "X_training"):
+            X_labeled, y_labeled = estimator.X_training, estimator.y_training
+        self.estimator = estimator
+        self.X_pool = X_pool
+        self.n_instances = n_instances
+        self.iteration = iteration
+        self.X_labeled = X_labeled
+        self.y_labeled = y_labeled
+
+
 class QueryStrategy(BaseEstimator, ABC):
-    """Base of the strategies: subclasses say how useful each image is.
+    """Base of the strategies: subclasses choose images from a pool.
 
     Parameters
     ----------
@@ -54,10 +89,104 @@ class QueryStrategy(BaseEstimator, ABC):
         Breaks ties, and seeds whatever else a strategy draws.
     """
 
+    needs: ClassVar[str]
+    cost: ClassVar[str]
+    memory: ClassVar[str]
+    # For docs/strategies.md: what a strategy looks at, the passes over the pool with
+    # the operations beside them, and the numbers held at once.
+
     def __init__(
         self, *, random_state: int | np.random.RandomState | None = None
     ) -> None:
         self.random_state = random_state
+
+    def query(
+        self,
+        estimator: Any,
+        X_pool: Any,
+        n_instances: int = 1,
+        *,
+        iteration: float | None = None,
+        X_labeled: Any = None,
+        y_labeled: ArrayLike | None = None,
+    ) -> np.ndarray:
+        """Choose the images to label next.
+
+        Parameters
+        ----------
+        estimator : object
+            A classifier, fitted or (round 0) not; a Pipeline that ends in one, or
+            modAL's learner around one.
+        X_pool : images or array-like
+            What the classifier takes.
+        n_instances : int, default=1
+            How many to choose.
+        iteration : float, optional
+            The round t, from 0. If None: the number of labels that the estimator was
+            fitted with / `n_instances`, which is the round where batches are equal.
+        X_labeled : images or array-like, optional
+            What has a label already, for the strategies that choose away from it.
+            ActiveLearner gives it, and modAL's learner has it.
+        y_labeled : array-like, optional
+            Its labels.
+
+        Returns
+        -------
+        ndarray of int, shape (n_instances,)
+            Distinct indices into `X_pool`, most useful first.
+
+        Raises
+        ------
+        ValueError
+            If the pool has fewer usable images than are asked for.
+        """
+        return self(
+            estimator,
+            X_pool,
+            n_instances,
+            iteration=iteration,
+            X_labeled=X_labeled,
+            y_labeled=y_labeled,
+        )[0]
+
+    def __call__(
+        self, estimator: Any, X_pool: Any, n_instances: int = 1, **kwargs: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose images and return ``(indices, utilities)``: modAL's form.
+
+        Parameters
+        ----------
+        estimator, X_pool, n_instances
+            See :meth:`query`.
+        **kwargs
+            `iteration`, `X_labeled`, `y_labeled`: see :meth:`query`.
+
+        Returns
+        -------
+        indices : ndarray of int, shape (n_instances,)
+        utilities : ndarray of float, shape (n_instances,)
+        """
+        check_n_instances(n_instances, n_images(X_pool))
+        return self._choose(Request(estimator, X_pool, n_instances, **kwargs))
+
+    @abstractmethod
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        """Return distinct indices, most useful first, and their utilities."""
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+
+class ScoringStrategy(QueryStrategy):
+    """Base of the strategies that score each image by itself and take the best.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties, and seeds whatever else a strategy draws.
+    """
 
     @abstractmethod
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
@@ -78,83 +207,48 @@ class QueryStrategy(BaseEstimator, ABC):
         Scores
         """
 
-    def query(
-        self,
-        estimator: Any,
-        X_pool: Any,
-        n_instances: int = 1,
-        *,
-        iteration: float | None = None,
-    ) -> np.ndarray:
-        """Choose the images to label next.
-
-        Parameters
-        ----------
-        estimator : object
-            See :meth:`score`.
-        X_pool : images or array-like
-        n_instances : int, default=1
-            How many to choose.
-        iteration : float, optional
-            The round t, from 0. If None: the number of labels that the estimator was
-            fitted with / `n_instances`, which is the round where batches are equal.
-
-        Returns
-        -------
-        ndarray of int, shape (n_instances,)
-            Distinct indices into `X_pool`, most useful first.
-
-        Raises
-        ------
-        ValueError
-            If the pool has fewer usable images than are asked for.
-        """
-        return self._choose(estimator, X_pool, n_instances, iteration)[0]
-
-    def __call__(
-        self, estimator: Any, X_pool: Any, n_instances: int = 1, **kwargs: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose images and return ``(indices, utilities)``: modAL's form.
-
-        Parameters
-        ----------
-        estimator, X_pool, n_instances
-            See :meth:`query`.
-        **kwargs
-            `iteration`.
-
-        Returns
-        -------
-        indices : ndarray of int, shape (n_instances,)
-        utilities : ndarray of float, shape (n_instances,)
-        """
-        return self._choose(
-            estimator, X_pool, n_instances, kwargs.pop("iteration", None), **kwargs
-        )
-
-    def _choose(
-        self, estimator: Any, X_pool: Any, n_instances: int, iteration: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        check_n_instances(n_instances, n_images(X_pool))
-        if iteration is None:
-            iteration = labels_fitted_with(estimator) / n_instances
-        total = self.score(estimator, X_pool, iteration=iteration).total
-        ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
-        order = np.lexsort((ties, -total))
-        order = order[~np.isnan(total[order])]
-        if len(order) < n_instances:
-            raise TooFewCandidatesError(
-                f"n_instances={n_instances}, but only {len(order)} of the "
-                f"{len(total)} images in the pool can be decoded and scored.",
-                len(order),
-            )
-        chosen = order[:n_instances]
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        total = self.score(
+            request.estimator, request.X_pool, iteration=request.iteration
+        ).total
+        order = self._best_first(total)
+        check_enough(len(order), request.n_instances, len(total))
+        chosen = order[: request.n_instances]
         return chosen, total[chosen]
 
-    def _seed(self) -> int:
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31))
+    def _best_first(self, total: np.ndarray) -> np.ndarray:
+        """Order the images that have a score, ties at random."""
+        ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
+        order = np.lexsort((ties, -total))
+        return order[~np.isnan(total[order])]
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed NumPy's and torch's global generators for a while, for others' code."""
+    state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+def check_enough(n_usable: int, n_instances: int, n_pool: int) -> None:
+    """Refuse to choose more images than can be.
+
+    Raises
+    ------
+    TooFewCandidatesError
+    """
+    if n_usable < n_instances:
+        raise TooFewCandidatesError(
+            f"n_instances={n_instances}, but only {n_usable} of the {n_pool} images in "
+            "the pool can be decoded and scored.",
+            n_usable,
+        )
 
 
 def check_n_instances(n_instances: int, n_pool: int) -> None:

@@ -1,0 +1,107 @@
+"""Time the choice of a batch against scikit-activeml's on the same features.
+
+    pip install scikit-activeml && python benchmarks/strategies_speed.py [--json FILE]
+
+5,000 features of 512 numbers, 100 classes, 200 labels, 100 to choose. Prints a table of
+seconds, peak memory and ratios, and writes it as JSON. About 5 minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import skactiveml
+from skactiveml.classifier import SklearnClassifier
+from skactiveml.pool import Badge, DropQuery, ProbCover, TypiClust
+from skactiveml.pool import CoreSet as TheirCoreSet
+from sklearn.linear_model import LogisticRegression
+
+from skadma import strategies
+
+N, D, C, LABELED, BATCH = 5000, 512, 100, 200, 100
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Make features in clusters, as those of a network lie."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, C, N)
+    centers = rng.normal(size=(C, D))
+    return centers[y] + 1.5 * rng.normal(size=(N, D)), y
+
+
+def measured(function: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
+    """Return the answer, seconds, and in a run of its own the peak memory in MB."""
+    begin = perf_counter()
+    answer = function()
+    seconds = perf_counter() - begin
+    tracemalloc.start()
+    function()
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return answer, seconds, peak
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, default=Path("strategies_speed.json"))
+    options = parser.parse_args()
+    X, y = data()
+    labeled, pool = X[:LABELED], X[LABELED:]
+    clf = LogisticRegression(max_iter=50).fit(labeled, y[:LABELED])
+    partly = np.full(N, np.nan)
+    partly[:LABELED] = y[:LABELED]
+    theirs = SklearnClassifier(
+        LogisticRegression(max_iter=50), classes=np.arange(C)
+    ).fit(X, partly)
+    given = {"X": X, "y": partly, "batch_size": BATCH}
+    with_clf = {**given, "clf": theirs, "fit_clf": False}
+    pairs = [
+        (strategies.BADGE, Badge(random_state=0), with_clf, "20x (aim 100x), 200 MB"),
+        (strategies.CoreSet, TheirCoreSet(random_state=0), given, "5x"),
+        (strategies.TypiClust, TypiClust(random_state=0), given, "3x"),
+        (strategies.ProbCover, ProbCover(random_state=0), given, ""),
+        (strategies.DropQuery, DropQuery(random_state=0), with_clf, ""),
+    ]
+    print("| strategy | skadma | scikit-activeml | ratio | bar | same choice |")
+    print("|---|---|---|---|---|---|")
+    rows = []
+    for ours, other, arguments, bar in pairs:
+        strategy = ours(random_state=0)
+        mine, seconds, peak = measured(
+            lambda strategy=strategy: strategy.query(
+                clf, pool, BATCH, X_labeled=labeled, y_labeled=y[:LABELED]
+            )
+        )
+        chosen, their_seconds, their_peak = measured(
+            lambda other=other, arguments=arguments: other.query(**arguments)
+        )
+        same = len(set(mine + LABELED) & set(chosen))
+        print(
+            f"| {ours.__name__} | {seconds:.2f} s, {peak:.0f} MB | "
+            f"{their_seconds:.2f} s, {their_peak:.0f} MB | "
+            f"{their_seconds / seconds:.1f} | {bar} | {same} of {BATCH} |",
+            flush=True,
+        )
+        rows.append(
+            {
+                "strategy": ours.__name__,
+                "seconds": seconds,
+                "peak_mb": peak,
+                "their_seconds": their_seconds,
+                "their_peak_mb": their_peak,
+                "same": same,
+            }
+        )
+    found = {"scikit-activeml": skactiveml.__version__, "rows": rows}
+    options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""BADGE: diverse and uncertain by gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ._batch import BatchStrategy
+from ._pool import Pool
+
+
+class BADGE(BatchStrategy):
+    r"""Choose by k-means++ among the last layer's gradients [1]_.
+
+    The gradient of the loss at the predicted label :math:`\hat y` has the block
+
+    .. math:: g_{x, c} = (p_c - 1[\hat y = c]) \, h(x)
+
+    for class c (Eq. 1), h being the last layer's input. The first image is that of the
+    largest gradient, the others are drawn with the squared distance to the nearest one
+    chosen as weight. A gradient is an outer product, so distances come from those of
+    its two factors,
+
+    .. math:: \|g_x - g_z\|^2 = \|g_x\|^2 + \|g_z\|^2
+              - 2 \, (a_x \cdot a_z)(h_x \cdot h_z),
+
+    with a in place of p minus the predicted label's indicator: the n x C x d numbers
+    are never written out. Before the first fit there are no gradients and the features
+    themselves take their place.
+
+    Parameters
+    ----------
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are h; rows of other classifiers are
+        taken as they are.
+    features : {"current", "initial"}, default="current"
+        Of which network: the one being adapted, or M0.
+    random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Ash, Zhang, Krishnamurthy, Langford & Agarwal, Deep Batch Active Learning by
+       Diverse, Uncertain Gradient Lower Bounds, ICLR 2020.
+    """
+
+    needs: ClassVar[str] = "probabilities, features"
+    cost: ClassVar[str] = "1 pass; b n (C + d)"
+    memory: ClassVar[str] = "n (C + d)"
+
+    _use_labeled = False
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        factors = np.ones((len(pool.features), 1))
+        if pool.proba is not None:
+            factors = pool.proba.copy()
+            factors[np.arange(len(factors)), factors.argmax(axis=1)] -= 1
+        return _draw(factors, pool.features, n_instances, rng)
+
+
+def _draw(
+    a: np.ndarray, h: np.ndarray, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """k-means++ over the outer products of rows of `a` and `h`."""
+    norms = np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", h, h)
+    nearest = norms.copy()
+    chosen = np.empty(n, dtype=np.intp)
+    weights = np.empty(n)
+    free = np.ones(len(h), dtype=bool)
+    for k in range(n):
+        i = int(norms.argmax()) if k == 0 else _draw_one(nearest, free, rng)
+        chosen[k], weights[k] = i, nearest[i]
+        free[i] = False
+        squared = norms + norms[i] - 2 * (a @ a[i]) * (h @ h[i])
+        nearest = squared if k == 0 else np.minimum(nearest, squared)
+        np.maximum(nearest, 0, out=nearest)
+    return chosen, weights
+
+
+def _draw_one(weights: np.ndarray, free: np.ndarray, rng: np.random.Generator) -> int:
+    weights = np.where(free, weights, 0.0)
+    total = weights.sum()
+    if not total > 0:  # only copies of what is chosen are left
+        weights, total = free.astype(float), free.sum()
+    return int(rng.choice(len(weights), p=weights / total))

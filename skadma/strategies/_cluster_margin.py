@@ -1,0 +1,96 @@
+"""Cluster-Margin: uncertain images from many clusters."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.utils._param_validation import Interval
+
+from ..adma import uncertainty
+from ._batch import BatchStrategy
+from ._pool import Pool
+
+
+class ClusterMargin(BatchStrategy):
+    """Choose images of small margin, in turn from many clusters [1]_.
+
+    The `shortlist` times as many images with the smallest margin between the two most
+    probable classes are put into clusters by average linkage, and clusters, from the
+    smallest to the largest, give one image each in turn (Algorithm 2). The paper
+    clusters the whole pool once; here it is the shortlist, whose distances fit into
+    memory whatever the pool's size.
+
+    Parameters
+    ----------
+    shortlist : int, default=10
+        Images looked at for each one chosen; the paper's k_m / k_t.
+    distance_threshold : float, optional
+        Clusters farther apart than this stay apart. If None there are as many clusters
+        as images to choose.
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are the features; rows of other
+        classifiers are taken as they are.
+    features : {"current", "initial"}, default="current"
+        Of which network: the one being adapted, or M0.
+    random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh & Kumar,
+       Batch Active Learning at Scale, NeurIPS 2021.
+    """
+
+    needs: ClassVar[str] = "probabilities, features"
+    cost: ClassVar[str] = "1 pass; (10 b)^2 d"
+    memory: ClassVar[str] = "n (C + d)"
+
+    _parameter_constraints = {
+        **BatchStrategy._parameter_constraints,
+        "shortlist": [Interval(Integral, 1, None, closed="left")],
+        "distance_threshold": [None, Interval(Real, 0, None, closed="left")],
+    }
+    _use_labeled = False
+
+    def __init__(
+        self,
+        *,
+        shortlist: int = 10,
+        distance_threshold: float | None = None,
+        layer: int | str = -2,
+        features: str = "current",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(layer=layer, features=features, random_state=random_state)
+        self.shortlist = shortlist
+        self.distance_threshold = distance_threshold
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        score = np.zeros(len(pool.features))
+        if pool.proba is not None:
+            score = uncertainty(pool.proba, "margin")
+        ties = rng.permutation(len(score))
+        short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
+        clusters = self._clusters(pool.features[short], n_instances)
+        # The shortlist is in order of margin, and so is each cluster.
+        rank = np.empty(len(short), dtype=np.intp)
+        for label in range(clusters.max() + 1):
+            members = np.flatnonzero(clusters == label)
+            rank[members] = np.arange(len(members))
+        sizes = np.bincount(clusters)[clusters]
+        order = np.lexsort((clusters, sizes, rank))[:n_instances]
+        return short[order], score[short[order]]
+
+    def _clusters(self, features: np.ndarray, n_instances: int) -> np.ndarray:
+        if len(features) <= 2:
+            return np.arange(len(features))
+        threshold = self.distance_threshold
+        return AgglomerativeClustering(
+            None if threshold is not None else min(n_instances, len(features)),
+            linkage="average",
+            distance_threshold=threshold,
+        ).fit_predict(features)

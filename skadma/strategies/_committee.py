@@ -1,0 +1,122 @@
+"""Query by committee: where several estimators disagree."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ..images import n_images
+from .base import Scores, ScoringStrategy, unwrap
+
+
+class QueryByCommittee(ScoringStrategy):
+    r"""Choose where the members of an ensemble disagree [1]_.
+
+    The committee is the estimator itself: any fitted ensemble with ``estimators_`` of
+    classifiers, such as ``VotingClassifier`` over several CNNClassifiers,
+    ``BaggingClassifier`` or a forest.
+
+    - ``"kl"``: the mean Kullback-Leibler divergence of the members' probabilities from
+      their mean [2]_, :math:`\frac1C \sum_c \sum_k p_c(k) \log (p_c(k) / \bar p(k))`;
+    - ``"vote_entropy"``: the entropy of the members' votes [3]_.
+
+    Before the first fit all images score alike.
+
+    Parameters
+    ----------
+    disagreement : {"kl", "vote_entropy"}, default="kl"
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    .. [1] Seung, Opper & Sompolinsky, Query by Committee, COLT 1992.
+    .. [2] McCallum & Nigam, Employing EM and Pool-Based Active Learning for Text
+       Classification, ICML 1998.
+    .. [3] Dagan & Engelson, Committee-Based Sampling for Training Probabilistic
+       Classifiers, ICML 1995.
+    """
+
+    needs: ClassVar[str] = "an ensemble's probabilities"
+    cost: ClassVar[str] = "1 pass of each member"
+    memory: ClassVar[str] = "members n C"
+
+    _parameter_constraints = {
+        "disagreement": [StrOptions({"kl", "vote_entropy"})],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        disagreement: str = "kl",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(random_state=random_state)
+        self.disagreement = disagreement
+
+    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
+        """Score by disagreement; see :meth:`ScoringStrategy.score`."""
+        self._validate_params()
+        estimator, X = unwrap(estimator, X_pool)
+        try:
+            check_is_fitted(estimator)
+        except NotFittedError:
+            return Scores(np.ones(n_images(X)))
+        proba = member_proba(estimator, X)
+        if self.disagreement == "vote_entropy":
+            votes = proba == proba.max(axis=2, keepdims=True)
+            shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
+            total = _plogp(shares, shares)
+            return Scores(-np.where(np.isnan(proba[0, :, 0]), np.nan, total))
+        mean = proba.mean(axis=0)
+        with np.errstate(invalid="ignore"):
+            return Scores(np.mean([_plogp(p, p / mean) for p in proba], axis=0))
+
+
+def member_proba(estimator: Any, X: Any) -> np.ndarray:
+    """Class probabilities by each member of an ensemble.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted ensemble.
+    X : images or array-like
+
+    Returns
+    -------
+    ndarray of shape (n_members, n, n_classes)
+
+    Raises
+    ------
+    TypeError
+        If there are no members with probabilities.
+    """
+    members = getattr(estimator, "estimators_", None)
+    if members is None or not all(hasattr(m, "predict_proba") for m in members):
+        raise TypeError(
+            "QueryByCommittee needs a fitted ensemble whose members have "
+            "predict_proba, such as VotingClassifier([('a', ...), ('b', ...)]); got "
+            f"{estimator!r}."
+        )
+    columns = getattr(estimator, "estimators_features_", [None] * len(members))
+    classes = np.arange(len(estimator.classes_))
+    found = np.zeros((len(members), n_images(X), len(classes)))
+    for c, (member, used) in enumerate(zip(members, columns, strict=True)):
+        rows = X if used is None else np.asarray(X)[:, used]
+        known = member.classes_
+        if len(known) == len(classes):
+            found[c] = member.predict_proba(rows)
+        else:  # a bagged member may have missed a class
+            found[c][:, known.astype(int)] = member.predict_proba(rows)
+    return found
+
+
+def _plogp(p: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(ratio), np.where(np.isnan(p), p, 0.0))
+    return terms.sum(axis=1)

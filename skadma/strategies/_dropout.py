@@ -1,0 +1,216 @@
+"""Strategies that drop features out: BALD and DropQuery."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval
+
+from ._batch import BatchStrategy
+from ._pool import Pool
+
+
+class BALD(BatchStrategy):
+    r"""Choose where dropout's predictions disagree most [1]_ [2]_.
+
+    The mutual information between the label and the model,
+
+    .. math:: I(y; \omega \mid x) = H\Big[\frac1T \sum_t p_t\Big]
+              - \frac1T \sum_t H[p_t],
+
+    with p_t predicted after dropping a share of the last layer's inputs at random. So
+    the dropout is before the last layer, whether the network has one there or not, and
+    T predictions cost T products with one matrix. A batch of the top scores holds
+    look-alikes; with `power` it is drawn with the score's power as weight (PowerBALD
+    [3]_). Before the first fit images are drawn at random.
+
+    Parameters
+    ----------
+    n_samples : int, default=20
+        T.
+    dropout : float, default=0.5
+        Share of features dropped.
+    power : float, optional
+        The exponent beta of PowerBALD, 1 in its paper. None: the top scores.
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are dropped out.
+    random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Houlsby, Huszar, Ghahramani & Lengyel, Bayesian Active Learning for
+       Classification and Preference Learning, 2011, arXiv 1112.5745, Eq. 2.
+    .. [2] Gal, Islam & Ghahramani, Deep Bayesian Active Learning with Image Data,
+       ICML 2017.
+    .. [3] Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron & Gal, Stochastic
+       Batch Acquisition, TMLR 2023.
+    """
+
+    needs: ClassVar[str] = "features, probabilities from them"
+    cost: ClassVar[str] = "1 pass; n_samples n d C"
+    memory: ClassVar[str] = "n (C + d)"
+
+    _parameter_constraints = {
+        **BatchStrategy._parameter_constraints,
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="neither")],
+        "power": [None, Interval(Real, 0, None, closed="neither")],
+    }
+    _use_labeled = False
+
+    def __init__(
+        self,
+        *,
+        n_samples: int = 20,
+        dropout: float = 0.5,
+        power: float | None = None,
+        layer: int | str = -2,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(layer=layer, random_state=random_state)
+        self.n_samples = n_samples
+        self.dropout = dropout
+        self.power = power
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n = len(pool.features)
+        if pool.predict_features is None:
+            return rng.permutation(n)[:n_instances], np.ones(n_instances)
+        mean = np.zeros(pool.proba.shape)  # type: ignore[union-attr]
+        entropy = np.zeros(n)
+        for _ in range(self.n_samples):
+            proba = pool.predict_features(drop(pool.features, self.dropout, rng))
+            mean += proba / self.n_samples
+            entropy += _entropy(proba) / self.n_samples
+        score = np.maximum(_entropy(mean) - entropy, 0)
+        key = score
+        if self.power is not None:
+            with np.errstate(divide="ignore"):
+                key = self.power * np.log(score) + rng.gumbel(size=n)
+        order = np.lexsort((rng.permutation(n), -key))[:n_instances]
+        return order, score[order]
+
+
+class DropQuery(BatchStrategy):
+    """Choose among images whose label changes when features are dropped [1]_.
+
+    Candidates are the images for which more than half of `n_samples` predictions from
+    features with a share dropped differ from the prediction; k-means puts them into as
+    many clusters as are to be chosen, and the nearest to each centre is chosen. Where
+    there are fewer candidates than that, the images with most changes are added. Before
+    the first fit all images are candidates.
+
+    Parameters
+    ----------
+    n_samples : int, default=3
+    dropout : float, default=0.75
+        Share of features dropped.
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are dropped out.
+    random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Gupte, Aklilu, Nirschl & Yeung-Levy, Revisiting Active Learning in the Era
+       of Vision Foundation Models, TMLR 2024.
+    """
+
+    needs: ClassVar[str] = "features, probabilities from them"
+    cost: ClassVar[str] = "1 pass; n_samples n d C and k-means of the candidates"
+    memory: ClassVar[str] = "n (C + d)"
+
+    _parameter_constraints = {
+        **BatchStrategy._parameter_constraints,
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="neither")],
+    }
+    _use_labeled = False
+
+    def __init__(
+        self,
+        *,
+        n_samples: int = 3,
+        dropout: float = 0.75,
+        layer: int | str = -2,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(layer=layer, random_state=random_state)
+        self.n_samples = n_samples
+        self.dropout = dropout
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n = len(pool.features)
+        changes = np.ones(n)
+        if pool.predict_features is not None and pool.proba is not None:
+            label = pool.proba.argmax(axis=1)
+            changes = np.zeros(n)
+            for _ in range(self.n_samples):
+                proba = pool.predict_features(drop(pool.features, self.dropout, rng))
+                changes += (proba.argmax(axis=1) != label) / self.n_samples
+        order = np.lexsort((rng.permutation(n), -changes))
+        candidates = order[: max(n_instances, int((changes > 0.5).sum()))]
+        chosen = candidates[
+            nearest_to_centers(pool.features[candidates], n_instances, rng)
+        ]
+        return chosen, changes[chosen]
+
+
+def drop(features: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Set a random share of the numbers to 0 and scale the others up.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+    share : float
+        In (0, 1).
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+    """
+    kept = rng.random(features.shape, dtype=np.float32) >= share
+    return features * kept / features.dtype.type(1 - share)
+
+
+def nearest_to_centers(
+    features: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Choose a row near each of the centres of n clusters, all different.
+
+    Parameters
+    ----------
+    features : ndarray of shape (m, d)
+    n : int
+        At most m.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    if n == len(features):
+        return np.arange(n)
+    model = KMeans(n, n_init=1, random_state=int(rng.integers(2**31)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one image
+        squared = model.fit_transform(features)
+    chosen: list[int] = []
+    for center in range(n):
+        squared[chosen] = np.inf
+        chosen.append(int(squared[:, center].argmin()))
+    return np.array(chosen)
+
+
+def _entropy(proba: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.where(proba > 0, proba * np.log(proba), 0).sum(axis=1)

@@ -1,0 +1,135 @@
+"""modAL's strategies as strategies of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..classifier import CNNClassifier
+from ..images import ImageDataset, n_images
+from ._committee import member_proba
+from .base import QueryStrategy, Request, check_enough, global_seed, unwrap
+
+
+def from_modal(function: Callable, **kwargs: Any) -> ModALStrategy:
+    """Make a strategy of one of modAL's query functions.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(learner, X_pool, n_instances=..., **kwargs)``, returning indices and
+        metrics, or indices: all of ``modAL.uncertainty``, ``modAL.batch``,
+        ``modAL.disagreement`` (the estimator has to be an ensemble) and
+        ``modAL.dropout``, or one of your own, such as uncertainty times
+        ``modAL.density.information_density``.
+    **kwargs
+        Given to each call.
+
+    Returns
+    -------
+    ModALStrategy
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma.strategies import from_modal
+    >>> def first(learner, X, n_instances=1):
+    ...     return np.arange(n_instances), np.ones(n_instances)
+    >>> from_modal(first).query(None, np.zeros((9, 2)), 3)
+    array([0, 1, 2])
+    """
+    return ModALStrategy(function, kwargs)
+
+
+class ModALStrategy(QueryStrategy):
+    """A query function of modAL; see :func:`from_modal`.
+
+    Parameters
+    ----------
+    function : callable
+    kwargs : dict, optional
+        Given to each call.
+    random_state : int, RandomState instance or None, default=None
+        Seeds NumPy's and torch's global generators, which modAL draws from, for the
+        time of a query.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        kwargs: dict[str, Any] | None = None,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(random_state=random_state)
+        self.function = function
+        self.kwargs = kwargs
+
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        estimator, X = unwrap(request.estimator, request.X_pool)
+        learner: Any = _Learner(estimator, request)
+        if getattr(self.function, "__module__", "") == "modAL.dropout":
+            learner, X = _for_dropout(estimator, X)
+        with global_seed(self._seed()):
+            answer = self.function(
+                learner, X, n_instances=request.n_instances, **(self.kwargs or {})
+            )
+        indices, metrics = answer if isinstance(answer, tuple) else (answer, None)
+        indices = np.asarray(indices).ravel()
+        check_enough(len(np.unique(indices)), request.n_instances, len(X))
+        if metrics is None:
+            return indices, np.full(len(indices), np.nan)
+        return indices, np.asarray(metrics, dtype=np.float64).ravel()
+
+
+class _Learner:
+    """What modAL's functions ask of a learner or a committee."""
+
+    on_transformed = False
+
+    def __init__(self, estimator: Any, request: Request) -> None:
+        self.estimator = estimator
+        known = request.X_labeled is not None and n_images(request.X_labeled)
+        self.X_training = request.X_labeled if known else None
+        self.y_training = request.y_labeled if known else None
+
+    def __len__(self) -> int:
+        return len(self.estimator.estimators_)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.estimator.estimators_)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.estimator, name)
+
+    def vote_proba(self, X: Any) -> np.ndarray:
+        """Probabilities by the members, (n, n_members, n_classes)."""
+        return member_proba(self.estimator, X).transpose(1, 0, 2)
+
+    def vote(self, X: Any) -> np.ndarray:
+        """Labels by the members, (n, n_members)."""
+        return self.estimator.classes_[self.vote_proba(X).argmax(axis=2)]
+
+
+class _Net:
+    """What modAL's dropout functions ask of a learner: the skorch net."""
+
+    def __init__(self, estimator: CNNClassifier) -> None:
+        self.estimator = estimator.net_
+
+
+def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
+    if not isinstance(estimator, CNNClassifier) or not hasattr(estimator, "net_"):
+        raise TypeError(
+            "modAL's dropout strategies run a network, so they need a fitted "
+            f"CNNClassifier; got {estimator!r}."
+        )
+    dataset = ImageDataset(
+        X, estimator.source_network().preprocessing, image_shape=estimator.image_shape
+    )
+    return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])

@@ -1,0 +1,142 @@
+"""A pool as the strategies see it that choose whole batches by features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from ..classifier import CNNClassifier
+from ..images import n_images
+from .base import Request, check_enough, unwrap
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The usable images of a pool, by their features.
+
+    Attributes
+    ----------
+    indices : ndarray of int, shape (n,)
+        Where they are in X_pool; those that cannot be decoded are missing.
+    features : ndarray of shape (n, d)
+        A layer's outputs, or the rows themselves where the classifier takes rows.
+    proba : ndarray of shape (n, n_classes) or None
+        Class probabilities; None before the first fit.
+    labeled : ndarray of shape (m, d)
+        The features of what has a label; m may be 0.
+    predict_features : callable or None
+        Maps changed features (n, d) to probabilities; None before the first fit.
+    """
+
+    indices: np.ndarray
+    features: np.ndarray
+    proba: np.ndarray | None
+    labeled: np.ndarray
+    predict_features: Callable[[np.ndarray], np.ndarray] | None
+
+
+def look(
+    request: Request, layer: int | str, initial: bool, *, use_labeled: bool = True
+) -> Pool:
+    """Pass over a pool once, for features and probabilities.
+
+    Parameters
+    ----------
+    request : Request
+    layer : int or str
+        Of a CNNClassifier; other classifiers' rows are taken as they are.
+    initial : bool
+        Take the features from M0 instead of the present network.
+    use_labeled : bool
+        Whether the labelled images' features are wanted.
+
+    Raises
+    ------
+    TooFewCandidatesError
+        If fewer images are usable than are asked for.
+    """
+    estimator, X = unwrap(request.estimator, request.X_pool)
+    features, proba = _outputs(estimator, X, layer, initial)
+    usable = np.flatnonzero(np.isfinite(features).all(axis=1))
+    check_enough(len(usable), request.n_instances, len(features))
+    labeled = features[:0]
+    if use_labeled and request.X_labeled is not None and n_images(request.X_labeled):
+        _, X_labeled = unwrap(request.estimator, request.X_labeled)
+        labeled = _outputs(estimator, X_labeled, layer, initial)[0]
+        labeled = labeled[np.isfinite(labeled).all(axis=1)]
+    return Pool(
+        usable,
+        features[usable],
+        None if proba is None else proba[usable],
+        labeled,
+        None if proba is None else _head(estimator, layer),
+    )
+
+
+def _outputs(
+    estimator: Any, X: Any, layer: int | str, initial: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    if not isinstance(estimator, CNNClassifier):
+        features = np.asarray(X, dtype=np.float64)
+        if features.ndim != 2:
+            raise TypeError(
+                f"{type(estimator).__name__} has no layers to take features from, and "
+                f"X of shape {features.shape} is no table. Take a CNNClassifier, or a "
+                "classifier of rows."
+            )
+        try:
+            return features, estimator.predict_proba(features)
+        except (NotFittedError, AttributeError):
+            return features, None
+    graph = estimator.source_network().graph
+    position, head = graph.position(layer), len(graph.layers) - 1
+    fitted = hasattr(estimator, "net_")
+    from_source = initial or not fitted
+    adapted = ([] if from_source else [position]) + ([head] if fitted else [])
+    n = n_images(X)
+    found: dict[str, np.ndarray] = {}
+    for batch in estimator.scan(
+        X, adapted, [position] if from_source else [], progress="features"
+    ):
+        outputs = batch.source if from_source else batch.adapted
+        rows = {"features": outputs[position]}
+        if fitted:
+            rows["scores"] = batch.adapted[head]
+        for name, values in rows.items():
+            if name not in found:
+                found[name] = np.full((n, values.shape[1]), np.nan, np.float32)
+            found[name][batch.indices] = values.cpu().numpy()
+    if "features" not in found:
+        raise ValueError("None of the images can be decoded.")
+    proba = softmax(found["scores"].astype(np.float64), axis=1) if fitted else None
+    return found["features"], proba
+
+
+def _head(estimator: Any, layer: int | str) -> Callable[[np.ndarray], np.ndarray]:
+    if not isinstance(estimator, CNNClassifier):
+        return estimator.predict_proba
+    network = estimator.net_.module_
+    module = network.network.get_submodule(network.head_name)
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        graph = estimator.source_network().graph
+        if graph.position(layer) != len(graph.layers) - 2 or not isinstance(
+            module, nn.Linear
+        ):
+            raise ValueError(
+                f"This strategy varies what the last layer gets, so it needs layer=-2 "
+                f"and a network that ends in a Linear layer; got layer={layer!r} and "
+                f"{type(module).__name__}."
+            )
+        with torch.inference_mode():
+            rows = torch.from_numpy(features).to(module.weight)
+            return softmax(module(rows).double().cpu().numpy(), axis=1)
+
+    return predict

@@ -1,0 +1,151 @@
+"""ProbCover: cover the densest parts of the pool with balls."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+from sklearn.neighbors import radius_neighbors_graph
+from sklearn.utils._param_validation import Interval
+
+from ._batch import BatchStrategy
+from ._pool import Pool
+from ._typiclust import cluster
+
+
+class ProbCover(BatchStrategy):
+    r"""Choose the images whose balls cover most of what is not covered yet [1]_.
+
+    Features are normalised to length 1. An image covers all that lie within `delta` of
+    it; what labelled images cover is removed, and each next image is the one that
+    covers most of the rest (Algorithm 1). Where everything is covered, images are drawn
+    from those without a label.
+
+    Parameters
+    ----------
+    delta : float, optional
+        The balls' radius. If None, the largest of a grid where 95% of the balls are
+        pure in that all of a ball lies in one cluster of as many as there are classes
+        (ten before the first fit), as in the paper's Sec. 4.2.
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are the features; rows of other
+        classifiers are taken as they are.
+    features : {"current", "initial"}, default="initial"
+        Of which network: the one being adapted, or M0.
+    random_state : int, RandomState instance or None, default=None
+
+    References
+    ----------
+    .. [1] Yehuda, Dekel, Hacohen & Weinshall, Active Learning Through a Covering Lens,
+       NeurIPS 2022.
+    """
+
+    needs: ClassVar[str] = "features, of the labelled too"
+    cost: ClassVar[str] = "1 pass; n^2 d"
+    memory: ClassVar[str] = "n d + pairs within delta"
+
+    _parameter_constraints = {
+        **BatchStrategy._parameter_constraints,
+        "delta": [None, Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        *,
+        delta: float | None = None,
+        layer: int | str = -2,
+        features: str = "initial",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(layer=layer, features=features, random_state=random_state)
+        self.delta = delta
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        features, labeled = _unit(pool.features), _unit(pool.labeled)
+        delta = self.delta
+        if delta is None:
+            n_classes = 10 if pool.proba is None else pool.proba.shape[1]
+            delta = pure_radius(features, n_classes, rng)
+        covers = radius_neighbors_graph(
+            features, delta, mode="connectivity", include_self=True
+        )
+        covered = np.zeros(len(features), dtype=bool)
+        for start in range(0, len(labeled), 256):
+            near = 2 - 2 * labeled[start : start + 256] @ features.T <= delta**2
+            covered |= near.any(axis=0)
+        return _greedy_cover(covers, covered, n_instances, rng)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def _greedy_cover(
+    covers: sparse.csr_matrix,
+    covered: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the row that covers most of what is left, n times."""
+    by_column = covers.tocsc()
+    gains = covers @ (~covered).astype(np.float64)
+    free = np.ones(len(covered), dtype=bool)
+    chosen = np.empty(n, dtype=np.intp)
+    utilities = np.empty(n)
+    for k in range(n):
+        best = np.where(free, gains, -1).max()
+        candidates = np.flatnonzero(free & (gains == best)) if best > 0 else free
+        if best <= 0:
+            candidates = np.flatnonzero(free)
+        i = int(rng.choice(candidates))
+        chosen[k], utilities[k] = i, max(best, 0)
+        free[i] = False
+        ball = covers.indices[covers.indptr[i] : covers.indptr[i + 1]]
+        new = ball[~covered[ball]]
+        covered[new] = True
+        gains -= np.asarray(by_column[:, new].sum(axis=1)).ravel()
+    return chosen, utilities
+
+
+def pure_radius(
+    features: np.ndarray,
+    n_classes: int,
+    rng: np.random.Generator,
+    purity: float = 0.95,
+    n_examined: int = 2000,
+) -> float:
+    """Find the largest radius at which so many balls lie in one cluster.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Of length 1.
+    n_classes : int
+        Number of clusters.
+    rng : Generator
+    purity : float
+    n_examined : int
+        Rows that are looked at, drawn.
+
+    Returns
+    -------
+    float
+    """
+    some = features
+    if len(features) > n_examined:
+        some = features[rng.choice(len(features), n_examined, replace=False)]
+    clusters = cluster(some, n_classes, rng)
+    squared = np.maximum(2 - 2 * some @ some.T, 0)
+    # A ball is pure up to the nearest row of another cluster.
+    other = np.where(clusters[:, None] != clusters, squared, np.inf).min(axis=1)
+    if np.isinf(other).any():
+        return 2.0  # a single cluster: all lies within one ball
+    radius = float(np.sqrt(np.quantile(other, 1 - purity)))
+    grid = np.linspace(0.05, 1.0, 20)
+    fitting = grid[grid <= radius]
+    return float(fitting[-1] if len(fitting) else max(radius, 1e-3))

@@ -1,0 +1,122 @@
+"""A strategy of ours as one of scikit-activeml's; needs scikit-activeml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
+from skactiveml.utils import (
+    MISSING_LABEL,
+    check_equal_missing_label,
+    check_type,
+    is_labeled,
+)
+from sklearn.base import clone
+
+from .base import QueryStrategy, ScoringStrategy
+
+
+class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
+    """A strategy of ours as one of scikit-activeml's; see :func:`to_skactiveml`.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+    missing_label : scalar, str, None or NaN, default=NaN
+    random_state : int, RandomState instance or None, default=None
+    """
+
+    def __init__(
+        self,
+        strategy: QueryStrategy,
+        missing_label: Any = MISSING_LABEL,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.strategy = strategy
+
+    def query(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        clf: SkactivemlClassifier,
+        fit_clf: bool = True,
+        candidates: np.ndarray | None = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> Any:
+        """Choose candidates to label next, as scikit-activeml's strategies do.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+        y : array-like of shape (n,)
+            `missing_label` where there is no label.
+        clf : SkactivemlClassifier
+        fit_clf : bool, default=True
+            Whether a clone of `clf` is fitted first. For weights of samples fit it
+            beforehand.
+        candidates : None, array-like of int or of samples
+        batch_size : int, default=1
+        return_utilities : bool, default=False
+
+        Returns
+        -------
+        query_indices : ndarray of int, shape (batch_size,)
+        utilities : ndarray of shape (batch_size, n)
+            If `return_utilities`. Of strategies that choose a batch as a whole: 1 for
+            the chosen one, 0 for the others.
+        """
+        X, y, candidates, batch_size, return_utilities = self._validate_data(
+            X, y, candidates, batch_size, return_utilities, reset=True
+        )
+        check_type(self.strategy, "strategy", QueryStrategy)
+        check_type(clf, "clf", SkactivemlClassifier)
+        check_type(fit_clf, "fit_clf", bool)
+        check_equal_missing_label(clf.missing_label, self.missing_label_)
+        X_pool, mapping = self._transform_candidates(candidates, X, y)
+        if fit_clf:
+            clf = clone(clf).fit(X, y)
+        labeled = is_labeled(y, self.missing_label_)
+        strategy = clone(self.strategy)
+        strategy.set_params(random_state=int(self.random_state_.randint(2**31 - 1)))
+        chosen, utilities = _ask(
+            strategy, _inner(clf), X_pool, batch_size, X[labeled], y[labeled]
+        )
+        if mapping is None:
+            return (chosen, utilities) if return_utilities else chosen
+        if return_utilities:
+            every = np.full((batch_size, len(X)), np.nan)
+            every[:, mapping] = utilities
+            return mapping[chosen], every
+        return mapping[chosen]
+
+
+def _inner(clf: SkactivemlClassifier) -> Any:
+    """Find the classifier inside SklearnClassifier, fitted if there are labels."""
+    if getattr(clf, "is_fitted_", False):
+        return clf.estimator_
+    return getattr(clf, "estimator", clf)
+
+
+def _ask(
+    strategy: QueryStrategy,
+    estimator: Any,
+    X_pool: np.ndarray,
+    n: int,
+    X_labeled: np.ndarray,
+    y_labeled: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the chosen and a row of utilities for each."""
+    chosen, _ = strategy(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
+    row = np.zeros(len(X_pool))
+    if isinstance(strategy, ScoringStrategy):
+        iteration = len(X_labeled) / n
+        row = strategy.score(estimator, X_pool, iteration=iteration).total
+    utilities = np.tile(row, (n, 1))
+    for k in range(n):
+        if not isinstance(strategy, ScoringStrategy):
+            utilities[k, chosen[k]] = 1
+        utilities[k, chosen[:k]] = np.nan
+    return chosen, utilities

@@ -1,0 +1,163 @@
+"""TypiClust: typical images first."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils._param_validation import Interval
+
+from ._batch import BatchStrategy
+from ._pool import Pool
+
+
+class TypiClust(BatchStrategy):
+    r"""Choose the most typical image of each cluster without a label [1]_.
+
+    The labelled and the unlabelled images are put into as many clusters as there will
+    be labels (at most `max_clusters`). In turn, the largest cluster of those with the
+    fewest labels gives its most typical image,
+
+    .. math:: \text{typicality}(x) =
+              \Big(\frac{1}{K} \sum_{z \in K\text{-NN}(x)} \|x - z\|\Big)^{-1}
+
+    (Eq. 1), neighbours being taken within the cluster.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=20
+        K; all others of the cluster where it has fewer.
+    max_clusters : int, default=500
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are the features; rows of other
+        classifiers are taken as they are.
+    features : {"current", "initial"}, default="initial"
+        Of which network: the one being adapted, or M0. The paper takes features from
+        self-supervised learning, which labels do not change either.
+    random_state : int, RandomState instance or None, default=None
+        Seeds k-means.
+
+    References
+    ----------
+    .. [1] Hacohen, Dekel & Weinshall, Active Learning on a Budget: Opposite Strategies
+       Suit High and Low Budgets, ICML 2022.
+    """
+
+    needs: ClassVar[str] = "features, of the labelled too"
+    cost: ClassVar[str] = "1 pass; k-means with labelled + b clusters"
+    memory: ClassVar[str] = "n d"
+
+    _parameter_constraints = {
+        **BatchStrategy._parameter_constraints,
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "max_clusters": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_neighbors: int = 20,
+        max_clusters: int = 500,
+        layer: int | str = -2,
+        features: str = "initial",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(layer=layer, features=features, random_state=random_state)
+        self.n_neighbors = n_neighbors
+        self.max_clusters = max_clusters
+
+    def _select(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n_labeled = len(pool.labeled)
+        every = np.concatenate([pool.labeled, pool.features])
+        clusters = cluster(every, min(n_labeled + n_instances, self.max_clusters), rng)
+        typical = np.empty(len(every))
+        for label in np.unique(clusters):
+            members = np.flatnonzero(clusters == label)
+            typical[members] = typicality(every[members], self.n_neighbors)
+        return _in_turn(
+            clusters[n_labeled:],
+            typical[n_labeled:],
+            np.bincount(clusters[:n_labeled], minlength=clusters.max() + 1),
+            n_instances,
+        )
+
+
+def cluster(
+    features: np.ndarray, n_clusters: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Put rows into clusters by k-means, in mini-batches where there are over 50.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+    n_clusters : int
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    n_clusters = min(n_clusters, len(features))
+    if n_clusters == len(features):
+        return np.arange(len(features))
+    seed = int(rng.integers(2**31))
+    if n_clusters <= 50:
+        model = KMeans(n_clusters, n_init=1, random_state=seed)
+    else:
+        model = MiniBatchKMeans(
+            n_clusters, n_init=1, batch_size=5000, random_state=seed
+        )
+    with warnings.catch_warnings():
+        # Copies of one image make fewer clusters, which does no harm.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit_predict(features)
+
+
+def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Reciprocal mean distance to the nearest other rows.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+    n_neighbors : int
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In (0, inf]; 0 for a row without another.
+    """
+    k = min(n_neighbors, len(features) - 1)
+    if k == 0:
+        return np.zeros(1)
+    distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
+    with np.errstate(divide="ignore"):
+        return 1 / distances.mean(axis=1)
+
+
+def _in_turn(
+    clusters: np.ndarray, typical: np.ndarray, n_labels: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the most typical of the largest cluster among those with fewest labels."""
+    n_labels = n_labels.copy()
+    sizes = np.bincount(clusters, minlength=len(n_labels))
+    left = sizes.copy()
+    typical = typical.copy()
+    chosen = np.empty(n, dtype=np.intp)
+    utilities = np.empty(n)
+    for k in range(n):
+        order = np.lexsort((-sizes, n_labels))
+        label = next(c for c in order if left[c])
+        members = np.flatnonzero(clusters == label)
+        best = members[typical[members].argmax()]
+        chosen[k], utilities[k] = best, typical[best]
+        typical[best] = -np.inf
+        n_labels[label] += 1
+        left[label] -= 1
+    return chosen, utilities
