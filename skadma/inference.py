@@ -347,7 +347,8 @@ class Rows(Dataset):
 
     def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
         """Name a row by its content, and say how to get its tensor."""
-        return content_key(self.X[i]), lambda: self[i]
+        # Not the key of an image: that one would be resized on the way.
+        return f"{content_key(self.X[i])}-as-it-is", lambda: self[i]
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -213,8 +213,8 @@ def scan(
     """Map a scanner over a dataset, batch by batch, in order.
 
     What is kept of an image has to be the same to the bit, whatever the other images
-    of its batch: see `_padded`. Scans of less than eight images are spared that, and
-    keep nothing.
+    of its batch: see `_padded`. Predictions for less than eight images are spared
+    that, and keep nothing.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def scan(
         For an image that cannot be decoded, unless `skip_unreadable`.
     """
     n: int = len(dataset)  # type: ignore[arg-type]
-    multiple = _MULTIPLE if n >= _MULTIPLE else 2
+    multiple = _MULTIPLE if n >= _MULTIPLE or scanner.positions[1] else 2
     unreadable: list[str] = []
     batches = _batches(dataset, scanner, batch_size, skip_unreadable)
     with tqdm(total=n, desc=progress, disable=progress is None, unit=" images") as bar:

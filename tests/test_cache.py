@@ -289,3 +289,18 @@ def test_grid_in_two_processes(tmp_path, elpv):
     ).fit(X, y)  # fmt: skip
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert list(Path(tmp_path).rglob("*.npy"))
+
+
+def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
+    """The same numbers, once to be resized and once as the network gets them."""
+    memory = MemoryCache()
+    clf = CNNClassifier("squeezenet1_1", weights=None, image_size=48, memory=memory)
+    prepared = np.random.default_rng(0).integers(0, 256, (8, 3, 48, 48), np.uint8)
+    head = len(clf.layers()) - 1
+    first = [b.source[head] for b in clf.scan_prepared(prepared, [], [head])]
+    as_images = clf.source_proba(prepared)
+    np.testing.assert_array_equal(
+        as_images, clf.set_params(memory=False).source_proba(prepared)
+    )
+    again = [b.source[head] for b in clf.scan_prepared(prepared, [], [head])]
+    assert torch.equal(torch.cat(first), torch.cat(again))

@@ -213,7 +213,8 @@ class ADMA(ScoringStrategy):
         best = order[: self.shortlist * n]
         some = copy.copy(request)
         some.X_pool = take(request.X_pool, best)
-        pool = look(some, self.layer_b, self.features == "initial")
+        initial = self.features == "initial"
+        pool = look(some, self.layer_b, initial, use_proba=False)
         rng = np.random.default_rng([self._seed(), 3])
         chosen = best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
         return chosen, total[chosen]

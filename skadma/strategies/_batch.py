@@ -30,6 +30,7 @@ class BatchStrategy(QueryStrategy):
         "random_state": ["random_state"],
     }
     _use_labeled: ClassVar[bool] = True
+    _use_proba: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class BatchStrategy(QueryStrategy):
             self.layer,
             self.features == "initial",
             use_labeled=self._use_labeled,
+            use_proba=self._use_proba,
         )
         key = [self._seed(), 2, len(pool.indices), len(pool.labeled)]
         chosen, utilities = self._select(

@@ -9,6 +9,9 @@ import numpy as np
 from ._batch import BatchStrategy
 from ._pool import Pool
 
+_AHEAD = 16
+"""Rows compared with all others at once: reading the features takes the time."""
+
 
 class CoreSet(BatchStrategy):
     r"""Choose images far from all that have a label: k-center greedy [1]_.
@@ -39,6 +42,7 @@ class CoreSet(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too"
     cost: ClassVar[str] = "1 pass; (b + labelled) n d"
     memory: ClassVar[str] = "n d"
+    _use_proba = False
 
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
@@ -72,6 +76,7 @@ def k_center_greedy(
         some = labeled[start : start + 256]
         squared = np.einsum("ij,ij->i", some, some) - 2 * features @ some.T
         nearest = np.minimum(nearest, squared.min(axis=1) + norms)
+    known: dict[int, np.ndarray] = {}
     chosen = np.empty(n, dtype=np.intp)
     distances = np.empty(n)
     for k in range(n):
@@ -79,7 +84,19 @@ def k_center_greedy(
         i = int(rng.integers(len(features))) if drawn else int(nearest.argmax())
         chosen[k] = i
         distances[k] = np.sqrt(max(nearest[i], 0))
-        squared = norms + norms[i] - 2 * features @ features[i]
-        nearest = np.minimum(nearest, squared)
+        if i not in known:
+            known = _squared_distances(features, norms, i, nearest)
+        nearest = np.minimum(nearest, known[i])
         nearest[chosen[: k + 1]] = -np.inf
     return chosen, distances
+
+
+def _squared_distances(
+    features: np.ndarray, norms: np.ndarray, i: int, nearest: np.ndarray
+) -> dict[int, np.ndarray]:
+    """Distances to row i and, for the price of one, to those that may come next."""
+    n_ahead = min(_AHEAD, len(features))
+    rows = np.append(np.argpartition(-nearest, n_ahead - 1)[: n_ahead - 1], i)
+    products = features[rows] @ features.T
+    squared = norms + norms[rows, None] - 2 * products
+    return dict(zip(rows.tolist(), squared, strict=True))

@@ -43,7 +43,12 @@ class Pool:
 
 
 def look(
-    request: Request, layer: int | str, initial: bool, *, use_labeled: bool = True
+    request: Request,
+    layer: int | str,
+    initial: bool,
+    *,
+    use_labeled: bool = True,
+    use_proba: bool = True,
 ) -> Pool:
     """Pass over a pool once, for features and probabilities.
 
@@ -56,6 +61,8 @@ def look(
         Take the features from M0 instead of the present network.
     use_labeled : bool
         Whether the labelled images' features are wanted.
+    use_proba : bool
+        Whether probabilities are.
 
     Raises
     ------
@@ -63,13 +70,13 @@ def look(
         If fewer images are usable than are asked for.
     """
     estimator, X = unwrap(request.estimator, request.X_pool)
-    features, proba = _outputs(estimator, X, layer, initial)
+    features, proba = _outputs(estimator, X, layer, initial, use_proba)
     usable = np.flatnonzero(np.isfinite(features).all(axis=1))
     check_enough(len(usable), request.n_instances, len(features))
     labeled = features[:0]
     if use_labeled and request.X_labeled is not None and n_images(request.X_labeled):
         _, X_labeled = unwrap(request.estimator, request.X_labeled)
-        labeled = _outputs(estimator, X_labeled, layer, initial)[0]
+        labeled = _outputs(estimator, X_labeled, layer, initial, False)[0]
         labeled = labeled[np.isfinite(labeled).all(axis=1)]
     return Pool(
         usable,
@@ -81,7 +88,7 @@ def look(
 
 
 def _outputs(
-    estimator: Any, X: Any, layer: int | str, initial: bool
+    estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(estimator, CNNClassifier):
         features = np.asarray(X, dtype=np.float64)
@@ -92,14 +99,15 @@ def _outputs(
                 "classifier of rows."
             )
         try:
-            return features, estimator.predict_proba(features)
+            return features, estimator.predict_proba(features) if use_proba else None
         except (NotFittedError, AttributeError):
             return features, None
     graph = estimator.source_network().graph
     position, head = graph.position(layer), len(graph.layers) - 1
     fitted = hasattr(estimator, "net_")
     from_source = initial or not fitted
-    adapted = ([] if from_source else [position]) + ([head] if fitted else [])
+    use_proba = use_proba and fitted
+    adapted = ([] if from_source else [position]) + ([head] if use_proba else [])
     n = n_images(X)
     found: dict[str, np.ndarray] = {}
     for batch in estimator.scan(
@@ -107,7 +115,7 @@ def _outputs(
     ):
         outputs = batch.source if from_source else batch.adapted
         rows = {"features": outputs[position]}
-        if fitted:
+        if use_proba:
             rows["scores"] = batch.adapted[head]
         for name, values in rows.items():
             if name not in found:
@@ -115,8 +123,9 @@ def _outputs(
             found[name][batch.indices] = values.cpu().numpy()
     if "features" not in found:
         raise ValueError("None of the images can be decoded.")
-    proba = softmax(found["scores"].astype(np.float64), axis=1) if fitted else None
-    return found["features"], proba
+    if not use_proba:
+        return found["features"], None
+    return found["features"], softmax(found["scores"].astype(np.float64), axis=1)
 
 
 def _head(estimator: Any, layer: int | str) -> Callable[[np.ndarray], np.ndarray]:

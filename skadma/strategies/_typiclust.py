@@ -7,13 +7,16 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
 from ._batch import BatchStrategy
 from ._pool import Pool
+
+_SIZE_FOR_ALL_ROWS = 10_000_000
+"""Distances of a step of k-means above which it takes mini-batches."""
 
 
 class TypiClust(BatchStrategy):
@@ -51,6 +54,7 @@ class TypiClust(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too"
     cost: ClassVar[str] = "1 pass; k-means with labelled + b clusters"
     memory: ClassVar[str] = "n d"
+    _use_proba = False
 
     _parameter_constraints = {
         **BatchStrategy._parameter_constraints,
@@ -92,7 +96,7 @@ class TypiClust(BatchStrategy):
 def cluster(
     features: np.ndarray, n_clusters: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Put rows into clusters by k-means, in mini-batches where there are over 50.
+    """Put rows into clusters by k-means, in mini-batches where there is much of it.
 
     Parameters
     ----------
@@ -108,16 +112,21 @@ def cluster(
     if n_clusters == len(features):
         return np.arange(len(features))
     seed = int(rng.integers(2**31))
-    if n_clusters <= 50:
-        model = KMeans(n_clusters, n_init=1, random_state=seed)
-    else:
-        model = MiniBatchKMeans(
-            n_clusters, n_init=1, batch_size=5000, random_state=seed
-        )
     with warnings.catch_warnings():
         # Copies of one image make fewer clusters, which does no harm.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit_predict(features)
+        if len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
+            model = MiniBatchKMeans(
+                n_clusters, n_init=1, batch_size=5000, random_state=seed
+            )
+            return model.fit_predict(features)
+        # scikit-learn would draw some seven candidates for each centre, which takes
+        # longer than all the rest and gives no better clusters here.
+        start, _ = kmeans_plusplus(
+            features.astype(np.float64), n_clusters, n_local_trials=1, random_state=seed
+        )
+        model = KMeans(n_clusters, init=start.astype(np.float32), n_init=1)
+        return model.fit_predict(features.astype(np.float32))
 
 
 def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
@@ -136,7 +145,14 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
     k = min(n_neighbors, len(features) - 1)
     if k == 0:
         return np.zeros(1)
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
+    if len(features) <= 1000:  # for so few the search's bookkeeping takes longest
+        norms = np.einsum("ij,ij->i", features, features)
+        squared = norms + norms[:, None] - 2 * features @ features.T
+        np.fill_diagonal(squared, np.inf)
+        nearest = np.partition(squared, k - 1, axis=1)[:, :k]
+        distances = np.sqrt(np.maximum(nearest, 0))
+    else:
+        distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
     with np.errstate(divide="ignore"):
         return 1 / distances.mean(axis=1)
 
