@@ -28,11 +28,12 @@ N, D, C, LABELED, BATCH = 5000, 512, 100, 200, 100
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """Make features in clusters, as those of a network lie."""
+    """Make features in clusters and of the type that networks give."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, C, N)
     centers = rng.normal(size=(C, D))
-    return centers[y] + 1.5 * rng.normal(size=(N, D)), y
+    features = centers[y] + 1.5 * rng.normal(size=(N, D))
+    return features.astype(np.float32), y
 
 
 def measured(function: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:

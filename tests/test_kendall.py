@@ -120,7 +120,9 @@ def test_tau_of_awkward_numbers_is_scipys(distort, K):
     a, b = vectors(K, 3, K, None, torch.float64)
     a = distort(a)
     expected = [
-        kendalltau(x, y).statistic for x, y in zip(a.numpy(), b.numpy(), strict=True)
+        # By ranks, as SciPy 1.12 answers NaN where there are infinities.
+        kendalltau(*(np.unique(v, return_inverse=True)[1] for v in (x, y))).statistic
+        for x, y in zip(a.numpy(), b.numpy(), strict=True)
     ]
     for got in (kendall_tau(a, b), kendall_tau(b, a)):
         np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-12)

@@ -9,7 +9,7 @@ import numpy as np
 from ._batch import BatchStrategy
 from ._pool import Pool
 
-_AHEAD = 16
+_AHEAD = 32
 """Rows compared with all others at once: reading the features takes the time."""
 
 
@@ -74,7 +74,7 @@ def k_center_greedy(
     nearest = np.full(len(features), np.inf)
     for start in range(0, len(labeled), 256):
         some = labeled[start : start + 256]
-        squared = np.einsum("ij,ij->i", some, some) - 2 * features @ some.T
+        squared = np.einsum("ij,ij->i", some, some) - 2 * (features @ some.T)
         nearest = np.minimum(nearest, squared.min(axis=1) + norms)
     known: dict[int, np.ndarray] = {}
     chosen = np.empty(n, dtype=np.intp)

@@ -78,10 +78,13 @@ def look(
         _, X_labeled = unwrap(request.estimator, request.X_labeled)
         labeled = _outputs(estimator, X_labeled, layer, initial, False)[0]
         labeled = labeled[np.isfinite(labeled).all(axis=1)]
+    if len(usable) < len(features):
+        features = features[usable]
+        proba = None if proba is None else proba[usable]
     return Pool(
         usable,
-        features[usable],
-        None if proba is None else proba[usable],
+        features,
+        proba,
         labeled,
         None if proba is None else _head(estimator, layer),
     )
@@ -91,7 +94,9 @@ def _outputs(
     estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(estimator, CNNClassifier):
-        features = np.asarray(X, dtype=np.float64)
+        features = np.asarray(X)
+        if features.dtype not in (np.float32, np.float64):
+            features = features.astype(np.float64)
         if features.ndim != 2:
             raise TypeError(
                 f"{type(estimator).__name__} has no layers to take features from, and "

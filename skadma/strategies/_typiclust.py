@@ -147,7 +147,7 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return np.zeros(1)
     if len(features) <= 1000:  # for so few the search's bookkeeping takes longest
         norms = np.einsum("ij,ij->i", features, features)
-        squared = norms + norms[:, None] - 2 * features @ features.T
+        squared = norms + norms[:, None] - 2 * (features @ features.T)
         np.fill_diagonal(squared, np.inf)
         nearest = np.partition(squared, k - 1, axis=1)[:, :k]
         distances = np.sqrt(np.maximum(nearest, 0))
