@@ -19,6 +19,9 @@ from .backbones.graph import evaluating
 from .cache import Cache
 from .images import UnreadableImageError
 
+_TAIL_BATCHES = 4
+"""Batches that go through the tail together: its maps are smaller."""
+
 _MULTIPLE = 8
 """What is kept is computed in batches of a multiple of this many, see `_padded`."""
 
@@ -240,14 +243,15 @@ def scan(
     n: int = len(dataset)  # type: ignore[arg-type]
     multiple = _MULTIPLE if n >= _MULTIPLE or scanner.positions[1] else 2
     unreadable: list[str] = []
-    batches = _batches(dataset, scanner, batch_size, skip_unreadable)
+    n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
+    batches = _batches(dataset, scanner, n_together, skip_unreadable)
     with tqdm(total=n, desc=progress, disable=progress is None, unit=" images") as bar:
         for items in batches:
             bar.update(len(items))
             unreadable.extend(item.error for item in items if item.error)
             items = [item for item in items if not item.error]
             if items:
-                yield _scan_batch(items, scanner, multiple)
+                yield _scan_batch(items, scanner, batch_size, multiple)
     if unreadable:
         warn_unreadable(unreadable)
 
@@ -288,8 +292,10 @@ def _merge(batches: list[ScanBatch]) -> ScanBatch:
     )
 
 
-def _scan_batch(items: list[_Item], scanner: Scanner, multiple: int) -> ScanBatch:
-    x = _cut_values(items, scanner, multiple)
+def _scan_batch(
+    items: list[_Item], scanner: Scanner, batch_size: int, multiple: int
+) -> ScanBatch:
+    x = _cut_values(items, scanner, batch_size, multiple)
     known = None
     if all(item.summary is not None for item in items):
         rows = np.stack([item.summary for item in items])  # type: ignore[misc]
@@ -324,7 +330,7 @@ def frozen_outputs(
     found: np.ndarray | None = None
     n: int = len(dataset)  # type: ignore[arg-type]
     for items in _batches(dataset, scanner, batch_size, skip_unreadable=False):
-        values = _cut_values(items, scanner, _MULTIPLE).cpu().numpy()
+        values = _cut_values(items, scanner, batch_size, _MULTIPLE).cpu().numpy()
         if found is None:
             if values[0].nbytes * n > limit:
                 return None
@@ -408,13 +414,17 @@ def _load(dataset: Dataset, scanner: Scanner, i: int, skip_unreadable: bool) -> 
     return item
 
 
-def _cut_values(items: list[_Item], scanner: Scanner, multiple: int) -> torch.Tensor:
+def _cut_values(
+    items: list[_Item], scanner: Scanner, batch_size: int, multiple: int
+) -> torch.Tensor:
     """Outputs of the frozen part: those known, and the others computed and kept."""
     new = [item for item in items if item.cut_value is None]
     values = None
     if new:
         images = torch.stack([item.image for item in new if item.image is not None])
-        values = scanner.frozen_outputs(images, multiple)
+        values = torch.cat(
+            [scanner.frozen_outputs(b, multiple) for b in images.split(batch_size)]
+        )
         if multiple == _MULTIPLE:
             _keep([item.cut_key for item in new], values, scanner, scanner.space)
         if len(new) == len(items):
