@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .backbones import SourceNetwork
 from .classifier import CNNClassifier
-from .images import ImageDataset, content_key, n_images, take
+from .images import content_key, n_images, take
 from .scan import ScanBatch
 
 _FORMAT = "skadma-centers-1"
@@ -135,9 +135,7 @@ class SourceCenters:
         if position is None and estimator.takes_rows(kept):
             inputs = np.asarray(kept, dtype=np.float32)
         elif position is None:
-            dataset = ImageDataset(
-                kept, source.preprocessing, image_shape=estimator.image_shape
-            )
+            dataset = estimator.image_dataset(kept)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         else:
             inputs = _raw_outputs(estimator, kept, position)

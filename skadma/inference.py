@@ -59,7 +59,7 @@ class CNNInference(BaseEstimator):
             with ``on_bad_image="skip"``.
         """
         check_is_fitted(self)
-        (scores,) = self._collect(X, layers=[-1])[0].values()
+        (scores,) = self.collect(X, layers=[-1])[0].values()
         return _softmax(scores)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -111,7 +111,7 @@ class CNNInference(BaseEstimator):
             else list(layers)  # type: ignore[arg-type]
         )
         network = 0 if hasattr(self, "net_") else 1
-        found = self._collect(X, [] if network else asked, asked if network else [])[
+        found = self.collect(X, [] if network else asked, asked if network else [])[
             network
         ]
         position = self.source_network().graph.position
@@ -128,7 +128,7 @@ class CNNInference(BaseEstimator):
         -------
         ndarray of shape (n, K), float64
         """
-        (scores,) = self._collect(X, source_layers=[-1])[1].values()
+        (scores,) = self.collect(X, source_layers=[-1])[1].values()
         return _softmax(scores)
 
     def layers(self) -> LayerTable:
@@ -262,13 +262,25 @@ class CNNInference(BaseEstimator):
             summary=summary,
         )
 
-    def _collect(
+    def collect(
         self,
         X: Any,
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
     ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Whole arrays of what a scan yields; NaN for unreadable images."""
+        """Scan images for whole arrays of layers' outputs.
+
+        Parameters
+        ----------
+        X : images
+        layers, source_layers
+            See :meth:`scan`.
+
+        Returns
+        -------
+        adapted, source : dict of int to ndarray of shape (n, d), float32
+            By position; NaN for images that cannot be decoded, empty where none can.
+        """
         found: tuple[dict, dict] = {}, {}
         source, dataset = self._open(X, reset=False)
         n = len(dataset)  # type: ignore[arg-type]
@@ -305,9 +317,25 @@ class CNNInference(BaseEstimator):
             source = self.source_network_ if fitted else self._load_source(X[:1])
             return source, Rows(X)
         source = self.source_network_ if fitted else self._load_source(None)
-        return source, ImageDataset(
-            X, source.preprocessing, image_shape=self.image_shape
-        )
+        return source, self.image_dataset(X, source)
+
+    def image_dataset(
+        self, X: Any, source: SourceNetwork | None = None
+    ) -> ImageDataset:
+        """Open images as the network takes them.
+
+        Parameters
+        ----------
+        X : images
+        source : SourceNetwork, optional
+            M0, where it is at hand.
+
+        Returns
+        -------
+        ImageDataset
+        """
+        source = source or self.source_network()
+        return ImageDataset(X, source.preprocessing, image_shape=self.image_shape)
 
     def takes_rows(self, X: Any) -> bool:
         """Tell whether `X` is a table for a callable's network, not images."""
@@ -331,9 +359,6 @@ class CNNInference(BaseEstimator):
 
 class Rows(Dataset):
     """The rows of an array as tensors of one type."""
-
-    from_files = False
-    concurrent = False
 
     def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
         self.X = X

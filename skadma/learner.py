@@ -22,7 +22,7 @@ from .classifier import CNNClassifier
 from .images import is_table, take
 from .labels import check_labels, known_classes, plain_labels, unlabelled_mask
 from .stopping import StoppingRule
-from .strategies import CEAL, QueryStrategy
+from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError, check_n_instances
 
 
@@ -374,7 +374,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _adapt(self, wait_for_classes: bool = False) -> None:
         labelled = np.flatnonzero(self.labeled_)
         y = plain_labels(self.y_[labelled])
-        if isinstance(self.strategy_, CEAL) and not self.labeled_.all():
+        if hasattr(self.strategy_, "pseudo_labels") and not self.labeled_.all():
             pool = np.flatnonzero(~self.labeled_)
             sure, believed = self.strategy_.pseudo_labels(
                 self.estimator_, take(self.X_, pool), iteration=len(self.history_)

@@ -75,14 +75,28 @@ class AugmentedDataset(Dataset):
                     f"shape {image.shape}; it must keep both."
                 )
             return changed
-        return _crop_flip(image.shape[-1])(image)
+        return crop_flip(image.shape[-1], 0.5)(image)
 
 
 @lru_cache
-def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def crop_flip(side: int, least_area: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Make a transform that crops at random, and mirrors every other time.
+
+    Parameters
+    ----------
+    side : int
+        Of what it returns, in pixels.
+    least_area : float
+        Share of the image that a crop has at least.
+
+    Returns
+    -------
+    callable
+        Maps a uint8 tensor (3, H, W) to one of (3, side, side).
+    """
     return v2.Compose(
         [
-            v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True),
+            v2.RandomResizedCrop(side, scale=(least_area, 1.0), antialias=True),
             v2.RandomHorizontalFlip(),
         ]
     )

@@ -92,7 +92,7 @@ def test_ours_as_theirs_gives_their_utilities(rows, fit_clf):
     ours = to_skactiveml(MarginSampling(), random_state=0)
     chosen, mine = ours.query(**given, return_utilities=True)
     assert chosen[0] == expected[0]
-    np.testing.assert_array_equal(np.isnan(mine), np.isnan(mine))
+    np.testing.assert_array_equal(np.isnan(mine[:2]), np.isnan(utilities[:2]))
     np.testing.assert_allclose(mine[0], utilities[0])
     assert np.isnan(mine[:, :10]).all()
     assert np.isnan(mine).sum(axis=1).tolist() == [10, 11, 12, 13]

@@ -32,7 +32,7 @@ from ..images import n_images, take
 from ..scan import SourceSummary, merged
 from ._coreset import k_center_greedy
 from ._pool import look
-from .base import Request, Scores, ScoringStrategy, check_enough, find_cnn
+from .base import Request, Scores, ScoringStrategy, find_cnn
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""
@@ -200,24 +200,17 @@ class ADMA(ScoringStrategy):
             total=total, distinctiveness=distinctiveness, uncertainty=uncertain
         )
 
-    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+    def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
         if self.shortlist is None:
-            return super()._choose(request)
-        self._validate_params()
+            return super()._take(request, order)
         n = request.n_instances
-        total = self.score(
-            request.estimator, request.X_pool, iteration=request.iteration
-        ).total
-        order = self._best_first(total)
-        check_enough(len(order), n, len(total))
         best = order[: self.shortlist * n]
         some = copy.copy(request)
         some.X_pool = take(request.X_pool, best)
         initial = self.features == "initial"
         pool = look(some, self.layer_b, initial, use_proba=False)
         rng = np.random.default_rng([self._seed(), 3])
-        chosen = best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
-        return chosen, total[chosen]
+        return best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
 
     def _positions(self, clf: CNNClassifier) -> tuple[list[int], int]:
         graph = clf.source_network().graph

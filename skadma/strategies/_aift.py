@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from torchvision.transforms import v2
 
 from ..classifier import CNNClassifier
 from ..images import ImageDataset, UnreadableImageError, n_images
+from ..training import crop_flip
 from .base import Scores, ScoringStrategy, find_cnn
 
 _IMAGES = 16
@@ -92,9 +92,7 @@ class AIFT(ScoringStrategy):
         if not hasattr(clf, "net_"):
             return Scores(np.ones(n))
         total = np.full(n, np.nan)
-        dataset = ImageDataset(
-            X, clf.source_network().preprocessing, image_shape=clf.image_shape
-        )
+        dataset = clf.image_dataset(X)
         with torch.random.fork_rng():
             torch.manual_seed(self._seed())
             for start in range(0, n, _IMAGES):
@@ -115,12 +113,7 @@ class AIFT(ScoringStrategy):
         self, clf: CNNClassifier, dataset: ImageDataset, indices: range
     ) -> tuple[list[int], np.ndarray]:
         side = clf.source_network().preprocessing.image_size
-        cut = v2.Compose(
-            [
-                v2.RandomResizedCrop(side, scale=(0.25, 1.0), antialias=True),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+        cut = crop_flip(side, 0.25)
         readable: list[int] = []
         patches: list[np.ndarray] = []
         for i in indices:

@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..adma import uncertainty
-from ..images import n_images
-from ._uncertainty import known_uncertainty
+from ._uncertainty import uncertainty_scores
 from .base import Scores, ScoringStrategy, target_proba
 
 
@@ -71,10 +70,7 @@ class CEAL(ScoringStrategy):
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by uncertainty; see :meth:`ScoringStrategy.score`."""
         self._validate_params()
-        proba = target_proba(estimator, X_pool)
-        if proba is None:
-            return Scores(np.ones(n_images(X_pool)))
-        return Scores(known_uncertainty(proba, self.criterion))
+        return uncertainty_scores(estimator, X_pool, self.criterion)
 
     def pseudo_labels(
         self, estimator: Any, X_pool: Any, *, iteration: float = 0

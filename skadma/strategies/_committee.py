@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import rel_entr
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..images import n_images
+from ._uncertainty import known_uncertainty
 from .base import Scores, ScoringStrategy, unwrap
 
 
@@ -70,12 +72,11 @@ class QueryByCommittee(ScoringStrategy):
         proba = member_proba(estimator, X)
         if self.disagreement == "vote_entropy":
             votes = proba == proba.max(axis=2, keepdims=True)
-            shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
-            total = _plogp(shares, shares)
-            return Scores(-np.where(np.isnan(proba[0, :, 0]), np.nan, total))
-        mean = proba.mean(axis=0)
-        with np.errstate(invalid="ignore"):
-            return Scores(np.mean([_plogp(p, p / mean) for p in proba], axis=0))
+            with np.errstate(invalid="ignore"):  # no vote on an unreadable image
+                shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
+            return Scores(known_uncertainty(shares, "entropy"))
+        divergence = rel_entr(proba, proba.mean(axis=0)).sum(axis=2)
+        return Scores(divergence.mean(axis=0))
 
 
 def member_proba(estimator: Any, X: Any) -> np.ndarray:
@@ -114,9 +115,3 @@ def member_proba(estimator: Any, X: Any) -> np.ndarray:
         else:  # a bagged member may have missed a class
             found[c][:, known.astype(int)] = member.predict_proba(rows)
     return found
-
-
-def _plogp(p: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(ratio), np.where(np.isnan(p), p, 0.0))
-    return terms.sum(axis=1)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
+from ..adma import uncertainty
 from ._batch import BatchStrategy
 from ._pool import Pool
+from ._typiclust import copies_allowed
 
 
 class BALD(BatchStrategy):
@@ -88,8 +88,8 @@ class BALD(BatchStrategy):
         for _ in range(self.n_samples):
             proba = pool.predict_features(drop(pool.features, self.dropout, rng))
             mean += proba / self.n_samples
-            entropy += _entropy(proba) / self.n_samples
-        score = np.maximum(_entropy(mean) - entropy, 0)
+            entropy += uncertainty(proba, "entropy") / self.n_samples
+        score = np.maximum(uncertainty(mean, "entropy") - entropy, 0)
         key = score
         if self.power is not None:
             with np.errstate(divide="ignore"):
@@ -201,16 +201,10 @@ def nearest_to_centers(
     if n == len(features):
         return np.arange(n)
     model = KMeans(n, n_init=1, random_state=int(rng.integers(2**31)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one image
+    with copies_allowed():
         squared = model.fit_transform(features)
     chosen: list[int] = []
     for center in range(n):
         squared[chosen] = np.inf
         chosen.append(int(squared[:, center].argmin()))
     return np.array(chosen)
-
-
-def _entropy(proba: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return -np.where(proba > 0, proba * np.log(proba), 0).sum(axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..classifier import CNNClassifier
-from ..images import ImageDataset, n_images
+from ..images import n_images
 from ._committee import member_proba
 from .base import QueryStrategy, Request, check_enough, global_seed, unwrap
 
@@ -129,7 +129,5 @@ def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."
         )
-    dataset = ImageDataset(
-        X, estimator.source_network().preprocessing, image_shape=estimator.image_shape
-    )
+    dataset = estimator.image_dataset(X)
     return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])

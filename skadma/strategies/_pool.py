@@ -113,24 +113,15 @@ def _outputs(
     from_source = initial or not fitted
     use_proba = use_proba and fitted
     adapted = ([] if from_source else [position]) + ([head] if use_proba else [])
-    n = n_images(X)
-    found: dict[str, np.ndarray] = {}
-    for batch in estimator.scan(
-        X, adapted, [position] if from_source else [], progress="features"
-    ):
-        outputs = batch.source if from_source else batch.adapted
-        rows = {"features": outputs[position]}
-        if use_proba:
-            rows["scores"] = batch.adapted[head]
-        for name, values in rows.items():
-            if name not in found:
-                found[name] = np.full((n, values.shape[1]), np.nan, np.float32)
-            found[name][batch.indices] = values.cpu().numpy()
-    if "features" not in found:
+    of_adapted, of_source = estimator.collect(
+        X, adapted, [position] if from_source else []
+    )
+    found = of_source if from_source else of_adapted
+    if not found:
         raise ValueError("None of the images can be decoded.")
     if not use_proba:
-        return found["features"], None
-    return found["features"], softmax(found["scores"].astype(np.float64), axis=1)
+        return found[position], None
+    return found[position], softmax(of_adapted[head].astype(np.float64), axis=1)
 
 
 def _head(estimator: Any, layer: int | str) -> Callable[[np.ndarray], np.ndarray]:

@@ -99,10 +99,8 @@ def _greedy_cover(
     utilities = np.empty(n)
     for k in range(n):
         best = np.where(free, gains, -1).max()
-        candidates = np.flatnonzero(free & (gains == best)) if best > 0 else free
-        if best <= 0:
-            candidates = np.flatnonzero(free)
-        i = int(rng.choice(candidates))
+        candidates = free & (gains == best) if best > 0 else free
+        i = int(rng.choice(np.flatnonzero(candidates)))
         chosen[k], utilities[k] = i, max(best, 0)
         free[i] = False
         ball = covers.indices[covers.indptr[i] : covers.indptr[i + 1]]

@@ -14,7 +14,7 @@ from skactiveml.utils import (
 )
 from sklearn.base import clone
 
-from .base import QueryStrategy, ScoringStrategy
+from .base import QueryStrategy, Request, ScoringStrategy
 
 
 class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
@@ -109,11 +109,11 @@ def _ask(
     y_labeled: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the chosen and a row of utilities for each."""
-    chosen, _ = strategy(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
-    row = np.zeros(len(X_pool))
+    request = Request(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
     if isinstance(strategy, ScoringStrategy):
-        iteration = len(X_labeled) / n
-        row = strategy.score(estimator, X_pool, iteration=iteration).total
+        chosen, row = strategy.choose_and_score(request)
+    else:
+        chosen, row = strategy._choose(request)[0], np.zeros(len(X_pool))
     utilities = np.tile(row, (n, 1))
     for k in range(n):
         if not isinstance(strategy, ScoringStrategy):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import ClassVar
 
@@ -112,9 +114,7 @@ def cluster(
     if n_clusters == len(features):
         return np.arange(len(features))
     seed = int(rng.integers(2**31))
-    with warnings.catch_warnings():
-        # Copies of one image make fewer clusters, which does no harm.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with copies_allowed():
         if len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
             model = MiniBatchKMeans(
                 n_clusters, n_init=1, batch_size=5000, random_state=seed
@@ -127,6 +127,14 @@ def cluster(
         )
         model = KMeans(n_clusters, init=start.astype(np.float32), n_init=1)
         return model.fit_predict(features.astype(np.float32))
+
+
+@contextmanager
+def copies_allowed() -> Iterator[None]:
+    """Let k-means find fewer clusters than asked for, as copies of images make it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:

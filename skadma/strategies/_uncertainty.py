@@ -25,10 +25,7 @@ class _UncertaintySampling(ScoringStrategy):
         Before the first fit every image is equally uncertain, and ties are broken at
         random.
         """
-        proba = target_proba(estimator, X_pool)
-        if proba is None:
-            return Scores(np.ones(n_images(X_pool)))
-        return Scores(known_uncertainty(proba, self._kind))
+        return uncertainty_scores(estimator, X_pool, self._kind)
 
 
 class LeastConfident(_UncertaintySampling):
@@ -79,6 +76,14 @@ class EntropySampling(_UncertaintySampling):
     """
 
     _kind = "entropy"
+
+
+def uncertainty_scores(estimator: Any, X_pool: Any, kind: str) -> Scores:
+    """Score by uncertainty; before the first fit every image alike."""
+    proba = target_proba(estimator, X_pool)
+    if proba is None:
+        return Scores(np.ones(n_images(X_pool)))
+    return Scores(known_uncertainty(proba, kind))
 
 
 def known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:

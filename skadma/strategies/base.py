@@ -208,19 +208,33 @@ class ScoringStrategy(QueryStrategy):
         """
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        chosen, total = self.choose_and_score(request)
+        return chosen, total[chosen]
+
+    def choose_and_score(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        """Choose images, and return with them the scores of all.
+
+        Parameters
+        ----------
+        request : Request
+
+        Returns
+        -------
+        chosen : ndarray of int, shape (n_instances,)
+        total : ndarray of float, shape (n,)
+        """
         total = self.score(
             request.estimator, request.X_pool, iteration=request.iteration
         ).total
-        order = self._best_first(total)
-        check_enough(len(order), request.n_instances, len(total))
-        chosen = order[: request.n_instances]
-        return chosen, total[chosen]
-
-    def _best_first(self, total: np.ndarray) -> np.ndarray:
-        """Order the images that have a score, ties at random."""
         ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
         order = np.lexsort((ties, -total))
-        return order[~np.isnan(total[order])]
+        order = order[~np.isnan(total[order])]
+        check_enough(len(order), request.n_instances, len(total))
+        return self._take(request, order), total
+
+    def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
+        """Take images from those that have a score, best first."""
+        return order[: request.n_instances]
 
 
 @contextmanager
