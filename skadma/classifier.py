@@ -23,7 +23,8 @@ from .cache import DEFAULT_LIMIT, open_cache
 from .images import ImageDataset
 from .inference import CNNInference, Rows
 from .labels import check_labels, known_classes
-from .scan import Scanner, frozen_outputs, warn_unreadable
+from .scan import frozen_outputs, warn_unreadable
+from .scanner import Scanner
 from .training import AugmentedDataset, build_net, train
 
 _NET_PARAMS = "net_params__"

@@ -21,7 +21,8 @@ from .backbones import SourceNetwork, load_source, paper_frozen_layers
 from .backbones.layer_table import LayerTable, layer_table
 from .cache import open_cache
 from .images import ImageDataset, content_key, is_table
-from .scan import ScanBatch, Scanner, SourceSummary, scan
+from .scan import ScanBatch, scan
+from .scanner import Scanner, SourceSummary
 
 
 class CNNInference(BaseEstimator):

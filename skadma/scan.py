@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,33 +13,14 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .backbones import AdaptedNetwork, Normalize, SourceNetwork
-from .backbones.folding import fold_batch_norms
-from .backbones.graph import evaluating
-from .cache import Cache
 from .images import UnreadableImageError
+from .scanner import Scanner, to_device
 
 _TAIL_BATCHES = 4
 """Batches that go through the tail together: its maps are smaller."""
 
 _MULTIPLE = 8
-"""What is kept is computed in batches of a multiple of this many, see `_padded`."""
-
-
-@dataclass(frozen=True)
-class SourceSummary:
-    """Something that M0 says of an image, computed once and kept.
-
-    Attributes
-    ----------
-    name : str
-        Tells it from all other summaries, beside the network.
-    compute : callable
-        Makes a tensor (b, m) of M0's layer outputs (b, d), by position.
-    """
-
-    name: str
-    compute: Callable[[dict[int, torch.Tensor]], torch.Tensor]
+"""What is kept is computed in batches of a multiple of this many, see `scanner`."""
 
 
 @dataclass(frozen=True)
@@ -64,147 +45,6 @@ class ScanBatch:
     summary: torch.Tensor | None
 
 
-class Scanner:
-    """Runs M0 and the adapted network over batches; what they share runs once.
-
-    Both networks begin with the same frozen layers. These run up to the deepest
-    point where a single tensor crosses, the *cut*; then each network's own tail goes
-    on. What crosses the cut is looked up in a cache first, and so is a summary of M0,
-    such as its scores.
-
-    Parameters
-    ----------
-    source : SourceNetwork
-    adapted : AdaptedNetwork or None
-        None before the first fit.
-    layers : sequence of int
-        Positions of the adapted network's layers whose outputs are wanted; M0's
-        before the first fit.
-    source_layers : sequence of int
-        The same of M0.
-    n_frozen : int
-        How many layers both networks share, or will share once one is fitted.
-    device : torch.device
-    cache : Cache or None
-    start : int, optional
-        Batches are not images but outputs of this layer of M0.
-    summary : SourceSummary, optional
-        Made of the outputs of `source_layers`.
-    """
-
-    def __init__(
-        self,
-        source: SourceNetwork,
-        adapted: AdaptedNetwork | None,
-        layers: Sequence[int],
-        source_layers: Sequence[int],
-        *,
-        n_frozen: int,
-        device: torch.device,
-        cache: Cache | None = None,
-        start: int | None = None,
-        summary: SourceSummary | None = None,
-    ) -> None:
-        graph = source.graph
-        self.device = device
-        self.positions = list(layers), list(source_layers)
-        self.normalize = Normalize(source.preprocessing).to(device)
-        networks = [
-            source.module if adapted is None else adapted.network,
-            source.module,
-        ]
-        for network in networks:
-            network.to(device)
-        self._modules = [module for network in networks for module in network.modules()]
-        cut = graph.input if start is None else graph.layers[start].output
-        if start is None:
-            cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
-        self._prefix = None
-        if cut is not graph.input and start is None:
-            self._prefix = source.part([cut], None, device)
-        ends, source_ends = (
-            [graph.layers[p].output for p in positions] for positions in self.positions
-        )
-        self._tails = [
-            source.part(ends, cut, device)
-            if adapted is None
-            else fold_batch_norms(graph.extract(adapted.network, ends, cut)),
-            source.part(source_ends, cut, device),
-        ]
-        head = len(graph.layers) - 1
-        self._asked = summary is not None
-        if summary is None and head in source_layers:
-            summary = SourceSummary("scores", lambda outputs: outputs[head])
-        self.summary = summary
-        self._only_scores = self.positions[1] == [head]
-        self.cache = cache if start is None else None
-        self.space = f"{source.space}-{device.type}-{cut.name}"
-        self.summary_space = ""
-        if summary is not None:
-            self.summary_space = f"{source.space}-{device.type}-{summary.name}"
-
-    @property
-    def has_prefix(self) -> bool:
-        """Whether anything runs before the cut."""
-        return self._prefix is not None
-
-    @torch.inference_mode()
-    def frozen_outputs(self, images: torch.Tensor, multiple: int = 1) -> torch.Tensor:
-        """What crosses the cut, for a batch of images.
-
-        Parameters
-        ----------
-        images : torch.Tensor
-        multiple : int
-            See :func:`scan`.
-        """
-        images = _to_device(images, self.device)
-        if self._prefix is None:
-            return images
-        with evaluating(self._modules):
-            x = _channels_last(self.normalize(_padded(images, multiple)))
-            (x,) = self._prefix(x)
-        return x[: len(images)]
-
-    @torch.inference_mode()
-    def __call__(
-        self, x: torch.Tensor, known: torch.Tensor | None = None, multiple: int = 1
-    ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor], torch.Tensor | None]:
-        """Outputs of the adapted network's layers and of M0's, and M0's summary.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            What crosses the cut.
-        known : torch.Tensor, optional
-            The summary, where it is known already.
-        multiple : int
-            See :func:`scan`.
-        """
-        if self._prefix is None:
-            x = self.normalize(x)
-        with evaluating(self._modules):
-            adapted = self._outputs(0, x, 1)
-            if known is not None and self._only_scores and not self._asked:
-                return adapted, {self.positions[1][0]: known}, known
-            if known is not None and self._asked:
-                return adapted, {}, known
-            source = self._outputs(1, x, multiple)
-        summary = None if self.summary is None else self.summary.compute(source)
-        return adapted, source, summary
-
-    def _outputs(
-        self, network: int, x: torch.Tensor, multiple: int
-    ) -> dict[int, torch.Tensor]:
-        positions = self.positions[network]
-        if not positions:
-            return {}
-        outputs = self._tails[network](_channels_last(_padded(x, multiple)))
-        return {
-            p: o[: len(x)].flatten(1) for p, o in zip(positions, outputs, strict=True)
-        }
-
-
 def scan(
     dataset: Dataset,
     scanner: Scanner,
@@ -216,8 +56,8 @@ def scan(
     """Map a scanner over a dataset, batch by batch, in order.
 
     What is kept of an image has to be the same to the bit, whatever the other images
-    of its batch: see `_padded`. Predictions for less than eight images are spared
-    that, and keep nothing.
+    of its batch: see `scanner._padded`. Predictions for less than eight images are
+    spared that, and keep nothing.
 
     Parameters
     ----------
@@ -430,7 +270,7 @@ def _cut_values(
         if len(new) == len(items):
             return values
     known = [item.cut_value for item in items if item.cut_value is not None]
-    stacked = _to_device(torch.from_numpy(np.stack(known)), scanner.device)
+    stacked = to_device(torch.from_numpy(np.stack(known)), scanner.device)
     if values is None:
         return stacked
     both = torch.cat([stacked, values])
@@ -443,33 +283,3 @@ def _keep(keys: list[str], rows: torch.Tensor, scanner: Scanner, space: str) -> 
         return
     for key, row in zip(keys, rows.cpu().numpy(), strict=True):
         scanner.cache.put(space, key, row.copy())
-
-
-def _padded(batch: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row until the batch has a multiple of so many.
-
-    On a CPU the kernels that a matrix product or a convolution takes, and so its
-    rounding, depend on the number of rows if that is small or odd. With a multiple of
-    eight a row has been found to come out the same in any batch (tests/test_cache.py).
-    """
-    missing = -len(batch) % multiple
-    if missing == 0 or batch.device.type != "cpu":
-        return batch
-    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
-
-
-def _channels_last(batch: torch.Tensor) -> torch.Tensor:
-    """Lay a batch of maps out as convolutions are fastest, here by 1.2 to 1.8 times.
-
-    Not in training: there, torch 2.15 crashed in the backward pass of a convolution of
-    three images in this layout on an AMD EPYC.
-    """
-    if batch.ndim != 4:
-        return batch
-    return batch.contiguous(memory_format=torch.channels_last)
-
-
-def _to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
-        return batch.pin_memory().to(device, non_blocking=True)
-    return batch.to(device)

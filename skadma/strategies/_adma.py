@@ -29,7 +29,8 @@ from ..adma import (
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
 from ..images import n_images, take
-from ..scan import SourceSummary, merged
+from ..scan import merged
+from ..scanner import SourceSummary
 from ._coreset import k_center_greedy
 from ._pool import look
 from .base import Request, Scores, ScoringStrategy, find_cnn
