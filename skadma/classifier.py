@@ -356,7 +356,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             [],
             [],
             n_frozen=n_frozen,
-            device=self._device(),
+            device=self.torch_device(),
             cache=open_cache(self.memory),
         )
         values = frozen_outputs(
@@ -379,7 +379,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             batch_size=self.batch_size,
             callbacks=self.callbacks,
             train_split=self.train_split,
-            device=str(self._device()),
+            device=str(self.torch_device()),
             verbose=self.verbose,
         )
 

@@ -257,7 +257,7 @@ class CNNInference(BaseEstimator):
                 if hasattr(self, "net_")
                 else self._resolve_frozen(source)
             ),
-            device=self._device(),
+            device=self.torch_device(),
             cache=open_cache(self.memory),
             start=start,
             summary=summary,
@@ -350,9 +350,10 @@ class CNNInference(BaseEstimator):
     def _scan_batch_size(self) -> int:
         if self.scan_batch_size is not None:
             return self.scan_batch_size
-        return 16 if self._device().type == "cpu" else 256
+        return 16 if self.torch_device().type == "cpu" else 256
 
-    def _device(self) -> torch.device:
+    def torch_device(self) -> torch.device:
+        """Return the device that `device` means here."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)

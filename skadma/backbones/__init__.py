@@ -2,13 +2,14 @@
 
 from .network import AdaptedNetwork, Normalize
 from .registry import available_backbones, paper_frozen_layers
-from .source import SourceNetwork, load_source
+from .source import SourceNetwork, get_head, load_source
 
 __all__ = [
     "AdaptedNetwork",
     "Normalize",
     "SourceNetwork",
     "available_backbones",
+    "get_head",
     "load_source",
     "paper_frozen_layers",
 ]

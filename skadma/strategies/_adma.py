@@ -26,7 +26,7 @@ from ..adma import (
     transformation_pattern,
     uncertainty,
 )
-from ..centers import SourceCenters
+from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..images import n_images, take
 from ..scan import merged
@@ -71,8 +71,10 @@ class ADMA(ScoringStrategy):
 
     Parameters
     ----------
-    centers : SourceCenters
-        The representatives of the source classes (Eq. 1-2).
+    centers : SourceCenters, optional
+        The representatives of the source classes (Eq. 1-2). Without, those that the
+        package ships for the network; for other networks the error says how to make
+        them.
     trade_off : float, default=0.1
         lambda. The paper gives none; 0.1 goes over to pure uncertainty in ten rounds.
     layer_a : int, str or sequence of them, default=-4
@@ -113,7 +115,7 @@ class ADMA(ScoringStrategy):
     memory: ClassVar[str] = "K (d_A + d_B)"
 
     _parameter_constraints: dict = {
-        "centers": [SourceCenters],
+        "centers": [SourceCenters, None],
         "trade_off": [Interval(Real, 0, None, closed="left")],
         "weights": [StrOptions({"predict", "distance"})],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
@@ -125,7 +127,7 @@ class ADMA(ScoringStrategy):
 
     def __init__(
         self,
-        centers: SourceCenters,
+        centers: SourceCenters | None = None,
         *,
         trade_off: float = 0.1,
         layer_a: int | str | Sequence[int | str] = -4,
@@ -243,7 +245,8 @@ class _CenterPatterns:
         layer_b: int,
         initial: bool,
     ) -> None:
-        self.centers = strategy.centers
+        given = strategy.centers
+        self.centers = shipped_centers(clf) if given is None else given
         if len(self.centers) < 2:
             raise ValueError(
                 f"ADMA ranks source classes, so it needs at least 2 centres; got "

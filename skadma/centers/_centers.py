@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
-from numpy.typing import ArrayLike
-from sklearn.utils import check_consistent_length, column_or_1d
-from tqdm.auto import tqdm
 
-from .backbones import SourceNetwork
-from .classifier import CNNClassifier
-from .images import content_key, n_images, take
-from .scan import ScanBatch
+from ..backbones import SourceNetwork
+from ..classifier import CNNClassifier
+from ..images import content_key
+from ._cover import covering_classes
+from ._makers import CenterMakers
 
 _FORMAT = "skadma-centers-1"
 
 
 @dataclass(frozen=True, eq=False)
-class SourceCenters:
+class SourceCenters(CenterMakers):
     """Representatives c_k of the source classes, as images or as layer outputs.
 
-    Make them with :meth:`from_dataset` or read them with :meth:`load`.
+    Make them with :meth:`from_dataset`, :meth:`from_examples`, :meth:`from_pool` or
+    :meth:`synthesize`, or read them with :meth:`load`.
 
     Parameters
     ----------
@@ -50,6 +47,8 @@ class SourceCenters:
         it can be computed from them.
     class_names : tuple of str or None, default=None
         Name of each centre's class.
+    origin : {"dataset", "examples", "pool", "synthesized"}, default="dataset"
+        What they were made from.
     """
 
     inputs: np.ndarray
@@ -59,6 +58,7 @@ class SourceCenters:
     image_size: int
     layer: int | None = None
     class_names: tuple[str, ...] | None = None
+    origin: str = "dataset"
 
     def __deepcopy__(self, memo: dict) -> SourceCenters:
         # Never changed, so clones of a strategy share them.
@@ -71,85 +71,57 @@ class SourceCenters:
         kind = "images" if self.layer is None else f"outputs of layer {self.layer}"
         return (
             f"<SourceCenters: {len(self)} classes of {self.network}, {kind} "
-            f"{self.inputs.shape[1:]}>"
+            f"{self.inputs.shape[1:]} ({self.origin})>"
         )
 
-    @classmethod
-    def from_dataset(
-        cls,
-        estimator: CNNClassifier,
-        X: Any,
-        y: ArrayLike,
-        *,
-        layer: int | str | None = None,
-        verbose: bool = False,
-    ) -> SourceCenters:
-        """Choose the centres from labelled images of the source task (Eq. 1-2).
+    def subset(self, estimator: CNNClassifier, n_centers: int) -> SourceCenters:
+        """Keep the centres of classes that cover the source space.
 
-        z is the penultimate feature vector (layer -2) of M0. The mean of z over a
-        class is taken in one pass (Eq. 1), the member nearest to it in a second
-        (Eq. 2; the first of equals). Memory holds K x d numbers and K images.
+        The rows of M0's last layer stand for the classes. They are put into
+        `n_centers` clusters by k-means, and the class nearest to each mean is kept.
 
         Parameters
         ----------
         estimator : CNNClassifier
-            Whose M0 the centres are for; need not be fitted.
-        X : images
-            Of the source task, in any form that the estimator takes.
-        y : array-like of shape (n,)
-            Their source classes: numbers of M0's outputs, or its class names.
-        layer : int or str, optional
-            Keep the outputs of this layer (float16) instead of images: a smaller
-            file, and the images stay where they are, but only later layers can be
-            computed from it, and fine-tuning must not change the layer or what lies
-            before it unless ``ADMA(features="initial")`` is used. It must be one
-            whose output is all that the rest of the network gets, such as the last
-            of a block.
-        verbose : bool, default=False
-            Show progress bars.
+            Whose M0 the centres belong to.
+        n_centers : int
 
         Returns
         -------
         SourceCenters
-            Sorted by class.
 
         Raises
         ------
         ValueError
-            If a label is not one of M0's classes or `layer` is not as said above.
+            If there are fewer, or they belong to another network.
         """
         source = estimator.source_network()
-        numbers = _class_numbers(y, source)
-        check_consistent_length(range(n_images(X)), numbers)
-        position = None
-        if layer is not None:
-            position = source.graph.position(layer)
-            if source.graph.cut_before(position) is not _output(source, position):
-                raise ValueError(
-                    f"The output of layer {layer!r} is not all that later layers get: "
-                    "a shortcut or a parallel way passes it by. Take the last layer of "
-                    "a block, or keep images (layer=None)."
-                )
-        chosen = _nearest_to_mean(estimator, X, numbers, verbose)
-        kept = take(X, chosen)
-        if position is None and estimator.takes_rows(kept):
-            inputs = np.asarray(kept, dtype=np.float32)
-        elif position is None:
-            dataset = estimator.image_dataset(kept)
-            inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
-        else:
-            inputs = _raw_outputs(estimator, kept, position)
-        classes = numbers[chosen]
-        names = source.class_names
-        return cls(
-            inputs=inputs,
-            classes=classes,
-            network=source.name,
-            fingerprint=source.fingerprint,
-            image_size=source.preprocessing.image_size,
-            layer=position,
-            class_names=tuple(names[k] for k in classes) if names else None,
+        self._check_network(source)
+        wanted = covering_classes(source, n_centers, self.classes)
+        kept = np.flatnonzero(np.isin(self.classes, wanted))
+        names = self.class_names
+        return replace(
+            self,
+            inputs=self.inputs[kept],
+            classes=self.classes[kept],
+            class_names=tuple(names[i] for i in kept) if names else None,
         )
+
+    def source_accuracy(self, estimator: CNNClassifier) -> float:
+        """Tell how many of the centres M0 takes for their own class.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+
+        Returns
+        -------
+        float
+            Share of the centres, top-1.
+        """
+        head = len(estimator.source_network().graph.layers) - 1
+        scores = self.outputs(estimator, [head], initial=True)[head]
+        return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
 
     def outputs(
         self, estimator: CNNClassifier, layers: list[int], *, initial: bool
@@ -208,13 +180,7 @@ class SourceCenters:
         ValueError
         """
         source = estimator.source_network()
-        if (self.network, self.fingerprint) != (source.name, source.fingerprint):
-            raise ValueError(
-                f"These centres were made with {self.network} (weights "
-                f"{self.fingerprint}), the estimator has {source.name} (weights "
-                f"{source.fingerprint}). Make centres with the estimator itself: "
-                "SourceCenters.from_dataset(estimator, X_source, y_source)."
-            )
+        self._check_network(source)
         if self.image_size != source.preprocessing.image_size:
             raise ValueError(
                 f"These centres were made at {self.image_size} x {self.image_size} "
@@ -238,6 +204,15 @@ class SourceCenters:
                 "ADMA(features='initial'), or make centres that keep images."
             )
 
+    def _check_network(self, source: SourceNetwork) -> None:
+        if (self.network, self.fingerprint) != (source.name, source.fingerprint):
+            raise ValueError(
+                f"These centres were made with {self.network} (weights "
+                f"{self.fingerprint}), the estimator has {source.name} (weights "
+                f"{source.fingerprint}). Make centres with the estimator itself: "
+                "SourceCenters.from_dataset(estimator, X_source, y_source)."
+            )
+
     def save(self, path: str | Path) -> None:
         """Write the centres to a ``.safetensors`` file.
 
@@ -252,6 +227,7 @@ class SourceCenters:
             "image_size": str(self.image_size),
             "layer": json.dumps(self.layer),
             "class_names": json.dumps(self.class_names),
+            "origin": self.origin,
         }
         safetensors.numpy.save_file(
             {
@@ -297,89 +273,10 @@ class SourceCenters:
                     image_size=int(metadata["image_size"]),
                     layer=json.loads(metadata["layer"]),
                     class_names=tuple(names) if names else None,
+                    origin=metadata.get("origin", "dataset"),
                 )
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{str(path)!r} is not a file of centres ({error}). SourceCenters.save "
                 f"writes one, of format {_FORMAT!r}."
             ) from error
-
-
-def _class_numbers(y: ArrayLike, source: SourceNetwork) -> np.ndarray:
-    """Labels of the source task as numbers of M0's outputs."""
-    labels = column_or_1d(y)
-    if labels.dtype.kind in "iu":
-        wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
-        if len(wrong):
-            raise ValueError(
-                f"y has the source classes {wrong[:5].tolist()}, but {source.name} has "
-                f"the classes 0 to {source.n_classes - 1}."
-            )
-        return labels.astype(np.int64)
-    if source.class_names is None:
-        raise ValueError(
-            f"y must hold the numbers of M0's outputs, 0 to {source.n_classes - 1}: "
-            f"the class names of {source.name} are not known. Got dtype {labels.dtype}."
-        )
-    numbers = {name: k for k, name in enumerate(source.class_names)}
-    unknown = [k for k in np.unique(labels.astype(str)).tolist() if k not in numbers]
-    if unknown:
-        raise ValueError(
-            f"y has source classes that {source.name} does not know: {unknown[:5]}. It "
-            f"knows {list(source.class_names[:3])}, ...; the numbers 0 to "
-            f"{source.n_classes - 1} are taken as well."
-        )
-    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
-
-
-def _nearest_to_mean(
-    estimator: CNNClassifier, X: Any, numbers: np.ndarray, verbose: bool
-) -> np.ndarray:
-    """Eq. 1-2: index of the member nearest to its class's mean, per class."""
-    classes, members, counts = np.unique(
-        numbers, return_inverse=True, return_counts=True
-    )
-    if (counts == 1).all():
-        return np.argsort(numbers)
-    sums: torch.Tensor | None = None
-    seen = torch.zeros(len(classes), 1, dtype=torch.float64)
-    for rows, z in _penultimate(estimator, X, "means" if verbose else None):
-        if sums is None:
-            sums = torch.zeros(len(classes), z.shape[1], dtype=torch.float64)
-        where = torch.from_numpy(members[rows])
-        sums.index_add_(0, where, z)
-        seen.index_add_(0, where, torch.ones(len(z), 1, dtype=torch.float64))
-    if sums is None or not seen.all():
-        raise ValueError("A source class has no image that can be decoded.")
-    means = sums / seen
-    nearest = np.full(len(classes), -1)
-    smallest = np.full(len(classes), np.inf)
-    for rows, z in _penultimate(estimator, X, "nearest" if verbose else None):
-        distances = (z - means[members[rows]]).square().sum(1).numpy()
-        for row, distance in zip(rows, distances, strict=True):
-            if distance < smallest[members[row]]:
-                smallest[members[row]] = distance
-                nearest[members[row]] = row
-    return nearest
-
-
-def _penultimate(
-    estimator: CNNClassifier, X: Any, progress: str | None
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Indices and z, batch by batch."""
-    with tqdm(total=n_images(X), desc=progress, disable=progress is None) as bar:
-        for batch in estimator.scan(X, source_layers=[-2]):
-            (z,) = batch.source.values()
-            bar.update(len(batch.indices))
-            yield batch.indices, z.double().cpu()
-
-
-def _raw_outputs(estimator: CNNClassifier, X: Any, position: int) -> np.ndarray:
-    batches: Iterator[ScanBatch] = estimator.scan(X, source_layers=[position])
-    rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
-    shape = estimator.source_network().output_shapes[position]
-    return rows.astype(np.float16).reshape(-1, *shape)
-
-
-def _output(source: SourceNetwork, position: int) -> Any:
-    return source.graph.layers[position].output

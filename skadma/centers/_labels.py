@@ -1,0 +1,169 @@
+"""Which source classes images belong to, however that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_consistent_length, column_or_1d
+from torch.utils.data import Dataset, Subset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ..backbones import SourceNetwork
+from ..images import n_images
+
+
+def labeled_images(
+    X: Any, y: ArrayLike | None, source: SourceNetwork
+) -> tuple[Any, np.ndarray]:
+    """Bring images and their source classes into one form.
+
+    Parameters
+    ----------
+    X : images, folder, Dataset or mapping
+        See :meth:`SourceCenters.from_dataset` and :meth:`SourceCenters.from_examples`.
+    y : array-like of shape (n,) or None
+    source : SourceNetwork
+        M0, whose outputs the classes are.
+
+    Returns
+    -------
+    X : images
+    numbers : ndarray of int64, shape (n,)
+        The output of M0 for each image's class.
+
+    Raises
+    ------
+    ValueError
+        If the classes are missing, or not those of M0.
+    """
+    if isinstance(X, Mapping):
+        X, y = _from_mapping(X)
+    elif isinstance(X, (str, Path)):
+        X, targets, names = _from_folder(Path(X))
+        y = _by_name(names, source)[targets]
+    elif y is None and isinstance(X, Dataset):
+        targets, classes = _from_dataset(X)
+        y = targets if classes is None else _by_name(classes, source)[targets]
+    if y is None:
+        raise ValueError(
+            f"y is None, and X, a {type(X).__name__}, does not tell the source classes "
+            "of its images. Pass y, a folder with one subfolder per class, or a "
+            "Dataset with `targets`, such as torchvision's."
+        )
+    numbers = class_numbers(y, source)
+    check_consistent_length(range(n_images(X)), numbers)
+    return X, numbers
+
+
+def class_numbers(y: ArrayLike, source: SourceNetwork) -> np.ndarray:
+    """Labels of the source task as numbers of M0's outputs.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Numbers, or M0's class names.
+    source : SourceNetwork
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    ValueError
+    """
+    labels = column_or_1d(y)
+    if labels.dtype.kind in "iu":
+        wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
+        if len(wrong):
+            raise ValueError(
+                f"y has the source classes {wrong[:5].tolist()}, but {source.name} has "
+                f"the classes 0 to {source.n_classes - 1}."
+            )
+        return labels.astype(np.int64)
+    if source.class_names is None:
+        raise ValueError(
+            f"y must hold the numbers of M0's outputs, 0 to {source.n_classes - 1}: "
+            f"the class names of {source.name} are not known. Got dtype {labels.dtype}."
+        )
+    numbers = {name: k for k, name in enumerate(source.class_names)}
+    unknown = [k for k in np.unique(labels.astype(str)).tolist() if k not in numbers]
+    if unknown:
+        raise ValueError(
+            f"y has source classes that {source.name} does not know: {unknown[:5]}. It "
+            f"knows {list(source.class_names[:3])}, ...; the numbers 0 to "
+            f"{source.n_classes - 1} are taken as well."
+        )
+    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
+
+
+def _from_mapping(examples: Mapping[Any, Any]) -> tuple[list, np.ndarray]:
+    images: list = []
+    labels: list = []
+    for label, some in examples.items():
+        some = some if isinstance(some, (list, tuple)) else [some]
+        images.extend(some)
+        labels.extend([label] * len(some))
+    return images, np.asarray(labels)
+
+
+def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Files, the position of each one's class, and the classes' names, sorted."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r}.")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    files, targets = [], []
+    for target, name in enumerate(names):
+        mine = sorted(
+            str(path)
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in IMG_EXTENSIONS
+        )
+        files += mine
+        targets += [target] * len(mine)
+    if not files:
+        raise ValueError(
+            f"{str(folder)!r} has no images in subfolders. One subfolder per source "
+            f"class is wanted, with files that end in {', '.join(IMG_EXTENSIONS)}."
+        )
+    return files, np.asarray(targets), names
+
+
+def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
+    """Targets as a data set tells them, and the names of its classes if it does."""
+    if isinstance(dataset, Subset):
+        targets, names = _from_dataset(dataset.dataset)
+        return targets[np.asarray(dataset.indices, dtype=int)], names
+    # torchvision's data sets do not agree on the name.
+    for attribute in ("targets", "labels", "_labels"):
+        if hasattr(dataset, attribute):
+            targets = np.asarray(getattr(dataset, attribute))
+            break
+    else:
+        targets = np.asarray([dataset[i][1] for i in range(len(dataset))])  # type: ignore[arg-type]
+    classes: Sequence | None = getattr(dataset, "classes", None)
+    if classes is None or targets.dtype.kind not in "iu":
+        return targets, None
+    # torchvision's ImageNet has tuples of synonyms.
+    return targets, [c if isinstance(c, str) else c[0] for c in classes]
+
+
+def _by_name(names: Sequence[str], source: SourceNetwork) -> np.ndarray:
+    """M0's output for each of a data set's classes."""
+    known = {name: k for k, name in enumerate(source.class_names or ())}
+    plain = [name.replace("_", " ") for name in names]
+    for spelled in (names, plain):
+        if all(name in known for name in spelled):
+            return np.array([known[name] for name in spelled])
+    if len(names) == source.n_classes:
+        return np.arange(len(names))
+    raise ValueError(
+        f"The data set has {len(names)} classes ({list(names[:3])}, ...), "
+        f"{source.name} has {source.n_classes}, and they do not go by the same names. "
+        "Give all classes in M0's order, call them by its names, or pass y with the "
+        "numbers of M0's outputs."
+    )

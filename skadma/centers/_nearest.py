@@ -1,0 +1,228 @@
+"""Eq. 1-2 over any number of images: class means, and the members nearest to them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from tqdm.auto import tqdm
+
+from ..classifier import CNNClassifier
+from ..images import content_key, n_images, take
+
+_SECONDS_BETWEEN_WRITES = 30
+
+
+@dataclass
+class _Batch:
+    """Images with their penultimate features z, classes and weights in the mean."""
+
+    rows: np.ndarray
+    z: np.ndarray
+    classes: np.ndarray
+    weights: np.ndarray
+
+
+def nearest_to_class_mean(
+    estimator: CNNClassifier,
+    X: Any,
+    numbers: np.ndarray,
+    *,
+    checkpoint: str | Path | None,
+    verbose: bool,
+) -> np.ndarray:
+    """Find the member nearest to each class's mean.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+    X : images
+    numbers : ndarray of int, shape (n,)
+        Their source classes.
+    checkpoint : str, Path or None
+        File to go on from, see :meth:`SourceCenters.from_dataset`.
+    verbose : bool
+
+    Returns
+    -------
+    ndarray of int
+        Indices into X, sorted by class.
+
+    Raises
+    ------
+    ValueError
+        If a class has no image that can be decoded.
+    """
+    classes, counts = np.unique(numbers, return_counts=True)
+    if (counts == 1).all():
+        return np.argsort(numbers)
+
+    def batches(start: int) -> Iterator[_Batch]:
+        some = take(X, np.arange(start, n_images(X))) if start else X
+        for batch in estimator.scan(some, source_layers=[-2]):
+            (z,) = batch.source.values()
+            rows = batch.indices + start
+            yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
+
+    source = estimator.source_network()
+    described = f"{source.space}{n_images(X)}{content_key(numbers)}"
+    progress = _Progress(n_images(X), verbose, checkpoint, described)
+    nearest = _two_passes(batches, source.n_classes, progress)[classes]
+    if (nearest < 0).any():
+        raise ValueError(
+            f"The source classes {classes[nearest < 0][:5].tolist()} have no image "
+            "that can be decoded."
+        )
+    return nearest
+
+
+def nearest_by_prediction(
+    estimator: CNNClassifier, X: Any, *, verbose: bool
+) -> np.ndarray:
+    """Find, per class, the image nearest to the mean of those M0 assigns to it.
+
+    Images count by M0's confidence in the class.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+    X : images
+    verbose : bool
+
+    Returns
+    -------
+    ndarray of int, shape (K,)
+        Indices into X; -1 for classes that M0 assigns to no image.
+    """
+
+    def batches(start: int) -> Iterator[_Batch]:
+        for batch in estimator.scan(X, source_layers=[-2, -1]):
+            z, scores = (batch.source[layer] for layer in sorted(batch.source))
+            confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
+            yield _Batch(
+                batch.indices, _numpy(z), classes.cpu().numpy(), _numpy(confidence)
+            )
+
+    n_classes = estimator.source_network().n_classes
+    return _two_passes(batches, n_classes, _Progress(n_images(X), verbose))
+
+
+def _two_passes(
+    batches: Callable[[int], Iterator[_Batch]], n_classes: int, progress: _Progress
+) -> np.ndarray:
+    """Means first (Eq. 1), then the nearest members (Eq. 2; the first of equals)."""
+    state = progress.read()
+    if not state:
+        state = {
+            "position": np.zeros(2, dtype=np.int64),  # pass, images seen in it
+            "weights": np.zeros(n_classes),
+            "nearest": np.full(n_classes, -1),
+            "smallest": np.full(n_classes, np.inf),
+        }
+    for number, name in enumerate(("means", "nearest")):
+        if state["position"][0] > number:
+            continue
+        begin = int(state["position"][1])
+        with progress.bar(name, begin) as bar:
+            for batch in batches(begin):
+                if not len(batch.rows):
+                    continue
+                (_add, _compare)[number](state, batch)
+                state["position"][1] = batch.rows[-1] + 1
+                progress.write(state)
+                bar.update(len(batch.rows))
+        state["position"][:] = number + 1, 0
+    progress.forget()
+    return state["nearest"]
+
+
+def _add(state: dict[str, np.ndarray], batch: _Batch) -> None:
+    if "sums" not in state:
+        state["sums"] = np.zeros((len(state["weights"]), batch.z.shape[1]))
+    np.add.at(state["sums"], batch.classes, batch.z * batch.weights[:, None])
+    np.add.at(state["weights"], batch.classes, batch.weights)
+
+
+def _compare(state: dict[str, np.ndarray], batch: _Batch) -> None:
+    means = state["sums"][batch.classes] / state["weights"][batch.classes][:, None]
+    distances = np.square(batch.z - means).sum(axis=1)
+    for row, k, distance in zip(batch.rows, batch.classes, distances, strict=True):
+        if distance < state["smallest"][k]:
+            state["smallest"][k] = distance
+            state["nearest"][k] = row
+
+
+class _Progress:
+    """Bars, and a file of what is known so far, replaced as a whole."""
+
+    def __init__(
+        self,
+        n: int,
+        verbose: bool,
+        checkpoint: str | Path | None = None,
+        described: str = "",
+    ) -> None:
+        self.n = n
+        self.verbose = verbose
+        self.path = None if checkpoint is None else Path(checkpoint)
+        self.key = hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+        self._written = time.monotonic()
+
+    def bar(self, name: str, begin: int) -> tqdm:
+        return tqdm(
+            total=self.n,
+            initial=begin,
+            desc=name,
+            unit="image",
+            disable=not self.verbose,
+        )
+
+    def read(self) -> dict[str, np.ndarray]:
+        if self.path is None or not self.path.is_file():
+            return {}
+        try:
+            with safetensors.safe_open(self.path, framework="numpy") as file:
+                key = (file.metadata() or {}).get("skadma-means")
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise ValueError(self._refused(f"cannot be read ({error})")) from error
+        if key != self.key:
+            raise ValueError(
+                self._refused(
+                    "belongs to other images, other labels or another network"
+                )
+            )
+        return state
+
+    def _refused(self, reason: str) -> str:
+        return (
+            f"checkpoint={str(self.path)!r} {reason}. Delete it to begin anew, or "
+            "name another file."
+        )
+
+    def write(self, state: dict[str, np.ndarray]) -> None:
+        if self.path is None:
+            return
+        if time.monotonic() - self._written < _SECONDS_BETWEEN_WRITES:
+            return
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        safetensors.numpy.save_file(state, new, metadata={"skadma-means": self.key})
+        new.replace(self.path)
+        self._written = time.monotonic()
+
+    def forget(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()

@@ -1,0 +1,109 @@
+"""Centres that come with the package: synthesised ones, which are ours to ship."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..backbones import SourceNetwork
+from ..classifier import CNNClassifier
+from ._centers import SourceCenters
+from ._sheet import from_sheet, to_sheet
+from ._synthesis import N_STEPS, synthesis_seconds
+
+
+def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
+    """Read the centres that the package has for a network, at its image size.
+
+    They were synthesised from the network itself (`SourceCenters.synthesize`) and are
+    kept as a picture, which is brought to the size that the estimator works at.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+
+    Returns
+    -------
+    SourceCenters
+
+    Raises
+    ------
+    ValueError
+        If there are none for the network with these weights; the message says how to
+        make them, and how long that takes on this machine.
+    """
+    source = estimator.source_network()
+    found = _read(source.name, source.fingerprint, source.preprocessing.image_size)
+    if found is None:
+        raise ValueError(_how_to_make_them(source, estimator))
+    names = source.class_names
+    return SourceCenters(
+        inputs=found,
+        classes=np.arange(len(found)),
+        network=source.name,
+        fingerprint=source.fingerprint,
+        image_size=source.preprocessing.image_size,
+        class_names=names,
+        origin="synthesized",
+    )
+
+
+def write_shipped(centers: SourceCenters, path: Path, quality: int) -> None:
+    """Write a file for the package's folder of data.
+
+    Parameters
+    ----------
+    centers : SourceCenters
+        Images of all classes.
+    path : Path
+        ``centers_<network>.jpg``.
+    quality : int
+        Of the JPEG.
+    """
+    comment = {
+        "fingerprint": centers.fingerprint,
+        "n_classes": len(centers),
+        "side": centers.image_size,
+    }
+    sheet = to_sheet(centers.inputs)
+    sheet.save(
+        path,
+        quality=quality,
+        subsampling=0,
+        optimize=True,
+        comment=json.dumps(comment),
+    )
+
+
+@lru_cache(maxsize=4)
+def _read(network: str, fingerprint: str, image_size: int) -> np.ndarray | None:
+    file = files("skadma") / "data" / f"centers_{network.replace('/', '-')}.jpg"
+    if not file.is_file():
+        return None
+    with as_file(file) as path, Image.open(path) as sheet:
+        about = json.loads(sheet.info["comment"])
+        if about["fingerprint"] != fingerprint:
+            return None
+        tiles = from_sheet(sheet.convert("RGB"), about["n_classes"], about["side"])
+    size = (image_size, image_size)
+    resized = [tile.resize(size, Image.Resampling.BICUBIC) for tile in tiles]
+    return np.stack([np.asarray(tile).transpose(2, 0, 1) for tile in resized])
+
+
+def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
+    seconds = synthesis_seconds(
+        source, source.n_classes, N_STEPS, estimator.torch_device()
+    )
+    return (
+        f"ADMA compares with centres of the source classes, and the package has none "
+        f"for {source.name} with these weights ({source.fingerprint}). Make them: with "
+        "source images at hand SourceCenters.from_dataset(clf, folder), for which one "
+        "image per class will do; without any SourceCenters.synthesize(clf, "
+        f"verbose=True), about {max(1, round(seconds / 60))} minutes on this machine. "
+        "Then ADMA(centers)."
+    )

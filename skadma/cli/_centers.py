@@ -1,0 +1,127 @@
+"""``skadma centers``: make, show and check source centres."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._types import positive
+
+if TYPE_CHECKING:
+    from ..classifier import CNNClassifier
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    centers = commands.add_parser(
+        "centers",
+        help="make, show or check the source centres that ADMA compares with",
+    )
+    actions = centers.add_subparsers(dest="action", required=True)
+    make = actions.add_parser(
+        "make",
+        help="from a folder of source images, or from the network alone",
+        description="Make a file of source centres for ADMA: from a folder with one "
+        "subfolder per source class, or without any source data by synthesis.",
+    )
+    make.add_argument(
+        "folder", type=Path, nargs="?", help="one subfolder per source class"
+    )
+    make.add_argument(
+        "--synthesize", action="store_true", help="from the network, without a folder"
+    )
+    make.add_argument(
+        "-o", "--out", type=Path, required=True, help="file, .safetensors"
+    )
+    make.add_argument(
+        "-n",
+        "--n-centers",
+        type=positive,
+        help="only so many classes, which cover the source space",
+    )
+    make.add_argument(
+        "--steps", type=positive, help="gradient steps of the synthesis (default: 200)"
+    )
+    make.set_defaults(run=_make)
+    show = actions.add_parser("show", help="write a contact sheet as PNG")
+    show.add_argument("file", type=Path)
+    show.add_argument("-o", "--out", type=Path, required=True, help="file, .png")
+    show.set_defaults(run=_show)
+    check = actions.add_parser(
+        "check",
+        help="see whether a file fits a network, and whether the network knows them",
+    )
+    check.add_argument("file", type=Path)
+    check.set_defaults(run=_check)
+    for action in (make, check):
+        action.add_argument(
+            "--backbone",
+            default="efficientnet_lite0",
+            help="network (default: %(default)s)",
+        )
+        action.add_argument(
+            "--weights", default="DEFAULT", help="its weights (default: %(default)s)"
+        )
+        action.add_argument(
+            "--image-size", type=positive, help="in pixels (default: the network's)"
+        )
+
+
+def _classifier(options: argparse.Namespace) -> CNNClassifier:
+    from ..classifier import CNNClassifier  # its imports take seconds
+
+    return CNNClassifier(
+        options.backbone, weights=options.weights, image_size=options.image_size
+    )
+
+
+def _make(options: argparse.Namespace) -> None:
+    from ..centers import SourceCenters
+
+    if (options.folder is None) != options.synthesize:
+        raise ValueError("give a folder of source images, or --synthesize without one.")
+    clf = _classifier(options)
+    if options.synthesize:
+        steps = {"n_steps": options.steps} if options.steps else {}
+        centers = SourceCenters.synthesize(
+            clf, n_centers=options.n_centers, verbose=True, **steps
+        )
+    else:
+        centers = SourceCenters.from_dataset(
+            clf,
+            options.folder,
+            n_centers=options.n_centers,
+            checkpoint=f"{options.out}.part",
+            verbose=True,
+        )
+    centers.save(options.out)
+    print(f"{centers!r}\n{options.out}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ..centers import SourceCenters
+    from ..centers._sheet import to_sheet
+
+    centers = SourceCenters.load(options.file)
+    if centers.inputs.dtype != "uint8":
+        raise ValueError(f"{options.file} has no images but {centers!r}.")
+    to_sheet(centers.inputs).save(options.out, format="PNG")
+    print(f"{len(centers)} images: {options.out}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ..centers import SourceCenters
+
+    centers = SourceCenters.load(options.file)
+    clf = _classifier(options)
+    if options.image_size is None:
+        clf.set_params(image_size=centers.image_size)
+    accuracy = centers.source_accuracy(clf)
+    source = clf.source_network()
+    print(
+        f"{centers!r}\nnetwork {centers.network}, weights {centers.fingerprint}, "
+        f"{centers.image_size} x {centers.image_size} pixels: as {source.name}\n"
+        f"{len(centers)} of {source.n_classes} classes; the network takes "
+        f"{accuracy:.1%} of the centres for their own class"
+    )

@@ -1,0 +1,338 @@
+"""Where centres come from: folders, data sets, examples, pools, the network itself."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from torch.utils.data import Subset
+from torchvision.datasets import FakeData, ImageFolder
+
+from skadma import ActiveLearner, SourceCenters
+from skadma.centers import _nearest, shipped_centers
+from skadma.centers._sheet import from_sheet, to_sheet
+from skadma.cli import main
+from skadma.strategies import ADMA
+
+from .conftest import TinyCNN, lite0, tiny_classifier
+
+
+@pytest.fixture(scope="module")
+def source():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    return X, rng.integers(0, 5, 40)
+
+
+@pytest.fixture
+def folder(tmp_path, source):
+    """Five folders of PNG files."""
+    X, y = source
+    for i, (image, label) in enumerate(zip(X, y, strict=True)):
+        place = tmp_path / "source" / f"class {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i:02}.png")
+    (tmp_path / "source" / "README.txt").write_text("not an image")
+    return tmp_path / "source"
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.inputs, b.inputs)
+    np.testing.assert_array_equal(a.classes, b.classes)
+
+
+# --- folders and data sets ------------------------------------------------------------
+
+
+def test_a_folder_an_image_folder_and_arrays_give_the_same(folder, source):
+    clf = tiny_classifier()
+    expected = SourceCenters.from_dataset(clf, *source)
+    same(SourceCenters.from_dataset(clf, folder), expected)
+    same(SourceCenters.from_dataset(clf, str(folder)), expected)
+    data = ImageFolder(folder)
+    same(SourceCenters.from_dataset(clf, data), expected)
+    order = np.random.default_rng(1).permutation(len(data)).tolist()
+    same(SourceCenters.from_dataset(clf, Subset(data, order)), expected)
+
+
+def test_a_data_set_without_targets_is_asked_item_by_item():
+    data = FakeData(12, (3, 32, 32), num_classes=5, random_offset=3)
+    labels = [int(data[i][1]) for i in range(12)]
+    clf = tiny_classifier()
+    centers = SourceCenters.from_dataset(clf, data)
+    assert centers.classes.tolist() == sorted(set(labels))
+    same(centers, SourceCenters.from_dataset(clf, data, labels))
+
+
+def test_folders_by_class_names(tmp_path, pictures):
+    for name, image in zip(("golden_retriever", "tabby"), pictures[0], strict=False):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "0.png")
+    centers = SourceCenters.from_dataset(lite0(image_size=32), tmp_path)
+    assert centers.classes.tolist() == [207, 281]
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["a", "b"], r"2 classes \(\['a', 'b'\], ...\), TinyCNN has 5"),
+        ([], "One subfolder per source class"),
+    ],
+)
+def test_folders_that_are_not_the_source_classes(tmp_path, folders, message, pictures):
+    for name in folders:
+        (tmp_path / name).mkdir()
+        Image.fromarray(pictures[0][0]).save(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=message):
+        SourceCenters.from_dataset(tiny_classifier(), tmp_path)
+
+
+def test_labels_are_wanted(source):
+    with pytest.raises(ValueError, match="ndarray, does not tell the source classes"):
+        SourceCenters.from_dataset(tiny_classifier(), source[0])
+    with pytest.raises(ValueError, match="no folder 'nowhere'"):
+        SourceCenters.from_dataset(tiny_classifier(), "nowhere")
+
+
+# --- going on after a kill ------------------------------------------------------------
+
+
+def _make_slowly(folder, checkpoint, queue):
+    _nearest._SECONDS_BETWEEN_WRITES = 0
+    clf = tiny_classifier(scan_batch_size=8)
+    write = _nearest._Progress.write
+
+    def written(self, state):
+        write(self, state)
+        queue.put(tuple(state["position"].tolist()))
+        time.sleep(0.2)
+
+    _nearest._Progress.write = written
+    SourceCenters.from_dataset(clf, folder, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("killed_at", [(0, 32), (1, 32)])
+def test_goes_on_after_a_kill(folder, source, tmp_path, killed_at, monkeypatch):
+    checkpoint = tmp_path / "part"
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=_make_slowly, args=(folder, checkpoint, queue))
+    child.start()
+    while queue.get(timeout=100) != killed_at:
+        pass
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    with safe_open(checkpoint, framework="numpy") as file:
+        assert tuple(file.get_tensor("position").tolist()) == killed_at
+
+    clf = tiny_classifier(scan_batch_size=8)
+    other = tiny_classifier(image_size=40)
+    with pytest.raises(ValueError, match="another network.*Delete it"):
+        SourceCenters.from_dataset(other, folder, checkpoint=checkpoint)
+    seen = []
+    scan = type(clf).scan
+    monkeypatch.setattr(
+        type(clf),
+        "scan",
+        lambda self, X, *args, **options: (
+            seen.append(len(X)) or scan(self, X, *args, **options)
+        ),
+    )
+    resumed = SourceCenters.from_dataset(clf, folder, checkpoint=checkpoint)
+    assert seen == ([8, 40] if killed_at[0] == 0 else [8])
+    assert not checkpoint.exists()
+    same(resumed, SourceCenters.from_dataset(clf, *source))
+
+
+def test_a_damaged_checkpoint(folder, tmp_path):
+    (tmp_path / "part").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match="cannot be read.*Delete it"):
+        SourceCenters.from_dataset(
+            tiny_classifier(), folder, checkpoint=tmp_path / "part"
+        )
+
+
+# --- examples and pools ---------------------------------------------------------------
+
+
+def test_examples(source):
+    X, y = source
+    clf = tiny_classifier()
+    one = SourceCenters.from_examples(clf, {3: X[0], 1: X[1]})
+    assert one.classes.tolist() == [1, 3]
+    assert one.origin == "examples"
+    np.testing.assert_array_equal(one.inputs, X[[1, 0]].transpose(0, 3, 1, 2))
+    few = SourceCenters.from_examples(clf, {k: list(X[y == k]) for k in range(5)})
+    same(few, SourceCenters.from_dataset(clf, X, y))
+    same(few, SourceCenters.from_examples(clf, X, y))
+
+
+def test_pool(source):
+    X = source[0]
+    clf = tiny_classifier(scan_batch_size=7)
+    centers = SourceCenters.from_pool(clf, X)
+    proba = clf.source_proba(X)
+    z = clf.embed(X, [-2])[-2].astype(float)
+    expected = {}
+    for k in np.unique(proba.argmax(1)):
+        members = np.flatnonzero(proba.argmax(1) == k)
+        mean = np.average(z[members], axis=0, weights=proba[members, k])
+        expected[k] = members[np.square(z[members] - mean).sum(1).argmin()]
+    assert 1 < len(expected) < 5 or len(expected) == 5
+    assert centers.classes.tolist() == list(expected)
+    np.testing.assert_array_equal(
+        centers.inputs, X[list(expected.values())].transpose(0, 3, 1, 2)
+    )
+    assert "(pool)" in repr(centers)
+    assert len(ADMA(centers).query(clf, X, 3)) == 3
+
+
+# --- fewer classes --------------------------------------------------------------------
+
+
+def test_fewer_classes_cover_the_source_space():
+    clf = lite0(image_size=32)
+    images = np.zeros((1000, 8, 8, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = np.arange(1000) % 256
+    all_of_them = SourceCenters.from_examples(clf, images, np.arange(1000))
+    some = all_of_them.subset(clf, 100)
+    assert len(some) == 100
+    assert len(set(some.class_names)) == 100
+    same(some, SourceCenters.from_examples(clf, images, np.arange(1000), n_centers=100))
+    weight = clf.source_network().module.classifier.weight.numpy()
+    weight = weight / np.linalg.norm(weight, axis=1, keepdims=True)
+
+    def uncovered(classes):
+        return 1 - (weight @ weight[classes].T).max(axis=1)
+
+    # Better than a draw, of which the best of twenty is taken.
+    rng = np.random.default_rng(0)
+    draws = [uncovered(rng.choice(1000, 100, False)).mean() for _ in range(20)]
+    assert uncovered(some.classes).mean() < min(draws)
+
+
+@pytest.mark.parametrize("n_centers", [1, 6])
+def test_a_number_that_there_is_not(n_centers, source):
+    clf = tiny_classifier()
+    centers = SourceCenters.from_dataset(clf, *source)
+    with pytest.raises(ValueError, match="from 2"):
+        centers.subset(clf, n_centers)
+
+
+# --- synthesis ------------------------------------------------------------------------
+
+
+def test_synthesised_images_are_recognised():
+    """In a few steps at 64 pixels, by the network and by one that never saw them."""
+    clf = lite0(image_size=64)
+    centers = SourceCenters.synthesize(clf, n_centers=16, n_steps=60)
+    assert centers.origin == "synthesized"
+    assert centers.inputs.shape == (16, 3, 64, 64)
+    assert centers.inputs.dtype == np.uint8
+    assert centers.source_accuracy(clf) >= 0.9
+    other = lite0(backbone="efficientnet_lite1", image_size=64)
+    images = centers.inputs.transpose(0, 2, 3, 1)
+    top1 = other.source_proba(list(images)).argmax(1) == centers.classes
+    assert top1.sum() >= 2  # by chance 0.016 of 16
+
+
+def test_same_seed_same_images():
+    clf = tiny_classifier()
+    options = {"n_steps": 6, "batch_size": 2}
+    first = SourceCenters.synthesize(clf, **options)
+    same(first, SourceCenters.synthesize(clf, **options))
+    other = SourceCenters.synthesize(clf, random_state=1, **options)
+    assert (first.inputs != other.inputs).any()
+    m0 = clf.source_network().module
+    assert not any(m._forward_pre_hooks for m in m0.modules())
+
+
+def test_synthesis_needs_images():
+    def rows():
+        from torch import nn
+
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    clf = tiny_classifier().set_params(backbone=rows, image_size=None)
+    with pytest.raises(ValueError, match="images"):
+        SourceCenters.synthesize(clf)
+
+
+# --- what comes with the package ------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_size", [96, 224])
+def test_shipped_centres_are_recognised(image_size):
+    clf = lite0(image_size=image_size)
+    centers = shipped_centers(clf).subset(clf, 100)
+    assert centers.inputs.shape == (100, 3, image_size, image_size)
+    assert centers.source_accuracy(clf) >= 0.9
+
+
+def test_adma_finds_them(elpv):
+    X, y = elpv
+    clf = lite0(image_size=64, n_frozen_layers=45, max_epochs=1)
+    learner = ActiveLearner(clf, ADMA(), n_rounds=2, n_instances=3, random_state=0)
+    learner.fit(X[:30], y[:30])
+    explicit = ADMA(shipped_centers(clf), random_state=0)
+    np.testing.assert_array_equal(
+        ADMA(random_state=0).query(clf, X[:30], 4), explicit.query(clf, X[:30], 4)
+    )
+
+
+@pytest.mark.parametrize("params", [{"weights": None}, {"backbone": TinyCNN}])
+def test_none_for_this_network(params, pictures):
+    clf = lite0(image_size=32).set_params(**params)
+    with pytest.raises(ValueError, match=r"synthesize\(clf.*about \d+ minutes"):
+        ADMA().query(clf, pictures[0])
+
+
+# --- the command ----------------------------------------------------------------------
+
+
+def test_sheet(source):
+    images = source[0].transpose(0, 3, 1, 2)
+    sheet = to_sheet(images)
+    assert sheet.size == (7 * 32, 6 * 32)
+    for image, tile in zip(images, from_sheet(sheet, 40, 32), strict=True):
+        np.testing.assert_array_equal(np.asarray(tile).transpose(2, 0, 1), image)
+
+
+def test_make_show_check(tmp_path, data_dir, capsys):
+    photographs = tmp_path / "photographs"
+    for name, one in (
+        ("tabby", data_dir / "dogs-vs-cats" / "cat"),
+        ("golden retriever", data_dir / "dogs-vs-cats" / "dog"),
+    ):
+        (photographs / name).mkdir(parents=True)
+        shutil.copy(sorted(one.iterdir())[0], photographs / name)
+    file = tmp_path / "centers.safetensors"
+    main(["centers", "make", str(photographs), "-o", str(file), "--image-size", "96"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        file.name,
+        "photographs",
+    ]
+    main(["centers", "show", str(file), "-o", str(tmp_path / "sheet.png")])
+    assert Image.open(tmp_path / "sheet.png").size == (192, 96)
+    capsys.readouterr()
+    main(["centers", "check", str(file)])
+    assert "2 of 1000 classes" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        main(["centers", "check", str(file), "--backbone", "efficientnet_lite1"])
+    assert "made with efficientnet_lite0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        main(["centers", "make", "-o", str(file)])
+    assert "--synthesize" in capsys.readouterr().err
+
+
+def test_synthesis_by_command(tmp_path, capsys):
+    file = tmp_path / "centers.safetensors"
+    arguments = ["--synthesize", "-n", "4", "--steps", "4", "--image-size", "32"]
+    main(["centers", "make", *arguments, "-o", str(file)])
+    assert len(SourceCenters.load(file)) == 4
+    assert capsys.readouterr().out.startswith("<SourceCenters: 4 classes")
