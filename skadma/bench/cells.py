@@ -18,14 +18,8 @@ from ..images import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, strategy_class
-from .datasets import (
-    LabelledImages,
-    Split,
-    class_folders,
-    find_folder,
-    load_dataset,
-    split_dataset,
-)
+from .datasets import Split, find_folder, load_dataset, split_dataset
+from .folders import LabelledImages, class_folders
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",

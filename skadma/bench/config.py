@@ -61,8 +61,13 @@ class Cell:
     @property
     def file_name(self) -> str:
         """Name of the file with the cell's results."""
-        parts = (self.dataset, self.network, self.strategy, str(self.seed))
-        return "__".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts) + ".json"
+        names = (self.dataset, self.network, self.strategy)
+        return f"{file_stem(*names, str(self.seed))}.json"
+
+
+def file_stem(*names: str) -> str:
+    """Make a file's name of names that may hold anything."""
+    return "__".join(re.sub(r"[^\w.+-]+", "-", name) for name in names)
 
 
 def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -13,29 +13,16 @@ from sklearn.model_selection import train_test_split
 
 from ..demo import load_elpv
 from ..images import take
+from .folders import LabelledImages, read_folder
+from .official import (
+    read_dogs_vs_cats,
+    read_indoor67,
+    read_inria_person,
+    read_voc2012,
+)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _TEST_SHARE = 0.3
 """Of a data set without an official split: the paper's 70/30."""
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """A data set as it is read.
-
-    Attributes
-    ----------
-    X : images
-    y : ndarray of shape (n,)
-    X_test : images or None
-        Of the official split; None where there is none.
-    y_test : ndarray or None
-    """
-
-    X: Any
-    y: np.ndarray
-    X_test: Any = None
-    y_test: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -188,54 +175,6 @@ def find_folder(path: str | Path, root: str | Path | None, what: str) -> Path:
 # --- readers --------------------------------------------------------------------------
 
 
-def image_paths(folder: Path) -> list[str]:
-    """List the images in a folder and below, sorted."""
-    return sorted(
-        str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES
-    )
-
-
-def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a folder with a subfolder of images for each class.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    X : ndarray of str, shape (n,)
-        Paths.
-    y : ndarray of str, shape (n,)
-        The subfolders' names.
-
-    Raises
-    ------
-    ValueError
-        If there are not at least two classes with images.
-    """
-    found = {
-        sub.name: image_paths(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()
-    }
-    found = {name: paths for name, paths in found.items() if paths}
-    if len(found) < 2:
-        raise ValueError(
-            f"{str(folder)!r} must hold a subfolder with images for each of at least "
-            f"two classes; found {sorted(found)}."
-        )
-    X = [path for paths in found.values() for path in paths]
-    y = [name for name, paths in found.items() for _ in paths]
-    return np.array(X, dtype=object), np.array(y)
-
-
-def _folder(folder: Path) -> LabelledImages:
-    """Class folders, or train/ and test/ that hold them."""
-    train, test = folder / "train", folder / "test"
-    if train.is_dir() and test.is_dir():
-        return LabelledImages(*class_folders(train), *class_folders(test))
-    return LabelledImages(*class_folders(folder))
-
-
 def _elpv() -> LabelledImages:
     return LabelledImages(*load_elpv())
 
@@ -247,10 +186,13 @@ def _digits() -> LabelledImages:
 
 
 DATASETS: dict[str, tuple[Callable[..., LabelledImages], str | None]] = {
-    "cifar10": (_folder, "cifar10-sample"),
+    "cifar10": (read_folder, "cifar10-sample"),
     "digits": (_digits, None),
-    "dogs-vs-cats": (_folder, "dogs-vs-cats"),
+    "dogs-vs-cats": (read_dogs_vs_cats, "dogs-vs-cats"),
     "elpv": (_elpv, None),
-    "folder": (_folder, ""),
+    "folder": (read_folder, ""),
+    "indoor67": (read_indoor67, "indoor67"),
+    "inria-person": (read_inria_person, "INRIAPerson"),
+    "voc2012": (read_voc2012, "VOCdevkit"),
 }
 """What reads a data set, and its usual folder (None: it comes in a package)."""

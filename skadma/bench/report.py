@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..plotting import LearningCurveDisplay
 from .analysis import (
     GROUP,
     area_under_curve,
@@ -19,6 +20,7 @@ from .analysis import (
     summary_table,
     wins_and_losses,
 )
+from .config import file_stem
 from .runner import read_results
 
 METRICS = {"accuracy": "accuracy", "auc": "AUC"}
@@ -44,42 +46,49 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
     results = read_results(out)
     if curves(results).empty:
         raise ValueError(f"There are no curves in {str(out)!r} yet, only ceilings.")
-    if against is None:
-        areas = area_under_curve(results)
-        # Of what every data set and network has, or a strategy that was spared the
-        # hard ones would be the best.
-        means = areas.groupby([*GROUP, "strategy"])["area"].mean().unstack("strategy")
-        complete = means.dropna(axis="columns")
-        against = str((means if complete.empty else complete).mean().idxmax())
+    best = against or _best(results)
     parts = [_head(results)]
     for metric, label in METRICS.items():
-        parts += [
-            f"## Area under the {label} curve",
-            _areas(results, metric),
-            f"### Against {against}",
-            "Mean differences of areas (the strategy's minus "
-            f"{against}'s), pairs won and lost, two-sided Wilcoxon tests; p (Holm) "
-            "allows for the number of strategies.",
-            _comparison(compare(results, against, metric)),
-            "### Wins",
-            "In how many pairs the row's area is larger than the column's.",
-            _wins(wins_and_losses(results, metric)),
-        ]
-        random = _random(results)
-        if random is not None:
-            parts += [
-                f"### Labels needed for the final {label} of {random}",
-                f"In brackets the share of {random}'s labels; > where it is not "
-                "reached.",
-                _needed(results, random, metric),
-            ]
-    for group in dict.fromkeys(results[GROUP].itertuples(index=False, name=None)):
-        parts.append(f"## {group[0]}, {group[1]}")
+        parts += _of_areas(results, best, metric, label)
+    for dataset, network in curves(results)[GROUP].drop_duplicates().to_numpy():
+        parts.append(f"## {dataset}, {network}")
         for metric, label in METRICS.items():
-            parts += [f"### {label}", _learning(results, metric, *group)]
+            parts += [f"### {label}", _learning(results, metric, dataset, network)]
+        figure = _figure(results, dataset, network, out / "figures")
+        parts.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
     path.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
+
+
+def _best(results: Any) -> str:
+    means = summary_table(results)
+    # Of what every data set and network has, or a strategy that was spared the hard
+    # ones would be the best.
+    complete = means.dropna(axis="columns")
+    return str((means if complete.empty else complete).mean().idxmax())
+
+
+def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
+    parts = [
+        f"## Area under the {label} curve",
+        _areas(results, metric),
+        f"### Against {against}",
+        f"Mean differences of areas (the strategy's minus {against}'s), pairs won and "
+        "lost, two-sided Wilcoxon tests; p (Holm) allows for the number of strategies.",
+        _comparison(compare(results, against, metric)),
+        "### Wins",
+        "In how many pairs the row's area is larger than the column's.",
+        _wins(wins_and_losses(results, metric)),
+    ]
+    random = _random(results)
+    if random is not None:
+        parts += [
+            f"### Labels needed for the final {label} of {random}",
+            f"In brackets the share of {random}'s labels; > where it is not reached.",
+            _needed(results, random, metric),
+        ]
+    return parts
 
 
 def _random(results: Any) -> str | None:
@@ -203,3 +212,20 @@ def _learning(results: Any, metric: str, dataset: str, network: str) -> str:
     for (*_, name, n), row in learning_table(ceiling(chosen), metric).iterrows():
         text += f"\n\n{name}, all {n} labels: {_spread(row['mean'], row['std'])}"
     return text
+
+
+def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
+    # Not by pyplot: that would choose a backend, and keep the figure open.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
+        LearningCurveDisplay.from_results(
+            results, metric=metric, dataset=dataset, network=network, ax=ax
+        )
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{file_stem(dataset, network)}.png"
+    figure.savefig(path, dpi=100)
+    return path
