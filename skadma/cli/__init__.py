@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _centers, _demo
+from . import _bench, _centers, _demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (_demo, _centers):
+    for command in (_demo, _centers, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     return 0

@@ -1,0 +1,34 @@
+"""Label efficiency: data sets x networks x strategies x seeds, measured in pairs."""
+
+from .analysis import (
+    area_under_curve,
+    compare,
+    labels_to_reach,
+    learning_table,
+    summary_table,
+    wins_and_losses,
+)
+from .config import Cell, expand, load_config
+from .datasets import DATASETS, Split, load_dataset, split_dataset
+from .report import write_report
+from .runner import collect, read_results, run_benchmark
+
+__all__ = [
+    "DATASETS",
+    "Cell",
+    "Split",
+    "area_under_curve",
+    "collect",
+    "compare",
+    "expand",
+    "labels_to_reach",
+    "learning_table",
+    "load_config",
+    "load_dataset",
+    "read_results",
+    "run_benchmark",
+    "split_dataset",
+    "summary_table",
+    "wins_and_losses",
+    "write_report",
+]

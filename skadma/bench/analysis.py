@@ -1,0 +1,269 @@
+"""What the results say: areas, labels needed, paired tests, wins and losses.
+
+Everything takes the table of :func:`~skadma.bench.read_results`, and leaves the fully
+trained network out of what is about curves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from .config import FULLY_TRAINED
+
+GROUP = ["dataset", "network"]
+PAIR = [*GROUP, "seed"]
+
+
+def curves(results: Any) -> Any:
+    """Leave out the fully trained network.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    return results[results["strategy_class"] != FULLY_TRAINED]
+
+
+def ceiling(results: Any) -> Any:
+    """Keep the fully trained network alone.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    return results[results["strategy_class"] == FULLY_TRAINED]
+
+
+def learning_table(results: Any, metric: str = "accuracy") -> Any:
+    """Mean and standard deviation over seeds at each number of labels.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by dataset, network, strategy and n_labels, with ``mean``, ``std``
+        (of a sample, so NaN for one seed) and ``n_seeds``.
+    """
+    grouped = results.groupby([*GROUP, "strategy", "n_labels"], sort=False)[metric]
+    return grouped.agg(mean="mean", std="std", n_seeds="count")
+
+
+def area_under_curve(results: Any, metric: str = "accuracy") -> Any:
+    """Area under each cell's curve over labels, divided by the range of labels.
+
+    By the trapezoidal rule from the first to the last measured number of labels: a
+    mean of the metric in which all labels count alike. Of a single point, its value.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per cell: dataset, network, strategy, seed, ``area``.
+    """
+    keys = [*GROUP, "strategy", "seed"]
+    rows = []
+    for cell, rounds in curves(results).groupby(keys, sort=False):
+        rounds = rounds.sort_values("n_labels")
+        x, y = rounds["n_labels"].to_numpy(float), rounds[metric].to_numpy(float)
+        between = (y[1:] + y[:-1]) / 2
+        area = np.average(between, weights=np.diff(x)) if len(x) > 1 else y[0]
+        rows.append((*cell, float(area)))
+    return _frame(rows, [*keys, "area"])
+
+
+def labels_to_reach(
+    results: Any, reference: str = "random", metric: str = "accuracy"
+) -> Any:
+    """Labels that each strategy needs for what the reference has in the end.
+
+    Read off the mean curves over seeds: the first number of labels at which a
+    strategy's mean reaches the reference's last mean, linear between two rounds. It
+    is at least the first round's number, before which nothing is measured.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    reference : str, default="random"
+        Name of a strategy.
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per dataset, network and strategy: ``target``, ``labels`` (NaN where it
+        is not reached), ``share`` (of the reference's labels; NaN likewise).
+    """
+    _check_strategy(results, reference)
+    means = curves(results).groupby([*GROUP, "strategy", "n_labels"])[metric].mean()
+    rows = []
+    for group in _distinct(curves(results), GROUP):
+        if (*group, reference) not in means.index.droplevel("n_labels"):
+            continue
+        own = means.loc[(*group, reference)].sort_index()
+        target, n_all = float(own.iloc[-1]), float(own.index[-1])
+        for strategy in _distinct(curves(results), ["strategy"], *group):
+            curve = means.loc[(*group, *strategy)].sort_index()
+            labels = _first_crossing(
+                curve.index.to_numpy(float), curve.to_numpy(float), target
+            )
+            rows.append((*group, *strategy, target, labels, labels / n_all))
+    return _frame(rows, [*GROUP, "strategy", "target", "labels", "share"])
+
+
+def _first_crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
+    reached = np.flatnonzero(y >= target)
+    if not len(reached):
+        return float("nan")
+    i = reached[0]
+    if i == 0:
+        return float(x[0])
+    rise = (target - y[i - 1]) / (y[i] - y[i - 1])
+    return float(x[i - 1] + rise * (x[i] - x[i - 1]))
+
+
+def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
+    """Test every strategy's area against one strategy's, paired by seeds.
+
+    Two-sided Wilcoxon signed-rank tests per data set and network, where five seeds
+    cannot give less than p = 0.0625, and over all pairs together. Pairs are cells of
+    the same data set, network and seed, which share split and first network.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    against : str
+        Name of a strategy.
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per dataset, network ("all" in the last ones) and strategy: ``n_pairs``,
+        ``difference`` (mean of strategy minus `against`), ``wins``, ``losses`` (of
+        the strategy), ``p`` and ``p_holm``, which allows for all strategies of the
+        data set and network being tested (Holm's method).
+    """
+    _check_strategy(results, against)
+    areas = area_under_curve(results, metric).pivot(
+        index=PAIR, columns="strategy", values="area"
+    )
+    others = [s for s in _order(results) if s != against]
+    groups = [(group, areas.xs(group, level=GROUP)) for group in _groups(areas)]
+    rows = []
+    for group, table in [*groups, (("all", "all"), areas)]:
+        found = []
+        for strategy in others:
+            difference = (table[strategy] - table[against]).dropna().to_numpy()
+            if len(difference):
+                found.append((strategy, difference))
+        p_values = np.array([_wilcoxon(difference) for _, difference in found])
+        for (strategy, difference), p, p_holm in zip(
+            found, p_values, _holm(p_values), strict=True
+        ):
+            wins, losses = (difference > 0).sum(), (difference < 0).sum()
+            row = (len(difference), difference.mean(), wins, losses, p, p_holm)
+            rows.append((*group, strategy, *row))
+    columns = ["n_pairs", "difference", "wins", "losses", "p", "p_holm"]
+    return _frame(rows, [*GROUP, "strategy", *columns])
+
+
+def _wilcoxon(difference: np.ndarray) -> float:
+    if not difference.any():
+        return 1.0
+    return float(wilcoxon(difference).pvalue)
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    order = np.argsort(p)
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted
+
+
+def wins_and_losses(results: Any, metric: str = "accuracy") -> Any:
+    """Count the pairs in which one strategy's area is larger than another's.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        Square: how often the row's strategy beats the column's.
+    """
+    areas = area_under_curve(results, metric).pivot(
+        index=PAIR, columns="strategy", values="area"
+    )
+    names = _order(results)
+    rows = [[int((areas[a] > areas[b]).sum()) for b in names] for a in names]
+    table = _frame(rows, names)
+    table.index = names
+    return table
+
+
+def summary_table(results: Any, metric: str = "accuracy") -> Any:
+    """Mean area under the curve by data set, network and strategy.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+    metric : {"accuracy", "auc"}, default="accuracy"
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by dataset and network, a column per strategy; NaN where there are no
+        results.
+    """
+    areas = area_under_curve(results, metric)
+    table = areas.groupby([*GROUP, "strategy"], sort=False)["area"].mean().unstack()
+    groups = list(_distinct(curves(results), GROUP))
+    return table.loc[groups, _order(results)]
+
+
+def _order(results: Any) -> list[str]:
+    return list(dict.fromkeys(curves(results)["strategy"]))
+
+
+def _groups(areas: Any) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((d, n) for d, n, _ in areas.index))
+
+
+def _distinct(results: Any, columns: list[str], *group: str) -> list[tuple]:
+    for column, value in zip(GROUP, group, strict=False):
+        results = results[results[column] == value]
+    return list(dict.fromkeys(results[columns].itertuples(index=False, name=None)))
+
+
+def _check_strategy(results: Any, name: str) -> None:
+    names = _order(results)
+    if name not in names:
+        raise ValueError(f"There are no results of {name!r}, only of {names}.")
+
+
+def _frame(rows: list, columns: list[str]) -> Any:
+    import pandas
+
+    return pandas.DataFrame(rows, columns=columns)

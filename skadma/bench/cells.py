@@ -1,0 +1,242 @@
+"""Running one cell: a simulation, measured after every round."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from ..cache import DEFAULT_LIMIT, MemoryCache
+from ..centers import SourceCenters
+from ..classifier import CNNClassifier
+from ..images import n_images
+from ..learner import ActiveLearner
+from ..strategies import QueryStrategy, RandomSampling
+from .config import FULLY_TRAINED, Cell, strategy_class
+from .datasets import Split, find_folder, load_dataset, split_dataset
+from .folders import LabelledImages, class_folders
+
+CLASSIFIER_COLUMNS = (
+    "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
+    "batch_size", "batch_norm", "augment",
+)  # fmt: skip
+"""Parameters of the classifier that get a column in the table of results."""
+
+
+class Workbench:
+    """Runs cells one after the other and keeps what the next one needs again.
+
+    A process has one. It holds a data set, a network's centres and the frozen layers'
+    outputs of the images; they are dropped when a cell wants others.
+
+    Parameters
+    ----------
+    root : Path or None
+        The folder that holds the data sets.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self.cache = MemoryCache(DEFAULT_LIMIT)
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        self._group: tuple[str, str] | None = None
+
+    def run(self, cell: Cell) -> list[dict[str, Any]]:
+        """Simulate all rounds and measure after each.
+
+        Parameters
+        ----------
+        cell : Cell
+
+        Returns
+        -------
+        list of dict
+            A row per round, see docs/benchmarks.md.
+        """
+        settings = cell.settings
+        protocol = settings["protocol"]
+        split = self._split(cell)
+        clf = self._classifier(cell)
+        self._make_room((cell.dataset, cell.network))
+        # First of all, so that no strategy's other images take the cache's room.
+        for X in (split.X_pool, split.X_test):
+            _pass_over(clf, X)
+        if settings["strategy"]["class"] == FULLY_TRAINED:
+            strategy: QueryStrategy = RandomSampling()
+            n_rounds, n_instances, n_initial = 1, len(split.y_pool), 0
+        else:
+            strategy = self._strategy(cell, clf)
+            n_rounds, n_instances = protocol["n_rounds"], protocol["n_instances"]
+            n_initial = protocol["n_initial"]
+        learner = ActiveLearner(
+            clf,
+            strategy,
+            n_rounds=n_rounds,
+            n_instances=n_instances,
+            warm_start=settings["network"]["warm_start"],
+            classes=np.arange(len(split.classes)),
+            random_state=cell.seed,
+        )
+        described = _described(cell, clf, split)
+        rows = []
+        for record in simulate(learner, split, n_initial, cell.seed):
+            begin = perf_counter()
+            measured = measure(learner.predict_proba(split.X_test), split.y_test)
+            rows.append(
+                {
+                    "dataset": cell.dataset,
+                    "network": cell.network,
+                    "strategy": cell.strategy,
+                    "seed": cell.seed,
+                    "round": record["round"],
+                    "n_labels": record["n_labels"],
+                    **measured,
+                    "query_seconds": record["query_seconds"],
+                    "fit_seconds": record["adapt_seconds"],
+                    "test_seconds": perf_counter() - begin,
+                    **described,
+                    "indices": record["indices"].tolist(),
+                }
+            )
+        return rows
+
+    def _split(self, cell: Cell) -> Split:
+        settings, protocol = cell.settings["dataset"], cell.settings["protocol"]
+        images: LabelledImages = self._keep(
+            "dataset",
+            settings,
+            lambda: load_dataset(settings["class"], settings["path"], self.root),
+        )
+        return split_dataset(
+            images, cell.seed, protocol["pool_size"], protocol["test_size"]
+        )
+
+    def _classifier(self, cell: Cell) -> CNNClassifier:
+        settings = dict(cell.settings["network"])
+        for key in ("centers", "warm_start"):
+            settings.pop(key)
+        return CNNClassifier(**settings, memory=self.cache, random_state=cell.seed)
+
+    def _strategy(self, cell: Cell, clf: CNNClassifier) -> QueryStrategy:
+        settings = dict(cell.settings["strategy"])
+        cls: Any = strategy_class(settings.pop("class"))
+        if "centers" in inspect.signature(cls).parameters:
+            network = cell.settings["network"]
+            settings["centers"] = self._keep(
+                "centers", network, lambda: self._centers(network["centers"], clf)
+            )
+        return cls(**settings)
+
+    def _centers(self, path: str | None, clf: CNNClassifier) -> SourceCenters:
+        if path is None:
+            raise ValueError(
+                "A strategy needs source centres: set 'centers' to a file that "
+                "SourceCenters.save wrote, or to a folder with a subfolder of images "
+                "for each source class."
+            )
+        found = find_folder(path, self.root, "The source centres' 'centers'")
+        if found.is_file():
+            return SourceCenters.load(found)
+        X, names = class_folders(found)
+        classes, numbers = np.unique(names, return_inverse=True)
+        source = clf.source_network()
+        if len(classes) == source.n_classes:
+            return SourceCenters.from_dataset(clf, X, numbers)
+        return SourceCenters.from_dataset(clf, X, names)
+
+    def _keep(self, what: str, settings: Any, make: Any) -> Any:
+        """Return what was made last if it is what is wanted, else make it."""
+        if what not in self._kept or self._kept[what][0] != settings:
+            self._kept.pop(what, None)
+            self._kept[what] = settings, make()
+        return self._kept[what][1]
+
+    def _make_room(self, group: tuple[str, str]) -> None:
+        """Empty a cache that belongs to other cells, or that is about to be full."""
+        # Half: strategies that look at parts of images leave those in the cache, and
+        # then the next seed's images would not fit.
+        if group != self._group or self.cache.nbytes > self.cache.limit // 2:
+            self.cache.clear()
+        self._group = group
+
+
+def _pass_over(clf: CNNClassifier, X: Any) -> None:
+    for _ in clf.scan(X, source_layers=[-1]):
+        pass
+
+
+def simulate(
+    learner: ActiveLearner, split: Split, n_initial: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Query and teach, round by round.
+
+    Parameters
+    ----------
+    learner : ActiveLearner
+    split : Split
+    n_initial : int
+        Labels, drawn from the pool by the seed, before the first query.
+    seed : int
+
+    Yields
+    ------
+    dict
+        The round's row of ``history_``.
+    """
+    y = np.full(len(split.y_pool), -1)
+    if n_initial:
+        first = np.random.default_rng(seed).choice(len(y), n_initial, replace=False)
+        y[first] = split.y_pool[first]
+    learner.fit(split.X_pool, y)
+    for _ in range(learner.n_rounds or 0):
+        n_left = int((~learner.labeled_).sum())
+        if not n_left:
+            break
+        indices = learner.query(min(learner.n_instances, n_left))
+        learner.teach(indices, split.y_pool[indices])
+        yield learner.history_[-1]
+
+
+def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Accuracy and one-vs-rest AUC.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, n_classes)
+    y : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    dict
+        ``accuracy`` and ``auc``, the mean over the classes that some test images have
+        and some have not.
+    """
+    aucs = [
+        roc_auc_score(y == k, proba[:, k])
+        for k in range(proba.shape[1])
+        if 0 < (y == k).sum() < len(y)
+    ]
+    return {
+        "accuracy": float((proba.argmax(axis=1) == y).mean()),
+        "auc": float(np.mean(aucs)),
+    }
+
+
+def _described(cell: Cell, clf: CNNClassifier, split: Split) -> dict[str, Any]:
+    params: Mapping[str, Any] = clf.get_params()
+    return {
+        "strategy_class": cell.settings["strategy"]["class"],
+        **{key: params[key] for key in CLASSIFIER_COLUMNS},
+        "warm_start": cell.settings["network"]["warm_start"],
+        "n_frozen": clf.n_frozen,
+        "n_instances": cell.settings["protocol"]["n_instances"],
+        "n_initial": cell.settings["protocol"]["n_initial"],
+        "n_pool": n_images(split.X_pool),
+        "n_test": n_images(split.X_test),
+        "n_classes": len(split.classes),
+    }

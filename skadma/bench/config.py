@@ -1,0 +1,225 @@
+"""What a benchmark runs: a small JSON file or dict, checked and taken apart."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import strategies
+from ..classifier import CNNClassifier
+from ..strategies import QueryStrategy
+from .datasets import DATASETS
+
+FULLY_TRAINED = "FullyTrained"
+"""In place of a strategy's class: every label of the pool at once, the ceiling."""
+
+PROTOCOL: dict[str, Any] = {
+    "n_rounds": 8,
+    "n_instances": 20,
+    "n_initial": 0,
+    "pool_size": None,
+    "test_size": None,
+}
+"""Settings that a data set may have its own of, with their defaults."""
+
+_REQUIRED = ("datasets", "networks", "strategies")
+_OTHERS: dict[str, Any] = {
+    "seeds": 5,
+    "centers": None,
+    "warm_start": True,
+    "classifier": {},
+}
+_MANAGED = {"backbone", "classes", "memory", "random_state", "verbose", "warm_start"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One simulation: what is measured, and all that decides what comes out.
+
+    Attributes
+    ----------
+    dataset, network, strategy : str
+        Names.
+    seed : int
+    settings : dict
+        ``dataset``, ``network``, ``strategy`` and ``protocol``: as in the
+        configuration, with its defaults.
+    """
+
+    dataset: str
+    network: str
+    strategy: str
+    seed: int
+    settings: dict[str, dict[str, Any]]
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file with the cell's results."""
+        names = (self.dataset, self.network, self.strategy)
+        return f"{file_stem(*names, str(self.seed))}.json"
+
+
+def file_stem(*names: str) -> str:
+    """Make a file's name of names that may hold anything."""
+    return "__".join(re.sub(r"[^\w.+-]+", "-", name) for name in names)
+
+
+def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Read a configuration, check it, and fill in the defaults.
+
+    Parameters
+    ----------
+    config : str, Path or dict
+        A JSON file or its content; docs/benchmarks.md lists the settings.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown or missing.
+    """
+    if isinstance(config, (str, Path)):
+        try:
+            config = json.loads(Path(config).read_text("utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{str(config)!r} is not JSON: {error}.") from error
+    if not isinstance(config, Mapping):
+        raise ValueError(f"A configuration is a dict, got {type(config).__name__}.")
+    defaults = {**dict.fromkeys(_REQUIRED, {}), **PROTOCOL, **_OTHERS}
+    _refuse_unknown(config, set(defaults), "The configuration")
+    full = {**defaults, **config}
+    for key in _REQUIRED:
+        names = full[key]
+        full[key] = names = (
+            dict.fromkeys(names, {}) if isinstance(names, list) else dict(names)
+        )
+        if not names:
+            raise ValueError(f"The configuration names no {key}.")
+    if isinstance(full["seeds"], int):
+        full["seeds"] = list(range(full["seeds"]))
+    for name, settings in full["datasets"].items():
+        what = f"The data set {name!r}"
+        _refuse_unknown(settings, {"class", "path", *PROTOCOL}, what)
+        if settings.get("class", name) not in DATASETS:
+            raise ValueError(f"{what} has no reader; there are {sorted(DATASETS)}.")
+    own = set(CNNClassifier().get_params()) - _MANAGED
+    _refuse_unknown(full["classifier"], own, "'classifier'")
+    for name, settings in full["networks"].items():
+        known = own | {"backbone", "centers", "warm_start"}
+        _refuse_unknown(settings, known, f"The network {name!r}")
+    for name, settings in full["strategies"].items():
+        _check_strategy(name, settings)
+    return full
+
+
+def _refuse_unknown(settings: Mapping[str, Any], known: set[str], what: str) -> None:
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{what} has {unknown}, but takes only {sorted(known)}.")
+
+
+def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
+    found = settings.get("class", name)
+    if found == FULLY_TRAINED:
+        _refuse_unknown(settings, {"class"}, f"The strategy {name!r}")
+        return
+    cls = strategy_class(found)
+    known = set(inspect.signature(cls).parameters) - {"centers", "random_state"}
+    _refuse_unknown(settings, known | {"class"}, f"The strategy {name!r}")
+
+
+def strategy_class(name: str) -> type[QueryStrategy]:
+    """Find a strategy's class: skadma's by name, others as ``module.Class``.
+
+    Parameters
+    ----------
+    name : str
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    module, _, cls = name.rpartition(".")
+    home = importlib.import_module(module) if module else strategies
+    found = getattr(home, cls, None)
+    if not (
+        inspect.isclass(found)
+        and issubclass(found, QueryStrategy)
+        and not inspect.isabstract(found)
+    ):
+        known = [
+            n
+            for n in strategies.__all__
+            if inspect.isclass(c := getattr(strategies, n))
+            and issubclass(c, QueryStrategy)
+            and not inspect.isabstract(c)
+        ]
+        raise ValueError(
+            f"There is no strategy {name!r}. There are {known}, {FULLY_TRAINED!r}, and "
+            "any subclass of QueryStrategy as 'module.Class'; a name of your own "
+            "needs 'class'."
+        )
+    return found
+
+
+def expand(config: Mapping[str, Any]) -> list[Cell]:
+    """List the cells of a configuration.
+
+    In an order in which a process keeps a data set and a network as long as it can,
+    and in which all strategies of a seed come together.
+
+    Parameters
+    ----------
+    config : dict
+        From :func:`load_config`.
+
+    Returns
+    -------
+    list of Cell
+    """
+    cells = list(_cells(config))
+    files: dict[str, Cell] = {}
+    for cell in cells:
+        other = files.setdefault(cell.file_name, cell)
+        if other is not cell:
+            raise ValueError(
+                f"{(cell.dataset, cell.network, cell.strategy, cell.seed)} and "
+                f"{(other.dataset, other.network, other.strategy, other.seed)} would "
+                "be kept in one file. Give them names that differ in more than "
+                "punctuation."
+            )
+    return cells
+
+
+def _cells(config: Mapping[str, Any]) -> Iterator[Cell]:
+    for dataset, own in config["datasets"].items():
+        reader = {"class": own.get("class", dataset), "path": own.get("path")}
+        protocol = {key: own.get(key, config[key]) for key in PROTOCOL}
+        for network, overrides in config["networks"].items():
+            built = {
+                "backbone": network,
+                "centers": config["centers"],
+                "warm_start": config["warm_start"],
+                **config["classifier"],
+                **overrides,
+            }
+            for seed in config["seeds"]:
+                for strategy, params in config["strategies"].items():
+                    chosen = {"class": strategy, **params}
+                    settings = {
+                        "dataset": reader,
+                        "network": built,
+                        "strategy": chosen,
+                        "protocol": protocol,
+                    }
+                    yield Cell(dataset, network, strategy, seed, settings)

@@ -1,0 +1,198 @@
+"""Data sets by name: a pool to choose from and a test set to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from ..demo import load_elpv
+from ..images import take
+from .folders import LabelledImages, read_folder
+from .official import (
+    read_dogs_vs_cats,
+    read_indoor67,
+    read_inria_person,
+    read_voc2012,
+)
+
+_TEST_SHARE = 0.3
+"""Of a data set without an official split: the paper's 70/30."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set as a benchmark uses it.
+
+    Attributes
+    ----------
+    X_pool, X_test : images
+    y_pool, y_test : ndarray of int
+        Numbers of classes.
+    classes : ndarray
+        The classes' names, by number.
+    """
+
+    X_pool: Any
+    y_pool: np.ndarray
+    X_test: Any
+    y_test: np.ndarray
+    classes: np.ndarray
+
+
+def split_dataset(
+    images: LabelledImages,
+    seed: int,
+    pool_size: int | None = None,
+    test_size: int | None = None,
+) -> Split:
+    """Split into pool and test set, and thin both out.
+
+    The official split where there is one, else 70/30. Whatever is drawn is drawn by
+    the seed and keeps the classes' shares.
+
+    Parameters
+    ----------
+    images : LabelledImages
+    seed : int
+    pool_size, test_size : int, optional
+        At most that many images.
+
+    Returns
+    -------
+    Split
+    """
+    if images.y_test is None:
+        X, X_test, y, y_test = train_test_split(
+            np.arange(len(images.y)),
+            images.y,
+            test_size=_TEST_SHARE,
+            stratify=images.y,
+            random_state=seed,
+        )
+        X, X_test = take(images.X, X), take(images.X, X_test)
+    else:
+        X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
+    classes = np.unique(np.concatenate([y, y_test]))
+    pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
+    return Split(
+        take(X, pool),
+        np.searchsorted(classes, y[pool]),
+        take(X_test, test),
+        np.searchsorted(classes, y_test[test]),
+        classes,
+    )
+
+
+def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:
+    """Indices of at most `size` entries, sorted."""
+    if size is None or size >= len(y):
+        return np.arange(len(y))
+    _, members, counts = np.unique(y, return_inverse=True, return_counts=True)
+    # A class of one image cannot be stratified, nor can fewer images than classes.
+    alike = counts[members] >= 2
+    stratify = y if alike.all() and len(counts) <= min(size, len(y) - size) else None
+    kept, _ = train_test_split(
+        np.arange(len(y)), train_size=size, stratify=stratify, random_state=seed
+    )
+    return np.sort(kept)
+
+
+def load_dataset(
+    name: str, path: str | Path | None = None, root: str | Path | None = None
+) -> LabelledImages:
+    """Read a data set.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATASETS`.
+    path : str or Path, optional
+        Its folder, in place of the usual one; relative to `root`.
+    root : str or Path, optional
+        The folder that holds the data sets.
+
+    Returns
+    -------
+    LabelledImages
+
+    Raises
+    ------
+    ValueError
+        If there is no data set of that name, or its folder is not laid out as it
+        should be.
+    FileNotFoundError
+        If its folder is not there.
+    """
+    if name not in DATASETS:
+        raise ValueError(
+            f"There is no data set {name!r}; there are {sorted(DATASETS)}. A folder "
+            "with a subfolder for each class is read by {'class': 'folder', 'path': "
+            "...}."
+        )
+    read, usual = DATASETS[name]
+    if usual is None:
+        if path is not None:
+            raise ValueError(f"The data set {name!r} comes in a package: no path.")
+        return read()
+    return read(find_folder(path or usual, root, f"The data set {name!r}"))
+
+
+def find_folder(path: str | Path, root: str | Path | None, what: str) -> Path:
+    """Find a folder, relative to the root of the data.
+
+    Parameters
+    ----------
+    path : str or Path
+    root : str or Path, optional
+    what : str
+        For the message: what is looked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    folder = Path(path)
+    if not folder.is_absolute():
+        if root is None or not str(path):
+            raise FileNotFoundError(
+                f"{what} is read from a folder{f' {str(path)!r}' if str(path) else ''}:"
+                " say where by path, or where all data sets are by --data or the "
+                "environment variable SKADMA_DATA."
+            )
+        folder = Path(root) / folder
+    if not folder.exists():
+        raise FileNotFoundError(f"{what} should be at {str(folder)!r}: nothing there.")
+    return folder
+
+
+# --- readers --------------------------------------------------------------------------
+
+
+def _elpv() -> LabelledImages:
+    return LabelledImages(*load_elpv())
+
+
+def _digits() -> LabelledImages:
+    X, y = load_digits(return_X_y=True)
+    images = np.rint(X.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return LabelledImages(images, y)
+
+
+DATASETS: dict[str, tuple[Callable[..., LabelledImages], str | None]] = {
+    "cifar10": (read_folder, "cifar10-sample"),
+    "digits": (_digits, None),
+    "dogs-vs-cats": (read_dogs_vs_cats, "dogs-vs-cats"),
+    "elpv": (_elpv, None),
+    "folder": (read_folder, ""),
+    "indoor67": (read_indoor67, "indoor67"),
+    "inria-person": (read_inria_person, "INRIAPerson"),
+    "voc2012": (read_voc2012, "VOCdevkit"),
+}
+"""What reads a data set, and its usual folder (None: it comes in a package)."""

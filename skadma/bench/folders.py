@@ -1,0 +1,88 @@
+"""Labelled images in folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A data set as it is read.
+
+    Attributes
+    ----------
+    X : images
+    y : ndarray of shape (n,)
+    X_test : images or None
+        Of the official split; None where there is none.
+    y_test : ndarray or None
+    """
+
+    X: Any
+    y: np.ndarray
+    X_test: Any = None
+    y_test: np.ndarray | None = None
+
+
+def image_paths(folder: Path) -> list[str]:
+    """List the images in a folder and below, sorted."""
+    return sorted(
+        str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES
+    )
+
+
+def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a folder with a subfolder of images for each class.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    X : ndarray of str, shape (n,)
+        Paths.
+    y : ndarray of str, shape (n,)
+        The subfolders' names.
+
+    Raises
+    ------
+    ValueError
+        If there are not at least two classes with images.
+    """
+    found = {
+        sub.name: image_paths(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()
+    }
+    found = {name: paths for name, paths in found.items() if paths}
+    if len(found) < 2:
+        raise ValueError(
+            f"{str(folder)!r} must hold a subfolder with images for each of at least "
+            f"two classes; found {sorted(found)}."
+        )
+    X = [path for paths in found.values() for path in paths]
+    y = [name for name, paths in found.items() for _ in paths]
+    return np.array(X, dtype=object), np.array(y)
+
+
+def read_folder(folder: Path) -> LabelledImages:
+    """Read class folders, or ``train`` and ``test`` that hold such.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    LabelledImages
+        With a split where there are ``train`` and ``test``.
+    """
+    train, test = folder / "train", folder / "test"
+    if train.is_dir() and test.is_dir():
+        return LabelledImages(*class_folders(train), *class_folders(test))
+    return LabelledImages(*class_folders(folder))

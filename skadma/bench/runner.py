@@ -1,0 +1,302 @@
+"""Running all cells: in processes, each result kept as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sklearn
+import torch
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from .. import __version__
+from .cells import Workbench
+from .config import Cell, expand, load_config
+
+RESULTS = "results.csv"
+_CELLS = "cells"
+_RUNS = "runs.jsonl"
+
+
+def run_benchmark(
+    config: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    data: str | Path | None = None,
+    verbose: bool = True,
+) -> Path:
+    """Run the cells that have no result yet, and collect the results.
+
+    A cell's result is written when it is done, so that a run that was stopped, in
+    whatever way, goes on where it was. Every process works with one thread: the
+    results do not depend on `jobs`.
+
+    Parameters
+    ----------
+    config : str, Path or dict
+        See :func:`~skadma.bench.load_config`.
+    out : str or Path
+        Folder for ``cells/``, ``results.csv`` and ``runs.jsonl`` (what was run, when,
+        by which versions); made if missing.
+    jobs : int, default=1
+        Processes.
+    data : str or Path, optional
+        The folder that holds the data sets and centres; the environment variable
+        ``SKADMA_DATA`` if None.
+    verbose : bool, default=True
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        ``results.csv``.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds results of the same name made with other settings.
+    RuntimeError
+        If cells failed; the others' results are there.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs} must be at least 1.")
+    _import_pandas()  # before hours of work, not after
+    full = load_config(config)
+    out = Path(out)
+    root = Path(data) if data else _environment_data()
+    cells = expand(full)
+    todo = [cell for cell in cells if not _is_done(cell, out)]
+    (out / _CELLS).mkdir(parents=True, exist_ok=True)
+    _write_run(full, out, jobs, len(cells), len(todo))
+    failed: list[str] = []
+    with tqdm(
+        total=len(cells),
+        initial=len(cells) - len(todo),
+        disable=not verbose,
+        unit="cell",
+    ) as bar:
+        for cell, error in _run_cells(todo, out, root, jobs):
+            bar.set_postfix_str(Path(cell.file_name).stem)
+            bar.update()
+            if error:
+                failed.append(f"{Path(cell.file_name).stem}:\n{error}")
+    path = collect(out)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(todo)} cells failed, run again when mended. The "
+            f"first: {failed[0]}"
+        )
+    return path
+
+
+def collect(out: str | Path) -> Path:
+    """Put the cells' results together into ``results.csv``.
+
+    Parameters
+    ----------
+    out : str or Path
+
+    Returns
+    -------
+    Path
+        Of the table: a row per cell and round.
+    """
+    out = Path(out)
+    rows: list[dict[str, Any]] = []
+    for path in sorted((out / _CELLS).glob("*.json")):
+        rows.extend(json.loads(path.read_text("utf-8"))["rows"])
+    if not rows:
+        raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
+    table = _import_pandas().DataFrame(rows).drop(columns="indices")
+    _write_atomically(out / RESULTS, table.to_csv(index=False))
+    return out / RESULTS
+
+
+def read_results(path: str | Path) -> Any:
+    """Read a table of results.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``results.csv`` or the folder that it is in.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    path = Path(path)
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
+        )
+    return _import_pandas().read_csv(file)
+
+
+def _import_pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "benchmarks need the package pandas: pip install 'skadma[bench]'"
+        ) from error
+    return pandas
+
+
+def _environment_data() -> Path | None:
+    folder = os.environ.get("SKADMA_DATA")
+    return Path(folder) if folder else None
+
+
+# --- processes ------------------------------------------------------------------------
+
+_workbench: Workbench | None = None
+"""Of this process."""
+
+
+def _run_cells(
+    cells: list[Cell], out: Path, root: Path | None, jobs: int
+) -> Iterator[tuple[Cell, str]]:
+    """Yield cells as they get done, with what went wrong."""
+    if jobs == 1:
+        with _one_thread():
+            workbench = Workbench(root)
+            for cell in cells:
+                yield cell, _run_cell(workbench, cell, out)
+        return
+    # Not forked: torch's threads do not survive that.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(
+        min(jobs, len(cells)) or 1, context, _start_process, (root,)
+    )
+    try:
+        futures = {executor.submit(_work, cell, out): cell for cell in cells}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _start_process(root: Path | None) -> None:
+    global _workbench
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    _workbench = Workbench(root)
+    # A run that is killed must not leave its processes behind.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(cell: Cell, out: Path) -> str:
+    assert _workbench is not None
+    return _run_cell(_workbench, cell, out)
+
+
+def _run_cell(workbench: Workbench, cell: Cell, out: Path) -> str:
+    try:
+        rows = workbench.run(cell)
+    except Exception:  # the other cells may do
+        return traceback.format_exc()
+    content = json.dumps({**asdict(cell), "rows": rows})
+    _write_atomically(_cell_file(cell, out), content)
+    return ""
+
+
+# --- files ----------------------------------------------------------------------------
+
+
+def _cell_file(cell: Cell, out: Path) -> Path:
+    return out / _CELLS / cell.file_name
+
+
+def _is_done(cell: Cell, out: Path) -> bool:
+    try:
+        kept = json.loads(_cell_file(cell, out).read_text("utf-8"))
+    except FileNotFoundError:
+        return False
+    wanted = json.loads(json.dumps(asdict(cell)))
+    mine = {key: kept[key] for key in wanted}
+    if mine != wanted:
+        there, here = mine["settings"], wanted["settings"]
+        differing = [key for key in here if here[key] != there.get(key)]
+        raise ValueError(
+            f"{str(out)!r} has a result of {Path(cell.file_name).stem} with other "
+            f"settings of {differing}: {[there.get(k) for k in differing]} instead of "
+            f"{[here[k] for k in differing]}. Take another folder, another name, or "
+            "remove the old results."
+        )
+    return True
+
+
+def _write_atomically(path: Path, content: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(content, "utf-8")
+    part.replace(path)
+
+
+def _write_run(
+    config: dict[str, Any], out: Path, jobs: int, n_cells: int, n_todo: int
+) -> None:
+    record = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "versions": {
+            "skadma": __version__,
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        "jobs": jobs,
+        "n_cells": n_cells,
+        "n_to_run": n_todo,
+        "config": config,
+    }
+    with (out / _RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that skadma is imported from, if it is one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,67 @@
+"""``skadma bench``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ._types import positive
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure label efficiency: data sets x networks x strategies x seeds",
+        description="Simulate active learning on labelled data sets, and report which "
+        "strategy needs how many labels. docs/benchmarks.md says what there is to set.",
+    )
+    actions = bench.add_subparsers(dest="action", required=True)
+    run = actions.add_parser(
+        "run",
+        help="run what has no result yet",
+        description="Run every cell of a configuration that has no result yet. A run "
+        "that was stopped goes on where it was.",
+    )
+    run.add_argument("config", type=Path, help="a JSON file")
+    run.add_argument("--out", type=Path, required=True, help="folder for the results")
+    run.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        help="processes, of one thread each (default: %(default)s)",
+    )
+    run.add_argument(
+        "--data",
+        type=Path,
+        help="folder of the data sets and centres (default: $SKADMA_DATA)",
+    )
+    run.set_defaults(run=_run)
+    report = actions.add_parser(
+        "report",
+        help="tables, tests and figures of the results there are",
+        description="Write report.md and figures into the results' folder, and print "
+        "the report.",
+    )
+    report.add_argument("results", type=Path, help="folder of the results")
+    report.add_argument(
+        "--against",
+        help="the strategy that all others are tested against (default: the one with "
+        "the largest mean area under the accuracy curve)",
+    )
+    report.set_defaults(run=_report)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ..bench import run_benchmark  # its imports take seconds, --help should not
+
+    path = run_benchmark(
+        options.config, options.out, jobs=options.jobs, data=options.data
+    )
+    print(f"Results: {path}. Tables and figures: skadma bench report {options.out}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from ..bench import write_report
+
+    print(write_report(options.results, against=options.against).read_text("utf-8"))

@@ -1,0 +1,6 @@
+"""Figures, in scikit-learn's manner: Display classes that keep what they show."""
+
+from ._learning_curve import LearningCurveDisplay
+from ._query import QueryDisplay
+
+__all__ = ["LearningCurveDisplay", "QueryDisplay"]

@@ -1,0 +1,186 @@
+"""Accuracy, or another metric, over the number of labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._matplotlib import new_axes
+
+_CEILING = "FullyTrained"
+_LABELS = {"auc": "AUC"}
+
+
+class LearningCurveDisplay:
+    """Curves of strategies over the number of labels, with bands.
+
+    Make one with :meth:`from_results`.
+
+    Parameters
+    ----------
+    n_labels : dict of str to ndarray of int
+        By strategy.
+    mean : dict of str to ndarray
+        Over seeds.
+    std : dict of str to ndarray
+        Likewise; NaN for a single seed, which has no band.
+    metric : str
+        What is measured.
+    ceiling : dict of str to float, optional
+        Fully trained networks' values: horizontal lines.
+    title : str, default=""
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+    figure_ : matplotlib.figure.Figure
+    lines_ : dict of str to matplotlib.lines.Line2D
+    bands_ : dict of str to matplotlib.collections.PolyCollection
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skadma.plotting import LearningCurveDisplay
+    >>> results = pd.DataFrame({
+    ...     "strategy": ["random"] * 4 + ["ADMA"] * 4, "seed": [0, 0, 1, 1] * 2,
+    ...     "n_labels": [10, 20] * 4,
+    ...     "accuracy": [.5, .6, .6, .7, .5, .8, .6, .9]})
+    >>> display = LearningCurveDisplay.from_results(results)
+    >>> display.mean["ADMA"].round(2).tolist()
+    [0.55, 0.85]
+    """
+
+    ax_: Any
+    figure_: Any
+    lines_: dict[str, Any]
+    bands_: dict[str, Any]
+
+    def __init__(
+        self,
+        *,
+        n_labels: dict[str, np.ndarray],
+        mean: dict[str, np.ndarray],
+        std: dict[str, np.ndarray],
+        metric: str,
+        ceiling: dict[str, float] | None = None,
+        title: str = "",
+    ) -> None:
+        self.n_labels = n_labels
+        self.mean = mean
+        self.std = std
+        self.metric = metric
+        self.ceiling = ceiling
+        self.title = title
+
+    @classmethod
+    def from_results(
+        cls,
+        results: Any,
+        *,
+        metric: str = "accuracy",
+        dataset: str | None = None,
+        network: str | None = None,
+        strategies: list[str] | None = None,
+        ax: Any = None,
+    ) -> LearningCurveDisplay:
+        """Draw the curves of a benchmark's results.
+
+        Parameters
+        ----------
+        results : pandas.DataFrame
+            From :func:`skadma.bench.read_results`, or any with the columns
+            ``strategy``, ``seed``, ``n_labels`` and the metric's.
+        metric : str, default="accuracy"
+        dataset, network : str, optional
+            Which ones; needed where there are several.
+        strategies : list of str, optional
+            Which ones, in this order; all if None.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        LearningCurveDisplay
+        """
+        columns = ["strategy", "seed", "n_labels", metric]
+        missing = [column for column in columns if column not in results.columns]
+        if missing:
+            raise ValueError(
+                f"results has no column {missing}, only {list(results.columns)}."
+            )
+        titles = []
+        for column, wanted in (("dataset", dataset), ("network", network)):
+            results, name = _only(results, column, wanted)
+            titles.append(name)
+        ceiling = {}
+        if "strategy_class" in results.columns:
+            full = results["strategy_class"] == _CEILING
+            ceiling = results[full].groupby("strategy")[metric].mean().to_dict()
+            results = results[~full]
+        names = list(dict.fromkeys(results["strategy"]))
+        unknown = [name for name in strategies or [] if name not in names]
+        if unknown:
+            raise ValueError(f"results has no strategies {unknown}, only {names}.")
+        n_labels, mean, std = {}, {}, {}
+        for name in names if strategies is None else strategies:
+            mine = results[results["strategy"] == name].groupby("n_labels")[metric]
+            n_labels[name] = np.array(sorted(mine.groups))
+            mean[name] = mine.mean().to_numpy()
+            std[name] = mine.std().to_numpy()
+        display = cls(
+            n_labels=n_labels,
+            mean=mean,
+            std=std,
+            metric=metric,
+            ceiling=ceiling,
+            title=", ".join(filter(None, titles)),
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, *, ax: Any = None) -> LearningCurveDisplay:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        self
+        """
+        ax = new_axes(ax, type(self).__name__)
+        self.lines_, self.bands_ = {}, {}
+        for i, (name, x) in enumerate(self.n_labels.items()):
+            mean, std = self.mean[name], self.std[name]
+            # Ten colours are told apart, so more curves differ by their dashes.
+            style = ("-", "--", ":")[i // 10 % 3]
+            (line,) = ax.plot(
+                x, mean, style, marker=".", color=f"C{i % 10}", label=name
+            )
+            self.lines_[name] = line
+            if np.isfinite(std).any():
+                self.bands_[name] = ax.fill_between(
+                    x, mean - std, mean + std, color=line.get_color(), alpha=0.12, lw=0
+                )
+        for name, value in (self.ceiling or {}).items():
+            ax.axhline(value, color="0.4", ls="-.", lw=1, label=name)
+        ax.set(xlabel="labels", ylabel=_LABELS.get(self.metric, self.metric))
+        ax.set_title(self.title)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small", ncols=2 if len(self.n_labels) > 6 else 1)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _only(results: Any, column: str, wanted: str | None) -> tuple[Any, str]:
+    """Leave the rows of one data set or network, and tell which."""
+    if column not in results.columns:
+        return results, ""
+    names = list(dict.fromkeys(results[column]))
+    if wanted is None and len(names) > 1:
+        raise ValueError(f"results has several, so choose {column}= from {names}.")
+    if wanted is not None and wanted not in names:
+        raise ValueError(f"{column}={wanted!r} is not in results, only {names}.")
+    return results[results[column] == (wanted or names[0])], wanted or names[0]

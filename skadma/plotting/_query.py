@@ -1,0 +1,289 @@
+"""Which images were queried, among the others and beside the source centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.manifold import TSNE
+from sklearn.utils import check_random_state
+
+from ..adma import CenterDistances
+from ..centers import SourceCenters
+from ..classifier import CNNClassifier
+from ..images import n_images, take
+from ..learner import ActiveLearner
+from ..strategies.base import find_cnn
+from ._matplotlib import new_axes
+
+
+@dataclass(frozen=True)
+class QueryExample:
+    """An image of the pool and the source centre nearest to it.
+
+    Attributes
+    ----------
+    index : int
+        Into the learner's X.
+    queried : bool
+    image : ndarray of uint8, shape (side, side, 3)
+    center_name : str
+        The centre's source class.
+    center_image : ndarray of uint8, shape (side, side, 3), or None
+        None where the centres are kept without their images.
+    """
+
+    index: int
+    queried: bool
+    image: np.ndarray
+    center_name: str
+    center_image: np.ndarray | None
+
+
+class QueryDisplay:
+    """The queried images of a pool: Fig. 6 of the ADMA paper [1]_.
+
+    Make one with :meth:`from_learner`.
+
+    Parameters
+    ----------
+    indices : ndarray of int, shape (n,)
+        Images of the pool.
+    embedding : ndarray of shape (n, 2)
+        Where t-SNE puts them, by their features.
+    rounds : ndarray of int, shape (n,)
+        In which round each was queried; -1 for those that were not.
+    examples : list of QueryExample, optional
+        Images beside their nearest centres.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+    figure_ : matplotlib.figure.Figure
+
+    References
+    ----------
+    .. [1] Huang, Zhao & Liu, Cost-Effective Training of Deep CNNs with Active Model
+       Adaptation, KDD 2018, doi 10.1145/3219819.3220026.
+    """
+
+    ax_: Any
+    figure_: Any
+
+    def __init__(
+        self,
+        *,
+        indices: np.ndarray,
+        embedding: np.ndarray,
+        rounds: np.ndarray,
+        examples: list[QueryExample] | None = None,
+    ) -> None:
+        self.indices = indices
+        self.embedding = embedding
+        self.rounds = rounds
+        self.examples = examples
+
+    @classmethod
+    def from_learner(
+        cls,
+        learner: ActiveLearner,
+        X: Any = None,
+        *,
+        layer: int | str = -2,
+        centers: SourceCenters | None = None,
+        n_examples: int = 6,
+        max_images: int = 2000,
+        random_state: int | np.random.RandomState | None = None,
+        kind: str = "embedding",
+        ax: Any = None,
+    ) -> QueryDisplay:
+        """Look at what a learner queried, with the network it has by now.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+            Fitted, around a CNNClassifier.
+        X : images, optional
+            Those of ``fit``, in the same order; the learner's own if None.
+        layer : int or str, default=-2
+            Layer B, whose outputs are the features.
+        centers : SourceCenters, optional
+            To find the nearest one of; the strategy's if None and if it has them.
+        n_examples : int, default=6
+            How many queried images, the first ones, and as many others, drawn at
+            random, are shown beside their centres.
+        max_images : int, default=2000
+            With more, t-SNE gets all queried ones and a random part of the others.
+        random_state : int, RandomState instance or None, default=None
+            Seeds t-SNE and the drawing.
+        kind : {"embedding", "examples"}, default="embedding"
+            See :meth:`plot`.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        QueryDisplay
+
+        Raises
+        ------
+        ValueError
+            If nothing was queried yet.
+        """
+        queried = np.concatenate([*learner.queried_indices_, np.empty(0, int)])
+        if not len(queried):
+            raise ValueError("The learner has queried nothing yet.")
+        X = learner.X_ if X is None else X
+        if n_images(X) != n_images(learner.X_):
+            raise ValueError(
+                f"X has {n_images(X)} images, but the learner was fitted with "
+                f"{n_images(learner.X_)}."
+            )
+        clf, X = find_cnn(learner.estimator_, X, cls.__name__)
+        rng = check_random_state(random_state)
+        rounds = np.full(n_images(X), -1)
+        for t, chosen in enumerate(learner.queried_indices_):
+            rounds[chosen] = t
+        others = rng.permutation(np.flatnonzero(rounds < 0))
+        n_others = max(max_images - len(queried), 0)
+        indices = np.sort(np.concatenate([np.unique(queried), others[:n_others]]))
+        features = clf.embed(take(X, indices), layer)[layer]
+        usable = np.isfinite(features).all(axis=1)
+        indices, features = indices[usable], features[usable]
+        if centers is None:
+            centers = getattr(learner.strategy_, "centers", None)
+        examples = None
+        if centers is not None:
+            first = list(dict.fromkeys(queried.tolist()))[:n_examples]
+            drawn = others[np.isin(others, indices)][:n_examples]
+            shown = np.concatenate([first, drawn]).astype(int)
+            examples = _examples(clf, X, shown, rounds >= 0, centers, layer)
+        display = cls(
+            indices=indices,
+            embedding=_tsne(features, rng),
+            rounds=rounds[indices],
+            examples=examples,
+        )
+        return display.plot(kind=kind, ax=ax)
+
+    def plot(self, *, kind: str = "embedding", ax: Any = None) -> QueryDisplay:
+        """Draw the embedding or the examples.
+
+        Parameters
+        ----------
+        kind : {"embedding", "examples"}, default="embedding"
+            "embedding": the pool by t-SNE, the queried images marked by their round
+            (Fig. 6 a, b). "examples": images, queried ones left and others right,
+            over the source centres nearest to them (Fig. 6 c, d), or over the names
+            of their classes where the centres were kept without images.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there are no examples because there were no source centres.
+        """
+        if kind not in ("embedding", "examples"):
+            raise ValueError(f"kind={kind!r} must be 'embedding' or 'examples'.")
+        if kind == "examples" and not self.examples:
+            raise ValueError(
+                "The examples are shown beside source centres, and the learner's "
+                "strategy has none: give centers= to from_learner."
+            )
+        ax = new_axes(ax, type(self).__name__)
+        if kind == "embedding":
+            self._plot_embedding(ax)
+        else:
+            self._plot_examples(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _plot_embedding(self, ax: Any) -> None:
+        asked = self.rounds >= 0
+        ax.scatter(*self.embedding[~asked].T, s=8, color="0.75", label="not queried")
+        points = ax.scatter(
+            *self.embedding[asked].T,
+            s=45,
+            c=self.rounds[asked],
+            marker="*",
+            edgecolors="k",
+            linewidths=0.3,
+            label="queried",
+        )
+        n_rounds = self.rounds.max() + 1
+        ticks = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, 10)).astype(int))
+        ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
+        ax.set(xticks=[], yticks=[])
+        ax.legend()
+
+    def _plot_examples(self, ax: Any) -> None:
+        assert self.examples
+        groups = [[e for e in self.examples if e.queried is q] for q in (True, False)]
+        side = self.examples[0].image.shape[0]
+        gap = side // 2
+        left = 0
+        for label, group in zip(("queried", "not queried"), groups, strict=True):
+            for i, example in enumerate(group):
+                x = left + i * side
+                _show(ax, example.image, x, 0)
+                if example.center_image is not None:
+                    _show(ax, example.center_image, x, side)
+                ax.text(x + side / 2, 2.05 * side, example.center_name, rotation=90,
+                        ha="center", va="top", fontsize="small")  # fmt: skip
+            if group:
+                middle = left + len(group) * side / 2
+                ax.text(middle, -0.05 * side, label, ha="center", va="bottom")
+            left += len(group) * side + gap
+        ax.text(-gap / 4, side / 2, "image", ha="right", va="center")
+        ax.text(-gap / 4, 1.5 * side, "nearest\ncentre", ha="right", va="center")
+        ax.set(xlim=(-3 * gap, left), ylim=(4 * side, -gap), aspect="equal")
+        ax.set_axis_off()
+
+
+def _show(ax: Any, image: np.ndarray, x: int, y: int) -> None:
+    height, width = image.shape[:2]
+    ax.imshow(image, extent=(x, x + width, y + height, y))
+
+
+def _tsne(features: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    if len(features) < 3:
+        raise ValueError(f"t-SNE needs at least 3 images, got {len(features)}.")
+    # The usual 30 neighbours, or as many as few images allow.
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, random_state=rng).fit_transform(features)
+
+
+def _examples(
+    clf: CNNClassifier,
+    X: Any,
+    indices: np.ndarray,
+    queried: np.ndarray,
+    centers: SourceCenters,
+    layer: int | str,
+) -> list[QueryExample]:
+    """Find the centre nearest to each image at layer B of the present network."""
+    position = clf.source_network().graph.position(layer)
+    outputs = centers.outputs(clf, [position], initial=False)[position]
+    features = torch.from_numpy(clf.embed(take(X, indices), layer)[layer])
+    nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
+    names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
+    dataset = clf.image_dataset(take(X, indices))
+    has_images = centers.layer is None and centers.inputs.ndim == 4
+    return [
+        QueryExample(
+            index=int(index),
+            queried=bool(queried[index]),
+            image=dataset[i].permute(1, 2, 0).numpy(),
+            center_name=str(np.asarray(names)[k]),
+            center_image=centers.inputs[k].transpose(1, 2, 0) if has_images else None,
+        )
+        for i, (index, k) in enumerate(zip(indices, nearest.tolist(), strict=True))
+    ]
