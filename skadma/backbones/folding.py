@@ -26,11 +26,40 @@ def fold_batch_norms(part: fx.GraphModule) -> fx.GraphModule:
     torch.fx.GraphModule
         `part`.
     """
+    for node, before, norm in batch_norms_behind(part):
+        conv = part.get_submodule(before)
+        _replace(part, before, _folded(conv, norm))
+        activation = getattr(norm, "act", None)
+        if isinstance(activation, nn.Module):
+            _replace(part, str(node.target), activation)
+        else:
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            part.graph.erase_node(node)
+    part.delete_all_unused_submodules()
+    part.recompile()
+    return part
+
+
+def batch_norms_behind(
+    part: fx.GraphModule,
+) -> list[tuple[fx.Node, str, nn.BatchNorm2d]]:
+    """List the batch norms that follow a convolution and can be folded into it.
+
+    Parameters
+    ----------
+    part : torch.fx.GraphModule
+
+    Returns
+    -------
+    list of (node, str, torch.nn.BatchNorm2d)
+        The norm's node, the convolution's name, the norm.
+    """
     calls: dict[str, int] = {}
     for node in part.graph.nodes:
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
-    for node in list(part.graph.nodes):
+    found = []
+    for node in part.graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if (
             not isinstance(before, fx.Node)
@@ -41,18 +70,10 @@ def fold_batch_norms(part: fx.GraphModule) -> fx.GraphModule:
         ):
             continue
         norm = part.get_submodule(node.target)
-        conv = part.get_submodule(str(before.target))
-        if _is_folding(conv, norm):
-            _replace(part, str(before.target), _folded(conv, norm))
-            activation = getattr(norm, "act", None)
-            if isinstance(activation, nn.Module):
-                _replace(part, node.target, activation)
-            else:
-                node.replace_all_uses_with(before)
-                part.graph.erase_node(node)
-    part.delete_all_unused_submodules()
-    part.recompile()
-    return part
+        if _is_folding(part.get_submodule(str(before.target)), norm):
+            assert isinstance(norm, nn.BatchNorm2d)
+            found.append((node, str(before.target), norm))
+    return found
 
 
 def _is_folding(conv: nn.Module, norm: nn.Module) -> bool:
