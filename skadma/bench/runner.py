@@ -31,6 +31,18 @@ _CELLS = "cells"
 _RUNS = "runs.jsonl"
 
 
+class FailedCellsError(RuntimeError):
+    """Some cells could not be run; the results of the others are kept.
+
+    Parameters
+    ----------
+    message : str
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
 def run_benchmark(
     config: str | Path | Mapping[str, Any],
     out: str | Path,
@@ -69,7 +81,7 @@ def run_benchmark(
     ------
     ValueError
         If `out` holds results of the same name made with other settings.
-    RuntimeError
+    FailedCellsError
         If cells failed; the others' results are there.
     """
     if jobs < 1:
@@ -96,7 +108,7 @@ def run_benchmark(
                 failed.append(f"{Path(cell.file_name).stem}:\n{error}")
     path = collect(out)
     if failed:
-        raise RuntimeError(
+        raise FailedCellsError(
             f"{len(failed)} of {len(todo)} cells failed, run again when mended. The "
             f"first: {failed[0]}"
         )
