@@ -106,13 +106,14 @@ def run_benchmark(
             bar.update()
             if error:
                 failed.append(f"{Path(cell.file_name).stem}:\n{error}")
-    path = collect(out)
-    if failed:
-        raise FailedCellsError(
-            f"{len(failed)} of {len(todo)} cells failed, run again when mended. The "
-            f"first: {failed[0]}"
-        )
-    return path
+    if not failed:
+        return collect(out)
+    if any((out / _CELLS).glob("*.json")):
+        collect(out)
+    raise FailedCellsError(
+        f"{len(failed)} of {len(todo)} cells failed, run again when mended. The first: "
+        f"{failed[0]}"
+    )
 
 
 def collect(out: str | Path) -> Path:
@@ -144,13 +145,16 @@ def read_results(path: str | Path) -> Any:
     Parameters
     ----------
     path : str or Path
-        ``results.csv`` or the folder that it is in.
+        ``results.csv``, or the folder that a run writes into, whose cells are collected
+        first: those that are done by now, if the run is still going on.
 
     Returns
     -------
     pandas.DataFrame
     """
     path = Path(path)
+    if any((path / _CELLS).glob("*.json")):
+        collect(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
