@@ -18,7 +18,7 @@ from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, needs_centers, strategy_class
 from .datasets import Split, find_data, load_dataset, split_dataset
-from .folders import LabelledImages, class_folders
+from .folders import LabelledImages
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
@@ -135,12 +135,7 @@ class Workbench:
         found = find_data(path, self.root, "The file or folder of source centres")
         if found.is_file():
             return SourceCenters.load(found)
-        X, names = class_folders(found)
-        classes, numbers = np.unique(names, return_inverse=True)
-        source = clf.source_network()
-        if len(classes) == source.n_classes:
-            return SourceCenters.from_dataset(clf, X, numbers)
-        return SourceCenters.from_dataset(clf, X, names)
+        return SourceCenters.from_dataset(clf, found)
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return what was made last if it is what is wanted, else make it."""
