@@ -10,6 +10,8 @@ from numpydoc.validate import validate
 
 import skadma
 import skadma.adma
+import skadma.bench
+import skadma.plotting
 import skadma.stopping
 import skadma.strategies
 from skadma import ActiveLearner, SourceCenters
@@ -17,9 +19,11 @@ from skadma.strategies import MarginSampling
 
 from .conftest import tiny_classifier
 
+MODULES = (skadma, skadma.strategies, skadma.adma, skadma.bench, skadma.plotting,
+           skadma.stopping)  # fmt: skip
 PUBLIC = [
     getattr(module, name)
-    for module in (skadma, skadma.strategies, skadma.adma, skadma.stopping)
+    for module in MODULES
     for name in module.__all__
     if callable(getattr(module, name))
 ]
@@ -28,7 +32,8 @@ METHODS = [
     for cls in PUBLIC
     if inspect.isclass(cls)
     for name, member in inspect.getmembers(cls, inspect.isroutine)
-    if not name.startswith("_") and member.__module__.startswith("skadma")
+    if not name.startswith("_")
+    and (getattr(member, "__module__", None) or "").startswith("skadma")
 ]
 # What numpydoc wants and this project does not: GL01, GL02 (where the text begins),
 # SS06 (one line), ES01 (extended summary), SA01 (See Also), EX01 (Examples),

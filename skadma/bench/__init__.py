@@ -11,11 +11,12 @@ from .analysis import (
 from .config import Cell, expand, load_config
 from .datasets import DATASETS, Split, load_dataset, split_dataset
 from .report import write_report
-from .runner import collect, read_results, run_benchmark
+from .runner import FailedCellsError, collect, read_results, run_benchmark
 
 __all__ = [
     "DATASETS",
     "Cell",
+    "FailedCellsError",
     "Split",
     "area_under_curve",
     "collect",

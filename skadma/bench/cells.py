@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -17,9 +16,9 @@ from ..classifier import CNNClassifier
 from ..images import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
-from .config import FULLY_TRAINED, Cell, strategy_class
-from .datasets import Split, find_folder, load_dataset, split_dataset
-from .folders import LabelledImages, class_folders
+from .config import FULLY_TRAINED, Cell, needs_centers, strategy_class
+from .datasets import Split, find_data, load_dataset, split_dataset
+from .folders import LabelledImages
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
@@ -124,30 +123,19 @@ class Workbench:
 
     def _strategy(self, cell: Cell, clf: CNNClassifier) -> QueryStrategy:
         settings = dict(cell.settings["strategy"])
-        cls: Any = strategy_class(settings.pop("class"))
-        if "centers" in inspect.signature(cls).parameters:
+        name = settings.pop("class")
+        if needs_centers(name):
             network = cell.settings["network"]
             settings["centers"] = self._keep(
                 "centers", network, lambda: self._centers(network["centers"], clf)
             )
-        return cls(**settings)
+        return strategy_class(name)(**settings)
 
-    def _centers(self, path: str | None, clf: CNNClassifier) -> SourceCenters:
-        if path is None:
-            raise ValueError(
-                "A strategy needs source centres: set 'centers' to a file that "
-                "SourceCenters.save wrote, or to a folder with a subfolder of images "
-                "for each source class."
-            )
-        found = find_folder(path, self.root, "The source centres' 'centers'")
+    def _centers(self, path: str, clf: CNNClassifier) -> SourceCenters:
+        found = find_data(path, self.root, "The file or folder of source centres")
         if found.is_file():
             return SourceCenters.load(found)
-        X, names = class_folders(found)
-        classes, numbers = np.unique(names, return_inverse=True)
-        source = clf.source_network()
-        if len(classes) == source.n_classes:
-            return SourceCenters.from_dataset(clf, X, numbers)
-        return SourceCenters.from_dataset(clf, X, names)
+        return SourceCenters.from_dataset(clf, found)
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return what was made last if it is what is wanted, else make it."""

@@ -118,6 +118,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         _refuse_unknown(settings, known, f"The network {name!r}")
     for name, settings in full["strategies"].items():
         _check_strategy(name, settings)
+    _check_centers(full)
     return full
 
 
@@ -135,6 +136,29 @@ def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
     cls = strategy_class(found)
     known = set(inspect.signature(cls).parameters) - {"centers", "random_state"}
     _refuse_unknown(settings, known | {"class"}, f"The strategy {name!r}")
+
+
+def needs_centers(name: str) -> bool:
+    """Tell whether a strategy's class takes source centres."""
+    if name == FULLY_TRAINED:
+        return False
+    return "centers" in inspect.signature(strategy_class(name)).parameters
+
+
+def _check_centers(full: Mapping[str, Any]) -> None:
+    named = full["strategies"].items()
+    needing = [name for name, own in named if needs_centers(own.get("class", name))]
+    without = [
+        name
+        for name, own in full["networks"].items()
+        if own.get("centers", full["centers"]) is None
+    ]
+    if needing and without:
+        raise ValueError(
+            f"The strategies {needing} need source centres, and there are none for the "
+            f"networks {without}: set 'centers' to a file that SourceCenters.save "
+            "wrote, or to a folder with a subfolder of images for each source class."
+        )
 
 
 def strategy_class(name: str) -> type[QueryStrategy]:

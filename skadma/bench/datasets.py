@@ -140,11 +140,11 @@ def load_dataset(
         if path is not None:
             raise ValueError(f"The data set {name!r} comes in a package: no path.")
         return read()
-    return read(find_folder(path or usual, root, f"The data set {name!r}"))
+    return read(find_data(path or usual, root, f"The data set {name!r}"))
 
 
-def find_folder(path: str | Path, root: str | Path | None, what: str) -> Path:
-    """Find a folder, relative to the root of the data.
+def find_data(path: str | Path, root: str | Path | None, what: str) -> Path:
+    """Find a folder or file, relative to the root of the data.
 
     Parameters
     ----------
@@ -158,18 +158,18 @@ def find_folder(path: str | Path, root: str | Path | None, what: str) -> Path:
     FileNotFoundError
         If it is not there.
     """
-    folder = Path(path)
-    if not folder.is_absolute():
-        if root is None or not str(path):
-            raise FileNotFoundError(
-                f"{what} is read from a folder{f' {str(path)!r}' if str(path) else ''}:"
-                " say where by path, or where all data sets are by --data or the "
-                "environment variable SKADMA_DATA."
-            )
-        folder = Path(root) / folder
-    if not folder.exists():
-        raise FileNotFoundError(f"{what} should be at {str(folder)!r}: nothing there.")
-    return folder
+    if not str(path):
+        raise FileNotFoundError(f"{what} has no usual folder: say where by 'path'.")
+    found = Path(path)
+    if not found.is_absolute() and root is None:
+        raise FileNotFoundError(
+            f"{what} is {str(path)!r} in the folder of all data: say where that is by "
+            "--data or the environment variable SKADMA_DATA."
+        )
+    found = Path(root or "") / found
+    if not found.exists():
+        raise FileNotFoundError(f"{what} should be at {str(found)!r}: nothing there.")
+    return found
 
 
 # --- readers --------------------------------------------------------------------------

@@ -31,6 +31,18 @@ _CELLS = "cells"
 _RUNS = "runs.jsonl"
 
 
+class FailedCellsError(RuntimeError):
+    """Some cells could not be run; the results of the others are kept.
+
+    Parameters
+    ----------
+    message : str
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
 def run_benchmark(
     config: str | Path | Mapping[str, Any],
     out: str | Path,
@@ -69,7 +81,7 @@ def run_benchmark(
     ------
     ValueError
         If `out` holds results of the same name made with other settings.
-    RuntimeError
+    FailedCellsError
         If cells failed; the others' results are there.
     """
     if jobs < 1:
@@ -94,13 +106,14 @@ def run_benchmark(
             bar.update()
             if error:
                 failed.append(f"{Path(cell.file_name).stem}:\n{error}")
-    path = collect(out)
-    if failed:
-        raise RuntimeError(
-            f"{len(failed)} of {len(todo)} cells failed, run again when mended. The "
-            f"first: {failed[0]}"
-        )
-    return path
+    if not failed:
+        return collect(out)
+    if any((out / _CELLS).glob("*.json")):
+        collect(out)
+    raise FailedCellsError(
+        f"{len(failed)} of {len(todo)} cells failed, run again when mended. The first: "
+        f"{failed[0]}"
+    )
 
 
 def collect(out: str | Path) -> Path:
@@ -132,13 +145,16 @@ def read_results(path: str | Path) -> Any:
     Parameters
     ----------
     path : str or Path
-        ``results.csv`` or the folder that it is in.
+        ``results.csv``, or the folder that a run writes into, whose cells are collected
+        first: those that are done by now, if the run is still going on.
 
     Returns
     -------
     pandas.DataFrame
     """
     path = Path(path)
+    if any((path / _CELLS).glob("*.json")):
+        collect(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(

@@ -32,6 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ImportError, ValueError, OSError, RuntimeError) as error:
+    except (ImportError, ValueError, OSError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ._types import positive
@@ -53,11 +54,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..bench import run_benchmark  # its imports take seconds, --help should not
+    # Its imports take seconds, --help should not.
+    from ..bench import FailedCellsError, run_benchmark
 
-    path = run_benchmark(
-        options.config, options.out, jobs=options.jobs, data=options.data
-    )
+    try:
+        path = run_benchmark(
+            options.config, options.out, jobs=options.jobs, data=options.data
+        )
+    except FailedCellsError as error:
+        sys.exit(f"skadma bench: {error}")
     print(f"Results: {path}. Tables and figures: skadma bench report {options.out}")
 
 

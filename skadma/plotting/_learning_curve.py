@@ -8,7 +8,7 @@ import numpy as np
 
 from ._matplotlib import new_axes
 
-_CEILING = "FullyTrained"
+_CEILING = "FullyTrained"  # as skadma.bench marks what is no curve
 _LABELS = {"auc": "AUC"}
 
 
