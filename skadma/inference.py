@@ -215,6 +215,7 @@ class CNNInference(BaseEstimator):
         source_layers: Sequence[int | str] = (),
         *,
         start: int | None = None,
+        keep: bool = True,
     ) -> Iterator[ScanBatch]:
         """Scan what is already as a network takes it.
 
@@ -227,6 +228,9 @@ class CNNInference(BaseEstimator):
             See :meth:`scan`.
         start : int, optional
             Position of the layer whose outputs `inputs` are.
+        keep : bool, default=True
+            Whether the frozen layers' outputs go to the cache; not of what will not
+            be seen again.
 
         Returns
         -------
@@ -234,7 +238,7 @@ class CNNInference(BaseEstimator):
         """
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
         scanner = self._scanner(
-            self.source_network(), layers, source_layers, start=start
+            self.source_network(), layers, source_layers, start=start, keep=keep
         )
         return scan(Rows(inputs, dtype), scanner, self._scan_batch_size())
 
@@ -246,6 +250,7 @@ class CNNInference(BaseEstimator):
         *,
         start: int | None = None,
         summary: SourceSummary | None = None,
+        keep: bool = True,
     ) -> Scanner:
         return Scanner(
             source,
@@ -258,7 +263,7 @@ class CNNInference(BaseEstimator):
                 else self._resolve_frozen(source)
             ),
             device=self.torch_device(),
-            cache=open_cache(self.memory),
+            cache=open_cache(self.memory) if keep else None,
             start=start,
             summary=summary,
         )

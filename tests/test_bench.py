@@ -282,7 +282,6 @@ def test_cells_keep_data_set_and_network_together(config):
         ({"datasets": ["cifar11"]}, "'cifar11' has no reader"),
         ({"datasets": {"digits": {"size": 3}}}, r"'digits' has \['size'\]"),
         ({"networks": {"n": {"memory": None}}}, r"'n' has \['memory'\]"),
-        ({"centers": None}, r"\['ADMA rescaled'\] need .* \['efficientnet_lite0', 's"),
         ({"classifier": {"epochs": 3}}, r"'classifier' has \['epochs'\]"),
     ],
 )
@@ -466,6 +465,19 @@ def test_centres_from_folders_of_class_names(config, tmp_path):
     small = {**config, "centers": "source", "strategies": ["ADMA"], "seeds": 1}
     path = run_benchmark(small, tmp_path / "out", data=tmp_path, verbose=False)
     assert set(read_results(path)["strategy"]) == {"ADMA"}
+
+
+def test_a_strategys_own_centres(config, tmp_path):
+    kinds = {"of the pool": {"class": "ADMA", "centers": "pool"}}
+    kinds["of a file"] = {"class": "ADMA", "centers": config["centers"]}
+    small = {**config, "networks": ["efficientnet_lite0"], "seeds": 1}
+    path = run_benchmark(
+        {**small, "strategies": kinds, "centers": None}, tmp_path, verbose=False
+    )
+    assert set(read_results(path)["strategy"]) == set(kinds)
+    cells = [json.loads(p.read_text()) for p in tmp_path.glob("cells/*.json")]
+    asked = [cell["rows"][0]["indices"] for cell in cells]
+    assert asked[0] != asked[1]
 
 
 # --- what is made of it ---------------------------------------------------------------

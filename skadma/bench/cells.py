@@ -27,6 +27,10 @@ CLASSIFIER_COLUMNS = (
 """Parameters of the classifier that get a column in the table of results."""
 
 
+POOL = "pool"
+"""In place of a file of centres: pseudo-centres from the pool."""
+
+
 class Workbench:
     """Runs cells one after the other and keeps what the next one needs again.
 
@@ -125,17 +129,22 @@ class Workbench:
         settings = dict(cell.settings["strategy"])
         name = settings.pop("class")
         if needs_centers(name):
-            network = cell.settings["network"]
-            settings["centers"] = self._keep(
-                "centers", network, lambda: self._centers(network["centers"], clf)
-            )
+            asked = settings.pop("centers", cell.settings["network"]["centers"])
+            if asked is not None:
+                settings["centers"] = self._centers(asked, cell, clf)
         return strategy_class(name)(**settings)
 
-    def _centers(self, path: str, clf: CNNClassifier) -> SourceCenters:
-        found = find_data(path, self.root, "The file or folder of source centres")
-        if found.is_file():
-            return SourceCenters.load(found)
-        return SourceCenters.from_dataset(clf, found)
+    def _centers(self, asked: str, cell: Cell, clf: CNNClassifier) -> SourceCenters:
+        if asked == POOL:
+            return SourceCenters.from_pool(clf, self._split(cell).X_pool)
+
+        def make() -> SourceCenters:
+            found = find_data(asked, self.root, "The file or folder of source centres")
+            if found.is_file():
+                return SourceCenters.load(found)
+            return SourceCenters.from_dataset(clf, found)
+
+        return self._keep("centers", (asked, cell.settings["network"]), make)
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return what was made last if it is what is wanted, else make it."""

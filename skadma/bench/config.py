@@ -118,7 +118,6 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         _refuse_unknown(settings, known, f"The network {name!r}")
     for name, settings in full["strategies"].items():
         _check_strategy(name, settings)
-    _check_centers(full)
     return full
 
 
@@ -134,7 +133,7 @@ def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
         _refuse_unknown(settings, {"class"}, f"The strategy {name!r}")
         return
     cls = strategy_class(found)
-    known = set(inspect.signature(cls).parameters) - {"centers", "random_state"}
+    known = set(inspect.signature(cls).parameters) - {"random_state"}
     _refuse_unknown(settings, known | {"class"}, f"The strategy {name!r}")
 
 
@@ -143,22 +142,6 @@ def needs_centers(name: str) -> bool:
     if name == FULLY_TRAINED:
         return False
     return "centers" in inspect.signature(strategy_class(name)).parameters
-
-
-def _check_centers(full: Mapping[str, Any]) -> None:
-    named = full["strategies"].items()
-    needing = [name for name, own in named if needs_centers(own.get("class", name))]
-    without = [
-        name
-        for name, own in full["networks"].items()
-        if own.get("centers", full["centers"]) is None
-    ]
-    if needing and without:
-        raise ValueError(
-            f"The strategies {needing} need source centres, and there are none for the "
-            f"networks {without}: set 'centers' to a file that SourceCenters.save "
-            "wrote, or to a folder with a subfolder of images for each source class."
-        )
 
 
 def strategy_class(name: str) -> type[QueryStrategy]:

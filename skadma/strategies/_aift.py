@@ -131,7 +131,8 @@ class AIFT(ScoringStrategy):
 def _predict(clf: CNNClassifier, patches: np.ndarray) -> np.ndarray:
     head = len(clf.source_network().graph.layers) - 1
     scores = [
-        batch.adapted[head].double() for batch in clf.scan_prepared(patches, [head])
+        batch.adapted[head].double()
+        for batch in clf.scan_prepared(patches, [head], keep=False)
     ]
     return torch.softmax(torch.cat(scores), dim=1).cpu().numpy()
 
