@@ -14,6 +14,7 @@ from ._random import RandomSampling
 from ._skactiveml import SkactivemlStrategy, from_skactiveml, to_skactiveml
 from ._typiclust import TypiClust
 from ._uncertainty import EntropySampling, LeastConfident, MarginSampling
+from ._uncertainty_cover import UncertaintyCover
 from .base import QueryStrategy, Scores, ScoringStrategy
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ScoringStrategy",
     "SkactivemlStrategy",
     "TypiClust",
+    "UncertaintyCover",
     "from_modal",
     "from_skactiveml",
     "to_skactiveml",

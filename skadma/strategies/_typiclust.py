@@ -87,7 +87,7 @@ class TypiClust(BatchStrategy):
         for label in np.unique(clusters):
             members = np.flatnonzero(clusters == label)
             typical[members] = typicality(every[members], self.n_neighbors)
-        return _in_turn(
+        return in_turn(
             clusters[n_labeled:],
             typical[n_labeled:],
             np.bincount(clusters[:n_labeled], minlength=clusters.max() + 1),
@@ -165,23 +165,46 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return 1 / distances.mean(axis=1)
 
 
-def _in_turn(
-    clusters: np.ndarray, typical: np.ndarray, n_labels: np.ndarray, n: int
+def in_turn(
+    clusters: np.ndarray,
+    score: np.ndarray,
+    n_labels: np.ndarray,
+    n: int,
+    *,
+    mass: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take the most typical of the largest cluster among those with fewest labels."""
+    """Take the best of the largest cluster among those with fewest labels, n times.
+
+    Parameters
+    ----------
+    clusters : ndarray of int, shape (m,)
+        Of the images to choose from.
+    score : ndarray of shape (m,)
+        How good each is among its cluster's.
+    n_labels : ndarray of int, shape (n_clusters,)
+        Labels that each cluster has.
+    n : int
+    mass : ndarray of shape (m,), optional
+        What an image adds to the size of its cluster; 1 by default.
+
+    Returns
+    -------
+    chosen : ndarray of int, shape (n,)
+    scores : ndarray of shape (n,)
+    """
     n_labels = n_labels.copy()
-    sizes = np.bincount(clusters, minlength=len(n_labels))
-    left = sizes.copy()
-    typical = typical.copy()
+    left = np.bincount(clusters, minlength=len(n_labels))
+    sizes = np.bincount(clusters, weights=mass, minlength=len(n_labels))
+    score = score.astype(float)
     chosen = np.empty(n, dtype=np.intp)
-    utilities = np.empty(n)
+    scores = np.empty(n)
     for k in range(n):
         order = np.lexsort((-sizes, n_labels))
         label = next(c for c in order if left[c])
         members = np.flatnonzero(clusters == label)
-        best = members[typical[members].argmax()]
-        chosen[k], utilities[k] = best, typical[best]
-        typical[best] = -np.inf
+        best = members[score[members].argmax()]
+        chosen[k], scores[k] = best, score[best]
+        score[best] = -np.inf
         n_labels[label] += 1
         left[label] -= 1
-    return chosen, utilities
+    return chosen, scores
