@@ -1,0 +1,662 @@
+"""Campaign: labels, decisions and models of a task, in one folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from time import perf_counter
+from typing import Any
+
+import filelock
+from torch import nn
+
+from ..classifier import CNNClassifier
+from ..strategies import QueryStrategy
+from . import settings as stored
+from ._files import remove_leftovers, sync_folder
+from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .pool import Content, scan_pool
+from .state import Decision, State, read_state
+from .status import Status, make_status
+from .store import CampaignBusyError, CampaignError, Store
+from .trainer import Proposal, Trainer
+
+_log = logging.getLogger(__name__)
+DATABASE = "campaign.sqlite"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of labels that were given.
+
+    Attributes
+    ----------
+    n_new : int
+        Images that had no decision before.
+    n_changed : int
+        Images with another one before.
+    n_same : int
+        Images with that very one before.
+    refused : list of str
+        Rows that were left out, with reasons; only with `partial`.
+    """
+
+    n_new: int
+    n_changed: int
+    n_same: int
+    refused: list[str]
+
+
+class Campaign:
+    """Label a folder of images over days, and lose nothing.
+
+    Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
+    is in one SQLite file to which rows are only ever added; models are functions of it.
+    Each method's changes are on the disk when it returns, or none of them is.
+
+    Use it in a ``with`` statement, or ``close`` it.
+
+    Examples
+    --------
+    >>> from skadma import Campaign, CNNClassifier
+    >>> from skadma.strategies import MarginSampling
+    >>> with Campaign.create("cracks", "photos", ["crack", "ok"],
+    ...                      CNNClassifier("efficientnet_lite0"),
+    ...                      MarginSampling()) as campaign:  # doctest: +SKIP
+    ...     for image in campaign.query(20):
+    ...         print(image.path)
+    ...     campaign.teach("labels.csv")
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, root: Path, trainer: Trainer, wait: float
+    ) -> None:
+        self.folder = folder
+        self.pool = root
+        self.classes: list[str] = store.settings()["classes"]
+        self._store = store
+        self._trainer = trainer
+        self._wait = wait
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        pool: str | Path,
+        classes: Sequence[str],
+        estimator: CNNClassifier,
+        strategy: QueryStrategy,
+        *,
+        n_instances: int = 20,
+        warm_start: bool = False,
+        random_state: int = 0,
+        who: str | None = None,
+        wait: float = 60,
+        verbose: bool = False,
+    ) -> Campaign:
+        """Start a campaign.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where the campaign is kept; made if missing. Not inside `pool`.
+        pool : str or Path
+            The folder of images, with subfolders.
+        classes : sequence of str
+            All labels there are.
+        estimator : CNNClassifier
+            Its parameters are stored as plain values. A callable backbone is not: it
+            has to be given to :meth:`open` again. Cache, classes, warm start and bad
+            images are the campaign's own business.
+        strategy : QueryStrategy
+            One of ``skadma.strategies``.
+        n_instances : int, default=20
+            Labels in a round.
+        warm_start : bool, default=False
+            Fine-tune the model of the labels before, as the paper's Algorithm 1 does.
+            By default each model is fine-tuned from M0, so that it depends on nothing
+            but the labels: a corrected label leaves no trace, and a lost model can be
+            made again.
+        random_state : int, default=0
+            Seeds everything that has no seed of its own.
+        who : str, optional
+            Name for the log; the system's user if None.
+        wait : float, default=60
+            Seconds to wait for another process that works on the campaign.
+        verbose : bool, default=False
+            Show a progress bar while images are read.
+
+        Returns
+        -------
+        Campaign
+
+        Raises
+        ------
+        CampaignError
+            If there is a campaign already, or something given cannot be taken.
+        """
+        folder, root = Path(folder).absolute(), Path(pool).absolute()
+        names = _check_classes(classes)
+        if folder == root or root in folder.parents:
+            raise CampaignError(
+                f"The campaign's folder {str(folder)!r} is inside the pool {str(root)!r}"
+                ": keep it elsewhere, or its files count as images."
+            )
+        settings = {
+            "pool": str(root),
+            "classes": names,
+            "estimator": stored.describe_estimator(estimator),
+            "strategy": stored.describe_strategy(strategy),
+            "n_instances": int(n_instances),
+            "warm_start": bool(warm_start),
+            "random_state": int(random_state),
+        }
+        if (folder / DATABASE).exists():
+            _refuse_existing(folder)
+        backbone = estimator.backbone if callable(estimator.backbone) else None
+        images = scan_pool(root, {}, progress=verbose)
+        if not any(content.problem is None for content in images.values()):
+            raise CampaignError(f"There is no readable image in {str(root)!r}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, wait, "start"):
+            remove_leftovers(folder)
+            stored.save_centers(strategy, folder)
+            store = Store(folder / DATABASE, create=True, who=who, wait=wait)
+            try:
+                trainer = Trainer(folder, root, store, settings, backbone)
+                with store.transaction():
+                    store.make_tables(settings)
+                    event = store.add_event("start", n_images=len(images))
+                    _add_contents(store, State(), images, event)
+                sync_folder(folder)
+            except BaseException:
+                store.close()
+                raise
+        _log.info("campaign in %s: %d images", folder, len(images))
+        return cls(folder, store, root, trainer, wait)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        pool: str | Path | None = None,
+        backbone: Callable[[], nn.Module] | None = None,
+        who: str | None = None,
+        wait: float = 60,
+    ) -> Campaign:
+        """Go on with a campaign.
+
+        Parameters
+        ----------
+        folder : str or Path
+        pool : str or Path, optional
+            Where the images are, if they moved.
+        backbone : callable, optional
+            The network, for a campaign that was started with a callable one.
+        who : str, optional
+            Name for the log; the system's user if None.
+        wait : float, default=60
+            Seconds to wait for another process that works on the campaign.
+
+        Returns
+        -------
+        Campaign
+
+        Raises
+        ------
+        CampaignError
+            If there is none, it is damaged, or it is not one of this skadma's.
+        """
+        folder = Path(folder).absolute()
+        store = Store(folder / DATABASE, who=who, wait=wait)
+        try:
+            settings = store.settings()
+            root = Path(pool or settings["pool"]).absolute()
+            trainer = Trainer(folder, root, store, settings, backbone)
+            return cls(folder, store, root, trainer, wait)
+        except (KeyError, TypeError, ValueError) as error:
+            store.close()
+            if isinstance(error, CampaignError):
+                raise
+            raise CampaignError(
+                f"The campaign in {str(folder)!r} cannot be opened: {error}"
+            ) from error
+
+    def close(self) -> None:
+        """Close the campaign's file."""
+        self._store.close()
+
+    def __enter__(self) -> Campaign:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- what is asked of a person ------------------------------------------
+
+    def query(self, n_instances: int | None = None) -> list[Proposal]:
+        """Choose the images to label next.
+
+        Asked again, also after a crash, it gives the same answer until something is
+        decided or the pool changes.
+
+        Parameters
+        ----------
+        n_instances : int, optional
+            How many; the campaign's `n_instances` if None. Fewer where no more are
+            left.
+
+        Returns
+        -------
+        list of Proposal
+            Most useful first.
+
+        Raises
+        ------
+        CampaignError
+            If nothing is left to label.
+        """
+        n = self._trainer.n_instances if n_instances is None else n_instances
+        if n < 1:
+            raise CampaignError(f"n_instances={n}; it must be at least 1.")
+        with _locked(self.folder, self._wait, "query"):
+            self.refresh()
+            state = self._state()
+            n = min(n, len(state.candidates()))
+            if n == 0:
+                raise CampaignError(
+                    f"Nothing is left to label: all {len(state.usable())} images that "
+                    "can be read are decided."
+                )
+            key = self._trainer.query_key(state, n)
+            recorded = self._recorded_query(state, key)
+            if recorded:
+                _log.info("the same question as before: the same answer")
+                return recorded
+            proposals = self._trainer.query(state, n)
+            with self._store.transaction():
+                event = self._store.add_event("query", key=key, n=n)
+                self._store.add(
+                    "proposals",
+                    (
+                        (event, place, image, p.score, p.guess, p.confidence)
+                        for place, (image, p) in enumerate(proposals)
+                    ),
+                )
+        return [proposal for _, proposal in proposals]
+
+    def teach(
+        self,
+        labels: Mapping[str, str] | str | Path,
+        *,
+        partial: bool = False,
+        train: bool = True,
+    ) -> Taught:
+        """Take labels and train with all labels so far.
+
+        They are on the disk before training begins. Images need not have been queried.
+        A label given before is corrected; both stay in the log.
+
+        Parameters
+        ----------
+        labels : mapping of str to str, or path
+            Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
+            ``"?not-an-image"``; or a label file, see docs/campaign.md.
+        partial : bool, default=False
+            Leave out the rows that cannot be taken instead of refusing all.
+        train : bool, default=True
+            False leaves training to the next query.
+
+        Returns
+        -------
+        Taught
+
+        Raises
+        ------
+        LabelFileError
+            If an image or a class is unknown or a row contradicts another; the message
+            has the line numbers. Nothing is changed then.
+        """
+        if isinstance(labels, Mapping):
+            name = "labels"
+            rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+        else:
+            name, rows = str(labels), read_labels(labels)
+        self.refresh()
+        with self._store.transaction():
+            state = self._state()
+            decisions, refused = self._decide(rows, state)
+            if refused and not partial:
+                raise LabelFileError(name, refused, len(rows))
+            before = {sha: state.decisions.get(sha) for _, sha, _ in decisions}
+            fresh = [
+                (image, sha, mark)
+                for image, sha, mark in decisions
+                if (known := before[sha]) is None or known.mark != mark
+            ]
+            if fresh:
+                event = self._store.add_event("teach", source=name, n=len(fresh))
+                self._store.add(
+                    "decisions", (_decision_row(event, *each) for each in fresh)
+                )
+        n_new = sum(before[sha] is None for _, sha, _ in fresh)
+        taught = Taught(
+            n_new, len(fresh) - n_new, len(decisions) - len(fresh), refused
+        )
+        _log.info("%s: %s", name, taught)
+        if train:
+            self.estimator()
+        return taught
+
+    def relabel(self, image: str, label: str, *, train: bool = True) -> Taught:
+        """Correct a decision.
+
+        Parameters
+        ----------
+        image : str
+            Its path.
+        label : str
+            A class or a mark, as in :meth:`teach`.
+        train : bool, default=True
+            False leaves training to the next query.
+
+        Returns
+        -------
+        Taught
+
+        Raises
+        ------
+        CampaignError
+            If nothing was decided about the image yet.
+        """
+        with self._store.reading():
+            state = self._state()
+        number = self._find(image, state.numbers)
+        if number is not None and state.decision_of(number) is None:
+            raise CampaignError(
+                f"{image!r} has no label to correct. teach gives it its first."
+            )
+        return self.teach({image: label}, train=train)
+
+    def undo(self) -> list[str]:
+        """Take the last decisions back: those of one ``teach`` that still hold.
+
+        Everything is as it was before them, the model and the next query included.
+        The log keeps them, and that they were undone.
+
+        Returns
+        -------
+        list of str
+            The images they were about.
+
+        Raises
+        ------
+        CampaignError
+            If there is nothing to undo.
+        """
+        with self._store.transaction():
+            state = self._state()
+            if not state.teaches:
+                raise CampaignError("There is nothing to undo.")
+            last = state.teaches[-1]
+            self._store.add_event("undo", undone=last)
+            images = self._store.rows(
+                "SELECT image FROM decisions WHERE event = ? ORDER BY image", last
+            )
+        return [state.paths[image] for (image,) in images]
+
+    # --- what the campaign knows --------------------------------------------
+
+    def refresh(self) -> int:
+        """Look at the pool for new, changed and missing images; others do it as well.
+
+        Returns
+        -------
+        int
+            How many differ from what was found before.
+        """
+        with self._store.reading():
+            state = self._state()
+        known = {state.paths[i]: content for i, content in state.contents.items()}
+        begin = perf_counter()
+        changes = scan_pool(self.pool, known)
+        if not changes:
+            return 0
+        with self._store.transaction():
+            now = self._state()  # another process may have looked as well
+            known = {now.paths[i]: content for i, content in now.contents.items()}
+            changes = {p: c for p, c in changes.items() if known.get(p) != c}
+            if changes:
+                event = self._store.add_event("scan", n_changes=len(changes))
+                _add_contents(self._store, now, changes, event)
+        _log.info(
+            "pool: %d changes in %.1f s", len(changes), perf_counter() - begin
+        )
+        return len(changes)
+
+    def estimator(self) -> CNNClassifier:
+        """Return the model of all labels so far, trained if it was not yet.
+
+        Returns
+        -------
+        CNNClassifier
+            Not fitted where there are no labels.
+        """
+        with _locked(self.folder, self._wait, "training"):
+            return self._trainer.model(self._state())
+
+    def status(self) -> Status:
+        """Count what there is, as of the last look at the pool.
+
+        Returns
+        -------
+        Status
+            ``print`` shows it.
+        """
+        with self._store.reading():
+            state = self._state()
+            return make_status(self._store, state, self.classes, self.pool)
+
+    def decisions(self) -> Iterator[tuple[str, Decision, str]]:
+        """List what holds for each image.
+
+        Yields
+        ------
+        path : str
+        decision : Decision
+        state : {"as labelled", "changed", "missing"}
+            Whether the file is still what the decision was about. Copies of an image
+            are listed too: its label serves them all.
+        """
+        with self._store.reading():
+            state = self._state()
+        copies: dict[str, list[int]] = {}
+        for image, sha256 in state.last_known.items():
+            copies.setdefault(sha256, []).append(image)
+        for sha256, decision in state.decisions.items():
+            images = copies.get(sha256, [])
+            for image in images:
+                gone = state.contents[image].sha256 is None
+                yield state.paths[image], decision, "missing" if gone else "as labelled"
+            if decision.image not in images:
+                yield state.paths[decision.image], decision, "changed"
+
+    def log(self) -> list[dict[str, Any]]:
+        """List every event: number, time, who, what, and decisions or proposals.
+
+        Returns
+        -------
+        list of dict
+            Of plain values, oldest first.
+        """
+        with self._store.reading():
+            paths = dict(self._store.rows("SELECT id, path FROM images"))
+            events = {
+                row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
+                | json.loads(row[4])
+                for row in self._store.rows("SELECT * FROM events ORDER BY id")
+            }
+            for event, image, sha256, kind, label in self._store.rows(
+                "SELECT * FROM decisions ORDER BY event, image"
+            ):
+                events[event].setdefault("decisions", []).append(
+                    {
+                        "path": paths[image],
+                        "sha256": sha256,
+                        "label": label if kind == "label" else f"?{kind}",
+                    }
+                )
+            for event, _, image, score, guess, confidence in self._store.rows(
+                "SELECT * FROM proposals ORDER BY event, place"
+            ):
+                proposal = Proposal(paths[image], score, guess, confidence)
+                events[event].setdefault("proposals", []).append(vars(proposal))
+        return list(events.values())
+
+    # --- within -------------------------------------------------------------
+
+    def _state(self) -> State:
+        return read_state(self._store)
+
+    def _recorded_query(self, state: State, key: str) -> list[Proposal]:
+        for event, detail in self._store.rows(
+            "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
+        ):
+            if json.loads(detail)["key"] == key:
+                rows = self._store.rows(
+                    "SELECT image, score, guess, confidence FROM proposals "
+                    "WHERE event = ? ORDER BY place",
+                    event,
+                )
+                return [Proposal(state.paths[image], *rest) for image, *rest in rows]
+        return []
+
+    def _decide(
+        self, rows: Sequence[LabelRow], state: State
+    ) -> tuple[list[tuple[int, str, str]], list[str]]:
+        """Rows as (image, SHA-256, label or mark), and why others cannot be taken."""
+        numbers = state.numbers
+        decisions: dict[int, tuple[int, str, str]] = {}
+        said: dict[str, tuple[str, str]] = {}
+        refused = []
+        for row in rows:
+            image = self._find(row.path, numbers)
+            if image is None:
+                refused.append(f"{row.where}: {row.path!r} is not in the pool.")
+            elif row.label not in self.classes and row.label not in MARKS:
+                refused.append(
+                    f"{row.where}: {row.label!r} is none of the classes "
+                    f"{', '.join(self.classes)}, nor {', '.join(MARKS)}."
+                )
+            else:
+                sha = state.last_known[image]
+                where, label = said.setdefault(sha, (row.where, row.label))
+                if label != row.label:
+                    refused.append(
+                        f"{row.where}: {row.path!r} is {row.label!r} here, but "
+                        f"{label!r} in {where}, which is the same image."
+                    )
+                else:
+                    decisions[image] = (image, sha, row.label)
+        return list(decisions.values()), refused
+
+    def _find(self, path: str, numbers: dict[str, int]) -> int | None:
+        """The image that a path in a label file means."""
+        name = path.strip() if path.strip() in numbers else path
+        if os.path.isabs(name):  # noqa: PTH117
+            try:
+                name = Path(name).relative_to(self.pool).as_posix()
+            except ValueError:
+                return None
+        name = PurePosixPath(name).as_posix()
+        if name not in numbers:  # other systems spell accents otherwise
+            plain = unicodedata.normalize("NFC", name)
+            same = [p for p in numbers if unicodedata.normalize("NFC", p) == plain]
+            name = same[0] if len(same) == 1 else name
+        return numbers.get(name)
+
+
+@contextmanager
+def _locked(folder: Path, wait: float, what: str) -> Iterator[None]:
+    """Be the only process that chooses or trains; the lock ends with the process."""
+    note = folder / "campaign.lock.txt"
+    lock = filelock.FileLock(folder / "campaign.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        try:
+            holder = note.read_text("utf-8")
+        except OSError:
+            holder = "another process"
+        _log.info("waiting for %s", holder)
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout as error:
+            raise CampaignBusyError(
+                f"{holder} works on the campaign and did not end in {wait:g} s. "
+                "What was decided is safe; try again later."
+            ) from error
+    try:
+        try:
+            note.write_text(f"'{what}' in process {os.getpid()}", "utf-8")
+        except OSError as error:  # a full disk; it only serves a message
+            _log.debug("%s", error)
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Refuse a folder with a campaign, but not one whose start was broken off."""
+    store = Store(folder / DATABASE, create=True)
+    try:
+        if store.rows("SELECT 1 FROM sqlite_master"):
+            raise CampaignError(
+                f"There is a campaign in {str(folder)!r} already. Go on with it, or "
+                "start another one in another folder."
+            )
+    finally:
+        store.close()
+
+
+def _check_classes(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, str):
+        raise CampaignError(f"classes={classes!r} must be a list of names.")
+    names = [str(name) for name in classes]
+    wrong = [n for n in names if not n.strip() or n != n.strip() or n.startswith("?")]
+    if len(names) < 2 or len(set(names)) < len(names) or wrong:
+        raise CampaignError(
+            f"classes={names} must be at least two different names, without blanks "
+            "around them and without a question mark in front."
+        )
+    return names
+
+
+def _add_contents(
+    store: Store, state: State, changes: Mapping[str, Content], event: int
+) -> None:
+    numbers = state.numbers
+    new = sorted(path for path in changes if path not in numbers)
+    first = max(state.paths, default=0) + 1
+    store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
+    numbers |= {path: first + k for k, path in enumerate(new)}
+    store.add(
+        "contents",
+        (
+            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
+            for path, c in changes.items()
+        ),
+    )
+
+
+def _decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
+    if mark in MARKS:
+        return event, image, sha256, mark[1:], None
+    return event, image, sha256, "label", mark
