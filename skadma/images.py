@@ -26,9 +26,22 @@ TAKEN = (
     "of paths; a list of PIL images or arrays; a torch Dataset of images"
 )
 
-FORMATS = (
-    "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM SGI TGA TIFF WEBP"
-).split()
+FORMATS = [
+    *(
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "ICO",
+        "JPEG",
+        "JPEG2000",
+        "MPO",
+        "PCX",
+        "PNG",
+        "PPM",
+    ),
+    *("SGI", "TGA", "TIFF", "WEBP"),
+]
 """What is read from files. Not EPS and its kin: Pillow runs Ghostscript for them."""
 
 

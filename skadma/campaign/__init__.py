@@ -1,6 +1,7 @@
 """A labelling campaign on disk."""
 
-from .campaign import Campaign, Taught
+from .campaign import Campaign
+from .decide import Taught
 from .labels_csv import LabelFileError
 from .state import Decision
 from .status import Status

@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import filelock
 from torch import nn
 
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
 from . import settings as stored
 from ._files import remove_leftovers, sync_folder
-from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .decide import Taught, decide, decision_row, find_image
+from .history import list_decisions, list_events, recorded_query
+from .labels_csv import LabelFileError, LabelRow, read_labels
+from .lock import locked
 from .pool import Content, scan_pool
 from .state import Decision, State, read_state
 from .status import Status, make_status
-from .store import CampaignBusyError, CampaignError, Store
+from .store import CampaignError, Store
 from .trainer import Proposal, Trainer
 
 _log = logging.getLogger(__name__)
 DATABASE = "campaign.sqlite"
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What came of labels that were given.
-
-    Attributes
-    ----------
-    n_new : int
-        Images that had no decision before.
-    n_changed : int
-        Images with another one before.
-    n_same : int
-        Images with that very one before.
-    refused : list of str
-        Rows that were left out, with reasons; only with `partial`.
-    """
-
-    n_new: int
-    n_changed: int
-    n_same: int
-    refused: list[str]
 
 
 class Campaign:
@@ -145,8 +120,8 @@ class Campaign:
         names = _check_classes(classes)
         if folder == root or root in folder.parents:
             raise CampaignError(
-                f"The campaign's folder {str(folder)!r} is inside the pool {str(root)!r}"
-                ": keep it elsewhere, or its files count as images."
+                f"The campaign's folder {str(folder)!r} is inside the pool "
+                f"{str(root)!r}: keep it elsewhere, or its files count as images."
             )
         settings = {
             "pool": str(root),
@@ -164,7 +139,7 @@ class Campaign:
         if not any(content.problem is None for content in images.values()):
             raise CampaignError(f"There is no readable image in {str(root)!r}.")
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, wait, "start"):
+        with locked(folder, wait, "start"):
             remove_leftovers(folder)
             stored.save_centers(strategy, folder)
             store = Store(folder / DATABASE, create=True, who=who, wait=wait)
@@ -266,7 +241,7 @@ class Campaign:
         n = self._trainer.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
-        with _locked(self.folder, self._wait, "query"):
+        with locked(self.folder, self._wait, "query"):
             self.refresh()
             state = self._state()
             n = min(n, len(state.candidates()))
@@ -276,7 +251,7 @@ class Campaign:
                     "can be read are decided."
                 )
             key = self._trainer.query_key(state, n)
-            recorded = self._recorded_query(state, key)
+            recorded = recorded_query(self._store, state, key)
             if recorded:
                 _log.info("the same question as before: the same answer")
                 return recorded
@@ -332,7 +307,7 @@ class Campaign:
         self.refresh()
         with self._store.transaction():
             state = self._state()
-            decisions, refused = self._decide(rows, state)
+            decisions, refused = decide(rows, state, self.classes, self.pool)
             if refused and not partial:
                 raise LabelFileError(name, refused, len(rows))
             before = {sha: state.decisions.get(sha) for _, sha, _ in decisions}
@@ -344,12 +319,10 @@ class Campaign:
             if fresh:
                 event = self._store.add_event("teach", source=name, n=len(fresh))
                 self._store.add(
-                    "decisions", (_decision_row(event, *each) for each in fresh)
+                    "decisions", (decision_row(event, *each) for each in fresh)
                 )
         n_new = sum(before[sha] is None for _, sha, _ in fresh)
-        taught = Taught(
-            n_new, len(fresh) - n_new, len(decisions) - len(fresh), refused
-        )
+        taught = Taught(n_new, len(fresh) - n_new, len(decisions) - len(fresh), refused)
         _log.info("%s: %s", name, taught)
         if train:
             self.estimator()
@@ -378,7 +351,7 @@ class Campaign:
         """
         with self._store.reading():
             state = self._state()
-        number = self._find(image, state.numbers)
+        number = find_image(image, state.numbers, self.pool)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -436,9 +409,7 @@ class Campaign:
             if changes:
                 event = self._store.add_event("scan", n_changes=len(changes))
                 _add_contents(self._store, now, changes, event)
-        _log.info(
-            "pool: %d changes in %.1f s", len(changes), perf_counter() - begin
-        )
+        _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
         return len(changes)
 
     def estimator(self) -> CNNClassifier:
@@ -449,7 +420,7 @@ class Campaign:
         CNNClassifier
             Not fitted where there are no labels.
         """
-        with _locked(self.folder, self._wait, "training"):
+        with locked(self.folder, self._wait, "training"):
             return self._trainer.model(self._state())
 
     def status(self) -> Status:
@@ -464,29 +435,31 @@ class Campaign:
             state = self._state()
             return make_status(self._store, state, self.classes, self.pool)
 
-    def decisions(self) -> Iterator[tuple[str, Decision, str]]:
-        """List what holds for each image.
+    def candidates(self) -> list[str]:
+        """List the images that a query chooses from, one of each content.
 
-        Yields
-        ------
-        path : str
-        decision : Decision
-        state : {"as labelled", "changed", "missing"}
-            Whether the file is still what the decision was about. Copies of an image
-            are listed too: its label serves them all.
+        Returns
+        -------
+        list of str
+            Paths. Those that were skipped, where nothing else is left.
         """
         with self._store.reading():
             state = self._state()
-        copies: dict[str, list[int]] = {}
-        for image, sha256 in state.last_known.items():
-            copies.setdefault(sha256, []).append(image)
-        for sha256, decision in state.decisions.items():
-            images = copies.get(sha256, [])
-            for image in images:
-                gone = state.contents[image].sha256 is None
-                yield state.paths[image], decision, "missing" if gone else "as labelled"
-            if decision.image not in images:
-                yield state.paths[decision.image], decision, "changed"
+        return [state.paths[image] for image in state.candidates()]
+
+    def decisions(self) -> list[tuple[str, Decision, str]]:
+        """List what holds for each image.
+
+        Copies of an image are listed too: its label serves them all.
+
+        Returns
+        -------
+        list of (str, Decision, str)
+            Path, decision, and whether the file is still what the decision was about:
+            "as labelled", "changed" or "missing".
+        """
+        with self._store.reading():
+            return list(list_decisions(self._state()))
 
     def log(self) -> list[dict[str, Any]]:
         """List every event: number, time, who, what, and decisions or proposals.
@@ -497,120 +470,12 @@ class Campaign:
             Of plain values, oldest first.
         """
         with self._store.reading():
-            paths = dict(self._store.rows("SELECT id, path FROM images"))
-            events = {
-                row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
-                | json.loads(row[4])
-                for row in self._store.rows("SELECT * FROM events ORDER BY id")
-            }
-            for event, image, sha256, kind, label in self._store.rows(
-                "SELECT * FROM decisions ORDER BY event, image"
-            ):
-                events[event].setdefault("decisions", []).append(
-                    {
-                        "path": paths[image],
-                        "sha256": sha256,
-                        "label": label if kind == "label" else f"?{kind}",
-                    }
-                )
-            for event, _, image, score, guess, confidence in self._store.rows(
-                "SELECT * FROM proposals ORDER BY event, place"
-            ):
-                proposal = Proposal(paths[image], score, guess, confidence)
-                events[event].setdefault("proposals", []).append(vars(proposal))
-        return list(events.values())
+            return list_events(self._store)
 
     # --- within -------------------------------------------------------------
 
     def _state(self) -> State:
         return read_state(self._store)
-
-    def _recorded_query(self, state: State, key: str) -> list[Proposal]:
-        for event, detail in self._store.rows(
-            "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
-        ):
-            if json.loads(detail)["key"] == key:
-                rows = self._store.rows(
-                    "SELECT image, score, guess, confidence FROM proposals "
-                    "WHERE event = ? ORDER BY place",
-                    event,
-                )
-                return [Proposal(state.paths[image], *rest) for image, *rest in rows]
-        return []
-
-    def _decide(
-        self, rows: Sequence[LabelRow], state: State
-    ) -> tuple[list[tuple[int, str, str]], list[str]]:
-        """Rows as (image, SHA-256, label or mark), and why others cannot be taken."""
-        numbers = state.numbers
-        decisions: dict[int, tuple[int, str, str]] = {}
-        said: dict[str, tuple[str, str]] = {}
-        refused = []
-        for row in rows:
-            image = self._find(row.path, numbers)
-            if image is None:
-                refused.append(f"{row.where}: {row.path!r} is not in the pool.")
-            elif row.label not in self.classes and row.label not in MARKS:
-                refused.append(
-                    f"{row.where}: {row.label!r} is none of the classes "
-                    f"{', '.join(self.classes)}, nor {', '.join(MARKS)}."
-                )
-            else:
-                sha = state.last_known[image]
-                where, label = said.setdefault(sha, (row.where, row.label))
-                if label != row.label:
-                    refused.append(
-                        f"{row.where}: {row.path!r} is {row.label!r} here, but "
-                        f"{label!r} in {where}, which is the same image."
-                    )
-                else:
-                    decisions[image] = (image, sha, row.label)
-        return list(decisions.values()), refused
-
-    def _find(self, path: str, numbers: dict[str, int]) -> int | None:
-        """The image that a path in a label file means."""
-        name = path.strip() if path.strip() in numbers else path
-        if os.path.isabs(name):  # noqa: PTH117
-            try:
-                name = Path(name).relative_to(self.pool).as_posix()
-            except ValueError:
-                return None
-        name = PurePosixPath(name).as_posix()
-        if name not in numbers:  # other systems spell accents otherwise
-            plain = unicodedata.normalize("NFC", name)
-            same = [p for p in numbers if unicodedata.normalize("NFC", p) == plain]
-            name = same[0] if len(same) == 1 else name
-        return numbers.get(name)
-
-
-@contextmanager
-def _locked(folder: Path, wait: float, what: str) -> Iterator[None]:
-    """Be the only process that chooses or trains; the lock ends with the process."""
-    note = folder / "campaign.lock.txt"
-    lock = filelock.FileLock(folder / "campaign.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        try:
-            holder = note.read_text("utf-8")
-        except OSError:
-            holder = "another process"
-        _log.info("waiting for %s", holder)
-        try:
-            lock.acquire(timeout=wait)
-        except filelock.Timeout as error:
-            raise CampaignBusyError(
-                f"{holder} works on the campaign and did not end in {wait:g} s. "
-                "What was decided is safe; try again later."
-            ) from error
-    try:
-        try:
-            note.write_text(f"'{what}' in process {os.getpid()}", "utf-8")
-        except OSError as error:  # a full disk; it only serves a message
-            _log.debug("%s", error)
-        yield
-    finally:
-        lock.release()
 
 
 def _refuse_existing(folder: Path) -> None:
@@ -654,9 +519,3 @@ def _add_contents(
             for path, c in changes.items()
         ),
     )
-
-
-def _decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
-    if mark in MARKS:
-        return event, image, sha256, mark[1:], None
-    return event, image, sha256, "label", mark

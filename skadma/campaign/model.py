@@ -99,9 +99,7 @@ def load_model(estimator: CNNClassifier, path: Path) -> None:
         RecursionError,
     ) as error:
         raise CampaignError(f"{str(path)!r} is no model of it: {error}.") from error
-    estimator.restore(
-        network, source, classes, int(metadata["n_labels"]), random_state
-    )
+    estimator.restore(network, source, classes, int(metadata["n_labels"]), random_state)
 
 
 def _listed(state: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def scan_pool(
         read = pool.map(lambda item: _read(root / item[0], item[1]), unread.items())
         bar = tqdm(read, "reading", len(unread), disable=not progress, unit=" images")
         now = dict(zip(unread, bar, strict=True))
-    changes.update({p: content for p, content in now.items() if content != known.get(p)})
+    changes.update(
+        {p: content for p, content in now.items() if content != known.get(p)}
+    )
     return changes
 
 

@@ -23,13 +23,16 @@ _GIVEN = "<given on opening>"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
 """Parameters of CNNClassifier that are the campaign's to set."""
 
+_CLASSES: dict[str, Any] = {"optimizer": torch.optim, "criterion": nn}
+"""Parameters that are classes of a module, stored by name."""
+
 _NOT_TAKEN = {
     "CEAL": "it trains on its own guesses, which no label in the log accounts for",
     "QueryByCommittee": "it needs an ensemble, a campaign has one CNNClassifier",
     "ModALStrategy": "it holds a function, which cannot be stored as plain values",
     "SkactivemlStrategy": "it holds an object of another package",
 }
-STRATEGIES: dict[str, type[QueryStrategy]] = {
+STRATEGIES: dict[str, Any] = {
     name: cls
     for name, cls in vars(strategies).items()
     if isinstance(cls, type)
@@ -58,9 +61,7 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
             continue
         if name == "backbone" and callable(value) and not isinstance(value, nn.Module):
             described[name] = {_GIVEN: getattr(value, "__name__", repr(value))}
-        elif name == "optimizer" and _is_from(value, torch.optim):
-            described[name] = value.__name__
-        elif name == "criterion" and _is_from(value, nn):
+        elif name in _CLASSES and _is_from(value, _CLASSES[name]):
             described[name] = value.__name__
         else:
             described[name] = _plain(value, f"{type(estimator).__name__}({name}=...)")
@@ -100,14 +101,18 @@ def build_estimator(
     elif not isinstance(name, str) or ":" in name:
         # timm would fetch "hf-hub:..." and read "local-dir:...".
         raise CampaignError(f"The campaign's backbone {name!r} is no network's name.")
-    params["optimizer"] = _class(torch.optim, params, "optimizer", torch.optim.Optimizer)
+    params["optimizer"] = _class(
+        torch.optim, params, "optimizer", torch.optim.Optimizer
+    )
     params["criterion"] = _class(nn, params, "criterion", nn.Module)
     if params.get("image_shape") is not None:
         params["image_shape"] = tuple(params["image_shape"])
     try:
         return CNNClassifier(**params, memory=memory)
     except TypeError as error:
-        raise CampaignError(f"The campaign's estimator is not known: {error}") from error
+        raise CampaignError(
+            f"The campaign's estimator is not known: {error}"
+        ) from error
 
 
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:

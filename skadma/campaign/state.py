@@ -166,9 +166,9 @@ def _read_state(store: Store) -> State:
         for decision in given.get(event, []):
             state.decisions[decision.sha256] = decision
         labelled = [
-            (image, decision.label)
+            (image, held.label)
             for sha256, image in usable.items()
-            if (decision := state.decisions.get(sha256)) and decision.label is not None
+            if (held := state.decisions.get(sha256)) and held.label is not None
         ]
         if labelled != state.labelled():
             state.training_sets.append(labelled)

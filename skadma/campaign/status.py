@@ -65,7 +65,9 @@ class Status:
             f"last query   {len(self.pending)} still without an answer",
         ]
         if self.unusable:
-            lines.append(f"not trained  {self.unusable} labels, whose image is not there")
+            lines.append(
+                f"not trained  {self.unusable} labels, whose image is not there"
+            )
         for what, paths in (
             ("changed since it was labelled", self.changed),
             ("missing", self.missing),
@@ -100,9 +102,7 @@ def make_status(store: Store, state: State, classes: list[str], pool: Path) -> S
         aside={kind: kinds[kind] for kind in ("skip", "cant-tell", "not-an-image")},
         n_open=sum(sha256 not in state.decisions for sha256 in usable),
         pending=[
-            state.paths[image]
-            for (image,) in asked
-            if state.decision_of(image) is None
+            state.paths[image] for (image,) in asked if state.decision_of(image) is None
         ],
         changed=changed,
         unusable=sum(given.values()) - len(state.labelled()),

@@ -119,10 +119,8 @@ class Trainer:
         estimator = self._empty()
         start = first
         for number in range(len(keys) - 1, first - 1, -1):
-            if keys[number] is None:
-                start = number + 1
-                break
-            if self._load(keys[number], estimator):
+            key = keys[number]
+            if key is None or self._load(key, estimator):
                 start = number + 1
                 break
         for number in range(start, len(keys)):
@@ -140,7 +138,7 @@ class Trainer:
         return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
 
     def _empty(self) -> CNNClassifier:
-        self._learner.resume(["none"], [None])
+        self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
 
     def _path(self, key: str) -> Path:
