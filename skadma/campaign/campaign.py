@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -409,6 +410,14 @@ class Campaign:
             if changes:
                 event = self._store.add_event("scan", n_changes=len(changes))
                 _add_contents(self._store, now, changes, event)
+            changed = [now.paths[i] for i, _ in self._state().changed_since()]
+        for path in changed:
+            if path in changes:
+                warnings.warn(
+                    f"{path!r} has changed since it was labelled. The label stays with "
+                    "what it was given for; the file counts as a new image.",
+                    stacklevel=2,
+                )
         _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
         return len(changes)
 

@@ -220,6 +220,8 @@ class Store:
                 f"{str(self.path)!r} cannot be read or written ({message}); nothing "
                 "was changed. Is the disk full, or are rights missing?"
             ) from error
+        except sqlite3.ProgrammingError as error:
+            raise CampaignError(f"The campaign is closed: {error}") from error
         except sqlite3.Error as error:
             raise self._no_campaign(str(error)) from error
 

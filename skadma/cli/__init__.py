@@ -6,7 +6,8 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .. import __version__
 from . import _campaign, _campaign_read, _demo
@@ -33,17 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (_demo, _campaign, _campaign_read):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
-    if getattr(options, "verbose", False):
-        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-        logging.getLogger("skadma").setLevel(logging.INFO)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         print(f"skadma {options.command}: warning: {message}", file=sys.stderr)
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _logging(getattr(options, "verbose", False)):
             warnings.showwarning = show
             options.run(options)
     except (ImportError, ValueError, OSError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     return 0
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[None]:
+    """Show what skadma logs, for a while."""
+    logger = logging.getLogger("skadma")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    before = logger.level
+    if verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
