@@ -1,6 +1,7 @@
 """The short form of tests/crash.py: processes are killed, disks full, power is cut.
 
-`python tests/crash.py --times 300` is the full form; docs/reliability.md has its result.
+``python tests/crash.py --times 300`` is the full form; docs/reliability.md has its
+result.
 """
 
 import re
@@ -84,7 +85,8 @@ def test_synced_before_it_says_so(tmp_path):
     )
     trace = tmp_path / "trace"
     done = subprocess.run(
-        ["strace", "-f", "-y", "-o", trace, "-e", "trace=pwrite64,fdatasync,fsync,write",
+        ["strace", "-f", "-y", "-o", trace,
+         "-e", "trace=pwrite64,fdatasync,fsync,write",
          sys.executable, "-c", command],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip

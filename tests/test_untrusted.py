@@ -1,5 +1,6 @@
 """Files from elsewhere run nothing, and reach nothing outside their folder."""
 
+import contextlib
 import io
 import json
 import os
@@ -135,7 +136,8 @@ def test_names_in_an_archive_lead_nowhere(tmp_path):
         bad.writestr("../../escaped", b"x")
         bad.writestr("/tmp/skadma-escaped", b"x")
     before = sorted(tmp_path.rglob("*"))
-    assert read_state_dict(folder / "bad.pth")["a"].tolist() == [1, 1]
+    with contextlib.suppress(ValueError):  # newer releases of torch refuse such names
+        assert read_state_dict(folder / "bad.pth")["a"].tolist() == [1, 1]
     assert sorted(tmp_path.rglob("*")) == before
     assert not os.path.exists("/tmp/skadma-escaped")  # noqa: PTH110
 
@@ -237,9 +239,10 @@ def test_nothing_is_run_for_postscript(tmp_path, target, monkeypatch):
 # --- campaigns ----------------------------------------------------------------
 
 
-@pytest.fixture
-def campaign_folder(pictures, tmp_path):
+@pytest.fixture(scope="module")
+def made(pictures, tmp_path_factory):
     X, y = pictures
+    tmp_path = tmp_path_factory.mktemp("made")
     (tmp_path / "pool").mkdir()
     for i in range(8):
         Image.fromarray(X[i]).save(tmp_path / "pool" / f"{i}.png")
@@ -252,6 +255,12 @@ def campaign_folder(pictures, tmp_path):
         campaign.teach({"0.png": "a", "1.png": "b"})
         campaign.query()
     return tmp_path / "c"
+
+
+@pytest.fixture
+def campaign_folder(made, tmp_path):
+    """A campaign to do harm to."""
+    return shutil.copytree(made, tmp_path / "c")
 
 
 def change(folder, *statements):
@@ -313,7 +322,7 @@ def test_paths_that_lead_out(path, campaign_folder):
         ("strategy", {"class": "os.system", "params": {}}, "strategy is not known"),
         ("strategy", {"class": "ModALStrategy", "params": {}}, "not known"),
         ("strategy", {"class": "ADMA", "params": {"x": 1}}, "not known"),
-        ("strategy", [1], "not known|cannot be opened"),
+        ("strategy", [1], "setting 'strategy'"),
         ("estimator", {"backbone": "timm/hf-hub:evil/model"}, "no network's name"),
         ("estimator", {"backbone": 7}, "no network's name"),
         ("estimator", {"backbone": "resnet18", "optimizer": "__builtins__",
@@ -322,7 +331,9 @@ def test_paths_that_lead_out(path, campaign_folder):
                        "criterion": "utils"}, "criterion .* is none"),
         ("estimator", {"backbone": "resnet18", "optimizer": "SGD",
                        "criterion": "NLLLoss", "memory": "/tmp"}, "multiple|not known"),
-        ("classes", None, "cannot be opened|no intact"),
+        ("classes", None, "setting 'classes'"),
+        ("classes", ["a"], "at least two"),
+        ("n_instances", True, "setting 'n_instances'"),
     ],
 )  # fmt: skip
 def test_settings_name_nothing_that_runs(name, value, message, campaign_folder):
@@ -400,8 +411,9 @@ def test_a_key_that_leads_out(campaign_folder, tmp_path):
 
 def test_a_damaged_database(campaign_folder, tmp_path):
     whole = (campaign_folder / "campaign.sqlite").read_bytes()
-    for number, data in enumerate([b"no database", whole[:5000], whole[:-4096],
-                                   whole[:4096] + bytes(len(whole) - 4096)]):  # fmt: skip
+    zeros = bytes(len(whole) - 4096)
+    damaged = [b"no database", whole[:5000], whole[:-4096], whole[:4096] + zeros]
+    for number, data in enumerate(damaged):
         folder = tmp_path / f"damaged{number}"
         shutil.copytree(campaign_folder, folder)
         (folder / "campaign.sqlite").write_bytes(data)

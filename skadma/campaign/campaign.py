@@ -19,10 +19,10 @@ from .decide import Taught, decide, decision_row, find_image
 from .history import list_decisions, list_events, recorded_query
 from .labels_csv import LabelFileError, LabelRow, read_labels
 from .lock import locked
-from .pool import Content, scan_pool
-from .state import Decision, State, read_state
+from .pool import scan_pool
+from .state import Decision, State, add_contents, read_state
 from .status import Status, make_status
-from .store import CampaignError, Store
+from .store import CampaignError, Store, refuse_existing
 from .trainer import Proposal, Trainer
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,25 @@ class Campaign:
 
     Use it in a ``with`` statement, or ``close`` it.
 
+    Parameters
+    ----------
+    folder : str or Path
+        Where the campaign is kept.
+    pool : str or Path, optional
+        Where the images are, if they moved.
+    backbone : callable, optional
+        The network, for a campaign that was started with a callable one.
+    who : str, optional
+        Name for the log; the system's user if None.
+    wait : float, default=60
+        Seconds to wait for another process that works on the campaign.
+
+    Attributes
+    ----------
+    folder : Path
+    pool : Path
+    classes : list of str
+
     Examples
     --------
     >>> from skadma import Campaign, CNNClassifier
@@ -51,14 +70,28 @@ class Campaign:
     """
 
     def __init__(
-        self, folder: Path, store: Store, root: Path, trainer: Trainer, wait: float
+        self,
+        folder: str | Path,
+        *,
+        pool: str | Path | None = None,
+        backbone: Callable[[], nn.Module] | None = None,
+        who: str | None = None,
+        wait: float = 60,
     ) -> None:
-        self.folder = folder
-        self.pool = root
-        self.classes: list[str] = store.settings()["classes"]
-        self._store = store
-        self._trainer = trainer
+        self.folder = Path(folder).absolute()
         self._wait = wait
+        self._store = Store(self.folder / DATABASE, who=who, wait=wait)
+        try:
+            settings = self._store.settings()
+            stored.check_settings(settings)
+            self.pool = Path(pool or settings["pool"]).absolute()
+            self.classes: list[str] = settings["classes"]
+            self._trainer = Trainer(
+                self.folder, self.pool, self._store, settings, backbone
+            )
+        except BaseException:
+            self._store.close()
+            raise
 
     @classmethod
     def create(
@@ -118,7 +151,7 @@ class Campaign:
             If there is a campaign already, or something given cannot be taken.
         """
         folder, root = Path(folder).absolute(), Path(pool).absolute()
-        names = _check_classes(classes)
+        names = stored.check_classes(classes)
         if folder == root or root in folder.parents:
             raise CampaignError(
                 f"The campaign's folder {str(folder)!r} is inside the pool "
@@ -134,7 +167,7 @@ class Campaign:
             "random_state": int(random_state),
         }
         if (folder / DATABASE).exists():
-            _refuse_existing(folder)
+            refuse_existing(folder / DATABASE)
         backbone = estimator.backbone if callable(estimator.backbone) else None
         images = scan_pool(root, {}, progress=verbose)
         if not any(content.problem is None for content in images.values()):
@@ -145,41 +178,26 @@ class Campaign:
             stored.save_centers(strategy, folder)
             store = Store(folder / DATABASE, create=True, who=who, wait=wait)
             try:
-                trainer = Trainer(folder, root, store, settings, backbone)
+                Trainer(folder, root, store, settings, backbone)  # or it cannot be
                 with store.transaction():
                     store.make_tables(settings)
                     event = store.add_event("start", n_images=len(images))
-                    _add_contents(store, State(), images, event)
+                    add_contents(store, State(), images, event)
                 sync_folder(folder)
-            except BaseException:
+            finally:
                 store.close()
-                raise
         _log.info("campaign in %s: %d images", folder, len(images))
-        return cls(folder, store, root, trainer, wait)
+        return cls(folder, pool=root, backbone=backbone, who=who, wait=wait)
 
     @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        pool: str | Path | None = None,
-        backbone: Callable[[], nn.Module] | None = None,
-        who: str | None = None,
-        wait: float = 60,
-    ) -> Campaign:
-        """Go on with a campaign.
+    def open(cls, folder: str | Path, **options: Any) -> Campaign:
+        """Go on with a campaign; the same as ``Campaign(folder, **options)``.
 
         Parameters
         ----------
         folder : str or Path
-        pool : str or Path, optional
-            Where the images are, if they moved.
-        backbone : callable, optional
-            The network, for a campaign that was started with a callable one.
-        who : str, optional
-            Name for the log; the system's user if None.
-        wait : float, default=60
-            Seconds to wait for another process that works on the campaign.
+        **options
+            `pool`, `backbone`, `who`, `wait`: see the class.
 
         Returns
         -------
@@ -190,20 +208,7 @@ class Campaign:
         CampaignError
             If there is none, it is damaged, or it is not one of this skadma's.
         """
-        folder = Path(folder).absolute()
-        store = Store(folder / DATABASE, who=who, wait=wait)
-        try:
-            settings = store.settings()
-            root = Path(pool or settings["pool"]).absolute()
-            trainer = Trainer(folder, root, store, settings, backbone)
-            return cls(folder, store, root, trainer, wait)
-        except (KeyError, TypeError, ValueError) as error:
-            store.close()
-            if isinstance(error, CampaignError):
-                raise
-            raise CampaignError(
-                f"The campaign in {str(folder)!r} cannot be opened: {error}"
-            ) from error
+        return cls(folder, **options)
 
     def close(self) -> None:
         """Close the campaign's file."""
@@ -409,7 +414,7 @@ class Campaign:
             changes = {p: c for p, c in changes.items() if known.get(p) != c}
             if changes:
                 event = self._store.add_event("scan", n_changes=len(changes))
-                _add_contents(self._store, now, changes, event)
+                add_contents(self._store, now, changes, event)
             changed = [now.paths[i] for i, _ in self._state().changed_since()]
         for path in changed:
             if path in changes:
@@ -485,46 +490,3 @@ class Campaign:
 
     def _state(self) -> State:
         return read_state(self._store)
-
-
-def _refuse_existing(folder: Path) -> None:
-    """Refuse a folder with a campaign, but not one whose start was broken off."""
-    store = Store(folder / DATABASE, create=True)
-    try:
-        if store.rows("SELECT 1 FROM sqlite_master"):
-            raise CampaignError(
-                f"There is a campaign in {str(folder)!r} already. Go on with it, or "
-                "start another one in another folder."
-            )
-    finally:
-        store.close()
-
-
-def _check_classes(classes: Sequence[str]) -> list[str]:
-    if isinstance(classes, str):
-        raise CampaignError(f"classes={classes!r} must be a list of names.")
-    names = [str(name) for name in classes]
-    wrong = [n for n in names if not n.strip() or n != n.strip() or n.startswith("?")]
-    if len(names) < 2 or len(set(names)) < len(names) or wrong:
-        raise CampaignError(
-            f"classes={names} must be at least two different names, without blanks "
-            "around them and without a question mark in front."
-        )
-    return names
-
-
-def _add_contents(
-    store: Store, state: State, changes: Mapping[str, Content], event: int
-) -> None:
-    numbers = state.numbers
-    new = sorted(path for path in changes if path not in numbers)
-    first = max(state.paths, default=0) + 1
-    store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
-    numbers |= {path: first + k for k, path in enumerate(new)}
-    store.add(
-        "contents",
-        (
-            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
-            for path, c in changes.items()
-        ),
-    )

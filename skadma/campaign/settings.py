@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,50 @@ STRATEGIES: dict[str, Any] = {
     and name not in ("QueryStrategy", "ScoringStrategy")
 }
 """What a campaign takes, by name."""
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuse settings that no campaign writes.
+
+    Raises
+    ------
+    CampaignError
+    """
+    kinds = {
+        "pool": str,
+        "classes": list,
+        "estimator": dict,
+        "strategy": dict,
+        "n_instances": int,
+        "warm_start": bool,
+        "random_state": int,
+    }
+    for name, kind in kinds.items():
+        if type(settings.get(name)) is not kind:
+            raise CampaignError(
+                f"The campaign cannot be opened: its setting {name!r} is "
+                f"{settings.get(name)!r}."
+            )
+    check_classes(settings["classes"])
+
+
+def check_classes(classes: Sequence[str]) -> list[str]:
+    """Check the names of the classes.
+
+    Raises
+    ------
+    CampaignError
+    """
+    if isinstance(classes, str):
+        raise CampaignError(f"classes={classes!r} must be a list of names.")
+    names = [str(name) for name in classes]
+    wrong = [n for n in names if not n.strip() or n != n.strip() or n.startswith("?")]
+    if len(names) < 2 or len(set(names)) < len(names) or wrong:
+        raise CampaignError(
+            f"classes={names} must be at least two different names, without blanks "
+            "around them and without a question mark in front."
+        )
+    return names
 
 
 def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
@@ -146,6 +190,8 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
         return cls(**params)
     except (KeyError, TypeError, AttributeError) as error:
         raise CampaignError(f"The campaign's strategy is not known: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CampaignError(f"The campaign's centres are not there: {error}") from error
 
 
 def save_centers(strategy: QueryStrategy, folder: Path) -> None:

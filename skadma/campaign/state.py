@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,3 +193,21 @@ def _effective(store: Store) -> list[int]:
 def digest(*parts: Any) -> str:
     """Name plain values: 32 hex digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def add_contents(
+    store: Store, state: State, changes: Mapping[str, Content], event: int
+) -> None:
+    """Write down what a scan of the pool found, within a transaction."""
+    numbers = state.numbers
+    new = sorted(path for path in changes if path not in numbers)
+    first = max(state.paths, default=0) + 1
+    store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
+    numbers |= {path: first + k for k, path in enumerate(new)}
+    store.add(
+        "contents",
+        (
+            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
+            for path, c in changes.items()
+        ),
+    )

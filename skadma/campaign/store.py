@@ -163,10 +163,7 @@ class Store:
             If there is a campaign already.
         """
         if self._execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise CampaignError(
-                f"There is a campaign in {str(self.path.parent)!r} already. Go on with "
-                "it, or start another one in another folder."
-            )
+            raise self._exists()
         for statement in SCHEMA:
             self._execute(statement)
         self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -175,7 +172,12 @@ class Store:
 
     def settings(self) -> dict[str, Any]:
         """Read the settings."""
-        return {k: json.loads(v) for k, v in self.rows("SELECT * FROM settings")}
+        try:
+            return {k: json.loads(v) for k, v in self.rows("SELECT * FROM settings")}
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, CampaignError):
+                raise
+            raise self._no_campaign(str(error)) from error
 
     def add_event(self, kind: str, **detail: Any) -> int:
         """Write an event down, within a transaction.
@@ -230,6 +232,12 @@ class Store:
             f"{str(self.path)!r} is no intact campaign of skadma: {reason}."
         )
 
+    def _exists(self) -> CampaignError:
+        return CampaignError(
+            f"There is a campaign in {str(self.path.parent)!r} already. Go on with it, "
+            "or start another one in another folder."
+        )
+
     def _check(self) -> None:
         """Refuse what is damaged, of another program, or holds more than our tables.
 
@@ -259,6 +267,21 @@ class Store:
             raise self._no_campaign(damage)
         if self._execute("PRAGMA foreign_key_check").fetchone():
             raise self._no_campaign("rows refer to rows that are not there")
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse a file with a campaign, but not one whose start was broken off.
+
+    Raises
+    ------
+    CampaignError
+    """
+    store = Store(path, create=True)
+    try:
+        if store.rows("SELECT 1 FROM sqlite_master"):
+            raise store._exists()
+    finally:
+        store.close()
 
 
 def _user() -> str:
