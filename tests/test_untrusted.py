@@ -225,13 +225,17 @@ def test_nothing_is_run_for_postscript(tmp_path, target, monkeypatch):
     """Pillow would start Ghostscript, for a file of any name."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "gs"
-    program.write_text(f"#!/bin/sh\nmkdir '{target}'\n")
+    program.write_text(f"#!/bin/sh\nmkdir -p '{target}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     path = tmp_path / "photo.jpg"
     path.write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     )
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        image.load()  # as it must not be done
+    assert target.exists()
+    target.rmdir()
     with pytest.raises(ValueError, match="cannot be read"):
         read(path)
 
