@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 from skadma import Campaign, CNNClassifier  # noqa: E402
 from skadma.strategies import MarginSampling  # noqa: E402
@@ -302,8 +303,11 @@ class Trials:
         shutil.copytree(base, copy, symlinks=True)
         return copy
 
-    def trial(self, way: str, step: str, point: str = "") -> bool:
-        """Break a step off and check all; False where the step ended before."""
+    def trial(self, way: str, step: str, point: str = "") -> bool | None:
+        """Break a step off and check all.
+
+        False where the step ended before, None where it cannot be tried here.
+        """
         base = self._copy(self.before[step], "trial")
         killer, limit, broken = None, 0, None
         if way == "named":
@@ -317,7 +321,7 @@ class Trials:
         elif way == "disk":
             with small_disk(base, self.random.randint(8, 200)) as full:
                 if not full:
-                    return False
+                    return None
                 broken, said = run_step(step, base)
         else:
             broken, said = run_step(step, base, killer, limit)
@@ -442,20 +446,23 @@ def main() -> int:
         trials = Trials(Path(scratch), options.seed)
         points = [(step, point) for step in STEPS for point in NAMED]
         trials.random.shuffle(points)
-        for number in range(options.times):
+        for number in tqdm(range(options.times), unit=" trials", disable=None):
             way = options.ways[number % len(options.ways)]
-            tried[way] += 1
             try:
+                broken = None
                 if way == "named":
                     for _ in range(len(points)):  # the next that a step comes to
                         points.append(points.pop(0))
-                        if trials.trial(way, *points[-1]):
-                            broken_off[way] += 1
+                        broken = trials.trial(way, *points[-1])
+                        if broken:
                             break
                 else:
                     step = trials.random.choice(list(STEPS))
-                    broken_off[way] += trials.trial(way, step)
+                    broken = trials.trial(way, step)
+                tried[way] += broken is not None
+                broken_off[way] += bool(broken)
             except AssertionError as error:
+                tried[way] += 1
                 lost[way] += 1
                 print(f"trial {number}: {error}", file=sys.stderr)
     seconds = time.perf_counter() - begin
