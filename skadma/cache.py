@@ -8,6 +8,7 @@ computed again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes kept in a process, and on disk, unless something else is asked for."""
@@ -137,8 +140,10 @@ class DiskCache:
     def get(self, space: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
         try:
-            return np.load(self._path(space, key), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            # Not np.load, which opens archives too.
+            with self._path(space, key).open("rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+        except Exception:  # NumPy's parser of headers raises almost anything
             return None
 
     def put(self, space: str, key: str, value: np.ndarray) -> None:
@@ -146,6 +151,15 @@ class DiskCache:
         if self.nbytes + value.nbytes > self.limit:
             return
         path = self._path(space, key)
+        try:
+            self._write(path, value)
+        except OSError as error:  # the disk is full: nothing that is needed is lost
+            self.limit = 0
+            _log.warning("No more is kept in %s: %s", self.folder, error)
+            return
+        self._nbytes = self.nbytes + value.nbytes
+
+    def _write(self, path: Path, value: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
@@ -156,7 +170,6 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        self._nbytes = self.nbytes + value.nbytes
 
     def clear(self) -> None:
         """Remove the entries' folder."""

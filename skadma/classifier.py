@@ -336,6 +336,40 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.random_state_ = rng
         return self
 
+    def restore(
+        self,
+        network: AdaptedNetwork,
+        source: SourceNetwork,
+        classes: np.ndarray,
+        n_labels: int,
+        random_state: np.random.RandomState,
+    ) -> CNNClassifier:
+        """Take over what an earlier fit made, as if it had been made here.
+
+        Parameters
+        ----------
+        network : AdaptedNetwork
+        source : SourceNetwork
+            M0.
+        classes : ndarray of shape (n_classes,)
+        n_labels : int
+            How many labels the network was fitted with.
+        random_state : RandomState
+            As the fit left it.
+
+        Returns
+        -------
+        self
+        """
+        self.net_ = self._build_net(network, len(classes))
+        self.net_.module_.eval()
+        self.source_network_ = source
+        self.n_frozen_ = network.n_frozen
+        self.classes_ = classes
+        self.n_labels_ = n_labels
+        self.random_state_ = random_state
+        return self
+
     def _training_inputs(
         self, source: SourceNetwork, dataset: Dataset, n_frozen: int
     ) -> tuple[Dataset, str | None]:

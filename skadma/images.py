@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torchvision.transforms.functional as tv
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
@@ -24,6 +25,24 @@ TAKEN = (
     "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
     "of paths; a list of PIL images or arrays; a torch Dataset of images"
 )
+
+FORMATS = [
+    *(
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "ICO",
+        "JPEG",
+        "JPEG2000",
+        "MPO",
+        "PCX",
+        "PNG",
+        "PPM",
+    ),
+    *("SGI", "TGA", "TIFF", "WEBP"),
+]
+"""What is read from files. Not EPS and its kin: Pillow runs Ghostscript for them."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +170,21 @@ class ImageDataset(Dataset):
         if self.from_files:
             for i, path in enumerate(self._items):
                 try:
-                    _from_path(path, "")
+                    check_readable(path)
                 except UnreadableImageError:
                     readable[i] = False
         return readable
+
+
+def check_readable(path: str) -> None:
+    """Decode an image file.
+
+    Raises
+    ------
+    UnreadableImageError
+        If it is missing or cannot be decoded.
+    """
+    _from_path(path, "")
 
 
 def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
@@ -382,13 +412,19 @@ def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
 
 def _from_path(path: str, what: str) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             image.load()
             return _from_pil(image, path)
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything
         raise _unreadable(path, error) from error
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _unreadable(path: str, error: Exception) -> UnreadableImageError:
@@ -434,7 +470,17 @@ def _from_item(item: Any, what: str) -> np.ndarray:
     return _from_array(item, what)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its EXIF entry says, which is how people see it."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # a broken entry says nothing; the pixels are there
+        return image
+
+
 def _from_pil(image: Image.Image, what: str) -> np.ndarray:
+    image = _upright(image)
     if image.mode.startswith("I"):  # I;16 and its kin: 16 bits, whatever they hold
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:

@@ -114,6 +114,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     queried_indices_: list[np.ndarray]
     history_: list[dict[str, Any]]
     _last_query: dict[str, Any]
+    _first_iteration: float
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],
@@ -208,6 +209,39 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             if self.stopping is not None and self.stopping.should_stop(self):
                 break
 
+    def resume(self, X: Any, y: ArrayLike, *, iteration: float = 0) -> ActiveLearner:
+        """Take up use by hand where it was left, without training.
+
+        Give ``estimator_`` the state it had, or train it anew with :meth:`adapt`.
+
+        Parameters
+        ----------
+        X : images or array-like of shape (n, ...)
+        y : array-like of shape (n,)
+            The labels so far; -1 (None, NaN) where there is none yet.
+        iteration : float, default=0
+            The round t of the next query.
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        self.labeled_ = ~self._start(X, y)
+        self._first_iteration = iteration
+        return self
+
+    def adapt(self) -> ActiveLearner:
+        """Train the classifier with all labels so far; ``teach`` does it by itself.
+
+        Returns
+        -------
+        self
+        """
+        self._check_started()
+        self._adapt(wait_for_classes=True)
+        return self
+
     def query(self, n_instances: int | None = None) -> np.ndarray:
         """Choose the images to label next.
 
@@ -223,6 +257,23 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ndarray of int
             Distinct indices into the X of ``fit``, most useful first.
         """
+        return self.query_with_scores(n_instances)[0]
+
+    def query_with_scores(
+        self, n_instances: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose as :meth:`query` does, and give the strategy's scores as well.
+
+        Parameters
+        ----------
+        n_instances : int, optional
+            How many; the parameter `n_instances` if None.
+
+        Returns
+        -------
+        indices : ndarray of int
+        scores : ndarray of float
+        """
         self._check_started()
         pool = np.flatnonzero(~self.labeled_)
         n = self.n_instances if n_instances is None else n_instances
@@ -233,7 +284,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.estimator_,
             take(self.X_, pool),
             n,
-            iteration=len(self.history_),
+            iteration=self._iteration(),
             X_labeled=take(self.X_, labelled),
             y_labeled=plain_labels(self.y_[labelled]),
         )
@@ -242,7 +293,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             "scores": scores,
             "query_seconds": perf_counter() - begin,
         }
-        return pool[chosen]
+        return pool[chosen], scores
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Take labels and adapt the classifier with all labels so far.
@@ -327,6 +378,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.queried_indices_ = []
         self.history_ = []
         self._last_query = {}
+        self._first_iteration = 0
         self.estimator_ = clone(self.estimator)
         self.strategy_ = clone(self.strategy)
         if self.random_state is not None:
@@ -377,7 +429,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if hasattr(self.strategy_, "pseudo_labels") and not self.labeled_.all():
             pool = np.flatnonzero(~self.labeled_)
             sure, believed = self.strategy_.pseudo_labels(
-                self.estimator_, take(self.X_, pool), iteration=len(self.history_)
+                self.estimator_, take(self.X_, pool), iteration=self._iteration()
             )
             if len(sure):
                 labelled = np.concatenate([labelled, pool[sure]])
@@ -388,6 +440,9 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not isinstance(_last_step(self.estimator_), CNNClassifier):
             self.estimator_ = clone(self.estimator_)  # some go on by themselves
         self.estimator_.fit(take(self.X_, labelled), y)
+
+    def _iteration(self) -> float:
+        return self._first_iteration + len(self.history_)
 
     def _check_started(self) -> None:
         check_is_fitted(self, "X_")

@@ -110,6 +110,19 @@ def _write_many(folder):
         assert (found == i).all()
 
 
+def test_a_disk_that_takes_no_more_is_no_error(tmp_path, caplog, pictures):
+    cache = DiskCache(tmp_path)
+    cache.folder.write_text("where the folder should be")
+    cache.put("space", "key", np.ones(3, np.float32))
+    assert cache.get("space", "key") is None
+    cache.put("space", "other", np.ones(3, np.float32))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "No more is kept" in caplog.text
+    X, y = pictures
+    clf = tiny_classifier(memory=cache, n_frozen_layers=2, max_epochs=1).fit(X, y)
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
 def test_two_processes_share_a_folder(tmp_path):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_write_many, args=(tmp_path,)) for _ in range(2)]

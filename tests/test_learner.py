@@ -131,6 +131,30 @@ def test_by_hand_is_the_same_as_the_simulation(centers, pictures):
     assert [row["n_labels"] for row in hand.history_] == [4, 8, 12]
 
 
+def test_resumed_from_labels_and_a_fitted_classifier(centers, pictures):
+    X, y = pictures
+    hand = learner_for(ADMA(centers), classes=[0, 1, 2]).fit(X, np.full(24, -1))
+    for _ in range(2):
+        indices = hand.query()
+        hand.teach(indices, y[indices])
+    resumed = learner_for(ADMA(centers), classes=[0, 1, 2])
+    resumed.resume(X, np.where(hand.labeled_, y, -1), iteration=2)
+    assert not hasattr(resumed.estimator_, "net_")
+    resumed.estimator_ = pickle.loads(pickle.dumps(hand.estimator_))
+    indices, scores = resumed.query_with_scores()
+    np.testing.assert_array_equal(indices, hand.query())
+    assert len(scores) == 4
+    for learner in (hand, resumed):
+        learner.teach(indices, y[indices])
+    np.testing.assert_array_equal(hand.predict_proba(X), resumed.predict_proba(X))
+    fresh = learner_for(RandomSampling(), warm_start=False, classes=[0, 1, 2])
+    labelled = np.where(np.arange(24) < 9, y, -1)
+    np.testing.assert_array_equal(
+        fresh.resume(X, labelled).adapt().predict_proba(X),
+        clone(fresh).fit(X, labelled).predict_proba(X),
+    )
+
+
 @pytest.mark.parametrize(
     ("coded", "missing"),
     [

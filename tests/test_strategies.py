@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from skadma import ActiveLearner, SourceCenters, strategies
 from skadma.strategies import (
     ADMA,
     AIFT,
+    BADGE,
     CoreSet,
     EntropySampling,
     LeastConfident,
@@ -99,6 +102,7 @@ class TestEvery:
         X = pictures[0].copy()
         before = pickle.dumps(fitted.net_.module_.state_dict())
         training = [m.training for m in fitted.net_.module_.modules()]
+        np.random.random()  # noqa: NPY002 - or a first draw makes a new block
         state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
         make(kind).query(fitted, X, 4, X_labeled=X[:3], y_labeled=[0, 1, 2])
         np.testing.assert_array_equal(X, pictures[0])
@@ -269,3 +273,33 @@ def test_any_classifier(kind):
 def test_a_classifier_without_probabilities():
     with pytest.raises(TypeError, match="no predict_proba"):
         MarginSampling().query(LinearSVC(), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [MarginSampling(), EntropySampling(), LeastConfident(), CoreSet(), BADGE(), AIFT()],
+    ids=lambda strategy: type(strategy).__name__,
+)
+@pytest.mark.parametrize("on_bad_image", ["raise", "skip"])
+def test_what_is_not_finite_is_named(strategy, on_bad_image, pictures, tmp_path):
+    """NaN means an unreadable image, or it is an error: it is never sorted away."""
+    X, y = pictures
+    paths = [str(tmp_path / f"{i:02}.png") for i in range(24)]
+    for path, image in zip(paths, X, strict=True):
+        Image.fromarray(image).save(path)
+    clf = tiny_classifier(on_bad_image=on_bad_image, max_epochs=1).fit(paths, y)
+    if on_bad_image == "skip":
+        Path(paths[0]).write_bytes(b"")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert 0 not in strategy.query(clf, paths, 23)
+    with torch.no_grad():
+        clf.net_.module_.network.penultimate.weight[0] = np.nan
+    clf.net_.module_.eval()
+    named = "01.png" if on_bad_image == "skip" else "00.png"
+    with (
+        pytest.raises(ValueError, match=f"NaN or infinite, the first: .*{named}"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        strategy.query(clf, paths, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             loaded = safetensors.torch.load_file(path)
         else:
+            if tarfile.is_tarfile(path):
+                # weights_only= does not guard this oldest format before torch 2.6.
+                raise ValueError("torch's old tar format, which can run code")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -50,7 +54,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(
-        isinstance(value, torch.Tensor) for value in loaded.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in loaded.items()
     ):
         raise ValueError(
             f"{str(path)!r} holds {type(loaded).__name__}, not a state dict of tensors "

@@ -265,7 +265,7 @@ class SourceCenters(CenterMakers):
                 if metadata.get("format") != _FORMAT:
                     raise ValueError(f"its format is {metadata.get('format')!r}")
                 names = json.loads(metadata["class_names"])
-                return cls(
+                centers = cls(
                     inputs=file.get_tensor("inputs"),
                     classes=file.get_tensor("classes"),
                     network=metadata["network"],
@@ -275,8 +275,36 @@ class SourceCenters(CenterMakers):
                     class_names=tuple(names) if names else None,
                     origin=metadata.get("origin", "dataset"),
                 )
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            centers._check()
+            return centers
+        except (
+            safetensors.SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise ValueError(
                 f"{str(path)!r} is not a file of centres ({error}). SourceCenters.save "
                 f"writes one, of format {_FORMAT!r}."
             ) from error
+
+    def _check(self) -> None:
+        """Refuse what :meth:`save` does not write."""
+        inputs, classes = self.inputs, self.classes
+        kinds = {np.dtype(np.uint8), np.dtype(np.float16), np.dtype(np.float32)}
+        if inputs.dtype not in kinds or inputs.ndim < 2 or 0 in inputs.shape:
+            raise ValueError(f"its centres are {inputs.dtype} of shape {inputs.shape}")
+        if classes.dtype != np.int64 or classes.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"its classes are {classes.dtype} of shape {classes.shape}"
+            )
+        if classes.min() < 0 or not np.isfinite(inputs).all():
+            raise ValueError("it has negative classes, or values that are not finite")
+        if self.layer is not None and (type(self.layer) is not int or self.layer < 0):
+            raise ValueError(f"its layer is {self.layer!r}")
+        names = self.class_names
+        if names is not None and (
+            len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
+        ):
+            raise ValueError("it has other names than classes")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .. import __version__
-from . import _bench, _centers, _demo
+from . import _bench, _campaign, _campaign_read, _centers, _demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +31,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (_demo, _centers, _bench):
+    for command in (_demo, _centers, _campaign, _campaign_read, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"skadma {options.command}: warning: {message}", file=sys.stderr)
+
     try:
-        options.run(options)
-    except (ImportError, ValueError, OSError) as error:
+        with warnings.catch_warnings(), _logging(getattr(options, "verbose", False)):
+            warnings.showwarning = show
+            options.run(options)
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     return 0
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[None]:
+    """Show what skadma logs, for a while."""
+    logger = logging.getLogger("skadma")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    before = logger.level
+    if verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..images import n_images
-from .base import Request, check_enough, unwrap
+from .base import Request, check_enough, check_finite, unwrap
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def look(
     """
     estimator, X = unwrap(request.estimator, request.X_pool)
     features, proba = _outputs(estimator, X, layer, initial, use_proba)
-    usable = np.flatnonzero(np.isfinite(features).all(axis=1))
+    finite = np.isfinite(features).all(axis=1)
+    if proba is not None:
+        finite &= np.isfinite(proba).all(axis=1)
+    check_finite(finite, request.estimator, request.X_pool)
+    usable = np.flatnonzero(finite)
     check_enough(len(usable), request.n_instances, len(features))
     labeled = features[:0]
     if use_labeled and request.X_labeled is not None and n_images(request.X_labeled):

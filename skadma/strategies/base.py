@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from ..classifier import CNNClassifier
-from ..images import n_images
+from ..images import n_images, take
 
 
 class TooFewCandidatesError(ValueError):
@@ -226,6 +227,7 @@ class ScoringStrategy(QueryStrategy):
         total = self.score(
             request.estimator, request.X_pool, iteration=request.iteration
         ).total
+        check_finite(np.isfinite(total), request.estimator, request.X_pool)
         ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
         order = np.lexsort((ties, -total))
         order = order[~np.isnan(total[order])]
@@ -262,6 +264,44 @@ def check_enough(n_usable: int, n_instances: int, n_pool: int) -> None:
             f"n_instances={n_instances}, but only {n_usable} of the {n_pool} images in "
             "the pool can be decoded and scored.",
             n_usable,
+        )
+
+
+def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
+    """Refuse NaN and infinity where they mean anything but an unreadable image.
+
+    Parameters
+    ----------
+    finite : ndarray of bool, shape (n,)
+        Of which images the scores (or features) are finite.
+    estimator : object
+    X : images or array-like of shape (n, ...)
+
+    Raises
+    ------
+    ValueError
+        The message names the images.
+    """
+    wrong = np.flatnonzero(~finite)
+    if not len(wrong):
+        return
+    inner, X_inner = unwrap(estimator, X)
+    params = inner.get_params() if hasattr(inner, "get_params") else {}
+    skips = [v == "skip" for k, v in params.items() if k.endswith("on_bad_image")]
+    if any(skips) and isinstance(inner, CNNClassifier):
+        wrong = wrong[inner.image_dataset(take(X_inner, wrong)).readable()]
+    elif any(skips):
+        return  # a committee, of which members may leave images out
+    if len(wrong):
+        some = take(X, wrong[:3])
+        named = [
+            repr(str(item)) if isinstance(item, (str, os.PathLike)) else f"X[{i}]"
+            for i, item in zip(wrong[:3], some, strict=False)
+        ]
+        raise ValueError(
+            f"The scores of {len(wrong)} image(s) are NaN or infinite, the first: "
+            f"{', '.join(named)}. The network's weights or the image's values are at "
+            "fault; a lower learning rate may help."
         )
 
 

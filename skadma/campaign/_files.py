@@ -1,0 +1,71 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under another name, bring it to the disk, then rename it.
+
+    After a kill or a power loss there is the old file or the new one, never half.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Writes to the path that it is given.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written; nobody else may be writing."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def new_file(path: Path, *, overwrite: bool = False) -> Path:
+    """Refuse to write over a file, which may hold labels that are nowhere else.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"There is a file {str(path)!r} already, and it may hold labels. Choose "
+            "another name, or say --overwrite."
+        )
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """Compute a file's SHA-256."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

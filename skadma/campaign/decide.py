@@ -1,0 +1,103 @@
+"""From rows of labels to decisions about contents."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .labels_csv import MARKS, LabelRow
+from .state import State
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of labels that were given.
+
+    Attributes
+    ----------
+    n_new : int
+        Images that had no decision before.
+    n_changed : int
+        Images with another one before.
+    n_same : int
+        Images with that very one before.
+    refused : list of str
+        Rows that were left out, with reasons; only with `partial`.
+    """
+
+    n_new: int
+    n_changed: int
+    n_same: int
+    refused: list[str]
+
+
+def decide(
+    rows: Sequence[LabelRow], state: State, classes: Sequence[str], root: Path
+) -> tuple[list[tuple[int, str, str]], list[str]]:
+    """Say what rows of labels mean.
+
+    Parameters
+    ----------
+    rows : sequence of LabelRow
+    state : State
+    classes : sequence of str
+    root : Path
+        The pool.
+
+    Returns
+    -------
+    decisions : list of (int, str, str)
+        Image, SHA-256 of what it is, class or mark.
+    refused : list of str
+        Why the other rows cannot be taken.
+    """
+    numbers = state.numbers
+    decisions: dict[int, tuple[int, str, str]] = {}
+    said: dict[str, tuple[str, str]] = {}
+    refused = []
+    for row in rows:
+        image = find_image(row.path, numbers, root)
+        if image is None:
+            refused.append(f"{row.where}: {row.path!r} is not in the pool.")
+        elif row.label not in classes and row.label not in MARKS:
+            refused.append(
+                f"{row.where}: {row.label!r} is none of the classes "
+                f"{', '.join(classes)}, nor {', '.join(MARKS)}."
+            )
+        else:
+            sha = state.last_known[image]
+            where, label = said.setdefault(sha, (row.where, row.label))
+            if label != row.label:
+                refused.append(
+                    f"{row.where}: {row.path!r} is {row.label!r} here, but "
+                    f"{label!r} in {where}, which is the same image."
+                )
+            else:
+                decisions[image] = (image, sha, row.label)
+    return list(decisions.values()), refused
+
+
+def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
+    """Find the image that a path in a label file means; None if there is none."""
+    name = path.strip() if path.strip() in numbers else path
+    if os.path.isabs(name):  # noqa: PTH117
+        try:
+            name = Path(name).relative_to(root).as_posix()
+        except ValueError:
+            return None
+    name = PurePosixPath(name).as_posix()
+    if name not in numbers:  # other systems spell accents otherwise
+        plain = unicodedata.normalize("NFC", name)
+        same = [p for p in numbers if unicodedata.normalize("NFC", p) == plain]
+        name = same[0] if len(same) == 1 else name
+    return numbers.get(name)
+
+
+def decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
+    """Make the row of a decision's table."""
+    if mark in MARKS:
+        return event, image, sha256, mark[1:], None
+    return event, image, sha256, "label", mark

@@ -1,0 +1,66 @@
+"""What the log says, for people and other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .state import Decision, State
+from .store import Store
+from .trainer import Proposal
+
+
+def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
+    """List what holds for each image; see :meth:`Campaign.decisions`."""
+    copies: dict[str, list[int]] = {}
+    for image, sha256 in state.last_known.items():
+        copies.setdefault(sha256, []).append(image)
+    for sha256, decision in state.decisions.items():
+        images = copies.get(sha256, [])
+        for image in images:
+            gone = state.contents[image].sha256 is None
+            yield state.paths[image], decision, "missing" if gone else "as labelled"
+        if decision.image not in images:
+            yield state.paths[decision.image], decision, "changed"
+
+
+def list_events(store: Store) -> list[dict[str, Any]]:
+    """List every event; see :meth:`Campaign.log`. Within ``store.reading``."""
+    paths = dict(store.rows("SELECT id, path FROM images"))
+    events = {
+        row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
+        | json.loads(row[4])
+        for row in store.rows("SELECT * FROM events ORDER BY id")
+    }
+    for event, image, sha256, kind, label in store.rows(
+        "SELECT * FROM decisions ORDER BY event, image"
+    ):
+        events[event].setdefault("decisions", []).append(
+            {
+                "path": paths[image],
+                "sha256": sha256,
+                "label": label if kind == "label" else f"?{kind}",
+            }
+        )
+    for event, _, image, score, guess, confidence in store.rows(
+        "SELECT * FROM proposals ORDER BY event, place"
+    ):
+        proposal = Proposal(paths[image], score, guess, confidence)
+        events[event].setdefault("proposals", []).append(vars(proposal))
+    return list(events.values())
+
+
+def recorded_query(store: Store, state: State, key: str) -> list[Proposal]:
+    """Find the answer to a query that was asked before; empty if it was not."""
+    for event, detail in store.rows(
+        "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
+    ):
+        if json.loads(detail)["key"] == key:
+            rows = store.rows(
+                "SELECT image, score, guess, confidence FROM proposals "
+                "WHERE event = ? ORDER BY place",
+                event,
+            )
+            return [Proposal(state.paths[image], *rest) for image, *rest in rows]
+    return []

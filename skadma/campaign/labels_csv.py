@@ -1,0 +1,152 @@
+"""Label files: CSV with a header, the columns ``path`` and ``label``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._files import write_atomically
+from .store import CampaignError
+
+MARKS = ("?skip", "?cant-tell", "?not-an-image")
+"""What stands in the column ``label`` for an image that gets none."""
+
+_FORMULA = "=+-@\t\r"
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """A row of a label file.
+
+    Attributes
+    ----------
+    where : str
+        What messages call it, such as "line 7".
+    path : str
+    label : str
+        A class, or one of `MARKS`.
+    """
+
+    where: str
+    path: str
+    label: str
+
+
+class LabelFileError(CampaignError):
+    """A label file has rows that cannot be taken.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    problems : sequence of str
+        One a row, with its line number.
+    n_rows : int
+        How many rows there are in all.
+    """
+
+    def __init__(self, name: str, problems: Sequence[str], n_rows: int) -> None:
+        self.problems = list(problems)
+        shown = "\n  ".join(self.problems[:20])
+        more = len(self.problems) - 20
+        super().__init__(
+            f"{name}: {len(self.problems)} of {n_rows} rows cannot be taken, so none "
+            f"was:\n  {shown}" + (f"\n  and {more} more" if more > 0 else "") + "\n"
+            "Correct them, or take the others alone with --partial (partial=True)."
+        )
+
+
+def read_labels(path: str | Path) -> list[LabelRow]:
+    """Read a label file.
+
+    Commas, semicolons or tabs separate the columns, whichever the header has; more
+    columns than ``path`` and ``label`` are ignored. A row without a label is one that
+    is not labelled yet, and is left out.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    list of LabelRow
+
+    Raises
+    ------
+    CampaignError
+        If it is no such file; the message has the line number.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CampaignError(
+            f"{str(path)!r} is not UTF-8 text ({error}). Save it as CSV in UTF-8."
+        ) from error
+    header = text.split("\n", 1)[0].lower()
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    # newline="" leaves line breaks inside quotes to the reader.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[LabelRow] = []
+    columns: list[int] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if columns is None:
+                columns = _columns(cells, path)
+            elif any(cell.strip() for cell in cells):
+                if len(cells) <= max(columns):
+                    raise CampaignError(
+                        f"{str(path)!r}, line {line}: {len(cells)} column(s), but the "
+                        f"header has path and label among {max(columns) + 1} or more."
+                    )
+                name, label = cells[columns[0]], cells[columns[1]].strip()
+                if label:
+                    rows.append(LabelRow(f"line {line}", name, label))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CampaignError(
+            f"{str(path)!r}, line {reader.line_num}: no CSV ({error})."
+        ) from error
+    if columns is None:
+        raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
+    return rows
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a CSV file, whole or not at all.
+
+    The first column holds paths. One that a spreadsheet would take for a formula gets
+    ``./`` in front, which means the same path.
+
+    Parameters
+    ----------
+    path : Path
+    header : sequence of str
+    rows : iterable of sequence
+    """
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for name, *others in rows:
+                safe = f"./{name}" if name[:1] in tuple(_FORMULA) else name
+                writer.writerow([safe, *others])
+
+    write_atomically(path, write)
+
+
+def _columns(cells: list[str], path: Path) -> list[int]:
+    names = [cell.strip().lower() for cell in cells]
+    missing = [name for name in ("path", "label") if names.count(name) != 1]
+    if missing:
+        raise CampaignError(
+            f"{str(path)!r}, line 1: the header must have the columns path and label "
+            f"once each, got {names}."
+        )
+    return [names.index("path"), names.index("label")]

@@ -1,0 +1,168 @@
+"""The pool: what images there are in a folder, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..images import FORMATS, UnreadableImageError, check_readable
+from ._files import file_digest
+from .store import CampaignError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was found at a path.
+
+    Attributes
+    ----------
+    sha256 : str or None
+        Of the file's bytes; None where the file is gone.
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of change.
+    problem : str or None
+        Why it cannot be decoded.
+    """
+
+    sha256: str | None
+    size: int = 0
+    mtime_ns: int = 0
+    problem: str | None = None
+
+
+GONE = Content(None)
+
+
+def scan_pool(
+    root: Path, known: Mapping[str, Content], *, progress: bool = False
+) -> dict[str, Content]:
+    """Look at a folder and find what is new, changed or gone.
+
+    A file of the same size and time of change as before is not read again, unless it
+    could not be decoded.
+
+    Parameters
+    ----------
+    root : Path
+    known : mapping of str to Content
+        What was found before, by path.
+    progress : bool, default=False
+        Show a progress bar over files to read.
+
+    Returns
+    -------
+    dict of str to Content
+        The differences only.
+
+    Raises
+    ------
+    CampaignError
+        If the folder is not there, or none of the known images is.
+    """
+    if not root.is_dir():
+        raise CampaignError(
+            f"The pool {str(root)!r} is no folder. If it moved, say where it is with "
+            "pool= or --pool; if its disk is not mounted, mount it."
+        )
+    found = dict(_files(root))
+    before = {path for path, content in known.items() if content.sha256}
+    if before and not before & found.keys():
+        raise CampaignError(
+            f"None of the {len(before)} images of the campaign is in the pool "
+            f"{str(root)!r} any more. Is its disk mounted? If it moved, say where it "
+            "is with pool= or --pool."
+        )
+    unread = {
+        path: state
+        for path, state in found.items()
+        if path not in known
+        or known[path].sha256 is None
+        or known[path].problem is not None
+        or (known[path].size, known[path].mtime_ns)
+        != (state.st_size, state.st_mtime_ns)
+    }
+    changes = dict.fromkeys(sorted(before - found.keys()), GONE)
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
+        read = pool.map(lambda item: _read(root / item[0], item[1]), unread.items())
+        bar = tqdm(read, "reading", len(unread), disable=not progress, unit=" images")
+        now = dict(zip(unread, bar, strict=True))
+    changes.update(
+        {p: content for p, content in now.items() if content != known.get(p)}
+    )
+    return changes
+
+
+def check_path(path: str) -> str:
+    """Refuse a path that could lead out of the pool.
+
+    Raises
+    ------
+    ValueError
+    """
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or ".." in pure.parts or "\0" in path:
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    if os.name == "nt" and (":" in path or "\\" in path):
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    return path
+
+
+def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Paths of image files, sorted, with their state."""
+    Image.init()
+    suffixes = {s for s, name in Image.EXTENSION.items() if name in FORMATS}
+
+    def tell(error: OSError) -> None:
+        warnings.warn(f"A folder of the pool is left out: {error}", stacklevel=2)
+
+    for folder, folders, names in os.walk(root, onerror=tell):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith(".") or Path(name).suffix.lower() not in suffixes:
+                continue
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
+            try:
+                relative.encode()
+                state = path.stat()
+            except (UnicodeEncodeError, OSError) as error:
+                warnings.warn(
+                    f"{relative!r} is left out of the pool: its name is not Unicode "
+                    f"or it cannot be looked at ({error}).",
+                    stacklevel=2,
+                )
+                continue
+            if stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
+                yield relative, state
+
+
+def _read(path: Path, state: os.stat_result) -> Content:
+    size, changed = state.st_size, state.st_mtime_ns
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        _log.info("%s cannot be read: %s", path, error)
+        # No content, but a name for it, so that the path is known.
+        name = hashlib.sha256(f"unreadable|{path}".encode()).hexdigest()
+        return Content(name, size, changed, str(error))
+    problem = None
+    try:
+        check_readable(os.fspath(path))
+    except UnreadableImageError as error:
+        problem = str(error)
+    return Content(digest, size, changed, problem)

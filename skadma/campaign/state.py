@@ -1,0 +1,213 @@
+"""What the log amounts to: the images, their contents and what was decided."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .pool import Content, check_path
+from .store import CampaignError, Store
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody decided about an image.
+
+    Attributes
+    ----------
+    event : int
+    image : int
+        The number of the image that it was given for.
+    sha256 : str
+        What the image was then.
+    kind : {"label", "skip", "cant-tell", "not-an-image"}
+    label : str or None
+    """
+
+    event: int
+    image: int
+    sha256: str
+    kind: str
+    label: str | None
+
+    @property
+    def mark(self) -> str:
+        """The label, or the mark that stands for it in files."""
+        return self.label if self.label is not None else f"?{self.kind}"
+
+
+@dataclass
+class State:
+    """What holds at a moment.
+
+    A decision is about a content: all images of that content share it, and an image
+    whose file changed is a new one, while the decision stays with what it was about.
+
+    Attributes
+    ----------
+    paths : dict of int to str
+        By number of the image.
+    contents : dict of int to Content
+        The last that was found at each path.
+    last_known : dict of int to str
+        SHA-256 of what was last found, also of files that are gone.
+    decisions : dict of str to Decision
+        The one that holds, by content.
+    teaches : list of int
+        Events with decisions that were not undone.
+    training_sets : list of list of (int, str)
+        The labelled images and their labels after each change of them, oldest first;
+        as far as the contents are still there.
+    """
+
+    paths: dict[int, str] = field(default_factory=dict)
+    contents: dict[int, Content] = field(default_factory=dict)
+    last_known: dict[int, str] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    teaches: list[int] = field(default_factory=list)
+    training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Numbers of the images by path."""
+        return {path: image for image, path in self.paths.items()}
+
+    def usable(self) -> dict[str, int]:
+        """Contents that are there and can be decoded, with the first image of each."""
+        found: dict[str, int] = {}
+        for image, content in self.contents.items():
+            if content.sha256 and content.problem is None:
+                found.setdefault(content.sha256, image)
+        return found
+
+    def labelled(self) -> list[tuple[int, str]]:
+        """Usable images with a label, one per content."""
+        return self.training_sets[-1] if self.training_sets else []
+
+    def candidates(self) -> list[int]:
+        """Images that a query chooses from, one per content.
+
+        What was skipped comes up again when nothing else is left.
+        """
+        open_: list[int] = []
+        skipped: list[int] = []
+        for sha256, image in self.usable().items():
+            decision = self.decisions.get(sha256)
+            if decision is None:
+                open_.append(image)
+            elif decision.kind == "skip":
+                skipped.append(image)
+        return open_ or skipped
+
+    def decision_of(self, image: int) -> Decision | None:
+        """What holds for an image as it is now, or was last."""
+        return self.decisions.get(self.last_known[image])
+
+    def changed_since(self) -> list[tuple[int, Decision]]:
+        """Images whose file is another by now than the one they were labelled with."""
+        latest: dict[int, Decision] = {}
+        for decision in self.decisions.values():
+            if decision.kind == "label":
+                known = latest.get(decision.image)
+                if known is None or known.event < decision.event:
+                    latest[decision.image] = decision
+        return [
+            (image, decision)
+            for image, decision in sorted(latest.items())
+            if self.last_known[image] != decision.sha256
+            and self.decision_of(image) is None
+        ]
+
+
+def read_state(store: Store) -> State:
+    """Add up the log.
+
+    Parameters
+    ----------
+    store : Store
+        Within one of its transactions, or ``reading``.
+
+    Raises
+    ------
+    CampaignError
+        If the log says what no campaign writes.
+    """
+    try:
+        return _read_state(store)
+    except CampaignError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        raise CampaignError(
+            f"{str(store.path)!r} is no intact campaign of skadma: {error}."
+        ) from error
+
+
+def _read_state(store: Store) -> State:
+    state = State()
+    for image, path in store.rows("SELECT id, path FROM images ORDER BY path"):
+        state.paths[image] = check_path(path)
+    found: dict[int, Content] = {}
+    for image, *content in store.rows(
+        "SELECT image, sha256, size, mtime_ns, problem FROM contents ORDER BY event"
+    ):
+        found[image] = Content(*content)
+        if content[0]:
+            state.last_known[image] = content[0]
+    # By path, as a listing of the folder has them, whenever they were found.
+    state.contents = {image: found[image] for image in state.paths}
+    state.teaches = _effective(store)
+    given: dict[int, list[Decision]] = {}
+    for row in store.rows("SELECT * FROM decisions ORDER BY event, image"):
+        given.setdefault(row[0], []).append(Decision(*row))
+    usable = state.usable()
+    for event in state.teaches:
+        for decision in given.get(event, []):
+            state.decisions[decision.sha256] = decision
+        labelled = [
+            (image, held.label)
+            for sha256, image in usable.items()
+            if (held := state.decisions.get(sha256)) and held.label is not None
+        ]
+        if labelled != state.labelled():
+            state.training_sets.append(labelled)
+    return state
+
+
+def _effective(store: Store) -> list[int]:
+    """The events with decisions, without those that were undone."""
+    teaches: list[int] = []
+    for event, kind, detail in store.rows(
+        "SELECT id, kind, detail FROM events WHERE kind IN ('teach', 'undo') "
+        "ORDER BY id"
+    ):
+        if kind == "teach":
+            teaches.append(event)
+        else:
+            teaches.remove(json.loads(detail)["undone"])
+    return teaches
+
+
+def digest(*parts: Any) -> str:
+    """Name plain values: 32 hex digits."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def add_contents(
+    store: Store, state: State, changes: Mapping[str, Content], event: int
+) -> None:
+    """Write down what a scan of the pool found, within a transaction."""
+    numbers = state.numbers
+    new = sorted(path for path in changes if path not in numbers)
+    first = max(state.paths, default=0) + 1
+    store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
+    numbers |= {path: first + k for k, path in enumerate(new)}
+    store.add(
+        "contents",
+        (
+            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
+            for path, c in changes.items()
+        ),
+    )

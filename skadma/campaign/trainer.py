@@ -1,0 +1,260 @@
+"""The campaign's model and queries: functions of the settings and the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..classifier import CNNClassifier
+from ..learner import ActiveLearner
+from ._files import remove_leftovers
+from .model import file_digest, load_model, save_model
+from .settings import build_estimator, build_strategy
+from .state import State, digest
+from .store import CampaignError, Store
+
+_log = logging.getLogger(__name__)
+_KEPT = 3
+"""Models that stay on the disk: undoing finds them; older ones can be made again."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An image that a query asks a label for.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the pool.
+    score : float or None
+        The strategy's.
+    guess : str or None
+        What the present model takes it for; None before the first labels.
+    confidence : float or None
+        The model's probability of that.
+    """
+
+    path: str
+    score: float | None
+    guess: str | None
+    confidence: float | None
+
+
+class Trainer:
+    """What makes models and queries of a campaign's log.
+
+    Both are named by all that they depend on: the labelled contents in order, the
+    candidates, the number asked for. What was recorded under a name is never computed
+    again, and computing it again gives the same.
+
+    Parameters
+    ----------
+    folder : Path
+        The campaign's.
+    root : Path
+        The pool.
+    store : Store
+    settings : dict
+    backbone : callable or None
+        Where the settings have only its name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        store: Store,
+        settings: dict[str, Any],
+        backbone: Callable[[], nn.Module] | None,
+    ) -> None:
+        self.root = root
+        self._store = store
+        self._models = folder / "models"
+        self.n_instances: int = settings["n_instances"]
+        self.warm_start: bool = settings["warm_start"]
+        self._learner = ActiveLearner(
+            build_estimator(settings["estimator"], backbone, folder / "cache"),
+            build_strategy(settings["strategy"], folder),
+            n_instances=self.n_instances,
+            warm_start=self.warm_start,
+            classes=settings["classes"],
+            random_state=settings["random_state"],
+        )
+
+    def files(self, images: list[int], state: State) -> list[str]:
+        """Paths to read images from."""
+        return [str(self.root / state.paths[image]) for image in images]
+
+    # --- models -------------------------------------------------------------
+
+    def model_keys(self, state: State) -> list[str | None]:
+        """Names of the models after each change of the labels; None for none."""
+        keys: list[str | None] = []
+        for labelled in state.training_sets:
+            known = [(state.contents[i].sha256, label) for i, label in labelled]
+            base = keys[-1] if keys and self.warm_start else None
+            keys.append(digest("model", base, known) if labelled else None)
+        return keys
+
+    def model(self, state: State) -> CNNClassifier:
+        """Load the model of the present labels, or train it.
+
+        Returns
+        -------
+        CNNClassifier
+            Not fitted where there are no labels.
+        """
+        keys = self.model_keys(state)
+        first = 0 if self.warm_start else max(len(keys) - 1, 0)
+        estimator = self._empty()
+        start = first
+        for number in range(len(keys) - 1, first - 1, -1):
+            key = keys[number]
+            if key is None or self._load(key, estimator):
+                start = number + 1
+                break
+        for number in range(start, len(keys)):
+            key = keys[number]
+            if key is None:
+                estimator = self._empty()
+            else:
+                labelled = state.training_sets[number]
+                estimator = self._train(estimator, key, labelled, state)
+        return estimator
+
+    def has_model(self, state: State) -> bool:
+        """Whether the model of the present labels is made."""
+        keys = self.model_keys(state)
+        return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
+
+    def _empty(self) -> CNNClassifier:
+        self._learner.resume(["none"], np.array([None]))
+        return self._learner.estimator_
+
+    def _path(self, key: str) -> Path:
+        return self._models / f"{key}.safetensors"
+
+    def _recorded(self) -> dict[str, str]:
+        """SHA-256 of the models that were made, by name."""
+        rows = self._store.rows("SELECT detail FROM events WHERE kind = 'train'")
+        details = [json.loads(detail) for (detail,) in rows]
+        return {detail["key"]: detail["sha256"] for detail in details}
+
+    def _load(self, key: str, estimator: CNNClassifier) -> bool:
+        expected = self._recorded().get(key)
+        path = self._path(key)
+        if expected is None or not path.is_file():
+            return False
+        if file_digest(path) != expected:
+            warnings.warn(
+                f"The model {path.name} was damaged or changed; it is made anew.",
+                stacklevel=2,
+            )
+            return False
+        load_model(estimator, path)
+        _log.info("model %s loaded", key)
+        return True
+
+    def _train(
+        self,
+        base: CNNClassifier,
+        key: str,
+        labelled: list[tuple[int, str]],
+        state: State,
+    ) -> CNNClassifier:
+        begin = perf_counter()
+        _log.info("training with %d labels", len(labelled))
+        images, labels = zip(*labelled, strict=True)
+        self._learner.resume(self.files(list(images), state), np.array(labels))
+        if hasattr(base, "net_"):
+            self._learner.estimator_ = base
+        estimator = self._learner.adapt().estimator_
+        seconds = perf_counter() - begin
+        self._models.mkdir(exist_ok=True)
+        remove_leftovers(self._models)
+        path = self._path(key)
+        try:
+            sha256 = save_model(estimator, path)
+        except Exception as error:
+            raise CampaignError(
+                f"The labels are safe, but the model could not be saved as "
+                f"{str(path)!r} ({error}). Once there is room, the next query makes "
+                "it again."
+            ) from error
+        with self._store.transaction():
+            self._store.add_event(
+                "train",
+                key=key,
+                sha256=sha256,
+                n_labels=len(labelled),
+                seconds=round(seconds, 3),
+            )
+        _log.info("trained in %.1f s, saved as %s", seconds, path)
+        made = sorted(self._models.glob("*.safetensors"), key=_age, reverse=True)
+        for old in made[_KEPT:]:
+            old.unlink(missing_ok=True)
+        return estimator
+
+    # --- queries ------------------------------------------------------------
+
+    def query_key(self, state: State, n: int) -> str:
+        """Name a query by what it depends on."""
+        keys = self.model_keys(state)
+        pool = [state.contents[image].sha256 for image in state.candidates()]
+        known = [(state.contents[i].sha256, label) for i, label in state.labelled()]
+        return digest("query", keys[-1] if keys else None, known, pool, n)
+
+    def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
+        """Choose `n` of the candidates."""
+        begin = perf_counter()
+        estimator = self.model(state)
+        labels = dict(state.labelled())
+        images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
+        files = self.files(images, state)
+        y = np.array([labels.get(image) for image in images], dtype=object)
+        self._learner.resume(files, y, iteration=len(labels) / self.n_instances)
+        if hasattr(estimator, "net_"):
+            self._learner.estimator_ = estimator
+        chosen, scores = self._learner.query_with_scores(n)
+        guesses: list[tuple[str | None, float | None]] = [(None, None)] * n
+        if hasattr(estimator, "net_"):
+            proba = estimator.predict_proba([files[i] for i in chosen])
+            best = proba.argmax(axis=1)
+            guesses = [
+                (str(estimator.classes_[k]), float(row[k]))
+                for k, row in zip(best, proba, strict=True)
+            ]
+        _log.info(
+            "%d of %d images chosen in %.1f s",
+            n,
+            len(images) - len(labels),
+            perf_counter() - begin,
+        )
+        return [
+            (
+                images[i],
+                Proposal(
+                    state.paths[images[i]],
+                    None if math.isnan(score) else float(score),
+                    *guess,
+                ),
+            )
+            for i, score, guess in zip(chosen, scores, guesses, strict=True)
+        ]
+
+
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

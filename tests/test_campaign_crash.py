@@ -1,0 +1,113 @@
+"""The short form of tests/crash.py: processes are killed, disks full, power is cut.
+
+``python tests/crash.py --times 300`` is the full form; docs/reliability.md has its
+result.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from skadma import Campaign, CNNClassifier
+from skadma.strategies import RandomSampling
+
+from .crash import make_pool
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="kills forked processes"
+)
+
+
+@pytest.mark.parametrize("options", [["--seed", "0"], ["--seed", "1", "--warm-start"]])
+def test_nothing_is_lost(options, request):
+    """36 trials, six of each way to break a step off."""
+    done = subprocess.run(
+        [sys.executable, "tests/crash.py", "--times", "36", *options],
+        cwd=request.config.rootpath, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^(\w+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
+    counts = {way: tuple(map(int, numbers)) for way, *numbers in rows}
+    # Only root may mount a small disk.
+    assert {way: n for way, (n, _, _) in counts.items() if way != "disk"} == (
+        dict.fromkeys(("named", "line", "time", "power", "full"), 6)
+    )
+    assert sum(lost for _, _, lost in counts.values()) == 0
+    for way in ("named", "line"):  # these do break off what they are aimed at
+        assert counts[way][1] == counts[way][0]
+
+
+_SABOTAGE = """
+import sys
+from skadma.campaign.store import Store
+from tests import crash
+
+add = Store.add
+
+def each_row_by_itself(self, table, rows):
+    for row in rows:
+        add(self, table, [row])
+        if table == "decisions":
+            self._execute("COMMIT")
+            self._execute("BEGIN IMMEDIATE")
+
+Store.add = each_row_by_itself
+crash.NAMED = {"between two rows": crash.NAMED["between two rows"]}
+crash.STEPS = {step: crash.STEPS[step] for step in ("start", "query", "teach")}
+sys.argv = ["crash.py", "--times", "3", "--ways", "named"]
+sys.exit(crash.main())
+"""
+
+
+def test_the_trials_notice_a_loss(request):
+    """With a store that commits each row by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SABOTAGE],
+        cwd=request.config.rootpath, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "half applied" in done.stderr
+
+
+def test_synced_before_it_says_so(tmp_path):
+    """What a power loss needs: the log reaches the disk before 'Safe' is printed."""
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    make_pool(tmp_path / "pool")
+    estimator = CNNClassifier("squeezenet1_1", weights=None, image_size=32)
+    Campaign.create(
+        tmp_path / "c", tmp_path / "pool", ["a", "b"], estimator, RandomSampling()
+    ).close()
+    (tmp_path / "labels.csv").write_text("path,label\n00 ü a.png,a\n", "utf-8")
+    command = (
+        "from skadma.cli import main; main(['teach', 'labels.csv', '--later', "
+        "'--campaign', 'c'])"
+    )
+    trace = tmp_path / "trace"
+    done = subprocess.run(
+        ["strace", "-f", "-y", "-o", trace,
+         "-e", "trace=pwrite64,fdatasync,fsync,write",
+         sys.executable, "-c", command],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "ptrace" in done.stderr.lower():
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    calls = trace.read_text(errors="replace").splitlines()
+    (said,) = [i for i, call in enumerate(calls) if "Safe: 1 new" in call]
+    to_wal = [
+        i
+        for i, call in enumerate(calls)
+        if "pwrite64" in call and "campaign.sqlite-wal" in call and i < said
+    ]
+    synced = [
+        i
+        for i, call in enumerate(calls)
+        if "sync(" in call and "campaign.sqlite-wal" in call and i < said
+    ]
+    assert to_wal
+    assert synced
+    assert max(synced) > max(to_wal)
