@@ -1,8 +1,9 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
+from .adafilter import AdaFilterClassifier
 from .centers import SourceCenters
 from .classifier import CNNClassifier
 from .learner import ActiveLearner
 
-__all__ = ["ActiveLearner", "CNNClassifier", "SourceCenters"]
+__all__ = ["ActiveLearner", "AdaFilterClassifier", "CNNClassifier", "SourceCenters"]
 __version__ = "0.1.0"
