@@ -73,10 +73,7 @@ class Scanner:
         self.device = device
         self.positions = list(layers), list(source_layers)
         self.normalize = Normalize(source.preprocessing).to(device)
-        networks = [
-            source.module if adapted is None else adapted.network,
-            source.module,
-        ]
+        networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
             network.to(device)
         self._modules = [module for network in networks for module in network.modules()]

@@ -230,14 +230,14 @@ class AdaFilterClassifier(CNNClassifier):
         )
 
 
-class _GatesOnly:
+class _GatesOnly(nn.Module):
     """An adapted network, as a scanner takes it, whose output is its gates."""
 
     def __init__(self, network: AdaFilterNetwork) -> None:
-        self.network = network.network
-        self._whole = network
+        super().__init__()
+        self.whole = network
 
     def inference_part(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
     ) -> fx.GraphModule:
-        return self._whole.gates_part(graph, start)
+        return self.whole.gates_part(graph, start)

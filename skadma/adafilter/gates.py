@@ -52,10 +52,8 @@ def mix(fine: torch.Tensor, frozen: torch.Tensor, gate: torch.Tensor) -> torch.T
     torch.Tensor of shape (n, c, h, w)
         G F(x) + (1 - G) S(x).
     """
-    gate = gate[:, :, None, None]
-    if not torch.is_grad_enabled():
-        return torch.where(gate > 0, fine, frozen)  # the same in one pass
-    return gate * fine + (1 - gate) * frozen
+    # Exact at both ends, and one pass over the maps where the formula takes three.
+    return torch.lerp(frozen, fine, gate[:, :, None, None])
 
 
 def pool(x: torch.Tensor) -> torch.Tensor:

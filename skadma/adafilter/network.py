@@ -15,7 +15,6 @@ from ..backbones.graph import NetworkGraph, extract_part
 from .gates import GateNetwork
 from .rewrite import GatedGraph, GatedLayer, find_gated_layers, rewrite
 
-BRANCH = "adafilter_"
 _CACHES = ("_gated", "_whole")
 
 
@@ -59,8 +58,8 @@ class AdaFilterNetwork(AdaptedNetwork):
     """M0 with a new last layer, and with gates between its filters and their copies.
 
     The network's own convolutions are the fine-tuned filters F; the pretrained ones S
-    and the gates are a module ``adafilter_`` beside them. No module of the network
-    changes its name or its class: what runs is a rewritten graph.
+    and the gates are a module ``branch`` beside it. The network stays as it is, down to
+    the names of its weights: what runs is a rewritten graph.
 
     Parameters
     ----------
@@ -99,21 +98,15 @@ class AdaFilterNetwork(AdaptedNetwork):
                 "has no filters to choose among. Freeze fewer layers (n_frozen_layers; "
                 "layers() lists them) or take CNNClassifier."
             )
-        branch = PretrainedBranch(self.network, self.gated_layers, gates, gate_width)
-        self.network.add_module(BRANCH, branch)
+        self.branch = PretrainedBranch(
+            self.network, self.gated_layers, gates, gate_width
+        )
         self._set_mode(self.training)
 
     @property
-    def branch(self) -> PretrainedBranch:
-        """The pretrained filters and the gates."""
-        branch = self.network.get_submodule(BRANCH)
-        assert isinstance(branch, PretrainedBranch)
-        return branch
-
-    @property
     def new_parts(self) -> list[str]:
-        """Names of what M0 does not have: it learns at a rate of its own."""
-        return [self.head_name, f"{BRANCH}.gates"]
+        """Modules that M0 does not have: they learn at a rate of their own."""
+        return [*super().new_parts, "branch.gates"]
 
     def part(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
@@ -134,7 +127,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         begin = gated.nodes[graph.input if start is None else start]
         try:
             found = [gated.nodes[end] for end in ends]
-            return extract_part(gated.graph, self.network, found, begin)
+            return extract_part(gated.graph, self, found, begin)
         except ValueError as error:
             if self.branch.gates.kind != "recurrent":
                 raise
@@ -153,14 +146,17 @@ class AdaFilterNetwork(AdaptedNetwork):
         """
         gated = self._rewritten(graph)
         begin = gated.nodes[start]
-        return fold_batch_norms(
-            extract_part(gated.graph, self.network, [gated.gates], begin)
-        )
+        return fold_batch_norms(extract_part(gated.graph, self, [gated.gates], begin))
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Make room for new classes; the known ones keep their weights."""
         super().grow_head(positions, n_classes)
         self._forget()
+
+    def _set_mode(self, mode: bool) -> None:
+        super()._set_mode(mode)
+        if "branch" in self._modules and not self.update_batch_norm:
+            self.branch.eval()
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         parts = self.__dict__.setdefault("_whole", {})
@@ -173,7 +169,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         """Rewrite a graph, or take the last one that was rewritten."""
         known, gated = self.__dict__.get("_gated", (None, None))
         if known is not graph:
-            gated = rewrite(graph, self.gated_layers, self.branch.gates, BRANCH)
+            gated = rewrite(graph, self.gated_layers, self.branch.gates)
             self.__dict__["_gated"] = (graph, gated)
         return gated
 

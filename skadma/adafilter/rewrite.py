@@ -103,7 +103,6 @@ def rewrite(
     graph: NetworkGraph,
     layers: Sequence[GatedLayer],
     gates: GateNetwork,
-    branch: str,
 ) -> GatedGraph:
     """Write the second set of filters and the gates into a graph.
 
@@ -113,13 +112,13 @@ def rewrite(
         It stays as it is.
     layers : sequence of GatedLayer
     gates : GateNetwork
-    branch : str
-        Name of the module that holds ``gates``, and ``convolutions`` and ``norms``,
-        the pretrained ones by number of the layer.
 
     Returns
     -------
     GatedGraph
+        It calls the modules of the network as ``network.<name>``, the pretrained
+        filters and norms as ``branch.convolutions.<number>`` and
+        ``branch.norms.<number>``, and the gates as ``branch.gates``.
     """
     numbers = {layer.name: i for i, layer in enumerate(layers)}
     new = fx.Graph()
@@ -133,17 +132,24 @@ def rewrite(
             continue  # a norm, done with its convolution
         number = numbers.get(str(node.target)) if node.op == "call_module" else None
         if number is None:
-            nodes[node] = new.node_copy(node, nodes.__getitem__)
+            nodes[node] = _copy(node, new, nodes)
             continue
         x = nodes[node.all_input_nodes[0]]
-        gate, state = gates.insert(new, f"{branch}.gates", number, x, state)
-        fine = new.node_copy(node, nodes.__getitem__)
-        frozen = new.call_module(f"{branch}.convolutions.{number}", (x,))
+        gate, state = gates.insert(new, "branch.gates", number, x, state)
+        fine = _copy(node, new, nodes)
+        frozen = new.call_module(f"branch.convolutions.{number}", (x,))
         norm = layers[number].norm
         if norm is not None:
             (node,) = node.users
-            fine = new.call_module(norm, (fine,))
-            frozen = new.call_module(f"{branch}.norms.{number}", (frozen,))
+            fine = new.call_module(f"network.{norm}", (fine,))
+            frozen = new.call_module(f"branch.norms.{number}", (frozen,))
         nodes[node] = new.call_function(mix, (fine, frozen, gate))
         all_gates.append(gate)
     return GatedGraph(new, nodes, new.call_function(torch.cat, (all_gates, 1)))
+
+
+def _copy(node: fx.Node, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.Node:
+    copied = graph.node_copy(node, nodes.__getitem__)
+    if node.op in ("call_module", "get_attr"):
+        copied.target = f"network.{node.target}"
+    return copied

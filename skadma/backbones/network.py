@@ -91,8 +91,8 @@ class AdaptedNetwork(nn.Module):
 
     @property
     def new_parts(self) -> list[str]:
-        """Names of what M0 does not have: it learns at a rate of its own."""
-        return [self.head_name]
+        """Modules that M0 does not have: they learn at a rate of their own."""
+        return [f"network.{self.head_name}"]
 
     def part(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
