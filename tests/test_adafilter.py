@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier, SourceCenters
 from skadma.adafilter.gates import mix, threshold
+from skadma.plotting import GateUsageDisplay
 from skadma.strategies import (
     ADMA,
     AIFT,
@@ -556,3 +559,26 @@ def test_gate_usage_counts_filters_of_images(tmp_path, pictures):
         pytest.raises(ValueError, match="None of the images"),
     ):
         clf.gate_usage([bad])
+
+
+def test_display(pictures):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    X, y = pictures
+    clf = tiny().fit(X, y)
+    display = GateUsageDisplay.from_estimator(clf, X, color="k")
+    usage = clf.gate_usage(X)
+    assert display.usage == usage
+    assert [bar.get_width() for bar in display.bars_] == list(usage.values())
+    assert [text.get_text() for text in display.ax_.get_yticklabels()] == list(usage)
+    pyplot.close(display.figure_)
+    figure, ax = pyplot.subplots()
+    assert display.plot(ax=ax).figure_ is figure
+    pyplot.close(figure)
+    with pytest.raises(TypeError, match="got CNNClassifier"):
+        GateUsageDisplay.from_estimator(CNNClassifier(TinyCNN), X)
+
+
+def test_matplotlib_comes_only_when_drawing():
+    code = "import sys, skadma.plotting; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
