@@ -193,7 +193,7 @@ class AdaFilterClassifier(CNNClassifier):
             [head],
             [],
             n_frozen=self.n_frozen_,
-            device=self._device(),
+            device=self.torch_device(),
             cache=open_cache(self.memory),
         )
         batches = scan(

@@ -91,7 +91,10 @@ class GateUsageDisplay:
         -------
         self
         """
+        own = ax is None
         ax = new_axes(ax, type(self).__name__)
+        if own:
+            ax.figure.set_figheight(max(2.0, 1 + 0.2 * len(self.usage)))
         self.bars_ = ax.barh(list(self.usage), list(self.usage.values()), **kwargs)
         if not ax.yaxis_inverted():
             ax.invert_yaxis()
