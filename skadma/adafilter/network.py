@@ -14,6 +14,7 @@ from ..backbones.folding import fold_batch_norms
 from ..backbones.graph import NetworkGraph, extract_part
 from .gates import GateNetwork
 from .rewrite import GatedGraph, GatedLayer, find_gated_layers, rewrite
+from .used import compute_used_filters
 
 _CACHES = ("_gated", "_whole")
 
@@ -136,6 +137,18 @@ class AdaFilterNetwork(AdaptedNetwork):
                 f"network cannot be entered behind {self.gated_layers[0].name!r}."
             ) from error
 
+    def inference_part(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
+    ) -> fx.GraphModule:
+        """Make a part that is fast, and true until the network is trained again.
+
+        Parameters
+        ----------
+        graph, ends, start
+            See :meth:`part`.
+        """
+        return compute_used_filters(super().inference_part(graph, ends, start))
+
     def gates_part(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
         """Make the part that leads to all gates, (n, sum of filters), for inference.
 
@@ -146,7 +159,8 @@ class AdaFilterNetwork(AdaptedNetwork):
         """
         gated = self._rewritten(graph)
         begin = gated.nodes[start]
-        return fold_batch_norms(extract_part(gated.graph, self, [gated.gates], begin))
+        part = extract_part(gated.graph, self, [gated.gates], begin)
+        return compute_used_filters(fold_batch_norms(part))
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Make room for new classes; the known ones keep their weights."""
