@@ -14,6 +14,7 @@ from torch import nn
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier, SourceCenters
 from skadma.adafilter.gates import mix, threshold
+from skadma.adafilter.used import UsedFilters
 from skadma.plotting import GateUsageDisplay
 from skadma.strategies import (
     ADMA,
@@ -391,6 +392,48 @@ def test_a_copy_is_a_copy(pictures):
         np.testing.assert_allclose(scores(made, X), whole, atol=1e-5)
         assert made.gate_usage(X) != clf.gate_usage(X)
     np.testing.assert_array_equal(scores(clf, X), before)
+
+
+# --- only the filters that are used ---------------------------------------------------
+
+
+@pytest.mark.parametrize("n_mixed", [0, 2, 5, 8])
+@pytest.mark.parametrize("bias", [True, False])
+def test_left_out_filters_are_those_that_no_image_takes(n_mixed, bias):
+    torch.manual_seed(0)
+    fine, frozen = (nn.Conv2d(4, 8, 3, 2, 1, bias=bias) for _ in range(2))
+    gate = (torch.arange(8) % 2).float().repeat(6, 1)
+    gate[::2, :n_mixed] = 1 - gate[::2, :n_mixed]
+    x = torch.randn(6, 4, 9, 9)
+    n_filters = []
+
+    def count(module, inputs, output):
+        n_filters.append(output.shape[1])
+
+    used = UsedFilters(fine, frozen)
+    for conv in (fine, frozen):
+        conv.register_forward_hook(count)
+    with torch.inference_mode():
+        found = used(x, gate)
+        assert n_filters == ([8, 8] if n_mixed > 4 else [])  # both, or neither whole
+        expected = mix(fine(x), frozen(x), gate)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18", "efficientnet_lite0"])
+def test_used_filters_are_found_in_networks(backbone, pictures):
+    X, y = pictures
+    ada = pair(backbone)[1].fit(X, y)
+    network, graph = ada.net_.module_, ada.source_network_.graph
+    part = network.inference_part(graph, [graph.output], None)
+    used = [m for m in part.modules() if isinstance(m, UsedFilters)]
+    dense = [
+        conv
+        for conv in network.branch.convolutions
+        if conv.groups == 1 and type(conv) is nn.Conv2d
+    ]
+    assert len(used) == len(dense) > 3
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in part.modules())
 
 
 # --- as an estimator ------------------------------------------------------------------
