@@ -236,7 +236,9 @@ def test_shut_gates_are_m0_and_open_gates_the_fine_tuned_network(backbone, pictu
     X, y = (values[:4] for values in pictures)
     plain, ada = pair(backbone)
     untouched = scores(plain.fit(X, [0, 1, 0, 1]), X)
-    np.testing.assert_allclose(scores(ada.fit(X, [0, 1, 0, 1]), X), untouched, atol=0)
+    # F is S still, so any gates will do, but for rounding.
+    start = scores(ada.fit(X, [0, 1, 0, 1]), X)
+    np.testing.assert_allclose(start, untouched, rtol=1e-4, atol=1e-5)
     generator = torch.Generator().manual_seed(0)
     network = ada.net_.module_
     with torch.no_grad():
