@@ -1,9 +1,16 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
+from .adafilter import AdaFilterClassifier
 from .campaign import Campaign
 from .centers import SourceCenters
 from .classifier import CNNClassifier
 from .learner import ActiveLearner
 
-__all__ = ["ActiveLearner", "CNNClassifier", "Campaign", "SourceCenters"]
+__all__ = [
+    "ActiveLearner",
+    "AdaFilterClassifier",
+    "CNNClassifier",
+    "Campaign",
+    "SourceCenters",
+]
 __version__ = "0.1.0"

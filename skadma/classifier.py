@@ -317,9 +317,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         with torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
             if not goes_on:
-                network = AdaptedNetwork(
-                    source, len(found), n_frozen, self.batch_norm == "update"
-                )
+                network = self._new_network(source, len(found), n_frozen)
                 net = self._build_net(network, len(found))
             elif partial and len(found) == len(self.classes_):
                 net = self.net_  # its optimizer goes on as well
@@ -397,6 +395,12 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             dataset, scanner, self._scan_batch_size(), DEFAULT_LIMIT
         )
         return (dataset, None) if values is None else (Rows(values), cut.name)
+
+    def _new_network(
+        self, source: SourceNetwork, n_classes: int, n_frozen: int
+    ) -> AdaptedNetwork:
+        update_batch_norm = self.batch_norm == "update"
+        return AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
 
     def _build_net(
         self, network: AdaptedNetwork, n_classes: int

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
-from .backbones.folding import fold_batch_norms
 from .backbones.graph import evaluating
 from .cache import Cache
 
@@ -74,10 +73,7 @@ class Scanner:
         self.device = device
         self.positions = list(layers), list(source_layers)
         self.normalize = Normalize(source.preprocessing).to(device)
-        networks = [
-            source.module if adapted is None else adapted.network,
-            source.module,
-        ]
+        networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
             network.to(device)
         self._modules = [module for network in networks for module in network.modules()]
@@ -93,7 +89,7 @@ class Scanner:
         self._tails = [
             source.part(ends, cut, device)
             if adapted is None
-            else fold_batch_norms(graph.extract(adapted.network, ends, cut)),
+            else adapted.inference_part(graph, ends, cut),
             source.part(source_ends, cut, device),
         ]
         head = len(graph.layers) - 1

@@ -117,7 +117,7 @@ def build_net(
     network : AdaptedNetwork
     n_classes : int
     head_lr : float
-        Learning rate of the last layer; `lr` among the others is the tail's.
+        Learning rate of the network's new parts; `lr` among the others is the tail's.
     net_params : dict or None
         More parameters of ``skorch.NeuralNetClassifier``; they win.
     **params
@@ -131,7 +131,7 @@ def build_net(
     settings = {
         "iterator_train__shuffle": True,
         "optimizer__param_groups": [
-            (f"network.{network.head_name}.*", {"lr": head_lr})
+            (f"{name}.*", {"lr": head_lr}) for name in network.new_parts
         ],
         **params,
         **(net_params or {}),
@@ -141,7 +141,7 @@ def build_net(
     net = NeuralNetClassifier(network, classes=np.arange(n_classes), **settings)
     net.initialize()
     # The recipe would be pickled beside the network that was made from it.
-    net.module = AdaptedNetwork
+    net.module = type(network)
     return net
 
 

@@ -14,10 +14,10 @@ import skadma.bench
 import skadma.plotting
 import skadma.stopping
 import skadma.strategies
-from skadma import ActiveLearner, SourceCenters
+from skadma import ActiveLearner, AdaFilterClassifier, SourceCenters
 from skadma.strategies import MarginSampling
 
-from .conftest import tiny_classifier
+from .conftest import TinyCNN, tiny_classifier
 
 MODULES = (skadma, skadma.strategies, skadma.adma, skadma.bench, skadma.plotting,
            skadma.stopping)  # fmt: skip
@@ -70,10 +70,14 @@ def test_methods_are_documented(cls, name):
     assert not found
 
 
-@pytest.mark.parametrize("which", ["classifier", "learner"])
+@pytest.mark.parametrize("which", ["classifier", "adafilter", "learner"])
 def test_fitted_attributes_are_documented(which, pictures):
     X, y = pictures
     estimator = tiny_classifier(max_epochs=1)
+    if which == "adafilter":
+        estimator = AdaFilterClassifier(
+            TinyCNN, n_frozen_layers=1, image_size=32, max_epochs=1
+        )
     if which == "learner":
         estimator = ActiveLearner(estimator, MarginSampling(), n_rounds=1)
     estimator.fit(X, y)

@@ -306,14 +306,39 @@ class NetworkGraph:
         ValueError
             If an end does not lie behind `start`.
         """
-        start = start or self.input
-        needed = _ancestors(ends, start)
-        if self.input in needed:
-            raise ValueError(
-                f"The outputs asked for are not all computed from {start.name!r}: "
-                "one of them lies before it."
-            )
-        return fx.GraphModule(network, _subgraph(self.graph, needed, start, ends))
+        return extract_part(self.graph, network, ends, start or self.input)
+
+
+def extract_part(
+    graph: fx.Graph, network: nn.Module, ends: Sequence[fx.Node], start: fx.Node
+) -> fx.GraphModule:
+    """Build the part of a graph that leads from one node to others.
+
+    Parameters
+    ----------
+    graph : torch.fx.Graph
+    network : torch.nn.Module
+        Has the modules that the graph calls. Its weights are shared, not copied.
+    ends : sequence of torch.fx.Node
+    start : torch.fx.Node
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        See :meth:`NetworkGraph.extract`.
+
+    Raises
+    ------
+    ValueError
+        If an end does not lie behind `start`.
+    """
+    needed = _ancestors(ends, start)
+    if next(node for node in graph.nodes if node.op == "placeholder") in needed:
+        raise ValueError(
+            f"The outputs asked for are not all computed from {start.name!r}: one of "
+            "them lies before it."
+        )
+    return fx.GraphModule(network, _subgraph(graph, needed, start, ends))
 
 
 def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images import Preprocessing
+from .folding import fold_batch_norms
 from .graph import NetworkGraph
 from .source import SourceNetwork, get_head, replace_head
 
@@ -82,7 +83,42 @@ class AdaptedNetwork(nn.Module):
         tail = self.__dict__.get("_tail")
         if tail is not None and x.dtype != torch.uint8:
             return tail(x)[0]
-        return self.network(self.normalize(x))
+        return self._run(self.normalize(x))
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of normalised images by the whole network."""
+        return self.network(x)
+
+    @property
+    def new_parts(self) -> list[str]:
+        """Modules that M0 does not have: they learn at a rate of their own."""
+        return [f"network.{self.head_name}"]
+
+    def part(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
+    ) -> fx.GraphModule:
+        """Make a part of the network, of shared weights.
+
+        Parameters
+        ----------
+        graph : NetworkGraph
+            A trace of M0 or of this network.
+        ends, start
+            Nodes of the trace, see :meth:`NetworkGraph.extract`.
+        """
+        return graph.extract(self.network, ends, start)
+
+    def inference_part(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
+    ) -> fx.GraphModule:
+        """Make a part that is fast, and true until the network is trained again.
+
+        Parameters
+        ----------
+        graph, ends, start
+            See :meth:`part`.
+        """
+        return fold_batch_norms(self.part(graph, ends, start))
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
         """Switch to training, all but the frozen part and fixed batch norms."""
@@ -110,16 +146,20 @@ class AdaptedNetwork(nn.Module):
         cut : str
             Name of the node, see :meth:`NetworkGraph.cut_before`.
         """
-        self.network.train()
-        graph = NetworkGraph(self.network, self._example, evaluate=False)
-        self._set_mode(self.training)
+        graph = self._trace(training=True)
         node = next(n for n in graph.graph.nodes if n.name == cut)
         # Not by attribute: its parameters must not be listed a second time.
-        self.__dict__["_tail"] = graph.extract(self.network, [graph.output], node)
+        self.__dict__["_tail"] = self.part(graph, [graph.output], node)
         try:
             yield
         finally:
             del self.__dict__["_tail"]
+
+    def _trace(self, training: bool) -> NetworkGraph:
+        self.network.train(training)
+        graph = NetworkGraph(self.network, self._example, evaluate=not training)
+        self._set_mode(self.training)
+        return graph
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Make room for new classes; the known ones keep their weights.

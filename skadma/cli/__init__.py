@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), _logging(getattr(options, "verbose", False)):
             warnings.showwarning = show
             options.run(options)
-    except (ImportError, ValueError, OSError, RuntimeError) as error:
+    except (ImportError, ValueError, OSError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     return 0
 

@@ -1,0 +1,243 @@
+"""AdaFilterClassifier: CNNClassifier that fine-tunes filters example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import fx, nn
+
+from ..backbones import SourceNetwork
+from ..backbones.graph import NetworkGraph
+from ..cache import open_cache
+from ..classifier import CNNClassifier
+from ..scan import scan
+from ..scanner import Scanner
+from .gates import KINDS
+from .network import AdaFilterNetwork
+
+
+class AdaFilterClassifier(CNNClassifier):
+    r"""A CNNClassifier in which each image chooses between old and new filters [1]_.
+
+    Every convolution behind the frozen layers has two sets of filters, the pretrained
+    ones S, which stay as they are, and the fine-tuned ones F, which start as copies.
+    For each image and each output channel a gate takes one of them,
+
+    .. math:: x_{i+1} = G_i(x_i) F_i(x_i) + (1 - G_i(x_i)) S_i(x_i), \quad
+              G_i(x_i) \in \{0, 1\}.
+
+    The gates of all layers come from one recurrent network, which is trained with F
+    and the new last layer by the straight-through gradient. A batch norm behind a
+    convolution exists twice as well, once for either set of filters.
+
+    What is frozen, cached, trained and asked is as in :class:`~skadma.CNNClassifier`,
+    and so is every method; the new last layer's learning rate is that of the gates.
+
+    Parameters
+    ----------
+    backbone : str or callable, default="resnet18"
+        See :class:`~skadma.CNNClassifier`. It needs a convolution behind the frozen
+        layers, other than the last layer.
+    gates : {"recurrent", "independent", "global"}, default="recurrent"
+        ``"recurrent"``: by an LSTM cell whose state goes from layer to layer.
+        ``"independent"``: each layer's gates depend on its own input only.
+        ``"global"``: one policy for all images. The latter two are for comparison.
+    gated_batch_norm : bool, default=True
+        Whether each set of filters has a batch norm of its own, the pretrained
+        filters' with the pretrained scale and shift. If not, the one that there is
+        normalises the mixture, and is fine-tuned.
+    gate_width : int, default=128
+        Width of the recurrent network.
+    weights, n_frozen_layers, image_size, image_shape, batch_norm, lr, head_lr
+    optimizer, criterion, max_epochs, batch_size, scan_batch_size, callbacks
+    train_split, augment, warm_start, classes, on_bad_image, net_params, memory
+    device, verbose, random_state
+        See :class:`~skadma.CNNClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    net_ : skorch.NeuralNetClassifier
+        The net; ``net_.module_`` is the network.
+    source_network_ : SourceNetwork
+        M0, untouched.
+    n_frozen_ : int
+        Number of frozen layers.
+    n_labels_ : int
+        How many labelled images the network was last fitted with;
+        ``partial_fit`` adds its own.
+    random_state_ : RandomState
+    n_features_in_ : int
+        Only where `X` is 2-D.
+
+    References
+    ----------
+    .. [1] Guo, Li, Wang & Rosing, AdaFilter: Adaptive Filter Fine-Tuning for Deep
+       Transfer Learning, AAAI 2020, arXiv 1911.09659.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma import AdaFilterClassifier
+    >>> X = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    >>> clf = AdaFilterClassifier("resnet18", weights=None, image_size=32, max_epochs=1)
+    >>> clf.fit(X, ["ok", "crack"] * 3).predict_proba(X).shape
+    (6, 2)
+    >>> len(clf.gate_usage(X))
+    11
+    """
+
+    _parameter_constraints = {
+        **CNNClassifier._parameter_constraints,
+        "gates": [StrOptions(set(KINDS))],
+        "gated_batch_norm": ["boolean"],
+        "gate_width": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        backbone: str | Callable[[], nn.Module] = "resnet18",
+        *,
+        gates: str = "recurrent",
+        gated_batch_norm: bool = True,
+        gate_width: int = 128,
+        weights: str | Path | None = "DEFAULT",
+        n_frozen_layers: str | int = "paper",
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        batch_norm: str = "fixed",
+        lr: float = 1e-4,
+        head_lr: float = 1e-3,
+        optimizer: type = torch.optim.AdamW,
+        criterion: type = nn.CrossEntropyLoss,
+        max_epochs: int = 20,
+        batch_size: int = 16,
+        scan_batch_size: int | None = None,
+        callbacks: list | None = None,
+        train_split: Callable | None = None,
+        augment: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        warm_start: bool = False,
+        classes: ArrayLike | None = None,
+        on_bad_image: str = "raise",
+        net_params: dict[str, Any] | None = None,
+        memory: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            weights=weights,
+            n_frozen_layers=n_frozen_layers,
+            image_size=image_size,
+            image_shape=image_shape,
+            batch_norm=batch_norm,
+            lr=lr,
+            head_lr=head_lr,
+            optimizer=optimizer,
+            criterion=criterion,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            scan_batch_size=scan_batch_size,
+            callbacks=callbacks,
+            train_split=train_split,
+            augment=augment,
+            warm_start=warm_start,
+            classes=classes,
+            on_bad_image=on_bad_image,
+            net_params=net_params,
+            memory=memory,
+            device=device,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.gates = gates
+        self.gated_batch_norm = gated_batch_norm
+        self.gate_width = gate_width
+
+    def gate_usage(self, X: Any) -> dict[str, float]:
+        """How much of each layer is fine-tuned, on average over images.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        dict of str to float
+            Share of filters, in [0, 1], that are taken from the fine-tuned ones, by
+            the convolutions' names in the order in which they run. Images that cannot
+            be decoded are left out with ``on_bad_image="skip"``.
+
+        Raises
+        ------
+        ValueError
+            If no image can be decoded.
+        """
+        check_is_fitted(self)
+        source, dataset = self._open(X, reset=False)
+        network: AdaFilterNetwork = self.net_.module_
+        head = len(source.graph.layers) - 1
+        scanner = Scanner(
+            source,
+            _GatesOnly(network),  # type: ignore[arg-type]
+            [head],
+            [],
+            n_frozen=self.n_frozen_,
+            device=self.torch_device(),
+            cache=open_cache(self.memory),
+        )
+        batches = scan(
+            dataset,
+            scanner,
+            self._scan_batch_size(),
+            skip_unreadable=self.on_bad_image == "skip",
+            progress="images" if self.verbose else None,
+        )
+        total, n_images = np.zeros(sum(network.branch.n_filters)), 0
+        for batch in batches:
+            total += batch.adapted[head].sum(0).cpu().numpy()
+            n_images += len(batch.indices)
+        if not n_images:
+            raise ValueError("None of the images can be decoded.")
+        ends = np.cumsum(network.branch.n_filters)
+        parts = np.split(total / n_images, ends[:-1])
+        return {
+            layer.name: float(part.mean())
+            for layer, part in zip(network.gated_layers, parts, strict=True)
+        }
+
+    def _new_network(
+        self, source: SourceNetwork, n_classes: int, n_frozen: int
+    ) -> AdaFilterNetwork:
+        return AdaFilterNetwork(
+            source,
+            n_classes,
+            n_frozen,
+            self.batch_norm == "update",
+            gates=self.gates,
+            gated_batch_norm=self.gated_batch_norm,
+            gate_width=self.gate_width,
+        )
+
+
+class _GatesOnly(nn.Module):
+    """An adapted network, as a scanner takes it, whose output is its gates."""
+
+    def __init__(self, network: AdaFilterNetwork) -> None:
+        super().__init__()
+        self.whole = network
+
+    def inference_part(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
+    ) -> fx.GraphModule:
+        return self.whole.gates_part(graph, start)
