@@ -21,6 +21,7 @@ from skadma.strategies import (
     ProbCover,
     QueryByCommittee,
     TypiClust,
+    UncertaintyCover,
 )
 from skadma.strategies._aift import patch_score
 from skadma.strategies._badge import _draw
@@ -110,6 +111,54 @@ def test_typiclust_takes_one_of_each_cluster(blobs):
     have = [int(np.flatnonzero(y == c)[0]) for c in (0, 1, 2)]
     more = TypiClust(random_state=0).query(Unfitted(), X, 5, X_labeled=X[have])
     assert sorted(y[more]) == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.6, 1.0])
+def test_uncertainty_cover_is_the_literal_rule(weight):
+    """In clusters that k-means cannot miss, with the rule written out."""
+    rng = np.random.default_rng(0)
+    places = 100.0 * rng.permutation(np.eye(6))
+    where = np.repeat(np.arange(6), [12, 9, 15, 11, 10, 13])
+    X = places[where] + rng.normal(size=(70, 6))
+    clf = LogisticRegression().fit(X[::7] + 30 * rng.normal(size=(10, 6)), [0, 1] * 5)
+    labeled = [0, 1, 25]  # of the clusters 0, 0 and 2
+    pool = np.setdiff1d(np.arange(70), labeled)
+    proba = clf.predict_proba(X[pool])
+    doubt = 1 - np.abs(proba[:, 0] - proba[:, 1])
+
+    def share(values, i):  # rank in (0, 1)
+        return (sum(v < values[i] for v in values) + 0.5) / len(values)
+
+    score = np.empty(len(pool))
+    for c in range(6):
+        all_of_it = np.flatnonzero(where == c)
+        mine = np.flatnonzero(where[pool] == c)
+        typical = []
+        for i in pool[mine]:
+            away = sorted(np.linalg.norm(X[i] - X[j]) for j in all_of_it if j != i)
+            typical.append(1 / np.mean(away[:5]))
+        for k, i in enumerate(mine):
+            score[i] = (1 - weight) * share(typical, k)
+            score[i] += weight * share(doubt[mine], k)
+    labels = np.array([2, 0, 1, 0, 0, 0])
+    expected = []
+    for _ in range(3):
+        fewest = np.flatnonzero(labels == labels.min())
+        masses = [doubt[where[pool] == c].sum() for c in fewest]
+        cluster = fewest[np.argmax(masses)]
+        left = [i for i in np.flatnonzero(where[pool] == cluster) if i not in expected]
+        expected.append(max(left, key=lambda i: score[i]))
+        labels[cluster] += 1
+    strategy = UncertaintyCover(weight=weight, n_neighbors=5, random_state=0)
+    chosen, utilities = strategy(clf, X[pool], 3, X_labeled=X[labeled])
+    assert chosen.tolist() == expected
+    np.testing.assert_allclose(utilities, score[expected])
+
+
+def test_uncertainty_cover_starts_as_typiclust(blobs):
+    X, _ = blobs
+    first = UncertaintyCover(random_state=0).query(Unfitted(), X, 8)
+    assert set(first) == set(TypiClust(random_state=0).query(Unfitted(), X, 8))
 
 
 def test_probcover_is_the_literal_greedy_cover(blobs):
