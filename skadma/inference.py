@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 from .backbones import SourceNetwork, load_source, paper_frozen_layers
 from .backbones.layer_table import LayerTable, layer_table
 from .cache import open_cache
-from .images import ImageDataset, content_key, is_table
+from .image_forms import is_table
+from .images import ImageDataset, content_key
 from .scan import ScanBatch, scan
 from .scanner import Scanner, SourceSummary
 

@@ -19,7 +19,8 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from tqdm.auto import tqdm
 
 from .classifier import CNNClassifier
-from .images import is_table, take
+from .image_forms import is_table
+from .images import take
 from .labels import check_labels, known_classes, plain_labels, unlabelled_mask
 from .stopping import StoppingRule
 from .strategies import QueryStrategy

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .images import UnreadableImageError
+from .image_forms import UnreadableImageError
 from .scanner import Scanner, to_device
 
 _TAIL_BATCHES = 4

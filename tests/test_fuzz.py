@@ -29,7 +29,7 @@ from skadma.campaign.labels_csv import read_labels
 from skadma.campaign.model import load_model
 from skadma.campaign.pool import check_path
 from skadma.campaign.settings import build_estimator, build_strategy
-from skadma.images import UnreadableImageError, check_readable
+from skadma.image_forms import UnreadableImageError, check_readable
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier

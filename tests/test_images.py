@@ -11,14 +11,8 @@ from PIL import Image
 from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
-from skadma.images import (
-    ImageDataset,
-    Preprocessing,
-    UnreadableImageError,
-    is_table,
-    n_images,
-    take,
-)
+from skadma.image_forms import UnreadableImageError, is_table
+from skadma.images import ImageDataset, Preprocessing, n_images, take
 
 SAME = Preprocessing(16, 16)
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..images import FORMATS, UnreadableImageError, check_readable
+from ..image_forms import FORMATS, UnreadableImageError, check_readable
 from ._files import file_digest
 from .store import CampaignError
 

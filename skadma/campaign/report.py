@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..adma import uncertainty
-from ..images import ImageDataset, Preprocessing, UnreadableImageError
+from ..image_forms import UnreadableImageError
+from ..images import ImageDataset, Preprocessing
 from .campaign import Campaign
 from .state import Decision
 

@@ -11,7 +11,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..classifier import CNNClassifier
-from ..images import ImageDataset, UnreadableImageError, n_images
+from ..image_forms import UnreadableImageError
+from ..images import ImageDataset, n_images
 from ..training import crop_flip
 from .base import Scores, ScoringStrategy, find_cnn
 
