@@ -19,8 +19,11 @@ from .scanner import Scanner, to_device
 _TAIL_BATCHES = 4
 """Batches that go through the tail together: its maps are smaller."""
 
-_MULTIPLE = 8
-"""What is kept is computed in batches of a multiple of this many, see `scanner`."""
+_ROWS = 16
+"""What is kept is computed for so many images at a time, see `scanner`."""
+
+_FEW = 8
+"""Predictions for fewer images are spared that, and keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ def scan(
     """Map a scanner over a dataset, batch by batch, in order.
 
     What is kept of an image has to be the same to the bit, whatever the other images
-    of its batch: see `scanner._padded`. Predictions for less than eight images are
-    spared that, and keep nothing.
+    of its batch: see `scanner._run`.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def scan(
         For an image that cannot be decoded, unless `skip_unreadable`.
     """
     n: int = len(dataset)  # type: ignore[arg-type]
-    multiple = _MULTIPLE if n >= _MULTIPLE or scanner.positions[1] else 2
+    rows = _ROWS if n >= _FEW or scanner.positions[1] else None
     unreadable: list[str] = []
     n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
     batches = _batches(dataset, scanner, n_together, skip_unreadable)
@@ -91,7 +93,7 @@ def scan(
             unreadable.extend(item.error for item in items if item.error)
             items = [item for item in items if not item.error]
             if items:
-                yield _scan_batch(items, scanner, batch_size, multiple)
+                yield _scan_batch(items, scanner, batch_size, rows)
     if unreadable:
         warn_unreadable(unreadable)
 
@@ -133,15 +135,15 @@ def _merge(batches: list[ScanBatch]) -> ScanBatch:
 
 
 def _scan_batch(
-    items: list[_Item], scanner: Scanner, batch_size: int, multiple: int
+    items: list[_Item], scanner: Scanner, batch_size: int, rows: int | None
 ) -> ScanBatch:
-    x = _cut_values(items, scanner, batch_size, multiple)
+    x = _cut_values(items, scanner, batch_size, rows)
     known = None
     if all(item.summary is not None for item in items):
-        rows = np.stack([item.summary for item in items])  # type: ignore[misc]
-        known = torch.from_numpy(rows).to(scanner.device)
-    adapted, source, summary = scanner(x, known, multiple)
-    if summary is not None and known is None and multiple == _MULTIPLE:
+        kept = np.stack([item.summary for item in items])  # type: ignore[misc]
+        known = torch.from_numpy(kept).to(scanner.device)
+    adapted, source, summary = scanner(x, known, rows)
+    if summary is not None and known is None and rows:
         keys = [item.key for item in items]
         _keep(keys, summary, scanner, scanner.summary_space)
     indices = np.array([item.index for item in items], dtype=np.intp)
@@ -170,7 +172,7 @@ def frozen_outputs(
     found: np.ndarray | None = None
     n: int = len(dataset)  # type: ignore[arg-type]
     for items in _batches(dataset, scanner, batch_size, skip_unreadable=False):
-        values = _cut_values(items, scanner, batch_size, _MULTIPLE).cpu().numpy()
+        values = _cut_values(items, scanner, batch_size, _ROWS).cpu().numpy()
         if found is None:
             if values[0].nbytes * n > limit:
                 return None
@@ -255,7 +257,7 @@ def _load(dataset: Dataset, scanner: Scanner, i: int, skip_unreadable: bool) -> 
 
 
 def _cut_values(
-    items: list[_Item], scanner: Scanner, batch_size: int, multiple: int
+    items: list[_Item], scanner: Scanner, batch_size: int, rows: int | None
 ) -> torch.Tensor:
     """Outputs of the frozen part: those known, and the others computed and kept."""
     new = [item for item in items if item.cut_value is None]
@@ -263,9 +265,9 @@ def _cut_values(
     if new:
         images = torch.stack([item.image for item in new if item.image is not None])
         values = torch.cat(
-            [scanner.frozen_outputs(b, multiple) for b in images.split(batch_size)]
+            [scanner.frozen_outputs(b, rows) for b in images.split(batch_size)]
         )
-        if multiple == _MULTIPLE:
+        if rows:
             _keep([item.cut_key for item in new], values, scanner, scanner.space)
         if len(new) == len(items):
             return values

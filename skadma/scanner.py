@@ -110,26 +110,30 @@ class Scanner:
         return self._prefix is not None
 
     @torch.inference_mode()
-    def frozen_outputs(self, images: torch.Tensor, multiple: int = 1) -> torch.Tensor:
+    def frozen_outputs(
+        self, images: torch.Tensor, rows: int | None = None
+    ) -> torch.Tensor:
         """What crosses the cut, for a batch of images.
 
         Parameters
         ----------
         images : torch.Tensor
-        multiple : int
-            See :func:`scan`.
+        rows : int, optional
+            Run so many at a time; all if None.
         """
         images = to_device(images, self.device)
         if self._prefix is None:
             return images
         with evaluating(self._modules):
-            x = _channels_last(self.normalize(_padded(images, multiple)))
-            (x,) = self._prefix(x)
-        return x[: len(images)]
+            (x,) = _run(self._prefix, self.normalize(images), rows)
+        return x
 
     @torch.inference_mode()
     def __call__(
-        self, x: torch.Tensor, known: torch.Tensor | None = None, multiple: int = 1
+        self,
+        x: torch.Tensor,
+        known: torch.Tensor | None = None,
+        rows: int | None = None,
     ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor], torch.Tensor | None]:
         """Outputs of the adapted network's layers and of M0's, and M0's summary.
 
@@ -139,44 +143,51 @@ class Scanner:
             What crosses the cut.
         known : torch.Tensor, optional
             The summary, where it is known already.
-        multiple : int
-            See :func:`scan`.
+        rows : int, optional
+            Run M0 on so many at a time; on all if None.
         """
         if self._prefix is None:
             x = self.normalize(x)
         with evaluating(self._modules):
-            adapted = self._outputs(0, x, 1)
+            adapted = self._outputs(0, x, None)
             if known is not None and self._only_scores and not self._asked:
                 return adapted, {self.positions[1][0]: known}, known
             if known is not None and self._asked:
                 return adapted, {}, known
-            source = self._outputs(1, x, multiple)
+            source = self._outputs(1, x, rows)
         summary = None if self.summary is None else self.summary.compute(source)
         return adapted, source, summary
 
     def _outputs(
-        self, network: int, x: torch.Tensor, multiple: int
+        self, network: int, x: torch.Tensor, rows: int | None
     ) -> dict[int, torch.Tensor]:
         positions = self.positions[network]
         if not positions:
             return {}
-        outputs = self._tails[network](_channels_last(_padded(x, multiple)))
-        return {
-            p: o[: len(x)].flatten(1) for p, o in zip(positions, outputs, strict=True)
-        }
+        outputs = _run(self._tails[network], x, rows)
+        return {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
 
 
-def _padded(batch: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row until the batch has a multiple of so many.
+def _run(
+    part: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    x: torch.Tensor,
+    rows: int | None,
+) -> Sequence[torch.Tensor]:
+    """Run a part of a network, on a CPU on so many rows at a time, the last repeated.
 
-    On a CPU the kernels that a matrix product or a convolution takes, and so its
-    rounding, depend on the number of rows if that is small or odd. With a multiple of
-    eight a row has been found to come out the same in any batch (tests/test_cache.py).
+    The kernels that a matrix product or a convolution takes there, and so its rounding,
+    depend on the number of rows. With the same number always, a row has been found to
+    come out the same in any batch (tests/test_cache.py).
     """
-    missing = -len(batch) % multiple
-    if missing == 0 or batch.device.type != "cpu":
-        return batch
-    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
+    if rows is None or x.device.type != "cpu":
+        return part(_channels_last(x))
+    found = []
+    for some in x.split(rows):
+        missing = rows - len(some)
+        if missing:
+            some = torch.cat([some, some[-1:].expand(missing, *some.shape[1:])])
+        found.append(part(_channels_last(some)))
+    return [torch.cat(outputs)[: len(x)] for outputs in zip(*found, strict=True)]
 
 
 def _channels_last(batch: torch.Tensor) -> torch.Tensor:
