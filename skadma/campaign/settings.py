@@ -185,7 +185,7 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in described["params"].items()
         }
-        if "centers" in params:
+        if params.get("centers") is not None:
             params["centers"] = SourceCenters.load(folder / CENTERS)
         return cls(**params)
     except (KeyError, TypeError, AttributeError) as error:

@@ -105,5 +105,5 @@ def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
         "source images at hand SourceCenters.from_dataset(clf, folder), for which one "
         "image per class will do; without any SourceCenters.synthesize(clf, "
         f"verbose=True), about {max(1, round(seconds / 60))} minutes on this machine. "
-        "Then ADMA(centers)."
+        "Then ADMA(centers). By command: skadma centers make."
     )

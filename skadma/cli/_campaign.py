@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "(default: %(default)s)",
     )
     start.add_argument(
-        "--centers", type=Path, help="file of SourceCenters.save, which ADMA needs"
+        "--centers", type=Path, help="file of source centres for ADMA (default: those in the package)"
     )
     start.add_argument(
         "-n",
@@ -193,11 +193,7 @@ def _strategy(name: str, centers: Path | None) -> Any:
             f"unknown strategy {name!r}; there are {', '.join(sorted(STRATEGIES))}."
         )
     if cls.__name__ == "ADMA":
-        if centers is None:
-            raise ValueError(
-                "ADMA compares with source centres: give their file by --centers."
-            )
-        return cls(SourceCenters.load(centers))
+        return cls(None if centers is None else SourceCenters.load(centers))
     if centers is not None:
         raise ValueError(f"{cls.__name__} takes no --centers.")
     return cls()
