@@ -35,7 +35,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "(default: %(default)s)",
     )
     start.add_argument(
-        "--centers", type=Path, help="file of source centres for ADMA (default: those in the package)"
+        "--centers",
+        type=Path,
+        help="file of source centres for ADMA (default: those in the package)",
     )
     start.add_argument(
         "-n",
