@@ -15,7 +15,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import ActiveLearner, SourceCenters
 from skadma.centers import _nearest, shipped_centers
-from skadma.centers._sheet import from_sheet, to_sheet
+from skadma.centers._sheet import from_sheet, resized, to_sheet
 from skadma.cli import main
 from skadma.strategies import ADMA
 
@@ -254,6 +254,15 @@ def test_same_seed_same_images():
     assert not any(m._forward_pre_hooks for m in m0.modules())
 
 
+def test_images_are_made_small_and_brought_to_the_networks_size():
+    clf = lite0(image_size=160)
+    options = {"n_centers": 2, "n_steps": 2}
+    centers = SourceCenters.synthesize(clf, **options)
+    assert centers.inputs.shape == (2, 3, 160, 160)
+    small = SourceCenters.synthesize(lite0(image_size=128), **options)
+    np.testing.assert_array_equal(centers.inputs, resized(small.inputs, 160))
+
+
 def test_synthesis_needs_images():
     def rows():
         from torch import nn
@@ -302,7 +311,7 @@ def test_sheet(source):
     sheet = to_sheet(images)
     assert sheet.size == (7 * 32, 6 * 32)
     for image, tile in zip(images, from_sheet(sheet, 40, 32), strict=True):
-        np.testing.assert_array_equal(np.asarray(tile).transpose(2, 0, 1), image)
+        np.testing.assert_array_equal(tile, image)
 
 
 def test_make_show_check(tmp_path, data_dir, capsys):

@@ -18,7 +18,8 @@ from ..scan import ScanBatch
 from ._cover import covering_classes
 from ._labels import labeled_images
 from ._nearest import nearest_by_prediction, nearest_to_class_mean
-from ._synthesis import N_STEPS, synthesize_images
+from ._sheet import resized
+from ._synthesis import N_STEPS, SIDE, synthesize_images
 
 if TYPE_CHECKING:
     from ._centers import SourceCenters
@@ -174,8 +175,9 @@ class CenterMakers:
         estimator: CNNClassifier,
         *,
         n_centers: int | None = None,
+        side: int | None = None,
         n_steps: int = N_STEPS,
-        batch_size: int = 100,
+        batch_size: int = 50,
         random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
     ) -> SourceCenters:
@@ -183,17 +185,20 @@ class CenterMakers:
 
         Each image starts as noise and follows M0's gradient towards its class, while
         the statistics of a batch are held to those that M0's batch norms keep
-        (DeepInversion [1]_) and neighbouring pixels to each other. Half of the steps
-        are taken at half the size. Networks without batch norm have less to go by.
+        (DeepInversion [1]_). Images are seen at several sizes, so that they are
+        recognised at others too. Networks without batch norm have less to go by.
 
         Parameters
         ----------
         estimator : CNNClassifier
-            Its `image_size` is that of the images; time goes with its square.
         n_centers : int, optional
             Only so many classes, see :meth:`subset`.
-        n_steps : int, default=200
-        batch_size : int, default=100
+        side : int, optional
+            Side in pixels at which the images are made, before they are brought to the
+            estimator's `image_size`: time goes with its square. By default that size,
+            but at most 128.
+        n_steps : int, default=140
+        batch_size : int, default=50
             Images made together; their statistics are matched, so take many.
         random_state : int, RandomState instance or None, default=0
         verbose : bool, default=False
@@ -212,16 +217,18 @@ class CenterMakers:
         classes = np.arange(source.n_classes)
         if n_centers is not None:
             classes = covering_classes(source, n_centers, classes)
+        size = source.preprocessing.image_size
         images = synthesize_images(
             source,
             classes,
+            side=min(size, SIDE) if side is None else side,
             n_steps=n_steps,
             batch_size=batch_size,
             seed=int(check_random_state(random_state).randint(2**31)),
             device=estimator.torch_device(),
             progress=verbose,
         )
-        return cls._with(source, images, classes, "synthesized")
+        return cls._with(source, resized(images, size), classes, "synthesized")
 
     @classmethod
     def _of(

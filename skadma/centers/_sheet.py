@@ -30,7 +30,7 @@ def to_sheet(images: np.ndarray) -> Image.Image:
     return Image.fromarray(sheet)
 
 
-def from_sheet(sheet: Image.Image, k: int, side: int) -> list[Image.Image]:
+def from_sheet(sheet: Image.Image, k: int, side: int) -> np.ndarray:
     """Cut :func:`to_sheet`'s picture into its images.
 
     Parameters
@@ -43,8 +43,32 @@ def from_sheet(sheet: Image.Image, k: int, side: int) -> list[Image.Image]:
 
     Returns
     -------
-    list of PIL.Image.Image
+    ndarray of uint8, shape (k, 3, side, side)
     """
     columns = math.isqrt(k - 1) + 1
-    corners = ((i % columns * side, i // columns * side) for i in range(k))
-    return [sheet.crop((x, y, x + side, y + side)) for x, y in corners]
+    pixels = np.asarray(sheet.convert("RGB")).transpose(2, 0, 1)
+    rows = pixels.reshape(3, -1, side, columns, side)
+    return rows.transpose(1, 3, 0, 2, 4).reshape(-1, 3, side, side)[:k].copy()
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Bring square images to another size.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (k, 3, old, old)
+    side : int
+
+    Returns
+    -------
+    ndarray of uint8, shape (k, 3, side, side)
+    """
+    if images.shape[-1] == side:
+        return images
+    out = np.empty((len(images), 3, side, side), dtype=np.uint8)
+    for new, image in zip(out, images, strict=True):
+        pixels = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        new[:] = np.asarray(
+            pixels.resize((side, side), Image.Resampling.BICUBIC)
+        ).transpose(2, 0, 1)
+    return out

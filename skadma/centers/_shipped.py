@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from importlib.resources import as_file, files
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,15 +12,15 @@ from PIL import Image
 from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
 from ._centers import SourceCenters
-from ._sheet import from_sheet, to_sheet
-from ._synthesis import N_STEPS, synthesis_seconds
+from ._sheet import from_sheet, resized
+from ._synthesis import N_STEPS, SIDE, synthesis_seconds
 
 
 def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
     """Read the centres that the package has for a network, at its image size.
 
     They were synthesised from the network itself (`SourceCenters.synthesize`) and are
-    kept as a picture, which is brought to the size that the estimator works at.
+    kept as a picture (benchmarks/make_shipped_centers.py), which is brought to the size that the estimator works at.
 
     Parameters
     ----------
@@ -53,33 +52,6 @@ def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
     )
 
 
-def write_shipped(centers: SourceCenters, path: Path, quality: int) -> None:
-    """Write a file for the package's folder of data.
-
-    Parameters
-    ----------
-    centers : SourceCenters
-        Images of all classes.
-    path : Path
-        ``centers_<network>.jpg``.
-    quality : int
-        Of the JPEG.
-    """
-    comment = {
-        "fingerprint": centers.fingerprint,
-        "n_classes": len(centers),
-        "side": centers.image_size,
-    }
-    sheet = to_sheet(centers.inputs)
-    sheet.save(
-        path,
-        quality=quality,
-        subsampling=0,
-        optimize=True,
-        comment=json.dumps(comment),
-    )
-
-
 @lru_cache(maxsize=4)
 def _read(network: str, fingerprint: str, image_size: int) -> np.ndarray | None:
     file = files("skadma") / "data" / f"centers_{network.replace('/', '-')}.jpg"
@@ -89,15 +61,17 @@ def _read(network: str, fingerprint: str, image_size: int) -> np.ndarray | None:
         about = json.loads(sheet.info["comment"])
         if about["fingerprint"] != fingerprint:
             return None
-        tiles = from_sheet(sheet.convert("RGB"), about["n_classes"], about["side"])
-    size = (image_size, image_size)
-    resized = [tile.resize(size, Image.Resampling.BICUBIC) for tile in tiles]
-    return np.stack([np.asarray(tile).transpose(2, 0, 1) for tile in resized])
+        images = from_sheet(sheet, about["n_classes"], about["side"])
+    return resized(images, image_size)
 
 
 def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
     seconds = synthesis_seconds(
-        source, source.n_classes, N_STEPS, estimator.torch_device()
+        source,
+        source.n_classes,
+        side=min(SIDE, source.preprocessing.image_size),
+        n_steps=N_STEPS,
+        device=estimator.torch_device(),
     )
     return (
         f"ADMA compares with centres of the source classes, and the package has none "

@@ -17,6 +17,7 @@ from ..backbones import Normalize, SourceNetwork
 from ..backbones.folding import batch_norms_behind, fold_batch_norms
 
 N_STEPS = 140
+SIDE = 128
 _STEP_SIZE = 0.02  # of pixels in [0, 1]; larger ones find images for this network only
 _STATISTICS = 3.0  # beside the cross-entropy
 _STATISTICS_EVERY = 3  # steps, as they cost more than the rest
@@ -26,6 +27,7 @@ def synthesize_images(
     source: SourceNetwork,
     classes: np.ndarray,
     *,
+    side: int,
     n_steps: int,
     batch_size: int,
     seed: int,
@@ -39,6 +41,8 @@ def synthesize_images(
     source : SourceNetwork
         M0.
     classes : ndarray of int, shape (k,)
+    side : int
+        Of the images, in pixels.
     n_steps : int
         Gradient steps, a quarter of them at half the size.
     batch_size : int
@@ -51,25 +55,23 @@ def synthesize_images(
     Returns
     -------
     ndarray of uint8, shape (k, 3, side, side)
-        side is M0's image size.
 
     Raises
     ------
     ValueError
-        If M0 takes something else than images.
+        If M0 takes something else than images, or not of that size.
     """
     if source.example.ndim != 4:
         raise ValueError(
             f"{source.name} takes rows of shape {tuple(source.example.shape[1:])}, and "
             "only images can be synthesised. Make centres with from_dataset."
         )
-    side = source.preprocessing.image_size
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(classes), generator=generator)  # kinds mixed in batches
     found = torch.empty((len(classes), 3, side, side), dtype=torch.uint8)
     total = n_steps * len(classes)
     with tqdm(total=total, desc="synthesis", disable=not progress) as bar:
-        descent = _Descent(source, generator, device, bar.update)
+        descent = _Descent(source, side, generator, device, bar.update)
         coarse = side // 2 if side // 2 in descent.sizes else side
         for rows in order.split(batch_size):
             labels = torch.from_numpy(np.asarray(classes))[rows].to(device)
@@ -83,13 +85,18 @@ def synthesize_images(
 
 
 def synthesis_seconds(
-    source: SourceNetwork, n_images: int, n_steps: int, device: torch.device
+    source: SourceNetwork,
+    n_images: int,
+    *,
+    side: int,
+    n_steps: int,
+    device: torch.device,
 ) -> float:
     """Estimate how long :func:`synthesize_images` takes, by trying a few images.
 
     Parameters
     ----------
-    source, n_steps, device
+    source, side, n_steps, device
         See :func:`synthesize_images`.
     n_images : int
 
@@ -104,6 +111,7 @@ def synthesis_seconds(
         synthesize_images(
             source,
             np.arange(8) % source.n_classes,
+            side=side,
             n_steps=steps,
             batch_size=8,
             seed=0,
@@ -120,6 +128,7 @@ class _Descent:
     Parameters
     ----------
     source : SourceNetwork
+    side : int
     generator : torch.Generator
     device : torch.device
     report : callable
@@ -128,13 +137,14 @@ class _Descent:
     Attributes
     ----------
     sizes : list of int
-        Half of M0's size, three quarters of it, M0's, five quarters: those that it can
-        take. Images seen at several sizes are recognised at others, too.
+        Half of the side, three quarters of it, all of it, five quarters: those that M0
+        can take. Images seen at several sizes are recognised at others, too.
     """
 
     def __init__(
         self,
         source: SourceNetwork,
+        side: int,
         generator: torch.Generator,
         device: torch.device,
         report: Callable[[int], object],
@@ -145,9 +155,13 @@ class _Descent:
         self._watched = False
         self.normalize = Normalize(source.preprocessing).to(device)
         self.network = self._prepare(source).to(device)
-        side = source.preprocessing.image_size
         asked = [side // 2, side * 3 // 4, side, side * 5 // 4]
-        self.sizes = [n for n in asked if n == side or self._takes(n, device)]
+        self.sizes = [n for n in asked if self._takes(n, device)]
+        if side not in self.sizes:
+            raise ValueError(
+                f"{source.name} does not take images of {side} x {side} pixels. It is "
+                f"set to {source.preprocessing.image_size}: give side= that."
+            )
         if self.sizes[0] == side:
             self.sizes.insert(0, side)
 
@@ -187,7 +201,7 @@ class _Descent:
         try:
             with torch.no_grad():
                 self._scores(torch.zeros(1, 3, size, size, device=device))
-        except RuntimeError:
+        except (RuntimeError, AssertionError, ValueError):
             return False
         return True
 

@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="only so many classes, which cover the source space",
     )
     make.add_argument(
-        "--steps", type=positive, help="gradient steps of the synthesis (default: 200)"
+        "--steps", type=positive, help="gradient steps of the synthesis (default: 140)"
     )
     make.set_defaults(run=_make)
     show = actions.add_parser("show", help="write a contact sheet as PNG")
