@@ -20,7 +20,8 @@ def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
     """Read the centres that the package has for a network, at its image size.
 
     They were synthesised from the network itself (`SourceCenters.synthesize`) and are
-    kept as a picture (benchmarks/make_shipped_centers.py), which is brought to the size that the estimator works at.
+    kept as a picture (benchmarks/make_shipped_centers.py), which is brought to the size
+    that the estimator works at.
 
     Parameters
     ----------
