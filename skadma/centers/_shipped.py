@@ -38,23 +38,17 @@ def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
         make them, and how long that takes on this machine.
     """
     source = estimator.source_network()
-    found = _read(source.name, source.fingerprint, source.preprocessing.image_size)
+    size = source.preprocessing.image_size
+    found = _read(source.name, source.fingerprint, size, source.class_names)
     if found is None:
         raise ValueError(_how_to_make_them(source, estimator))
-    names = source.class_names
-    return SourceCenters(
-        inputs=found,
-        classes=np.arange(len(found)),
-        network=source.name,
-        fingerprint=source.fingerprint,
-        image_size=source.preprocessing.image_size,
-        class_names=names,
-        origin="synthesized",
-    )
+    return found
 
 
-@lru_cache(maxsize=4)
-def _read(network: str, fingerprint: str, image_size: int) -> np.ndarray | None:
+@lru_cache(maxsize=1)
+def _read(
+    network: str, fingerprint: str, image_size: int, names: tuple[str, ...] | None
+) -> SourceCenters | None:
     file = files("skadma") / "data" / f"centers_{network.replace('/', '-')}.jpg"
     if not file.is_file():
         return None
@@ -63,7 +57,15 @@ def _read(network: str, fingerprint: str, image_size: int) -> np.ndarray | None:
         if about["fingerprint"] != fingerprint:
             return None
         images = from_sheet(sheet, about["n_classes"], about["side"])
-    return resized(images, image_size)
+    return SourceCenters(
+        inputs=resized(images, image_size),
+        classes=np.arange(len(images)),
+        network=network,
+        fingerprint=fingerprint,
+        image_size=image_size,
+        class_names=names,
+        origin="synthesized",
+    )
 
 
 def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
