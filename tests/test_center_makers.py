@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from torch import nn
 from torch.utils.data import Subset
 from torchvision.datasets import FakeData, ImageFolder
 
-from skadma import ActiveLearner, SourceCenters
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.centers import _nearest, shipped_centers
 from skadma.centers._sheet import from_sheet, resized, to_sheet
 from skadma.cli import main
@@ -230,17 +231,17 @@ def test_a_number_that_there_is_not(n_centers, source):
 
 
 def test_synthesised_images_are_recognised():
-    """In a few steps at 64 pixels, by the network and by one that never saw them."""
-    clf = lite0(image_size=64)
-    centers = SourceCenters.synthesize(clf, n_centers=16, n_steps=60)
+    """By the network, and some of them by one that never saw them."""
+    clf = lite0(image_size=96)
+    centers = SourceCenters.synthesize(clf, n_centers=6)
     assert centers.origin == "synthesized"
-    assert centers.inputs.shape == (16, 3, 64, 64)
+    assert centers.inputs.shape == (6, 3, 96, 96)
     assert centers.inputs.dtype == np.uint8
-    assert centers.source_accuracy(clf) >= 0.9
-    other = lite0(backbone="efficientnet_lite1", image_size=64)
+    assert centers.source_accuracy(clf) >= 5 / 6
+    other = CNNClassifier("efficientnet_lite1", image_size=96)
     images = centers.inputs.transpose(0, 2, 3, 1)
     top1 = other.source_proba(list(images)).argmax(1) == centers.classes
-    assert top1.sum() >= 2  # by chance 0.016 of 16
+    assert top1.any()  # by chance in one of 170 tests
 
 
 def test_same_seed_same_images():
@@ -264,13 +265,13 @@ def test_images_are_made_small_and_brought_to_the_networks_size():
 
 
 def test_synthesis_needs_images():
-    def rows():
-        from torch import nn
-
-        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-
-    clf = tiny_classifier().set_params(backbone=rows, image_size=None)
-    with pytest.raises(ValueError, match="images"):
+    rows = np.random.default_rng(0).normal(size=(12, 4))
+    clf = CNNClassifier(
+        lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)),
+        n_frozen_layers=0,
+        max_epochs=1,
+    ).fit(rows, np.arange(12) % 2)
+    with pytest.raises(ValueError, match=r"rows of shape \(4,\).*only images"):
         SourceCenters.synthesize(clf)
 
 
