@@ -7,23 +7,28 @@ computed again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .files import write_atomically
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes kept in a process, and on disk, unless something else is asked for."""
 
+
+_ENTRY = "entry"
+"""Name of the array in an entry's file."""
 
 _IDLE = 10_000
 """Accesses to a memory cache after which a space that had none is out of use."""
@@ -130,20 +135,20 @@ class DiskCache:
     def nbytes(self) -> int:
         """Size of the files, as far as this process knows."""
         if self._nbytes is None:
-            files = self.folder.rglob("*.npy")
+            files = self.folder.rglob("*.safetensors")
             self._nbytes = sum(_size(path) for path in files)
         return self._nbytes
 
     def _path(self, space: str, key: str) -> Path:
-        return self.folder / space / key[:2] / f"{key}.npy"
+        return self.folder / space / key[:2] / f"{key}.safetensors"
 
     def get(self, space: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
         try:
-            # Not np.load, which opens archives too.
-            with self._path(space, key).open("rb") as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
-        except Exception:  # NumPy's parser of headers raises almost anything
+            # Not NumPy's format: its header is parsed as Python, and in several threads
+            # that fails now and then (SystemError, until Python 3.13).
+            return safetensors.numpy.load(self._path(space, key).read_bytes())[_ENTRY]
+        except (OSError, safetensors.SafetensorError, KeyError, ValueError):
             return None
 
     def put(self, space: str, key: str, value: np.ndarray) -> None:
@@ -161,15 +166,8 @@ class DiskCache:
 
     def _write(self, path: Path, value: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, value, allow_pickle=False)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        content = safetensors.numpy.save({_ENTRY: np.ascontiguousarray(value)})
+        write_atomically(path, lambda part: part.write_bytes(content), durable=False)
 
     def clear(self) -> None:
         """Remove the entries' folder."""

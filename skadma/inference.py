@@ -189,7 +189,9 @@ class CNNInference(BaseEstimator):
         iterator of ScanBatch
         """
         source, dataset = self._open(X, reset=False)
-        return self._scan(source, dataset, layers, source_layers, progress, summary)
+        return self._scan(
+            source, dataset, layers, source_layers, progress, summary=summary
+        )
 
     def _scan(
         self,
@@ -198,9 +200,9 @@ class CNNInference(BaseEstimator):
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
         progress: str | None,
-        summary: SourceSummary | None = None,
+        **options: Any,
     ) -> Iterator[ScanBatch]:
-        scanner = self._scanner(source, layers, source_layers, summary=summary)
+        scanner = self._scanner(source, layers, source_layers, **options)
         return scan(
             dataset,
             scanner,
@@ -252,10 +254,13 @@ class CNNInference(BaseEstimator):
         start: int | None = None,
         summary: SourceSummary | None = None,
         keep: bool = True,
+        network: nn.Module | None = None,
     ) -> Scanner:
+        if network is None and hasattr(self, "net_"):
+            network = self.net_.module_
         return Scanner(
             source,
-            self.net_.module_ if hasattr(self, "net_") else None,
+            network,  # type: ignore[arg-type]
             [source.graph.position(layer) for layer in layers],
             [source.graph.position(layer) for layer in source_layers],
             n_frozen=(

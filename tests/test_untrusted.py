@@ -117,7 +117,7 @@ def test_centres(kind, target, tmp_path):
 def test_cache(kind, target, tmp_path):
     cache = DiskCache(tmp_path)
     cache.put("space", "key", np.ones(3, np.float32))
-    (path,) = cache.folder.rglob("*.npy")
+    (path,) = cache.folder.rglob("*.safetensors")
     path.write_bytes(bombs(target)[kind])
     assert cache.get("space", "key") is None
 
@@ -370,7 +370,7 @@ def test_tensors_of_a_campaign(kind, what, campaign_folder, target):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_with_a_forged_digest(kind, campaign_folder, target):
-    from skadma.campaign._files import file_digest
+    from skadma.files import file_digest
 
     (path,) = (campaign_folder / "models").iterdir()
     path.write_bytes(bombs(target)[kind])
@@ -384,7 +384,7 @@ def test_a_model_with_a_forged_digest(kind, campaign_folder, target):
 
 
 def test_a_model_of_another_network(campaign_folder):
-    from skadma.campaign._files import file_digest
+    from skadma.files import file_digest
 
     (path,) = (campaign_folder / "models").iterdir()
     for tensors in ({}, {"stem.weight": np.zeros(3, np.float32)}):

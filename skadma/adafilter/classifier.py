@@ -16,10 +16,7 @@ from torch import fx, nn
 
 from ..backbones import SourceNetwork
 from ..backbones.graph import NetworkGraph
-from ..cache import open_cache
 from ..classifier import CNNClassifier
-from ..scan import scan
-from ..scanner import Scanner
 from .gates import KINDS
 from .network import AdaFilterNetwork
 
@@ -186,26 +183,12 @@ class AdaFilterClassifier(CNNClassifier):
         check_is_fitted(self)
         source, dataset = self._open(X, reset=False)
         network: AdaFilterNetwork = self.net_.module_
-        head = len(source.graph.layers) - 1
-        scanner = Scanner(
-            source,
-            _GatesOnly(network),  # type: ignore[arg-type]
-            [head],
-            [],
-            n_frozen=self.n_frozen_,
-            device=self.torch_device(),
-            cache=open_cache(self.memory),
-        )
-        batches = scan(
-            dataset,
-            scanner,
-            self._scan_batch_size(),
-            skip_unreadable=self.on_bad_image == "skip",
-            progress="images" if self.verbose else None,
-        )
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        for batch in batches:
-            total += batch.adapted[head].sum(0).cpu().numpy()
+        for batch in self._scan(
+            source, dataset, [-1], [], "images", network=_GatesOnly(network)
+        ):
+            (gates,) = batch.adapted.values()
+            total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)
         if not n_images:
             raise ValueError("None of the images can be decoded.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+from ..image_forms import image_files
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,6 @@ class LabelledImages:
     y: np.ndarray
     X_test: Any = None
     y_test: np.ndarray | None = None
-
-
-def image_paths(folder: Path) -> list[str]:
-    """List the images in a folder and below, sorted."""
-    return sorted(
-        str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES
-    )
 
 
 def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +50,7 @@ def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         If there are not at least two classes with images.
     """
     found = {
-        sub.name: image_paths(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()
+        sub.name: image_files(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()
     }
     found = {name: paths for name, paths in found.items() if paths}
     if len(found) < 2:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .folders import LabelledImages, class_folders, image_paths
+from ..image_forms import image_files
+from .folders import LabelledImages, class_folders
 
 
 def read_dogs_vs_cats(folder: Path) -> LabelledImages:
@@ -143,7 +144,7 @@ def read_inria_person(folder: Path) -> LabelledImages:
         found = [
             (path, label)
             for sub, label in names.items()
-            for path in image_paths(folder / part / sub)
+            for path in image_files(folder / part / sub)
         ]
         parts += [np.array([path for path, _ in found], dtype=object)]
         parts += [np.array([label for _, label in found])]

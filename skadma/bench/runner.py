@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..files import write_atomically
 from .cells import Workbench
 from .config import Cell, expand, load_config
 
@@ -135,7 +136,7 @@ def collect(out: str | Path) -> Path:
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
     table = _import_pandas().DataFrame(rows).drop(columns="indices")
-    _write_atomically(out / RESULTS, table.to_csv(index=False))
+    write_atomically(out / RESULTS, lambda part: table.to_csv(part, index=False))
     return out / RESULTS
 
 
@@ -245,7 +246,8 @@ def _run_cell(workbench: Workbench, cell: Cell, out: Path) -> str:
     except Exception:  # the other cells may do
         return traceback.format_exc()
     content = json.dumps({**asdict(cell), "rows": rows})
-    _write_atomically(_cell_file(cell, out), content)
+    path = _cell_file(cell, out)
+    write_atomically(path, lambda part: part.write_text(content, "utf-8"))
     return ""
 
 
@@ -273,12 +275,6 @@ def _is_done(cell: Cell, out: Path) -> bool:
             "remove the old results."
         )
     return True
-
-
-def _write_atomically(path: Path, content: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(content, "utf-8")
-    part.replace(path)
 
 
 def _write_run(

@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 
 from ..classifier import CNNClassifier
+from ..files import remove_leftovers, sync_folder
 from ..strategies import QueryStrategy
 from . import settings as stored
-from ._files import remove_leftovers, sync_folder
 from .decide import Taught, decide, decision_row, find_image
 from .history import list_decisions, list_events, recorded_query
 from .labels_csv import LabelFileError, LabelRow, read_labels

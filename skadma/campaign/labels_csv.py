@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._files import write_atomically
+from ..files import write_atomically
 from .store import CampaignError
 
 MARKS = ("?skip", "?cant-tell", "?not-an-image")

@@ -13,7 +13,7 @@ import safetensors.torch
 from ..backbones import AdaptedNetwork
 from ..backbones.weights import load_into
 from ..classifier import CNNClassifier
-from ._files import file_digest, write_atomically
+from ..files import file_digest, write_atomically
 from .store import CampaignError
 
 _FORMAT = "skadma-model-1"

@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
 from tqdm.auto import tqdm
 
-from ..image_forms import FORMATS, UnreadableImageError, check_readable
-from ._files import file_digest
+from ..files import file_digest
+from ..image_forms import UnreadableImageError, check_readable, image_suffixes
 from .store import CampaignError
 
 _log = logging.getLogger(__name__)
@@ -124,8 +123,7 @@ def check_path(path: str) -> str:
 
 def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Paths of image files, sorted, with their state."""
-    Image.init()
-    suffixes = {s for s, name in Image.EXTENSION.items() if name in FORMATS}
+    suffixes = image_suffixes()
 
     def tell(error: OSError) -> None:
         warnings.warn(f"A folder of the pool is left out: {error}", stacklevel=2)

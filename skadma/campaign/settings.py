@@ -14,8 +14,8 @@ from torch import nn
 from .. import strategies
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
+from ..files import write_atomically
 from ..strategies import QueryStrategy
-from ._files import write_atomically
 from .store import CampaignError
 
 CENTERS = "centers.safetensors"

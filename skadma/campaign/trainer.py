@@ -16,8 +16,8 @@ import numpy as np
 from torch import nn
 
 from ..classifier import CNNClassifier
+from ..files import remove_leftovers
 from ..learner import ActiveLearner
-from ._files import remove_leftovers
 from .model import file_digest, load_model, save_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest

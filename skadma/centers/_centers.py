@@ -14,6 +14,7 @@ import torch
 
 from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
+from ..files import write_atomically
 from ..images import content_key
 from ._cover import covering_classes
 from ._makers import CenterMakers
@@ -229,13 +230,13 @@ class SourceCenters(CenterMakers):
             "class_names": json.dumps(self.class_names),
             "origin": self.origin,
         }
-        safetensors.numpy.save_file(
-            {
-                "inputs": np.ascontiguousarray(self.inputs),
-                "classes": np.ascontiguousarray(self.classes, dtype=np.int64),
-            },
-            path,
-            metadata=metadata,
+        tensors = {
+            "inputs": np.ascontiguousarray(self.inputs),
+            "classes": np.ascontiguousarray(self.classes, dtype=np.int64),
+        }
+        write_atomically(
+            Path(path),
+            lambda part: safetensors.numpy.save_file(tensors, part, metadata),
         )
 
     @classmethod

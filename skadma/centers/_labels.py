@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, column_or_1d
 from torch.utils.data import Dataset, Subset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..backbones import SourceNetwork
+from ..image_forms import image_files, image_suffixes
 from ..images import n_images
 
 
@@ -118,17 +118,13 @@ def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     files, targets = [], []
     for target, name in enumerate(names):
-        mine = sorted(
-            str(path)
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in IMG_EXTENSIONS
-        )
+        mine = image_files(folder / name)
         files += mine
         targets += [target] * len(mine)
     if not files:
         raise ValueError(
             f"{str(folder)!r} has no images in subfolders. One subfolder per source "
-            f"class is wanted, with files that end in {', '.join(IMG_EXTENSIONS)}."
+            f"class is wanted, with files that end in {sorted(image_suffixes())}."
         )
     return files, np.asarray(targets), names
 

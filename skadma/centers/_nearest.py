@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..classifier import CNNClassifier
+from ..files import write_atomically
 from ..images import content_key, n_images, take
 
 _SECONDS_BETWEEN_WRITES = 30
@@ -214,9 +214,11 @@ class _Progress:
             return
         if time.monotonic() - self._written < _SECONDS_BETWEEN_WRITES:
             return
-        new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        safetensors.numpy.save_file(state, new, metadata={"skadma-means": self.key})
-        new.replace(self.path)
+        metadata = {"skadma-means": self.key}
+        write_atomically(
+            self.path,
+            lambda part: safetensors.numpy.save_file(state, part, metadata),
+        )
         self._written = time.monotonic()
 
     def forget(self) -> None:

@@ -44,8 +44,8 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ..campaign._files import new_file, write_atomically
     from ..campaign.labels_csv import write_table
+    from ..files import new_file, write_atomically
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
@@ -80,8 +80,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from ..campaign._files import new_file, write_atomically
     from ..campaign.report import make_report
+    from ..files import new_file, write_atomically
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, durable: bool = True
+) -> None:
     """Write a file under another name, bring it to the disk, then rename it.
 
     After a kill or a power loss there is the old file or the new one, never half.
@@ -18,17 +22,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path : Path
     write : callable
         Writes to the path that it is given.
+    durable : bool
+        Wait for the disk. Without it, a power loss (not a kill) may leave less than
+        the file: for what can be computed again.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Threads may write the same file, too.
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         write(part)
-        with part.open("r+b") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
