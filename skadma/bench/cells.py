@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from ..cache import DEFAULT_LIMIT, MemoryCache
-from ..centers import SourceCenters
+from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..images import n_images
 from ..learner import ActiveLearner
@@ -130,21 +130,26 @@ class Workbench:
         name = settings.pop("class")
         if needs_centers(name):
             asked = settings.pop("centers", cell.settings["network"]["centers"])
-            if asked is not None:
-                settings["centers"] = self._centers(asked, cell, clf)
+            n_centers = settings.pop("n_centers", None)
+            settings["centers"] = self._centers(asked, n_centers, cell, clf)
         return strategy_class(name)(**settings)
 
-    def _centers(self, asked: str, cell: Cell, clf: CNNClassifier) -> SourceCenters:
+    def _centers(
+        self, asked: str | None, n: int | None, cell: Cell, clf: CNNClassifier
+    ) -> SourceCenters:
         if asked == POOL:
-            return SourceCenters.from_pool(clf, self._split(cell).X_pool)
+            return SourceCenters.from_pool(clf, self._split(cell).X_pool, n_centers=n)
 
         def make() -> SourceCenters:
+            if asked is None:
+                return shipped_centers(clf)
             found = find_data(asked, self.root, "The file or folder of source centres")
             if found.is_file():
                 return SourceCenters.load(found)
             return SourceCenters.from_dataset(clf, found)
 
-        return self._keep("centers", (asked, cell.settings["network"]), make)
+        every = self._keep("centers", (asked, cell.settings["network"]), make)
+        return every if n is None else every.subset(clf, n)
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return what was made last if it is what is wanted, else make it."""

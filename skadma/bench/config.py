@@ -133,8 +133,10 @@ def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
         _refuse_unknown(settings, {"class"}, f"The strategy {name!r}")
         return
     cls = strategy_class(found)
-    known = set(inspect.signature(cls).parameters) - {"random_state"}
-    _refuse_unknown(settings, known | {"class"}, f"The strategy {name!r}")
+    known = {"class", *inspect.signature(cls).parameters} - {"random_state"}
+    if needs_centers(found):
+        known.add("n_centers")
+    _refuse_unknown(settings, known, f"The strategy {name!r}")
 
 
 def needs_centers(name: str) -> bool:
