@@ -14,6 +14,7 @@ TEST = [
     "hypothesis>=6.100",
     "numpydoc>=1.7",
     "pytest>=8",
+    "pytest-xdist>=3.6",
 ]
 
 setup(

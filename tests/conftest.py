@@ -1,6 +1,10 @@
-"""Shared fixtures: real data where it is, tiny networks, torch on two threads."""
+"""Shared fixtures: real data where it is, tiny networks."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: two times two threads crawl
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np
