@@ -44,7 +44,9 @@ from skadma.strategies import MarginSampling  # noqa: E402
 from tests.conftest import TinyCNN  # noqa: E402
 
 LABELS = "abc"
-WATCHED = ("campaign", "learner.py", "training.py", "classifier.py", "cache.py")
+WATCHED = (
+    "campaign", "files.py", "learner.py", "training.py", "classifier.py", "cache.py",
+)  # fmt: skip
 NAMED = {
     "before a transaction": ('self._execute("BEGIN IMMEDIATE")', 0),
     "between two rows": ('self._execute(f"INSERT INTO {table}', 3),

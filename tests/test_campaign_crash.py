@@ -14,7 +14,7 @@ import pytest
 from skadma import Campaign, CNNClassifier
 from skadma.strategies import RandomSampling
 
-from .crash import make_pool
+from .crash import NAMED, ROOT, WATCHED, make_pool
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills forked processes"
@@ -38,6 +38,18 @@ def test_nothing_is_lost(options, request):
     assert sum(lost for _, _, lost in counts.values()) == 0
     for way in ("named", "line"):  # these do break off what they are aimed at
         assert counts[way][1] == counts[way][0]
+
+
+def test_the_named_points_are_there():
+    """Or they would silently not be tried."""
+    package = ROOT / "skadma"
+    watched = [
+        path.read_text("utf-8")
+        for path in package.rglob("*.py")
+        if str(path.relative_to(package)).startswith(WATCHED)
+    ]
+    for point, (text, _) in NAMED.items():
+        assert sum(text in content for content in watched) == 1, point
 
 
 _SABOTAGE = """
