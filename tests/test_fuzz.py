@@ -8,6 +8,7 @@ changed in a few places, cut, or joined from parts. A short run by default;
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -158,6 +159,14 @@ VALUES = st.one_of(
     st.sampled_from(["null", "[]", "{}", "0", "-1", "[1]", '"a"', "1e99", "[" * 9999]),
     st.text(max_size=20),
 )
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 ARRAYS = st.builds(
     lambda shape, dtype: np.zeros(shape, dtype),
     st.lists(st.integers(0, 3), max_size=4),
@@ -206,18 +215,46 @@ def campaign_folder(pictures, tmp_path_factory):
     return base / "c"
 
 
-@fuzz
-@given(data=st.data())
-def test_models(campaign_folder, folder, data):
-    (model, *_) = (campaign_folder / "models").iterdir()
+def check_model(folder, data):
     path = folder / "model.safetensors"
-    path.write_bytes(data.draw(changed(model.read_bytes())))
+    path.write_bytes(data)
     clf = tiny_classifier()
     try:
         load_model(clf, path)
     except CampaignError:
         return
     assert clf.predict_proba(np.zeros((1, 32, 32, 3), np.uint8)).shape[0] == 1
+
+
+@pytest.fixture(scope="module")
+def model(campaign_folder):
+    (path, *_) = (campaign_folder / "models").iterdir()
+    return path.read_bytes()
+
+
+@fuzz
+@given(data=st.data())
+def test_models(model, folder, data):
+    check_model(folder, data.draw(changed(model)))
+
+
+@fuzz
+@given(data=st.data())
+def test_models_of_other_values(model, folder, data):
+    (length,) = struct.unpack("<Q", model[:8])
+    metadata = json.loads(model[8 : 8 + length])["__metadata__"]
+    key = data.draw(st.sampled_from(sorted(metadata)))
+    if key == "random_state" and data.draw(st.booleans()):
+        state = json.loads(metadata[key])
+        part = data.draw(st.sampled_from(sorted(state)))
+        inside = isinstance(state[part], dict) and data.draw(st.booleans())
+        where = state[part] if inside else state
+        where[data.draw(st.sampled_from(sorted(where)))] = data.draw(JSON)
+        metadata[key] = json.dumps(state)
+    else:
+        metadata[key] = data.draw(VALUES)
+    tensors = safetensors.numpy.load(model)
+    check_model(folder, safetensors.numpy.save(tensors, metadata))
 
 
 # --- campaigns, label files, images ---------------------------------------------------

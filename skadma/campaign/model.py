@@ -81,7 +81,7 @@ def load_model(estimator: CNNClassifier, path: Path) -> None:
                 f"{source.name} (weights {source.fingerprint})"
             )
         classes = np.array(json.loads(metadata["classes"]))
-        n_frozen = estimator.n_frozen
+        n_frozen, n_labels = estimator.n_frozen, int(metadata["n_labels"])
         if classes.ndim != 1 or int(metadata["n_frozen"]) != n_frozen:
             raise ValueError("it has other classes or other frozen layers")
         random_state = np.random.RandomState()
@@ -93,13 +93,15 @@ def load_model(estimator: CNNClassifier, path: Path) -> None:
     except (
         safetensors.SafetensorError,
         OSError,
-        KeyError,
+        AttributeError,
+        LookupError,
+        OverflowError,
         TypeError,
         ValueError,
         RecursionError,
     ) as error:
         raise CampaignError(f"{str(path)!r} is no model of it: {error}.") from error
-    estimator.restore(network, source, classes, int(metadata["n_labels"]), random_state)
+    estimator.restore(network, source, classes, n_labels, random_state)
 
 
 def _listed(state: dict[str, Any]) -> dict[str, Any]:
