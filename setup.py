@@ -25,9 +25,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     packages=find_packages(include=["skadma", "skadma.*"]),
-    package_data={
-        "skadma": ["py.typed", "adma/*.pyi", "data/*.safetensors", "data/*.jpg"]
-    },
+    package_data={"skadma": ["py.typed", "adma/*.pyi", "data/*.jpg"]},
     # Optional: without a compiler torch does its work, about 15 times slower.
     ext_modules=[
         Extension("skadma.adma._kendall", ["skadma/adma/_kendall.c"], optional=True)

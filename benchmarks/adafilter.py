@@ -206,7 +206,7 @@ def active(options: argparse.Namespace) -> None:
     for seed, (name, strategy), kind in product(
         range(options.seeds), strategies.items(), kinds
     ):
-        plain = demo_classifier(centers, seed)
+        plain = demo_classifier(seed)
         row: dict[str, Any] = {
             "network": plain.backbone,
             "image_size": plain.image_size,

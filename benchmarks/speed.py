@@ -227,7 +227,7 @@ def measure_run(folder: Path) -> Iterator[Measure]:
     centers = demo_centers()
 
     def run(memory: object) -> ActiveLearner:
-        clf = demo_classifier(centers, 0).set_params(memory=memory)
+        clf = demo_classifier(0).set_params(memory=memory)
         learner = ActiveLearner(
             clf, ADMA(centers), n_rounds=10, n_instances=10, random_state=0
         )
@@ -263,7 +263,7 @@ def measure_grid(folder: Path) -> Iterator[Measure]:
     }
 
     def search(memory: object) -> GridSearchCV:
-        clf = demo_classifier(centers, 0).set_params(memory=memory, max_epochs=5)
+        clf = demo_classifier(0).set_params(memory=memory, max_epochs=5)
         learner = ActiveLearner(
             clf, ADMA(centers), n_rounds=3, n_instances=10, random_state=0
         )
@@ -291,7 +291,7 @@ def measure_grid(folder: Path) -> Iterator[Measure]:
 def measure_augment(folder: Path) -> Iterator[Measure]:
     """Time training with augmentation against training the tail alone."""
     X, y = (values[:200] for values in load_elpv())
-    clf = demo_classifier(demo_centers(), 0).set_params(memory=MemoryCache())
+    clf = demo_classifier(0).set_params(memory=MemoryCache())
     clf.fit(X, y)
     ours = seconds(clf.fit, X, y)
     theirs = seconds(clf.set_params(augment="crop_flip").fit, X, y)

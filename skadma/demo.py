@@ -1,11 +1,10 @@
-"""``skadma demo``: ADMA and random choice, side by side, on real photographs."""
+"""``skadma demo``: strategies side by side, on real photographs."""
 
 from __future__ import annotations
 
 import csv
 import time
 from importlib import import_module
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
-from .centers import SourceCenters
+from .centers import SourceCenters, shipped_centers
 from .classifier import CNNClassifier
 from .learner import ActiveLearner
-from .strategies import ADMA, RandomSampling
+from .strategies import ADMA, RandomSampling, UncertaintyCover
 
 BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
-CENTERS = "centers_efficientnet_lite0_128.safetensors"
+N_FROZEN = -5
+N_CENTERS = 250
 COLUMNS = (
     "strategy",
     "labels",
@@ -33,22 +33,21 @@ COLUMNS = (
 )
 
 
-def demo_centers() -> SourceCenters:
-    """Read the centres that the package ships for the demo's network."""
-    with as_file(files("skadma") / "data" / CENTERS) as path:
-        return SourceCenters.load(path)
-
-
-def demo_classifier(centers: SourceCenters, seed: int) -> CNNClassifier:
-    """Build the demo's classifier: all that leads to the centres' layer is frozen."""
-    assert centers.layer is not None
+def demo_classifier(seed: int) -> CNNClassifier:
+    """Build the demo's classifier: the last stage and the head are fine-tuned."""
     return CNNClassifier(
         BACKBONE,
         image_size=IMAGE_SIZE,
-        n_frozen_layers=centers.layer + 1,
+        n_frozen_layers=N_FROZEN,
         max_epochs=10,
         random_state=seed,
     )
+
+
+def demo_centers() -> SourceCenters:
+    """Take a quarter of the centres that the package ships for the network."""
+    clf = demo_classifier(0)
+    return shipped_centers(clf).subset(clf, N_CENTERS)
 
 
 def load_elpv() -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +78,7 @@ def run_demo(
     n_test: int = 400,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Run both strategies, print the table, save curves and numbers.
+    """Run the strategies, print the table, save curves and numbers.
 
     Parameters
     ----------
@@ -109,12 +108,16 @@ def run_demo(
         f"{(y_test == 'defective').mean():.0%} are defective, so always saying 'sound' "
         f"gives {(y_test == 'sound').mean():.3f} accuracy.\n{centers!r}"
     )
-    strategies = {"ADMA": ADMA(centers), "random": RandomSampling()}
+    strategies = {
+        "UncertaintyCover": UncertaintyCover(),
+        "ADMA": ADMA(centers),
+        "random": RandomSampling(),
+    }
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(strategies) * n_rounds, unit="round") as bar:
         for name, strategy in strategies.items():
             learner = ActiveLearner(
-                demo_classifier(centers, seed),
+                demo_classifier(seed),
                 strategy,
                 n_rounds=n_rounds,
                 n_instances=n_instances,
@@ -178,18 +181,13 @@ def format_table(rows: list[dict[str, Any]], names: list[str]) -> str:
 
 
 def _summary(rows: list[dict[str, Any]], seed: int) -> str:
-    means = {
-        (name, what): float(np.mean([r[what] for r in rows if r["strategy"] == name]))
-        for name in ("ADMA", "random")
-        for what in ("accuracy", "auc")
-    }
     said = []
-    for what, label in (("accuracy", "accuracy"), ("auc", "AUC")):
-        adma, random = means["ADMA", what], means["random", what]
-        word = "above" if adma > random else "below" if adma < random else "equal to"
-        said.append(f"mean {label} {adma:.3f}, {word} random's {random:.3f}")
+    for name in dict.fromkeys(row["strategy"] for row in rows):
+        mine = [row for row in rows if row["strategy"] == name]
+        accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
+        said.append(f"{name} {accuracy:.3f} ({auc:.3f})")
     return (
-        f"Over the rounds ADMA's {' and its '.join(said)}.\n"
+        f"Mean accuracy (AUC) over the rounds: {', '.join(said)}.\n"
         "What this shows: the whole road works, from a pretrained network and a pool\n"
         "of photographs to labels chosen and a network adapted, and what each phase\n"
         "costs. What it does not show: which strategy is better. This is one run\n"

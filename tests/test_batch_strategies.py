@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +19,7 @@ from skadma.strategies import (
     ClusterMargin,
     CoreSet,
     DropQuery,
+    GradientClusters,
     ProbCover,
     QueryByCommittee,
     TypiClust,
@@ -27,6 +29,8 @@ from skadma.strategies._aift import patch_score
 from skadma.strategies._badge import _draw
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._dropout import drop
+from skadma.strategies._gradient_clusters import _gradients
+from skadma.strategies._pool import Pool
 from skadma.strategies._probcover import _greedy_cover, pure_radius
 from skadma.strategies._typiclust import typicality
 
@@ -90,6 +94,61 @@ def test_badge_prefers_the_uncertain(blobs):
     margin = np.abs(clf.decision_function(X))
     chosen = np.concatenate([BADGE(random_state=s).query(clf, X, 5) for s in range(10)])
     assert np.median(margin[chosen]) < np.median(margin)
+
+
+def pool_of(features, proba):
+    n = len(features)
+    return Pool(np.arange(n), features, proba, features[:0], lambda rows: rows)
+
+
+def test_gradients_are_literal_or_nearly_so():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(3), 40)
+    h = rng.normal(size=(40, 700))
+    literal = []
+    for p, row in zip(proba, h, strict=True):
+        error = [p[c] - (c == p.argmax()) for c in range(3)]
+        literal.append([e * value for e in error for value in row])
+    literal = np.array(literal)
+    short = _gradients(pool_of(h[:, :600], proba), rng)
+    columns = np.arange(2100).reshape(3, 700)[:, :600].ravel()
+    np.testing.assert_allclose(short, literal[:, columns], rtol=1e-5)
+    draws = [_gradients(pool_of(h, proba), rng) for _ in range(30)]
+    assert draws[0].shape == (40, 1024)
+    ratio = np.array([pdist(drawn) / pdist(literal) for drawn in draws]) ** 2
+    assert abs(ratio.mean() - 1) < 0.03
+    assert 0.04 < ratio.std() < 0.12
+    before = _gradients(pool_of(h, None), rng)
+    np.testing.assert_array_equal(before, h.astype(np.float32))
+
+
+def test_gradient_clusters_take_the_middles():
+    """Ways to be in doubt that k-means cannot miss, and many images without doubt."""
+    rng = np.random.default_rng(0)
+    # Of the label 0 at x < 0 and 1 at x > 0; three places on either side.
+    places = np.array([[x, 60.0 * k] for x in (-0.02, 0.02) for k in (1, 2, 3)])
+    doubtful = np.repeat(places, 9, axis=0) + rng.normal(0, [0.001, 1], (54, 2))
+    sure = np.stack([rng.choice([-9, 9], 80), rng.normal(0, 1, 80)], axis=1)
+    X = np.concatenate([doubtful, sure])
+    clf = LogisticRegression(C=1e3, fit_intercept=False)
+    clf.fit(np.array([[-3.0, 0], [3, 0]]), [0, 1])
+    proba = clf.predict_proba(X)
+    gradients = _gradients(pool_of(X, proba), rng)
+    groups = [np.arange(9 * k, 9 * k + 9) for k in range(6)] + [np.arange(54, 134)]
+    expected = set()
+    for group in groups:
+        off = np.linalg.norm(gradients[group] - gradients[group].mean(0), axis=1)
+        expected.add(int(group[off.argmin()]))
+    found = [set(GradientClusters(random_state=s).query(clf, X, 7)) for s in range(5)]
+    assert max(len(chosen & expected) for chosen in found) == 7
+    before = GradientClusters(random_state=0).query(Unfitted(), X, 7)
+    assert len(set(before)) == 7
+
+
+def test_gradient_clusters_of_copies():
+    X = np.repeat([[0.0, 1.0], [2.0, 3.0]], 6, axis=0)
+    clf = LogisticRegression().fit(X, X[:, 0] > 1)
+    assert len(set(GradientClusters(random_state=0).query(clf, X, 5))) == 5
 
 
 def test_typicality_by_hand():

@@ -15,7 +15,9 @@ def test_demo(tmp_path, capsys):
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["strategy"], row["labels"]) for row in rows] == [
-        ("ADMA", "10"), ("ADMA", "20"), ("random", "10"), ("random", "20"),
+        (name, labels)
+        for name in ("UncertaintyCover", "ADMA", "random")
+        for labels in ("10", "20")
     ]  # fmt: skip
     for row in rows:
         assert 0 <= float(row["accuracy"]) <= 1

@@ -21,6 +21,7 @@ from skadma.strategies import (
     CoreSet,
     DropQuery,
     EntropySampling,
+    GradientClusters,
     LeastConfident,
     MarginSampling,
     ProbCover,
@@ -61,12 +62,13 @@ def strategies(X):
         ProbCover(random_state=0),
         TypiClust(random_state=0),
         UncertaintyCover(random_state=0),
+        GradientClusters(random_state=0),
         ADMA(centers, shortlist=3, random_state=0),
     ]
 
 
 @pytest.mark.parametrize("n_instances", [1, 2, 5])
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(18))
 def test_rounds_in_modal(number, n_instances, pictures):
     X, y = pictures
     strategy = strategies(X)[number]

@@ -8,6 +8,7 @@ from ._cluster_margin import ClusterMargin
 from ._committee import QueryByCommittee
 from ._coreset import CoreSet
 from ._dropout import BALD, DropQuery
+from ._gradient_clusters import GradientClusters
 from ._modal import ModALStrategy, from_modal
 from ._probcover import ProbCover
 from ._random import RandomSampling
@@ -28,6 +29,7 @@ __all__ = [
     "CoreSet",
     "DropQuery",
     "EntropySampling",
+    "GradientClusters",
     "LeastConfident",
     "MarginSampling",
     "ModALStrategy",

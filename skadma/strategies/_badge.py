@@ -55,9 +55,18 @@ class BADGE(BatchStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         factors = np.ones((len(pool.features), 1))
         if pool.proba is not None:
-            factors = pool.proba.copy()
-            factors[np.arange(len(factors)), factors.argmax(axis=1)] -= 1
+            factors = gradient_factors(pool.proba)
         return _draw(factors, pool.features, n_instances, rng)
+
+
+def gradient_factors(proba: np.ndarray) -> np.ndarray:
+    """Probabilities minus the predicted label's indicator, shape (n, C).
+
+    The loss's gradient is the outer product of such a row and the last layer's input.
+    """
+    factors = proba.copy()
+    factors[np.arange(len(factors)), factors.argmax(axis=1)] -= 1
+    return factors
 
 
 def _draw(
