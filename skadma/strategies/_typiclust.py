@@ -81,8 +81,7 @@ class TypiClust(BatchStrategy):
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
-        every = np.concatenate([pool.labeled, pool.features])
-        clusters = cluster(every, min(n_labeled + n_instances, self.max_clusters), rng)
+        every, clusters = self._clusters(pool, n_instances, rng)
         typical = np.empty(len(every))
         for label in np.unique(clusters):
             members = np.flatnonzero(clusters == label)
@@ -93,6 +92,14 @@ class TypiClust(BatchStrategy):
             np.bincount(clusters[:n_labeled], minlength=clusters.max() + 1),
             n_instances,
         )
+
+    def _clusters(
+        self, pool: Pool, n_instances: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the labelled and of the pool, and their clusters."""
+        every = np.concatenate([pool.labeled, pool.features])
+        n_clusters = min(len(pool.labeled) + n_instances, self.max_clusters)
+        return every, cluster(every, n_clusters, rng)
 
 
 def cluster(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -10,13 +10,12 @@ from scipy.stats import rankdata
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..adma.uncertainty import UNCERTAINTIES
-from ._batch import BatchStrategy
 from ._pool import Pool
-from ._typiclust import cluster, in_turn, typicality
+from ._typiclust import TypiClust, in_turn, typicality
 from ._uncertainty import known_uncertainty
 
 
-class UncertaintyCover(BatchStrategy):
+class UncertaintyCover(TypiClust):
     r"""Choose, in the clusters that hold most doubt, what is typical and uncertain.
 
     Representation first, classifier later, as ADMA wants it, but by the target's own
@@ -49,15 +48,12 @@ class UncertaintyCover(BatchStrategy):
     """
 
     needs: ClassVar[str] = "features, of the labelled too; probabilities"
-    cost: ClassVar[str] = "1 pass; k-means with labelled + b clusters"
-    memory: ClassVar[str] = "n d"
+    _use_proba = True
 
     _parameter_constraints: ClassVar[dict] = {
-        **BatchStrategy._parameter_constraints,
+        **TypiClust._parameter_constraints,
         "weight": [Interval(Real, 0, 1, closed="both")],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
-        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "max_clusters": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -71,18 +67,21 @@ class UncertaintyCover(BatchStrategy):
         features: str = "initial",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(layer=layer, features=features, random_state=random_state)
+        super().__init__(
+            n_neighbors=n_neighbors,
+            max_clusters=max_clusters,
+            layer=layer,
+            features=features,
+            random_state=random_state,
+        )
         self.weight = weight
         self.uncertainty = uncertainty
-        self.n_neighbors = n_neighbors
-        self.max_clusters = max_clusters
 
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
-        every = np.concatenate([pool.labeled, pool.features])
-        clusters = cluster(every, min(n_labeled + n_instances, self.max_clusters), rng)
+        every, clusters = self._clusters(pool, n_instances, rng)
         uncertain = np.ones(len(pool.features))
         if pool.proba is not None:
             uncertain = known_uncertainty(pool.proba, self.uncertainty)
