@@ -35,8 +35,8 @@ from skadma.bench import (
     run_benchmark,
     split_dataset,
 )
+from skadma.bench.cells import POOL, read_centers
 from skadma.bench.report import markdown_table
-from skadma.centers import shipped_centers
 from skadma.strategies import ADMA
 
 CONFIG = Path(__file__).parent / "configs" / "centers.json"
@@ -54,12 +54,10 @@ def make_centers(
 ) -> SourceCenters:
     """One kind of centres, as the benchmark makes them."""
     n = kind.get("n_centers")
-    if kind.get("centers") == "pool":
+    asked = kind.get("centers")
+    if asked == POOL:
         return SourceCenters.from_pool(clf, X_pool, n_centers=n)
-    if "centers" in kind:
-        return SourceCenters.from_dataset(clf, data / kind["centers"], n_centers=n)
-    every = shipped_centers(clf)
-    return every if n is None else every.subset(clf, n)
+    return read_centers(asked, n, clf, data)
 
 
 def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
@@ -77,7 +75,7 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
             fresh = network(config).set_params(memory=False)
             begin = perf_counter()
             centers = make_centers(
-                kind, clf if kind.get("centers") == "pool" else fresh, X, data
+                kind, clf if kind.get("centers") == POOL else fresh, X, data
             )
             made = perf_counter()
             found[name] = ADMA(centers).score(clf, X).distinctiveness

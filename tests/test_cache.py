@@ -93,6 +93,9 @@ def test_disk_survives_damage_and_another_process(tmp_path):
     cache.put("s", "key", value)
     np.testing.assert_array_equal(DiskCache(tmp_path).get("s", "key"), value)
     assert not list(tmp_path.rglob("*.part"))
+    with path.open("wb") as file:
+        np.save(file, np.array([object()]), allow_pickle=True)
+    assert cache.get("s", "key") is None  # pickles are never loaded
     other = tmp_path / "mine.txt"
     other.write_text("keep")
     cache.clear()

@@ -139,17 +139,11 @@ class Workbench:
     ) -> SourceCenters:
         if asked == POOL:
             return SourceCenters.from_pool(clf, self._split(cell).X_pool, n_centers=n)
-
-        def make() -> SourceCenters:
-            if asked is None:
-                return shipped_centers(clf)
-            found = find_data(asked, self.root, "The file or folder of source centres")
-            if found.is_file():
-                return SourceCenters.load(found)
-            return SourceCenters.from_dataset(clf, found)
-
-        every = self._keep("centers", (asked, cell.settings["network"]), make)
-        return every if n is None else every.subset(clf, n)
+        return self._keep(
+            "centers",
+            (asked, n, cell.settings["network"]),
+            lambda: read_centers(asked, n, clf, self.root),
+        )
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return what was made last if it is what is wanted, else make it."""
@@ -165,6 +159,34 @@ class Workbench:
         if group != self._group or self.cache.nbytes > self.cache.limit // 2:
             self.cache.clear()
         self._group = group
+
+
+def read_centers(
+    asked: str | None, n: int | None, clf: CNNClassifier, root: Path | None
+) -> SourceCenters:
+    """Find the source centres that a configuration asks for, other than the pool's.
+
+    Parameters
+    ----------
+    asked : str or None
+        A file or folder in `root`; those that the package ships if None.
+    n : int or None
+        How many of them; all if None.
+    clf : CNNClassifier
+    root : Path or None
+
+    Returns
+    -------
+    SourceCenters
+    """
+    if asked is None:
+        every = shipped_centers(clf)
+    else:
+        found = find_data(asked, root, "The file or folder of source centres")
+        if found.is_dir():
+            return SourceCenters.from_dataset(clf, found, n_centers=n)
+        every = SourceCenters.load(found)
+    return every if n is None else every.subset(clf, n)
 
 
 def _pass_over(clf: CNNClassifier, X: Any) -> None:

@@ -134,7 +134,7 @@ def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
         return
     cls = strategy_class(found)
     known = {"class", *inspect.signature(cls).parameters} - {"random_state"}
-    if needs_centers(found):
+    if "centers" in known:
         known.add("n_centers")
     _refuse_unknown(settings, known, f"The strategy {name!r}")
 
