@@ -11,7 +11,8 @@ pseudo-centres from the pool. On each data set, with efficientnet_lite0 at 128 p
 - seconds to make the centres, and to score the pool with them once M0 has seen it;
 - area under the accuracy curve of published ADMA, by `skadma bench`, beside random's.
 
-Everything goes to OUT; a run that was stopped goes on. About 25 minutes on 2 cores.
+Everything goes to OUT, the table as study.md; a run that was stopped goes on. About 25
+minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def main() -> None:
         agreement(config, Path(options.data)).to_csv(file, index=False)
     run_benchmark(CONFIG, options.out, jobs=options.jobs, data=options.data)
     text = report(pd.read_csv(file), read_results(options.out))
-    (options.out / "report.md").write_text(text + "\n", "utf-8")
+    (options.out / "study.md").write_text(text + "\n", "utf-8")
     print(text)
 
 

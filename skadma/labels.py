@@ -84,6 +84,49 @@ def known_classes(
     return known
 
 
+def partial_labels(
+    y: ArrayLike | None, classes: ArrayLike | None, estimator: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check labels of which some, none or all may be missing.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        See :func:`unlabelled_mask`.
+    classes : array-like or None
+        All labels of the task, if they are known beforehand.
+    estimator : object
+        Named in messages.
+
+    Returns
+    -------
+    y : ndarray of shape (n,)
+    missing : ndarray of bool, shape (n,)
+    classes : ndarray
+        All labels that are known of by now, sorted.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or those that are there are not class labels of the task.
+    """
+    if y is None:
+        check_labels(y, estimator)  # raises
+    labels: np.ndarray = column_or_1d(y, warn=True)
+    missing = unlabelled_mask(labels, classes)
+    if classes is None and labels.dtype.kind == "f" and np.isnan(labels).all():
+        raise ValueError(
+            "y is NaN throughout. If no image has a label yet, say by classes= "
+            "which labels there will be, or mark the images with -1 or None."
+        )
+    known = labels[~missing]
+    if len(known):
+        known = check_labels(plain_labels(known), estimator)
+    if classes is not None and not missing.any():
+        known = known[:0]  # the oracle's labels are checked when they are revealed
+    return labels, missing, known_classes(known, classes)
+
+
 def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarray:
     """Tell which entries of `y` have no label yet: -1, None or NaN.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, check_random_state, column_or_1d, get_tags
+from sklearn.utils import Tags, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .classifier import CNNClassifier
 from .image_forms import is_table
 from .images import take
-from .labels import check_labels, known_classes, plain_labels, unlabelled_mask
+from .labels import check_labels, known_classes, partial_labels, plain_labels
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError, check_n_instances
@@ -355,26 +355,12 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 dtype=None,
                 skip_check_array=hasattr(X, "columns"),
             )
-        declared = self._declared_classes()
-        if y is None:
-            check_labels(y, self)  # raises
-        labels: np.ndarray = column_or_1d(y, warn=True)
+        labels, missing, classes = partial_labels(y, self._declared_classes(), self)
         n = len(labels)
         if _num_samples(X) != n:
             raise ValueError(f"X has {_num_samples(X)} images, y {n} entries.")
-        missing = unlabelled_mask(labels, declared)
-        if declared is None and labels.dtype.kind == "f" and np.isnan(labels).all():
-            raise ValueError(
-                "y is NaN throughout. If no image has a label yet, say by classes= "
-                "which labels there will be, or mark the images with -1 or None."
-            )
-        known = labels[~missing]
-        if len(known):
-            known = check_labels(plain_labels(known), self)
-        if declared is not None and not missing.any():
-            known = known[:0]  # the oracle's labels are checked when they are revealed
         self.X_, self.y_ = X, labels
-        self.classes_ = known_classes(known, declared)
+        self.classes_ = classes
         self.labeled_ = np.zeros(n, dtype=bool)
         self.queried_indices_ = []
         self.history_ = []
