@@ -12,10 +12,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     demo = commands.add_parser(
         "demo",
-        help="ADMA beside random choice on photographs of solar cells",
+        help="strategies side by side on photographs of solar cells",
         description="Adapt efficientnet_lite0 with its ImageNet weights to telling "
         "defective solar cells from sound ones (elpv-dataset), with labels chosen by "
-        "ADMA and, side by side, at random. Takes about a minute on 2 cores.",
+        "UncertaintyCover, by ADMA and, side by side, at random. Takes about a minute "
+        "on 2 cores.",
     )
     demo.add_argument(
         "--out",
