@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .backbones import AdaptedNetwork, SourceNetwork
+from .backbones.graph import ONE_AT_A_TIME
 from .cache import DEFAULT_LIMIT, open_cache
 from .images import ImageDataset
 from .inference import CNNInference, Rows
@@ -314,13 +315,13 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             )
         inputs, cut = self._training_inputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
-        with torch.random.fork_rng():
+        with ONE_AT_A_TIME, torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
             if not goes_on:
                 network = self._new_network(source, len(found), n_frozen)
                 net = self._build_net(network, len(found))
             elif partial and len(found) == len(self.classes_):
-                net = self.net_  # its optimizer goes on as well
+                net = self._build_net(self.net_.module_, len(found), self.net_)
             else:
                 network = copy.deepcopy(self.net_.module_)  # for the case of failure
                 network.grow_head(np.searchsorted(found, self.classes_), len(found))
@@ -403,11 +404,15 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         return AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
 
     def _build_net(
-        self, network: AdaptedNetwork, n_classes: int
+        self,
+        network: AdaptedNetwork,
+        n_classes: int,
+        before: NeuralNetClassifier | None = None,
     ) -> NeuralNetClassifier:
         return build_net(
             network,
             n_classes,
+            before=before,
             head_lr=self.head_lr,
             net_params=self.net_params,
             lr=self.lr,

@@ -67,8 +67,8 @@ def new_file(path: Path, *, overwrite: bool = False) -> Path:
     """
     if path.exists() and not overwrite:
         raise FileExistsError(
-            f"There is a file {str(path)!r} already, and it may hold labels. Choose "
-            "another name, or say --overwrite."
+            f"There is a file {str(path)!r} already; what it holds may be "
+            "nowhere else. Choose another name, or say --overwrite."
         )
     return path
 

@@ -245,7 +245,10 @@ def _from_item(item: Any, what: str) -> np.ndarray:
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]
     if isinstance(item, Image.Image):
-        return _from_pil(item, what)
+        try:
+            return _from_pil(item, what)
+        except OSError as error:  # opened, and read only now
+            raise unreadable(what, error) from error
     if isinstance(item, torch.Tensor):
         item = _to_numpy(item, what)
     if not isinstance(item, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -291,7 +292,7 @@ class CNNInference(BaseEstimator):
         Returns
         -------
         adapted, source : dict of int to ndarray of shape (n, d), float32
-            By position; NaN for images that cannot be decoded, empty where none can.
+            By position; NaN for images that cannot be decoded.
         """
         found: tuple[dict, dict] = {}, {}
         source, dataset = self._open(X, reset=False)
@@ -303,6 +304,13 @@ class CNNInference(BaseEstimator):
                     if layer not in into:
                         into[layer] = np.full((n, rows.shape[1]), np.nan, rows.dtype)
                     into[layer][batch.indices] = rows
+        if not any(found):  # not one could be decoded
+            for into, asked in zip(found, (layers, source_layers), strict=True):
+                for position in map(source.graph.position, asked):
+                    width = math.prod(source.output_shapes[position])
+                    if position == len(source.graph.layers) - 1 and into is found[0]:
+                        width = len(getattr(self, "classes_", range(width)))
+                    into[position] = np.full((n, width), np.nan, np.float32)
         return found
 
     def _resolve_frozen(self, source: SourceNetwork) -> int:

@@ -34,15 +34,26 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
             f"{name} requires y to be passed, but the target y is None: pass one label "
             "per image."
         )
-    labels: np.ndarray = column_or_1d(y, warn=True)
+    labels: np.ndarray = column_or_1d(_unmixed(y), warn=True)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
             f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
         )
-    if labels.dtype.kind == "O" and any(label is None for label in labels):
-        raise ValueError(f"{name}: the labels y contain None. Pass only labelled ones.")
+    if labels.dtype.kind == "O" and any(v is None or v != v for v in labels):
+        raise ValueError(
+            f"{name}: the labels y contain None or NaN. Pass only labelled ones."
+        )
     check_classification_targets(labels)
     return labels
+
+
+def _unmixed(y: Any) -> Any:
+    """Keep NumPy from writing a NaN or a -1 among strings as a string."""
+    if hasattr(y, "isna") and y.isna().any():  # a Series: NA, NaT and their kin
+        return y.astype(object).where(~y.isna(), None)
+    if isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1:
+        return np.array(y, dtype=object)
+    return y
 
 
 def plain_labels(y: np.ndarray) -> np.ndarray:
@@ -112,7 +123,7 @@ def partial_labels(
     """
     if y is None:
         check_labels(y, estimator)  # raises
-    labels: np.ndarray = column_or_1d(y, warn=True)
+    labels: np.ndarray = column_or_1d(_unmixed(y), warn=True)
     missing = unlabelled_mask(labels, classes)
     if classes is None and labels.dtype.kind == "f" and np.isnan(labels).all():
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
@@ -21,7 +22,13 @@ from tqdm.auto import tqdm
 from .classifier import CNNClassifier
 from .image_forms import is_table
 from .images import take
-from .labels import check_labels, known_classes, partial_labels, plain_labels
+from .labels import (
+    check_labels,
+    known_classes,
+    partial_labels,
+    plain_labels,
+    unlabelled_mask,
+)
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError, check_n_instances
@@ -182,14 +189,15 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Yields
         ------
         dict
-            The round's row of ``history_``; the learner can predict by then.
+            The round's row of ``history_``. The learner can predict by then, with
+            classifiers that cannot be fitted to one class from the second class on.
         """
         self._validate_params()
         missing = self._start(X, y)
         if missing.any():
             self.labeled_ = ~missing
             if self.labeled_.any():
-                self._adapt()
+                self._adapt(wait_for_classes=True)
             return
         if self.stopping is not None:
             self.stopping.start()
@@ -207,7 +215,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             at_end = round_ + 1 == self.n_rounds or len(indices) == n_left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
-            if self.stopping is not None and self.stopping.should_stop(self):
+            stopping = self.stopping if self._can_predict() else None
+            if stopping is not None and stopping.should_stop(self):
                 break
 
     def resume(self, X: Any, y: ArrayLike, *, iteration: float = 0) -> ActiveLearner:
@@ -331,6 +340,12 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{(wrong if len(wrong) else chosen).tolist()}."
             )
         given = check_labels(labels, self)
+        missing = self._missing(given)
+        if missing.any():
+            raise ValueError(
+                f"The label {given[missing].tolist()[0]!r} stands for none and is not "
+                "among the classes. Teach only images that have a label."
+            )
         if len(given) != len(chosen):
             raise ValueError(f"{len(chosen)} indices, but {len(given)} labels.")
         before = self.classes_ if self.classes_.size else None
@@ -430,6 +445,20 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _iteration(self) -> float:
         return self._first_iteration + len(self.history_)
+
+    def _missing(self, labels: np.ndarray) -> np.ndarray:
+        declared = self._declared_classes()
+        if declared is not None:
+            return unlabelled_mask(labels, declared)
+        both = [*self.classes_.tolist(), *labels.tolist()]
+        return unlabelled_mask(np.array(both, dtype=object))[len(self.classes_) :]
+
+    def _can_predict(self) -> bool:
+        try:
+            check_is_fitted(_last_step(self.estimator_))
+        except NotFittedError:
+            return False
+        return True
 
     def _check_started(self) -> None:
         check_is_fitted(self, "X_")

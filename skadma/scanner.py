@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
-from .backbones.graph import evaluating
+from .backbones.graph import ONE_AT_A_TIME, evaluating
 from .cache import Cache
 
 
@@ -124,7 +124,7 @@ class Scanner:
         images = to_device(images, self.device)
         if self._prefix is None:
             return images
-        with evaluating(self._modules):
+        with ONE_AT_A_TIME, evaluating(self._modules):
             (x,) = _run(self._prefix, self.normalize(images), rows)
         return x
 
@@ -148,7 +148,7 @@ class Scanner:
         """
         if self._prefix is None:
             x = self.normalize(x)
-        with evaluating(self._modules):
+        with ONE_AT_A_TIME, evaluating(self._modules):
             adapted = self._outputs(0, x, None)
             if known is not None and self._only_scores and not self._asked:
                 return adapted, {self.positions[1][0]: known}, known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from fnmatch import fnmatch
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from .backbones import AdaptedNetwork
+from .backbones.graph import ONE_AT_A_TIME
 
 
 class LabelledDataset(Dataset):
@@ -102,10 +104,28 @@ def crop_flip(side: int, least_area: float) -> Callable[[torch.Tensor], torch.Te
     )
 
 
+class InterruptibleNet(NeuralNetClassifier):
+    """A net that Ctrl-C stops; skorch's would count as trained then."""
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
+    ) -> InterruptibleNet:
+        """Train as skorch does, and pass KeyboardInterrupt on."""
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        try:
+            self.fit_loop(X, y, **fit_params)
+        finally:
+            self.notify("on_train_end", X=X, y=y)
+        return self
+
+
 def build_net(
     network: AdaptedNetwork,
     n_classes: int,
     *,
+    before: NeuralNetClassifier | None = None,
     head_lr: float,
     net_params: dict[str, Any] | None,
     **params: Any,
@@ -116,6 +136,9 @@ def build_net(
     ----------
     network : AdaptedNetwork
     n_classes : int
+    before : skorch.NeuralNetClassifier, optional
+        The network's net so far, to go on with, its optimizer as well, under the
+        parameters that are given now.
     head_lr : float
         Learning rate of the network's new parts; `lr` among the others is the tail's.
     net_params : dict or None
@@ -138,10 +161,37 @@ def build_net(
     }
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
-    net = NeuralNetClassifier(network, classes=np.arange(n_classes), **settings)
+    if before is not None:
+        return _with_settings(before, settings)
+    net = InterruptibleNet(network, classes=np.arange(n_classes), **settings)
     net.initialize()
     # The recipe would be pickled beside the network that was made from it.
     net.module = type(network)
+    return net
+
+
+def _with_settings(
+    net: NeuralNetClassifier, settings: dict[str, Any]
+) -> NeuralNetClassifier:
+    """Change what differs; all else would make skorch forget the optimizer's state."""
+    now = net.get_params(deep=False)
+    rates = {key: settings[key] for key in ("lr", "optimizer__param_groups")}
+    changed = {
+        key: value
+        for key, value in settings.items()
+        if key not in rates and now[key] is not value and now[key] != value
+    }
+    net.set_params(**changed)
+    vars(net).update(rates)
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    for group in net.optimizer_.param_groups:
+        name = names[id(group["params"][0])]
+        own = [
+            v
+            for pattern, v in rates["optimizer__param_groups"]
+            if fnmatch(name, pattern)
+        ]
+        group.update({"lr": rates["lr"], **(own[0] if own else {})})
     return net
 
 
@@ -168,7 +218,7 @@ def train(
         The tensors are not images but what crosses this cut: only the tail runs.
     """
     start = net.module_.starting_at(cut) if cut else nullcontext()
-    with torch.random.fork_rng(), start:
+    with ONE_AT_A_TIME, torch.random.fork_rng(), start:
         torch.manual_seed(seed)
         net.partial_fit(LabelledDataset(dataset, y), y)
     net.module_.eval()

@@ -98,7 +98,8 @@ def test_badge_prefers_the_uncertain(blobs):
 
 def pool_of(features, proba):
     n = len(features)
-    return Pool(np.arange(n), features, proba, features[:0], lambda rows: rows)
+    none = np.arange(0)
+    return Pool(np.arange(n), features, proba, features[:0], none, lambda rows: rows)
 
 
 def test_gradients_are_literal_or_nearly_so():

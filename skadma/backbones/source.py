@@ -14,7 +14,7 @@ from ..images import Preprocessing
 from .folding import fold_batch_norms
 from .graph import NetworkGraph
 from .registry import Backbone, build_backbone
-from .weights import fingerprint, load_into
+from .weights import describe_modules, fingerprint, load_into
 
 
 class SourceNetwork:
@@ -83,7 +83,8 @@ class SourceNetwork:
     @cached_property
     def space(self) -> str:
         """Name of what this network makes of images: weights, graph, preprocessing."""
-        described = f"{self.fingerprint}{self.graph.graph}{self.preprocessing}"
+        modules = describe_modules(self.module)
+        described = f"{self.fingerprint}{self.graph.graph}{modules}{self.preprocessing}"
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     def part(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import nn
+
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -69,12 +74,17 @@ def load_into(
 ) -> None:
     """Load weights into a network, all of them or none.
 
+    As torchvision's own loading does, this takes weights that are older than the
+    network's code: DenseNet's names with one dot more, no counters of batches, and
+    auxiliary heads, which are not built here.
+
     Raises
     ------
     ValueError
         If names or shapes differ; the message gives the first of them.
     """
     own = module.state_dict()
+    state_dict = _as_named_today(state_dict, own)
     missing = [name for name in own if name not in state_dict]
     unexpected = [name for name in state_dict if name not in own]
     shapes = [
@@ -91,6 +101,18 @@ def load_into(
     module.load_state_dict(state_dict)
 
 
+def _as_named_today(
+    state_dict: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    counters = {k: v for k, v in own.items() if k.endswith(".num_batches_tracked")}
+    renamed = {
+        name if name in own else _DENSENET.sub(r"\1\2", name): value
+        for name, value in state_dict.items()
+        if name in own or not name.startswith(_AUXILIARY)
+    }
+    return {**counters, **renamed}
+
+
 def fingerprint(module: nn.Module) -> str:
     """Hash a network's weights: equal for equal weights, 16 hex digits."""
     digest = hashlib.sha256()
@@ -98,3 +120,36 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def describe_modules(network: nn.Module) -> str:
+    """Write down what a network's modules are and how they are set.
+
+    A trace names modules only; of two networks with the same names and weights one
+    may have ReLUs where the other has something else.
+    """
+    return "\n".join(
+        f"{name}: {_code(type(module))} {sorted(_settings(module).items())}"
+        for name, module in network.named_modules()
+    )
+
+
+def _settings(module: nn.Module) -> dict[str, str]:
+    plain = (bool, int, float, str, tuple, type(None))
+    every_module_s = vars(nn.Module())
+    return {
+        name: repr(value) if isinstance(value, plain) else _code(value)
+        for name, value in vars(module).items()
+        if name not in every_module_s and (isinstance(value, plain) or callable(value))
+    }
+
+
+def _code(kind: Any) -> str:
+    """Name of a class or function, with its text where it is no library's."""
+    name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
+    if name.startswith(("torch.", "torchvision.", "timm.")):
+        return name
+    try:
+        return f"{name} {inspect.getsource(kind)}"
+    except (OSError, TypeError):  # typed in by hand, or written in C
+        return name

@@ -238,8 +238,10 @@ def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
     -------
     dict
         ``accuracy`` and ``auc``, the mean over the classes that some test images have
-        and some have not.
+        and some have not. Of the images that can be decoded.
     """
+    read = ~np.isnan(proba).any(axis=1)
+    proba, y = proba[read], y[read]
     aucs = [
         roc_auc_score(y == k, proba[:, k])
         for k in range(proba.shape[1])

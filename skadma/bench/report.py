@@ -140,8 +140,9 @@ def _areas(results: Any, metric: str) -> str:
     rows = []
     for group, row in means.iterrows():
         cells = [_spread(row[name], stds.loc[group, name]) for name in means]
-        best = int(np.nanargmax(row.to_numpy()))
-        cells[best] = f"**{cells[best]}**"
+        if row.notna().any():
+            best = int(np.nanargmax(row.to_numpy()))
+            cells[best] = f"**{cells[best]}**"
         rows.append([*group, *cells])
     complete = means.dropna(axis="columns")
     if len(means) > 1:

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..files import write_atomically
+from .analysis import GROUP
 from .cells import Workbench
 from .config import Cell, expand, load_config
 
@@ -161,7 +162,12 @@ def read_results(path: str | Path) -> Any:
         raise FileNotFoundError(
             f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
         )
-    return _import_pandas().read_csv(file)
+    # Names stay what they are, a strategy called "0.1" or "None" too.
+    pandas = _import_pandas()
+    names = pandas.read_csv(
+        file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
+    )
+    return pandas.read_csv(file).assign(**names)
 
 
 def _import_pandas() -> Any:

@@ -168,12 +168,15 @@ class Campaign:
         }
         if (folder / DATABASE).exists():
             refuse_existing(folder / DATABASE)
+        stored.check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
         images = scan_pool(root, {}, progress=verbose)
         if not any(content.problem is None for content in images.values()):
             raise CampaignError(f"There is no readable image in {str(root)!r}.")
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, wait, "start"):
+            if (folder / DATABASE).exists():  # another process was faster
+                refuse_existing(folder / DATABASE)
             remove_leftovers(folder)
             stored.save_centers(strategy, folder)
             store = Store(folder / DATABASE, create=True, who=who, wait=wait)
@@ -184,6 +187,7 @@ class Campaign:
                     event = store.add_event("start", n_images=len(images))
                     add_contents(store, State(), images, event)
                 sync_folder(folder)
+                sync_folder(folder.parent)
             finally:
                 store.close()
         _log.info("campaign in %s: %d images", folder, len(images))
@@ -313,7 +317,13 @@ class Campaign:
         self.refresh()
         with self._store.transaction():
             state = self._state()
-            decisions, refused = decide(rows, state, self.classes, self.pool)
+            decisions, refused = decide(
+                rows,
+                state,
+                self.classes,
+                self.pool,
+                at_once=isinstance(labels, Mapping),
+            )
             if refused and not partial:
                 raise LabelFileError(name, refused, len(rows))
             before = {sha: state.decisions.get(sha) for _, sha, _ in decisions}
@@ -426,6 +436,13 @@ class Campaign:
         _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
         return len(changes)
 
+    def refresh_if_there(self) -> None:
+        """Look at the pool, or warn where it is not to be found."""
+        try:
+            self.refresh()
+        except (CampaignError, OSError) as error:
+            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
+
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.
 
@@ -435,6 +452,7 @@ class Campaign:
             Not fitted where there are no labels.
         """
         with locked(self.folder, self._wait, "training"):
+            self.refresh_if_there()
             return self._trainer.model(self._state())
 
     def status(self) -> Status:

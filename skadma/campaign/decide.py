@@ -35,7 +35,12 @@ class Taught:
 
 
 def decide(
-    rows: Sequence[LabelRow], state: State, classes: Sequence[str], root: Path
+    rows: Sequence[LabelRow],
+    state: State,
+    classes: Sequence[str],
+    root: Path,
+    *,
+    at_once: bool,
 ) -> tuple[list[tuple[int, str, str]], list[str]]:
     """Say what rows of labels mean.
 
@@ -46,6 +51,9 @@ def decide(
     classes : sequence of str
     root : Path
         The pool.
+    at_once : bool
+        The rows are decided now; else they are from a file, which may be older than
+        what an image is by now.
 
     Returns
     -------
@@ -58,14 +66,31 @@ def decide(
     decisions: dict[int, tuple[int, str, str]] = {}
     said: dict[str, tuple[str, str]] = {}
     refused = []
+    before = {} if at_once else dict(state.changed_since())
     for row in rows:
         image = find_image(row.path, numbers, root)
-        if image is None:
+        if row.problem:
+            refused.append(f"{row.where}: {row.problem}")
+        elif image is None:
             refused.append(f"{row.where}: {row.path!r} is not in the pool.")
         elif row.label not in classes and row.label not in MARKS:
             refused.append(
                 f"{row.where}: {row.label!r} is none of the classes "
                 f"{', '.join(classes)}, nor {', '.join(MARKS)}."
+            )
+        elif row.sha256 and row.sha256 != state.last_known[image]:
+            known = state.decisions.get(row.sha256)
+            if known is None or known.mark != row.label:
+                refused.append(
+                    f"{row.where}: {row.path!r} is another picture by now than the one "
+                    "that the column sha256 names."
+                )
+            # else it holds already, for what the file was then
+        elif not row.sha256 and image in before and before[image].mark == row.label:
+            refused.append(
+                f"{row.where}: {row.path!r} has changed since it was labelled "
+                f"{row.label!r}. If the label is for the picture as it is now, give it "
+                "in a file that 'skadma query' wrote, which tells what was looked at."
             )
         else:
             sha = state.last_known[image]
@@ -82,7 +107,9 @@ def decide(
 
 def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
     """Find the image that a path in a label file means; None if there is none."""
-    name = path.strip() if path.strip() in numbers else path
+    name = path if path in numbers else path.strip()
+    if name in numbers:
+        return numbers[name]
     if os.path.isabs(name):  # noqa: PTH117
         try:
             name = Path(name).relative_to(root).as_posix()

@@ -27,6 +27,11 @@ def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
 
 def list_events(store: Store) -> list[dict[str, Any]]:
     """List every event; see :meth:`Campaign.log`. Within ``store.reading``."""
+    with store.intact():
+        return _list_events(store)
+
+
+def _list_events(store: Store) -> list[dict[str, Any]]:
     paths = dict(store.rows("SELECT id, path FROM images"))
     events = {
         row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
@@ -46,8 +51,14 @@ def list_events(store: Store) -> list[dict[str, Any]]:
     for event, _, image, score, guess, confidence in store.rows(
         "SELECT * FROM proposals ORDER BY event, place"
     ):
-        proposal = Proposal(paths[image], score, guess, confidence)
-        events[event].setdefault("proposals", []).append(vars(proposal))
+        events[event].setdefault("proposals", []).append(
+            {
+                "path": paths[image],
+                "score": score,
+                "guess": guess,
+                "confidence": confidence,
+            }
+        )
     return list(events.values())
 
 
@@ -56,11 +67,22 @@ def recorded_query(store: Store, state: State, key: str) -> list[Proposal]:
     for event, detail in store.rows(
         "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
     ):
-        if json.loads(detail)["key"] == key:
+        with store.intact():
+            found = json.loads(detail)["key"] == key
+        if found:
             rows = store.rows(
                 "SELECT image, score, guess, confidence FROM proposals "
                 "WHERE event = ? ORDER BY place",
                 event,
             )
-            return [Proposal(state.paths[image], *rest) for image, *rest in rows]
+            return [
+                Proposal(
+                    state.paths[image],
+                    score,
+                    guess,
+                    confidence,
+                    str(state.contents[image].sha256),
+                )
+                for image, score, guess, confidence in rows
+            ]
     return []

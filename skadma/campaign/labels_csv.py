@@ -29,11 +29,17 @@ class LabelRow:
     path : str
     label : str
         A class, or one of `MARKS`.
+    sha256 : str
+        What was looked at; empty where the file does not say.
+    problem : str
+        Why it cannot be taken; empty where it can.
     """
 
     where: str
     path: str
     label: str
+    sha256: str = ""
+    problem: str = ""
 
 
 class LabelFileError(CampaignError):
@@ -63,8 +69,9 @@ class LabelFileError(CampaignError):
 def read_labels(path: str | Path) -> list[LabelRow]:
     """Read a label file.
 
-    Commas, semicolons or tabs separate the columns, whichever the header has; more
-    columns than ``path`` and ``label`` are ignored. A row without a label is one that
+    Commas, semicolons or tabs separate the columns, whichever the header has. A column
+    ``sha256`` tells what was looked at; columns besides that, ``path`` and ``label``
+    are ignored. A row without a label is one that
     is not labelled yet, and is left out.
 
     Parameters
@@ -87,8 +94,7 @@ def read_labels(path: str | Path) -> list[LabelRow]:
         raise CampaignError(
             f"{str(path)!r} is not UTF-8 text ({error}). Save it as CSV in UTF-8."
         ) from error
-    header = text.split("\n", 1)[0].lower()
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    delimiter = _delimiter(text)
     # newline="" leaves line breaks inside quotes to the reader.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[LabelRow] = []
@@ -99,14 +105,9 @@ def read_labels(path: str | Path) -> list[LabelRow]:
             if columns is None:
                 columns = _columns(cells, path)
             elif any(cell.strip() for cell in cells):
-                if len(cells) <= max(columns):
-                    raise CampaignError(
-                        f"{str(path)!r}, line {line}: {len(cells)} column(s), but the "
-                        f"header has path and label among {max(columns) + 1} or more."
-                    )
-                name, label = cells[columns[0]], cells[columns[1]].strip()
-                if label:
-                    rows.append(LabelRow(f"line {line}", name, label))
+                row = _row(cells, columns, f"line {line}")
+                if row.label or row.problem:
+                    rows.append(row)
             line = reader.line_num + 1
     except csv.Error as error:
         raise CampaignError(
@@ -149,4 +150,27 @@ def _columns(cells: list[str], path: Path) -> list[int]:
             f"{str(path)!r}, line 1: the header must have the columns path and label "
             f"once each, got {names}."
         )
-    return [names.index("path"), names.index("label")]
+    sha256 = [names.index("sha256")] if names.count("sha256") == 1 else []
+    return [names.index("path"), names.index("label"), *sha256]
+
+
+def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
+    if len(cells) <= max(columns[:2]):
+        problem = (
+            f"{len(cells)} column(s), but the header has path and label among "
+            f"{max(columns[:2]) + 1} or more."
+        )
+        return LabelRow(where, "", "", problem=problem)
+    sha256 = [cells[k].strip().lower() for k in columns[2:] if k < len(cells)]
+    return LabelRow(where, cells[columns[0]], cells[columns[1]].strip(), *sha256)
+
+
+def _delimiter(text: str) -> str:
+    header = text.split("\n", 1)[0].rstrip("\r").lower()
+    for mark in ",;\t":
+        names = [
+            name.strip() for name in next(csv.reader([header], delimiter=mark), [])
+        ]
+        if "path" in names and "label" in names:
+            return mark
+    return next((mark for mark in ",;\t" if mark in header), ",")

@@ -79,7 +79,7 @@ def scan_pool(
         )
     found = dict(_files(root))
     before = {path for path, content in known.items() if content.sha256}
-    if before and not before & found.keys():
+    if before and not before & found.keys() and not _moved(root, found, known):
         raise CampaignError(
             f"None of the {len(before)} images of the campaign is in the pool "
             f"{str(root)!r} any more. Is its disk mounted? If it moved, say where it "
@@ -104,6 +104,19 @@ def scan_pool(
         {p: content for p, content in now.items() if content != known.get(p)}
     )
     return changes
+
+
+def _moved(
+    root: Path, found: Mapping[str, os.stat_result], known: Mapping[str, Content]
+) -> bool:
+    """Whether some file is a known image under another path."""
+    contents = {(content.size, content.sha256) for content in known.values()}
+    sizes = {size for size, _ in contents}
+    return any(
+        (state.st_size, file_digest(root / path)) in contents
+        for path, state in found.items()
+        if state.st_size in sizes
+    )
 
 
 def check_path(path: str) -> str:

@@ -80,7 +80,12 @@ def _hits(
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right."""
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
-    given = sorted({d.sha256: d.event for d in labels.values()}.values())
+    first: dict[str, int] = {}  # events in which contents got their first label
+    for event in events:
+        for decision in event.get("decisions", []):
+            if not decision["label"].startswith("?"):
+                first.setdefault(decision["sha256"], event["id"])
+    given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
     rounds = []
     seen: set[str] = set()
     for event in reversed(events):  # an image counts for the last query it was in

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .. import strategies
+from ..backbones.registry import is_weights_file
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
 from ..files import write_atomically
@@ -87,6 +88,36 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     return names
 
 
+def check_usable(
+    estimator: CNNClassifier,
+    strategy: QueryStrategy,
+    n_instances: int,
+    random_state: int,
+) -> None:
+    """Refuse what would fail only when the first labels are there.
+
+    Raises
+    ------
+    CampaignError
+    """
+    if n_instances < 1 or not 0 <= random_state < 2**32:
+        raise CampaignError(
+            f"n_instances={n_instances} must be at least 1, random_state="
+            f"{random_state} from 0 to {2**32 - 1}."
+        )
+    for one in (estimator, strategy):
+        try:
+            if hasattr(one, "_parameter_constraints"):
+                one._validate_params()
+            if isinstance(one, CNNClassifier):
+                torch.empty(0, device=one.torch_device())
+                one.source_network()
+        except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+            raise CampaignError(
+                f"The {type(one).__name__} cannot be used: {error}"
+            ) from error
+
+
 def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
     """Describe an estimator by plain values.
 
@@ -99,7 +130,7 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         raise CampaignError(
             f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
         )
-    described = {}
+    described: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
         if name in _KEPT_BY_CAMPAIGN:
             continue
@@ -107,6 +138,8 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
             described[name] = {_GIVEN: getattr(value, "__name__", repr(value))}
         elif name in _CLASSES and _is_from(value, _CLASSES[name]):
             described[name] = value.__name__
+        elif name == "weights" and value is not None and is_weights_file(value):
+            described[name] = str(Path(value).absolute())
         else:
             described[name] = _plain(value, f"{type(estimator).__name__}({name}=...)")
     return described

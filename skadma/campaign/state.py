@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .pool import Content, check_path
-from .store import CampaignError, Store
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,8 @@ def read_state(store: Store) -> State:
     CampaignError
         If the log says what no campaign writes.
     """
-    try:
+    with store.intact():
         return _read_state(store)
-    except CampaignError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
-        raise CampaignError(
-            f"{str(store.path)!r} is no intact campaign of skadma: {error}."
-        ) from error
 
 
 def _read_state(store: Store) -> State:

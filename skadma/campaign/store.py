@@ -149,6 +149,20 @@ class Store:
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
 
+    @contextmanager
+    def intact(self) -> Iterator[None]:
+        """Say so where the log holds what no campaign writes."""
+        try:
+            yield
+        except CampaignError:
+            raise
+        except (
+            KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError,
+        ) as error:  # fmt: skip
+            raise CampaignError(
+                f"{str(self.path)!r} is no intact campaign of skadma: {error}."
+            ) from error
+
     def rows(self, statement: str, *values: Any) -> list[tuple]:
         """Select rows."""
         with self._translated():

@@ -42,12 +42,15 @@ class Proposal:
         What the present model takes it for; None before the first labels.
     confidence : float or None
         The model's probability of that.
+    sha256 : str
+        Of the file's bytes: what there is to be looked at.
     """
 
     path: str
     score: float | None
     guess: str | None
     confidence: float | None
+    sha256: str
 
 
 class Trainer:
@@ -147,8 +150,9 @@ class Trainer:
     def _recorded(self) -> dict[str, str]:
         """SHA-256 of the models that were made, by name."""
         rows = self._store.rows("SELECT detail FROM events WHERE kind = 'train'")
-        details = [json.loads(detail) for (detail,) in rows]
-        return {detail["key"]: detail["sha256"] for detail in details}
+        with self._store.intact():
+            details = [json.loads(detail) for (detail,) in rows]
+            return {detail["key"]: detail["sha256"] for detail in details}
 
     def _load(self, key: str, estimator: CNNClassifier) -> bool:
         expected = self._recorded().get(key)
@@ -179,6 +183,7 @@ class Trainer:
         if hasattr(base, "net_"):
             self._learner.estimator_ = base
         estimator = self._learner.adapt().estimator_
+        self._check_unchanged(list(images), state)
         seconds = perf_counter() - begin
         self._models.mkdir(exist_ok=True)
         remove_leftovers(self._models)
@@ -205,13 +210,27 @@ class Trainer:
             old.unlink(missing_ok=True)
         return estimator
 
+    def _check_unchanged(self, images: list[int], state: State) -> None:
+        """Refuse a model of other pictures than the ones it will be named by."""
+        for image in images:
+            content = state.contents[image]
+            found = (self.root / state.paths[image]).stat()
+            if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
+                raise CampaignError(
+                    f"The labels are safe, but {state.paths[image]!r} was changed "
+                    "while the model was trained. The next query trains it again."
+                )
+
     # --- queries ------------------------------------------------------------
 
     def query_key(self, state: State, n: int) -> str:
         """Name a query by what it depends on."""
         keys = self.model_keys(state)
-        pool = [state.contents[image].sha256 for image in state.candidates()]
-        known = [(state.contents[i].sha256, label) for i, label in state.labelled()]
+        pool = [(state.paths[i], state.contents[i].sha256) for i in state.candidates()]
+        known = [
+            (state.paths[i], state.contents[i].sha256, label)
+            for i, label in state.labelled()
+        ]
         return digest("query", keys[-1] if keys else None, known, pool, n)
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
@@ -247,6 +266,7 @@ class Trainer:
                     state.paths[images[i]],
                     None if math.isnan(score) else float(score),
                     *guess,
+                    str(state.contents[images[i]].sha256),
                 ),
             )
             for i, score, guess in zip(chosen, scores, guesses, strict=True)

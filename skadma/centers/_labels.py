@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,15 +152,18 @@ def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
 def _by_name(names: Sequence[str], source: SourceNetwork) -> np.ndarray:
     """M0's output for each of a data set's classes."""
     known = {name: k for k, name in enumerate(source.class_names or ())}
+    # ImageNet has a crane that flies and one that lifts: both are called "crane".
+    meant = Counter(source.class_names or ())
     plain = [name.replace("_", " ") for name in names]
     for spelled in (names, plain):
-        if all(name in known for name in spelled):
+        if all(meant[name] == 1 for name in spelled) and len({*spelled}) == len(names):
             return np.array([known[name] for name in spelled])
     if len(names) == source.n_classes:
         return np.arange(len(names))
     raise ValueError(
         f"The data set has {len(names)} classes ({list(names[:3])}, ...), "
-        f"{source.name} has {source.n_classes}, and they do not go by the same names. "
+        f"{source.name} has {source.n_classes}, and they do not go by the same names, "
+        "or a name stands for two of them. "
         "Give all classes in M0's order, call them by its names, or pass y with the "
         "numbers of M0's outputs."
     )

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import torch
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..classifier import CNNClassifier
@@ -64,7 +65,9 @@ def nearest_to_class_mean(
     """
     classes, counts = np.unique(numbers, return_counts=True)
     if (counts == 1).all():
-        return np.argsort(numbers)
+        nearest = np.argsort(numbers)
+        _refuse_missing(classes, _readable(estimator, X)[nearest])
+        return nearest
 
     def batches(start: int) -> Iterator[_Batch]:
         some = take(X, np.arange(start, n_images(X))) if start else X
@@ -74,15 +77,42 @@ def nearest_to_class_mean(
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
 
     source = estimator.source_network()
-    described = f"{source.space}{n_images(X)}{content_key(numbers)}"
+    seen = _identity(estimator, X) if checkpoint is not None else ""
+    described = f"{source.space}{n_images(X)}{content_key(numbers)}{seen}"
     progress = _Progress(n_images(X), verbose, checkpoint, described)
     nearest = _two_passes(batches, source.n_classes, progress)[classes]
-    if (nearest < 0).any():
-        raise ValueError(
-            f"The source classes {classes[nearest < 0][:5].tolist()} have no image "
-            "that can be decoded."
-        )
+    _refuse_missing(classes, nearest >= 0)
     return nearest
+
+
+def _refuse_missing(classes: np.ndarray, found: np.ndarray) -> None:
+    if not found.all():
+        raise ValueError(
+            f"The source classes {classes[~found][:5].tolist()} have no image that can "
+            "be decoded."
+        )
+
+
+def _readable(estimator: CNNClassifier, X: Any) -> np.ndarray:
+    """Tell which images can be decoded; all, where one that cannot be is an error."""
+    if estimator.on_bad_image != "skip" or estimator.takes_rows(X):
+        return np.ones(n_images(X), dtype=bool)
+    return estimator.image_dataset(X).readable()
+
+
+def _identity(estimator: CNNClassifier, X: Any) -> str:
+    """Tell images from others by a sample: names, sizes and times of files, or pixels.
+
+    Of a Dataset nothing: it may give something else each time.
+    """
+    if isinstance(X, Dataset):
+        return ""
+    sample = np.unique(np.linspace(0, n_images(X) - 1, 64).astype(int))
+    if estimator.takes_rows(X):
+        return content_key(np.asarray(take(X, sample)))
+    some = take(X, sample)
+    dataset = estimator.image_dataset(take(some, _readable(estimator, some)))
+    return "".join(dataset.keyed(i)[0] for i in range(len(dataset)))
 
 
 def nearest_by_prediction(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import warnings
@@ -38,12 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def show(message: Warning | str, *_: object, **__: object) -> None:
         print(f"skadma {options.command}: warning: {message}", file=sys.stderr)
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot show must not look like a failure.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings(), _logging(getattr(options, "verbose", False)):
             warnings.showwarning = show
             options.run(options)
     except (ImportError, ValueError, OSError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"skadma {options.command}: interrupted\n")
     return 0
 
 

@@ -217,9 +217,9 @@ def _query(options: argparse.Namespace) -> None:
         proposals = campaign.query(options.n_instances)
     write_table(
         options.out,
-        ("path", "label", "guess", "confidence", "score"),
+        ("path", "label", "guess", "confidence", "score", "sha256"),
         (
-            (p.path, "", p.guess or "", _short(p.confidence), _short(p.score))
+            (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
             for p in proposals
         ),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def _status(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
-        try:
-            campaign.refresh()
-        except (ValueError, OSError) as error:
-            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
+        campaign.refresh_if_there()
         print(campaign.status())
 
 
@@ -49,6 +45,7 @@ def _export(options: argparse.Namespace) -> None:
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
+        campaign.refresh_if_there()
         events = campaign.log()
         decisions = sorted(campaign.decisions(), key=lambda row: row[0])
     if options.log:
@@ -85,6 +82,7 @@ def _report(options: argparse.Namespace) -> None:
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
+        campaign.refresh_if_there()
         page = make_report(campaign)
     write_atomically(options.out, lambda part: _write(part, page))
     print(f"Open {options.out} in a browser.")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._campaign import add_output
 from ._types import positive
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     make.add_argument(
         "--synthesize", action="store_true", help="from the network, without a folder"
     )
-    make.add_argument(
-        "-o", "--out", type=Path, required=True, help="file, .safetensors"
-    )
+    add_output(make, "file, .safetensors")
     make.add_argument(
         "-n",
         "--n-centers",
@@ -46,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     make.set_defaults(run=_make)
     show = actions.add_parser("show", help="write a contact sheet as PNG")
     show.add_argument("file", type=Path)
-    show.add_argument("-o", "--out", type=Path, required=True, help="file, .png")
+    add_output(show, "file, .png")
     show.set_defaults(run=_show)
     check = actions.add_parser(
         "check",
@@ -78,7 +77,9 @@ def _classifier(options: argparse.Namespace) -> CNNClassifier:
 
 def _make(options: argparse.Namespace) -> None:
     from ..centers import SourceCenters
+    from ..files import new_file
 
+    new_file(options.out, overwrite=options.overwrite)
     if (options.folder is None) != options.synthesize:
         raise ValueError("give a folder of source images, or --synthesize without one.")
     clf = _classifier(options)
@@ -102,7 +103,9 @@ def _make(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     from ..centers import SourceCenters
     from ..centers._sheet import to_sheet
+    from ..files import new_file
 
+    new_file(options.out, overwrite=options.overwrite)
     centers = SourceCenters.load(options.file)
     if centers.inputs.dtype != "uint8":
         raise ValueError(f"{options.file} has no images but {centers!r}.")

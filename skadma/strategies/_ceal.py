@@ -93,7 +93,8 @@ class CEAL(ScoringStrategy):
         self._validate_params()
         proba = target_proba(estimator, X_pool)
         delta = self.threshold - self.decay * iteration
-        if proba is None or delta <= 0:
+        # Of a single class that is known so far, every image is sure to be.
+        if proba is None or proba.shape[1] < 2 or delta <= 0:
             return np.empty(0, dtype=np.intp), np.empty(0)
         known = np.flatnonzero(~np.isnan(proba).any(axis=1))
         sure = known[uncertainty(proba[known], "entropy") < delta]

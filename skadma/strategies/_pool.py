@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.special import softmax
-from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from ..classifier import CNNClassifier
 from ..images import n_images
-from .base import Request, check_enough, check_finite, unwrap
+from .base import Request, check_enough, check_finite, target_proba, unwrap_both
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Pool:
         Class probabilities; None before the first fit.
     labeled : ndarray of shape (m, d)
         The features of what has a label; m may be 0.
+    labeled_indices : ndarray of int, shape (m,)
+        Where those are in X_labeled.
     predict_features : callable or None
         Maps changed features (n, d) to probabilities; None before the first fit.
     """
@@ -39,6 +41,7 @@ class Pool:
     features: np.ndarray
     proba: np.ndarray | None
     labeled: np.ndarray
+    labeled_indices: np.ndarray
     predict_features: Callable[[np.ndarray], np.ndarray] | None
 
 
@@ -69,7 +72,10 @@ def look(
     TooFewCandidatesError
         If fewer images are usable than are asked for.
     """
-    estimator, X = unwrap(request.estimator, request.X_pool)
+    X_labeled = request.X_labeled
+    if X_labeled is not None and not (use_labeled and n_images(X_labeled)):
+        X_labeled = None
+    estimator, X, X_labeled = unwrap_both(request.estimator, request.X_pool, X_labeled)
     features, proba = _outputs(estimator, X, layer, initial, use_proba)
     finite = np.isfinite(features).all(axis=1)
     if proba is not None:
@@ -77,11 +83,11 @@ def look(
     check_finite(finite, request.estimator, request.X_pool)
     usable = np.flatnonzero(finite)
     check_enough(len(usable), request.n_instances, len(features))
-    labeled = features[:0]
-    if use_labeled and request.X_labeled is not None and n_images(request.X_labeled):
-        _, X_labeled = unwrap(request.estimator, request.X_labeled)
+    labeled, rows = features[:0], np.empty(0, dtype=np.intp)
+    if X_labeled is not None:
         labeled = _outputs(estimator, X_labeled, layer, initial, False)[0]
-        labeled = labeled[np.isfinite(labeled).all(axis=1)]
+        rows = np.flatnonzero(np.isfinite(labeled).all(axis=1))
+        labeled = labeled[rows]
     if len(usable) < len(features):
         features = features[usable]
         proba = None if proba is None else proba[usable]
@@ -90,6 +96,7 @@ def look(
         features,
         proba,
         labeled,
+        rows,
         None if proba is None else _head(estimator, layer),
     )
 
@@ -98,7 +105,7 @@ def _outputs(
     estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if not isinstance(estimator, CNNClassifier):
-        features = np.asarray(X)
+        features = X.toarray() if sparse.issparse(X) else np.asarray(X)
         if features.dtype not in (np.float32, np.float64):
             features = features.astype(np.float64)
         if features.ndim != 2:
@@ -107,10 +114,7 @@ def _outputs(
                 f"X of shape {features.shape} is no table. Take a CNNClassifier, or a "
                 "classifier of rows."
             )
-        try:
-            return features, estimator.predict_proba(features) if use_proba else None
-        except (NotFittedError, AttributeError):
-            return features, None
+        return features, target_proba(estimator, X) if use_proba else None
     graph = estimator.source_network().graph
     position, head = graph.position(layer), len(graph.layers) - 1
     fitted = hasattr(estimator, "net_")
@@ -121,8 +125,6 @@ def _outputs(
         X, adapted, [position] if from_source else []
     )
     found = of_source if from_source else of_adapted
-    if not found:
-        raise ValueError("None of the images can be decoded.")
     if not use_proba:
         return found[position], None
     return found[position], softmax(of_adapted[head].astype(np.float64), axis=1)

@@ -26,7 +26,8 @@ def from_skactiveml(
         The layer of a CNNClassifier whose outputs are their X; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or M0. Strategies whose ``query`` takes
+        a classifier always get the one being adapted.
     **kwargs
         More arguments of its ``query``, for example `ensemble`.
 
@@ -71,6 +72,7 @@ class SkactivemlStrategy(QueryStrategy):
         More arguments of its ``query``.
     layer : int or str, default=-2
     features : {"current", "initial"}, default="initial"
+        Strategies that get a classifier always get the present network's.
     random_state : int, RandomState instance or None, default=None
         Seeds the strategy if it has no seed of its own.
     """
@@ -91,15 +93,18 @@ class SkactivemlStrategy(QueryStrategy):
         self.features = features
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        pool = look(request, self.layer, self.features == "initial")
         theirs = clone(self.strategy)
+        arguments = dict(self.kwargs or {})
+        takes = inspect.signature(theirs.query).parameters
+        asked = {"clf", "estimator"} & set(takes) - set(arguments)
+        # M0's features say nothing to the adapted network's last layer.
+        initial = self.features == "initial" and not asked
+        pool = look(request, self.layer, initial)
         if theirs.random_state is None:
             theirs.set_params(random_state=self._seed())
         X = np.concatenate([pool.labeled, pool.features])
         classes, y = _encoded(request, pool)
-        arguments = dict(self.kwargs or {})
-        takes = inspect.signature(theirs.query).parameters
-        for name in {"clf", "estimator"} & set(takes) - set(arguments):
+        for name in asked:
             arguments[name] = _their_classifier(pool, classes, X, y)
         for name in {"fit_clf", "fit_estimator"} & set(takes):
             arguments.setdefault(name, False)
@@ -116,7 +121,7 @@ class SkactivemlStrategy(QueryStrategy):
 def _encoded(request: Request, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """Class numbers as floats, NaN for the pool."""
     labels = np.asarray([] if request.y_labeled is None else request.y_labeled)
-    labels = labels[: len(pool.labeled)]
+    labels = labels[pool.labeled_indices] if len(labels) else labels
     known = getattr(request.estimator, "classes_", None)
     classes = np.unique(labels) if known is None else np.asarray(known)
     if not len(classes):

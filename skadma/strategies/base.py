@@ -236,7 +236,37 @@ class ScoringStrategy(QueryStrategy):
 
     def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
         """Take images from those that have a score, best first."""
-        return order[: request.n_instances]
+        return first_readable(request, order)
+
+
+def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
+    """Take the first images of an order, without those that cannot be decoded.
+
+    A score that looked at no image knows nothing of that; decoding those that are
+    about to be chosen is cheaper than decoding all.
+
+    Raises
+    ------
+    TooFewCandidatesError
+        If fewer than are asked for can be decoded.
+    """
+    n = request.n_instances
+    inner, X = unwrap(request.estimator, request.X_pool)
+    if (
+        not isinstance(inner, CNNClassifier)
+        or inner.on_bad_image != "skip"
+        or inner.takes_rows(X)
+    ):
+        return order[:n]
+    chosen = order[:0]
+    for begin in range(0, len(order), n):
+        some = order[begin : begin + n]
+        dataset = inner.image_dataset(take(X, some))
+        chosen = np.concatenate([chosen, some[dataset.readable()]])
+        if len(chosen) >= n:
+            return chosen[:n]
+    check_enough(len(chosen), n, len(order))
+    return chosen
 
 
 @contextmanager
@@ -341,20 +371,42 @@ def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
         As the classifier gets it. Steps before it that are not fitted yet (round 0)
         are fitted to `X` as copies.
     """
+    return unwrap_both(estimator, X, None)[:2]
+
+
+def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
+    """Find the classifier, and what a pool and the labelled become on the way to it.
+
+    Parameters
+    ----------
+    estimator : object
+        A classifier, a Pipeline or modAL's learner.
+    X : images or array-like
+        Steps that are not fitted yet are fitted to it as copies.
+    X_labeled : images, array-like or None
+
+    Returns
+    -------
+    estimator, X, X_labeled
+    """
     while True:
         if isinstance(estimator, Pipeline):
             for _, step in estimator.steps[:-1]:
                 if step is None or step == "passthrough":
                     continue
                 try:
-                    X = step.transform(X)
+                    X_new = step.transform(X)
                 except NotFittedError:
-                    X = clone(step).fit_transform(X)
+                    step = clone(step).fit(X)
+                    X_new = step.transform(X)
+                if X_labeled is not None:
+                    X_labeled = step.transform(X_labeled)
+                X = X_new
             estimator = estimator.steps[-1][1]
         elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
             estimator = estimator.estimator  # modAL's learners
         else:
-            return estimator, X
+            return estimator, X, X_labeled
 
 
 def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
