@@ -34,7 +34,7 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
             f"{name} requires y to be passed, but the target y is None: pass one label "
             "per image."
         )
-    labels: np.ndarray = column_or_1d(_unmixed(y), warn=True)
+    labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
             f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
@@ -47,7 +47,7 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
     return labels
 
 
-def _unmixed(y: Any) -> Any:
+def unmixed(y: Any) -> Any:
     """Keep NumPy from writing a NaN or a -1 among strings as a string."""
     if hasattr(y, "isna") and y.isna().any():  # a Series: NA, NaT and their kin
         return y.astype(object).where(~y.isna(), None)
@@ -123,7 +123,7 @@ def partial_labels(
     """
     if y is None:
         check_labels(y, estimator)  # raises
-    labels: np.ndarray = column_or_1d(_unmixed(y), warn=True)
+    labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
     missing = unlabelled_mask(labels, classes)
     if classes is None and labels.dtype.kind == "f" and np.isnan(labels).all():
         raise ValueError(

@@ -28,6 +28,7 @@ from .labels import (
     partial_labels,
     plain_labels,
     unlabelled_mask,
+    unmixed,
 )
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
@@ -339,13 +340,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"indices must be distinct and from 0 to {n - 1}, got "
                 f"{(wrong if len(wrong) else chosen).tolist()}."
             )
+        self._refuse_missing(labels)
         given = check_labels(labels, self)
-        missing = self._missing(given)
-        if missing.any():
-            raise ValueError(
-                f"The label {given[missing].tolist()[0]!r} stands for none and is not "
-                "among the classes. Teach only images that have a label."
-            )
         if len(given) != len(chosen):
             raise ValueError(f"{len(chosen)} indices, but {len(given)} labels.")
         before = self.classes_ if self.classes_.size else None
@@ -446,12 +442,21 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _iteration(self) -> float:
         return self._first_iteration + len(self.history_)
 
-    def _missing(self, labels: np.ndarray) -> np.ndarray:
-        declared = self._declared_classes()
-        if declared is not None:
-            return unlabelled_mask(labels, declared)
-        both = [*self.classes_.tolist(), *labels.tolist()]
-        return unlabelled_mask(np.array(both, dtype=object))[len(self.classes_) :]
+    def _refuse_missing(self, labels: ArrayLike) -> None:
+        given = np.asarray(unmixed(labels))
+        known = self._declared_classes()
+        if known is None:
+            both = [*self.classes_.tolist(), *given.tolist()]
+            missing = unlabelled_mask(np.array(both, dtype=object))[
+                len(self.classes_) :
+            ]
+        else:
+            missing = unlabelled_mask(given, known)
+        if missing.any():
+            raise ValueError(
+                f"The label {given[missing].tolist()[0]!r} stands for none and is not "
+                "among the classes. Teach only images that have a label."
+            )
 
     def _can_predict(self) -> bool:
         try:

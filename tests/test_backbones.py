@@ -1,10 +1,13 @@
 """Layers, freezing and cuts, on every kind of architecture."""
 
 import copy
+import os
+import re
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -12,6 +15,7 @@ from skadma import CNNClassifier
 from skadma.backbones import AdaptedNetwork, available_backbones, load_source
 from skadma.backbones.folding import fold_batch_norms
 from skadma.backbones.graph import NetworkGraph
+from skadma.cache import MemoryCache
 
 from .conftest import TinyCNN, lite0, tiny_classifier
 
@@ -373,3 +377,65 @@ def test_folded_batch_norms_change_nothing_but_rounding(name, n_left):
     assert len(norms) == n_left
     after = m0.module.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet18", "googlenet"])
+def test_weights_that_are_older_than_the_code(name, tmp_path):
+    """As torchvision loads them: no counters, old names, auxiliary heads."""
+    options = {"init_weights": False} if name == "googlenet" else {}
+    theirs = torchvision.models.get_model(name, weights=None, **options)
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): value
+        for key, value in theirs.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert old.keys() != theirs.state_dict().keys()
+    torch.save(old, tmp_path / "old.pth")
+    clf = CNNClassifier(name, weights=str(tmp_path / "old.pth"), image_size=64)
+    mine = clf.source_network().module.state_dict()
+    for key, value in theirs.state_dict().items():
+        assert key.startswith("aux") or torch.equal(mine[key], value)
+    torch.save({**old, "other.weight": torch.zeros(1)}, tmp_path / "more.pth")
+    clf = CNNClassifier(name, weights=str(tmp_path / "more.pth"), image_size=64)
+    with pytest.raises(ValueError, match="1 unexpected"):
+        clf.source_network()
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["SKADMA_TEST_FOLDER"],)
+
+
+def test_a_pickle_in_the_cache_of_downloads_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("SKADMA_TEST_FOLDER", str(tmp_path / "made"))
+    entry = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    file = tmp_path / "hub" / "checkpoints" / entry.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save({"features": _RunsCode()}, file)
+    with pytest.raises(ValueError, match="no plain weights"):
+        CNNClassifier("squeezenet1_1").source_network()
+    assert not (tmp_path / "made").exists()
+
+
+def test_networks_are_told_apart_by_their_modules_too(pictures):
+    """Same names and weights, other activations: nothing kept may be mixed up."""
+
+    def build(activation):
+        def network():
+            return nn.Sequential(
+                nn.Conv2d(3, 8, 3),
+                activation(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(8, 5),
+            )
+
+        return network
+
+    cache = MemoryCache()
+    for activation in (nn.ReLU, nn.Tanh, lambda: nn.LeakyReLU(0.1), nn.LeakyReLU):
+        clf = CNNClassifier(build(activation), image_size=32)
+        expected = clf.set_params(memory=False).source_proba(pictures[0])
+        found = clf.set_params(memory=cache).source_proba(pictures[0])
+        np.testing.assert_array_equal(found, expected)

@@ -5,10 +5,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.spatial.distance import pdist
 from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skadma import ActiveLearner
 from skadma.strategies import (
@@ -30,9 +34,10 @@ from skadma.strategies._badge import _draw
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._dropout import drop
 from skadma.strategies._gradient_clusters import _gradients
-from skadma.strategies._pool import Pool
+from skadma.strategies._pool import Pool, look
 from skadma.strategies._probcover import _greedy_cover, pure_radius
 from skadma.strategies._typiclust import typicality
+from skadma.strategies.base import Request
 
 from .conftest import tiny_classifier
 
@@ -434,3 +439,39 @@ def test_a_learner_tells_what_has_a_label(blobs):
     ).fit(X, np.tile(y, 2))
     chosen = np.concatenate(learner.queried_indices_) % 300
     assert len(set(chosen)) == 16
+
+
+def test_steps_before_the_classifier_are_fitted_to_the_pool_once():
+    """Not to the labelled, of which there may be one."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 6)) * 5 + 3
+    steps = make_pipeline(StandardScaler(), PCA(3), LogisticRegression())
+    found = look(Request(steps, X[1:], 2, X_labeled=X[:1]), -2, False)
+    by_hand = make_pipeline(StandardScaler(), PCA(3)).fit(X[1:])
+    np.testing.assert_allclose(found.features, by_hand.transform(X[1:]))
+    np.testing.assert_allclose(found.labeled, by_hand.transform(X[:1]))
+
+
+@pytest.mark.parametrize("kind", [BADGE, BALD, ClusterMargin, UncertaintyCover])
+def test_a_classifier_without_probabilities_is_refused(kind, blobs):
+    X, y = blobs
+    with pytest.raises(TypeError, match="no predict_proba"):
+        kind(random_state=0).query(RidgeClassifier().fit(X, y), X, 3)
+
+
+def test_sparse_rows(blobs):
+    X, y = blobs
+    clf = LogisticRegression().fit(X, y)
+    for kind in (CoreSet, BADGE, TypiClust):
+        strategy = kind(random_state=0)
+        expected = strategy.query(clf, X, 4, X_labeled=X[:3])
+        found = strategy.query(
+            clf, sparse.csr_matrix(X), 4, X_labeled=sparse.csr_matrix(X[:3])
+        )
+        assert found.tolist() == expected.tolist()
+
+
+def test_ceal_believes_nothing_of_a_single_class(pictures):
+    X, y = pictures
+    clf = tiny_classifier().fit(X[:3], [0, 0, 0])
+    assert len(CEAL(threshold=0.9).pseudo_labels(clf, X)[0]) == 0

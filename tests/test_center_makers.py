@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
-from skadma.centers import _nearest, shipped_centers
+from skadma.centers import _labels, _nearest, shipped_centers
 from skadma.centers._sheet import from_sheet, resized, to_sheet
 from skadma.cli import main
 from skadma.strategies import ADMA
@@ -349,3 +349,53 @@ def test_synthesis_by_command(tmp_path, capsys):
     main(["centers", "make", *arguments, "-o", str(file)])
     assert len(SourceCenters.load(file)) == 4
     assert capsys.readouterr().out.startswith("<SourceCenters: 4 classes")
+
+
+class _ImageNet(FakeData):
+    """A data set whose classes have one name twice, as ImageNet's have."""
+
+    def __init__(self, classes):
+        super().__init__(10, (3, 32, 32), len(classes))
+        self.classes = classes
+        self.targets = [i % len(classes) for i in range(10)]
+
+
+def test_two_classes_of_one_name():
+    class Named:
+        name, n_classes = "network", 5
+        class_names = ("owl", "crane", "crane", "fox", "hen")
+
+    everything = _ImageNet(
+        [("owl",), ("crane", "bird"), ("crane",), ("fox",), ("hen",)]
+    )
+    _, names = _labels._from_dataset(everything)
+    assert _labels._by_name(names, Named).tolist() == [0, 1, 2, 3, 4]
+    assert _labels._by_name(["hen", "owl"], Named).tolist() == [4, 0]
+    with pytest.raises(ValueError, match="a name stands for two"):
+        _labels._by_name(["hen", "crane"], Named)
+
+
+def test_a_checkpoint_of_other_images_is_refused(source, tmp_path, monkeypatch):
+    X, y = source
+    clf = tiny_classifier()
+    file = tmp_path / "part"
+    monkeypatch.setattr(_nearest, "_SECONDS_BETWEEN_WRITES", 0)
+    compare = _nearest._compare
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_nearest, "_compare", stop)
+    with pytest.raises(KeyboardInterrupt):
+        SourceCenters.from_dataset(clf, X, y, checkpoint=file)
+    monkeypatch.setattr(_nearest, "_compare", compare)
+    with pytest.raises(ValueError, match="checkpoint"):
+        SourceCenters.from_dataset(clf, X[::-1], y, checkpoint=file)
+
+
+def test_a_class_whose_only_image_cannot_be_decoded(folder, tmp_path):
+    files = [sorted((folder / f"class {k}").iterdir())[0] for k in range(3)]
+    files[1].write_bytes(b"no image")
+    clf = tiny_classifier(on_bad_image="skip")
+    with pytest.raises(ValueError, match=r"classes \[1\] have no image"):
+        SourceCenters.from_dataset(clf, [*map(str, files)], [0, 1, 2])

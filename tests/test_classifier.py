@@ -1,6 +1,9 @@
 """skadma's own battery for image classifiers, on 4-D input."""
 
+import os
 import pickle
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -394,3 +397,71 @@ def test_crops_and_flips_follow_the_seed(pictures):
 def test_refuses_augmentation(augment, message, pictures):
     with pytest.raises(ValueError, match=message):
         tiny_classifier(augment=augment).fit(*pictures)
+
+
+class _Interrupt(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_stops_training(pictures):
+    X, y = pictures
+    clf = tiny_classifier(callbacks=[("interrupt", _Interrupt())])
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert not hasattr(clf, "net_")
+
+
+def test_partial_fit_takes_changed_parameters(pictures):
+    X, y = pictures
+    clf = tiny_classifier().partial_fit(X, y)
+    optimizer, before = clf.net_.optimizer_, clf.predict_proba(X)
+    clf.set_params(max_epochs=1, lr=0.0, head_lr=0.0).partial_fit(X, y)
+    assert len(clf.net_.history) == 3
+    assert clf.net_.optimizer_ is optimizer  # with its moments
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    clf.set_params(head_lr=0.1).partial_fit(X, y)
+    rates = [group["lr"] for group in clf.net_.optimizer_.param_groups]
+    assert rates == [0.1, 0.0]
+    assert np.abs(clf.predict_proba(X) - before).max() > 0
+
+
+def test_threads_do_not_disturb_each_other(pictures):
+    X, y = pictures
+
+    def work(_):
+        clf = CNNClassifier("resnet18", weights=None, image_size=32, random_state=0)
+        return clf.set_params(max_epochs=1).fit(X, y).predict_proba(X)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    for one in found:
+        np.testing.assert_array_equal(one, found[0])
+
+
+@pytest.mark.filterwarnings("ignore:1 unreadable")
+def test_no_image_can_be_decoded(pictures, tmp_path):
+    X, y = pictures
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    bad = [str(tmp_path / "bad.jpg")]
+    clf = tiny_classifier(on_bad_image="skip")
+    assert clf.embed(bad, [1, -1])[1].shape == (1, clf.embed(X[:1], [1])[1].shape[1])
+    clf.fit(X, y)
+    for proba, n_classes in ((clf.predict_proba(bad), 3), (clf.source_proba(bad), 5)):
+        assert proba.shape == (1, n_classes)
+        assert np.isnan(proba).all()
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        clf.predict(bad)
+
+
+def test_a_picture_that_breaks_off_is_unreadable(pictures, tmp_path):
+    X, y = pictures
+    Image.fromarray(X[0]).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    opened = [Image.open(tmp_path / "a.png"), Image.fromarray(X[1])]
+    clf = tiny_classifier(on_bad_image="skip").fit(X, y)
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        proba = clf.predict_proba(opened)
+    assert np.isnan(proba[0]).all()
+    assert np.isfinite(proba[1]).all()

@@ -3,10 +3,12 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
@@ -18,12 +20,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skadma import ActiveLearner, SourceCenters
+from skadma.stopping import TargetScore
 from skadma.strategies import (
     ADMA,
     EntropySampling,
     LeastConfident,
     MarginSampling,
     RandomSampling,
+    TypiClust,
 )
 
 from .conftest import tiny_classifier
@@ -388,3 +392,72 @@ def test_data_frames_keep_their_columns():
     learner.fit(X[:300], y[:300])
     assert learner.feature_names_in_[0] == "pixel_0_0"
     assert learner.predict(X[300:310]).shape == (10,)
+
+
+@pytest.mark.parametrize("none", [None, -1, float("nan")], ids=str)
+def test_missing_among_strings(none):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    learner = ActiveLearner(LogisticRegression(), MarginSampling(), n_rounds=2)
+    learner.fit(X, ["cat", "dog"] * 10 + [none] * 40)
+    assert learner.classes_.tolist() == ["cat", "dog"]
+    assert learner.labeled_.sum() == 20
+    with pytest.raises(ValueError, match="label"):
+        learner.teach([30, 31], ["cat", none])
+    assert learner.labeled_.sum() == 20
+
+
+def test_missing_in_a_series():
+    X = np.random.default_rng(0).normal(size=(6, 3))
+    y = pd.Series(["cat", "dog", pd.NA, pd.NA, pd.NA, pd.NA], dtype="string")
+    learner = ActiveLearner(LogisticRegression(), MarginSampling()).fit(X, y)
+    assert learner.classes_.tolist() == ["cat", "dog"]
+    assert learner.labeled_.sum() == 2
+
+
+def test_what_stands_for_no_label_cannot_be_taught():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    learner = ActiveLearner(LogisticRegression(), MarginSampling())
+    learner.fit(X, [0, 1, 2] + [-1] * 17)
+    with pytest.raises(ValueError, match="stands for none"):
+        learner.teach([5], [-1])
+    assert learner.classes_.tolist() == [0, 1, 2]
+    learner.set_params(classes=[-1, 1]).fit(X, [None] * 20)
+    assert learner.teach([5, 6], [-1, 1]).predict(X[5:7]).tolist() == [-1, 1]
+
+
+def test_waiting_for_a_second_class():
+    X, y = load_digits(return_X_y=True)
+    rule = TargetScore(0.99, X, y)
+    learner = ActiveLearner(
+        LogisticRegression(max_iter=200), RandomSampling(), n_rounds=5, n_instances=1,
+        stopping=rule, random_state=0,
+    )  # fmt: skip
+    assert learner.fit(X / 16, y).labeled_.sum() == 5
+    by_hand = ActiveLearner(LogisticRegression(), RandomSampling())
+    by_hand.fit(X[:20] / 16, [0, 0, 0] + [-1] * 17)
+    assert len(by_hand.query(3)) == 3
+    assert by_hand.teach([10], [1]).predict(X[:1] / 16).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "strategy", [RandomSampling(), MarginSampling(), TypiClust()], ids=repr
+)
+def test_images_that_cannot_be_decoded_are_never_asked_for(
+    strategy, pictures, tmp_path
+):
+    X, y = pictures
+    for i, image in enumerate(X):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    bad = [2, 3, 5, 7, 11]
+    for i in bad:
+        (tmp_path / f"{i:02}.png").write_bytes(b"no image")
+    paths = sorted(map(str, tmp_path.iterdir()))
+    learner = ActiveLearner(
+        tiny_classifier(on_bad_image="skip", max_epochs=1), strategy, n_rounds=None,
+        n_instances=3, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ unreadable")
+        learner.fit(paths, y)
+    asked = np.concatenate(learner.queried_indices_)
+    assert sorted(asked) == sorted(set(range(24)) - set(bad))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -25,6 +26,9 @@ from skadma.strategies import (
     from_skactiveml,
     to_skactiveml,
 )
+from skadma.strategies._pool import look
+from skadma.strategies._skactiveml import _encoded
+from skadma.strategies.base import Request
 
 from .conftest import tiny_classifier
 
@@ -191,3 +195,28 @@ if "SKACTIVEML_TESTS" in os.environ:
             query = self.qs_class(**self.init_default_params).query
             indices = query(**self.query_default_params_clf, batch_size=2)
             assert sorted(indices) == [2, 3]
+
+
+def test_their_classifier_is_the_present_model(pictures):
+    """Features of M0 mean nothing to the adapted network's last layer."""
+    X, y = pictures
+    cnn = tiny_classifier(max_epochs=20).fit(X[:10], y[:10])
+    theirs = from_skactiveml(pool.UncertaintySampling(method="margin_sampling"))
+    theirs.random_state = 0
+    chosen = theirs.query(cnn, X, 6, X_labeled=X[:10], y_labeled=y[:10])
+    assert set(chosen) == set(MarginSampling(random_state=0).query(cnn, X, 6))
+
+
+def test_labels_stay_with_their_images(pictures, tmp_path):
+    X, y = pictures
+    for i in range(4):
+        Image.fromarray(X[i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    paths = sorted(map(str, tmp_path.iterdir()))
+    clf = tiny_classifier(on_bad_image="skip", classes=[0, 1, 2])
+    request = Request(clf, X, 2, X_labeled=paths, y_labeled=[0, 1, 2, 2])
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        found = look(request, -2, True)
+    classes, encoded = _encoded(request, found)
+    assert classes[encoded[:3].astype(int)].tolist() == [1, 2, 2]
+    assert np.isnan(encoded[3:]).all()

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from ..images import Preprocessing
 from .folding import fold_batch_norms
-from .graph import NetworkGraph
+from .graph import ONE_AT_A_TIME, NetworkGraph
 from .registry import Backbone, build_backbone
 from .weights import describe_modules, fingerprint, load_into
 
@@ -152,7 +152,7 @@ def _build(
     image_size: int | None,
     example: torch.Tensor | None,
 ) -> SourceNetwork:
-    with torch.random.fork_rng():
+    with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
         return SourceNetwork(build_backbone(backbone, weights, image_size), example)
 
