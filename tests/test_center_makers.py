@@ -339,7 +339,7 @@ def test_make_show_check(tmp_path, data_dir, capsys):
         main(["centers", "check", str(file), "--backbone", "efficientnet_lite1"])
     assert "made with efficientnet_lite0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="1"):
-        main(["centers", "make", "-o", str(file)])
+        main(["centers", "make", "-o", str(tmp_path / "other")])
     assert "--synthesize" in capsys.readouterr().err
 
 
