@@ -112,7 +112,7 @@ def check_usable(
             if isinstance(one, CNNClassifier):
                 torch.empty(0, device=one.torch_device())
                 one.source_network()
-        except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
             raise CampaignError(
                 f"The {type(one).__name__} cannot be used: {error}"
             ) from error
