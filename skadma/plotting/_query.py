@@ -16,7 +16,7 @@ from ..centers import SourceCenters
 from ..classifier import CNNClassifier
 from ..images import n_images, take
 from ..learner import ActiveLearner
-from ..strategies.base import find_cnn
+from ..strategies._estimators import find_cnn
 from ._matplotlib import new_axes
 
 

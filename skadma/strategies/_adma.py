@@ -32,8 +32,9 @@ from ..images import n_images, take
 from ..scan import merged
 from ..scanner import SourceSummary
 from ._coreset import k_center_greedy
+from ._estimators import find_cnn
 from ._pool import look
-from .base import Request, Scores, ScoringStrategy, find_cnn
+from .base import Request, Scores, ScoringStrategy
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""

@@ -14,7 +14,8 @@ from ..classifier import CNNClassifier
 from ..image_forms import UnreadableImageError
 from ..images import ImageDataset, n_images
 from ..training import crop_flip
-from .base import Scores, ScoringStrategy, find_cnn
+from ._estimators import find_cnn
+from .base import Scores, ScoringStrategy
 
 _IMAGES = 16
 """Images whose patches are held at once."""

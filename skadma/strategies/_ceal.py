@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..adma import uncertainty
+from ._estimators import target_proba
 from ._uncertainty import uncertainty_scores
-from .base import Scores, ScoringStrategy, target_proba
+from .base import Scores, ScoringStrategy
 
 
 class CEAL(ScoringStrategy):

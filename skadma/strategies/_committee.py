@@ -11,8 +11,9 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..images import n_images
+from ._estimators import unwrap
 from ._uncertainty import known_uncertainty
-from .base import Scores, ScoringStrategy, unwrap
+from .base import Scores, ScoringStrategy
 
 
 class QueryByCommittee(ScoringStrategy):

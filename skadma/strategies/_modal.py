@@ -11,7 +11,8 @@ import torch
 from ..classifier import CNNClassifier
 from ..images import n_images
 from ._committee import member_proba
-from .base import QueryStrategy, Request, check_enough, global_seed, unwrap
+from ._estimators import unwrap
+from .base import QueryStrategy, Request, check_enough, global_seed
 
 
 def from_modal(function: Callable, **kwargs: Any) -> ModALStrategy:

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..images import n_images
-from .base import Request, check_enough, check_finite, target_proba, unwrap_both
+from ._estimators import target_proba, unwrap_both
+from .base import Request, check_enough, check_finite
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..images import n_images
-from .base import Scores, ScoringStrategy, labels_fitted_with
+from ._estimators import labels_fitted_with
+from .base import Scores, ScoringStrategy
 
 
 class RandomSampling(ScoringStrategy):

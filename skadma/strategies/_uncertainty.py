@@ -8,7 +8,8 @@ import numpy as np
 
 from ..adma import uncertainty
 from ..images import n_images
-from .base import Scores, ScoringStrategy, target_proba
+from ._estimators import target_proba
+from .base import Scores, ScoringStrategy
 
 
 class _UncertaintySampling(ScoringStrategy):

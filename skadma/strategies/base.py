@@ -1,4 +1,4 @@
-"""What all query strategies share: the estimator behind wrappers, and the choice."""
+"""What all query strategies share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import Pipeline
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from ..classifier import CNNClassifier
 from ..images import n_images, take
+from ._estimators import labels_fitted_with, unwrap
 
 
 class TooFewCandidatesError(ValueError):
@@ -352,100 +351,3 @@ def check_n_instances(n_instances: int, n_pool: int) -> None:
             f"n_instances={n_instances!r}; it must be an int from 1 to the size of the "
             f"pool, {n_pool}."
         )
-
-
-def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Find the classifier inside wrappers, and what `X` becomes on the way to it.
-
-    Parameters
-    ----------
-    estimator : object
-        A classifier, a Pipeline or modAL's learner.
-    X : images or array-like
-
-    Returns
-    -------
-    estimator : object
-        The classifier.
-    X : object
-        As the classifier gets it. Steps before it that are not fitted yet (round 0)
-        are fitted to `X` as copies.
-    """
-    return unwrap_both(estimator, X, None)[:2]
-
-
-def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
-    """Find the classifier, and what a pool and the labelled become on the way to it.
-
-    Parameters
-    ----------
-    estimator : object
-        A classifier, a Pipeline or modAL's learner.
-    X : images or array-like
-        Steps that are not fitted yet are fitted to it as copies.
-    X_labeled : images, array-like or None
-
-    Returns
-    -------
-    estimator, X, X_labeled
-    """
-    while True:
-        if isinstance(estimator, Pipeline):
-            for _, step in estimator.steps[:-1]:
-                if step is None or step == "passthrough":
-                    continue
-                try:
-                    X_new = step.transform(X)
-                except NotFittedError:
-                    step = clone(step).fit(X)
-                    X_new = step.transform(X)
-                if X_labeled is not None:
-                    X_labeled = step.transform(X_labeled)
-                X = X_new
-            estimator = estimator.steps[-1][1]
-        elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
-            estimator = estimator.estimator  # modAL's learners
-        else:
-            return estimator, X, X_labeled
-
-
-def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
-    """Unwrap an estimator down to the CNN that a strategy looks into.
-
-    Raises
-    ------
-    TypeError
-        If there is none.
-    """
-    inner, X = unwrap(estimator, X)
-    if not isinstance(inner, CNNClassifier):
-        raise TypeError(
-            f"{user} looks into a network, so it needs a CNNClassifier (also at the "
-            f"end of a Pipeline or inside modAL's learner); got {inner!r}. "
-            "MarginSampling, EntropySampling and LeastConfident take any classifier."
-        )
-    return inner, X
-
-
-def labels_fitted_with(estimator: Any) -> int:
-    """How many labels an estimator was fitted with, 0 if unfitted or unknown."""
-    if hasattr(estimator, "X_training"):
-        seen = estimator.X_training
-        return 0 if seen is None else n_images(seen)
-    if isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return getattr(estimator, "n_labels_", 0)
-
-
-def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
-    """Class probabilities, or None where the classifier is not fitted yet."""
-    estimator, X = unwrap(estimator, X)
-    if not hasattr(estimator, "predict_proba"):
-        raise TypeError(
-            f"{estimator!r} has no predict_proba, which this strategy needs. Take a "
-            "classifier with probabilities, or RandomSampling."
-        )
-    try:
-        return estimator.predict_proba(X)
-    except NotFittedError:
-        return None
