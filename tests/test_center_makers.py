@@ -399,3 +399,21 @@ def test_a_class_whose_only_image_cannot_be_decoded(folder, tmp_path):
     clf = tiny_classifier(on_bad_image="skip")
     with pytest.raises(ValueError, match=r"classes \[1\] have no image"):
         SourceCenters.from_dataset(clf, [*map(str, files)], [0, 1, 2])
+
+
+def test_how_to_make_centres_of_one_size():
+    """The way that the message names has to work."""
+
+    def fixed():
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 7, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(8),
+            nn.Flatten(), nn.Linear(4 * 6 * 6, 8), nn.ReLU(), nn.Linear(8, 8),
+            nn.ReLU(), nn.Linear(8, 6),
+        )  # fmt: skip
+
+    clf = CNNClassifier(fixed, image_size=224)
+    X = np.zeros((9, 224, 224, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"synthesize\(clf, side=224, verbose"):
+        ADMA().query(clf, X, 2)
+    centers = SourceCenters.synthesize(clf, side=224, n_steps=2)
+    assert len(ADMA(centers).query(clf, X, 2)) == 2

@@ -69,18 +69,26 @@ def _read(
 
 
 def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
-    seconds = synthesis_seconds(
-        source,
-        source.n_classes,
-        side=min(SIDE, source.preprocessing.image_size),
-        n_steps=N_STEPS,
-        device=estimator.torch_device(),
-    )
+    def seconds(side: int) -> float:
+        return synthesis_seconds(
+            source,
+            source.n_classes,
+            side=side,
+            n_steps=N_STEPS,
+            device=estimator.torch_device(),
+        )
+
+    size = source.preprocessing.image_size
+    say_side = ""
+    try:
+        minutes = seconds(min(SIDE, size)) / 60
+    except ValueError:  # it takes images of one size only
+        minutes, say_side = seconds(size) / 60, f"side={size}, "
     return (
         f"ADMA compares with centres of the source classes, and the package has none "
         f"for {source.name} with these weights ({source.fingerprint}). Make them: with "
         "source images at hand SourceCenters.from_dataset(clf, folder), for which one "
         "image per class will do; without any SourceCenters.synthesize(clf, "
-        f"verbose=True), about {max(1, round(seconds / 60))} minutes on this machine. "
-        "Then ADMA(centers). By command: skadma centers make."
+        f"{say_side}verbose=True), about {max(1, round(minutes))} minutes on this "
+        "machine. Then ADMA(centers). By command: skadma centers make."
     )

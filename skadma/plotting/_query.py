@@ -12,10 +12,11 @@ from sklearn.manifold import TSNE
 from sklearn.utils import check_random_state
 
 from ..adma import CenterDistances
-from ..centers import SourceCenters
+from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..images import n_images, take
 from ..learner import ActiveLearner
+from ..strategies import ADMA
 from ..strategies._estimators import find_cnn
 from ._matplotlib import new_axes
 
@@ -155,6 +156,8 @@ class QueryDisplay:
         indices, features = indices[usable], features[usable]
         if centers is None:
             centers = getattr(learner.strategy_, "centers", None)
+            if centers is None and isinstance(learner.strategy_, ADMA):
+                centers = shipped_centers(clf)
         examples = None
         if centers is not None:
             first = list(dict.fromkeys(queried.tolist()))[:n_examples]
