@@ -166,11 +166,14 @@ def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
 
 
 def _delimiter(text: str) -> str:
-    header = text.split("\n", 1)[0].rstrip("\r").lower()
+    """Find what separates the columns, of which path and label are two."""
+    header = io.StringIO(text[:10_000], newline="")
     for mark in ",;\t":
-        names = [
-            name.strip() for name in next(csv.reader([header], delimiter=mark), [])
-        ]
-        if "path" in names and "label" in names:
+        header.seek(0)
+        try:
+            cells = next(csv.reader(header, delimiter=mark), [])
+        except csv.Error:
+            continue
+        if {"path", "label"} <= {cell.strip().lower() for cell in cells}:
             return mark
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    return next((mark for mark in ",;\t" if mark in text.split("\n", 1)[0]), ",")
