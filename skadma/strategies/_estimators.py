@@ -55,7 +55,7 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
                     continue
                 try:
                     X_new = step.transform(X)
-                except NotFittedError:
+                except (NotFittedError, AttributeError):  # old PCAs raise the latter
                     step = clone(step).fit(X)
                     X_new = step.transform(X)
                 if X_labeled is not None:
