@@ -649,6 +649,17 @@ def test_events_that_no_campaign_writes(detail, campaign):
         campaign.estimator()
 
 
+@pytest.mark.parametrize("place", range(2, 12))
+def test_a_database_of_which_sqlite_says_no_text(place, campaign):
+    file = campaign.folder / "campaign.sqlite"
+    campaign.close()
+    whole = file.read_bytes()
+    at = whole.index(b"CREATE TABLE") + place
+    file.write_bytes(whole[:at] + b"\x80" + whole[at + 1 :])
+    with pytest.raises(CampaignError, match="no intact campaign"):
+        reopen(campaign)
+
+
 def test_a_name_that_cannot_be_shown_is_no_failure(pool, tmp_path):
     create(tmp_path / "c", pool, RandomSampling(), estimator=SQUEEZE).close()
     command = [sys.executable, "-c", "from skadma.cli import main; main()"]

@@ -219,7 +219,10 @@ class Store:
             self._execute(f"INSERT INTO {table} VALUES ({marks})", *row)
 
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        return self._connection.execute(statement, values)
+        try:
+            return self._connection.execute(statement, values)
+        except UnicodeDecodeError as error:  # a message that quotes a broken name
+            raise self._no_campaign("SQLite's message is no text") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
