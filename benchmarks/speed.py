@@ -307,7 +307,7 @@ def measure_augment(folder: Path) -> Iterator[Measure]:
 # --- memory ---------------------------------------------------------------------------
 
 _SCORE_FOLDER = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import numpy as np
 from skadma import CNNClassifier, SourceCenters
@@ -317,7 +317,8 @@ clf = CNNClassifier("efficientnet_lite0", image_size=64, memory=False)
 centers = SourceCenters.from_dataset(clf, paths[:250], np.arange(250))
 scores = ADMA(centers).score(clf, paths)
 assert np.isfinite(scores.total).all() and len(scores.total) == len(paths)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage: its peak is that of the parent at the fork, if that was larger.
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
