@@ -21,8 +21,8 @@ from torch.utils.data import Dataset
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
 from .cache import DEFAULT_LIMIT, open_cache
-from .images import ImageDataset
-from .inference import CNNInference, Rows
+from .images import ImageDataset, Rows
+from .inference import CNNInference
 from .labels import check_labels, known_classes
 from .scan import frozen_outputs, warn_unreadable
 from .scanner import Scanner

@@ -1,4 +1,4 @@
-"""Every accepted form of images, as uint8 tensors of the size a network wants."""
+"""Every accepted form of images as tensors: of the size a network wants, or rows."""
 
 from __future__ import annotations
 
@@ -154,6 +154,25 @@ class ImageDataset(Dataset):
                 except UnreadableImageError:
                     readable[i] = False
         return readable
+
+
+class Rows(Dataset):
+    """The rows of an array as tensors of one type."""
+
+    def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
+        self.X = X
+        self.dtype = dtype
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.tensor(self.X[i], dtype=self.dtype)
+
+    def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
+        """Name a row by its content, and say how to get its tensor."""
+        # Not the key of an image: that one would be resized on the way.
+        return f"{content_key(self.X[i])}-as-it-is", lambda: self[i]
 
 
 def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:

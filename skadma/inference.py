@@ -22,7 +22,7 @@ from .backbones import SourceNetwork, load_source, paper_frozen_layers
 from .backbones.layer_table import LayerTable, layer_table
 from .cache import open_cache
 from .image_forms import is_table
-from .images import ImageDataset, content_key
+from .images import ImageDataset, Rows, n_images
 from .scan import ScanBatch, scan
 from .scanner import Scanner, SourceSummary
 
@@ -357,6 +357,21 @@ class CNNInference(BaseEstimator):
         source = source or self.source_network()
         return ImageDataset(X, source.preprocessing, image_shape=self.image_shape)
 
+    def readable(self, X: Any) -> np.ndarray:
+        """Tell which images can be decoded; all, where a bad one is an error anyway.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+        """
+        if self.on_bad_image != "skip" or self.takes_rows(X):
+            return np.ones(n_images(X), dtype=bool)
+        return self.image_dataset(X).readable()
+
     def takes_rows(self, X: Any) -> bool:
         """Tell whether `X` is a table for a callable's network, not images."""
         is_name = isinstance(self.backbone, str)
@@ -376,25 +391,6 @@ class CNNInference(BaseEstimator):
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
-
-
-class Rows(Dataset):
-    """The rows of an array as tensors of one type."""
-
-    def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
-        self.X = X
-        self.dtype = dtype
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        return torch.tensor(self.X[i], dtype=self.dtype)
-
-    def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
-        """Name a row by its content, and say how to get its tensor."""
-        # Not the key of an image: that one would be resized on the way.
-        return f"{content_key(self.X[i])}-as-it-is", lambda: self[i]
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -138,6 +138,35 @@ def partial_labels(
     return labels, missing, known_classes(known, classes)
 
 
+def refuse_missing(y: ArrayLike, classes: ArrayLike | None, before: np.ndarray) -> None:
+    """Refuse labels that stand for none, see :func:`unlabelled_mask`.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Labels that are given.
+    classes : array-like or None
+        All labels, if they are known beforehand.
+    before : ndarray
+        Labels of earlier calls.
+
+    Raises
+    ------
+    ValueError
+    """
+    given = np.asarray(unmixed(y))
+    if classes is None:
+        both = np.array([*before.tolist(), *given.tolist()], dtype=object)
+        missing = unlabelled_mask(both)[len(before) :]
+    else:
+        missing = unlabelled_mask(given, classes)
+    if missing.any():
+        raise ValueError(
+            f"The label {given[missing].tolist()[0]!r} stands for none and is not "
+            "among the classes. Teach only images that have a label."
+        )
+
+
 def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarray:
     """Tell which entries of `y` have no label yet: -1, None or NaN.
 

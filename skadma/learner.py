@@ -27,8 +27,7 @@ from .labels import (
     known_classes,
     partial_labels,
     plain_labels,
-    unlabelled_mask,
-    unmixed,
+    refuse_missing,
 )
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
@@ -340,7 +339,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"indices must be distinct and from 0 to {n - 1}, got "
                 f"{(wrong if len(wrong) else chosen).tolist()}."
             )
-        self._refuse_missing(labels)
+        refuse_missing(labels, self._declared_classes(), self.classes_)
         given = check_labels(labels, self)
         if len(given) != len(chosen):
             raise ValueError(f"{len(chosen)} indices, but {len(given)} labels.")
@@ -441,22 +440,6 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _iteration(self) -> float:
         return self._first_iteration + len(self.history_)
-
-    def _refuse_missing(self, labels: ArrayLike) -> None:
-        given = np.asarray(unmixed(labels))
-        known = self._declared_classes()
-        if known is None:
-            both = [*self.classes_.tolist(), *given.tolist()]
-            missing = unlabelled_mask(np.array(both, dtype=object))[
-                len(self.classes_) :
-            ]
-        else:
-            missing = unlabelled_mask(given, known)
-        if missing.any():
-            raise ValueError(
-                f"The label {given[missing].tolist()[0]!r} stands for none and is not "
-                "among the classes. Teach only images that have a label."
-            )
 
     def _can_predict(self) -> bool:
         try:

@@ -159,9 +159,7 @@ class Store:
         except (
             KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError,
         ) as error:  # fmt: skip
-            raise CampaignError(
-                f"{str(self.path)!r} is no intact campaign of skadma: {error}."
-            ) from error
+            raise self._no_campaign(str(error)) from error
 
     def rows(self, statement: str, *values: Any) -> list[tuple]:
         """Select rows."""

@@ -66,7 +66,7 @@ def nearest_to_class_mean(
     classes, counts = np.unique(numbers, return_counts=True)
     if (counts == 1).all():
         nearest = np.argsort(numbers)
-        _refuse_missing(classes, _readable(estimator, X)[nearest])
+        _refuse_missing(classes, estimator.readable(X)[nearest])
         return nearest
 
     def batches(start: int) -> Iterator[_Batch]:
@@ -93,13 +93,6 @@ def _refuse_missing(classes: np.ndarray, found: np.ndarray) -> None:
         )
 
 
-def _readable(estimator: CNNClassifier, X: Any) -> np.ndarray:
-    """Tell which images can be decoded; all, where one that cannot be is an error."""
-    if estimator.on_bad_image != "skip" or estimator.takes_rows(X):
-        return np.ones(n_images(X), dtype=bool)
-    return estimator.image_dataset(X).readable()
-
-
 def _identity(estimator: CNNClassifier, X: Any) -> str:
     """Tell images from others by a sample: names, sizes and times of files, or pixels.
 
@@ -111,7 +104,7 @@ def _identity(estimator: CNNClassifier, X: Any) -> str:
     if estimator.takes_rows(X):
         return content_key(np.asarray(take(X, sample)))
     some = take(X, sample)
-    dataset = estimator.image_dataset(take(some, _readable(estimator, some)))
+    dataset = estimator.image_dataset(take(some, estimator.readable(some)))
     return "".join(dataset.keyed(i)[0] for i in range(len(dataset)))
 
 

@@ -68,6 +68,17 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
             return estimator, X, X_labeled
 
 
+def innermost(estimator: Any) -> Any:
+    """Find the classifier inside wrappers, see :func:`unwrap`, and touch no images."""
+    while True:
+        if isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
+            estimator = estimator.estimator
+        else:
+            return estimator
+
+
 def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
     """Unwrap an estimator down to the CNN that a strategy looks into.
 

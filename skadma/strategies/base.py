@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 
 from ..classifier import CNNClassifier
 from ..images import n_images, take
-from ._estimators import labels_fitted_with, unwrap
+from ._estimators import innermost, labels_fitted_with, unwrap
 
 
 class TooFewCandidatesError(ValueError):
@@ -250,18 +250,14 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
         If fewer than are asked for can be decoded.
     """
     n = request.n_instances
-    inner, X = unwrap(request.estimator, request.X_pool)
-    if (
-        not isinstance(inner, CNNClassifier)
-        or inner.on_bad_image != "skip"
-        or inner.takes_rows(X)
-    ):
+    inner = innermost(request.estimator)
+    if not isinstance(inner, CNNClassifier) or inner.on_bad_image != "skip":
         return order[:n]
+    _, X = unwrap(request.estimator, request.X_pool)
     chosen = order[:0]
     for begin in range(0, len(order), n):
         some = order[begin : begin + n]
-        dataset = inner.image_dataset(take(X, some))
-        chosen = np.concatenate([chosen, some[dataset.readable()]])
+        chosen = np.concatenate([chosen, some[inner.readable(take(X, some))]])
         if len(chosen) >= n:
             return chosen[:n]
     check_enough(len(chosen), n, len(order))
