@@ -16,6 +16,7 @@ from ._skactiveml import SkactivemlStrategy, from_skactiveml, to_skactiveml
 from ._typiclust import TypiClust
 from ._uncertainty import EntropySampling, LeastConfident, MarginSampling
 from ._uncertainty_cover import UncertaintyCover
+from ._uncertainty_herding import UncertaintyHerding
 from .base import QueryStrategy, Scores, ScoringStrategy
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SkactivemlStrategy",
     "TypiClust",
     "UncertaintyCover",
+    "UncertaintyHerding",
     "from_modal",
     "from_skactiveml",
     "to_skactiveml",
