@@ -45,6 +45,7 @@ from skadma.strategies import (
     RandomSampling,
     TypiClust,
     UncertaintyCover,
+    UncertaintyHerding,
 )
 
 DATASETS = ("cifar10", "dogs-vs-cats", "elpv", "digits")
@@ -58,6 +59,9 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "TypiClust": TypiClust,
     "ClusterMargin": ClusterMargin,
     "UncertaintyCover": UncertaintyCover,
+    "UncertaintyHerding": UncertaintyHerding,
+    "UncertaintyHerding, as it is": lambda: UncertaintyHerding(normalize=False),
+    "UncertaintyHerding, entropy": lambda: UncertaintyHerding(uncertainty="entropy"),
     "GradientClusters": GradientClusters,
     "UncertaintyCover, w=0": lambda: UncertaintyCover(weight=0.0),
     "UncertaintyCover, w=0.3": lambda: UncertaintyCover(weight=0.3),
@@ -136,8 +140,8 @@ def main() -> None:
     results.to_csv(options.out / "results.csv", index=False)
     with pd.option_context("display.width", 200, "display.max_columns", None):
         print(summary_table(results).round(4).to_string())
-        if "UncertaintyCover" in options.rules:
-            print(compare(results, "UncertaintyCover").round(4).to_string())
+        if "UncertaintyHerding" in options.rules:
+            print(compare(results, "UncertaintyHerding").round(4).to_string())
         print(wins_and_losses(results).to_string())
 
 

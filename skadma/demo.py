@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .centers import SourceCenters, shipped_centers
 from .classifier import CNNClassifier
 from .learner import ActiveLearner
-from .strategies import ADMA, RandomSampling, UncertaintyCover
+from .strategies import ADMA, RandomSampling, UncertaintyHerding
 
 BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
@@ -109,7 +109,7 @@ def run_demo(
         f"gives {(y_test == 'sound').mean():.3f} accuracy.\n{centers!r}"
     )
     strategies = {
-        "UncertaintyCover": UncertaintyCover(),
+        "UncertaintyHerding": UncertaintyHerding(),
         "ADMA": ADMA(centers),
         "random": RandomSampling(),
     }

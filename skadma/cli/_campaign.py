@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     start.add_argument(
         "--strategy",
-        default="UncertaintyCover",
+        default="UncertaintyHerding",
         help="a class of skadma.strategies, docs/strategies.md lists them "
         "(default: %(default)s)",
     )
