@@ -15,8 +15,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="strategies side by side on photographs of solar cells",
         description="Adapt efficientnet_lite0 with its ImageNet weights to telling "
         "defective solar cells from sound ones (elpv-dataset), with labels chosen by "
-        "UncertaintyHerding, by ADMA and, side by side, at random. Takes about a minute "
-        "on 2 cores.",
+        "UncertaintyHerding, by ADMA and, side by side, at random. Takes about a "
+        "minute on 2 cores.",
     )
     demo.add_argument(
         "--out",
