@@ -39,7 +39,8 @@ class UncertaintyHerding(BatchStrategy):
     squared distance from an image to the last of its share of the pool, the
     n / (labels + b) images nearest to it. So sigma falls as labels come in, and the
     choice moves from dense regions to single images in doubt. (The paper takes the
-    least distance between two labelled images, which one pair of copies brings to 0.)
+    least distance between two labelled images, which a single pair sets, and scales the
+    probabilities by a temperature found on a part of the labels.)
     Features have their mean taken off and are brought to length 1. In pools of more
     than 5,000 images U is estimated on as many, drawn by their uncertainties.
 
