@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 import skactiveml
 from skactiveml.classifier import SklearnClassifier
-from skactiveml.pool import Badge, DropQuery, ProbCover, TypiClust
+from skactiveml.pool import Badge, DropQuery, MaxHerding, ProbCover, TypiClust
 from skactiveml.pool import CoreSet as TheirCoreSet
 from sklearn.linear_model import LogisticRegression
 
@@ -72,6 +72,8 @@ def main() -> None:
         (strategies.TypiClust, TypiClust(random_state=0), given, "3x"),
         (strategies.ProbCover, ProbCover(random_state=0), given, ""),
         (strategies.DropQuery, DropQuery(random_state=0), with_clf, ""),
+        # Theirs covers all alike, ours by doubt: not the same choice.
+        (strategies.UncertaintyHerding, MaxHerding(random_state=0), given, ""),
     ]
     print("| strategy | skadma | scikit-activeml | ratio | bar | same choice |")
     print("|---|---|---|---|---|---|")
