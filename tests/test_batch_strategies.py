@@ -28,6 +28,7 @@ from skadma.strategies import (
     QueryByCommittee,
     TypiClust,
     UncertaintyCover,
+    UncertaintyHerding,
 )
 from skadma.strategies._aift import patch_score
 from skadma.strategies._badge import _draw
@@ -452,7 +453,7 @@ def test_steps_before_the_classifier_are_fitted_to_the_pool_once():
     np.testing.assert_allclose(found.labeled, by_hand.transform(X[:1]))
 
 
-@pytest.mark.parametrize("kind", [BADGE, BALD, ClusterMargin, UncertaintyCover])
+@pytest.mark.parametrize("kind", [BADGE, BALD, ClusterMargin, UncertaintyHerding])
 def test_a_classifier_without_probabilities_is_refused(kind, blobs):
     X, y = blobs
     with pytest.raises(TypeError, match="no predict_proba"):
@@ -462,7 +463,7 @@ def test_a_classifier_without_probabilities_is_refused(kind, blobs):
 def test_sparse_rows(blobs):
     X, y = blobs
     clf = LogisticRegression().fit(X, y)
-    for kind in (CoreSet, BADGE, TypiClust):
+    for kind in (CoreSet, BADGE, TypiClust, UncertaintyHerding):
         strategy = kind(random_state=0)
         expected = strategy.query(clf, X, 4, X_labeled=X[:3])
         found = strategy.query(

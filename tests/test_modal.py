@@ -28,6 +28,7 @@ from skadma.strategies import (
     RandomSampling,
     TypiClust,
     UncertaintyCover,
+    UncertaintyHerding,
     from_modal,
 )
 
@@ -62,13 +63,14 @@ def strategies(X):
         ProbCover(random_state=0),
         TypiClust(random_state=0),
         UncertaintyCover(random_state=0),
+        UncertaintyHerding(random_state=0),
         GradientClusters(random_state=0),
         ADMA(centers, shortlist=3, random_state=0),
     ]
 
 
 @pytest.mark.parametrize("n_instances", [1, 2, 5])
-@pytest.mark.parametrize("number", range(18))
+@pytest.mark.parametrize("number", range(19))
 def test_rounds_in_modal(number, n_instances, pictures):
     X, y = pictures
     strategy = strategies(X)[number]
