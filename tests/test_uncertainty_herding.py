@@ -21,7 +21,7 @@ KINDS = {
 
 @pytest.fixture
 def blobs():
-    return make_blobs(150, 6, centers=5, cluster_std=2.0, random_state=0)
+    return make_blobs(80, 6, centers=5, cluster_std=2.0, random_state=0)
 
 
 def coverage(rows, weights, chosen, width):
@@ -74,7 +74,7 @@ def test_is_the_literal_algorithm(blobs, kind, normalize):
 @pytest.mark.parametrize("n_labeled", [0, 7])
 def test_covers_all_alike_before_the_first_fit(blobs, n_labeled):
     X, _ = blobs
-    expected, gains = literal(X, n_labeled, np.ones(150 - n_labeled), 5, True)
+    expected, gains = literal(X, n_labeled, np.ones(80 - n_labeled), 5, True)
     chosen, utilities = UncertaintyHerding()(
         LogisticRegression(), X[n_labeled:], 5, X_labeled=X[:n_labeled]
     )
