@@ -93,7 +93,7 @@ def test_a_batch_is_nearly_the_best_one(blobs):
     X = blobs[0][:14].astype(np.float32)
     weights = np.random.default_rng(0).random(14)
     cover = Coverage(X, weights, 30.0)
-    _, gains = cover.greedy(X, 4, np.random.default_rng(0))
+    _, gains = cover.greedy(X, 4)
     best = max(
         coverage(X, weights, list(X[list(S)]), 30.0)
         for S in itertools.combinations(range(14), 4)
@@ -115,14 +115,9 @@ def test_asks_where_the_doubt_is():
 def test_goes_on_where_nothing_is_left_to_gain(blobs):
     X, y = blobs
     copies = np.repeat(X[:3], 10, axis=0)
-    found = [
-        UncertaintyHerding(random_state=s).query(LogisticRegression(), copies, 8)
-        for s in (0, 1)
-    ]
-    for chosen in found:
-        assert len(set(chosen)) == 8
-        assert len(set(chosen[:3] // 10)) == 3
-    assert found[0].tolist() != found[1].tolist()
+    chosen = UncertaintyHerding().query(LogisticRegression(), copies, 8)
+    assert len(set(chosen)) == 8
+    assert len(set(chosen[:3] // 10)) == 3
 
     class Sure(LogisticRegression):
         def predict_proba(self, X):

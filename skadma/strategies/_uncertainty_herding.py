@@ -57,7 +57,7 @@ class UncertaintyHerding(BatchStrategy):
     features : {"current", "initial"}, default="initial"
         Of which network: the one being adapted, or M0.
     random_state : int, RandomState instance or None, default=None
-        Draws witnesses.
+        Draws images to measure on, where a pool is large.
 
     References
     ----------
@@ -104,7 +104,7 @@ class UncertaintyHerding(BatchStrategy):
         width = share_distance(every, n_labeled + n_instances, rng)
         cover = Coverage(*_witnesses(features, uncertain, rng), width)
         cover.add(labeled)
-        return cover.greedy(features, n_instances, rng)
+        return cover.greedy(features, n_instances)
 
 
 class Coverage:
@@ -145,9 +145,7 @@ class Coverage:
             found[start : start + _CHUNK] = more @ self.weights
         return found
 
-    def greedy(
-        self, rows: np.ndarray, n: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def greedy(self, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Add the row that adds most, n times.
 
         Parameters
@@ -155,8 +153,6 @@ class Coverage:
         rows : ndarray of shape (l, d)
         n : int
             At most l.
-        rng : Generator
-            Draws the rest where everything is covered.
 
         Returns
         -------
@@ -174,9 +170,7 @@ class Coverage:
                 ahead = np.argpartition(-gains, n_ahead - 1)[:n_ahead]
                 gains[ahead] = self.gains(rows[ahead])
                 up_to_date[ahead] = True
-            if gains[i] <= 0:
-                i = int(rng.choice(np.flatnonzero(np.isfinite(gains))))
-            chosen[k], added[k] = i, max(gains[i], 0)
+            chosen[k], added[k] = i, gains[i]
             self.add(rows[i : i + 1])
             up_to_date[:] = False
             gains[i] = -np.inf
