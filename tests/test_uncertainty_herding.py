@@ -130,6 +130,24 @@ def test_goes_on_where_nothing_is_left_to_gain(blobs):
     assert UncertaintyHerding().query(sure, X[:1], 1).tolist() == [0]
 
 
+def test_covers_the_rest_where_no_doubt_is_left(blobs):
+    X, y = blobs
+
+    class SureButOnce(LogisticRegression):
+        def predict_proba(self, rows):
+            doubt = (rows == X[7]).all(axis=1)
+            return np.column_stack([1 - doubt / 2, doubt / 2])
+
+    clf = SureButOnce().fit(X, y % 2)
+    chosen = UncertaintyHerding().query(clf, X, 6)
+    assert chosen[0] == 7
+    others = np.delete(np.arange(len(X)), 7)
+    expected = UncertaintyHerding().query(
+        LogisticRegression(), X[others], 5, X_labeled=X[[7]]
+    )
+    assert chosen[1:].tolist() == others[expected].tolist()
+
+
 def test_large_pools_are_measured_on_some(monkeypatch):
     X, y = make_blobs(3000, 8, centers=12, cluster_std=1.0, random_state=2)
     clf = LogisticRegression().fit(X[:40], y[:40] % 3)

@@ -99,8 +99,9 @@ class UncertaintyHerding(BatchStrategy):
         uncertain = np.ones(len(features))
         if pool.proba is not None:
             uncertain = known_uncertainty(pool.proba, self.uncertainty)
-            if not uncertain.any():  # sure of everything: nothing tells images apart
-                uncertain = np.ones(len(features))
+            # Where all doubt is covered, the rest of the pool is what is left to cover.
+            most = uncertain.max()
+            uncertain = uncertain + 1e-6 * most if most > 0 else np.ones(len(features))
         width = share_distance(every, n_labeled + n_instances, rng)
         cover = Coverage(*_witnesses(features, uncertain, rng), width)
         cover.add(labeled)
@@ -217,7 +218,8 @@ def share_distance(
 
 
 def _centered(rows: np.ndarray, normalize: bool) -> np.ndarray:
-    rows = (rows - rows.mean(axis=0)).astype(np.float32)
+    mean = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+    rows = (rows - mean).astype(np.float32)
     if normalize:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows /= np.where(norms > 0, norms, 1)
