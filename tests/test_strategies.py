@@ -66,7 +66,7 @@ def fitted(pictures):
 
 def test_all_are_found():
     assert {ADMA, RandomSampling, CoreSet, *OF_PROBABILITIES} < set(ALL)
-    assert len(ALL) == 16
+    assert len(ALL) == 17
 
 
 @pytest.mark.parametrize("kind", ALL)
