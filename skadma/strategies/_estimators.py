@@ -48,35 +48,36 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
     -------
     estimator, X, X_labeled
     """
-    while True:
-        if isinstance(estimator, Pipeline):
-            for _, step in estimator.steps[:-1]:
-                if step is None or step == "passthrough":
-                    continue
-                try:
-                    X_new = step.transform(X)
-                except (NotFittedError, AttributeError):  # old PCAs raise the latter
-                    step = clone(step).fit(X)
-                    X_new = step.transform(X)
-                if X_labeled is not None:
-                    X_labeled = step.transform(X_labeled)
-                X = X_new
-            estimator = estimator.steps[-1][1]
-        elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
-            estimator = estimator.estimator  # modAL's learners
-        else:
-            return estimator, X, X_labeled
+    while (inside := _inside(estimator)) is not estimator:
+        for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
+            if step is None or step == "passthrough":
+                continue
+            try:
+                X_new = step.transform(X)
+            except (NotFittedError, AttributeError):  # old PCAs raise the latter
+                step = clone(step).fit(X)
+                X_new = step.transform(X)
+            if X_labeled is not None:
+                X_labeled = step.transform(X_labeled)
+            X = X_new
+        estimator = inside
+    return estimator, X, X_labeled
 
 
 def innermost(estimator: Any) -> Any:
     """Find the classifier inside wrappers, see :func:`unwrap`, and touch no images."""
-    while True:
-        if isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
-        elif hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
-            estimator = estimator.estimator
-        else:
-            return estimator
+    while (inside := _inside(estimator)) is not estimator:
+        estimator = inside
+    return estimator
+
+
+def _inside(estimator: Any) -> Any:
+    """Open one wrapper; the estimator itself where it is none."""
+    if isinstance(estimator, Pipeline):
+        return estimator.steps[-1][1]
+    if hasattr(estimator, "X_training") and hasattr(estimator, "estimator"):
+        return estimator.estimator  # modAL's learners
+    return estimator
 
 
 def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:

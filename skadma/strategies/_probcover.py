@@ -65,7 +65,7 @@ class ProbCover(BatchStrategy):
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        features, labeled = _unit(pool.features), _unit(pool.labeled)
+        features, labeled = unit(pool.features), unit(pool.labeled)
         delta = self.delta
         if delta is None:
             n_classes = 10 if pool.proba is None else pool.proba.shape[1]
@@ -80,7 +80,8 @@ class ProbCover(BatchStrategy):
         return _greedy_cover(covers, covered, n_instances, rng)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Bring rows to length 1; rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 

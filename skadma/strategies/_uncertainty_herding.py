@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from ..adma.uncertainty import UNCERTAINTIES
+from ..adma.uncertainty import UNCERTAINTIES, uncertainty
 from ._batch import BatchStrategy
 from ._pool import Pool
-from ._uncertainty import known_uncertainty
+from ._probcover import unit
 
 _WITNESSES = 5000
 """Images on which the coverage is measured."""
@@ -98,10 +98,10 @@ class UncertaintyHerding(BatchStrategy):
         labeled, features = every[:n_labeled], every[n_labeled:]
         uncertain = np.ones(len(features))
         if pool.proba is not None:
-            uncertain = known_uncertainty(pool.proba, self.uncertainty)
-            # Where all doubt is covered, the rest of the pool is what is left to cover.
-            most = uncertain.max()
-            uncertain = uncertain + 1e-6 * most if most > 0 else np.ones(len(features))
+            doubt = uncertainty(pool.proba, self.uncertainty)
+            if (most := doubt.max()) > 0:
+                # Where all doubt is covered, the rest of the pool is left to cover.
+                uncertain = doubt + 1e-6 * most
         width = share_distance(every, n_labeled + n_instances, rng)
         cover = Coverage(*_witnesses(features, uncertain, rng), width)
         cover.add(labeled)
@@ -220,10 +220,7 @@ def share_distance(
 def _centered(rows: np.ndarray, normalize: bool) -> np.ndarray:
     mean = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     rows = (rows - mean).astype(np.float32)
-    if normalize:
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows /= np.where(norms > 0, norms, 1)
-    return rows
+    return unit(rows) if normalize else rows
 
 
 def _witnesses(
