@@ -219,6 +219,7 @@ class CNNInference(BaseEstimator):
         source_layers: Sequence[int | str] = (),
         *,
         start: int | None = None,
+        summary: SourceSummary | None = None,
         keep: bool = True,
     ) -> Iterator[ScanBatch]:
         """Scan what is already as a network takes it.
@@ -232,6 +233,8 @@ class CNNInference(BaseEstimator):
             See :meth:`scan`.
         start : int, optional
             Position of the layer whose outputs `inputs` are.
+        summary : SourceSummary, optional
+            See :meth:`scan`.
         keep : bool, default=True
             Whether the frozen layers' outputs go to the cache; not of what will not
             be seen again.
@@ -242,7 +245,12 @@ class CNNInference(BaseEstimator):
         """
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
         scanner = self._scanner(
-            self.source_network(), layers, source_layers, start=start, keep=keep
+            self.source_network(),
+            layers,
+            source_layers,
+            start=start,
+            summary=summary,
+            keep=keep,
         )
         return scan(Rows(inputs, dtype), scanner, self._scan_batch_size())
 

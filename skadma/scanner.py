@@ -98,7 +98,7 @@ class Scanner:
             summary = SourceSummary("scores", lambda outputs: outputs[head])
         self.summary = summary
         self._only_scores = self.positions[1] == [head]
-        self.cache = cache if start is None else None
+        self.cache = cache
         self.space = f"{source.space}-{device.type}-{cut.name}"
         self.summary_space = ""
         if summary is not None:

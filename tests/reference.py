@@ -119,8 +119,8 @@ def adma_parts(
     """All of Eq. 3-11 for a pool: dict of distinctiveness, uncertainty and total.
 
     `features_pool` and `features_centers` are dicts: layer -> (n, d), (K, d). With
-    several layers in `layers_a` (ADMA-2) the distinctiveness is the mean over each
-    pattern against its approximation and each two patterns against each other.
+    several layers in `layers_a` (ADMA-2, Sec. 4.2) the distinctiveness is how much the
+    patterns from them differ from each other, in the mean over pairs.
     """
     layers = (*layers_a, layer_b)
     S_C = {layer: squared_distance_matrix(features_centers[layer]) for layer in layers}
@@ -147,12 +147,13 @@ def adma_parts(
         patterns, terms = [], []
         for a in layers_a:
             patterns.append(pattern(s[a], s[layer_b], scale[a], scale[layer_b]))
+        if len(patterns) == 1:
             if weights == "predict":
                 alpha = weights_predict(source_proba[i], classes)
             else:
-                alpha = weights_distance(s[a])
-            s_hat = approximated(alpha, center_patterns[a])
-            terms.append(distinctiveness(patterns[-1], s_hat))
+                alpha = weights_distance(s[layers_a[0]])
+            s_hat = approximated(alpha, center_patterns[layers_a[0]])
+            terms.append(distinctiveness(patterns[0], s_hat))
         for j in range(len(patterns)):
             for k in range(j):
                 terms.append(distinctiveness(patterns[j], patterns[k]))

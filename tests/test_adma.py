@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skadma import SourceCenters
+from skadma import ActiveLearner, SourceCenters
+from skadma.cache import MemoryCache
 from skadma.strategies import ADMA
 
 from . import reference
@@ -21,7 +22,7 @@ OPTIONS = [
     {"weights": weights, "features": features, "rescale": rescale, "layer_a": layer_a}
     for weights, features, rescale, layer_a in product(
         ["predict", "distance"],
-        ["current", "initial"],
+        ["current", "published", "initial"],
         [False, True],
         [-4, (-4, -5), ("conv1", "conv2", "stem")],
     )
@@ -37,14 +38,15 @@ def literal(clf, strategy, centers, X, iteration):
     many = isinstance(strategy.layer_a, tuple)
     layers_a = strategy.layer_a if many else (strategy.layer_a,)
     layers = [*layers_a, strategy.layer_b]
-    network = clf if strategy.features == "current" else clone(clf)
+    network = clf if strategy.features == "current" else clone(clf)  # a clone is M0
+    of_images = clone(clf) if strategy.features == "initial" else clf
     of_centers: dict = {layer: [] for layer in layers}
     for batch in network.scan_prepared(centers.inputs, layers):
         for layer in layers:
             position = network.source_network().graph.position(layer)
             of_centers[layer].extend(batch.adapted[position].numpy())
     return reference.adma_parts(
-        network.embed(X, layers),
+        of_images.embed(X, layers),
         {layer: np.stack(rows) for layer, rows in of_centers.items()},
         clf.predict_proba(X),
         clf.source_proba(X),
@@ -104,7 +106,7 @@ def test_real_network_against_the_reference(options, real, elpv):
         options = {**options, "layer_a": (-4, -5)}
     clf, centers = real
     X = elpv[0][1:40:3]
-    strategy = ADMA(centers, **options)
+    strategy = ADMA(centers, trade_off=0.1, **options)
     parts = strategy.score(clf, X, iteration=4)
     assert_parts_equal(parts, literal(clf, strategy, centers, X, 4))
 
@@ -119,6 +121,63 @@ def test_first_round_has_no_uncertainty(tiny, pictures):
     np.testing.assert_array_equal(parts.total, parts.distinctiveness)
     initial = ADMA(centers, features="initial").score(clf, X)
     np.testing.assert_array_equal(parts.distinctiveness, initial.distinctiveness)
+
+
+@pytest.mark.parametrize(
+    ("n_rounds", "weights"),
+    [(5, [0, 0.25, 0.5, 0.75, 1, 1]), (2, [0, 1, 1]), (1, [0, 1]), (None, [0, 0.1])],
+)
+def test_automatic_trade_off_spans_the_run(n_rounds, weights, tiny, pictures):
+    clf, centers = tiny
+    X, _ = pictures
+    for t, weight in enumerate(weights):
+        parts = ADMA(centers).score(clf, X, iteration=t, n_rounds=n_rounds)
+        expected = (1 - weight) * parts.distinctiveness + weight * parts.uncertainty
+        np.testing.assert_allclose(parts.total, expected, rtol=1e-12)
+
+
+def test_learner_tells_how_long_the_run_is(tiny, pictures):
+    clf, centers = tiny
+    X, y = pictures
+    asked = {}
+    for trade_off in ("auto", 0.5, 0.1):
+        learner = ActiveLearner(
+            clone(clf), ADMA(centers, trade_off=trade_off), n_rounds=3, n_instances=4,
+            random_state=0,
+        ).fit(X, y)  # fmt: skip
+        asked[trade_off] = np.concatenate(learner.queried_indices_).tolist()
+    assert asked["auto"] == asked[0.5] != asked[0.1]
+
+
+class _Watched(MemoryCache):
+    """A cache that tells what was computed."""
+
+    def __init__(self):
+        super().__init__(10**8)
+        self.computed = []
+
+    def put(self, space, key, value):
+        self.computed.append((space.rpartition("-")[2], key))
+        super().put(space, key, value)
+
+
+def test_published_features_compute_the_centers_once(tiny, pictures):
+    """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
+    fitted, centers = tiny
+    X, y = pictures
+    cache = _Watched()
+    clf = clone(fitted).set_params(memory=cache)
+    strategy = ADMA(centers, features="published")
+    strategy.query(clf, X, 3)
+    of_centers = [key for space, key in cache.computed if "[" in space]
+    assert len(of_centers) == len(set(of_centers)) == len(centers)
+    clf.fit(X[:10], y[:10])
+    cache.computed.clear()
+    total = strategy.score(clf, X, iteration=1).total
+    assert not cache.computed
+    without = copy.deepcopy(clf).set_params(memory=False)
+    again = strategy.score(without, X, iteration=1).total
+    np.testing.assert_array_equal(total, again)
 
 
 def test_query_takes_the_top(tiny, pictures):

@@ -13,7 +13,7 @@ from skadma.adma import (
     distinctiveness,
     kendall,
     layer_scale,
-    multi_layer_distinctiveness,
+    pairwise_distinctiveness,
     predict_weights,
     squared_distances,
     transformation_pattern,
@@ -65,10 +65,12 @@ def package_parts(
             else distance_weights(S[a])
         )
         approximations.append(approximated_pattern(alpha, of_centers))
-    return (
-        multi_layer_distinctiveness(patterns, approximations).numpy(),
-        uncertainty(proba, kind),
+    d = (
+        distinctiveness(patterns[0], approximations[0])
+        if len(patterns) == 1
+        else pairwise_distinctiveness(patterns)
     )
+    return d.numpy(), uncertainty(proba, kind)
 
 
 # --- the whole, against the reference ------------------------------------------------
@@ -391,22 +393,20 @@ def test_distinctiveness_is_in_range_and_symmetric(levels):
     torch.testing.assert_close(distinctiveness(a, -b), 1 - d)
 
 
-def test_multi_layer_is_the_mean_over_all_pairs_that_are_compared():
+def test_pairwise_is_the_mean_over_pairs():
     up, down = tensor([[1.0, 2.0, 3.0]]), tensor([[3.0, 2.0, 1.0]])
-    assert multi_layer_distinctiveness([up], [down]).tolist() == [1]
-    # own terms 0 and 0, one pair that disagrees wholly
-    assert multi_layer_distinctiveness([up, down], [up, down]).item() == 1 / 3
-    # own terms 1, 0, 0; pairs 0, 1, 1
-    d = multi_layer_distinctiveness([up, up, down], [down, up, down])
-    assert d.item() == 3 / 6
+    assert pairwise_distinctiveness([up, up]).tolist() == [0]
+    assert pairwise_distinctiveness([up, down]).tolist() == [1]
+    assert pairwise_distinctiveness([up, up, down]).item() == pytest.approx(2 / 3)
+    # one of three pairs of numbers changes places: tau = 1/3
+    other = tensor([[1.0, 3.0, 2.0]])
+    assert pairwise_distinctiveness([up, other]).item() == pytest.approx(1 / 3)
 
 
-def test_multi_layer_refuses():
-    x = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="got 2 and 1"):
-        multi_layer_distinctiveness([x, x], [x])
-    with pytest.raises(ValueError, match="at least one"):
-        multi_layer_distinctiveness([], [])
+@pytest.mark.parametrize("m", [0, 1])
+def test_pairwise_refuses_fewer_than_two(m):
+    with pytest.raises(ValueError, match=f"at least two to compare; got {m}"):
+        pairwise_distinctiveness([torch.zeros(2, 3)] * m)
 
 
 # --- uncertainty and score -----------------------------------------------------------

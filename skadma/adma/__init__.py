@@ -11,7 +11,7 @@ References
 """
 
 from .distances import CenterDistances, squared_distances
-from .distinctiveness import distinctiveness, multi_layer_distinctiveness
+from .distinctiveness import distinctiveness, pairwise_distinctiveness
 from .kendall import kendall_tau
 from .patterns import (
     approximated_pattern,
@@ -30,8 +30,8 @@ __all__ = [
     "distance_weights",
     "distinctiveness",
     "kendall_tau",
+    "pairwise_distinctiveness",
     "layer_scale",
-    "multi_layer_distinctiveness",
     "predict_weights",
     "squared_distances",
     "transformation_pattern",

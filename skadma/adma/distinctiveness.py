@@ -38,42 +38,34 @@ def distinctiveness(pattern: Tensor, approximated: Tensor) -> Tensor:
     return (1 - tau.nan_to_num(nan=0.0)) / 2
 
 
-def multi_layer_distinctiveness(
-    patterns: Sequence[Tensor], approximations: Sequence[Tensor]
-) -> Tensor:
+def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
     r"""Compute the distinctiveness over several starting layers (ADMA-2, Sec. 4.2).
 
-    For starting layers :math:`A_1, \dots, A_m` and one layer B it is the mean of
-    m + m(m-1)/2 disagreements, weighted alike: of each pattern with its approximation,
-    :math:`(1 - \tau(S_i, \hat S_i)) / 2`, and of each two patterns of the image,
-    :math:`(1 - \tau(S_i, S_j)) / 2`. With m = 1 it is Eq. 9.
-
-    That ADMA-2 uses the disagreement between the patterns is the paper's; this way of
-    combining the terms is ours, as the paper's text could not be consulted.
+    "Two transformation patterns A1 -> B and A2 -> B are calculated, and the variance
+    between them is used to estimate the distinctiveness": the disagreement of an
+    image's patterns with each other, measured as Eq. 9 measures it,
+    :math:`(1 - \tau(S^{A_1 \to B}, S^{A_2 \to B})) / 2`; with more than two starting
+    layers the mean over all pairs. No approximation from the centres takes part.
 
     Parameters
     ----------
-    patterns : sequence of m Tensors of shape (n, K), floating, K >= 2
-        The images' patterns from each :math:`A_i` to B (Eq. 5).
-    approximations : sequence of m Tensors of shape (n, K), floating
-        Their approximations, in the same order (Eq. 7).
+    patterns : sequence of m >= 2 Tensors of shape (n, K), floating, K >= 2
+        The images' patterns from each starting layer to B (Eq. 5).
 
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
-        The mean; a term with a constant row counts 0.5, as in
+        The mean; a pair with a constant row counts 0.5, as in
         :func:`distinctiveness`.
 
     Raises
     ------
     ValueError
-        If there is no pattern, there are not as many approximations, or as
-        :func:`kendall_tau`.
+        If there are fewer than two patterns, or as :func:`kendall_tau`.
     """
-    if len(patterns) == 0 or len(patterns) != len(approximations):
+    if len(patterns) < 2:
         raise ValueError(
-            "patterns and approximations have to be equally many, at least one; "
-            f"got {len(patterns)} and {len(approximations)}."
+            f"patterns has to hold at least two to compare; got {len(patterns)}."
         )
-    pairs = [*zip(patterns, approximations, strict=True), *combinations(patterns, 2)]
+    pairs = combinations(patterns, 2)
     return torch.stack([distinctiveness(a, b) for a, b in pairs]).mean(dim=0)

@@ -88,6 +88,7 @@ class Trainer:
         self._learner = ActiveLearner(
             build_estimator(settings["estimator"], backbone, folder / "cache"),
             build_strategy(settings["strategy"], folder),
+            n_rounds=None,
             n_instances=self.n_instances,
             warm_start=self.warm_start,
             classes=settings["classes"],

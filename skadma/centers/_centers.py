@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
 from ..files import write_atomically
 from ..images import content_key
+from ..scanner import SourceSummary
 from ._cover import covering_classes
 from ._makers import CenterMakers
 
@@ -129,6 +131,8 @@ class SourceCenters(CenterMakers):
     ) -> dict[int, torch.Tensor]:
         """Outputs of layers for every centre, by the present network or by M0.
 
+        M0's are kept where the estimator keeps what is frozen (its `memory`).
+
         Parameters
         ----------
         estimator : CNNClassifier
@@ -153,12 +157,15 @@ class SourceCenters(CenterMakers):
             [] if initial else layers,
             layers if initial else [],
             start=self.layer,
+            summary=SourceSummary(f"outputs-{layers}", _joined) if initial else None,
         )
-        found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
-        for batch in batches:
-            for layer, values in (batch.source if initial else batch.adapted).items():
-                found[layer].append(values)
-        return {layer: torch.cat(values) for layer, values in found.items()}
+        if not initial:
+            adapted = [batch.adapted for batch in batches]
+            return {p: torch.cat([outputs[p] for outputs in adapted]) for p in layers}
+        shapes = estimator.source_network().output_shapes
+        rows = torch.cat([b.summary for b in batches if b.summary is not None])
+        parts = rows.split([math.prod(shapes[p]) for p in layers], dim=1)
+        return dict(zip(layers, parts, strict=True))
 
     @cached_property
     def digest(self) -> str:
@@ -309,3 +316,7 @@ class SourceCenters(CenterMakers):
             len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
         ):
             raise ValueError("it has other names than classes")
+
+
+def _joined(outputs: dict[int, torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(outputs.values()), dim=1)

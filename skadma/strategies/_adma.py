@@ -20,8 +20,9 @@ from ..adma import (
     approximated_pattern,
     combined_score,
     distance_weights,
+    distinctiveness,
     layer_scale,
-    multi_layer_distinctiveness,
+    pairwise_distinctiveness,
     predict_weights,
     transformation_pattern,
     uncertainty,
@@ -38,6 +39,9 @@ from .base import Request, Scores, ScoringStrategy
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""
+
+_ROUNDS = 11
+"""Rounds that ``trade_off="auto"`` spans where the length of the run is not known."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,30 @@ class ADMA(ScoringStrategy):
         The representatives of the source classes (Eq. 1-2). Without, those that the
         package ships for the network; for other networks the error says how to make
         them.
-    trade_off : float, default=0.1
-        lambda. The paper gives none; 0.1 goes over to pure uncertainty in ten rounds.
+    trade_off : "auto" or float, default="auto"
+        lambda. The paper gives none. ``"auto"`` spans the run: 1 / (rounds - 1), so
+        that the first round (t = 0) goes by distinctiveness alone and the last by
+        uncertainty alone. ActiveLearner knows how many rounds there are (`n_rounds`);
+        where nobody does, as in a campaign, it is 0.1: ten rounds.
     layer_a : int, str or sequence of them, default=-4
-        The earlier layer A. Several make ADMA-2 (Sec. 4.2).
+        The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is
+        then the disagreement of the patterns from each of them to B with each other
+        (the mean over pairs), and `weights` has no part in it.
     layer_b : int or str, default=-2
         The later layer B; -2 is the penultimate feature vector.
     weights : {"predict", "distance"}, default="predict"
         How an image is approximated by the centres: by M0's class probabilities
         (Eq. 8), or by the reciprocal distances to the centres at layer A (Sec. 4.3,
-        "ADMA-distance"). With several A each pattern has its own distance weights.
+        "ADMA-distance").
     uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
         Gini ``sum p (1 - p)`` is the printed Eq. 10 with its sign put right: as
         printed it falls as uncertainty rises.
-    features : {"current", "initial"}, default="current"
-        Which network gives the representations: the one being adapted, as in
-        Algorithm 1, or M0. The paper does not say whether the centres' follow the
-        network; here they always come from the same network as the images',
-        because distances between two networks' features mean nothing.
+    features : {"current", "published", "initial"}, default="current"
+        Which network gives the representations. ``"published"``, as in Algorithm 1:
+        the centres' are computed once, by M0 (lines 8-11), the images' in each round
+        by the network being adapted (lines 13-18). ``"current"``: both by the network
+        being adapted, so that distances are taken within one space. ``"initial"``:
+        both by M0, once. docs/adma.md compares the three.
     rescale : bool, default=False
         Divide each layer's squared distances by their mean between centres. The
         published rule subtracts them as they are, so the layer with the larger
@@ -117,10 +127,10 @@ class ADMA(ScoringStrategy):
 
     _parameter_constraints: dict = {
         "centers": [SourceCenters, None],
-        "trade_off": [Interval(Real, 0, None, closed="left")],
+        "trade_off": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "weights": [StrOptions({"predict", "distance"})],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
-        "features": [StrOptions({"current", "initial"})],
+        "features": [StrOptions({"current", "published", "initial"})],
         "rescale": ["boolean"],
         "shortlist": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -130,7 +140,7 @@ class ADMA(ScoringStrategy):
         self,
         centers: SourceCenters | None = None,
         *,
-        trade_off: float = 0.1,
+        trade_off: float | str = "auto",
         layer_a: int | str | Sequence[int | str] = -4,
         layer_b: int | str = -2,
         weights: str = "predict",
@@ -151,7 +161,14 @@ class ADMA(ScoringStrategy):
         self.rescale = rescale
         self.shortlist = shortlist
 
-    def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> ADMAScores:
+    def score(
+        self,
+        estimator: Any,
+        X_pool: Any,
+        *,
+        iteration: float = 0,
+        n_rounds: int | None = None,
+    ) -> ADMAScores:
         """Score each image of a pool in one pass over it.
 
         Parameters
@@ -160,7 +177,9 @@ class ADMA(ScoringStrategy):
             Fitted or (round 0) not.
         X_pool : images
         iteration : float, default=0
-            The round t.
+            The round t, from 0.
+        n_rounds : int, optional
+            Length of the run, where it is known, for ``trade_off="auto"``.
 
         Returns
         -------
@@ -172,10 +191,12 @@ class ADMA(ScoringStrategy):
         layers_a, layer_b = self._positions(clf)
         fitted = hasattr(clf, "net_")
         initial = self.features == "initial" or not fitted
-        patterns = _CenterPatterns(self, clf, layers_a, layer_b, initial)
-        head = len(clf.source_network().graph.layers) - 1
+        patterns = _CenterPatterns(
+            self, clf, layers_a, layer_b, initial or self.features == "published"
+        )
+        head = patterns.head
         taps = sorted({*layers_a, layer_b})
-        scores = [head] if self.weights == "predict" else []
+        scores = [head] if patterns.by_prediction else []
         summary = patterns.as_summary() if self.features == "initial" else None
         batches = clf.scan(
             X_pool,
@@ -199,9 +220,23 @@ class ADMA(ScoringStrategy):
                 uncertain[batch.indices] = uncertainty(
                     proba.cpu().numpy(), self.uncertainty
                 )
-        total = combined_score(distinctiveness, uncertain, self.trade_off, iteration)
+        trade_off = self._trade_off(n_rounds)
+        total = combined_score(distinctiveness, uncertain, trade_off, iteration)
         return ADMAScores(
             total=total, distinctiveness=distinctiveness, uncertainty=uncertain
+        )
+
+    def _trade_off(self, n_rounds: int | None) -> float:
+        if not isinstance(self.trade_off, str):
+            return self.trade_off
+        return 1 / max((n_rounds or _ROUNDS) - 1, 1)
+
+    def _scores(self, request: Request) -> ADMAScores:
+        return self.score(
+            request.estimator,
+            request.X_pool,
+            iteration=request.iteration,
+            n_rounds=request.n_rounds,
         )
 
     def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
@@ -254,7 +289,8 @@ class _CenterPatterns:
                 f"{len(self.centers)}."
             )
         self.layers_a, self.layer_b = layers_a, layer_b
-        self.by_prediction = strategy.weights == "predict"
+        # ADMA-2 approximates nothing, so it needs no weights.
+        self.by_prediction = strategy.weights == "predict" and len(layers_a) == 1
         self.rescale = strategy.rescale
         self.head = len(clf.source_network().graph.layers) - 1
         layers = sorted({*layers_a, layer_b})
@@ -271,14 +307,11 @@ class _CenterPatterns:
         return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
 
     @cached_property
-    def patterns(self) -> dict[int, torch.Tensor]:
-        """Column k is the pattern of centre k, by starting layer (Eq. 6)."""
+    def _center_patterns(self) -> torch.Tensor:
+        """Column k is the pattern of centre k (Eq. 6)."""
         # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
-        between = self._between
-        return {
-            a: self._pattern(between[a], between[self.layer_b], a).T
-            for a in self.layers_a
-        }
+        (a,) = self.layers_a
+        return self._pattern(self._between[a], self._between[self.layer_b], a).T
 
     @cached_property
     def _scales(self) -> dict[int, float]:
@@ -295,28 +328,33 @@ class _CenterPatterns:
     def compare(
         self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
     ) -> torch.Tensor:
-        """Distinctiveness of a batch (Eq. 4-9), shape (b,)."""
-        alpha = None
-        if self.by_prediction:
-            assert source_scores is not None
-            proba = torch.softmax(source_scores.double(), dim=1)
-            classes = torch.as_tensor(self.centers.classes, device=proba.device)
-            alpha = predict_weights(proba, classes)  # Eq. 8
+        """Distinctiveness of a batch (Eq. 4-9, or Sec. 4.2), shape (b,)."""
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
-        own, approximated = [], []
-        for layer in self.layers_a:
-            s_a = self.distances[layer](outputs[layer])
-            own.append(self._pattern(s_a, s_b, layer))
-            weights = distance_weights(s_a) if alpha is None else alpha
-            approximated.append(approximated_pattern(weights, self.patterns[layer]))
-        return multi_layer_distinctiveness(own, approximated)
+        s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
+        patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
+        if len(patterns) > 1:
+            return pairwise_distinctiveness(patterns)
+        weights = self._weights(source_scores, s_a[self.layers_a[0]])
+        approximated = approximated_pattern(weights, self._center_patterns)
+        return distinctiveness(patterns[0], approximated)
+
+    def _weights(
+        self, source_scores: torch.Tensor | None, s_a: torch.Tensor
+    ) -> torch.Tensor:
+        if not self.by_prediction:
+            return distance_weights(s_a)
+        assert source_scores is not None
+        proba = torch.softmax(source_scores.double(), dim=1)
+        classes = torch.as_tensor(self.centers.classes, device=proba.device)
+        return predict_weights(proba, classes)  # Eq. 8
 
     def as_summary(self) -> SourceSummary:
         """The comparison as something of M0 that is worth keeping."""
         parts = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
         described = f"{self.centers.digest}{parts}".encode()
         name = hashlib.blake2b(described, digest_size=16).hexdigest()
+        # 2: of several layers A, the patterns' disagreement alone.
         return SourceSummary(
-            f"distinctiveness-{name}",
+            f"distinctiveness-2-{name}",
             lambda outputs: self.compare(outputs, outputs.get(self.head))[:, None],
         )

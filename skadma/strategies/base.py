@@ -54,7 +54,7 @@ class Request:
 
     Parameters
     ----------
-    estimator, X_pool, n_instances, iteration, X_labeled, y_labeled
+    estimator, X_pool, n_instances, iteration, n_rounds, X_labeled, y_labeled
         See :meth:`QueryStrategy.query`.
     """
 
@@ -65,6 +65,7 @@ class Request:
         n_instances: int,
         *,
         iteration: float | None = None,
+        n_rounds: int | None = None,
         X_labeled: Any = None,
         y_labeled: ArrayLike | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class Request:
         self.X_pool = X_pool
         self.n_instances = n_instances
         self.iteration = iteration
+        self.n_rounds = n_rounds
         self.X_labeled = X_labeled
         self.y_labeled = y_labeled
 
@@ -107,6 +109,7 @@ class QueryStrategy(BaseEstimator, ABC):
         n_instances: int = 1,
         *,
         iteration: float | None = None,
+        n_rounds: int | None = None,
         X_labeled: Any = None,
         y_labeled: ArrayLike | None = None,
     ) -> np.ndarray:
@@ -124,6 +127,9 @@ class QueryStrategy(BaseEstimator, ABC):
         iteration : float, optional
             The round t, from 0. If None: the number of labels that the estimator was
             fitted with / `n_instances`, which is the round where batches are equal.
+        n_rounds : int, optional
+            How many rounds the run has, where that is known, for the strategies that
+            go over from one criterion to another. ActiveLearner gives it.
         X_labeled : images or array-like, optional
             What has a label already, for the strategies that choose away from it.
             ActiveLearner gives it, and modAL's learner has it.
@@ -145,6 +151,7 @@ class QueryStrategy(BaseEstimator, ABC):
             X_pool,
             n_instances,
             iteration=iteration,
+            n_rounds=n_rounds,
             X_labeled=X_labeled,
             y_labeled=y_labeled,
         )[0]
@@ -159,7 +166,7 @@ class QueryStrategy(BaseEstimator, ABC):
         estimator, X_pool, n_instances
             See :meth:`query`.
         **kwargs
-            `iteration`, `X_labeled`, `y_labeled`: see :meth:`query`.
+            `iteration`, `n_rounds`, `X_labeled`, `y_labeled`: see :meth:`query`.
 
         Returns
         -------
@@ -223,15 +230,18 @@ class ScoringStrategy(QueryStrategy):
         chosen : ndarray of int, shape (n_instances,)
         total : ndarray of float, shape (n,)
         """
-        total = self.score(
-            request.estimator, request.X_pool, iteration=request.iteration
-        ).total
+        total = self._scores(request).total
         check_finite(np.isfinite(total), request.estimator, request.X_pool)
         ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
         order = np.lexsort((ties, -total))
         order = order[~np.isnan(total[order])]
         check_enough(len(order), request.n_instances, len(total))
         return self._take(request, order), total
+
+    def _scores(self, request: Request) -> Scores:
+        return self.score(
+            request.estimator, request.X_pool, iteration=request.iteration
+        )
 
     def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
         """Take images from those that have a score, best first."""
