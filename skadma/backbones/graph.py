@@ -46,7 +46,8 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self, example: torch.Tensor) -> None:
-        super().__init__(autowrap_modules=(math, torchvision.ops))
+        modules = (math, torchvision.ops)
+        super().__init__(autowrap_modules=modules)  # type: ignore[arg-type]
         self.example = example
 
     def to_bool(self, obj: fx.Proxy) -> bool:
