@@ -23,8 +23,9 @@ from .backbones.layer_table import LayerTable, layer_table
 from .cache import open_cache
 from .image_forms import is_table
 from .images import ImageDataset, Rows, n_images
-from .scan import ScanBatch, scan
+from .scan import ScanBatch, scan, scan_windows
 from .scanner import Scanner, SourceSummary
+from .windows import random_windows
 
 
 class CNNInference(BaseEstimator):
@@ -254,6 +255,48 @@ class CNNInference(BaseEstimator):
         )
         return scan(Rows(inputs, dtype), scanner, self._scan_batch_size())
 
+    def scan_windows(
+        self, X: Any, n_windows: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Scan parts of images for the scores that the adapted network gives them.
+
+        The parts are cut out of the maps that leave the frozen layers, so these run
+        once for all parts, and not again in the next round. A part sees a little
+        beyond its border, as far as the frozen layers' fields reach.
+
+        Parameters
+        ----------
+        X : images
+        n_windows : int
+            Parts, the same of every image: random rectangles from a half to
+            three fifths of the map high and wide.
+        rng : Generator
+
+        Returns
+        -------
+        iterator of (indices, scores)
+            Positions (b,) in X and scores (b, n_windows, n_classes); images that
+            cannot be decoded are missing with ``on_bad_image="skip"``.
+
+        Raises
+        ------
+        ValueError
+            If `X` is a table.
+        """
+        source, dataset = self._open(X, reset=False)
+        if not isinstance(dataset, ImageDataset):
+            raise ValueError("Patches are parts of images, but X is a table.")
+        n_shared, shape = source.last_map(self.n_frozen, n_windows)
+        scanner = self._scanner(source, [-1], [], n_shared=n_shared)
+        return scan_windows(
+            dataset,
+            scanner,
+            self._scan_batch_size(),
+            random_windows(*shape, n_windows, rng),
+            skip_unreadable=self.on_bad_image == "skip",
+            progress="patches" if self.verbose else None,
+        )
+
     def _scanner(
         self,
         source: SourceNetwork,
@@ -264,7 +307,11 @@ class CNNInference(BaseEstimator):
         summary: SourceSummary | None = None,
         keep: bool = True,
         network: nn.Module | None = None,
+        n_shared: int | None = None,
     ) -> Scanner:
+        if n_shared is None:
+            fitted = hasattr(self, "net_")
+            n_shared = self.n_frozen_ if fitted else self._resolve_frozen(source)
         if network is None and hasattr(self, "net_"):
             network = self.net_.module_
         return Scanner(
@@ -272,11 +319,7 @@ class CNNInference(BaseEstimator):
             network,  # type: ignore[arg-type]
             [source.graph.position(layer) for layer in layers],
             [source.graph.position(layer) for layer in source_layers],
-            n_frozen=(
-                self.n_frozen_
-                if hasattr(self, "net_")
-                else self._resolve_frozen(source)
-            ),
+            n_frozen=n_shared,
             device=self.torch_device(),
             cache=open_cache(self.memory) if keep else None,
             start=start,

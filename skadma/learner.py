@@ -295,9 +295,9 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             take(self.X_, pool),
             n,
             iteration=self._iteration(),
-            n_rounds=self.n_rounds,
             X_labeled=take(self.X_, labelled),
             y_labeled=plain_labels(self.y_[labelled]),
+            n_rounds=self.n_rounds,
         )
         self._last_query = {
             "indices": pool[chosen],

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .image_forms import UnreadableImageError
 from .scanner import Scanner, to_device
+from .windows import Window
 
 _TAIL_BATCHES = 4
 """Batches that go through the tail together: its maps are smaller."""
@@ -82,8 +83,53 @@ def scan(
     UnreadableImageError
         For an image that cannot be decoded, unless `skip_unreadable`.
     """
+    rows = _ROWS if _is_many(dataset) or scanner.positions[1] else None
+    for items in _readable(dataset, scanner, batch_size, skip_unreadable, progress):
+        yield _scan_batch(items, scanner, batch_size, rows)
+
+
+def scan_windows(
+    dataset: Dataset,
+    scanner: Scanner,
+    batch_size: int,
+    windows: Sequence[Window],
+    *,
+    skip_unreadable: bool = False,
+    progress: str | None = None,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Scan parts of the images, cut out of what crosses the scanner's cut.
+
+    Parameters
+    ----------
+    dataset, scanner, batch_size, skip_unreadable, progress
+        See :func:`scan`; the scanner is asked for one layer of the adapted network.
+    windows : sequence of Window
+        The same for every image.
+
+    Yields
+    ------
+    indices : ndarray of int, shape (b,)
+    outputs : torch.Tensor of shape (b, n_windows, d)
+    """
+    rows = _ROWS if _is_many(dataset) else None
+    for items in _readable(dataset, scanner, batch_size, skip_unreadable, progress):
+        x = _cut_values(items, scanner, batch_size, rows)
+        yield _indices(items), scanner.outputs_of_windows(x, windows)
+
+
+def _is_many(dataset: Dataset) -> bool:
+    return len(dataset) >= _FEW  # type: ignore[arg-type]
+
+
+def _readable(
+    dataset: Dataset,
+    scanner: Scanner,
+    batch_size: int,
+    skip_unreadable: bool,
+    progress: str | None,
+) -> Iterator[list[_Item]]:
+    """Batches of the images that can be decoded; a warning at the end of others."""
     n: int = len(dataset)  # type: ignore[arg-type]
-    rows = _ROWS if n >= _FEW or scanner.positions[1] else None
     unreadable: list[str] = []
     n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
     batches = _batches(dataset, scanner, n_together, skip_unreadable)
@@ -93,9 +139,13 @@ def scan(
             unreadable.extend(item.error for item in items if item.error)
             items = [item for item in items if not item.error]
             if items:
-                yield _scan_batch(items, scanner, batch_size, rows)
+                yield items
     if unreadable:
         warn_unreadable(unreadable)
+
+
+def _indices(items: list[_Item]) -> np.ndarray:
+    return np.array([item.index for item in items], dtype=np.intp)
 
 
 def merged(batches: Iterator[ScanBatch], n_rows: int) -> Iterator[ScanBatch]:
@@ -146,8 +196,7 @@ def _scan_batch(
     if summary is not None and known is None and rows:
         keys = [item.key for item in items]
         _keep(keys, summary, scanner, scanner.summary_space)
-    indices = np.array([item.index for item in items], dtype=np.intp)
-    return ScanBatch(indices, adapted, source, summary)
+    return ScanBatch(_indices(items), adapted, source, summary)
 
 
 def frozen_outputs(

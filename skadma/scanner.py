@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME, evaluating
 from .cache import Cache
+from .windows import Window
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Scanner:
             else adapted.inference_part(graph, ends, cut),
             source.part(source_ends, cut, device),
         ]
+        self._enlarges = False
         head = len(graph.layers) - 1
         self._asked = summary is not None
         if summary is None and head in source_layers:
@@ -157,6 +160,47 @@ class Scanner:
             source = self._outputs(1, x, rows)
         summary = None if self.summary is None else self.summary.compute(source)
         return adapted, source, summary
+
+    @torch.inference_mode()
+    def outputs_of_windows(
+        self, maps: torch.Tensor, windows: Sequence[Window]
+    ) -> torch.Tensor:
+        """Outputs of the adapted network's layer for parts of what crosses the cut.
+
+        Windows of one shape go through the tail together. A network that takes maps of
+        one size only gets the windows enlarged to it.
+
+        Parameters
+        ----------
+        maps : torch.Tensor of shape (b, channels, H, W)
+        windows : sequence of Window
+
+        Returns
+        -------
+        torch.Tensor of shape (b, n_windows, d)
+        """
+        if self._prefix is None:
+            maps = self.normalize(maps)
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for i, window in enumerate(windows):
+            shapes.setdefault((window.height, window.width), []).append(i)
+        found: list[torch.Tensor] = [maps] * len(windows)
+        with ONE_AT_A_TIME, evaluating(self._modules):
+            for of_shape in shapes.values():
+                parts = torch.cat([windows[i].cut(maps) for i in of_shape])
+                scores = self._tail_of_part(parts, maps.shape[-2:])
+                for i, rows in zip(of_shape, scores.split(len(maps)), strict=True):
+                    found[i] = rows
+        return torch.stack(found, dim=1)
+
+    def _tail_of_part(self, parts: torch.Tensor, full: torch.Size) -> torch.Tensor:
+        if not self._enlarges:
+            try:
+                return self._outputs(0, parts, None)[self.positions[0][0]]
+            except (RuntimeError, AssertionError):  # layers of a fixed number of inputs
+                self._enlarges = True
+        parts = functional.interpolate(parts, full, mode="bilinear")
+        return self._outputs(0, parts, None)[self.positions[0][0]]
 
     def _outputs(
         self, network: int, x: torch.Tensor, rows: int | None

@@ -77,28 +77,15 @@ class AugmentedDataset(Dataset):
                     f"shape {image.shape}; it must keep both."
                 )
             return changed
-        return crop_flip(image.shape[-1], 0.5)(image)
+        return _crop_flip(image.shape[-1])(image)
 
 
 @lru_cache
-def crop_flip(side: int, least_area: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Make a transform that crops at random, and mirrors every other time.
-
-    Parameters
-    ----------
-    side : int
-        Of what it returns, in pixels.
-    least_area : float
-        Share of the image that a crop has at least.
-
-    Returns
-    -------
-    callable
-        Maps a uint8 tensor (3, H, W) to one of (3, side, side).
-    """
+def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A random part of half the area or more, mirrored every other time."""
     return v2.Compose(
         [
-            v2.RandomResizedCrop(side, scale=(least_area, 1.0), antialias=True),
+            v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True),
             v2.RandomHorizontalFlip(),
         ]
     )

@@ -1,6 +1,5 @@
 """The strategies that choose batches, against literal versions and by hand."""
 
-import itertools
 import math
 
 import numpy as np
@@ -16,7 +15,6 @@ from sklearn.preprocessing import StandardScaler
 
 from skadma import ActiveLearner
 from skadma.strategies import (
-    AIFT,
     BADGE,
     BALD,
     CEAL,
@@ -30,7 +28,6 @@ from skadma.strategies import (
     UncertaintyCover,
     UncertaintyHerding,
 )
-from skadma.strategies._aift import patch_score
 from skadma.strategies._badge import _draw
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._dropout import drop
@@ -313,41 +310,6 @@ def test_dropquery_prefers_what_changes(blobs):
     chosen, utilities = DropQuery(random_state=0)(clf, X, 5)
     assert len(set(chosen)) == 5
     assert (utilities > 0.5).all()
-
-
-@pytest.mark.parametrize("n_classes", [2, 5])
-@pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
-def test_aift_is_the_literal_sum(n_classes, alpha):
-    rng = np.random.default_rng(0)
-    proba = rng.dirichlet(np.ones(n_classes), size=(7, 8))
-    expected = []
-    for p in proba:
-        dominant = p.mean(axis=0).argmax()
-        p = p[np.argsort(-p[:, dominant], kind="stable")][: math.ceil(alpha * 8)]
-        total = 0.0
-        for j, m in itertools.product(range(len(p)), repeat=2):
-            if j == m:
-                total += 0.7 * -sum(q * math.log(q) for q in p[j])
-            else:
-                total += 0.2 * sum(
-                    (a - b) * math.log(a / b) for a, b in zip(p[j], p[m], strict=True)
-                )
-        expected.append(total)
-    np.testing.assert_allclose(patch_score(proba, alpha, 0.7, 0.2), expected)
-
-
-def test_aift_of_certain_patches_is_zero():
-    proba = np.zeros((1, 4, 3))
-    proba[..., 1] = 1
-    assert patch_score(proba, 0.5, 1, 1).tolist() == [0]
-
-
-def test_aift_follows_its_seed(pictures):
-    X, y = pictures
-    clf = tiny_classifier(max_epochs=3).fit(X, y)
-    first = AIFT(random_state=0).score(clf, X).total
-    np.testing.assert_array_equal(AIFT(random_state=0).score(clf, X).total, first)
-    assert not np.array_equal(AIFT(random_state=1).score(clf, X).total, first)
 
 
 def test_ceal_believes_the_confident(blobs):

@@ -11,10 +11,13 @@ import torch
 from torch import fx, nn
 
 from ..images import Preprocessing
+from ..windows import n_distinct
 from .folding import fold_batch_norms
 from .graph import ONE_AT_A_TIME, NetworkGraph
 from .registry import Backbone, build_backbone
 from .weights import describe_modules, fingerprint, load_into
+
+_OF_THE_GRAPH = ("graph", "_parts", "_cut_shapes")
 
 
 class SourceNetwork:
@@ -68,7 +71,7 @@ class SourceNetwork:
 
     def __getstate__(self) -> dict:
         # A graph does not pickle; tracing again takes milliseconds.
-        return {k: v for k, v in self.__dict__.items() if k not in ("graph", "_parts")}
+        return {k: v for k, v in self.__dict__.items() if k not in _OF_THE_GRAPH}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -113,6 +116,38 @@ class SourceNetwork:
         with torch.no_grad():
             outputs = self.graph.extract(self.module, ends)(self.example)
         return [tuple(output.shape[1:]) for output in outputs]
+
+    def last_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
+        """Find the last map in the first layers that has room for so many windows.
+
+        Parameters
+        ----------
+        n_layers : int
+            How many layers from the start are looked at.
+        n_windows : int
+
+        Returns
+        -------
+        n_layers : int
+            The network is to be cut behind these; 0: the image itself.
+        shape : tuple of int
+            H and W of the map.
+        """
+        for n in range(n_layers, 0, -1):
+            shape = self._cut_shapes[self.graph.cut_before(n - 1)]
+            if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
+                return n, (shape[1], shape[2])
+        return 0, (self.example.shape[2], self.example.shape[3])
+
+    @cached_property
+    def _cut_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
+        """Shape of what crosses each cut for one image."""
+        graph = self.graph
+        cuts = {graph.cut_before(n) for n in range(len(graph.layers))} - {graph.input}
+        with torch.no_grad():
+            outputs = graph.extract(self.module, list(cuts))(self.example)
+        shapes = {cut: tuple(x.shape[1:]) for cut, x in zip(cuts, outputs, strict=True)}
+        return {graph.input: tuple(self.example.shape[1:]), **shapes}
 
 
 def load_source(

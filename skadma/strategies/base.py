@@ -54,7 +54,7 @@ class Request:
 
     Parameters
     ----------
-    estimator, X_pool, n_instances, iteration, n_rounds, X_labeled, y_labeled
+    estimator, X_pool, n_instances, iteration, X_labeled, y_labeled, n_rounds
         See :meth:`QueryStrategy.query`.
     """
 
@@ -65,9 +65,9 @@ class Request:
         n_instances: int,
         *,
         iteration: float | None = None,
-        n_rounds: int | None = None,
         X_labeled: Any = None,
         y_labeled: ArrayLike | None = None,
+        n_rounds: int | None = None,
     ) -> None:
         if iteration is None:
             iteration = labels_fitted_with(estimator) / n_instances
@@ -77,9 +77,9 @@ class Request:
         self.X_pool = X_pool
         self.n_instances = n_instances
         self.iteration = iteration
-        self.n_rounds = n_rounds
         self.X_labeled = X_labeled
         self.y_labeled = y_labeled
+        self.n_rounds = n_rounds
 
 
 class QueryStrategy(BaseEstimator, ABC):
@@ -109,9 +109,9 @@ class QueryStrategy(BaseEstimator, ABC):
         n_instances: int = 1,
         *,
         iteration: float | None = None,
-        n_rounds: int | None = None,
         X_labeled: Any = None,
         y_labeled: ArrayLike | None = None,
+        n_rounds: int | None = None,
     ) -> np.ndarray:
         """Choose the images to label next.
 
@@ -127,14 +127,14 @@ class QueryStrategy(BaseEstimator, ABC):
         iteration : float, optional
             The round t, from 0. If None: the number of labels that the estimator was
             fitted with / `n_instances`, which is the round where batches are equal.
-        n_rounds : int, optional
-            How many rounds the run has, where that is known, for the strategies that
-            go over from one criterion to another. ActiveLearner gives it.
         X_labeled : images or array-like, optional
             What has a label already, for the strategies that choose away from it.
             ActiveLearner gives it, and modAL's learner has it.
         y_labeled : array-like, optional
             Its labels.
+        n_rounds : int, optional
+            How many rounds the run has, where that is known, for the strategies that
+            go over from one criterion to another. ActiveLearner gives it.
 
         Returns
         -------
@@ -151,9 +151,9 @@ class QueryStrategy(BaseEstimator, ABC):
             X_pool,
             n_instances,
             iteration=iteration,
-            n_rounds=n_rounds,
             X_labeled=X_labeled,
             y_labeled=y_labeled,
+            n_rounds=n_rounds,
         )[0]
 
     def __call__(
@@ -166,7 +166,7 @@ class QueryStrategy(BaseEstimator, ABC):
         estimator, X_pool, n_instances
             See :meth:`query`.
         **kwargs
-            `iteration`, `n_rounds`, `X_labeled`, `y_labeled`: see :meth:`query`.
+            `iteration`, `X_labeled`, `y_labeled`, `n_rounds`: see :meth:`query`.
 
         Returns
         -------
