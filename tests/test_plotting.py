@@ -108,6 +108,31 @@ def test_the_embedding_marks_what_was_queried(adma):
     np.testing.assert_array_equal(again.embedding, display.embedding)
 
 
+def test_as_many_drawn_at_random_beside_what_was_queried(adma):
+    learner, X, _ = adma
+    display = QueryDisplay.from_learner(learner, X, random_state=0, kind="random")
+    assert display.drawn.sum() == (display.rounds >= 0).sum() == 8
+    others, drawn = display.ax_.collections[:2]
+    assert len(others.get_offsets()) == 22
+    np.testing.assert_allclose(drawn.get_offsets(), display.embedding[display.drawn])
+    # Of the whole pool: some of them are among the queried ones, some are not.
+    both = set(display.rounds[display.drawn] >= 0)
+    for seed in range(1, 5):
+        other = QueryDisplay.from_learner(learner, X, random_state=seed, kind="random")
+        assert not np.array_equal(other.drawn, display.drawn)
+        both |= set(other.rounds[other.drawn] >= 0)
+    assert both == {True, False}
+    same = display.plot(kind="embedding")
+    np.testing.assert_allclose(
+        same.ax_.collections[1].get_offsets(), display.embedding[display.rounds >= 0]
+    )
+    bare = QueryDisplay(
+        indices=display.indices, embedding=display.embedding, rounds=display.rounds
+    )
+    with pytest.raises(ValueError, match="give drawn="):
+        bare.plot(kind="random")
+
+
 def test_a_large_pool_is_thinned(adma):
     learner, X, _ = adma
     display = QueryDisplay.from_learner(learner, X, max_images=12, random_state=0)

@@ -57,6 +57,8 @@ class QueryDisplay:
         Where t-SNE puts them, by their features.
     rounds : ndarray of int, shape (n,)
         In which round each was queried; -1 for those that were not.
+    drawn : ndarray of bool, shape (n,), optional
+        As many images as were queried, drawn at random from the pool.
     examples : list of QueryExample, optional
         Images beside their nearest centres.
 
@@ -80,11 +82,13 @@ class QueryDisplay:
         indices: np.ndarray,
         embedding: np.ndarray,
         rounds: np.ndarray,
+        drawn: np.ndarray | None = None,
         examples: list[QueryExample] | None = None,
     ) -> None:
         self.indices = indices
         self.embedding = embedding
         self.rounds = rounds
+        self.drawn = drawn
         self.examples = examples
 
     @classmethod
@@ -120,7 +124,7 @@ class QueryDisplay:
             With more, t-SNE gets all queried ones and a random part of the others.
         random_state : int, RandomState instance or None, default=None
             Seeds t-SNE and the drawing.
-        kind : {"embedding", "examples"}, default="embedding"
+        kind : {"embedding", "random", "examples"}, default="embedding"
             See :meth:`plot`.
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure if None.
@@ -148,8 +152,12 @@ class QueryDisplay:
         rounds = np.full(n_images(X), -1)
         for t, chosen in enumerate(learner.queried_indices_):
             rounds[chosen] = t
+        n_queried = len(np.unique(queried))
+        drawn = rng.choice(len(rounds), n_queried, replace=False)
         others = rng.permutation(np.flatnonzero(rounds < 0))
-        n_others = max(max_images - len(queried), 0)
+        # Those drawn come first, so that thinning keeps them.
+        others = others[np.argsort(~np.isin(others, drawn), kind="stable")]
+        n_others = max(max_images - n_queried, 0)
         indices = np.sort(np.concatenate([np.unique(queried), others[:n_others]]))
         features = clf.embed(take(X, indices), layer)[layer]
         usable = np.isfinite(features).all(axis=1)
@@ -161,13 +169,14 @@ class QueryDisplay:
         examples = None
         if centers is not None:
             first = list(dict.fromkeys(queried.tolist()))[:n_examples]
-            drawn = others[np.isin(others, indices)][:n_examples]
-            shown = np.concatenate([first, drawn]).astype(int)
+            beside = rng.permutation(others[np.isin(others, indices)])[:n_examples]
+            shown = np.concatenate([first, beside]).astype(int)
             examples = _examples(clf, X, shown, rounds >= 0, centers, layer)
         display = cls(
             indices=indices,
             embedding=_tsne(features, rng),
             rounds=rounds[indices],
+            drawn=np.isin(indices, drawn),
             examples=examples,
         )
         return display.plot(kind=kind, ax=ax)
@@ -177,11 +186,13 @@ class QueryDisplay:
 
         Parameters
         ----------
-        kind : {"embedding", "examples"}, default="embedding"
+        kind : {"embedding", "random", "examples"}, default="embedding"
             "embedding": the pool by t-SNE, the queried images marked by their round
-            (Fig. 6 a, b). "examples": images, queried ones left and others right,
-            over the source centres nearest to them (Fig. 6 c, d), or over the names
-            of their classes where the centres were kept without images.
+            (Fig. 6 a). "random": the same map with as many images marked that were
+            drawn at random from the pool (Fig. 6 b). "examples": images, queried ones
+            left and others right, over the source centres nearest to them (Fig. 6 c,
+            d), or over the names of their classes where the centres were kept without
+            images.
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure if None.
 
@@ -192,10 +203,15 @@ class QueryDisplay:
         Raises
         ------
         ValueError
-            If there are no examples because there were no source centres.
+            If there are no examples because there were no source centres, or no images
+            were drawn at random.
         """
-        if kind not in ("embedding", "examples"):
-            raise ValueError(f"kind={kind!r} must be 'embedding' or 'examples'.")
+        if kind not in ("embedding", "random", "examples"):
+            raise ValueError(
+                f"kind={kind!r} must be 'embedding', 'random' or 'examples'."
+            )
+        if kind == "random" and self.drawn is None:
+            raise ValueError("No images were drawn at random: give drawn=.")
         if kind == "examples" and not self.examples:
             raise ValueError(
                 "The examples are shown beside source centres, and the learner's "
@@ -204,6 +220,8 @@ class QueryDisplay:
         ax = new_axes(ax, type(self).__name__)
         if kind == "embedding":
             self._plot_embedding(ax)
+        elif kind == "random":
+            self._plot_drawn(ax)
         else:
             self._plot_examples(ax)
         self.ax_, self.figure_ = ax, ax.figure
@@ -211,21 +229,30 @@ class QueryDisplay:
 
     def _plot_embedding(self, ax: Any) -> None:
         asked = self.rounds >= 0
-        ax.scatter(*self.embedding[~asked].T, s=8, color="0.75", label="not queried")
-        points = ax.scatter(
-            *self.embedding[asked].T,
-            s=45,
-            c=self.rounds[asked],
-            marker="*",
-            edgecolors="k",
-            linewidths=0.3,
-            label="queried",
-        )
+        points = self._mark(ax, asked, "queried", c=self.rounds[asked])
         n_rounds = self.rounds.max() + 1
         ticks = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, 10)).astype(int))
         ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
+
+    def _plot_drawn(self, ax: Any) -> None:
+        assert self.drawn is not None
+        self._mark(ax, self.drawn, "drawn at random", color="tab:orange")
+
+    def _mark(self, ax: Any, marked: np.ndarray, label: str, **color: Any) -> Any:
+        """Draw the map with some images as stars."""
+        ax.scatter(*self.embedding[~marked].T, s=8, color="0.75", label=f"not {label}")
+        points = ax.scatter(
+            *self.embedding[marked].T,
+            s=45,
+            marker="*",
+            edgecolors="k",
+            linewidths=0.3,
+            label=label,
+            **color,
+        )
         ax.set(xticks=[], yticks=[])
         ax.legend()
+        return points
 
     def _plot_examples(self, ax: Any) -> None:
         assert self.examples
