@@ -38,7 +38,7 @@ LAYER = -2
 
 
 def ranked_batch(learner: Any, X: Any, n_instances: int = 1) -> Any:
-    """modAL's ranked batch by the network's features."""
+    """Ranked batch of modAL by the network's features."""
     return uncertainty_batch_sampling(*_by_features(learner, X), n_instances)
 
 
