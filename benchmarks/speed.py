@@ -41,7 +41,7 @@ from skadma.backbones import Normalize
 from skadma.cache import MemoryCache
 from skadma.demo import demo_centers, demo_classifier, load_elpv
 from skadma.images import ImageDataset
-from skadma.strategies import ADMA
+from skadma.strategies import ADMA, AIFT, MarginSampling
 
 SIDE = 128
 
@@ -177,6 +177,10 @@ def time_queries(
         "centers_once_s": centers,
         "centers_each_query_s": known,
     }
+    published = ADMA(strategy.centers, features="published")
+    published.query(clf, X[:16], 1)
+    once = seconds(published.query, clf, X[:16], 1, repeat=3)
+    each = seconds(strategy.query, clf, X[:16], 1, repeat=3)
     per_image = f"{1e3 * plain / len(X):.1f} ms an image"
     yield Measure(
         f"cold query / forward pass, {name}",
@@ -207,6 +211,38 @@ def time_queries(
         "the tail, and the product of distances (2 K d operations an image in float64)",
         parts,
     )
+    yield Measure(
+        f"the centres' part of a round, features='published' / 'current', {name}",
+        once / each,
+        "",
+        f"{each - once:.2f} s a round less: no pass over the centres, no S_C",
+        {"published_s": once, "current_s": each},
+    )
+
+
+def measure_patches(folder: Path) -> Iterator[Measure]:
+    """Time AIFT's 16 patches against a margin query, cold and in the next round."""
+    X = pool_at(SIDE)[:600]
+    for image_size in (SIDE, 224):
+        clf = CNNClassifier(
+            "efficientnet_lite0", image_size=image_size, max_epochs=1, random_state=0
+        )
+        clf.fit(X[:20], np.arange(20) % 2)
+        spent: dict[type, list[float]] = {}
+        for kind in (MarginSampling, AIFT):
+            clf.set_params(memory=MemoryCache())
+            query = kind(random_state=0).query
+            cold = seconds(query, clf, X, 20)
+            spent[kind] = [cold, seconds(query, clf, X, 20, repeat=3)]
+        for i, phase in enumerate(("cold", "next round")):
+            margin, aift = spent[MarginSampling][i], spent[AIFT][i]
+            yield Measure(
+                f"AIFT with 16 patches / margin, {phase}, {image_size} pixels",
+                aift / margin,
+                "<= 6",
+                "16 windows of a third of the map's area, through the tail",
+                {"aift_s": aift, "margin_s": margin},
+            )
 
 
 # --- runs -----------------------------------------------------------------------------
@@ -360,6 +396,7 @@ def measure_memory(folder: Path) -> Iterator[Measure]:
 MEASURES = {
     "kendall": measure_kendall,
     "query": measure_query,
+    "patches": measure_patches,
     "run": measure_run,
     "grid": measure_grid,
     "augment": measure_augment,

@@ -71,6 +71,11 @@ class CenterDistances:
         return self._squared(self._centers)
 
     @property
+    def device(self) -> torch.device:
+        """Where the centres are."""
+        return self._centers.device
+
+    @property
     def shape(self) -> tuple[int, int]:
         """K and d."""
         return self._centers.shape[0], self._centers.shape[1]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ from .base import Request, Scores, ScoringStrategy
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""
+
+_BETWEEN: WeakKeyDictionary[SourceCenters, dict] = WeakKeyDictionary()
+"""S_C by M0 (Algorithm 1, line 10): the same in every round, fold and grid cell."""
 
 _ROUNDS = 11
 """Rounds that ``trade_off="auto"`` spans where the length of the run is not known."""
@@ -295,6 +299,7 @@ class _CenterPatterns:
         self.head = len(clf.source_network().graph.layers) - 1
         layers = sorted({*layers_a, layer_b})
         self.centers.check_fits(clf, layers, initial=initial)
+        self._initial = initial
         self._outputs = partial(self.centers.outputs, clf, layers, initial=initial)
 
     @cached_property
@@ -304,7 +309,11 @@ class _CenterPatterns:
 
     @cached_property
     def _between(self) -> dict[int, torch.Tensor]:
-        return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
+        kept = _BETWEEN.setdefault(self.centers, {}) if self._initial else {}
+        for p, distances in self.distances.items():
+            if p not in kept:
+                kept[p] = distances.between_centers().cpu()  # Eq. 3
+        return {p: kept[p].to(d.device) for p, d in self.distances.items()}
 
     @cached_property
     def _center_patterns(self) -> torch.Tensor:
