@@ -627,3 +627,14 @@ def test_display(pictures):
 def test_matplotlib_comes_only_when_drawing():
     code = "import sys, skadma.plotting; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_papers_setup_gates_every_convolution():
+    X = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    clf = AdaFilterClassifier(
+        "resnet18", weights=None, n_frozen_layers=0, image_size=32, max_epochs=1
+    ).fit(X, [0, 1, 0, 1])
+    modules = clf.source_network().module.named_modules()
+    convolutions = {name for name, m in modules if isinstance(m, nn.Conv2d)}
+    assert len(convolutions) == 20
+    assert set(clf.gate_usage(X)) == convolutions
