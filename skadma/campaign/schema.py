@@ -29,8 +29,8 @@ _CONTENTS = """CREATE TABLE contents (
     mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
     problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
     PRIMARY KEY (event, image))"""
-# What somebody said of what an image was at that time. `decisions` hold; `looks` at
-# images that are decided, as those of the events "repeat" and "confirm", change nothing.
+# What somebody said of what an image was at that time. `decisions` hold; `looks`, of
+# the events "repeat" and "confirm", are at what is decided already and change nothing.
 _SAID = """CREATE TABLE {name} (
     event INTEGER NOT NULL REFERENCES events,
     image INTEGER NOT NULL REFERENCES images,
