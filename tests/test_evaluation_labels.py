@@ -232,6 +232,13 @@ def test_a_model_is_less_sure_out_of_fold_and_the_temperature_carries_over(digit
     assert expected_calibration_error(apply_temperature(new, wrong), y[60:]) > before
 
 
+def test_few_labels_move_the_temperature_little():
+    proba = np.tile([0.999, 0.001], (1000, 1))
+    y = np.arange(1000) % 2
+    found = [fit_temperature(proba[:n], y[:n], classes=[0, 1]) for n in (4, 40, 1000)]
+    assert 1.05 < found[0] < found[1] < found[2] <= 20
+
+
 def test_calibration_refuses_what_it_cannot_use():
     proba = np.full((4, 2), 0.5)
     with pytest.raises(ValueError, match="binning='even'"):

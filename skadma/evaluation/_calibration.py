@@ -17,12 +17,17 @@ BINNINGS = ("quantile", "uniform")
 _LEAST = 1e-12
 """Stands for a probability of 0, which no temperature changes."""
 _RANGE = (math.log(0.05), math.log(20))
+_SPREAD = 0.35
+"""Standard deviation of log temperatures, before labels are seen; measured as best
+from 60 to 400 labels on four data sets. It keeps few labels from extremes."""
 
 
 def fit_temperature(
     proba: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None = None
 ) -> float:
     """Find the temperature that makes probabilities fit labels best [1]_.
+
+    Few labels move it little from 1: its logarithm is taken for normally distributed.
 
     Parameters
     ----------
@@ -48,8 +53,8 @@ def fit_temperature(
     --------
     >>> import numpy as np
     >>> from skadma.evaluation import apply_temperature, fit_temperature
-    >>> proba = np.tile([0.99, 0.01], (10, 1))  # sure, but right in 8 of 10
-    >>> y = [0] * 8 + [1] * 2
+    >>> proba = np.tile([0.99, 0.01], (1000, 1))  # sure, but wrong in 1 of 5
+    >>> y = [0] * 800 + [1] * 200
     >>> apply_temperature(proba, fit_temperature(proba, y))[0].round(2).tolist()
     [0.8, 0.2]
     """
@@ -59,7 +64,8 @@ def fit_temperature(
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
-        return -float(scaled[rows, given].mean())
+        unlikely = (log_temperature / _SPREAD) ** 2 / 2
+        return unlikely - float(scaled[rows, given].sum())
 
     return math.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x)
 
