@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from .labels_csv import MARKS, LabelRow
 from .state import State
@@ -26,12 +27,37 @@ class Taught:
         Images with that very one before.
     refused : list of str
         Rows that were left out, with reasons; only with `partial`.
+    n_repeats : int
+        Blind answers about images that are decided.
     """
 
     n_new: int
     n_changed: int
     n_same: int
     refused: list[str]
+    n_repeats: int = 0
+
+
+class Said(NamedTuple):
+    """What somebody says of what an image is.
+
+    Attributes
+    ----------
+    image : int
+    sha256 : str
+    mark : str
+        Class, or a mark such as "?skip".
+    who : str
+        Empty: whoever works on the campaign.
+    where : str
+        What messages call it, such as "line 7".
+    """
+
+    image: int
+    sha256: str
+    mark: str
+    who: str = ""
+    where: str = ""
 
 
 def decide(
@@ -41,7 +67,7 @@ def decide(
     root: Path,
     *,
     at_once: bool,
-) -> tuple[list[tuple[int, str, str]], list[str]]:
+) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
     Parameters
@@ -57,13 +83,12 @@ def decide(
 
     Returns
     -------
-    decisions : list of (int, str, str)
-        Image, SHA-256 of what it is, class or mark.
+    decisions : list of Said
     refused : list of str
         Why the other rows cannot be taken.
     """
     numbers = state.numbers
-    decisions: dict[int, tuple[int, str, str]] = {}
+    decisions: dict[int, Said] = {}
     said: dict[str, tuple[str, str]] = {}
     refused = []
     before = {} if at_once else dict(state.changed_since())
@@ -101,7 +126,7 @@ def decide(
                     f"{label!r} in {where}, which is the same image."
                 )
             else:
-                decisions[image] = (image, sha, row.label)
+                decisions[image] = Said(image, sha, row.label, row.who, row.where)
     return list(decisions.values()), refused
 
 
@@ -123,8 +148,8 @@ def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
     return numbers.get(name)
 
 
-def decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
-    """Make the row of a decision's table."""
-    if mark in MARKS:
-        return event, image, sha256, mark[1:], None
-    return event, image, sha256, "label", mark
+def said_row(event: int, said: Said) -> tuple:
+    """Make the row of the table of decisions, or of looks."""
+    if said.mark in MARKS:
+        return event, said.image, said.sha256, said.mark[1:], None
+    return event, said.image, said.sha256, "label", said.mark

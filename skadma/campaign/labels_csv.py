@@ -33,6 +33,8 @@ class LabelRow:
         What was looked at; empty where the file does not say.
     problem : str
         Why it cannot be taken; empty where it can.
+    who : str
+        Who said it; empty: whoever works on the campaign.
     """
 
     where: str
@@ -40,6 +42,7 @@ class LabelRow:
     label: str
     sha256: str = ""
     problem: str = ""
+    who: str = ""
 
 
 class LabelFileError(CampaignError):

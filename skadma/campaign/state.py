@@ -56,8 +56,10 @@ class State:
         SHA-256 of what was last found, also of files that are gone.
     decisions : dict of str to Decision
         The one that holds, by content.
+    acts : list of int
+        Events in which people said something of images, but for those undone.
     teaches : list of int
-        Events with decisions that were not undone.
+        Those of them with decisions.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
         as far as the contents are still there.
@@ -67,6 +69,7 @@ class State:
     contents: dict[int, Content] = field(default_factory=dict)
     last_known: dict[int, str] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
+    acts: list[int] = field(default_factory=list)
     teaches: list[int] = field(default_factory=list)
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
 
@@ -152,7 +155,9 @@ def _read_state(store: Store) -> State:
             state.last_known[image] = content[0]
     # By path, as a listing of the folder has them, whenever they were found.
     state.contents = {image: found[image] for image in state.paths}
-    state.teaches = _effective(store)
+    kinds = _effective(store)
+    state.acts = list(kinds)
+    state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
     given: dict[int, list[Decision]] = {}
     for row in store.rows("SELECT * FROM decisions ORDER BY event, image"):
         given.setdefault(row[0], []).append(Decision(*row))
@@ -170,18 +175,18 @@ def _read_state(store: Store) -> State:
     return state
 
 
-def _effective(store: Store) -> list[int]:
-    """The events with decisions, without those that were undone."""
-    teaches: list[int] = []
+def _effective(store: Store) -> dict[int, str]:
+    """Kinds of the events in which people said something, without those undone."""
+    acts: dict[int, str] = {}
     for event, kind, detail in store.rows(
-        "SELECT id, kind, detail FROM events WHERE kind IN ('teach', 'undo') "
-        "ORDER BY id"
+        "SELECT id, kind, detail FROM events "
+        "WHERE kind IN ('teach', 'repeat', 'confirm', 'undo') ORDER BY id"
     ):
-        if kind == "teach":
-            teaches.append(event)
+        if kind == "undo":
+            del acts[json.loads(detail)["undone"]]
         else:
-            teaches.remove(json.loads(detail)["undone"])
-    return teaches
+            acts[event] = kind
+    return acts
 
 
 def digest(*parts: Any) -> str:

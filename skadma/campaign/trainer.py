@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from torch import nn
 
 from ..classifier import CNNClassifier
@@ -97,6 +98,10 @@ class Trainer:
     def files(self, images: list[int], state: State) -> list[str]:
         """Paths to read images from."""
         return [str(self.root / state.paths[image]) for image in images]
+
+    def source_features(self, images: list[int], state: State) -> np.ndarray:
+        """Penultimate outputs of the pretrained network, which knows no label."""
+        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
 
     # --- models -------------------------------------------------------------
 
