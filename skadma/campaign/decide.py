@@ -75,6 +75,7 @@ def decide(
     *,
     at_once: bool,
     audit: bool = False,
+    blind: bool = False,
 ) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
@@ -90,6 +91,8 @@ def decide(
         what an image is by now.
     audit : bool, default=False
         They are about images of an audit, and of no others; else about no such ones.
+    blind : bool, default=False
+        They are repeats: what holds already for an older picture is of no use.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def decide(
             )
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)
-            if known is None or known.mark != row.label:
+            if blind or known is None or known.mark != row.label:
                 refused.append(
                     f"{row.where}: {row.path!r} is another picture by now than the one "
                     "that the column sha256 names."
@@ -161,8 +164,8 @@ def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
     return numbers.get(name)
 
 
-def said_row(event: int, said: Said) -> tuple:
+def decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
     """Make the row of the table of decisions, or of looks."""
-    if said.mark in MARKS:
-        return event, said.image, said.sha256, said.mark[1:], None
-    return event, said.image, said.sha256, "label", said.mark
+    if mark in MARKS:
+        return event, image, sha256, mark[1:], None
+    return event, image, sha256, "label", mark

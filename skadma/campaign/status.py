@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .answers import read_answers
+from .pace import Pace, measure_pace
 from .state import State
 from .store import Store
 
@@ -42,6 +44,8 @@ class Status:
         Those of them that somebody answered.
     unusable : int
         Labels of images that are missing, unreadable or changed: not trained with.
+    pace : list of Pace
+        Labels an hour, by person.
     """
 
     pool: Path
@@ -57,6 +61,7 @@ class Status:
     audit: int = 0
     audit_answered: int = 0
     unusable: int = 0
+    pace: list[Pace] = field(default_factory=list)
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
@@ -74,6 +79,8 @@ class Status:
             lines.append(
                 f"audit        {self.audit} kept apart, {self.audit_answered} answered"
             )
+        if self.pace:
+            lines.append("an hour      " + ", ".join(map(str, self.pace)))
         if self.unusable:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"
@@ -120,4 +127,5 @@ def make_status(store: Store, state: State, classes: list[str], pool: Path) -> S
         audit=len(drawn),
         audit_answered=len(drawn.keys() & state.answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
+        pace=measure_pace(store, read_answers(store, state)),
     )
