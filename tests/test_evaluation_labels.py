@@ -8,7 +8,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skadma.evaluation import out_of_fold_proba, suspects
+from skadma.evaluation import (
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    out_of_fold_proba,
+    suspects,
+)
+from skadma.plotting import CalibrationDisplay
 
 from .conftest import tiny_classifier
 
@@ -160,3 +167,105 @@ def test_wrong_tables_are_refused():
         suspects([0, 1, 1], np.full((2, 2), 0.5))
     with pytest.raises(ValueError, match="shape"):
         suspects([0, 1], [0.5, 0.5])
+
+
+# --- calibration ----------------------------------------------------------------------
+
+
+def overconfident(n=4000, temperature=2.5, seed=0):
+    """Probabilities that are right once that temperature is applied."""
+    rng = np.random.RandomState(seed)
+    logits = rng.normal(size=(n, 4)) * 2
+    truth = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y = (truth.cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1)
+    sure = np.exp(temperature * logits)
+    return sure / sure.sum(axis=1, keepdims=True), y, truth
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_is_found_and_undoes_it(temperature):
+    proba, y, truth = overconfident(temperature=temperature)
+    found = fit_temperature(proba, y)
+    assert found == pytest.approx(temperature, rel=0.06)
+    np.testing.assert_allclose(apply_temperature(proba, temperature), truth, atol=1e-5)
+    mended = apply_temperature(proba, found)
+    assert (mended.argmax(axis=1) == proba.argmax(axis=1)).all()
+    assert expected_calibration_error(mended, y) < 0.03
+    if temperature != 1:
+        assert expected_calibration_error(proba, y) > 0.06
+
+
+@pytest.mark.parametrize("binning", ["uniform", "quantile"])
+def test_calibration_error_written_slowly(binning):
+    proba, y, _ = overconfident(n=103)
+    rows = sorted(range(103), key=lambda i: proba[i].max())
+    total = 0
+    for b in range(7):
+        mine = [
+            i
+            for place, i in enumerate(rows)
+            if (binning == "uniform" and b <= 7 * proba[i].max() < b + 1 + (b == 6))
+            or (binning == "quantile" and b <= 7 * place / 103 < b + 1)
+        ]
+        if mine:
+            sure = np.mean([proba[i].max() for i in mine])
+            right = np.mean([proba[i].argmax() == y[i] for i in mine])
+            total += len(mine) / 103 * abs(sure - right)
+    found = expected_calibration_error(proba, y, n_bins=7, binning=binning)
+    assert found == pytest.approx(total)
+
+
+def test_a_model_is_less_sure_out_of_fold_and_the_temperature_carries_over(digits):
+    """What is fitted out of fold serves images that nobody labelled."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    model = LogisticRegression(C=1e5, max_iter=1000)
+    folds = out_of_fold_proba(model, X[:60], y[:60], classes=np.arange(10))
+    model.fit(X[:60], y[:60])
+    own, new = model.predict_proba(X[:60]), model.predict_proba(X[60:])
+    before = expected_calibration_error(new, y[60:])
+    folded = fit_temperature(folds, y[:60], classes=np.arange(10))
+    wrong = fit_temperature(own, y[:60], classes=np.arange(10))
+    after = expected_calibration_error(apply_temperature(new, folded), y[60:])
+    assert wrong < 1 < folded
+    assert after < 0.7 * before
+    assert expected_calibration_error(apply_temperature(new, wrong), y[60:]) > before
+
+
+def test_few_labels_move_the_temperature_little():
+    proba = np.tile([0.999, 0.001], (1000, 1))
+    y = np.arange(1000) % 2
+    found = [fit_temperature(proba[:n], y[:n], classes=[0, 1]) for n in (4, 40, 1000)]
+    assert 1.05 < found[0] < found[1] < found[2] <= 20
+
+
+def test_calibration_refuses_what_it_cannot_use():
+    proba = np.full((4, 2), 0.5)
+    with pytest.raises(ValueError, match="binning='even'"):
+        expected_calibration_error(proba, [0, 1, 0, 1], binning="even")
+    with pytest.raises(ValueError, match="n_bins=0"):
+        expected_calibration_error(proba, [0, 1, 0, 1], n_bins=0)
+    with pytest.raises(ValueError, match="above 0"):
+        apply_temperature(proba, 0)
+    with pytest.raises(ValueError, match="no row with probabilities"):
+        fit_temperature(np.full((4, 2), np.nan), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="4 rows, but there are 3"):
+        fit_temperature(proba, [0, 1, 0])
+
+
+def test_calibration_display():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    proba, y, _ = overconfident(n=500)
+    display = CalibrationDisplay.from_predictions(
+        y, proba, temperature=2.5, n_bins=5, binning="uniform"
+    )
+    before, after = display.curves.values()
+    assert list(display.curves) == ["model", "model, temperature 2.50"]
+    assert before.error > after.error
+    x, height = display.lines_["model"].get_data()
+    np.testing.assert_allclose(x, before.confidence)
+    np.testing.assert_allclose(height, before.accuracy)
+    again = CalibrationDisplay.from_predictions(y, proba, name="net", ax=display.ax_)
+    assert again.ax_ is display.ax_ and again.figure_ is display.figure_
+    matplotlib.pyplot.close(display.figure_)

@@ -19,8 +19,9 @@ class Answer:
     at : str
         ISO 8601, UTC.
     who : str
-    act : {"teach", "repeat", "confirm"}
-        Whether it decided, was said blind of what is decided, or let a decision stand.
+    act : {"teach", "repeat", "confirm", "answer"}
+        Whether it decided, was said blind of what is decided, let a decision stand, or
+        was said of an image of an audit.
     image : int
     sha256 : str
         What the image was then.

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
+from .audits import Audits
 from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
 from .labels_csv import LabelRow
@@ -227,7 +228,7 @@ class Campaign(CampaignLooks):
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
-                    "can be read are decided."
+                    "can be read are decided, or in an audit."
                 )
             key = self._trainer.query_key(state, n)
             recorded = recorded_query(self._store, state, key)
@@ -355,6 +356,11 @@ class Campaign(CampaignLooks):
             for event in together:
                 self._store.add_event("undo", undone=event)
         return [state.paths[image] for image in images]
+
+    @property
+    def audits(self) -> Audits:
+        """Draw images to measure the model with, and estimate how good it is."""
+        return Audits(self)
 
     # --- the model ----------------------------------------------------------
 

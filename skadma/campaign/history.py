@@ -49,6 +49,18 @@ def _list_events(store: Store) -> list[dict[str, Any]]:
                 "label": label if kind == "label" else f"?{kind}",
             }
         )
+    for event, _, image, sha256, stratum, size, probability in store.rows(
+        "SELECT * FROM draws ORDER BY event, place"
+    ):
+        events[event].setdefault("draws", []).append(
+            {
+                "path": paths[image],
+                "sha256": sha256,
+                "stratum": stratum,
+                "stratum_size": size,
+                "probability": probability,
+            }
+        )
     for event, _, image, score, guess, confidence in store.rows(
         "SELECT * FROM proposals ORDER BY event, place"
     ):

@@ -147,7 +147,7 @@ def add_said(
     ----------
     store : Store
         Within a transaction.
-    kind : {"teach", "repeat", "confirm"}
+    kind : {"teach", "repeat", "confirm", "answer"}
     source : str
         Name of the file it is from.
     said : sequence of Said

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ..evaluation import Audit
 from .pool import Content, check_path
 from .store import Store
 
@@ -39,6 +42,30 @@ class Decision:
         return self.label if self.label is not None else f"?{self.kind}"
 
 
+@dataclass(frozen=True)
+class DrawnAudit:
+    """Images that were drawn to measure models with: not queried, not trained with.
+
+    Attributes
+    ----------
+    event : int
+    model : str or None
+        Name of the model by which they were drawn.
+    images : list of int
+        In the order of the draw.
+    contents : list of str
+        SHA-256 of what they were then.
+    design : Audit
+        Its indices are places in `images`.
+    """
+
+    event: int
+    model: str | None
+    images: list[int]
+    contents: list[str]
+    design: Audit
+
+
 @dataclass
 class State:
     """What holds at a moment.
@@ -63,6 +90,10 @@ class State:
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
         as far as the contents are still there.
+    audits : list of DrawnAudit
+        Those that were not released.
+    answers : dict of str to Decision
+        What was said of their images, by content.
     """
 
     paths: dict[int, str] = field(default_factory=dict)
@@ -72,6 +103,8 @@ class State:
     acts: list[int] = field(default_factory=list)
     teaches: list[int] = field(default_factory=list)
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
+    audits: list[DrawnAudit] = field(default_factory=list)
+    answers: dict[str, Decision] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -90,6 +123,10 @@ class State:
         """Usable images with a label, one per content."""
         return self.training_sets[-1] if self.training_sets else []
 
+    def drawn(self) -> dict[str, DrawnAudit]:
+        """Contents that are kept apart, with the audit that drew each."""
+        return {sha256: audit for audit in self.audits for sha256 in audit.contents}
+
     def candidates(self) -> list[int]:
         """Images that a query chooses from, one per content.
 
@@ -97,7 +134,10 @@ class State:
         """
         open_: list[int] = []
         skipped: list[int] = []
+        drawn = self.drawn()
         for sha256, image in self.usable().items():
+            if sha256 in drawn:
+                continue
             decision = self.decisions.get(sha256)
             if decision is None:
                 open_.append(image)
@@ -172,7 +212,44 @@ def _read_state(store: Store) -> State:
         ]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
+    state.audits = read_audits(store)
+    for row in store.rows("SELECT * FROM looks ORDER BY event, image"):
+        if kinds.get(row[0]) == "answer":
+            state.answers[row[2]] = Decision(*row)
     return state
+
+
+def read_audits(store: Store) -> list[DrawnAudit]:
+    """Read the audits that were not released."""
+    released: set[int] = set()
+    drawn: dict[int, dict[str, Any]] = {}
+    for event, kind, detail in store.rows(
+        "SELECT id, kind, detail FROM events WHERE kind IN ('audit', 'release')"
+    ):
+        if kind == "release":
+            released.update(json.loads(detail)["audits"])
+        else:
+            drawn[event] = json.loads(detail)
+    audits = []
+    for event, known in drawn.items():
+        if event in released:
+            continue
+        rows = store.rows(
+            "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+            "WHERE event = ? ORDER BY place",
+            event,
+        )
+        images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
+        design = Audit(
+            np.arange(len(rows)),
+            known["method"],
+            known["population"],
+            np.array(strata),
+            np.array(sizes),
+            np.array(chances),
+        )
+        audits.append(DrawnAudit(event, known["model"], images, contents, design))
+    return audits
 
 
 def _effective(store: Store) -> dict[int, str]:
@@ -180,7 +257,8 @@ def _effective(store: Store) -> dict[int, str]:
     acts: dict[int, str] = {}
     for event, kind, detail in store.rows(
         "SELECT id, kind, detail FROM events "
-        "WHERE kind IN ('teach', 'repeat', 'confirm', 'undo') ORDER BY id"
+        "WHERE kind IN ('teach', 'repeat', 'confirm', 'answer', 'undo') "
+        "ORDER BY id"
     ):
         if kind == "undo":
             del acts[json.loads(detail)["undone"]]
