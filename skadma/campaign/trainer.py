@@ -17,9 +17,11 @@ from sklearn.base import clone
 from torch import nn
 
 from ..classifier import CNNClassifier
+from ..evaluation import out_of_fold_proba
 from ..files import remove_leftovers
 from ..learner import ActiveLearner
 from .model import file_digest, load_model, save_model
+from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
 from .store import CampaignError, Store
@@ -100,9 +102,24 @@ class Trainer:
         """Paths to read images from."""
         return [str(self.root / state.paths[image]) for image in images]
 
-    def source_features(self, images: list[int], state: State) -> np.ndarray:
-        """Penultimate outputs of the pretrained network, which knows no label."""
-        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+    def unseen_proba(
+        self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
+    ) -> np.ndarray:
+        """Probabilities of labelled images by models that did not see their labels.
+
+        Of the network, adapted anew for each fold, or of a classifier on what the
+        pretrained one makes of the images, which knows no label.
+        """
+        files = self.files(images, state)
+        estimator = clone(self._learner.estimator)
+        classes = self._learner.classes
+        if refit:
+            if estimator.random_state is None:
+                estimator.set_params(random_state=self.seed)
+            return out_of_fold_proba(estimator, files, labels, classes=classes)
+        features = estimator.embed(files, -2)[-2]
+        quick = quick_model(features.shape[1])
+        return out_of_fold_proba(quick, features, labels, classes=classes)
 
     # --- models -------------------------------------------------------------
 

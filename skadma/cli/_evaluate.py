@@ -11,7 +11,7 @@ from ._campaign import add_common, add_pool, open_campaign
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign
+    from ..campaign import Campaign, Doubt
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -69,6 +69,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=positive,
         default=20,
         help="how many (default: %(default)s)",
+    )
+    suspects.add_argument(
+        "--refit",
+        action="store_true",
+        help="judge by the network itself, trained five times: better and slow",
     )
     _add_output(suspects, "label file to correct, for 'skadma teach'")
     for parser, run in ((evaluate, _evaluate), (suspects, _suspects)):
@@ -176,11 +181,11 @@ def _suspects(options: argparse.Namespace) -> None:
     _check_output(options)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
-        doubts = campaign.second_look(options.n_labels)
+        doubts = campaign.second_look(options.n_labels, refit=options.refit)
     if options.out:
         write_table(
             options.out,
-            ("path", "label", "suggested", "score", "likely", "sha256"),
+            ("path", "label", "suggested", "score", "likely", "others", "sha256"),
             (
                 (
                     d.path,
@@ -188,6 +193,7 @@ def _suspects(options: argparse.Namespace) -> None:
                     d.suggested or "",
                     "" if d.score is None else f"{d.score:.3f}",
                     "yes" if d.likely else "",
+                    _others(d),
                     d.sha256,
                 )
                 for d in doubts
@@ -201,7 +207,13 @@ def _suspects(options: argparse.Namespace) -> None:
     for doubt in doubts:
         score = "     " if doubt.score is None else f"{doubt.score:.3f}"
         sure = "likely wrong" if doubt.likely else ""
+        sure = _others(doubt) or sure
         suggested = doubt.suggested or "?"
         print(f"{score}  {doubt.label} -> {suggested}  {doubt.path}  {sure}".rstrip())
     if not doubts:
         print("No label is in doubt, or none can be judged yet.")
+
+
+def _others(doubt: Doubt) -> str:
+    """What other people said in blind repeats."""
+    return ", ".join(f"{who}: {mark}" for who, mark in doubt.others)

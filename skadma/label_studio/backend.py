@@ -13,10 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise ImportError(
+        f"Label Studio's backend needs a package that is not there ({error}): "
+        'pip install "skadma[label]"'
+    ) from error
 
 from ..campaign.labels_csv import LabelRow
 from .annotations import in_order, rows_of_task
@@ -30,7 +36,7 @@ _TAUGHT = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 
 
 class Backend:
-    """What the routes do; see :func:`backend_routes`.
+    """Four routes that Label Studio calls; all they do is done in other processes.
 
     Parameters
     ----------
