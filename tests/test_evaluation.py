@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import hypergeom
+from scipy.stats import binomtest, hypergeom
 
 from skadma.evaluation import Audit, audit_sample, estimate
 from skadma.evaluation._designs import (
@@ -89,6 +89,9 @@ def test_intervals_of_known_value():
         wilson_interval(0.8, 10, 0.95), (0.4902, 0.9433), atol=1e-4
     )
     np.testing.assert_allclose(exact_interval(8, 10, 0.95), (0.4439, 0.9748), atol=1e-4)
+    for x, n in ((0, 7), (3, 7), (7, 7), (45, 50)):
+        known = binomtest(x, n).proportion_ci(0.9, method="exact")
+        np.testing.assert_allclose(exact_interval(x, n, 0.9), known)
     # A large population is as good as an infinite one.
     large = exact_interval(8, 10, 0.95, 10**6)
     np.testing.assert_allclose(large, exact_interval(8, 10, 0.95), atol=1e-4)
@@ -287,6 +290,21 @@ def test_wrong_input_is_refused_with_what_to_do():
         estimate(audit, [0] * 5, [1] * 5, confidence=95)
     with pytest.raises(ValueError, match="interval='none'"):
         estimate(audit, [0] * 5, [1] * 5, interval="none")
+
+
+@pytest.mark.parametrize("x", [0, 3, 15, 30])
+def test_wilson_of_a_random_audit_is_the_textbooks(x):
+    audit = audit_sample(np.full((300, 2), 0.5), 30, method="random", random_state=0)
+    y = (np.arange(30) >= x).astype(int)
+    found = estimate(audit, [0] * 30, y, classes=[0, 1], interval="wilson")
+    known = wilson_interval(x / 30, 30 / (1 - 30 / 300), 0.95)
+    np.testing.assert_allclose((found.low, found.high), known)
+    beyond = estimate(
+        audit, [0] * 30, y, classes=[0, 1], interval="wilson", finite=False
+    )
+    np.testing.assert_allclose(
+        (beyond.low, beyond.high), wilson_interval(x / 30, 30, 0.95)
+    )
 
 
 def test_no_mistake_seen_is_not_none():

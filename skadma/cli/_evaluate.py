@@ -61,7 +61,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     suspects = commands.add_parser(
         "suspects",
         help="list labels that are worth a second look",
-        description="List labels that a model doubts which did not see them.",
+        description="List labels that a model doubts which did not see them, most "
+        "doubtful first.",
     )
     suspects.add_argument(
         "-n",
@@ -92,6 +93,8 @@ def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     if options.draw and (options.labels or options.release):
         raise ValueError("--draw goes with neither a label file nor --release.")
+    if options.release and (options.labels or options.out):
+        raise ValueError("--release goes alone; give the label file before.")
     if options.draw and not options.out:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
     if options.images and (options.release or (options.out and not options.draw)):
