@@ -442,3 +442,23 @@ def test_the_process_ends_and_comes_back(client, campaign):
             "annotation": annotation(1, OK)}  # fmt: skip
     assert client.post("/webhook", json=body).status_code == 201
     assert marks(campaign) == {path_of(0): OK}
+
+
+def test_below_a_word_nobody_can_guess(campaign):
+    """As docs/label_studio.md mounts it."""
+    pytest.importorskip("starlette")
+    testclient = pytest.importorskip("starlette.testclient")
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from skadma.label_studio.backend import Backend
+
+    backend = Backend(campaign.folder, hosts=[HOST])
+    app = Starlette(routes=[Mount("/word", routes=backend.routes())])
+    with testclient.TestClient(app, base_url=f"http://{HOST}") as client:
+        assert client.get("/word/health").json()["status"] == "UP"
+        assert client.get("/word/").status_code == 200
+        assert client.get("/health").status_code == 404
+        body = {"action": "PROJECT_UPDATED"}
+        assert client.post("/word/webhook", json=body).status_code == 200
+    backend.close()
