@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from torch import nn
@@ -14,23 +12,21 @@ from torch import nn
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
 from .audits import Audits
-from .decide import Said, Taught, find_image
+from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
-from .labels_csv import LabelRow, read_labels
+from .labels_csv import LabelRow
 from .lock import locked
-from .pool import scan_pool
-from .reading import CampaignReading
-from .record import add_said, record
+from .looking import CampaignLooks
+from .record import read_rows, record
 from .settings import check_settings
 from .start import DATABASE, start
-from .state import add_contents
 from .store import CampaignError, Store
 from .trainer import Proposal, Trainer
 
 _log = logging.getLogger(__name__)
 
 
-class Campaign(CampaignReading):
+class Campaign(CampaignLooks):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -253,7 +249,7 @@ class Campaign(CampaignReading):
 
     def teach(
         self,
-        labels: Mapping[str, str] | str | Path,
+        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
         train: bool = True,
@@ -265,9 +261,11 @@ class Campaign(CampaignReading):
 
         Parameters
         ----------
-        labels : mapping of str to str, or path
+        labels : mapping of str to str, sequence of LabelRow, or path
             Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
-            ``"?not-an-image"``; or a label file, see docs/campaign.md.
+            ``"?not-an-image"``; or a label file, see docs/campaign.md; or what Label
+            Studio exports, see docs/label_studio.md. Where rows say who, only one
+            person decides about an image; what others said are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
         train : bool, default=True
@@ -283,11 +281,7 @@ class Campaign(CampaignReading):
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        if isinstance(labels, Mapping):
-            name = "labels"
-            rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
-        else:
-            name, rows = str(labels), read_labels(labels)
+        name, rows, at_once = read_rows(labels)
         self.refresh()
         with self._store.transaction():
             taught = record(
@@ -297,7 +291,7 @@ class Campaign(CampaignReading):
                 [],
                 self.classes,
                 self.pool,
-                at_once=isinstance(labels, Mapping),
+                at_once=at_once,
                 partial=partial,
             )
         _log.info("%s: %s", name, taught)
@@ -335,93 +329,6 @@ class Campaign(CampaignReading):
             )
         return self.teach({image: label}, train=train)
 
-    def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
-        """Write down what somebody said, blind, of an image that is decided.
-
-        It changes no decision and is not trained with: :meth:`agreement` counts it.
-        The same answer again changes nothing, another one replaces it. ``undo`` takes
-        it back.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-        label : str
-            A class or a mark, as in :meth:`teach`.
-        sha256 : str, optional
-            What was looked at. If it is given, the pool is not searched for changes.
-
-        Raises
-        ------
-        CampaignError
-            If the image has no decision yet, is unknown or another picture by now, or
-            the class is unknown.
-        """
-        self.record_repeats([LabelRow(repr(image), image, label, sha256)])
-
-    def record_repeats(
-        self, answers: Sequence[LabelRow] | str | Path, *, partial: bool = False
-    ) -> Taught:
-        """Write down what somebody said, blind, of images that are decided.
-
-        Parameters
-        ----------
-        answers : sequence of LabelRow, or path
-            A label file, as :meth:`teach` takes it.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        Taught
-            Its `n_repeats` are those that were new.
-
-        Raises
-        ------
-        LabelFileError
-            As in :meth:`teach`; also if an image has no decision yet.
-        """
-        if isinstance(answers, (str, Path)):
-            name, rows, at_once = str(answers), read_labels(answers), False
-        else:
-            name, rows, at_once = "labels", list(answers), True
-        if not all(row.sha256 for row in rows):
-            self.refresh()
-        with self._store.transaction():
-            return record(
-                self._store,
-                name,
-                [],
-                rows,
-                self.classes,
-                self.pool,
-                at_once=at_once,
-                partial=partial,
-            )
-
-    def confirm(self, image: str) -> None:
-        """Let a decision stand after a second look: :meth:`second_look` drops it.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-
-        Raises
-        ------
-        CampaignError
-            If nothing was decided about the image yet.
-        """
-        with self._store.transaction():
-            state = self._state()
-            number = find_image(image, state.numbers, self.pool)
-            held = None if number is None else state.decision_of(number)
-            if number is None or held is None:
-                raise CampaignError(f"{image!r} has no decision that could stand.")
-            add_said(
-                self._store, "confirm", image, [Said(number, held.sha256, held.mark)]
-            )
-
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
@@ -455,47 +362,7 @@ class Campaign(CampaignReading):
         """Draw images to measure the model with, and estimate how good it is."""
         return Audits(self)
 
-    # --- what the campaign knows --------------------------------------------
-
-    def refresh(self) -> int:
-        """Look at the pool for new, changed and missing images; others do it as well.
-
-        Returns
-        -------
-        int
-            How many differ from what was found before.
-        """
-        with self._store.reading():
-            state = self._state()
-        known = {state.paths[i]: content for i, content in state.contents.items()}
-        begin = perf_counter()
-        changes = scan_pool(self.pool, known)
-        if not changes:
-            return 0
-        with self._store.transaction():
-            now = self._state()  # another process may have looked as well
-            known = {now.paths[i]: content for i, content in now.contents.items()}
-            changes = {p: c for p, c in changes.items() if known.get(p) != c}
-            if changes:
-                event = self._store.add_event("scan", n_changes=len(changes))
-                add_contents(self._store, now, changes, event)
-            changed = [now.paths[i] for i, _ in self._state().changed_since()]
-        for path in changed:
-            if path in changes:
-                warnings.warn(
-                    f"{path!r} has changed since it was labelled. The label stays with "
-                    "what it was given for; the file counts as a new image.",
-                    stacklevel=2,
-                )
-        _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
-        return len(changes)
-
-    def refresh_if_there(self) -> None:
-        """Look at the pool, or warn where it is not to be found."""
-        try:
-            self.refresh()
-        except (CampaignError, OSError) as error:
-            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
+    # --- the model ----------------------------------------------------------
 
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.

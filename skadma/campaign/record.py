@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .answers import read_answers, standing_repeats
-from .decide import Said, Taught, decide, decision_row
-from .labels_csv import LabelFileError, LabelRow
-from .state import read_state
+from .answers import Answer, holding, read_answers, standing_repeats
+from .decide import Said, Taught, decide, decision_row, find_image
+from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .state import State, read_state
 from .store import Store
 
 
@@ -31,7 +31,8 @@ def record(
     name : str
         Of the file.
     rows : sequence of LabelRow
-        They decide.
+        They decide. If they say who: one for each image does, of the person who
+        decided before or was first to tell the class; other people's are repeats.
     repeats : sequence of LabelRow
         What was said, blind, of images that are decided, if only by `rows`.
     classes : sequence of str
@@ -52,6 +53,9 @@ def record(
         If there are such rows, without `partial`.
     """
     state = read_state(store)
+    if any(row.who for row in rows):
+        rows, others = _by_people(rows, state, read_answers(store, state), root)
+        repeats = [*repeats, *others]
     said, refused = decide(rows, state, classes, root, at_once=at_once)
     before = [state.decisions.get(each.sha256) for each in said]
     fresh = [
@@ -70,6 +74,40 @@ def record(
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
     return Taught(n_new, len(fresh) - n_new, len(said) - len(fresh), refused, n_repeats)
+
+
+def _by_people(
+    rows: Sequence[LabelRow], state: State, answers: Sequence[Answer], root: Path
+) -> tuple[list[LabelRow], list[LabelRow]]:
+    """Find the rows that decide, and those that are repeats."""
+    held = holding(answers)
+    known = {(a.sha256, a.who, a.mark) for a in answers if a.act == "teach"}
+    numbers = state.numbers
+    groups: dict[str, list[LabelRow]] = {}
+    for row in rows:
+        image = find_image(row.path, numbers, root)
+        sha256 = row.sha256 or ("" if image is None else state.last_known[image])
+        groups.setdefault("" if row.problem else sha256, []).append(row)
+    deciding = groups.pop("", [])  # it will be said what is wrong with them
+    repeats = []
+    for sha256, group in groups.items():
+        telling = [row for row in group if row.label not in MARKS]
+        decider = (telling or group)[:1]
+        holder = held.get(sha256)
+        if holder is not None and holder.mark not in MARKS:
+            if all(row.who != holder.who for row in group):
+                decider = []
+            else:
+                decider = [r for r in telling if r.who == holder.who] or decider
+        deciding += decider
+        repeats += [
+            row
+            for row in group
+            if row not in decider
+            and row.label != "?skip"  # which is no answer
+            and (sha256, row.who, row.label) not in known
+        ]
+    return deciding, repeats
 
 
 def _decide_repeats(
@@ -131,3 +169,28 @@ def add_said(
         table = "decisions" if kind == "teach" else "looks"
         store.add(table, (decision_row(event, *each[:3]) for each in mine))
     return first
+
+
+def read_rows(
+    labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+) -> tuple[str, list[LabelRow], bool]:
+    """Read labels in any of the forms that :meth:`Campaign.teach` takes.
+
+    Returns
+    -------
+    name : str
+        Of what was given, for messages and the log.
+    rows : list of LabelRow
+    at_once : bool
+        Whether they were decided just now.
+    """
+    if isinstance(labels, Mapping):
+        rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+        return "labels", rows, True
+    if not isinstance(labels, (str, Path)):
+        return "labels", list(labels), True
+    if Path(labels).suffix.lower() == ".json":
+        from ..label_studio import read_export  # it imports this package
+
+        return str(labels), read_export(labels), False
+    return str(labels), read_labels(labels), False

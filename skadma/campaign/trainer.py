@@ -17,9 +17,11 @@ from sklearn.base import clone
 from torch import nn
 
 from ..classifier import CNNClassifier
+from ..evaluation import out_of_fold_proba
 from ..files import remove_leftovers
 from ..learner import ActiveLearner
 from .model import file_digest, load_model, save_model
+from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
 from .store import CampaignError, Store
@@ -101,9 +103,24 @@ class Trainer:
         """Paths to read images from."""
         return [str(self.root / state.paths[image]) for image in images]
 
-    def source_features(self, images: list[int], state: State) -> np.ndarray:
-        """Penultimate outputs of the pretrained network, which knows no label."""
-        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+    def unseen_proba(
+        self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
+    ) -> np.ndarray:
+        """Probabilities of labelled images by models that did not see their labels.
+
+        Of the network, adapted anew for each fold, or of a classifier on what the
+        pretrained one makes of the images, which knows no label.
+        """
+        files = self.files(images, state)
+        estimator = clone(self._learner.estimator)
+        classes = self._learner.classes
+        if refit:
+            if estimator.random_state is None:
+                estimator.set_params(random_state=self.seed)
+            return out_of_fold_proba(estimator, files, labels, classes=classes)
+        features = estimator.embed(files, -2)[-2]
+        quick = quick_model(features.shape[1])
+        return out_of_fold_proba(quick, features, labels, classes=classes)
 
     # --- models -------------------------------------------------------------
 
@@ -146,6 +163,22 @@ class Trainer:
         """Whether the model of the present labels is made."""
         keys = self.model_keys(state)
         return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
+
+    def latest(self, state: State) -> tuple[int, CNNClassifier | None]:
+        """Load the last model that was made, of fewer labels than there are maybe.
+
+        Returns
+        -------
+        n_labels : int
+            That it was trained with; 0 if there is no model.
+        estimator : CNNClassifier or None
+        """
+        keys = self.model_keys(state)
+        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
+            estimator = self._empty()
+            if key is not None and self._load(key, estimator):
+                return len(labelled), estimator
+        return 0, None
 
     def _empty(self) -> CNNClassifier:
         self._learner.resume(["none"], np.array([None]))

@@ -40,15 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (
-        _demo,
-        _centers,
-        _campaign,
-        _campaign_read,
-        _campaign_looks,
-        _evaluate,
-        _bench,
-    ):
+    campaign = (_campaign, _campaign_read, _campaign_looks, _evaluate)
+    for command in (_demo, _centers, *campaign, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
 
