@@ -16,9 +16,9 @@ import numpy as np
 from torch import nn
 
 from ..classifier import CNNClassifier
-from ..files import remove_leftovers
+from ..files import file_digest, remove_leftovers
 from ..learner import ActiveLearner
-from .model import file_digest, load_model, save_model
+from .model import load_model, save_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
 from .store import CampaignError, Store

@@ -1,0 +1,1 @@
+"""A model that is handed on: saved, loaded, asked, exported."""
