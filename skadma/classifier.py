@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
-from .backbones.weights import load_into
 from .cache import DEFAULT_LIMIT, open_cache
+from .handover.saved import SavedMixin
 from .images import ImageDataset, Rows
 from .inference import CNNInference
 from .labels import check_labels, known_classes
@@ -32,7 +32,7 @@ from .training import AugmentedDataset, build_net, train
 _NET_PARAMS = "net_params__"
 
 
-class CNNClassifier(ClassifierMixin, CNNInference):
+class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
     """A pretrained CNN, adapted to new classes by fine-tuning its tail.
 
     ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
@@ -334,59 +334,6 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.n_frozen_ = n_frozen
         self.classes_ = found
         self.random_state_ = rng
-        return self
-
-    def restore(
-        self,
-        source: SourceNetwork,
-        tensors: dict[str, torch.Tensor],
-        classes: np.ndarray,
-        n_frozen: int,
-        n_labels: int,
-        random_state: np.random.RandomState,
-    ) -> CNNClassifier:
-        """Take over what an earlier fit made, as if it had been made here.
-
-        Parameters
-        ----------
-        source : SourceNetwork
-            M0.
-        tensors : dict of str to torch.Tensor
-            The state dict of the earlier ``net_.module_``.
-        classes : ndarray of shape (n_classes,)
-        n_frozen : int
-            How many layers were frozen then.
-        n_labels : int
-            How many labels the network was fitted with.
-        random_state : RandomState
-            As the fit left it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the weights or the frozen layers are not those of this classifier's
-            network; it stays as it was then.
-        """
-        if n_frozen != self._resolve_frozen(source):
-            raise ValueError(
-                f"it has {n_frozen} frozen layers, but n_frozen_layers="
-                f"{self.n_frozen_layers!r} means {self._resolve_frozen(source)}"
-            )
-        with torch.random.fork_rng():  # for a head that is not kept
-            network = self._new_network(source, len(classes), n_frozen)
-        load_into(network, tensors, source.name)
-        net = self._build_net(network, len(classes))
-        net.module_.eval()
-        self.net_ = net
-        self.source_network_ = source
-        self.n_frozen_ = n_frozen
-        self.classes_ = classes
-        self.n_labels_ = n_labels
-        self.random_state_ = random_state
         return self
 
     def _training_inputs(

@@ -57,8 +57,8 @@ class Trainer:
     """What makes models and queries of a campaign's log.
 
     Both are named by all that they depend on: the weights of M0, the labelled contents
-    in order, the candidates, the number asked for. What was recorded under a name is never computed
-    again, and computing it again gives the same.
+    in order, the candidates, the number asked for. What was recorded under a name is
+    never computed again, and computing it again gives the same.
 
     Parameters
     ----------
