@@ -325,7 +325,7 @@ def test_a_newer_version(folder):
         ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator is not known"),
         ({"params": {"backbone": {"a": 1}, "optimizer": "os.system"}}, "none of torch"),
         ({"params": {"backbone": {"a": 1}, "lr": -1}}, "'lr' parameter"),
-        ({"params": []}, "no intact model"),
+        ({"params": []}, "no network's name"),
         ({"fingerprint": "0" * 16}, "pretrained weights are not those"),
         ({"network": "Other"}, "made from TinyCNN"),
         ({"input_shape": [3, 10**6, 10**6]}, "inputs of shape"),

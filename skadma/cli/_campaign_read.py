@@ -40,8 +40,8 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ..campaign.labels_csv import write_table
     from ..files import new_file, write_atomically
+    from ..tables import write_table
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
