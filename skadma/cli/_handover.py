@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._campaign import add_output
+from ._campaign import add_common, add_output, add_pool, open_campaign
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
@@ -37,6 +37,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--proba", action="store_true", help="a column of probabilities per class"
     )
     predict.set_defaults(run=_predict)
+    export = commands.add_parser(
+        "export-model",
+        help="write the campaign's model to a folder, to hand it on",
+        description="Write the model of all labels so far to a folder: weights, "
+        "labels, preprocessing, a model card and, with --onnx, an ONNX file.",
+    )
+    add_common(export)
+    add_pool(export)
+    add_output(export, "folder")
+    export.add_argument(
+        "--onnx", action="store_true", help="write model.onnx (skadma[onnx])"
+    )
+    export.add_argument("--opset", type=int, help="ONNX operator set (default: 18)")
+    export.set_defaults(run=_export_model)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -53,6 +67,21 @@ def _predict(options: argparse.Namespace) -> None:
         progress=True,
     )
     print(f"{done}: {options.out}")
+
+
+def _export_model(options: argparse.Namespace) -> None:
+    if options.opset is not None and not options.onnx:
+        raise ValueError("--opset is for --onnx.")
+    with open_campaign(options) as campaign:
+        campaign.export_model(
+            options.out,
+            onnx=options.onnx,
+            opset=options.opset,
+            overwrite=options.overwrite,
+        )
+    print(
+        f"The model is in {options.out}. Its README.md has lines to fill in: licences."
+    )
 
 
 def _estimator(options: argparse.Namespace) -> CNNClassifier:
