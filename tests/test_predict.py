@@ -119,6 +119,13 @@ def test_walk_is_sorted(tmp_path):
     assert len(found) > 20
 
 
+def test_what_is_left_out_is_said(clf, photos):
+    (photos / "gone.png").symlink_to("nothing")
+    with pytest.warns(UserWarning, match=r"'gone\.png' is left out"):
+        done = predict_files(clf, ["photos"], "out.csv")
+    assert done.n_images == 10
+
+
 def test_what_is_refused(clf, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     for inputs, message in (

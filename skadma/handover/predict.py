@@ -115,20 +115,17 @@ def predict_files(
     check_is_fitted(estimator)
     out = new_file(Path(out), overwrite=overwrite)
     asked = [_checked(path) for path in inputs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the second walk says it
-        n_images = sum(1 for _ in _files(asked))
+    n_images = sum(1 for _ in _files(asked))
     if not n_images:
         raise ModelError(f"There is no image in {', '.join(map(repr, asked))}.")
-    # Nothing is kept of images that are seen once.
-    estimator = copy.copy(estimator).set_params(
-        memory=False, on_bad_image="skip", verbose=0
-    )
+    estimator = copy.copy(estimator).set_params(on_bad_image="skip")
     names = [str(label) for label in estimator.classes_]
     columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
     task = {"model": _identity(estimator), "inputs": asked, "columns": columns}
     part = out.with_name(f"{out.name}.part")
-    with _alone(part):
+    with _alone(part), warnings.catch_warnings():
+        # The walk above said what is left out, and rows say what cannot be read.
+        warnings.simplefilter("ignore")
         begun = _begin(part, task, overwrite)
         try:
             with part.open("r+b" if begun else "w+b") as file:
@@ -138,8 +135,7 @@ def predict_files(
                     disable=not progress,
                 ) as bar:  # fmt: skip
                     n_rows = n_before
-                    while some := list(itertools.islice(paths, _TOGETHER)):
-                        rows = _rows(estimator, some, names, proba)
+                    for rows in _rows(estimator, paths, names, proba):
                         _append(file, rows)
                         n_rows += len(rows)
                         n_problems += sum(row[1] == "" for row in rows)
@@ -191,21 +187,25 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def _rows(
-    estimator: CNNClassifier, paths: list[str], names: list[str], proba: bool
-) -> list[list[str]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of unreadable files: their rows say it
-        scores = estimator.predict_proba(paths)
-    rows = []
-    for path, row in zip(paths, scores, strict=True):
-        if np.isfinite(row).all():
-            best = int(row.argmax())
-            cells = [names[best], f"{row[best]:.6g}", ""]
-            shown = [f"{p:.6g}" for p in row]
-        else:
-            cells, shown = ["", "", _problem(path)], [""] * len(row)
-        rows.append([safe_path(path), *cells, *(shown if proba else [])])
-    return rows
+    estimator: CNNClassifier, paths: Iterator[str], names: list[str], proba: bool
+) -> Iterator[list[list[str]]]:
+    """Rows of the table, of some images at a time."""
+    together, asked = itertools.tee(
+        iter(lambda: list(itertools.islice(paths, _TOGETHER)), [])
+    )
+    scores = estimator.predict_proba_in_parts(asked)
+    for some, part in zip(together, scores, strict=True):
+        yield [_row(*each, names, proba) for each in zip(some, part, strict=True)]
+
+
+def _row(path: str, scores: np.ndarray, names: list[str], proba: bool) -> list[str]:
+    if np.isfinite(scores).all():
+        best = int(scores.argmax())
+        cells = [names[best], f"{scores[best]:.6g}", ""]
+        shown = [f"{p:.6g}" for p in scores]
+    else:
+        cells, shown = ["", "", _problem(path)], [""] * len(names)
+    return [safe_path(path), *cells, *(shown if proba else [])]
 
 
 def _problem(path: str) -> str:
