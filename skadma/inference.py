@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,37 @@ class CNNInference(BaseEstimator):
         check_is_fitted(self)
         (scores,) = self.collect(X, layers=[-1])[0].values()
         return _softmax(scores)
+
+    def predict_proba_in_parts(self, parts: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Class probabilities of images that come in parts, without end if need be.
+
+        Nothing is kept of them, neither in memory nor in the cache.
+
+        Parameters
+        ----------
+        parts : iterable of images
+            Not of a table's rows.
+
+        Yields
+        ------
+        ndarray of shape (n, n_classes), float64
+            As by :meth:`predict_proba`, of each part.
+        """
+        check_is_fitted(self)
+        source = self.source_network()
+        scanner = self._scanner(source, [-1], [], keep=False)
+        for part in parts:
+            dataset = self.image_dataset(part, source)
+            proba = np.full((len(dataset), len(self.classes_)), np.nan)
+            for batch in scan(
+                dataset,
+                scanner,
+                self._scan_batch_size(),
+                skip_unreadable=self.on_bad_image == "skip",
+            ):
+                (scores,) = batch.adapted.values()
+                proba[batch.indices] = _softmax(scores.cpu().numpy())
+            yield proba
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable labels.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -172,6 +173,45 @@ def load_source(
         changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
         return _load_named(backbone, weights, image_size, changed)
     return _build(backbone, weights, image_size, example)
+
+
+def rebuild_source(
+    backbone: str | Callable[[], nn.Module],
+    *,
+    name: str,
+    state_dict: dict[str, torch.Tensor],
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...] | None,
+    example: torch.Tensor,
+) -> SourceNetwork:
+    """Build M0 from weights that are at hand, without fetching its own.
+
+    Parameters
+    ----------
+    backbone : str or callable
+    name : str
+        What the network is called.
+    state_dict : dict of str to torch.Tensor
+    preprocessing : Preprocessing
+    class_names : tuple of str or None
+    example : torch.Tensor of shape (1, ...)
+        An input of the right shape.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the backbone.
+    """
+    with ONE_AT_A_TIME, torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = replace(
+            build_backbone(backbone, None),
+            name=name,
+            state_dict=state_dict,
+            preprocessing=preprocessing,
+            class_names=class_names,
+        )
+        return SourceNetwork(built, example)
 
 
 @lru_cache(maxsize=2)

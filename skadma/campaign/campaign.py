@@ -375,3 +375,56 @@ class Campaign(CampaignLooks):
         with locked(self.folder, self._wait, "training"):
             self.refresh_if_there()
             return self._trainer.model(self._state())
+
+    def export_model(
+        self,
+        folder: str | Path,
+        *,
+        onnx: bool = False,
+        opset: int | None = None,
+        calibration: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the model of all labels so far, to hand it on: see docs/handover.md.
+
+        Weights, labels, preprocessing and a model card;
+        :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it.
+
+        Parameters
+        ----------
+        folder : str or Path
+            It is there whole or not at all.
+        onnx : bool, default=False
+            Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
+        opset : int, optional
+            ONNX operator set; 18 if None.
+        calibration : str, optional
+            What the card says of the probabilities, as Markdown.
+        overwrite : bool, default=False
+            Replace a model that is there already.
+
+        Raises
+        ------
+        CampaignError
+            If there are no labels yet.
+        ModelError
+            If the folder is there, the disk is full, or there is no such ONNX.
+        ImportError
+            If a package that writes ONNX is missing.
+        """
+        from ..handover.export import export_model
+        from ..handover.folder import refuse_folder
+        from ..handover.onnx import OPSET, check_onnx
+        from .export import card_facts  # which reads campaigns
+
+        refuse_folder(Path(folder).absolute(), overwrite)  # before training
+        opset = OPSET if opset is None else opset
+        if onnx:
+            check_onnx(opset)
+        estimator = self.estimator()
+        if not hasattr(estimator, "net_"):
+            raise CampaignError("There are no labels yet, so there is no model.")
+        facts = card_facts(self, self._store.settings(), calibration)
+        export_model(
+            estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
+        )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation import METHODS, Audit, Estimate, audit_sample, estimate
-from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels, write_table
+from ..tables import write_table
+from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .pool import scan_pool
 from .store import CampaignError
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import write_atomically
 from .store import CampaignError
 
 MARKS = ("?skip", "?cant-tell", "?not-an-image")
 """What stands in the column ``label`` for an image that gets none."""
-
-_FORMULA = "=+-@\t\r"
-"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)
@@ -135,30 +131,6 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     if columns is None:
         raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
     return rows
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a CSV file, whole or not at all.
-
-    The first column holds paths. One that a spreadsheet would take for a formula gets
-    ``./`` in front, which means the same path.
-
-    Parameters
-    ----------
-    path : Path
-    header : sequence of str
-    rows : iterable of sequence
-    """
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for name, *others in rows:
-                safe = f"./{name}" if name[:1] in tuple(_FORMULA) else name
-                writer.writerow([safe, *others])
-
-    write_atomically(path, write)
 
 
 def _columns(cells: list[str], path: Path) -> list[int]:

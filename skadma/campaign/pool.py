@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ..files import file_digest
-from ..image_forms import UnreadableImageError, check_readable, image_suffixes
+from ..image_forms import UnreadableImageError, check_readable
+from ..walk import walk_images
 from .store import CampaignError
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def scan_pool(
             f"The pool {str(root)!r} is no folder. If it moved, say where it is with "
             "pool= or --pool; if its disk is not mounted, mount it."
         )
-    found = dict(_files(root))
+    found = dict(walk_images(root))
     before = {path for path, content in known.items() if content.sha256}
     if before and not before & found.keys() and not _moved(root, found, known):
         raise CampaignError(
@@ -132,34 +132,6 @@ def check_path(path: str) -> str:
     if os.name == "nt" and (":" in path or "\\" in path):
         raise ValueError(f"the path {path!r} leads out of the pool")
     return path
-
-
-def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Paths of image files, sorted, with their state."""
-    suffixes = image_suffixes()
-
-    def tell(error: OSError) -> None:
-        warnings.warn(f"A folder of the pool is left out: {error}", stacklevel=2)
-
-    for folder, folders, names in os.walk(root, onerror=tell):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or Path(name).suffix.lower() not in suffixes:
-                continue
-            path = Path(folder, name)
-            relative = path.relative_to(root).as_posix()
-            try:
-                relative.encode()
-                state = path.stat()
-            except (UnicodeEncodeError, OSError) as error:
-                warnings.warn(
-                    f"{relative!r} is left out of the pool: its name is not Unicode "
-                    f"or it cannot be looked at ({error}).",
-                    stacklevel=2,
-                )
-                continue
-            if stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
-                yield relative, state
 
 
 def _read(path: Path, state: os.stat_result) -> Content:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from .. import strategies
-from ..backbones.registry import is_weights_file
 from ..centers import SourceCenters
 from ..classifier import CNNClassifier
 from ..files import write_atomically
+from ..handover.errors import ModelError
+from ..handover.params import build_estimator as _build
+from ..handover.params import describe_params, plain
 from ..strategies import QueryStrategy
 from .store import CampaignError
 
 CENTERS = "centers.safetensors"
-_GIVEN = "<given on opening>"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
 """Parameters of CNNClassifier that are the campaign's to set."""
-
-_CLASSES: dict[str, Any] = {"optimizer": torch.optim, "criterion": nn}
-"""Parameters that are classes of a module, stored by name."""
 
 _NOT_TAKEN = {
     "CEAL": "it trains on its own guesses, which no label in the log accounts for",
@@ -130,18 +126,9 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         raise CampaignError(
             f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
         )
-    described: dict[str, Any] = {}
-    for name, value in estimator.get_params(deep=False).items():
-        if name in _KEPT_BY_CAMPAIGN:
-            continue
-        if name == "backbone" and callable(value) and not isinstance(value, nn.Module):
-            described[name] = {_GIVEN: getattr(value, "__name__", repr(value))}
-        elif name in _CLASSES and _is_from(value, _CLASSES[name]):
-            described[name] = value.__name__
-        elif name == "weights" and value is not None and is_weights_file(value):
-            described[name] = str(Path(value).absolute())
-        else:
-            described[name] = _plain(value, f"{type(estimator).__name__}({name}=...)")
+    described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
+    for error in refused.values():
+        raise CampaignError(str(error)) from error
     return described
 
 
@@ -165,31 +152,17 @@ def build_estimator(
     CampaignError
         If the description is none, or needs a backbone that is not given.
     """
-    params = dict(described)
-    name = params.get("backbone")
-    if isinstance(name, dict):
-        if backbone is None:
-            raise CampaignError(
-                f"The campaign's network is the callable {name.get(_GIVEN)!r}, of "
-                "which only the name is stored. Give it: "
-                "Campaign.open(folder, backbone=...)."
-            )
-        params["backbone"] = backbone
-    elif not isinstance(name, str) or ":" in name:
-        # timm would fetch "hf-hub:..." and read "local-dir:...".
-        raise CampaignError(f"The campaign's backbone {name!r} is no network's name.")
-    params["optimizer"] = _class(
-        torch.optim, params, "optimizer", torch.optim.Optimizer
-    )
-    params["criterion"] = _class(nn, params, "criterion", nn.Module)
-    if params.get("image_shape") is not None:
-        params["image_shape"] = tuple(params["image_shape"])
     try:
-        return CNNClassifier(**params, memory=memory)
-    except TypeError as error:
-        raise CampaignError(
-            f"The campaign's estimator is not known: {error}"
-        ) from error
+        return _build(
+            CNNClassifier,
+            described,
+            backbone,
+            owner="campaign",
+            how="Campaign.open(folder, backbone=...)",
+            memory=memory,
+        )
+    except ModelError as error:
+        raise CampaignError(str(error)) from error
 
 
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
@@ -201,12 +174,15 @@ def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
             f"A campaign cannot take the strategy {name}: {reason}. It takes "
             f"{', '.join(sorted(STRATEGIES))}."
         )
-    params = {
-        key: CENTERS
-        if isinstance(value, SourceCenters)
-        else _plain(value, f"{name}({key}=...)")
-        for key, value in strategy.get_params(deep=False).items()
-    }
+    try:
+        params = {
+            key: CENTERS
+            if isinstance(value, SourceCenters)
+            else plain(value, f"{name}({key}=...)")
+            for key, value in strategy.get_params(deep=False).items()
+        }
+    except ModelError as error:
+        raise CampaignError(str(error)) from error
     return {"class": name, "params": params}
 
 
@@ -232,36 +208,3 @@ def save_centers(strategy: QueryStrategy, folder: Path) -> None:
     centers = strategy.get_params(deep=False).get("centers")
     if isinstance(centers, SourceCenters):
         write_atomically(folder / CENTERS, centers.save)
-
-
-def _is_from(value: Any, module: Any) -> bool:
-    name = getattr(value, "__name__", "")
-    return isinstance(value, type) and getattr(module, name, None) is value
-
-
-def _class(module: Any, params: dict[str, Any], key: str, base: type) -> type:
-    found = getattr(module, str(params.get(key)), None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise CampaignError(
-            f"The campaign's {key} {params.get(key)!r} is none of {module.__name__}'s."
-        )
-    return found
-
-
-def _plain(value: Any, what: str) -> Any:
-    """A value as JSON has it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Path):
-        value = str(value.absolute())
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, what) for item in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, what) for key, item in value.items()}
-    finite = not isinstance(value, float) or math.isfinite(value)
-    if value is None or (isinstance(value, (bool, int, float, str)) and finite):
-        return value
-    raise CampaignError(
-        f"{what} is {value!r}. A campaign stores plain values only (numbers, strings, "
-        "lists), so that a file from elsewhere can run nothing."
-    )

@@ -18,9 +18,9 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..evaluation import out_of_fold_proba
-from ..files import remove_leftovers
+from ..files import file_digest, remove_leftovers
 from ..learner import ActiveLearner
-from .model import file_digest, load_model, save_model
+from .model import load_model, save_model
 from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
@@ -59,9 +59,9 @@ class Proposal:
 class Trainer:
     """What makes models and queries of a campaign's log.
 
-    Both are named by all that they depend on: the labelled contents in order, the
-    candidates, the number asked for. What was recorded under a name is never computed
-    again, and computing it again gives the same.
+    Both are named by all that they depend on: the weights of M0, the labelled contents
+    in order, the candidates, the number asked for. What was recorded under a name is
+    never computed again, and computing it again gives the same.
 
     Parameters
     ----------
@@ -86,6 +86,7 @@ class Trainer:
         self.root = root
         self._store = store
         self._models = folder / "models"
+        self._weights: str | None = None
         self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
@@ -126,11 +127,12 @@ class Trainer:
 
     def model_keys(self, state: State) -> list[str | None]:
         """Names of the models after each change of the labels; None for none."""
+        weights = self._fingerprint() if state.training_sets else None
         keys: list[str | None] = []
         for labelled in state.training_sets:
             known = [(state.contents[i].sha256, label) for i, label in labelled]
             base = keys[-1] if keys and self.warm_start else None
-            keys.append(digest("model", base, known) if labelled else None)
+            keys.append(digest("model", weights, base, known) if labelled else None)
         return keys
 
     def model(self, state: State) -> CNNClassifier:
@@ -159,11 +161,6 @@ class Trainer:
                 estimator = self._train(estimator, key, labelled, state)
         return estimator
 
-    def has_model(self, state: State) -> bool:
-        """Whether the model of the present labels is made."""
-        keys = self.model_keys(state)
-        return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
-
     def latest(self, state: State) -> tuple[int, CNNClassifier | None]:
         """Load the last model that was made, of fewer labels than there are maybe.
 
@@ -187,12 +184,36 @@ class Trainer:
     def _path(self, key: str) -> Path:
         return self._models / f"{key}.safetensors"
 
+    def _fingerprint(self) -> str:
+        """Name M0's weights: a file of weights may have been replaced."""
+        if self._weights is None:
+            self._weights = self._empty().source_network().fingerprint
+        return self._weights
+
+    def _trained(self) -> list[dict[str, Any]]:
+        """What the log says of the models that were made, oldest first."""
+        rows = self._store.rows(
+            "SELECT detail FROM events WHERE kind = 'train' ORDER BY id"
+        )
+        with self._store.intact():
+            return [dict(json.loads(detail)) for (detail,) in rows]
+
     def _recorded(self) -> dict[str, str]:
         """SHA-256 of the models that were made, by name."""
-        rows = self._store.rows("SELECT detail FROM events WHERE kind = 'train'")
+        details = self._trained()
         with self._store.intact():
-            details = [json.loads(detail) for (detail,) in rows]
             return {detail["key"]: detail["sha256"] for detail in details}
+
+    def _warn_of_other_weights(self) -> None:
+        """Say so where the last model was made from other weights than these."""
+        before = [detail.get("weights") for detail in self._trained()[-1:]]
+        if before and before[0] not in (None, self._fingerprint()):
+            warnings.warn(
+                f"The network's weights are others (fingerprint {self._fingerprint()}) "
+                f"than those of the last model ({before[0]}): models are made anew "
+                "from them. If that is not meant, put the old weights back.",
+                stacklevel=2,
+            )
 
     def _load(self, key: str, estimator: CNNClassifier) -> bool:
         expected = self._recorded().get(key)
@@ -218,6 +239,7 @@ class Trainer:
     ) -> CNNClassifier:
         begin = perf_counter()
         _log.info("training with %d labels", len(labelled))
+        self._warn_of_other_weights()
         images, labels = zip(*labelled, strict=True)
         self._learner.resume(self.files(list(images), state), np.array(labels))
         if hasattr(base, "net_"):
@@ -242,6 +264,7 @@ class Trainer:
                 key=key,
                 sha256=sha256,
                 n_labels=len(labelled),
+                weights=self._fingerprint(),
                 seconds=round(seconds, 3),
             )
         _log.info("trained in %.1f s, saved as %s", seconds, path)
@@ -271,7 +294,8 @@ class Trainer:
             (state.paths[i], state.contents[i].sha256, label)
             for i, label in state.labelled()
         ]
-        return digest("query", keys[-1] if keys else None, known, pool, n)
+        model = keys[-1] if keys else None
+        return digest("query", model or self._fingerprint(), known, pool, n)
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
         """Choose `n` of the candidates."""

@@ -218,8 +218,8 @@ def _value(text: str) -> Any:
 
 
 def _query(options: argparse.Namespace) -> None:
-    from ..campaign.labels_csv import write_table
     from ..files import new_file
+    from ..tables import write_table
 
     new_file(options.out, overwrite=options.overwrite)  # before minutes of work
     with open_campaign(options) as campaign:

@@ -64,8 +64,8 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ..campaign.labels_csv import write_table
     from ..files import new_file, write_atomically
+    from ..tables import write_table
 
     if options.to == "label-studio":
         _export_tasks(options)

@@ -164,7 +164,7 @@ def _say_next(options: argparse.Namespace, n: int) -> None:
 
 
 def _write(path: Path, drawn: Iterable[Any]) -> None:
-    from ..campaign.labels_csv import write_table
+    from ..tables import write_table
 
     write_table(
         path, ("path", "label", "sha256"), ((p.path, "", p.sha256) for p in drawn)
@@ -179,7 +179,7 @@ def _check_output(options: argparse.Namespace) -> None:
 
 
 def _suspects(options: argparse.Namespace) -> None:
-    from ..campaign.labels_csv import write_table
+    from ..tables import write_table
 
     _check_output(options)
     with open_campaign(options) as campaign:
