@@ -20,18 +20,15 @@ from torch.utils.data import Dataset
 
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
-from .cache import DEFAULT_LIMIT, open_cache
-from .images import ImageDataset, Rows
 from .inference import CNNInference
 from .labels import check_labels, known_classes
-from .scan import frozen_outputs, warn_unreadable
-from .scanner import Scanner
-from .training import AugmentedDataset, build_net, train
+from .net_params import NetParams
+from .training import build_net, train
+from .training_inputs import readable_rows, training_inputs
+from .weighting import check_sample_weight, loss_weights, weighted_rows
 
-_NET_PARAMS = "net_params__"
 
-
-class CNNClassifier(ClassifierMixin, CNNInference):
+class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
     """A pretrained CNN, adapted to new classes by fine-tuning its tail.
 
     ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
@@ -101,6 +98,11 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         Whether ``fit`` goes on from the network of the last ``fit``.
     classes : array-like, optional
         All labels there are, known beforehand: `y` may miss some.
+    class_weight : dict, "balanced" or None, default=None
+        How much the images of a class count in training. A dict from labels to
+        weights; 1 for those that it leaves out. ``"balanced"``: in inverse proportion
+        to the labels of each class, so that every class counts alike.
+        Multiplies `sample_weight`.
     on_bad_image : {"raise", "skip"}, default="raise"
         What to do with an image that cannot be decoded. ``"skip"`` leaves it out of
         training and of queries with one warning; its row of ``predict_proba`` and
@@ -165,6 +167,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         "scan_batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "augment": [None, StrOptions({"crop_flip"}), callable],
         "warm_start": ["boolean"],
+        "class_weight": [None, dict, StrOptions({"balanced"})],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "net_params": [None, dict],
         "verbose": ["verbose"],
@@ -192,6 +195,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         augment: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
         warm_start: bool = False,
         classes: ArrayLike | None = None,
+        class_weight: dict | str | None = None,
         on_bad_image: str = "raise",
         net_params: dict[str, Any] | None = None,
         memory: Any = None,
@@ -217,6 +221,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.augment = augment
         self.warm_start = warm_start
         self.classes = classes
+        self.class_weight = class_weight
         self.on_bad_image = on_bad_image
         self.net_params = net_params
         self.memory = memory
@@ -224,27 +229,11 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         self.verbose = verbose
         self.random_state = random_state
 
-    # --- scikit-learn's parameters -------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep`, the entries of `net_params` too."""
-        params = super().get_params(deep=deep)
-        if deep and isinstance(self.net_params, dict):
-            params |= {_NET_PARAMS + k: v for k, v in self.net_params.items()}
-        return params
-
-    def set_params(self, **params: Any) -> CNNClassifier:
-        """Set parameters, ``net_params__<name>`` for an entry of `net_params`."""
-        entries = {k: params.pop(k) for k in list(params) if k.startswith(_NET_PARAMS)}
-        super().set_params(**params)
-        if entries:
-            named = {k.removeprefix(_NET_PARAMS): v for k, v in entries.items()}
-            self.net_params = {**(self.net_params or {}), **named}
-        return self
-
     # --- training ------------------------------------------------------------
 
-    def fit(self, X: Any, y: ArrayLike) -> CNNClassifier:
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> CNNClassifier:
         """Adapt M0 to labelled images, or with `warm_start` go on from the last fit.
 
         Parameters
@@ -255,6 +244,10 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             PIL images, a torch Dataset, rows with `image_shape`.
         y : array-like of shape (n,)
             Labels: ints or strings.
+        sample_weight : array-like of shape (n,), optional
+            How much each image counts, from 0: an image of weight 2 as much as the
+            same image twice, one of weight 0 as if it were not there. Only their
+            ratios matter.
 
         Returns
         -------
@@ -267,10 +260,16 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             message says which are. Nothing that was fitted before is lost.
         """
         goes_on = self.warm_start and hasattr(self, "net_")
-        return self._fit(X, y, self.classes, goes_on=goes_on, partial=False)
+        return self._fit(
+            X, y, self.classes, sample_weight, goes_on=goes_on, partial=False
+        )
 
     def partial_fit(
-        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> CNNClassifier:
         """Go on training from where the network is, on these images only.
 
@@ -281,21 +280,31 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         classes : array-like, optional
             All labels there are; the first call takes them from the parameter
             `classes` or from `y` if they are not given here.
+        sample_weight : array-like of shape (n,), optional
+            See :meth:`fit`; their ratios within this call matter.
 
         Returns
         -------
         self
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once, and partial_fit "
+                "sees only its own. Give a dict, such as "
+                "sklearn.utils.class_weight.compute_class_weight computes from all "
+                "labels, or call fit."
+            )
         if classes is None:
             classes = self.classes
         goes_on = hasattr(self, "net_")
-        return self._fit(X, y, classes, goes_on=goes_on, partial=True)
+        return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
 
     def _fit(
         self,
         X: Any,
         y: ArrayLike,
         classes: ArrayLike | None,
+        sample_weight: ArrayLike | None,
         *,
         goes_on: bool,
         partial: bool,
@@ -304,7 +313,8 @@ class CNNClassifier(ClassifierMixin, CNNInference):
         y = check_labels(y, self)
         source, dataset = self._open(X, reset=not goes_on)
         check_consistent_length(dataset, y)
-        dataset, y = self._leave_out_unreadable(dataset, y)
+        weights = check_sample_weight(sample_weight, y)
+        dataset, y, weights = self._usable(dataset, y, weights)
         found = known_classes(y, classes, self.classes_ if goes_on else None)
         n_frozen = self._resolve_frozen(source)
         if goes_on and n_frozen != self.n_frozen_:
@@ -313,6 +323,7 @@ class CNNClassifier(ClassifierMixin, CNNInference):
                 f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
+        weights = loss_weights(y, found, weights, self.class_weight)
         inputs, cut = self._training_inputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         with ONE_AT_A_TIME, torch.random.fork_rng():
@@ -326,7 +337,8 @@ class CNNClassifier(ClassifierMixin, CNNInference):
                 network = copy.deepcopy(self.net_.module_)  # for the case of failure
                 network.grow_head(np.searchsorted(found, self.classes_), len(found))
                 net = self._build_net(network, len(found))
-        train(net, inputs, np.searchsorted(found, y), rng.randint(2**31), cut)
+        targets = np.searchsorted(found, y)
+        train(net, inputs, targets, rng.randint(2**31), cut, weights)
         self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
@@ -372,30 +384,15 @@ class CNNClassifier(ClassifierMixin, CNNInference):
     def _training_inputs(
         self, source: SourceNetwork, dataset: Dataset, n_frozen: int
     ) -> tuple[Dataset, str | None]:
-        """The images as the tail gets them, so that epochs need not run the rest.
-
-        And the name of the cut; None where the whole network is to run.
-        """
-        if self.augment is not None:
-            if not isinstance(dataset, ImageDataset):
-                raise ValueError("augment is for images, but X is a table of numbers.")
-            return AugmentedDataset(dataset, self.augment), None
-        cut = source.graph.cut_before(n_frozen - 1)
-        if cut is source.graph.input or not isinstance(dataset, ImageDataset):
-            return dataset, None
-        scanner = Scanner(
+        return training_inputs(
             source,
-            None,
-            [],
-            [],
-            n_frozen=n_frozen,
+            dataset,
+            n_frozen,
+            augment=self.augment,
             device=self.torch_device(),
-            cache=open_cache(self.memory),
+            memory=self.memory,
+            batch_size=self._scan_batch_size(),
         )
-        values = frozen_outputs(
-            dataset, scanner, self._scan_batch_size(), DEFAULT_LIMIT
-        )
-        return (dataset, None) if values is None else (Rows(values), cut.name)
 
     def _new_network(
         self, source: SourceNetwork, n_classes: int, n_frozen: int
@@ -426,16 +423,16 @@ class CNNClassifier(ClassifierMixin, CNNInference):
             verbose=self.verbose,
         )
 
-    def _leave_out_unreadable(
-        self, dataset: Dataset, y: np.ndarray
-    ) -> tuple[Dataset, np.ndarray]:
-        if self.on_bad_image != "skip" or not isinstance(dataset, ImageDataset):
-            return dataset, y
-        readable = dataset.readable()
-        if readable.all():
-            return dataset, y
-        if not readable.any():
-            raise ValueError("None of the labelled images can be decoded.")
-        bad = np.flatnonzero(~readable)
-        warn_unreadable([f"number {i} of the training images" for i in bad])
-        return dataset.select(np.flatnonzero(readable)), y[readable]
+    def _usable(
+        self, dataset: Any, y: np.ndarray, weights: np.ndarray | None
+    ) -> tuple[Dataset, np.ndarray, np.ndarray | None]:
+        """Leave out what cannot be decoded and what has no weight."""
+        if self.on_bad_image == "skip":
+            rows = readable_rows(dataset)
+            if rows is not None:
+                dataset, y = dataset.select(rows), y[rows]
+                weights = None if weights is None else weights[rows]
+        if weights is not None and not weights.all():
+            rows = weighted_rows(weights)
+            dataset, y, weights = dataset.select(rows), y[rows], weights[rows]
+        return dataset, y, weights

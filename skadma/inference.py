@@ -65,6 +65,24 @@ class CNNInference(BaseEstimator):
         (scores,) = self.collect(X, layers=[-1])[0].values()
         return _softmax(scores)
 
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Class scores: the network's logits.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes, float32
+            In the order of ``classes_``. For two classes the second one's less the
+            first one's, which is above 0 where the second is predicted. NaN for an
+            image that cannot be decoded with ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        (scores,) = self.collect(X, layers=[-1])[0].values()
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
     def predict(self, X: Any) -> np.ndarray:
         """Most probable labels.
 
