@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -23,6 +23,7 @@ from .backbones.graph import ONE_AT_A_TIME
 from .inference import CNNInference
 from .labels import check_labels, known_classes
 from .net_params import NetParams
+from .targets import encode
 from .training import build_net, train
 from .training_inputs import readable_rows, training_inputs
 from .weighting import check_sample_weight, loss_weights, weighted_rows
@@ -75,7 +76,8 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         Learning rate of the new last layer.
     optimizer : type, default=torch.optim.AdamW
     criterion : type, default=torch.nn.CrossEntropyLoss
-        Gets scores, not probabilities.
+        Gets scores, not probabilities. With several labels per image
+        torch.nn.BCEWithLogitsLoss takes the place of the default.
     max_epochs : int, default=20
         Epochs in each call of ``fit`` or ``partial_fit``.
     batch_size : int, default=16
@@ -97,7 +99,8 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
     warm_start : bool, default=False
         Whether ``fit`` goes on from the network of the last ``fit``.
     classes : array-like, optional
-        All labels there are, known beforehand: `y` may miss some.
+        All labels there are, known beforehand: `y` may miss some. With several labels
+        per image, names for the columns of `y`.
     class_weight : dict, "balanced" or None, default=None
         How much the images of a class count in training. A dict from labels to
         weights; 1 for those that it leaves out. ``"balanced"``: in inverse proportion
@@ -129,7 +132,9 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; with several per image, in the order of y's columns.
+    multilabel_ : bool
+        Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : SourceNetwork
@@ -229,6 +234,11 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         self.verbose = verbose
         self.random_state = random_state
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     # --- training ------------------------------------------------------------
 
     def fit(
@@ -242,8 +252,9 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
             Any of the forms listed in the user guide: a uint8 array (n, H, W),
             (n, H, W, 3) or (n, 3, H, W), floats in [0, 1] of the same shapes, paths,
             PIL images, a torch Dataset, rows with `image_shape`.
-        y : array-like of shape (n,)
-            Labels: ints or strings.
+        y : array-like of shape (n,) or (n, n_labels)
+            Labels: ints or strings. Or, for several labels per image, a matrix with a
+            1 for each label that an image has and 0 for the others.
         sample_weight : array-like of shape (n,), optional
             How much each image counts, from 0: an image of weight 2 as much as the
             same image twice, one of weight 0 as if it were not there. Only their
@@ -276,7 +287,7 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         Parameters
         ----------
         X : images
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, n_labels)
         classes : array-like, optional
             All labels there are; the first call takes them from the parameter
             `classes` or from `y` if they are not given here.
@@ -315,6 +326,13 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         check_consistent_length(dataset, y)
         weights = check_sample_weight(sample_weight, y)
         dataset, y, weights = self._usable(dataset, y, weights)
+        multilabel = y.ndim == 2
+        if goes_on and multilabel != self.multilabel_:
+            raise ValueError(
+                f"y has shape {y.shape}, but the network that is to go on training was "
+                f"fitted with {'several labels' if self.multilabel_ else 'one label'} "
+                "per image. Fit it anew with warm_start=False."
+            )
         found = known_classes(y, classes, self.classes_ if goes_on else None)
         n_frozen = self._resolve_frozen(source)
         if goes_on and n_frozen != self.n_frozen_:
@@ -330,20 +348,24 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
             torch.manual_seed(rng.randint(2**31))
             if not goes_on:
                 network = self._new_network(source, len(found), n_frozen)
-                net = self._build_net(network, len(found))
+                net = self._build_net(network, len(found), multilabel)
             elif partial and len(found) == len(self.classes_):
-                net = self._build_net(self.net_.module_, len(found), self.net_)
+                net = self._build_net(
+                    self.net_.module_, len(found), multilabel, self.net_
+                )
             else:
                 network = copy.deepcopy(self.net_.module_)  # for the case of failure
-                network.grow_head(np.searchsorted(found, self.classes_), len(found))
-                net = self._build_net(network, len(found))
-        targets = np.searchsorted(found, y)
-        train(net, inputs, targets, rng.randint(2**31), cut, weights)
+                if not multilabel:
+                    positions = np.searchsorted(found, self.classes_)
+                    network.grow_head(positions, len(found))
+                net = self._build_net(network, len(found), multilabel)
+        train(net, inputs, encode(y, found), rng.randint(2**31), cut, weights)
         self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
         self.n_frozen_ = n_frozen
         self.classes_ = found
+        self.multilabel_ = multilabel
         self.random_state_ = rng
         return self
 
@@ -372,11 +394,12 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         -------
         self
         """
-        self.net_ = self._build_net(network, len(classes))
+        self.net_ = self._build_net(network, len(classes), multilabel=False)
         self.net_.module_.eval()
         self.source_network_ = source
         self.n_frozen_ = network.n_frozen
         self.classes_ = classes
+        self.multilabel_ = False
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         return self
@@ -404,12 +427,14 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         self,
         network: AdaptedNetwork,
         n_classes: int,
+        multilabel: bool,
         before: NeuralNetClassifier | None = None,
     ) -> NeuralNetClassifier:
         return build_net(
             network,
             n_classes,
             before=before,
+            multilabel=multilabel,
             head_lr=self.head_lr,
             net_params=self.net_params,
             lr=self.lr,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
+from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -178,6 +179,7 @@ def build_net(
     n_classes: int,
     *,
     before: NeuralNetClassifier | None = None,
+    multilabel: bool = False,
     head_lr: float,
     net_params: dict[str, Any] | None,
     **params: Any,
@@ -191,6 +193,8 @@ def build_net(
     before : skorch.NeuralNetClassifier, optional
         The network's net so far, to go on with, its optimizer as well, under the
         parameters that are given now.
+    multilabel : bool, default=False
+        An image may have any number of the labels.
     head_lr : float
         Learning rate of the network's new parts; `lr` among the others is the tail's.
     net_params : dict or None
@@ -211,6 +215,10 @@ def build_net(
         **params,
         **(net_params or {}),
     }
+    if multilabel:
+        settings.setdefault("callbacks__valid_acc", None)  # of one class per image
+        if settings["criterion"] is nn.CrossEntropyLoss:
+            settings["criterion"] = nn.BCEWithLogitsLoss
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
     if before is not None:

@@ -62,7 +62,9 @@ class AdaFilterClassifier(CNNClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; with several per image, in the order of y's columns.
+    multilabel_ : bool
+        Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : SourceNetwork
