@@ -23,10 +23,10 @@ from .backbones.graph import ONE_AT_A_TIME
 from .inference import CNNInference
 from .labels import check_labels, known_classes
 from .net_params import NetParams
-from .targets import encode
+from .targets import encode, refuse_other_form
 from .training import build_net, train
-from .training_inputs import readable_rows, training_inputs
-from .weighting import check_sample_weight, loss_weights, weighted_rows
+from .training_inputs import training_inputs, usable_rows
+from .weighting import check_sample_weight, loss_weights
 
 
 class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
@@ -321,19 +321,18 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
         partial: bool,
     ) -> CNNClassifier:
         self._validate_params()
-        y = check_labels(y, self)
+        labels = check_labels(y, self)
         source, dataset = self._open(X, reset=not goes_on)
-        check_consistent_length(dataset, y)
-        weights = check_sample_weight(sample_weight, y)
-        dataset, y, weights = self._usable(dataset, y, weights)
-        multilabel = y.ndim == 2
-        if goes_on and multilabel != self.multilabel_:
-            raise ValueError(
-                f"y has shape {y.shape}, but the network that is to go on training was "
-                f"fitted with {'several labels' if self.multilabel_ else 'one label'} "
-                "per image. Fit it anew with warm_start=False."
-            )
-        found = known_classes(y, classes, self.classes_ if goes_on else None)
+        check_consistent_length(dataset, labels)
+        weights = check_sample_weight(sample_weight, labels)
+        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
+        if rows is not None:
+            dataset, labels = dataset.select(rows), labels[rows]  # type: ignore[attr-defined]
+            weights = None if weights is None else weights[rows]
+        multilabel = labels.ndim == 2
+        if goes_on:
+            refuse_other_form(multilabel, self.multilabel_)
+        found = known_classes(labels, classes, self.classes_ if goes_on else None)
         n_frozen = self._resolve_frozen(source)
         if goes_on and n_frozen != self.n_frozen_:
             raise ValueError(
@@ -341,7 +340,7 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
                 f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
-        weights = loss_weights(y, found, weights, self.class_weight)
+        weights = loss_weights(labels, found, weights, self.class_weight)
         inputs, cut = self._training_inputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         with ONE_AT_A_TIME, torch.random.fork_rng():
@@ -359,8 +358,8 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))
                 net = self._build_net(network, len(found), multilabel)
-        train(net, inputs, encode(y, found), rng.randint(2**31), cut, weights)
-        self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
+        train(net, inputs, encode(labels, found), rng.randint(2**31), cut, weights)
+        self.n_labels_ = len(labels) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
         self.n_frozen_ = n_frozen
@@ -447,17 +446,3 @@ class CNNClassifier(ClassifierMixin, NetParams, CNNInference):
             device=str(self.torch_device()),
             verbose=self.verbose,
         )
-
-    def _usable(
-        self, dataset: Any, y: np.ndarray, weights: np.ndarray | None
-    ) -> tuple[Dataset, np.ndarray, np.ndarray | None]:
-        """Leave out what cannot be decoded and what has no weight."""
-        if self.on_bad_image == "skip":
-            rows = readable_rows(dataset)
-            if rows is not None:
-                dataset, y = dataset.select(rows), y[rows]
-                weights = None if weights is None else weights[rows]
-        if weights is not None and not weights.all():
-            rows = weighted_rows(weights)
-            dataset, y, weights = dataset.select(rows), y[rows], weights[rows]
-        return dataset, y, weights

@@ -137,3 +137,18 @@ def encode(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     ndarray of int, shape (n,), or of float32, shape (n, n_labels)
     """
     return y.astype(np.float32) if y.ndim == 2 else np.searchsorted(classes, y)
+
+
+def refuse_other_form(multilabel: bool, before: bool) -> None:
+    """Refuse to go on with several labels per image after one, or the reverse.
+
+    Raises
+    ------
+    ValueError
+    """
+    if multilabel != before:
+        forms = ("one label per image", "several labels per image")
+        raise ValueError(
+            f"y has {forms[multilabel]}, but the network that is to go on training was "
+            f"fitted with {forms[before]}. Fit it anew with warm_start=False."
+        )

@@ -67,30 +67,41 @@ def training_inputs(
     return (dataset, None) if values is None else (Rows(values), cut.name)
 
 
-def readable_rows(dataset: Dataset) -> np.ndarray | None:
-    """Find the images that can be decoded, and warn of the others.
+def usable_rows(
+    dataset: Any, weights: np.ndarray | None, skip_unreadable: bool
+) -> np.ndarray | None:
+    """Find the images that have a weight and can be decoded; warn of the latter.
 
     Parameters
     ----------
-    dataset : torch.utils.data.Dataset
+    dataset : ImageDataset or Rows
+    weights : ndarray of shape (n,) or None
+    skip_unreadable : bool
+        Whether to look for images that cannot be decoded.
 
     Returns
     -------
     ndarray of int or None
-        Their indices; None where all can be.
+        Their indices; None where that is all.
 
     Raises
     ------
     ValueError
         If there are none.
     """
-    if not isinstance(dataset, ImageDataset):
-        return None
-    readable = dataset.readable()
-    if readable.all():
-        return None
-    if not readable.any():
-        raise ValueError("None of the labelled images can be decoded.")
-    bad = np.flatnonzero(~readable)
-    warn_unreadable([f"number {i} of the training images" for i in bad])
-    return np.flatnonzero(readable)
+    usable: np.ndarray = np.ones(len(dataset), dtype=bool)
+    if skip_unreadable and isinstance(dataset, ImageDataset):
+        usable = dataset.readable()
+        if not usable.any():
+            raise ValueError("None of the labelled images can be decoded.")
+        if not usable.all():
+            bad = np.flatnonzero(~usable)
+            warn_unreadable([f"number {i} of the training images" for i in bad])
+    if weights is not None:
+        usable &= weights > 0
+        if not usable.any():
+            raise ValueError(
+                "sample_weight is zero for every image that can be used, so there is "
+                "nothing to train on. Give at least one image a weight above 0."
+            )
+    return None if usable.all() else np.flatnonzero(usable)

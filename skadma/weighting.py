@@ -37,31 +37,6 @@ def check_sample_weight(
     )
 
 
-def weighted_rows(weights: np.ndarray) -> np.ndarray:
-    """Find the images that count at all: weight 0 is the same as not being there.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (n,)
-
-    Returns
-    -------
-    ndarray of int
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    rows = np.flatnonzero(weights)
-    if not len(rows):
-        raise ValueError(
-            "sample_weight is zero for every image that can be used, so there is "
-            "nothing to train on. Give at least one image a weight above 0."
-        )
-    return rows
-
-
 def loss_weights(
     y: np.ndarray,
     classes: np.ndarray,

@@ -146,6 +146,21 @@ def test_routed_by_cross_validate_and_a_search(digits):
     assert all(given is not None for _, _, given in Spy.fits)
 
 
+def test_cross_validate_without_routing(digits):
+    """The splitter's groups, and by params the learner's."""
+    X, y = digits
+    groups = np.arange(200) // 4
+    found = cross_validate(
+        learner_for(Spy(max_iter=200), n_instances=5), X, y, groups=groups,
+        params={"groups": groups, "sample_weight": np.arange(1, 201)},
+        cv=GroupKFold(2), return_estimator=True, error_score="raise",
+    )  # fmt: skip
+    assert [[len(i) for i in e.queried_indices_] for e in found["estimator"]] == [
+        [20, 20, 20], [20, 20, 20],
+    ]  # fmt: skip
+    assert Spy.fits[0][2].shape == (20,)
+
+
 # --- groups ----------------------------------------------------------------------
 
 
