@@ -207,7 +207,8 @@ def with_labels(
         task.
     """
     if y.ndim == 2:
-        given = check_indicator(np.atleast_2d(labels), type(estimator).__name__)
+        rows = labels if is_indicator(labels) else np.atleast_2d(labels)
+        given = check_indicator(rows, type(estimator).__name__)
     else:
         _refuse_missing(labels, declared, before)
         given = check_labels(labels, estimator)

@@ -272,7 +272,7 @@ def test_gaps_and_corrections(tagged):
         with pytest.raises(ValueError, match=message):
             learner.teach([9], labels)
     np.testing.assert_array_equal(learner.predict_proba(X), before)
-    learner.teach([9], [[1, 0, 1]]).teach([0], [1 - y[0]])
+    learner.teach([9], sparse.csr_array([[1, 0, 1]])).teach([0], 1 - y[0])
     assert learner.y_[[0, 9]].tolist() == [(1 - y[0]).tolist(), [1, 0, 1]]
     half = first.astype(float)
     half[20, 1] = 1

@@ -112,9 +112,11 @@ def labels_fitted_with(estimator: Any) -> int:
 def is_multilabel(estimator: Any) -> bool:
     """Tell whether a classifier was fitted with several labels per image."""
     inner = innermost(estimator)
+    classes = getattr(inner, "classes_", None)
     return (
         bool(getattr(inner, "multilabel_", False))  # CNNClassifier, OneVsRestClassifier
-        or isinstance(getattr(inner, "classes_", None), list)  # forests, neighbours
+        # Forests, neighbours, MultiOutputClassifier: each output's classes.
+        or (isinstance(classes, list) and all(np.ndim(c) == 1 for c in classes))
         # MLPClassifier
         or (
             getattr(inner, "out_activation_", None) == "logistic"

@@ -81,7 +81,7 @@ def look(
     features, proba = _outputs(estimator, X, layer, initial, use_proba)
     finite = np.isfinite(features).all(axis=1)
     if proba is not None:
-        finite &= np.isfinite(proba.reshape(len(proba), -1)).all(axis=1)
+        finite &= np.isfinite(proba).all(axis=tuple(range(1, proba.ndim)))
     check_finite(finite, request.estimator, request.X_pool)
     usable = np.flatnonzero(finite)
     check_enough(len(usable), request.n_instances, len(features))

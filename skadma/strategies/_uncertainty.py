@@ -90,7 +90,7 @@ def uncertainty_scores(estimator: Any, X_pool: Any, kind: str) -> Scores:
 
 def known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
     """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
-    known = ~np.isnan(proba.reshape(len(proba), -1)).any(axis=1)
+    known = ~np.isnan(proba).any(axis=tuple(range(1, proba.ndim)))
     scores = np.full(len(proba), np.nan)
     if known.any():
         scores[known] = uncertainty(proba[known], kind)
