@@ -16,9 +16,10 @@ HEAD = """# Strategies
 Made by `docs/make_strategies.py`. n images in the pool, b to choose, C classes, K
 centres, d features. A pass is a pass over the pool, of which only what was not kept is
 run: the tail, once the pool has been looked at. Cost and memory are beside the pass's.
+*Labels*: how many an image may have.
 
-| strategy | what it does | needs | cost | memory | source |
-|---|---|---|---|---|---|
+| strategy | what it does | needs | cost | memory | labels | source |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -36,7 +37,7 @@ def table() -> str:
         cited = source[1] if source else ""
         rows.append(
             f"| `{name}` | {what} | {kind.needs} | {kind.cost} | {kind.memory} | "
-            f"{cited} |"
+            f"{'any' if kind.multilabel else 'one'} | {cited} |"
         )
     return HEAD + "\n".join(rows) + "\n"
 

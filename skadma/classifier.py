@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -20,19 +20,17 @@ from torch.utils.data import Dataset
 
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
-from .cache import DEFAULT_LIMIT, open_cache
 from .handover.saved import SavedMixin
-from .images import ImageDataset, Rows
 from .inference import CNNInference
 from .labels import check_labels, known_classes
-from .scan import frozen_outputs, warn_unreadable
-from .scanner import Scanner
-from .training import AugmentedDataset, build_net, train
+from .net_params import NetParams
+from .targets import encode, refuse_other_form
+from .training import build_net, train
+from .training_inputs import training_inputs, usable_rows
+from .weighting import check_sample_weight, loss_weights
 
-_NET_PARAMS = "net_params__"
 
-
-class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
+class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNInference):
     """A pretrained CNN, adapted to new classes by fine-tuning its tail.
 
     ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
@@ -79,7 +77,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         Learning rate of the new last layer.
     optimizer : type, default=torch.optim.AdamW
     criterion : type, default=torch.nn.CrossEntropyLoss
-        Gets scores, not probabilities.
+        Gets scores, not probabilities. With several labels per image
+        torch.nn.BCEWithLogitsLoss takes the place of the default.
     max_epochs : int, default=20
         Epochs in each call of ``fit`` or ``partial_fit``.
     batch_size : int, default=16
@@ -101,7 +100,13 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
     warm_start : bool, default=False
         Whether ``fit`` goes on from the network of the last ``fit``.
     classes : array-like, optional
-        All labels there are, known beforehand: `y` may miss some.
+        All labels there are, known beforehand: `y` may miss some. With several labels
+        per image, names for the columns of `y`.
+    class_weight : dict, "balanced" or None, default=None
+        How much the images of a class count in training. A dict from labels to
+        weights; 1 for those that it leaves out. ``"balanced"``: in inverse proportion
+        to the labels of each class, so that every class counts alike.
+        Multiplies `sample_weight`.
     on_bad_image : {"raise", "skip"}, default="raise"
         What to do with an image that cannot be decoded. ``"skip"`` leaves it out of
         training and of queries with one warning; its row of ``predict_proba`` and
@@ -128,7 +133,9 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; with several per image, in the order of y's columns.
+    multilabel_ : bool
+        Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : SourceNetwork
@@ -166,6 +173,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         "scan_batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "augment": [None, StrOptions({"crop_flip"}), callable],
         "warm_start": ["boolean"],
+        "class_weight": [None, dict, StrOptions({"balanced"})],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "net_params": [None, dict],
         "verbose": ["verbose"],
@@ -193,6 +201,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         augment: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
         warm_start: bool = False,
         classes: ArrayLike | None = None,
+        class_weight: dict | str | None = None,
         on_bad_image: str = "raise",
         net_params: dict[str, Any] | None = None,
         memory: Any = None,
@@ -218,6 +227,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         self.augment = augment
         self.warm_start = warm_start
         self.classes = classes
+        self.class_weight = class_weight
         self.on_bad_image = on_bad_image
         self.net_params = net_params
         self.memory = memory
@@ -225,27 +235,16 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         self.verbose = verbose
         self.random_state = random_state
 
-    # --- scikit-learn's parameters -------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep`, the entries of `net_params` too."""
-        params = super().get_params(deep=deep)
-        if deep and isinstance(self.net_params, dict):
-            params |= {_NET_PARAMS + k: v for k, v in self.net_params.items()}
-        return params
-
-    def set_params(self, **params: Any) -> CNNClassifier:
-        """Set parameters, ``net_params__<name>`` for an entry of `net_params`."""
-        entries = {k: params.pop(k) for k in list(params) if k.startswith(_NET_PARAMS)}
-        super().set_params(**params)
-        if entries:
-            named = {k.removeprefix(_NET_PARAMS): v for k, v in entries.items()}
-            self.net_params = {**(self.net_params or {}), **named}
-        return self
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     # --- training ------------------------------------------------------------
 
-    def fit(self, X: Any, y: ArrayLike) -> CNNClassifier:
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> CNNClassifier:
         """Adapt M0 to labelled images, or with `warm_start` go on from the last fit.
 
         Parameters
@@ -254,8 +253,13 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
             Any of the forms listed in the user guide: a uint8 array (n, H, W),
             (n, H, W, 3) or (n, 3, H, W), floats in [0, 1] of the same shapes, paths,
             PIL images, a torch Dataset, rows with `image_shape`.
-        y : array-like of shape (n,)
-            Labels: ints or strings.
+        y : array-like of shape (n,) or (n, n_labels)
+            Labels: ints or strings. Or, for several labels per image, a matrix with a
+            1 for each label that an image has and 0 for the others.
+        sample_weight : array-like of shape (n,), optional
+            How much each image counts, from 0: an image of weight 2 as much as the
+            same image twice, one of weight 0 as if it were not there. Only their
+            ratios matter.
 
         Returns
         -------
@@ -268,45 +272,68 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
             message says which are. Nothing that was fitted before is lost.
         """
         goes_on = self.warm_start and hasattr(self, "net_")
-        return self._fit(X, y, self.classes, goes_on=goes_on, partial=False)
+        return self._fit(
+            X, y, self.classes, sample_weight, goes_on=goes_on, partial=False
+        )
 
     def partial_fit(
-        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> CNNClassifier:
         """Go on training from where the network is, on these images only.
 
         Parameters
         ----------
         X : images
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, n_labels)
         classes : array-like, optional
             All labels there are; the first call takes them from the parameter
             `classes` or from `y` if they are not given here.
+        sample_weight : array-like of shape (n,), optional
+            See :meth:`fit`; their ratios within this call matter.
 
         Returns
         -------
         self
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once, and partial_fit "
+                "sees only its own. Give a dict, such as "
+                "sklearn.utils.class_weight.compute_class_weight computes from all "
+                "labels, or call fit."
+            )
         if classes is None:
             classes = self.classes
         goes_on = hasattr(self, "net_")
-        return self._fit(X, y, classes, goes_on=goes_on, partial=True)
+        return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
 
     def _fit(
         self,
         X: Any,
         y: ArrayLike,
         classes: ArrayLike | None,
+        sample_weight: ArrayLike | None,
         *,
         goes_on: bool,
         partial: bool,
     ) -> CNNClassifier:
         self._validate_params()
-        y = check_labels(y, self)
+        labels = check_labels(y, self)
         source, dataset = self._open(X, reset=not goes_on)
-        check_consistent_length(dataset, y)
-        dataset, y = self._leave_out_unreadable(dataset, y)
-        found = known_classes(y, classes, self.classes_ if goes_on else None)
+        check_consistent_length(dataset, labels)
+        weights = check_sample_weight(sample_weight, labels)
+        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
+        if rows is not None:
+            dataset, labels = dataset.select(rows), labels[rows]  # type: ignore[attr-defined]
+            weights = None if weights is None else weights[rows]
+        multilabel = labels.ndim == 2
+        if goes_on:
+            refuse_other_form(multilabel, self.multilabel_)
+        found = known_classes(labels, classes, self.classes_ if goes_on else None)
         n_frozen = self._resolve_frozen(source)
         if goes_on and n_frozen != self.n_frozen_:
             raise ValueError(
@@ -314,55 +341,46 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
                 f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
+        weights = loss_weights(labels, found, weights, self.class_weight)
         inputs, cut = self._training_inputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         with ONE_AT_A_TIME, torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
             if not goes_on:
                 network = self._new_network(source, len(found), n_frozen)
-                net = self._build_net(network, len(found))
+                net = self._build_net(network, len(found), multilabel)
             elif partial and len(found) == len(self.classes_):
-                net = self._build_net(self.net_.module_, len(found), self.net_)
+                net = self._build_net(
+                    self.net_.module_, len(found), multilabel, self.net_
+                )
             else:
                 network = copy.deepcopy(self.net_.module_)  # for the case of failure
-                network.grow_head(np.searchsorted(found, self.classes_), len(found))
-                net = self._build_net(network, len(found))
-        train(net, inputs, np.searchsorted(found, y), rng.randint(2**31), cut)
-        self.n_labels_ = len(y) + (self.n_labels_ if goes_on and partial else 0)
+                if not multilabel:
+                    positions = np.searchsorted(found, self.classes_)
+                    network.grow_head(positions, len(found))
+                net = self._build_net(network, len(found), multilabel)
+        train(net, inputs, encode(labels, found), rng.randint(2**31), cut, weights)
+        self.n_labels_ = len(labels) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
         self.n_frozen_ = n_frozen
         self.classes_ = found
+        self.multilabel_ = multilabel
         self.random_state_ = rng
         return self
 
     def _training_inputs(
         self, source: SourceNetwork, dataset: Dataset, n_frozen: int
     ) -> tuple[Dataset, str | None]:
-        """The images as the tail gets them, so that epochs need not run the rest.
-
-        And the name of the cut; None where the whole network is to run.
-        """
-        if self.augment is not None:
-            if not isinstance(dataset, ImageDataset):
-                raise ValueError("augment is for images, but X is a table of numbers.")
-            return AugmentedDataset(dataset, self.augment), None
-        cut = source.graph.cut_before(n_frozen - 1)
-        if cut is source.graph.input or not isinstance(dataset, ImageDataset):
-            return dataset, None
-        scanner = Scanner(
+        return training_inputs(
             source,
-            None,
-            [],
-            [],
-            n_frozen=n_frozen,
+            dataset,
+            n_frozen,
+            augment=self.augment,
             device=self.torch_device(),
-            cache=open_cache(self.memory),
+            memory=self.memory,
+            batch_size=self._scan_batch_size(),
         )
-        values = frozen_outputs(
-            dataset, scanner, self._scan_batch_size(), DEFAULT_LIMIT
-        )
-        return (dataset, None) if values is None else (Rows(values), cut.name)
 
     def _new_network(
         self, source: SourceNetwork, n_classes: int, n_frozen: int
@@ -374,12 +392,14 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
         self,
         network: AdaptedNetwork,
         n_classes: int,
+        multilabel: bool,
         before: NeuralNetClassifier | None = None,
     ) -> NeuralNetClassifier:
         return build_net(
             network,
             n_classes,
             before=before,
+            multilabel=multilabel,
             head_lr=self.head_lr,
             net_params=self.net_params,
             lr=self.lr,
@@ -392,17 +412,3 @@ class CNNClassifier(ClassifierMixin, SavedMixin, CNNInference):
             device=str(self.torch_device()),
             verbose=self.verbose,
         )
-
-    def _leave_out_unreadable(
-        self, dataset: Dataset, y: np.ndarray
-    ) -> tuple[Dataset, np.ndarray]:
-        if self.on_bad_image != "skip" or not isinstance(dataset, ImageDataset):
-            return dataset, y
-        readable = dataset.readable()
-        if readable.all():
-            return dataset, y
-        if not readable.any():
-            raise ValueError("None of the labelled images can be decoded.")
-        bad = np.flatnonzero(~readable)
-        warn_unreadable([f"number {i} of the training images" for i in bad])
-        return dataset.select(np.flatnonzero(readable)), y[readable]

@@ -169,6 +169,10 @@ class Rows(Dataset):
     def __getitem__(self, i: int) -> torch.Tensor:
         return torch.tensor(self.X[i], dtype=self.dtype)
 
+    def select(self, indices: np.ndarray) -> Rows:
+        """Return a data set of some of the rows."""
+        return Rows(self.X[indices], self.dtype)
+
     def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
         """Name a row by its content, and say how to get its tensor."""
         # Not the key of an image: that one would be resized on the way.

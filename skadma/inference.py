@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -48,6 +48,7 @@ class CNNInference(BaseEstimator):
     source_network_: SourceNetwork
     n_frozen_: int
     classes_: np.ndarray
+    multilabel_: bool
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.
@@ -59,11 +60,28 @@ class CNNInference(BaseEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes), float64
-            In the order of ``classes_``. NaN for an image that cannot be decoded
-            with ``on_bad_image="skip"``.
+            In the order of ``classes_``. A row's sum is 1, except with several labels
+            per image, of which each has a probability of its own. NaN for an image
+            that cannot be decoded with ``on_bad_image="skip"``.
         """
         check_is_fitted(self)
         (scores,) = self.collect(X, layers=[-1])[0].values()
+        return self.proba_of(scores)
+
+    def proba_of(self, scores: np.ndarray) -> np.ndarray:
+        """Class probabilities of class scores.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n, n_classes)
+            The outputs of layer -1 of the adapted network.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+        """
+        if self.multilabel_:
+            return expit(scores.astype(np.float64))
         return _softmax(scores)
 
     def predict_proba_in_parts(self, parts: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -94,8 +112,30 @@ class CNNInference(BaseEstimator):
                 skip_unreadable=self.on_bad_image == "skip",
             ):
                 (scores,) = batch.adapted.values()
-                proba[batch.indices] = _softmax(scores.cpu().numpy())
+                proba[batch.indices] = self.proba_of(scores.cpu().numpy())
             yield proba
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Class scores: the network's logits.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes, float32
+            In the order of ``classes_``; with several labels per image above 0 where
+            one is predicted, and always of the former shape. For two classes the
+            second one's less the first one's, which is above 0 where the second is
+            predicted. NaN for an image that cannot be decoded with
+            ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        (scores,) = self.collect(X, layers=[-1])[0].values()
+        if scores.shape[1] == 2 and not self.multilabel_:
+            return scores[:, 1] - scores[:, 0]
+        return scores
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable labels.
@@ -106,7 +146,9 @@ class CNNInference(BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or of int, shape (n, n_classes)
+            The latter with several labels per image: 1 for each that is more probable
+            than not.
 
         Raises
         ------
@@ -120,6 +162,8 @@ class CNNInference(BaseEstimator):
                 f"The images {bad.tolist()} cannot be decoded or scored, so they have "
                 "no label. Leave them out; predict_proba gives NaN for them."
             )
+        if self.multilabel_:
+            return (proba > 0.5).astype(int)
         return self.classes_[proba.argmax(axis=1)]
 
     def embed(

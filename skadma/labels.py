@@ -9,19 +9,21 @@ from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from .targets import check_indicator, is_indicator, label_names, partial_indicator
+
 
 def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
     """Check the labels of a classification task.
 
     Parameters
     ----------
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), or (n, n_labels) for several labels per image
     estimator : object
         Named in messages.
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray of the same shape
 
     Raises
     ------
@@ -34,6 +36,8 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
             f"{name} requires y to be passed, but the target y is None: pass one label "
             "per image."
         )
+    if is_indicator(y):
+        return check_indicator(y, name)
     labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
@@ -64,11 +68,11 @@ def plain_labels(y: np.ndarray) -> np.ndarray:
 def known_classes(
     y: np.ndarray, classes: ArrayLike | None, before: np.ndarray | None = None
 ) -> np.ndarray:
-    """All labels of a task, sorted.
+    """All labels of a task, sorted; with several per image, in the columns' order.
 
     Parameters
     ----------
-    y : ndarray of shape (n,)
+    y : ndarray of shape (n,), or (n, n_labels) for several labels per image
         Labels at hand.
     classes : array-like or None
         All labels, if they are known beforehand.
@@ -80,6 +84,8 @@ def known_classes(
     ValueError
         If `y` or `before` has a label that is not among `classes`.
     """
+    if y.ndim == 2:
+        return label_names(y, classes, before)
     seen = np.unique(y)
     if before is not None:
         seen = np.union1d(before, seen)
@@ -102,8 +108,8 @@ def partial_labels(
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        See :func:`unlabelled_mask`.
+    y : array-like of shape (n,), or (n, n_labels) for several labels per image
+        See :func:`unlabelled_mask`; in the latter form rows may be missing.
     classes : array-like or None
         All labels of the task, if they are known beforehand.
     estimator : object
@@ -111,10 +117,10 @@ def partial_labels(
 
     Returns
     -------
-    y : ndarray of shape (n,)
+    y : ndarray of the same shape
     missing : ndarray of bool, shape (n,)
     classes : ndarray
-        All labels that are known of by now, sorted.
+        All labels that are known of by now, sorted; columns in their order.
 
     Raises
     ------
@@ -123,6 +129,9 @@ def partial_labels(
     """
     if y is None:
         check_labels(y, estimator)  # raises
+    if is_indicator(y):
+        matrix, missing = partial_indicator(y, type(estimator).__name__)
+        return matrix, missing, label_names(matrix, classes, None)
     labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
     missing = unlabelled_mask(labels, classes)
     if classes is None and labels.dtype.kind == "f" and np.isnan(labels).all():
@@ -138,23 +147,91 @@ def partial_labels(
     return labels, missing, known_classes(known, classes)
 
 
-def refuse_missing(y: ArrayLike, classes: ArrayLike | None, before: np.ndarray) -> None:
-    """Refuse labels that stand for none, see :func:`unlabelled_mask`.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Labels that are given.
-    classes : array-like or None
-        All labels, if they are known beforehand.
-    before : ndarray
-        Labels of earlier calls.
+def check_indices(indices: ArrayLike, n: int) -> np.ndarray:
+    """Check indices into n images.
 
     Raises
     ------
     ValueError
+        If they are not distinct ints from 0 to n - 1.
     """
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen):
+        raise ValueError(
+            f"indices must be a list of int, got {chosen.dtype} of shape "
+            f"{chosen.shape}."
+        )
+    wrong = chosen[(chosen < 0) | (chosen >= n)]
+    if len(wrong) or len(np.unique(chosen)) < len(chosen):
+        raise ValueError(
+            f"indices must be distinct and from 0 to {n - 1}, got "
+            f"{(wrong if len(wrong) else chosen).tolist()}."
+        )
+    return chosen
+
+
+def with_labels(
+    y: np.ndarray,
+    indices: np.ndarray,
+    labels: ArrayLike,
+    *,
+    declared: ArrayLike | None,
+    before: np.ndarray,
+    estimator: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put labels that are given into those there are.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,), or (n, n_labels) for several labels per image
+        It is not changed.
+    indices : ndarray of int, shape (m,)
+    labels : array-like of shape (m,) or (m, n_labels)
+    declared : array-like or None
+        All labels of the task, if they are known beforehand.
+    before : ndarray
+        Labels of earlier calls.
+    estimator : object
+        Named in messages.
+
+    Returns
+    -------
+    y : ndarray
+    classes : ndarray
+        All labels that are known of by now.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, too many, of another form, or not among those of the
+        task.
+    """
+    if y.ndim == 2:
+        rows = labels if is_indicator(labels) else np.atleast_2d(labels)
+        given = check_indicator(rows, type(estimator).__name__)
+    else:
+        _refuse_missing(labels, declared, before)
+        given = check_labels(labels, estimator)
+    if len(given) != len(indices):
+        raise ValueError(f"{len(indices)} indices, but {len(given)} labels.")
+    if given.ndim != y.ndim:
+        raise ValueError(
+            f"Labels of shape {given.shape} in a task of one label per image: pass "
+            "one label for each index."
+        )
+    classes = known_classes(given, declared, before if before.size else None)
+    joint = y.astype(np.result_type(y, given), copy=True)
+    joint[indices] = given
+    return joint, classes
+
+
+def _refuse_missing(
+    y: ArrayLike, classes: ArrayLike | None, before: np.ndarray
+) -> None:
+    """Refuse labels that stand for none, see :func:`unlabelled_mask`."""
     given = np.asarray(unmixed(y))
+    if given.ndim != 1:
+        return  # it is no list of labels, which is found elsewhere
     if classes is None:
         both = np.array([*before.tolist(), *given.tolist()], dtype=object)
         missing = unlabelled_mask(both)[len(before) :]

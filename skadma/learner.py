@@ -10,39 +10,37 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_method_params,
+    _num_samples,
+    check_is_fitted,
+    validate_data,
+)
 from tqdm.auto import tqdm
 
 from .classifier import CNNClassifier
+from .groups import Groups
 from .image_forms import is_table
 from .images import take
 from .labels import (
-    check_labels,
+    check_indices,
     known_classes,
     partial_labels,
     plain_labels,
-    refuse_missing,
+    with_labels,
 )
+from .routing import fit_params
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
-from .strategies.base import TooFewCandidatesError, check_n_instances
+from .strategies.base import TooFewCandidatesError
+from .wrapper import Wrapper, last_step, seed_unseeded
 
 
-def _estimator_has(method: str) -> Any:
-    def check(self: ActiveLearner) -> bool:
-        getattr(getattr(self, "estimator_", self.estimator), method)
-        return True
-
-    return check
-
-
-class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class ActiveLearner(Wrapper):
     """Adapt a classifier with the labels that a strategy asks for.
 
     With every label in `y`, ``fit`` simulates: `y` is the oracle, of which only the
@@ -61,7 +59,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Rounds of the simulation; fewer if the pool is used up before. None: until then,
         or until `stopping`.
     n_instances : int, default=10
-        Labels in a round.
+        Labels in a round; with groups, groups in a round.
     warm_start : bool, default=True
         Fine-tune the network of the last round with all labelled images, as the
         paper's Algorithm 1 does; else start from the pretrained one in each round.
@@ -84,6 +82,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The adapted classifier.
     strategy_ : QueryStrategy
     classes_ : ndarray of shape (n_classes,)
+    multilabel_ : bool
+        Whether an image has any number of labels instead of one.
     queried_indices_ : list of ndarray of int
         Indices into X of each round, most useful first.
     history_ : list of dict
@@ -96,7 +96,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Which ones `stopping` has set apart: their labels are for measuring alone.
     X_ : images
         What ``fit`` was given, the pool included.
-    y_ : ndarray of shape (n,)
+    y_ : ndarray of shape (n,) or (n, n_labels)
         The labels; meaningful where `labeled_`.
     n_features_in_ : int
         Only where `X` is 2-D.
@@ -126,6 +126,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     history_: list[dict[str, Any]]
     _last_query: dict[str, Any]
     _first_iteration: float
+    _groups: Groups
+    _fit_params: dict[str, Any]
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],
@@ -161,32 +163,55 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: ArrayLike) -> ActiveLearner:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        **params: Any,
+    ) -> ActiveLearner:
         """Simulate all rounds, or take the initial labels for use by hand.
 
         Parameters
         ----------
         X : images or array-like of shape (n, ...)
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, n_labels)
             Every label (simulation), or -1 (None, NaN) where there is none yet.
             With the classes -1 and 1 and no other, -1 is a class, unless `classes`
-            says otherwise.
+            says otherwise. With several labels per image, rows of zeros and ones, or
+            of -1 throughout where there are no labels yet.
+        sample_weight : array-like of shape (n,), optional
+            How much each image counts once it has a label.
+        groups : array-like of shape (n,), optional
+            Images of a group (a patient, a burst of photographs) are queried and get
+            their labels together, so that none is trained on while another waits. The
+            learner then counts groups where it otherwise counts images.
+        **params
+            Passed on to the classifier's ``fit``, as scikit-learn's metadata routing
+            has it; arrays of n entries are cut to the images with labels.
 
         Returns
         -------
         self
         """
-        for _ in self.rounds(X, y):
+        for _ in self.rounds(X, y, sample_weight, groups, **params):
             pass
         return self
 
-    def rounds(self, X: Any, y: ArrayLike) -> Iterator[dict[str, Any]]:
+    def rounds(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        **params: Any,
+    ) -> Iterator[dict[str, Any]]:
         """Do what ``fit`` does, and stop after each round for the caller to look.
 
         Parameters
         ----------
-        X : images or array-like of shape (n, ...)
-        y : array-like of shape (n,)
+        X, y, sample_weight, groups, **params
             See :meth:`fit`.
 
         Yields
@@ -196,7 +221,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             classifiers that cannot be fitted to one class from the second class on.
         """
         self._validate_params()
-        missing = self._start(X, y)
+        missing = self._start(X, y, sample_weight, groups, params)
         if missing.any():
             self.labeled_ = ~missing
             if self.labeled_.any():
@@ -207,7 +232,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in tqdm(rounds, disable=not self.verbose):
-            n_left = len(self._candidates())
+            n_left = self._groups.count(self._candidates())
             if n_left == 0:
                 break
             try:
@@ -216,14 +241,24 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 if error.n_available == 0:
                     break
                 indices = self.query(error.n_available)
-            at_end = round_ + 1 == self.n_rounds or len(indices) == n_left
+            left = len(self._candidates()) - len(indices)
+            at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
             stopping = self.stopping if self._can_predict() else None
             if stopping is not None and stopping.should_stop(self):
                 break
 
-    def resume(self, X: Any, y: ArrayLike, *, iteration: float = 0) -> ActiveLearner:
+    def resume(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        iteration: float = 0,
+        **params: Any,
+    ) -> ActiveLearner:
         """Take up use by hand where it was left, without training.
 
         Give ``estimator_`` the state it had, or train it anew with :meth:`adapt`.
@@ -231,17 +266,21 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : images or array-like of shape (n, ...)
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, n_labels)
             The labels so far; -1 (None, NaN) where there is none yet.
+        sample_weight, groups
+            See :meth:`fit`.
         iteration : float, default=0
             The round t of the next query.
+        **params
+            See :meth:`fit`.
 
         Returns
         -------
         self
         """
         self._validate_params()
-        self.labeled_ = ~self._start(X, y)
+        self.labeled_ = ~self._start(X, y, sample_weight, groups, params)
         self._first_iteration = iteration
         return self
 
@@ -264,12 +303,13 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         n_instances : int, optional
-            How many; the parameter `n_instances` if None.
+            How many; the parameter `n_instances` if None. With groups, how many groups.
 
         Returns
         -------
         ndarray of int
-            Distinct indices into the X of ``fit``, most useful first.
+            Distinct indices into the X of ``fit``, most useful first; groups are
+            whole and stay together.
         """
         return self.query_with_scores(n_instances)[0]
 
@@ -281,34 +321,38 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         n_instances : int, optional
-            How many; the parameter `n_instances` if None.
+            See :meth:`query`.
 
         Returns
         -------
         indices : ndarray of int
         scores : ndarray of float
+            With groups, that of the image for which a group was chosen.
         """
         self._check_started()
         pool = self._candidates()
         n = self.n_instances if n_instances is None else n_instances
-        check_n_instances(n, len(pool))
         begin = perf_counter()
         labelled = np.flatnonzero(self.labeled_)
-        chosen, scores = self.strategy_(
-            self.estimator_,
-            take(self.X_, pool),
-            n,
-            iteration=self._iteration(),
-            X_labeled=take(self.X_, labelled),
-            y_labeled=plain_labels(self.y_[labelled]),
-            n_rounds=self.n_rounds,
-        )
+
+        def ask(n: int) -> tuple[np.ndarray, np.ndarray]:
+            return self.strategy_(
+                self.estimator_,
+                take(self.X_, pool),
+                n,
+                iteration=self._iteration(),
+                X_labeled=take(self.X_, labelled),
+                y_labeled=plain_labels(self.y_[labelled]),
+                n_rounds=self.n_rounds,
+            )
+
+        indices, scores = self._groups.choose(pool, n, ask)
         self._last_query = {
-            "indices": pool[chosen],
+            "indices": indices,
             "scores": scores,
             "query_seconds": perf_counter() - begin,
         }
-        return pool[chosen], scores
+        return indices, scores
 
     def teach(self, indices: ArrayLike, labels: ArrayLike) -> ActiveLearner:
         """Take labels and adapt the classifier with all labels so far.
@@ -318,7 +362,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         indices : array-like of int, shape (m,)
             Into the X of ``fit``; those of ``query`` or any others. A label given
             before is corrected.
-        labels : array-like of shape (m,)
+        labels : array-like of shape (m,) or (m, n_labels)
 
         Returns
         -------
@@ -327,37 +371,35 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If an index is out of range or twice there, or a label is missing or not
-            among `classes`. Nothing is changed then.
+            If an index is out of range or twice there, a label is missing or not among
+            `classes`, or a group is split. Nothing is changed then.
         """
         self._check_started()
-        chosen = np.asarray(indices)
-        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen):
-            raise ValueError(
-                f"indices must be a list of int, got {chosen.dtype} of shape "
-                f"{chosen.shape}."
-            )
-        n = len(self.labeled_)
-        wrong = chosen[(chosen < 0) | (chosen >= n)]
-        if len(wrong) or len(np.unique(chosen)) < len(chosen):
-            raise ValueError(
-                f"indices must be distinct and from 0 to {n - 1}, got "
-                f"{(wrong if len(wrong) else chosen).tolist()}."
-            )
-        refuse_missing(labels, self._declared_classes(), self.classes_)
-        given = check_labels(labels, self)
-        if len(given) != len(chosen):
-            raise ValueError(f"{len(chosen)} indices, but {len(given)} labels.")
-        before = self.classes_ if self.classes_.size else None
-        classes = known_classes(given, self._declared_classes(), before)
-        y = self.y_.astype(np.result_type(self.y_, given), copy=True)
-        y[chosen] = given
+        chosen = check_indices(indices, len(self.labeled_))
+        y, classes = with_labels(
+            self.y_,
+            chosen,
+            labels,
+            declared=self._declared_classes(),
+            before=self.classes_,
+            estimator=self,
+        )
+        labeled = self.labeled_.copy()
+        labeled[chosen] = True
+        self._groups.refuse_split(labeled, chosen)
         self.y_, self.classes_ = y, classes
         self._set_classes()
         self._learn(chosen, wait_for_classes=True)
         return self
 
-    def _start(self, X: Any, y: ArrayLike) -> np.ndarray:
+    def _start(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        params: dict[str, Any],
+    ) -> np.ndarray:
         """Check inputs, make the clones; return which entries of y are missing."""
         if hasattr(X, "__array__") and not hasattr(X, "ndim"):
             X = np.asarray(X)
@@ -371,11 +413,19 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 skip_check_array=hasattr(X, "columns"),
             )
         labels, missing, classes = partial_labels(y, self._declared_classes(), self)
+        if labels.ndim == 2:
+            self.strategy.check_multilabel()
         n = len(labels)
         if _num_samples(X) != n:
             raise ValueError(f"X has {_num_samples(X)} images, y {n} entries.")
+        found = Groups(groups, n)
+        if missing.any():
+            found.refuse_split(~missing, np.flatnonzero(~missing))
+        passed_on = fit_params(self, labels, sample_weight, groups, params)
         self.X_, self.y_ = X, labels
         self.classes_ = classes
+        self.multilabel_ = labels.ndim == 2
+        self._groups, self._fit_params = found, passed_on
         self.labeled_ = np.zeros(n, dtype=bool)
         self.reserved_ = np.zeros(n, dtype=bool)
         self.queried_indices_ = []
@@ -387,23 +437,23 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self.random_state is not None:
             rng = check_random_state(self.random_state)
             for inner in (self.estimator_, self.strategy_):
-                _seed_unseeded(inner, rng)
+                seed_unseeded(inner, rng)
         self._set_classes()
-        cnn = _last_step(self.estimator_)
+        cnn = last_step(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
         return missing
 
     def _set_classes(self) -> None:
         """Tell the classifier all classes, which its labels may miss for a while."""
-        inner = _last_step(self.estimator_)
+        inner = last_step(self.estimator_)
         if "classes" in inner.get_params(deep=False) and self.classes_.size:
             inner.set_params(classes=self.classes_)
 
     def _declared_classes(self) -> ArrayLike | None:
         if self.classes is not None:
             return self.classes
-        return getattr(_last_step(self.estimator), "classes", None)
+        return getattr(last_step(self.estimator), "classes", None)
 
     def _learn(self, indices: np.ndarray, *, wait_for_classes: bool) -> None:
         """Add revealed labels, adapt, and write the round down."""
@@ -437,69 +487,27 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             if len(sure):
                 labelled = np.concatenate([labelled, pool[sure]])
                 y = np.concatenate([y, believed])
-        copes = "classes" in _last_step(self.estimator_).get_params(deep=False)
+        copes = "classes" in last_step(self.estimator_).get_params(deep=False)
         if wait_for_classes and not copes and len(np.unique(y)) < 2:
             return  # most classifiers cannot be fitted to a single class
-        if not isinstance(_last_step(self.estimator_), CNNClassifier):
+        if not isinstance(last_step(self.estimator_), CNNClassifier):
             self.estimator_ = clone(self.estimator_)  # some go on by themselves
-        self.estimator_.fit(take(self.X_, labelled), y)
+        params = _check_method_params(self.X_, self._fit_params, indices=labelled)
+        self.estimator_.fit(take(self.X_, labelled), y, **params)
 
     def _candidates(self) -> np.ndarray:
-        return np.flatnonzero(~(self.labeled_ | self.reserved_))
+        # What is set apart is not told by images that belong to it, either.
+        return np.flatnonzero(~(self.labeled_ | self._groups.whole(self.reserved_)))
 
     def _iteration(self) -> float:
         return self._first_iteration + len(self.history_)
 
     def _can_predict(self) -> bool:
         try:
-            check_is_fitted(_last_step(self.estimator_))
+            check_is_fitted(last_step(self.estimator_))
         except NotFittedError:
             return False
         return True
 
     def _check_started(self) -> None:
         check_is_fitted(self, "X_")
-
-    # --- what the adapted classifier can do ----------------------------------
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "X_")
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict labels with the adapted classifier."""
-        check_is_fitted(self)
-        return self.estimator_.predict(X)
-
-    @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities with the adapted classifier."""
-        check_is_fitted(self)
-        return self.estimator_.predict_proba(X)
-
-    @available_if(_estimator_has("decision_function"))
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Compute the adapted classifier's decision function."""
-        check_is_fitted(self)
-        return self.estimator_.decision_function(X)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
-        tags.input_tags = inner.input_tags
-        tags.classifier_tags = inner.classifier_tags
-        return tags
-
-
-def _last_step(estimator: Any) -> Any:
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-
-
-def _seed_unseeded(estimator: Any, rng: np.random.RandomState) -> None:
-    """Give every `random_state` that is None, nested ones too, a drawn seed."""
-    params = estimator.get_params(deep=True)
-    unseeded = {
-        name: int(rng.randint(np.iinfo(np.int32).max))
-        for name in sorted(params)
-        if name.split("__")[-1] == "random_state" and params[name] is None
-    }
-    estimator.set_params(**unseeded)

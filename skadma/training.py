@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -11,32 +11,45 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
+from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from .backbones import AdaptedNetwork
 from .backbones.graph import ONE_AT_A_TIME
 
+_WEIGHT = "sample_weight"
+
 
 class LabelledDataset(Dataset):
-    """Tensors with their class numbers.
+    """Tensors with their targets, and their weights where there are some.
 
     Parameters
     ----------
     dataset : torch.utils.data.Dataset
         Yields one tensor per image.
-    y : ndarray of int, shape (n,)
+    y : ndarray of int, shape (n,), or of float32, shape (n, n_labels)
+        Class numbers, or which labels an image has.
+    weights : ndarray of shape (n,), optional
+        Of mean 1.
     """
 
-    def __init__(self, dataset: Dataset, y: np.ndarray) -> None:
+    def __init__(
+        self, dataset: Dataset, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> None:
         self.dataset = dataset
         self.y = y
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        return self.dataset[i], int(self.y[i])
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        target = int(self.y[i]) if self.y.ndim == 1 else self.y[i]
+        if self.weights is None:
+            return self.dataset[i], target
+        # Beside the tensor, not the target, which skorch's callbacks score.
+        return {"x": self.dataset[i], _WEIGHT: float(self.weights[i])}, target
 
 
 class AugmentedDataset(Dataset):
@@ -91,12 +104,15 @@ def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
     )
 
 
-class InterruptibleNet(NeuralNetClassifier):
-    """A net that Ctrl-C stops; skorch's would count as trained then."""
+class TrainingNet(NeuralNetClassifier):
+    """A net whose images have weights, and that Ctrl-C stops.
+
+    skorch's would count as trained after Ctrl-C.
+    """
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
-    ) -> InterruptibleNet:
+    ) -> TrainingNet:
         """Train as skorch does, and pass KeyboardInterrupt on."""
         if not self.initialized_:
             self.initialize()
@@ -107,12 +123,50 @@ class InterruptibleNet(NeuralNetClassifier):
             self.notify("on_train_end", X=X, y=y)
         return self
 
+    def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
+        """Run the network, which does not see the weights."""
+        return super().infer(x["x"] if isinstance(x, Mapping) else x, **fit_params)
+
+    def get_loss(
+        self, y_pred: torch.Tensor, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        """Compute the loss; with weights, each image's times its weight.
+
+        The weights' mean over all images is 1, not that over the batch: so a batch's
+        gradient is in expectation that of the weighted mean over all, also for
+        batches of one image, whose weight would cancel otherwise.
+        """
+        if not isinstance(X, Mapping) or _WEIGHT not in X:
+            return super().get_loss(y_pred, y_true, X=X, training=training)
+        criterion, weights = self.criterion_, X[_WEIGHT].to(y_pred)
+        reduction = getattr(criterion, "reduction", None)
+        if reduction not in ("mean", "sum"):
+            raise ValueError(
+                "sample_weight and class_weight need the loss of each image: a "
+                "criterion with reduction='mean' or 'sum', such as torch's own; got "
+                f"{criterion!r}."
+            )
+        criterion.reduction = "none"
+        try:
+            losses = super().get_loss(y_pred, y_true, X=X, training=training)
+        finally:
+            criterion.reduction = reduction
+        if losses.shape[:1] != weights.shape:
+            raise ValueError(
+                f"The criterion {criterion!r} gave losses of shape "
+                f"{tuple(losses.shape)} for {len(weights)} images with "
+                "reduction='none'; sample_weight and class_weight need one each."
+            )
+        losses = losses * weights.view(-1, *[1] * (losses.ndim - 1))
+        return losses.mean() if reduction == "mean" else losses.sum()
+
 
 def build_net(
     network: AdaptedNetwork,
     n_classes: int,
     *,
     before: NeuralNetClassifier | None = None,
+    multilabel: bool = False,
     head_lr: float,
     net_params: dict[str, Any] | None,
     **params: Any,
@@ -126,6 +180,8 @@ def build_net(
     before : skorch.NeuralNetClassifier, optional
         The network's net so far, to go on with, its optimizer as well, under the
         parameters that are given now.
+    multilabel : bool, default=False
+        An image may have any number of the labels.
     head_lr : float
         Learning rate of the network's new parts; `lr` among the others is the tail's.
     net_params : dict or None
@@ -146,11 +202,15 @@ def build_net(
         **params,
         **(net_params or {}),
     }
+    if multilabel:
+        settings.setdefault("callbacks__valid_acc", None)  # of one class per image
+        if settings["criterion"] is nn.CrossEntropyLoss:
+            settings["criterion"] = nn.BCEWithLogitsLoss
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
     if before is not None:
         return _with_settings(before, settings)
-    net = InterruptibleNet(network, classes=np.arange(n_classes), **settings)
+    net = TrainingNet(network, classes=np.arange(n_classes), **settings)
     net.initialize()
     # The recipe would be pickled beside the network that was made from it.
     net.module = type(network)
@@ -188,6 +248,7 @@ def train(
     y: np.ndarray,
     seed: int,
     cut: str | None = None,
+    weights: np.ndarray | None = None,
 ) -> None:
     """Train a net for its number of epochs and leave it in eval mode.
 
@@ -197,15 +258,17 @@ def train(
         Initialised.
     dataset : torch.utils.data.Dataset
         Yields one tensor per image.
-    y : ndarray of int, shape (n,)
-        Class numbers.
+    y : ndarray of int, shape (n,), or of float32, shape (n, n_labels)
+        See :class:`LabelledDataset`.
     seed : int
         Seeds shuffling and dropout; torch's global generator stays as it was.
     cut : str, optional
         The tensors are not images but what crosses this cut: only the tail runs.
+    weights : ndarray of shape (n,), optional
+        How much each image counts; of mean 1.
     """
     start = net.module_.starting_at(cut) if cut else nullcontext()
     with ONE_AT_A_TIME, torch.random.fork_rng(), start:
         torch.manual_seed(seed)
-        net.partial_fit(LabelledDataset(dataset, y), y)
+        net.partial_fit(LabelledDataset(dataset, y, weights), y)
     net.module_.eval()

@@ -203,6 +203,74 @@ def test_voc_takes_the_largest_object_that_is_not_difficult(tmp_path):
     assert inside.y.tolist() == images.y.tolist()
 
 
+def test_voc_with_all_its_labels(tmp_path):
+    voc2012(tmp_path)
+    images = load_dataset("voc2012-multilabel", root=tmp_path)
+    assert len(images.classes) == images.y.shape[1] == 20
+
+    def names(row, value=1):
+        return set(images.classes[row == value])
+
+    assert [names(row) for row in images.y] == [
+        {"person", "dog"}, {"person"}, {"cat"}, set(), {"cat"}, {"person", "dog"},
+        {"person"}, {"person", "cat"}, {"dog"},
+    ]  # fmt: skip
+    assert set(images.y.ravel()) == {0, 1}
+    assert [names(row, -1) for row in images.y_test] == [
+        set(), set(), set(), {"sheep"}, set(), {"sheep"},
+    ]  # fmt: skip
+    assert names(images.y_test[3]) == {"cat"}
+    split = split_dataset(images, 0, pool_size=4, test_size=3)
+    assert split.y_pool.shape == (4, 20)
+    assert split.y_test.shape == (3, 20)
+    rows = [list(images.X).index(path) for path in split.X_pool]
+    np.testing.assert_array_equal(images.y[rows], split.y_pool)
+    assert split.classes.tolist() == images.classes.tolist()
+    [annotation] = tmp_path.rglob("2012_train001.xml")
+    annotation.write_text(annotation.read_text().replace("person", "unicorn"))
+    with pytest.raises(ValueError, match="unicorn"):
+        load_dataset("voc2012-multilabel", root=tmp_path)
+
+
+def test_average_precision_by_hand():
+    y = np.array([[1, 0], [0, 1], [1, -1], [0, 0], [0, 1]])
+    proba = np.array([[0.9, 0.1], [0.8, 0.7], [0.7, 0.99], [0.2, 0.8], [0.1, 0.6]])
+    found = measure(proba, y)
+    first = (1 + 2 / 3) / 2  # positives at ranks 1 and 3
+    second = (1 / 2 + 2 / 3) / 2  # ranks 2 and 3 of the four that count
+    assert found["average_precision"] == pytest.approx((first + second) / 2)
+    assert found["auc"] == pytest.approx((5 / 6 + 2 / 4) / 2)
+    # Right: 0, 2 (its second label does not count) and 4.
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    unread = np.vstack([proba, [np.nan, np.nan]])
+    assert measure(unread, np.vstack([y, [1, 1]])) == found
+
+
+def test_voc_with_all_its_labels_runs(tmp_path):
+    """Beside the same with one label per image, with small random networks."""
+    voc2012(tmp_path)
+    config = json.loads((CONFIGS / "voc2012-multilabel.json").read_text())
+    config |= {"networks": {"resnet18": {"weights": None}}, "seeds": 1, "n_rounds": 2}
+    config["classifier"] |= {"image_size": 32, "max_epochs": 1}
+    config["datasets"] = {"voc2012-multilabel": {}, "voc2012": {}}
+    for k in (3, 50, 400, 999):
+        picture(tmp_path / "centers" / f"{k:04}" / "0.png", k)
+    clf = CNNClassifier("resnet18", weights=None, image_size=32)
+    paths = sorted((tmp_path / "centers").rglob("*.png"))
+    centers = SourceCenters.from_dataset(clf, paths, [3, 50, 400, 999])
+    centers.save(tmp_path / "centers.safetensors")
+    config["centers"] = "centers.safetensors"
+    out = tmp_path / "out"
+    results = read_results(run_benchmark(config, out, data=tmp_path, verbose=False))
+    assert set(results["strategy"]) == set(config["strategies"])
+    many = results["dataset"] == "voc2012-multilabel"
+    assert results.loc[many, "average_precision"].between(0, 1).all()
+    assert results.loc[~many, "average_precision"].isna().all()
+    report = write_report(out, against="random").read_text("utf-8")
+    assert report.count("## Area under the mean average precision curve") == 1
+    assert report.count("### mean average precision") == 1
+
+
 def test_indoor67_by_its_lists_or_all_of_it(tmp_path):
     indoor67(tmp_path)
     listed = load_dataset("indoor67", root=tmp_path)

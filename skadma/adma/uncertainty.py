@@ -20,7 +20,11 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     Parameters
     ----------
     proba : array-like of shape (n, C), in [0, 1]
-        Class probabilities under the current model.
+        Class probabilities under the current model. Or of shape (n, L, C): of L
+        labels, of which an image has any number, each absent or present (C = 2). The
+        uncertainty is then the mean over the labels. For entropy that is the entropy
+        of all labels together, if they are independent, over L; for "least_confident"
+        the share of labels that are expected to be wrong.
     kind : {"gini", "entropy", "margin", "least_confident"}, default="gini"
         With the probabilities of a row in falling order, :math:`p_1 \ge p_2 \ge \dots`
 
@@ -43,6 +47,9 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     if kind not in UNCERTAINTIES:
         raise ValueError(f"kind has to be one of {UNCERTAINTIES}; got {kind!r}.")
     proba = np.asarray(proba, dtype=np.float64)
+    if proba.ndim == 3 and proba.shape[1]:
+        each = uncertainty(proba.reshape(-1, proba.shape[2]), kind)
+        return each.reshape(proba.shape[:2]).mean(axis=1)
     if proba.ndim != 2 or proba.shape[1] == 0:
         raise ValueError(
             f"proba has to have shape (n, C) with C >= 1; got {proba.shape}."

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..cache import DEFAULT_LIMIT, MemoryCache
 from ..centers import SourceCenters, shipped_centers
@@ -212,7 +212,7 @@ def simulate(
     dict
         The round's row of ``history_``.
     """
-    y = np.full(len(split.y_pool), -1)
+    y = np.full_like(split.y_pool, -1)
     if n_initial:
         first = np.random.default_rng(seed).choice(len(y), n_initial, replace=False)
         y[first] = split.y_pool[first]
@@ -227,21 +227,25 @@ def simulate(
 
 
 def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy and one-vs-rest AUC.
+    """Accuracy and one-vs-rest AUC; with several labels per image average precision.
 
     Parameters
     ----------
     proba : ndarray of shape (n, n_classes)
-    y : ndarray of int, shape (n,)
+    y : ndarray of int, shape (n,), or of 0, 1 and -1 (not counted), (n, n_classes)
 
     Returns
     -------
     dict
         ``accuracy`` and ``auc``, the mean over the classes that some test images have
-        and some have not. Of the images that can be decoded.
+        and some have not. With several labels per image ``accuracy`` is the share of
+        images with all labels right, and ``average_precision`` the mean over those
+        classes. Of the images that can be decoded.
     """
     read = ~np.isnan(proba).any(axis=1)
     proba, y = proba[read], y[read]
+    if y.ndim == 2:
+        return _measure_labels(proba, y)
     aucs = [
         roc_auc_score(y == k, proba[:, k])
         for k in range(proba.shape[1])
@@ -250,6 +254,22 @@ def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {
         "accuracy": float((proba.argmax(axis=1) == y).mean()),
         "auc": float(np.mean(aucs)),
+    }
+
+
+def _measure_labels(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    counted = y >= 0
+    columns = [
+        (y[rows, k], proba[rows, k])
+        for k, rows in enumerate(counted.T)
+        if 0 < y[rows, k].sum() < rows.sum()
+    ]
+    right = ((proba > 0.5) == y) | ~counted
+    precisions = [average_precision_score(*column) for column in columns]
+    return {
+        "accuracy": float(right.all(axis=1).mean()),
+        "auc": float(np.mean([roc_auc_score(*column) for column in columns])),
+        "average_precision": float(np.mean(precisions)),
     }
 
 

@@ -19,6 +19,7 @@ from .official import (
     read_indoor67,
     read_inria_person,
     read_voc2012,
+    read_voc2012_multilabel,
 )
 
 _TEST_SHARE = 0.3
@@ -33,7 +34,7 @@ class Split:
     ----------
     X_pool, X_test : images
     y_pool, y_test : ndarray of int
-        Numbers of classes.
+        Numbers of classes, or the matrices of :class:`LabelledImages`.
     classes : ndarray
         The classes' names, by number.
     """
@@ -54,7 +55,7 @@ def split_dataset(
     """Split into pool and test set, and thin both out.
 
     The official split where there is one, else 70/30. Whatever is drawn is drawn by
-    the seed and keeps the classes' shares.
+    the seed and keeps the classes' shares, with one label per image.
 
     Parameters
     ----------
@@ -78,8 +79,11 @@ def split_dataset(
         X, X_test = take(images.X, X), take(images.X, X_test)
     else:
         X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
-    classes = np.unique(np.concatenate([y, y_test]))
     pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
+    if images.classes is not None:
+        X, X_test = take(X, pool), take(X_test, test)
+        return Split(X, y[pool], X_test, y_test[test], images.classes)
+    classes = np.unique(np.concatenate([y, y_test]))
     return Split(
         take(X, pool),
         np.searchsorted(classes, y[pool]),
@@ -93,6 +97,9 @@ def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:
     """Indices of at most `size` entries, sorted."""
     if size is None or size >= len(y):
         return np.arange(len(y))
+    if y.ndim == 2:
+        chosen = np.random.default_rng(seed).choice(len(y), size, replace=False)
+        return np.sort(chosen)
     _, members, counts = np.unique(y, return_inverse=True, return_counts=True)
     # A class of one image cannot be stratified, nor can fewer images than classes.
     alike = counts[members] >= 2
@@ -194,5 +201,6 @@ DATASETS: dict[str, tuple[Callable[..., LabelledImages], str | None]] = {
     "indoor67": (read_indoor67, "indoor67"),
     "inria-person": (read_inria_person, "INRIAPerson"),
     "voc2012": (read_voc2012, "VOCdevkit"),
+    "voc2012-multilabel": (read_voc2012_multilabel, "VOCdevkit"),
 }
 """What reads a data set, and its usual folder (None: it comes in a package)."""

@@ -18,16 +18,21 @@ class LabelledImages:
     Attributes
     ----------
     X : images
-    y : ndarray of shape (n,)
+    y : ndarray of shape (n,), or of 0 and 1, shape (n, n_labels)
+        The latter with several labels per image.
     X_test : images or None
         Of the official split; None where there is none.
     y_test : ndarray or None
+        With several labels per image, -1 where one is not counted.
+    classes : ndarray or None
+        With several labels per image, the names of the columns.
     """
 
     X: Any
     y: np.ndarray
     X_test: Any = None
     y_test: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
 
 def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:

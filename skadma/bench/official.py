@@ -11,6 +11,15 @@ import numpy as np
 from ..image_forms import image_files
 from .folders import LabelledImages, class_folders
 
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep",
+    "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""Names of PASCAL VOC's classes."""
+
+_Object = tuple[str, bool, float]
+
 
 def read_dogs_vs_cats(folder: Path) -> LabelledImages:
     """Read Kaggle's ``train/cat.0.jpg`` and so on, or a subfolder for each class.
@@ -56,6 +65,51 @@ def read_voc2012(folder: Path) -> LabelledImages:
     -------
     LabelledImages
     """
+    parts = []
+    for paths, objects in _voc_lists(folder):
+        labels = [_largest(found) for found in objects]
+        kept = [(path, label) for path, label in zip(paths, labels, strict=True)
+                if label]  # fmt: skip
+        parts += [np.array([path for path, _ in kept], dtype=object)]
+        parts += [np.array([label for _, label in kept])]
+    return LabelledImages(*parts)
+
+
+def read_voc2012_multilabel(folder: Path) -> LabelledImages:
+    """Read PASCAL VOC 2012 as the task that it is: which classes an image shows.
+
+    The train list to choose from, the val list to test on. A class of which an image
+    has only objects that are marked difficult is absent in training and, as in VOC's
+    own evaluation, not counted in the test.
+
+    Parameters
+    ----------
+    folder : Path
+        See :func:`read_voc2012`.
+
+    Returns
+    -------
+    LabelledImages
+        With a column for each of the 20 classes.
+    """
+    parts = []
+    for paths, objects in _voc_lists(folder):
+        y = np.zeros((len(paths), len(VOC_CLASSES)), dtype=int)
+        for row, found in zip(y, objects, strict=True):
+            for name, difficult, _ in sorted(found, key=lambda item: not item[1]):
+                if name not in VOC_CLASSES:
+                    raise ValueError(
+                        f"There is an object {name!r} in the annotations, which is "
+                        f"none of PASCAL VOC's classes {list(VOC_CLASSES)}."
+                    )
+                row[VOC_CLASSES.index(name)] = -1 if difficult else 1
+        parts += [np.array(paths, dtype=object), y]
+    X, y, X_test, y_test = parts
+    return LabelledImages(X, np.maximum(y, 0), X_test, y_test, np.array(VOC_CLASSES))
+
+
+def _voc_lists(folder: Path) -> list[tuple[list[str], list[list[_Object]]]]:
+    """Paths and objects of the images of the train and of the val list."""
     if (folder / "VOC2012").is_dir():
         folder = folder / "VOC2012"
     _need(
@@ -67,26 +121,31 @@ def read_voc2012(folder: Path) -> LabelledImages:
     parts = []
     for name in ("train", "val"):
         stems = (folder / "ImageSets" / "Main" / f"{name}.txt").read_text().split()
-        labels = [_largest_object(folder / "Annotations" / f"{s}.xml") for s in stems]
-        kept = [(s, label) for s, label in zip(stems, labels, strict=True) if label]
-        paths = [str(folder / "JPEGImages" / f"{s}.jpg") for s, _ in kept]
-        parts += [np.array(paths, dtype=object), np.array([label for _, label in kept])]
-    return LabelledImages(*parts)
+        paths = [str(folder / "JPEGImages" / f"{stem}.jpg") for stem in stems]
+        objects = [_objects(folder / "Annotations" / f"{stem}.xml") for stem in stems]
+        parts.append((paths, objects))
+    return parts
 
 
-def _largest_object(annotation: Path) -> str | None:
-    largest, name = -1.0, None
+def _objects(annotation: Path) -> list[_Object]:
+    """Name, whether it is difficult, and area of each object."""
+    objects = []
     for found in ElementTree.parse(annotation).iter("object"):
         box = found.find("bndbox")
-        if box is None or found.findtext("difficult", "0").strip() == "1":
+        if box is None:
             continue
         left, top, right, bottom = (
             float(box.findtext(side, "0")) for side in ("xmin", "ymin", "xmax", "ymax")
         )
-        if (right - left) * (bottom - top) > largest:
-            largest = (right - left) * (bottom - top)
-            name = found.findtext("name", "").strip()
-    return name
+        name = found.findtext("name", "").strip()
+        difficult = found.findtext("difficult", "0").strip() == "1"
+        objects.append((name, difficult, (right - left) * (bottom - top)))
+    return objects
+
+
+def _largest(objects: list[_Object]) -> str | None:
+    counted = [found for found in objects if not found[1]]
+    return max(counted, key=lambda found: found[2])[0] if counted else None
 
 
 def read_indoor67(folder: Path) -> LabelledImages:

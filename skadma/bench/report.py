@@ -23,7 +23,12 @@ from .analysis import (
 from .config import file_stem
 from .runner import read_results
 
-METRICS = {"accuracy": "accuracy", "auc": "AUC"}
+METRICS = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "average_precision": "mean average precision",
+}
+"""The last only where images have several labels."""
 
 
 def write_report(out: str | Path, *, against: str | None = None) -> Path:
@@ -48,17 +53,28 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
         raise ValueError(f"There are no curves in {str(out)!r} yet, only ceilings.")
     best = against or _best(results)
     parts = [_head(results)]
-    for metric, label in METRICS.items():
-        parts += _of_areas(results, best, metric, label)
+    for metric in _metrics(results):
+        measured = results[results[metric].notna()]
+        strongest = best if best in set(measured["strategy"]) else _best(measured)
+        parts += _of_areas(measured, strongest, metric, METRICS[metric])
     for dataset, network in curves(results)[GROUP].drop_duplicates().to_numpy():
         parts.append(f"## {dataset}, {network}")
-        for metric, label in METRICS.items():
-            parts += [f"### {label}", _learning(results, metric, dataset, network)]
+        for metric in _metrics(_of_group(results, dataset, network)):
+            parts.append(f"### {METRICS[metric]}")
+            parts.append(_learning(results, metric, dataset, network))
         figure = _figure(results, dataset, network, out / "figures")
         parts.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
     path.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
+
+
+def _metrics(results: Any) -> list[str]:
+    return [m for m in METRICS if m in results and results[m].notna().any()]
+
+
+def _of_group(results: Any, dataset: str, network: str) -> Any:
+    return results[(results["dataset"] == dataset) & (results["network"] == network)]
 
 
 def _best(results: Any) -> str:
@@ -198,7 +214,7 @@ def _needed(results: Any, random: str, metric: str) -> str:
 
 def _learning(results: Any, metric: str, dataset: str, network: str) -> str:
     """Strategies down, labels across: the form of the paper's Tables 1 and 2."""
-    chosen = results[(results["dataset"] == dataset) & (results["network"] == network)]
+    chosen = _of_group(results, dataset, network)
     table = learning_table(curves(chosen), metric).droplevel(GROUP)
     labels = sorted({n for _, n in table.index})
     rows = []
@@ -220,9 +236,10 @@ def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5), layout="constrained")
+    metrics = _metrics(_of_group(results, dataset, network))
+    figure = Figure(figsize=(6.5 * len(metrics), 5), layout="constrained")
     FigureCanvasAgg(figure)
-    for ax, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
+    for ax, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
         LearningCurveDisplay.from_results(
             results, metric=metric, dataset=dataset, network=network, ax=ax
         )

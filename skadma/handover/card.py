@@ -146,7 +146,8 @@ def preprocessing_steps(estimator: CNNClassifier) -> list[str]:
         "to the even number.",
         "In the network, and in model.onnx, which takes the uint8 pixels (n, 3, "
         f"height, width): (pixel / 255 - mean) / std with mean {mean} and std {std}.",
-        "The scores' softmax is the probabilities, in the order of `labels`.",
+        f"The scores' {'sigmoid' if estimator.multilabel_ else 'softmax'} is the "
+        "probabilities, in the order of `labels`.",
     ]
 
 

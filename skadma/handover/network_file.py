@@ -49,6 +49,7 @@ def write_network(estimator: CNNClassifier, path: Path) -> str:
         "n_frozen": str(estimator.n_frozen_),
         "n_labels": str(estimator.n_labels_),
         "classes": json.dumps(describe_labels(estimator.classes_)),
+        "multilabel": json.dumps(bool(estimator.multilabel_)),
         "random_state": json.dumps(
             _listed(estimator.random_state_.get_state(legacy=False))
         ),
@@ -93,7 +94,12 @@ def read_network(
         random_state = np.random.RandomState()
         random_state.set_state(json.loads(metadata["random_state"]))
         n_frozen = int(metadata["n_frozen"])
-        estimator.restore(source, tensors, classes, n_frozen, n_labels, random_state)
+        multilabel = json.loads(metadata["multilabel"])
+        if not isinstance(multilabel, bool):
+            raise ValueError(f"its 'multilabel' is {multilabel!r}")
+        estimator.restore(
+            source, tensors, classes, n_frozen, n_labels, random_state, multilabel
+        )
     except (
         safetensors.SafetensorError,
         OSError,

@@ -28,18 +28,20 @@ _TOLERANCE = 1e-4
 
 
 class _Whole(nn.Module):
-    """Normalisation, network and softmax."""
+    """Normalisation, network and softmax, or the sigmoid of each label."""
 
     def __init__(self, estimator: CNNClassifier) -> None:
         super().__init__()
         network = copy.deepcopy(estimator.net_.module_).cpu().eval()
         graph = estimator.source_network_.graph
+        self.multilabel = estimator.multilabel_
         self.normalize = network.normalize
         # A part is a plain graph, AdaFilter's rewritten one included.
         self.scores = network.part(graph, [graph.output], None).eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.scores(self.normalize(pixels))[0].flatten(1).softmax(1)
+        scores = self.scores(self.normalize(pixels))[0].flatten(1)
+        return scores.sigmoid() if self.multilabel else scores.softmax(1)
 
 
 def check_onnx(opset: int) -> None:

@@ -82,6 +82,7 @@ class SavedMixin:
         n_frozen: int,
         n_labels: int,
         random_state: np.random.RandomState,
+        multilabel: bool = False,
     ) -> Any:
         """Take over what an earlier fit made, as if it had been made here.
 
@@ -98,6 +99,8 @@ class SavedMixin:
             How many labels the network was fitted with.
         random_state : RandomState
             As the fit left it.
+        multilabel : bool, default=False
+            Whether an image may have several labels.
 
         Returns
         -------
@@ -117,12 +120,13 @@ class SavedMixin:
         with torch.random.fork_rng():  # for a head that is not kept
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
-        net = self._build_net(network, len(classes))
+        net = self._build_net(network, len(classes), multilabel)
         net.module_.eval()
         self.net_ = net
         self.source_network_ = source
         self.n_frozen_ = n_frozen
         self.classes_ = classes
+        self.multilabel_ = multilabel
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         return self

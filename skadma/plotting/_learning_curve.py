@@ -9,7 +9,7 @@ import numpy as np
 from ._matplotlib import new_axes
 
 _CEILING = "FullyTrained"  # as skadma.bench marks what is no curve
-_LABELS = {"auc": "AUC"}
+_LABELS = {"auc": "AUC", "average_precision": "mean average precision"}
 
 
 class LearningCurveDisplay:

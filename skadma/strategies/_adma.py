@@ -34,7 +34,7 @@ from ..images import n_images, take
 from ..scan import merged
 from ..scanner import SourceSummary
 from ._coreset import k_center_greedy
-from ._estimators import find_cnn
+from ._estimators import find_cnn, proba_of_scores
 from ._pool import look
 from .base import Request, Scores, ScoringStrategy
 
@@ -128,6 +128,7 @@ class ADMA(ScoringStrategy):
     needs: ClassVar[str] = "source centres, layers A and B, probabilities"
     cost: ClassVar[str] = "1 pass; n K (d_A + d_B) for distances"
     memory: ClassVar[str] = "K (d_A + d_B)"
+    multilabel: ClassVar[bool] = True
 
     _parameter_constraints: dict = {
         "centers": [SourceCenters, None],
@@ -220,9 +221,8 @@ class ADMA(ScoringStrategy):
             distinctiveness[batch.indices] = values.cpu().numpy()
             uncertain[batch.indices] = 1.0
             if fitted:
-                proba = torch.softmax(batch.adapted[head].double(), dim=1)
                 uncertain[batch.indices] = uncertainty(
-                    proba.cpu().numpy(), self.uncertainty
+                    proba_of_scores(clf, batch.adapted[head]), self.uncertainty
                 )
         trade_off = self._trade_off(n_rounds)
         total = combined_score(distinctiveness, uncertain, trade_off, iteration)

@@ -42,6 +42,7 @@ class CoreSet(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too"
     cost: ClassVar[str] = "1 pass; (b + labelled) n d"
     memory: ClassVar[str] = "n d"
+    multilabel: ClassVar[bool] = True
     _use_proba = False
 
     def _select(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
@@ -108,8 +109,59 @@ def labels_fitted_with(estimator: Any) -> int:
     return getattr(estimator, "n_labels_", 0)
 
 
+def is_multilabel(estimator: Any) -> bool:
+    """Tell whether a classifier was fitted with several labels per image."""
+    inner = innermost(estimator)
+    classes = getattr(inner, "classes_", None)
+    return (
+        bool(getattr(inner, "multilabel_", False))  # CNNClassifier, OneVsRestClassifier
+        # Forests, neighbours, MultiOutputClassifier: each output's classes.
+        or (isinstance(classes, list) and all(np.ndim(c) == 1 for c in classes))
+        # MLPClassifier
+        or (
+            getattr(inner, "out_activation_", None) == "logistic"
+            and inner.n_outputs_ > 1
+        )
+    )
+
+
+def per_label(proba: np.ndarray) -> np.ndarray:
+    """Make pairs (absent, present) of the probabilities of labels.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, n_labels)
+
+    Returns
+    -------
+    ndarray of shape (n, n_labels, 2)
+        As :func:`skadma.adma.uncertainty` takes it.
+    """
+    return np.stack([1 - proba, proba], axis=2)
+
+
+def proba_of_scores(clf: CNNClassifier, scores: torch.Tensor) -> np.ndarray:
+    """Class probabilities of a network's scores, as :func:`target_proba` gives them."""
+    scores = scores.double()
+    if clf.multilabel_:
+        return per_label(torch.sigmoid(scores).cpu().numpy())
+    return torch.softmax(scores, dim=1).cpu().numpy()
+
+
+def _present(proba: list[np.ndarray], classes: list[np.ndarray]) -> np.ndarray:
+    """A column per label of scikit-learn's list of arrays, one per label."""
+    found = np.zeros((len(proba[0]), len(proba)))
+    for k, (rows, values) in enumerate(zip(proba, classes, strict=True)):
+        for column in np.flatnonzero(np.asarray(values) == 1):
+            found[:, k] = rows[:, column]
+    return found
+
+
 def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
-    """Class probabilities, or None where the classifier is not fitted yet."""
+    """Class probabilities, or None where the classifier is not fitted yet.
+
+    Shape (n, n_classes); with several labels per image (n, n_labels, 2).
+    """
     estimator, X = unwrap(estimator, X)
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(
@@ -117,6 +169,9 @@ def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
             "classifier with probabilities, or RandomSampling."
         )
     try:
-        return estimator.predict_proba(X)
+        proba = estimator.predict_proba(X)
     except NotFittedError:
         return None
+    if isinstance(proba, list):
+        proba = _present(proba, estimator.classes_)
+    return per_label(proba) if is_multilabel(estimator) else proba

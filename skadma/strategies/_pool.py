@@ -14,7 +14,7 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..images import n_images
-from ._estimators import target_proba, unwrap_both
+from ._estimators import per_label, target_proba, unwrap_both
 from .base import Request, check_enough, check_finite
 
 
@@ -28,8 +28,9 @@ class Pool:
         Where they are in X_pool; those that cannot be decoded are missing.
     features : ndarray of shape (n, d)
         A layer's outputs, or the rows themselves where the classifier takes rows.
-    proba : ndarray of shape (n, n_classes) or None
-        Class probabilities; None before the first fit.
+    proba : ndarray of shape (n, n_classes), or (n, n_labels, 2), or None
+        Class probabilities, the latter with several labels per image; None before the
+        first fit.
     labeled : ndarray of shape (m, d)
         The features of what has a label; m may be 0.
     labeled_indices : ndarray of int, shape (m,)
@@ -80,7 +81,7 @@ def look(
     features, proba = _outputs(estimator, X, layer, initial, use_proba)
     finite = np.isfinite(features).all(axis=1)
     if proba is not None:
-        finite &= np.isfinite(proba).all(axis=1)
+        finite &= np.isfinite(proba).all(axis=tuple(range(1, proba.ndim)))
     check_finite(finite, request.estimator, request.X_pool)
     usable = np.flatnonzero(finite)
     check_enough(len(usable), request.n_instances, len(features))
@@ -128,7 +129,8 @@ def _outputs(
     found = of_source if from_source else of_adapted
     if not use_proba:
         return found[position], None
-    return found[position], softmax(of_adapted[head].astype(np.float64), axis=1)
+    proba = estimator.proba_of(of_adapted[head])
+    return found[position], per_label(proba) if estimator.multilabel_ else proba
 
 
 def _head(estimator: Any, layer: int | str) -> Callable[[np.ndarray], np.ndarray]:

@@ -45,6 +45,7 @@ class ProbCover(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too"
     cost: ClassVar[str] = "1 pass; n^2 d"
     memory: ClassVar[str] = "n d + pairs within delta"
+    multilabel: ClassVar[bool] = True
 
     _parameter_constraints = {
         **BatchStrategy._parameter_constraints,

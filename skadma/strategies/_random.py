@@ -30,6 +30,7 @@ class RandomSampling(ScoringStrategy):
     needs: ClassVar[str] = "nothing"
     cost: ClassVar[str] = "none"
     memory: ClassVar[str] = "n"
+    multilabel: ClassVar[bool] = True
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by chance; see :meth:`ScoringStrategy.score`."""

@@ -56,6 +56,7 @@ class TypiClust(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too"
     cost: ClassVar[str] = "1 pass; k-means with labelled + b clusters"
     memory: ClassVar[str] = "n d"
+    multilabel: ClassVar[bool] = True
     _use_proba = False
 
     _parameter_constraints = {

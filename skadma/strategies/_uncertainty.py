@@ -18,6 +18,7 @@ class _UncertaintySampling(ScoringStrategy):
     needs: ClassVar[str] = "probabilities"
     cost: ClassVar[str] = "1 pass"
     memory: ClassVar[str] = "n C"
+    multilabel: ClassVar[bool] = True
     _kind: ClassVar[str]
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
@@ -89,7 +90,7 @@ def uncertainty_scores(estimator: Any, X_pool: Any, kind: str) -> Scores:
 
 def known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
     """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
-    known = ~np.isnan(proba).any(axis=1)
+    known = ~np.isnan(proba).any(axis=tuple(range(1, proba.ndim)))
     scores = np.full(len(proba), np.nan)
     if known.any():
         scores[known] = uncertainty(proba[known], kind)

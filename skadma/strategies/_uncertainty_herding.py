@@ -70,6 +70,7 @@ class UncertaintyHerding(BatchStrategy):
     needs: ClassVar[str] = "features, of the labelled too; probabilities"
     cost: ClassVar[str] = "1 pass; n min(n, 5000) d"
     memory: ClassVar[str] = "n d"
+    multilabel: ClassVar[bool] = True
 
     _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,

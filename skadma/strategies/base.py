@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 
 from ..classifier import CNNClassifier
 from ..images import n_images, take
-from ._estimators import innermost, labels_fitted_with, unwrap
+from ._estimators import innermost, is_multilabel, labels_fitted_with, unwrap
 
 
 class TooFewCandidatesError(ValueError):
@@ -96,6 +96,8 @@ class QueryStrategy(BaseEstimator, ABC):
     memory: ClassVar[str]
     # For docs/strategies.md: what a strategy looks at, the passes over the pool with
     # the operations beside them, and the numbers held at once.
+    multilabel: ClassVar[bool] = False
+    # Whether images may have any number of labels.
 
     def __init__(
         self, *, random_state: int | np.random.RandomState | None = None
@@ -174,7 +176,27 @@ class QueryStrategy(BaseEstimator, ABC):
         utilities : ndarray of float, shape (n_instances,)
         """
         check_n_instances(n_instances, n_images(X_pool))
+        if is_multilabel(estimator):
+            self.check_multilabel()
         return self._choose(Request(estimator, X_pool, n_instances, **kwargs))
+
+    def check_multilabel(self) -> None:
+        """Refuse a task of several labels per image, if the strategy cannot do it.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not self.multilabel:
+            others = sorted(
+                cls.__name__
+                for cls in _subclasses(QueryStrategy)  # type: ignore[type-abstract]
+                if cls.multilabel and not cls.__name__.startswith("_")
+            )
+            raise ValueError(
+                f"{type(self).__name__} is for tasks of one label per image, but y "
+                f"has several columns. Take one of {', '.join(others)}."
+            )
 
     @abstractmethod
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
@@ -272,6 +294,12 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
             return chosen[:n]
     check_enough(len(chosen), n, len(order))
     return chosen
+
+
+def _subclasses(cls: type[QueryStrategy]) -> Iterator[type[QueryStrategy]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
 
 
 @contextmanager
