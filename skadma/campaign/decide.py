@@ -67,6 +67,7 @@ def decide(
     root: Path,
     *,
     at_once: bool,
+    blind: bool = False,
 ) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
@@ -80,6 +81,8 @@ def decide(
     at_once : bool
         The rows are decided now; else they are from a file, which may be older than
         what an image is by now.
+    blind : bool, default=False
+        They are repeats: what holds already for an older picture is of no use.
 
     Returns
     -------
@@ -105,7 +108,7 @@ def decide(
             )
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)
-            if known is None or known.mark != row.label:
+            if blind or known is None or known.mark != row.label:
                 refused.append(
                     f"{row.where}: {row.path!r} is another picture by now than the one "
                     "that the column sha256 names."
@@ -148,8 +151,8 @@ def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
     return numbers.get(name)
 
 
-def said_row(event: int, said: Said) -> tuple:
+def decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
     """Make the row of the table of decisions, or of looks."""
-    if said.mark in MARKS:
-        return event, said.image, said.sha256, said.mark[1:], None
-    return event, said.image, said.sha256, "label", said.mark
+    if mark in MARKS:
+        return event, image, sha256, mark[1:], None
+    return event, image, sha256, "label", mark

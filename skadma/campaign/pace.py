@@ -61,9 +61,10 @@ def measure_pace(store: Store, answers: Sequence[Answer]) -> list[Pace]:
                     if begin is None:
                         continue
                     seconds = (at - begin).total_seconds()
-                    if SHORTEST <= seconds / n <= LONGEST:
-                        known, before = timed.get(who, (0, 0.0))
-                        timed[who] = known + n, before + seconds
+                    if seconds / n <= LONGEST:
+                        if seconds / n >= SHORTEST:
+                            known, before = timed.get(who, (0, 0.0))
+                            timed[who] = known + n, before + seconds
                         break
                 last[who] = at
     return [Pace(who, n, s / 3600) for who, (n, s) in sorted(timed.items())]

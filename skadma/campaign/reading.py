@@ -24,6 +24,11 @@ class CampaignReading:
     _store: Store
     _trainer: Trainer
 
+    @property
+    def who(self) -> str:
+        """Whose name events carry."""
+        return self._store.who
+
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .answers import read_answers, standing_repeats
-from .decide import Said, Taught, decide, said_row
+from .decide import Said, Taught, decide, decision_row
 from .labels_csv import LabelFileError, LabelRow
 from .state import read_state
 from .store import Store
@@ -86,7 +86,7 @@ def _decide_repeats(
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
         mine = [row for row in rows if row.who == who]
-        said, problems = decide(mine, state, classes, root, at_once=at_once)
+        said, problems = decide(mine, state, classes, root, at_once=at_once, blind=True)
         refused += problems
         for each in said:
             before = known.get((each.sha256, who or store.who))
@@ -129,5 +129,5 @@ def add_said(
         )
         first = event if first is None else first
         table = "decisions" if kind == "teach" else "looks"
-        store.add(table, (said_row(event, each) for each in mine))
+        store.add(table, (decision_row(event, *each[:3]) for each in mine))
     return first

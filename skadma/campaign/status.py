@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .answers import read_answers
+from .pace import Pace, measure_pace
 from .state import State
 from .store import Store
 
@@ -38,6 +40,8 @@ class Status:
         given for, the file counts as a new image.
     unusable : int
         Labels of images that are missing, unreadable or changed: not trained with.
+    pace : list of Pace
+        Labels an hour, by person.
     """
 
     pool: Path
@@ -51,6 +55,7 @@ class Status:
     pending: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     unusable: int = 0
+    pace: list[Pace] = field(default_factory=list)
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
@@ -64,6 +69,8 @@ class Status:
             f"open         {self.n_open}",
             f"last query   {len(self.pending)} still without an answer",
         ]
+        if self.pace:
+            lines.append("an hour      " + ", ".join(map(str, self.pace)))
         if self.unusable:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"
@@ -106,4 +113,5 @@ def make_status(store: Store, state: State, classes: list[str], pool: Path) -> S
         ],
         changed=changed,
         unusable=sum(given.values()) - len(state.labelled()),
+        pace=measure_pace(store, read_answers(store, state)),
     )
