@@ -25,7 +25,7 @@ class Answer:
     sha256 : str
         What the image was then.
     mark : str
-        Class, or a mark such as "?skip".
+        Class, as it is called today, or a mark such as "?skip".
     """
 
     event: int
@@ -50,9 +50,10 @@ def read_answers(store: Store, state: State) -> list[Answer]:
     with store.intact():
         return [
             Answer(event, *events[event], image, sha256, decision.mark)
-            for event, image, sha256, *said in rows
+            for event, image, sha256, kind, label in rows
             if event in acts
-            for decision in [Decision(event, image, sha256, *said)]
+            for now in [label and state.naming.now(label, event)]
+            for decision in [Decision(event, image, sha256, kind, now)]
         ]
 
 

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from torch import nn
 
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
+from .changing import CampaignChanging
 from .decide import Said, Taught, find_image
 from .history import images_of, last_acts, recorded_query
-from .labels_csv import LabelRow, read_labels
+from .labels_csv import LabelRow, named_rows, read_labels
 from .lock import locked
-from .pool import scan_pool
-from .reading import CampaignReading
+from .pools import Places, read_pools
 from .record import add_said, record
 from .settings import check_settings
 from .start import DATABASE, start
-from .state import add_contents
 from .store import CampaignError, Store
 from .trainer import Proposal, Trainer
 
 _log = logging.getLogger(__name__)
 
 
-class Campaign(CampaignReading):
+class Campaign(CampaignChanging):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -44,6 +41,8 @@ class Campaign(CampaignReading):
         Where the campaign is kept.
     pool : str or Path, optional
         Where the images are, if they moved.
+    pools : mapping of str to str or Path, optional
+        Where those of pools are that were added, by name, if they moved.
     backbone : callable, optional
         The network, for a campaign that was started with a callable one.
     who : str, optional
@@ -55,7 +54,7 @@ class Campaign(CampaignReading):
     ----------
     folder : Path
     pool : Path
-    classes : list of str
+        The first; ``pools`` has all.
 
     Examples
     --------
@@ -74,6 +73,7 @@ class Campaign(CampaignReading):
         folder: str | Path,
         *,
         pool: str | Path | None = None,
+        pools: Mapping[str, str | Path] | None = None,
         backbone: Callable[[], nn.Module] | None = None,
         who: str | None = None,
         wait: float = 60,
@@ -85,9 +85,13 @@ class Campaign(CampaignReading):
             settings = self._store.settings()
             check_settings(settings)
             self.pool = Path(pool or settings["pool"]).absolute()
-            self.classes: list[str] = settings["classes"]
+            moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
+            self._places = Places(self.pool, moved)
+            if moved:
+                with self._store.reading(), self._store.intact():
+                    self._places.check(read_pools(self._store))
             self._trainer = Trainer(
-                self.folder, self.pool, self._store, settings, backbone
+                self.folder, self._places, self._store, settings, backbone
             )
         except BaseException:
             self._store.close()
@@ -107,6 +111,8 @@ class Campaign(CampaignReading):
         random_state: int = 0,
         who: str | None = None,
         wait: float = 60,
+        labels: Mapping[str, str] | str | Path | None = None,
+        partial: bool = False,
         verbose: bool = False,
     ) -> Campaign:
         """Start a campaign.
@@ -138,6 +144,11 @@ class Campaign(CampaignReading):
             Name for the log; the system's user if None.
         wait : float, default=60
             Seconds to wait for another process that works on the campaign.
+        labels : mapping of str to str, or path, optional
+            Labels there are already, as :meth:`teach` takes them.
+        partial : bool, default=False
+            Leave out the rows of `labels` that cannot be taken, with a warning, instead
+            of starting no campaign.
         verbose : bool, default=False
             Show a progress bar while images are read.
 
@@ -148,7 +159,8 @@ class Campaign(CampaignReading):
         Raises
         ------
         CampaignError
-            If there is a campaign already, or something given cannot be taken.
+            If there is a campaign already, or something given cannot be taken. There is
+            no campaign then.
         """
         start(
             Path(folder).absolute(),
@@ -161,6 +173,8 @@ class Campaign(CampaignReading):
             random_state=random_state,
             who=who,
             wait=wait,
+            labels=labels,
+            partial=partial,
             verbose=verbose,
         )
         backbone = estimator.backbone if callable(estimator.backbone) else None
@@ -174,7 +188,7 @@ class Campaign(CampaignReading):
         ----------
         folder : str or Path
         **options
-            `pool`, `backbone`, `who`, `wait`: see the class.
+            `pool`, `pools`, `backbone`, `who`, `wait`: see the class.
 
         Returns
         -------
@@ -240,6 +254,11 @@ class Campaign(CampaignReading):
                 return recorded
             proposals = self._trainer.query(state, n)
             with self._store.transaction():
+                if self._state().classes != state.classes:
+                    raise CampaignError(
+                        "Somebody changed the classes while images were chosen. Ask "
+                        "again: what was labelled is safe."
+                    )
                 event = self._store.add_event("query", key=key, n=n)
                 self._store.add(
                     "proposals",
@@ -282,11 +301,7 @@ class Campaign(CampaignReading):
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        if isinstance(labels, Mapping):
-            name = "labels"
-            rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
-        else:
-            name, rows = str(labels), read_labels(labels)
+        name, rows = named_rows(labels)
         self.refresh()
         with self._store.transaction():
             taught = record(
@@ -294,8 +309,7 @@ class Campaign(CampaignReading):
                 name,
                 rows,
                 [],
-                self.classes,
-                self.pool,
+                self._places,
                 at_once=isinstance(labels, Mapping),
                 partial=partial,
             )
@@ -327,7 +341,7 @@ class Campaign(CampaignReading):
         """
         with self._store.reading():
             state = self._state()
-        number = find_image(image, state.numbers, self.pool)
+        number = find_image(image, state.numbers, state, self._places)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -392,8 +406,7 @@ class Campaign(CampaignReading):
                 name,
                 [],
                 rows,
-                self.classes,
-                self.pool,
+                self._places,
                 at_once=at_once,
                 partial=partial,
             )
@@ -413,7 +426,7 @@ class Campaign(CampaignReading):
         """
         with self._store.transaction():
             state = self._state()
-            number = find_image(image, state.numbers, self.pool)
+            number = find_image(image, state.numbers, state, self._places)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
                 raise CampaignError(f"{image!r} has no decision that could stand.")
@@ -424,7 +437,8 @@ class Campaign(CampaignReading):
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`.
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
+        the classes or the pools.
 
         Everything is as it was before them, the model and the next query included.
         The log keeps them, and that they were undone.
@@ -432,7 +446,7 @@ class Campaign(CampaignReading):
         Returns
         -------
         list of str
-            The images they were about.
+            The images they were about; none for a change of the classes or the pools.
 
         Raises
         ------
@@ -450,46 +464,6 @@ class Campaign(CampaignReading):
         return [state.paths[image] for image in images]
 
     # --- what the campaign knows --------------------------------------------
-
-    def refresh(self) -> int:
-        """Look at the pool for new, changed and missing images; others do it as well.
-
-        Returns
-        -------
-        int
-            How many differ from what was found before.
-        """
-        with self._store.reading():
-            state = self._state()
-        known = {state.paths[i]: content for i, content in state.contents.items()}
-        begin = perf_counter()
-        changes = scan_pool(self.pool, known)
-        if not changes:
-            return 0
-        with self._store.transaction():
-            now = self._state()  # another process may have looked as well
-            known = {now.paths[i]: content for i, content in now.contents.items()}
-            changes = {p: c for p, c in changes.items() if known.get(p) != c}
-            if changes:
-                event = self._store.add_event("scan", n_changes=len(changes))
-                add_contents(self._store, now, changes, event)
-            changed = [now.paths[i] for i, _ in self._state().changed_since()]
-        for path in changed:
-            if path in changes:
-                warnings.warn(
-                    f"{path!r} has changed since it was labelled. The label stays with "
-                    "what it was given for; the file counts as a new image.",
-                    stacklevel=2,
-                )
-        _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
-        return len(changes)
-
-    def refresh_if_there(self) -> None:
-        """Look at the pool, or warn where it is not to be found."""
-        try:
-            self.refresh()
-        except (CampaignError, OSError) as error:
-            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
 
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.

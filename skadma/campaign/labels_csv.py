@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +119,30 @@ def read_labels(path: str | Path) -> list[LabelRow]:
     if columns is None:
         raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
     return rows
+
+
+def named_rows(labels: Mapping[str, str] | str | Path) -> tuple[str, list[LabelRow]]:
+    """Read labels from a mapping or a file, with a name for messages.
+
+    Parameters
+    ----------
+    labels : mapping of str to str, or path
+        Path of an image to a label.
+
+    Returns
+    -------
+    name : str
+    rows : list of LabelRow
+
+    Raises
+    ------
+    CampaignError
+        See :func:`read_labels`.
+    """
+    if isinstance(labels, Mapping):
+        rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+        return "labels", rows
+    return str(labels), read_labels(labels)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

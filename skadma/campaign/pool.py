@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,7 +47,12 @@ GONE = Content(None)
 
 
 def scan_pool(
-    root: Path, known: Mapping[str, Content], *, progress: bool = False
+    root: Path,
+    known: Mapping[str, Content],
+    *,
+    progress: bool = False,
+    name: str = "",
+    leave_out: Sequence[str] = (),
 ) -> dict[str, Content]:
     """Look at a folder and find what is new, changed or gone.
 
@@ -61,6 +66,10 @@ def scan_pool(
         What was found before, by path.
     progress : bool, default=False
         Show a progress bar over files to read.
+    name : str, optional
+        The pool's, for messages.
+    leave_out : sequence of str, optional
+        Folders in it that are not looked at.
 
     Returns
     -------
@@ -72,18 +81,19 @@ def scan_pool(
     CampaignError
         If the folder is not there, or none of the known images is.
     """
+    how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
     if not root.is_dir():
         raise CampaignError(
             f"The pool {str(root)!r} is no folder. If it moved, say where it is with "
-            "pool= or --pool; if its disk is not mounted, mount it."
+            f"{how}; if its disk is not mounted, mount it."
         )
-    found = dict(_files(root))
+    found = dict(_files(root, leave_out))
     before = {path for path, content in known.items() if content.sha256}
     if before and not before & found.keys() and not _moved(root, found, known):
         raise CampaignError(
             f"None of the {len(before)} images of the campaign is in the pool "
             f"{str(root)!r} any more. Is its disk mounted? If it moved, say where it "
-            "is with pool= or --pool."
+            f"is with {how}."
         )
     unread = {
         path: state
@@ -134,7 +144,9 @@ def check_path(path: str) -> str:
     return path
 
 
-def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _files(
+    root: Path, leave_out: Sequence[str]
+) -> Iterator[tuple[str, os.stat_result]]:
     """Paths of image files, sorted, with their state."""
     suffixes = image_suffixes()
 
@@ -143,6 +155,14 @@ def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
     for folder, folders, names in os.walk(root, onerror=tell):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if Path(folder) == root:
+            for name in set(folders) & set(leave_out):
+                folders.remove(name)
+                warnings.warn(
+                    f"The folder {name!r} of the pool {str(root)!r} is left out: it "
+                    "has the name of a pool that was added. Give it another one.",
+                    stacklevel=2,
+                )
         for name in sorted(names):
             if name.startswith(".") or Path(name).suffix.lower() not in suffixes:
                 continue

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .agreement import Agreement, compare, due
 from .answers import read_answers
 from .history import list_decisions, list_events
+from .naming import read_naming
 from .pace import Pace, measure_pace
+from .pools import Places, read_pools
 from .second_look import CantTell, Doubt, list_cant_tell, list_doubts
 from .state import Decision, State, read_state
 from .status import Status, make_status
@@ -20,7 +23,7 @@ class CampaignReading:
     """The methods of a campaign that change nothing."""
 
     pool: Path
-    classes: list[str]
+    _places: Places
     _store: Store
     _trainer: Trainer
 
@@ -28,6 +31,44 @@ class CampaignReading:
     def who(self) -> str:
         """Whose name events carry."""
         return self._store.who
+
+    @property
+    def classes(self) -> list[str]:
+        """All labels there are, as they are called today."""
+        with self._store.reading(), self._store.intact():
+            return read_naming(self._store).classes
+
+    def former_classes(self) -> dict[str, str]:
+        """List names that classes had before, with their names of today.
+
+        Returns
+        -------
+        dict of str to str
+        """
+        with self._store.reading(), self._store.intact():
+            return read_naming(self._store).former
+
+    @property
+    def pools(self) -> dict[str, Path]:
+        """The folders of images by name; that of the first is empty."""
+        with self._store.reading(), self._store.intact():
+            return self._places.folders(read_pools(self._store))
+
+    def files(self, paths: Iterable[str]) -> list[Path]:
+        """Say where images are.
+
+        Parameters
+        ----------
+        paths : iterable of str
+            As the campaign names them.
+
+        Returns
+        -------
+        list of Path
+        """
+        with self._store.reading(), self._store.intact():
+            pools = read_pools(self._store)
+        return [self._places.file(path, pools) for path in paths]
 
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool.
@@ -39,7 +80,7 @@ class CampaignReading:
         """
         with self._store.reading():
             state = self._state()
-            return make_status(self._store, state, self.classes, self.pool)
+            return make_status(self._store, state, self._places)
 
     def candidates(self) -> list[str]:
         """List the images that a query chooses from, one of each content.
@@ -140,7 +181,7 @@ class CampaignReading:
         doubts = list_doubts(
             answers,
             state,
-            self.classes,
+            state.classes,
             lambda images: self._trainer.source_features(images, state),
         )
         return doubts[:n]

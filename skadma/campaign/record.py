@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from .answers import read_answers, standing_repeats
 from .decide import Said, Taught, decide, decision_row
 from .labels_csv import LabelFileError, LabelRow
+from .pools import Places
 from .state import read_state
 from .store import Store
 
@@ -17,8 +17,7 @@ def record(
     name: str,
     rows: Sequence[LabelRow],
     repeats: Sequence[LabelRow],
-    classes: Sequence[str],
-    root: Path,
+    places: Places,
     *,
     at_once: bool,
     partial: bool,
@@ -34,9 +33,7 @@ def record(
         They decide.
     repeats : sequence of LabelRow
         What was said, blind, of images that are decided, if only by `rows`.
-    classes : sequence of str
-    root : Path
-        The pool.
+    places : Places
     at_once : bool
         See :func:`decide`.
     partial : bool
@@ -52,7 +49,7 @@ def record(
         If there are such rows, without `partial`.
     """
     state = read_state(store)
-    said, refused = decide(rows, state, classes, root, at_once=at_once)
+    said, refused = decide(rows, state, places, at_once=at_once)
     before = [state.decisions.get(each.sha256) for each in said]
     fresh = [
         each
@@ -63,7 +60,7 @@ def record(
     n_new = sum(known is None for known in before)
     n_repeats = 0
     if repeats:
-        again, more = _decide_repeats(store, repeats, classes, root, at_once)
+        again, more = _decide_repeats(store, repeats, places, at_once)
         refused += more
         n_repeats = len(again)
         add_said(store, "repeat", name, again, first)
@@ -75,8 +72,7 @@ def record(
 def _decide_repeats(
     store: Store,
     rows: Sequence[LabelRow],
-    classes: Sequence[str],
-    root: Path,
+    places: Places,
     at_once: bool,
 ) -> tuple[list[Said], list[str]]:
     """Those that are new, and why others cannot be taken."""
@@ -86,7 +82,7 @@ def _decide_repeats(
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
         mine = [row for row in rows if row.who == who]
-        said, problems = decide(mine, state, classes, root, at_once=at_once, blind=True)
+        said, problems = decide(mine, state, places, at_once=at_once, blind=True)
         refused += problems
         for each in said:
             before = known.get((each.sha256, who or store.who))

@@ -50,7 +50,7 @@ _PROPOSALS = """CREATE TABLE proposals (
     PRIMARY KEY (event, place))"""
 
 _KINDS_1 = ("start", "scan", "teach", "undo", "query", "train")
-_KINDS_2 = (*_KINDS_1, "repeat", "confirm")
+_KINDS_2 = (*_KINDS_1, "repeat", "confirm", "classes", "pool")
 
 
 def _schema(kinds: tuple[str, ...], *more: str) -> tuple[str, ...]:

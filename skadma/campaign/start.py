@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..classifier import CNNClassifier
 from ..files import remove_leftovers, sync_folder
 from ..strategies import QueryStrategy
 from . import settings as stored
+from .decide import decide
+from .labels_csv import LabelFileError, LabelRow, named_rows
 from .lock import locked
-from .pool import scan_pool
+from .naming import Naming
+from .pool import Content, scan_pool
+from .pools import Places
+from .record import record
 from .state import State, add_contents
 from .store import CampaignError, Store, refuse_existing
 from .trainer import Trainer
@@ -32,6 +38,8 @@ def start(
     random_state: int,
     who: str | None,
     wait: float,
+    labels: Mapping[str, str] | str | Path | None,
+    partial: bool,
     verbose: bool,
 ) -> None:
     """Make a campaign's folder and file; see :meth:`Campaign.create`."""
@@ -54,9 +62,12 @@ def start(
         refuse_existing(folder / DATABASE)
     stored.check_usable(estimator, strategy, n_instances, random_state)
     backbone = estimator.backbone if callable(estimator.backbone) else None
+    name, rows = named_rows({} if labels is None else labels)
     images = scan_pool(root, {}, progress=verbose)
     if not any(content.problem is None for content in images.values()):
         raise CampaignError(f"There is no readable image in {str(root)!r}.")
+    places = Places(root)
+    _check_labels(name, rows, names, images, places, partial)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, wait, "start"):
         if (folder / DATABASE).exists():  # another process was faster
@@ -65,13 +76,37 @@ def start(
         stored.save_centers(strategy, folder)
         store = Store(folder / DATABASE, create=True, who=who, wait=wait)
         try:
-            Trainer(folder, root, store, settings, backbone)  # or it cannot be
+            Trainer(folder, places, store, settings, backbone)  # or it cannot be
             with store.transaction():
                 store.make_tables(settings)
                 event = store.add_event("start", n_images=len(images))
-                add_contents(store, State(), images, event)
+                add_contents(store, images, event)
+                record(store, name, rows, [], places, at_once=False, partial=partial)
             sync_folder(folder)
             sync_folder(folder.parent)
         finally:
             store.close()
     _log.info("campaign in %s: %d images", folder, len(images))
+
+
+def _check_labels(
+    name: str,
+    rows: Sequence[LabelRow],
+    classes: Sequence[str],
+    images: Mapping[str, Content],
+    places: Places,
+    partial: bool,
+) -> None:
+    """Refuse labels, or warn of them, before anything is made."""
+    contents = dict(enumerate(images.values()))
+    state = State(
+        Naming(classes),
+        paths=dict(enumerate(images)),
+        contents=contents,
+        last_known={image: str(content.sha256) for image, content in contents.items()},
+    )
+    _, refused = decide(rows, state, places, at_once=False)
+    if refused and not partial:
+        raise LabelFileError(name, refused, len(rows))
+    for problem in refused:
+        warnings.warn(f"left out: {problem}", stacklevel=4)

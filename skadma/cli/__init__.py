@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
-from . import _bench, _campaign, _campaign_looks, _campaign_read, _centers, _demo
+from . import (
+    _bench,
+    _campaign,
+    _campaign_change,
+    _campaign_looks,
+    _campaign_read,
+    _centers,
+    _demo,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _campaign,
         _campaign_read,
         _campaign_looks,
+        _campaign_change,
         _bench,
     ):
         command.add_parser(commands)

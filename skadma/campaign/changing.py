@@ -1,0 +1,201 @@
+"""What a campaign is about changes: its classes, its pools, what is in them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+from .pool import Content, scan_pool
+from .pools import check_name
+from .reading import CampaignReading
+from .state import State, add_contents
+from .store import CampaignError
+
+_log = logging.getLogger(__name__)
+
+
+class CampaignChanging(CampaignReading):
+    """The methods that change what a campaign is about; ``undo`` takes each back."""
+
+    folder: Path
+
+    # --- classes ------------------------------------------------------------
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Add classes.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Raises
+        ------
+        CampaignError
+            If there is such a class already, or a name cannot be one.
+        """
+        self._change_classes("add", names, None)
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Give a class another name; so are labels called that it was given before.
+
+        Nothing is rewritten: the log keeps what was said.
+
+        Parameters
+        ----------
+        old : str
+        new : str
+
+        Raises
+        ------
+        CampaignError
+            If there is no class `old`, or one `new` already.
+        """
+        self._change_classes("rename", [old], new)
+
+    def merge_classes(self, names: Sequence[str], into: str) -> None:
+        """Make one class of several, whose labels are its own from now on.
+
+        A class without labels is got rid of this way too.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Classes. Their names are no classes any more, but for `into`.
+        into : str
+            One of them, another class, or a new name.
+
+        Raises
+        ------
+        CampaignError
+            If these are not two classes or more, or all there are.
+        """
+        self._change_classes("merge", names, into)
+
+    def _change_classes(
+        self, change: str, names: Sequence[str], into: str | None
+    ) -> None:
+        names = names if isinstance(names, str) else list(names)
+        with self._store.transaction():
+            naming = self._state().naming
+            event = self._store.add_event(
+                "classes", change=change, names=names, into=into
+            )
+            naming.change(change, names, into, event)  # or all of it is undone
+        _log.info("classes: %s", ", ".join(naming.classes))
+
+    # --- pools --------------------------------------------------------------
+
+    def add_pool(
+        self, folder: str | Path, name: str | None = None, *, verbose: bool = False
+    ) -> str:
+        """Add a folder of images, with its subfolders.
+
+        Paths of its images begin with its name: "more-photos/7.jpg". An image that is
+        in another pool as well is one, and has one label.
+
+        Parameters
+        ----------
+        folder : str or Path
+        name : str, optional
+            If None, that of the folder, with a number where it is taken.
+        verbose : bool, default=False
+            Show a progress bar while images are read.
+
+        Returns
+        -------
+        str
+            Its name.
+
+        Raises
+        ------
+        CampaignError
+            If there is no readable image in it, it is in a pool already, or the name is
+            taken.
+        """
+        root = Path(folder).absolute()
+        if name is not None:
+            check_name(name)
+        with self._store.reading():
+            self._check_pool(root, name, self._state())
+        images = scan_pool(root, {}, progress=verbose)
+        if not any(content.problem is None for content in images.values()):
+            raise CampaignError(f"There is no readable image in {str(root)!r}.")
+        with self._store.transaction():
+            state = self._state()
+            self._check_pool(root, name, state)  # another process may have been faster
+            if name is None:
+                paths = list(state.paths.values())
+                name = self._places.choose_name(root, state.pools, paths)
+            event = self._store.add_event(
+                "pool", name=name, folder=str(root), n_images=len(images)
+            )
+            found = {f"{name}/{path}": content for path, content in images.items()}
+            add_contents(self._store, found, event)
+        _log.info("pool %s: %d images", name, len(images))
+        return name
+
+    def _check_pool(self, root: Path, name: str | None, state: State) -> None:
+        if root == self.folder or root in self.folder.parents:
+            raise CampaignError(
+                f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
+                "its files would count as images. Add another folder."
+            )
+        self._places.check_apart(root, state.pools)
+        paths = list(state.paths.values())
+        if name is not None and self._places.taken(name, state.pools, paths):
+            raise CampaignError(
+                f"Paths that begin with {name!r} are there already, in the first pool "
+                "or as another pool's name. Give the pool another name."
+            )
+
+    def refresh(self) -> int:
+        """Look at the pools for new, changed and missing images; others do it as well.
+
+        Returns
+        -------
+        int
+            How many differ from what was found before.
+        """
+        with self._store.reading():
+            state = self._state()
+        begin = perf_counter()
+        changes = self._places.scan(state.pools, _known(state))
+        if not changes:
+            return 0
+        with self._store.transaction():
+            now = self._state()  # another process may have looked as well
+            known = _known(now)
+            changes = {
+                path: content
+                for path, content in changes.items()
+                if known.get(path) != content
+                and now.pools.owner(path) == state.pools.owner(path)
+            }
+            if changes:
+                event = self._store.add_event("scan", n_changes=len(changes))
+                add_contents(self._store, changes, event)
+            changed = [now.paths[i] for i, _ in self._state().changed_since()]
+        for path in changed:
+            if path in changes:
+                warnings.warn(
+                    f"{path!r} has changed since it was labelled. The label stays with "
+                    "what it was given for; the file counts as a new image.",
+                    stacklevel=2,
+                )
+        _log.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
+        return len(changes)
+
+    def refresh_if_there(self) -> None:
+        """Look at the pools, or warn where one is not to be found."""
+        try:
+            self.refresh()
+        except (CampaignError, OSError) as error:
+            warnings.warn(f"as of the last look at the pools: {error}", stacklevel=2)
+
+
+def _known(state: State) -> dict[str, Content]:
+    """What was last found, by path."""
+    return {state.paths[image]: content for image, content in state.contents.items()}
