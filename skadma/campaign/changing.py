@@ -77,13 +77,15 @@ class CampaignChanging(CampaignReading):
     def _change_classes(
         self, change: str, names: Sequence[str], into: str | None
     ) -> None:
-        names = names if isinstance(names, str) else list(names)
+        if isinstance(names, str):
+            raise CampaignError(f"{names!r} must be a list of names of classes.")
+        given = list(names)
         with self._store.transaction():
             naming = self._state().naming
             event = self._store.add_event(
-                "classes", change=change, names=names, into=into
+                "classes", change=change, names=given, into=into
             )
-            naming.change(change, names, into, event)  # or all of it is undone
+            naming.change(change, given, into, event)  # or all of it is undone
         _log.info("classes: %s", ", ".join(naming.classes))
 
     # --- pools --------------------------------------------------------------
