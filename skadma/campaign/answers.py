@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .state import Decision, State
+from .state import State, read_said
 from .store import Store
 
 
@@ -19,8 +19,9 @@ class Answer:
     at : str
         ISO 8601, UTC.
     who : str
-    act : {"teach", "repeat", "confirm"}
-        Whether it decided, was said blind of what is decided, or let a decision stand.
+    act : {"teach", "repeat", "confirm", "answer"}
+        Whether it decided, was said blind of what is decided, let a decision stand, or
+        was said of an image of an audit.
     image : int
     sha256 : str
         What the image was then.
@@ -43,17 +44,16 @@ def read_answers(store: Store, state: State) -> list[Answer]:
         event: (at, who, kind)
         for event, at, who, kind in store.rows("SELECT id, at, who, kind FROM events")
     }
-    acts = set(state.acts)
-    rows = store.rows(
-        "SELECT * FROM decisions UNION ALL SELECT * FROM looks ORDER BY event, image"
-    )
     with store.intact():
+        given = [
+            decision
+            for table in ("decisions", "looks")
+            for said in read_said(store, state, table).values()
+            for decision in said
+        ]
+        given.sort(key=lambda decision: (decision.event, decision.image))
         return [
-            Answer(event, *events[event], image, sha256, decision.mark)
-            for event, image, sha256, kind, label in rows
-            if event in acts
-            for now in [label and state.naming.now(label, event)]
-            for decision in [Decision(event, image, sha256, kind, now)]
+            Answer(d.event, *events[d.event], d.image, d.sha256, d.mark) for d in given
         ]
 
 

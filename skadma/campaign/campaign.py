@@ -11,13 +11,15 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
+from .audits import Audits
 from .changing import CampaignChanging
-from .decide import Said, Taught, find_image
+from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
-from .labels_csv import LabelRow, named_rows, read_labels
+from .labels_csv import LabelRow
 from .lock import locked
+from .looking import CampaignLooks
 from .pools import Places, read_pools
-from .record import add_said, record
+from .record import read_rows, record
 from .settings import check_settings
 from .start import DATABASE, start
 from .store import CampaignError, Store
@@ -26,7 +28,7 @@ from .trainer import Proposal, Trainer
 _log = logging.getLogger(__name__)
 
 
-class Campaign(CampaignChanging):
+class Campaign(CampaignLooks, CampaignChanging):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -245,7 +247,7 @@ class Campaign(CampaignChanging):
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
-                    "can be read are decided."
+                    "can be read are decided, or in an audit."
                 )
             key = self._trainer.query_key(state, n)
             recorded = recorded_query(self._store, state, key)
@@ -271,7 +273,7 @@ class Campaign(CampaignChanging):
 
     def teach(
         self,
-        labels: Mapping[str, str] | str | Path,
+        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
         train: bool = True,
@@ -283,9 +285,11 @@ class Campaign(CampaignChanging):
 
         Parameters
         ----------
-        labels : mapping of str to str, or path
+        labels : mapping of str to str, sequence of LabelRow, or path
             Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
-            ``"?not-an-image"``; or a label file, see docs/campaign.md.
+            ``"?not-an-image"``; or a label file, see docs/campaign.md; or what Label
+            Studio exports, see docs/label_studio.md. Where rows say who, only one
+            person decides about an image; what others said are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
         train : bool, default=True
@@ -301,7 +305,7 @@ class Campaign(CampaignChanging):
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        name, rows = named_rows(labels)
+        name, rows, at_once = read_rows(labels)
         self.refresh()
         with self._store.transaction():
             taught = record(
@@ -310,7 +314,7 @@ class Campaign(CampaignChanging):
                 rows,
                 [],
                 self._places,
-                at_once=isinstance(labels, Mapping),
+                at_once=at_once,
                 partial=partial,
             )
         _log.info("%s: %s", name, taught)
@@ -348,92 +352,6 @@ class Campaign(CampaignChanging):
             )
         return self.teach({image: label}, train=train)
 
-    def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
-        """Write down what somebody said, blind, of an image that is decided.
-
-        It changes no decision and is not trained with: :meth:`agreement` counts it.
-        The same answer again changes nothing, another one replaces it. ``undo`` takes
-        it back.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-        label : str
-            A class or a mark, as in :meth:`teach`.
-        sha256 : str, optional
-            What was looked at. If it is given, the pool is not searched for changes.
-
-        Raises
-        ------
-        CampaignError
-            If the image has no decision yet, is unknown or another picture by now, or
-            the class is unknown.
-        """
-        self.record_repeats([LabelRow(repr(image), image, label, sha256)])
-
-    def record_repeats(
-        self, answers: Sequence[LabelRow] | str | Path, *, partial: bool = False
-    ) -> Taught:
-        """Write down what somebody said, blind, of images that are decided.
-
-        Parameters
-        ----------
-        answers : sequence of LabelRow, or path
-            A label file, as :meth:`teach` takes it.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        Taught
-            Its `n_repeats` are those that were new.
-
-        Raises
-        ------
-        LabelFileError
-            As in :meth:`teach`; also if an image has no decision yet.
-        """
-        if isinstance(answers, (str, Path)):
-            name, rows, at_once = str(answers), read_labels(answers), False
-        else:
-            name, rows, at_once = "labels", list(answers), True
-        if not all(row.sha256 for row in rows):
-            self.refresh()
-        with self._store.transaction():
-            return record(
-                self._store,
-                name,
-                [],
-                rows,
-                self._places,
-                at_once=at_once,
-                partial=partial,
-            )
-
-    def confirm(self, image: str) -> None:
-        """Let a decision stand after a second look: :meth:`second_look` drops it.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-
-        Raises
-        ------
-        CampaignError
-            If nothing was decided about the image yet.
-        """
-        with self._store.transaction():
-            state = self._state()
-            number = find_image(image, state.numbers, state, self._places)
-            held = None if number is None else state.decision_of(number)
-            if number is None or held is None:
-                raise CampaignError(f"{image!r} has no decision that could stand.")
-            add_said(
-                self._store, "confirm", image, [Said(number, held.sha256, held.mark)]
-            )
-
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
@@ -457,13 +375,25 @@ class Campaign(CampaignChanging):
             state = self._state()
             if not state.acts:
                 raise CampaignError("There is nothing to undo.")
+            if any(audit.event > state.acts[-1] for audit in state.audits) and (
+                state.acts[-1] in state.pools.events
+            ):
+                raise CampaignError(
+                    "The last change is a pool that was added, and an audit was drawn "
+                    "since. Release the audit before ('skadma evaluate --release')."
+                )
             together = last_acts(self._store, state)
             images = images_of(self._store, together)
             for event in together:
                 self._store.add_event("undo", undone=event)
         return [state.paths[image] for image in images]
 
-    # --- what the campaign knows --------------------------------------------
+    @property
+    def audits(self) -> Audits:
+        """Draw images to measure the model with, and estimate how good it is."""
+        return Audits(self)
+
+    # --- the model ----------------------------------------------------------
 
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.

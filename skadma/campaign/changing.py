@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 
-from .pool import Content, scan_pool
+from .pool import scan_pool
 from .pools import check_name
 from .reading import CampaignReading
 from .state import State, add_contents
@@ -152,52 +150,3 @@ class CampaignChanging(CampaignReading):
                 f"Paths that begin with {name!r} are there already, in the first pool "
                 "or as another pool's name. Give the pool another name."
             )
-
-    def refresh(self) -> int:
-        """Look at the pools for new, changed and missing images; others do it as well.
-
-        Returns
-        -------
-        int
-            How many differ from what was found before.
-        """
-        with self._store.reading():
-            state = self._state()
-        begin = perf_counter()
-        changes = self._places.scan(state.pools, _known(state))
-        if not changes:
-            return 0
-        with self._store.transaction():
-            now = self._state()  # another process may have looked as well
-            known = _known(now)
-            changes = {
-                path: content
-                for path, content in changes.items()
-                if known.get(path) != content
-                and now.pools.owner(path) == state.pools.owner(path)
-            }
-            if changes:
-                event = self._store.add_event("scan", n_changes=len(changes))
-                add_contents(self._store, changes, event)
-            changed = [now.paths[i] for i, _ in self._state().changed_since()]
-        for path in changed:
-            if path in changes:
-                warnings.warn(
-                    f"{path!r} has changed since it was labelled. The label stays with "
-                    "what it was given for; the file counts as a new image.",
-                    stacklevel=2,
-                )
-        _log.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
-        return len(changes)
-
-    def refresh_if_there(self) -> None:
-        """Look at the pools, or warn where one is not to be found."""
-        try:
-            self.refresh()
-        except (CampaignError, OSError) as error:
-            warnings.warn(f"as of the last look at the pools: {error}", stacklevel=2)
-
-
-def _known(state: State) -> dict[str, Content]:
-    """What was last found, by path."""
-    return {state.paths[image]: content for image, content in state.contents.items()}

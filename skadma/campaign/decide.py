@@ -39,6 +39,13 @@ class Taught:
     n_repeats: int = 0
 
 
+_OTHER = {
+    False: "is in an audit, whose labels are never trained with. Give it by 'skadma "
+    "evaluate', or end the audit with 'skadma evaluate --release' first.",
+    True: "is in no audit. Give its label by 'skadma teach'.",
+}
+
+
 class Said(NamedTuple):
     """What somebody says of what an image is.
 
@@ -68,6 +75,7 @@ def decide(
     *,
     at_once: bool,
     blind: bool = False,
+    audit: bool = False,
 ) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
@@ -81,6 +89,8 @@ def decide(
         what an image is by now.
     blind : bool, default=False
         They are repeats: what holds already for an older picture is of no use.
+    audit : bool, default=False
+        They are about images of an audit, and of no others; else about no such ones.
 
     Returns
     -------
@@ -94,6 +104,7 @@ def decide(
     said: dict[str, tuple[str, str]] = {}
     refused = []
     before = {} if at_once else dict(state.changed_since())
+    drawn = state.drawn()
     for row in rows:
         image = find_image(row.path, numbers, state, places)
         if row.problem:
@@ -116,6 +127,8 @@ def decide(
                 f"{row.label!r}. If the label is for the picture as it is now, give it "
                 "in a file that 'skadma query' wrote, which tells what was looked at."
             )
+        elif (state.last_known[image] in drawn) != audit:
+            refused.append(f"{row.where}: {row.path!r} {_OTHER[audit]}")
         else:
             sha = state.last_known[image]
             where, label = said.setdefault(sha, (row.where, row.label))

@@ -48,6 +48,18 @@ def _list_events(store: Store) -> list[dict[str, Any]]:
         if kind == "label":
             said |= _today(naming, "label", label, event)
         events[event].setdefault(table, []).append(said)
+    for event, _, image, sha256, stratum, size, probability in store.rows(
+        "SELECT * FROM draws ORDER BY event, place"
+    ):
+        events[event].setdefault("draws", []).append(
+            {
+                "path": paths[image],
+                "sha256": sha256,
+                "stratum": stratum,
+                "stratum_size": size,
+                "probability": probability,
+            }
+        )
     for event, _, image, score, guess, confidence in store.rows(
         "SELECT * FROM proposals ORDER BY event, place"
     ):

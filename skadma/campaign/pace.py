@@ -53,9 +53,9 @@ def measure_pace(store: Store, answers: Sequence[Answer]) -> list[Pace]:
             "SELECT id, at, who, kind FROM events ORDER BY id"
         ):
             at = datetime.fromisoformat(text)
-            if kind == "query":
+            if kind in ("query", "audit"):
                 asked = at
-            elif kind in ("teach", "repeat", "confirm", "undo"):
+            elif kind in ("teach", "repeat", "confirm", "answer", "undo"):
                 n = n_answers[event]
                 for begin in (last.get(who), asked) if n else ():
                     if begin is None:

@@ -64,6 +64,11 @@ class Pools:
         """Names of the pools that were added."""
         return [pool.name for pool in self.added]
 
+    @property
+    def events(self) -> list[int]:
+        """The events that added them."""
+        return [pool.event for pool in self.added]
+
     def owner(self, path: str, event: int | None = None) -> int:
         """Tell to which pool a path belongs, or belonged at an event.
 

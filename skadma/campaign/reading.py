@@ -1,31 +1,33 @@
-"""What a campaign tells: the methods that change nothing."""
+"""What a campaign tells of itself and its pool."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-from .agreement import Agreement, compare, due
 from .answers import read_answers
 from .history import list_decisions, list_events
 from .naming import read_naming
 from .pace import Pace, measure_pace
+from .pool import Content
 from .pools import Places, read_pools
-from .second_look import CantTell, Doubt, list_cant_tell, list_doubts
-from .state import Decision, State, read_state
+from .state import Decision, State, add_contents, read_state
 from .status import Status, make_status
-from .store import Store
-from .trainer import Proposal, Trainer
+from .store import CampaignError, Store
+
+_log = logging.getLogger(__name__)
 
 
 class CampaignReading:
-    """The methods of a campaign that change nothing."""
+    """The methods of a campaign that tell of it, as the pool is now or was last."""
 
     pool: Path
     _places: Places
     _store: Store
-    _trainer: Trainer
 
     @property
     def who(self) -> str:
@@ -134,106 +136,54 @@ class CampaignReading:
         with self._store.reading():
             return measure_pace(self._store, read_answers(self._store, self._state()))
 
-    # --- second looks -------------------------------------------------------
-
-    def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
-        """List the images that were marked as ones that nobody can label.
-
-        Parameters
-        ----------
-        exclude : str, optional
-            Leave out what this person has answered, so as to ask for a second opinion.
+    def refresh(self) -> int:
+        """Look at the pools for new, changed and missing images; others do it as well.
 
         Returns
         -------
-        list of CantTell
-            Oldest first. Those whose file is there.
+        int
+            How many differ from what was found before.
         """
         with self._store.reading():
             state = self._state()
-            return list_cant_tell(read_answers(self._store, state), state, exclude)
+        begin = perf_counter()
+        changes = self._places.scan(state.pools, _known(state))
+        if not changes:
+            return 0
+        with self._store.transaction():
+            now = self._state()  # another process may have looked as well
+            known = _known(now)
+            changes = {
+                path: content
+                for path, content in changes.items()
+                if known.get(path) != content
+                and now.pools.owner(path) == state.pools.owner(path)
+            }
+            if changes:
+                event = self._store.add_event("scan", n_changes=len(changes))
+                add_contents(self._store, changes, event)
+            changed = [now.paths[i] for i, _ in self._state().changed_since()]
+        for path in changed:
+            if path in changes:
+                warnings.warn(
+                    f"{path!r} has changed since it was labelled. The label stays with "
+                    "what it was given for; the file counts as a new image.",
+                    stacklevel=2,
+                )
+        _log.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
+        return len(changes)
 
-    def second_look(self, n: int | None = None) -> list[Doubt]:
-        """List labelled images whose label is in doubt.
-
-        First those of which somebody said something else in a blind repeat, then by
-        how little a model believes in the label that did not see it: a logistic
-        regression on the pretrained network's penultimate outputs, five-fold. What was
-        labelled anew or confirmed since is left out.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; all if None.
-
-        Returns
-        -------
-        list of Doubt
-            Most doubtful first. Warns of labels that cannot be judged.
-
-        See Also
-        --------
-        skadma.evaluation.suspects : The ranking.
-        """
-        with self._store.reading():
-            state = self._state()
-            answers = read_answers(self._store, state)
-        doubts = list_doubts(
-            answers,
-            state,
-            state.classes,
-            lambda images: self._trainer.source_features(images, state),
-        )
-        return doubts[:n]
-
-    def repeats_due(self, share: float, who: str | None = None) -> list[Proposal]:
-        """Choose labelled images to show somebody again, blind.
-
-        So many that about `share` of the person's answers are repeats: half of them
-        images that others labelled, if there are any, half the person's own, but none
-        of the last ten. Nobody is shown an image again twice. The choice is a function
-        of the log: asked again it is the same until something is answered.
-
-        Parameters
-        ----------
-        share : float
-            In [0, 1]. With 1, all that there are.
-        who : str, optional
-            Whoever works on the campaign if None.
-
-        Returns
-        -------
-        list of Proposal
-            Without guesses and scores. :meth:`record_repeat` takes the answers.
-        """
-        with self._store.reading():
-            state = self._state()
-            answers = read_answers(self._store, state)
-        images = due(answers, state, share, self._store.who if who is None else who)
-        return [
-            Proposal(
-                state.paths[image], None, None, None, str(state.contents[image].sha256)
-            )
-            for image in images
-        ]
-
-    def agreement(self) -> Agreement:
-        """Tell how far people agree with each other and with themselves.
-
-        Each blind repeat is compared with the decision that held when it was made,
-        whatever was corrected afterwards. "?cant-tell" and "?not-an-image" count as
-        answers, "?skip" does not. Cohen's kappa is scikit-learn's; its interval is
-        Wilson's for the agreement, shifted and scaled by the agreement that chance
-        would give, as found.
-
-        Returns
-        -------
-        Agreement
-            ``print`` shows it.
-        """
-        with self._store.reading():
-            state = self._state()
-            return compare(read_answers(self._store, state), state)
+    def refresh_if_there(self) -> None:
+        """Look at the pools, or warn where one is not to be found."""
+        try:
+            self.refresh()
+        except (CampaignError, OSError) as error:
+            warnings.warn(f"as of the last look at the pools: {error}", stacklevel=2)
 
     def _state(self) -> State:
         return read_state(self._store)
+
+
+def _known(state: State) -> dict[str, Content]:
+    """What was last found, by path."""
+    return {state.paths[image]: content for image, content in state.contents.items()}

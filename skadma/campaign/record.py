@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from .answers import read_answers, standing_repeats
-from .decide import Said, Taught, decide, decision_row
-from .labels_csv import LabelFileError, LabelRow
+from .answers import Answer, holding, read_answers, standing_repeats
+from .decide import Said, Taught, decide, decision_row, find_image
+from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .pools import Places
-from .state import read_state
+from .state import State, read_state
 from .store import Store
 
 
@@ -30,7 +31,8 @@ def record(
     name : str
         Of the file.
     rows : sequence of LabelRow
-        They decide.
+        They decide. If they say who: one for each image does, of the person who
+        decided before or was first to tell the class; other people's are repeats.
     repeats : sequence of LabelRow
         What was said, blind, of images that are decided, if only by `rows`.
     places : Places
@@ -49,6 +51,9 @@ def record(
         If there are such rows, without `partial`.
     """
     state = read_state(store)
+    if any(row.who for row in rows):
+        rows, others = _by_people(rows, state, read_answers(store, state), places)
+        repeats = [*repeats, *others]
     said, refused = decide(rows, state, places, at_once=at_once)
     before = [state.decisions.get(each.sha256) for each in said]
     fresh = [
@@ -67,6 +72,43 @@ def record(
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
     return Taught(n_new, len(fresh) - n_new, len(said) - len(fresh), refused, n_repeats)
+
+
+def _by_people(
+    rows: Sequence[LabelRow],
+    state: State,
+    answers: Sequence[Answer],
+    places: Places,
+) -> tuple[list[LabelRow], list[LabelRow]]:
+    """Find the rows that decide, and those that are repeats."""
+    held = holding(answers)
+    known = {(a.sha256, a.who, a.mark) for a in answers if a.act == "teach"}
+    numbers = state.numbers
+    groups: dict[str, list[LabelRow]] = {}
+    for row in rows:
+        image = find_image(row.path, numbers, state, places)
+        sha256 = row.sha256 or ("" if image is None else state.last_known[image])
+        groups.setdefault("" if row.problem else sha256, []).append(row)
+    deciding = groups.pop("", [])  # it will be said what is wrong with them
+    repeats = []
+    for sha256, group in groups.items():
+        telling = [row for row in group if row.label not in MARKS]
+        decider = (telling or group)[:1]
+        holder = held.get(sha256)
+        if holder is not None and holder.mark not in MARKS:
+            if all(row.who != holder.who for row in group):
+                decider = []
+            else:
+                decider = [r for r in telling if r.who == holder.who] or decider
+        deciding += decider
+        repeats += [
+            row
+            for row in group
+            if row not in decider
+            and row.label != "?skip"  # which is no answer
+            and (sha256, row.who, row.label) not in known
+        ]
+    return deciding, repeats
 
 
 def _decide_repeats(
@@ -105,7 +147,7 @@ def add_said(
     ----------
     store : Store
         Within a transaction.
-    kind : {"teach", "repeat", "confirm"}
+    kind : {"teach", "repeat", "confirm", "answer"}
     source : str
         Name of the file it is from.
     said : sequence of Said
@@ -127,3 +169,19 @@ def add_said(
         table = "decisions" if kind == "teach" else "looks"
         store.add(table, (decision_row(event, *each[:3]) for each in mine))
     return first
+
+
+def read_rows(
+    labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+) -> tuple[str, list[LabelRow], bool]:
+    """Name what was given, read it, and say whether it was decided just now."""
+    if isinstance(labels, Mapping):
+        rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+        return "labels", rows, True
+    if not isinstance(labels, (str, Path)):
+        return "labels", list(labels), True
+    if Path(labels).suffix.lower() == ".json":
+        from ..label_studio import read_export  # it imports this package
+
+        return str(labels), read_export(labels), False
+    return str(labels), read_labels(labels), False

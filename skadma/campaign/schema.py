@@ -30,7 +30,8 @@ _CONTENTS = """CREATE TABLE contents (
     problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
     PRIMARY KEY (event, image))"""
 # What somebody said of what an image was at that time. `decisions` hold; `looks`, of
-# the events "repeat" and "confirm", are at what is decided already and change nothing.
+# the events "repeat" and "confirm", are at what is decided already and change nothing,
+# nor do those of "answer", which are kept apart to measure models with.
 _SAID = """CREATE TABLE {name} (
     event INTEGER NOT NULL REFERENCES events,
     image INTEGER NOT NULL REFERENCES images,
@@ -49,8 +50,22 @@ _PROPOSALS = """CREATE TABLE proposals (
     confidence REAL CHECK (typeof(confidence) IN ('null', 'real')),
     PRIMARY KEY (event, place))"""
 
+# What an "audit" drew, in order, and by what chances: see skadma.evaluation.Audit.
+_DRAWS = """CREATE TABLE draws (
+    event INTEGER NOT NULL REFERENCES events,
+    place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
+    stratum INTEGER NOT NULL CHECK (typeof(stratum) = 'integer'),
+    stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
+    probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
+    PRIMARY KEY (event, place))"""
+
 _KINDS_1 = ("start", "scan", "teach", "undo", "query", "train")
-_KINDS_2 = (*_KINDS_1, "repeat", "confirm", "classes", "pool")
+_KINDS_2 = (
+    *_KINDS_1,
+    *("repeat", "confirm", "audit", "answer", "release", "classes", "pool"),
+)
 
 
 def _schema(kinds: tuple[str, ...], *more: str) -> tuple[str, ...]:
@@ -74,7 +89,7 @@ def _schema(kinds: tuple[str, ...], *more: str) -> tuple[str, ...]:
 
 SCHEMAS = {
     1: _schema(_KINDS_1),
-    2: _schema(_KINDS_2, _SAID.format(name="looks")),
+    2: _schema(_KINDS_2, _SAID.format(name="looks"), _DRAWS),
 }
 """Statements by version; the last is the present one."""
 

@@ -12,12 +12,12 @@ from ..files import remove_leftovers, sync_folder
 from ..strategies import QueryStrategy
 from . import settings as stored
 from .decide import decide
-from .labels_csv import LabelFileError, LabelRow, named_rows
+from .labels_csv import LabelFileError, LabelRow
 from .lock import locked
 from .naming import Naming
 from .pool import Content, scan_pool
 from .pools import Places
-from .record import record
+from .record import read_rows, record
 from .state import State, add_contents
 from .store import CampaignError, Store, refuse_existing
 from .trainer import Trainer
@@ -62,7 +62,7 @@ def start(
         refuse_existing(folder / DATABASE)
     stored.check_usable(estimator, strategy, n_instances, random_state)
     backbone = estimator.backbone if callable(estimator.backbone) else None
-    name, rows = named_rows({} if labels is None else labels)
+    name, rows, _ = read_rows({} if labels is None else labels)
     images = scan_pool(root, {}, progress=verbose)
     if not any(content.problem is None for content in images.values()):
         raise CampaignError(f"There is no readable image in {str(root)!r}.")

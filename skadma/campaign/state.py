@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ..evaluation import Audit
 from .naming import Naming, read_naming
 from .pool import Content, check_path
 from .pools import Pools, read_pools
@@ -42,6 +45,30 @@ class Decision:
         return self.label if self.label is not None else f"?{self.kind}"
 
 
+@dataclass(frozen=True)
+class DrawnAudit:
+    """Images that were drawn to measure models with: not queried, not trained with.
+
+    Attributes
+    ----------
+    event : int
+    model : str or None
+        Name of the model by which they were drawn.
+    images : list of int
+        In the order of the draw.
+    contents : list of str
+        SHA-256 of what they were then.
+    design : Audit
+        Its indices are places in `images`.
+    """
+
+    event: int
+    model: str | None
+    images: list[int]
+    contents: list[str]
+    design: Audit
+
+
 @dataclass
 class State:
     """What holds at a moment.
@@ -71,6 +98,10 @@ class State:
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
         as far as the contents are still there. A change of the classes begins anew.
+    audits : list of DrawnAudit
+        Those that were not released.
+    answers : dict of str to Decision
+        What was said of their images, by content.
     """
 
     naming: Naming
@@ -83,6 +114,8 @@ class State:
     acts: list[int] = field(default_factory=list)
     teaches: list[int] = field(default_factory=list)
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
+    audits: list[DrawnAudit] = field(default_factory=list)
+    answers: dict[str, Decision] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -106,6 +139,10 @@ class State:
         """Usable images with a label, one per content."""
         return self.training_sets[-1] if self.training_sets else []
 
+    def drawn(self) -> dict[str, DrawnAudit]:
+        """Contents that are kept apart, with the audit that drew each."""
+        return {sha256: audit for audit in self.audits for sha256 in audit.contents}
+
     def candidates(self) -> list[int]:
         """Images that a query chooses from, one per content.
 
@@ -113,7 +150,10 @@ class State:
         """
         open_: list[int] = []
         skipped: list[int] = []
+        drawn = self.drawn()
         for sha256, image in self.usable().items():
+            if sha256 in drawn:
+                continue
             decision = self.decisions.get(sha256)
             if decision is None:
                 open_.append(image)
@@ -192,7 +232,7 @@ def _read_state(store: Store) -> State:
     kinds = _effective(store)
     state.acts = list(kinds)
     state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
-    given = _read_decisions(store, state)
+    given = read_said(store, state, "decisions")
     usable = state.usable()
     for event, kind in kinds.items():
         if kind == "classes":
@@ -208,26 +248,63 @@ def _read_state(store: Store) -> State:
         ]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
+    state.audits = read_audits(store)
+    for event, said in read_said(store, state, "looks").items():
+        if kinds[event] == "answer":
+            state.answers |= {decision.sha256: decision for decision in said}
     return state
 
 
-def _read_decisions(store: Store, state: State) -> dict[int, list[Decision]]:
-    """What was decided in each event that was not undone, in today's names."""
-    teaches = set(state.teaches)
+def read_audits(store: Store) -> list[DrawnAudit]:
+    """Read the audits that were not released."""
+    released: set[int] = set()
+    drawn: dict[int, dict[str, Any]] = {}
+    for event, kind, detail in store.rows(
+        "SELECT id, kind, detail FROM events WHERE kind IN ('audit', 'release')"
+    ):
+        if kind == "release":
+            released.update(json.loads(detail)["audits"])
+        else:
+            drawn[event] = json.loads(detail)
+    audits = []
+    for event, known in drawn.items():
+        if event in released:
+            continue
+        rows = store.rows(
+            "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+            "WHERE event = ? ORDER BY place",
+            event,
+        )
+        images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
+        design = Audit(
+            np.arange(len(rows)),
+            known["method"],
+            known["population"],
+            np.array(strata),
+            np.array(sizes),
+            np.array(chances),
+        )
+        audits.append(DrawnAudit(event, known["model"], images, contents, design))
+    return audits
+
+
+def read_said(store: Store, state: State, table: str) -> dict[int, list[Decision]]:
+    """What was said in each event that was not undone, in today's names."""
+    acts = set(state.acts)
     given: dict[int, list[Decision]] = {}
     for event, image, sha256, kind, label in store.rows(
-        "SELECT * FROM decisions ORDER BY event, image"
+        f"SELECT * FROM {table} ORDER BY event, image"
     ):
-        if event not in teaches:
+        if event not in acts:
             continue
-        if image not in state.last_known:
-            raise ValueError(f"event {event} decides about an image of no pool")
+        if image not in state.paths:
+            raise ValueError(f"event {event} is about an image of no pool")
         now = label if label is None else state.naming.now(label, event)
         given.setdefault(event, []).append(Decision(event, image, sha256, kind, now))
     return given
 
 
-ACTS = ("teach", "repeat", "confirm", "classes", "pool")
+ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
 """Kinds of the events that can be undone."""
 
 

@@ -86,6 +86,7 @@ class Trainer:
         self._store = store
         self._models = folder / "models"
         self.n_instances: int = settings["n_instances"]
+        self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
         self._learner = ActiveLearner(
             build_estimator(settings["estimator"], backbone, folder / "cache"),

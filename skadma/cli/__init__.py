@@ -19,6 +19,7 @@ from . import (
     _campaign_read,
     _centers,
     _demo,
+    _evaluate,
 )
 
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _campaign_read,
         _campaign_looks,
         _campaign_change,
+        _evaluate,
         _bench,
     ):
         command.add_parser(commands)

@@ -1,6 +1,6 @@
 """How good a model is, how far its confidence can be trusted, and which labels not."""
 
-from ._audit import Audit, audit_sample
+from ._audit import METHODS, Audit, audit_sample
 from ._calibration import (
     Reliability,
     apply_temperature,
@@ -13,6 +13,7 @@ from ._out_of_fold import out_of_fold_proba
 from ._suspects import Suspects, suspects
 
 __all__ = [
+    "METHODS",
     "Audit",
     "Estimate",
     "Reliability",
