@@ -61,6 +61,7 @@ NAMED = {
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),
     "decided, not trained": ("self._trainer.model(", 0),
+    "written, not changed": ("naming.change(change, given", 0),
 }
 """What the line about to run holds, and how many times to let it pass."""
 
@@ -99,6 +100,10 @@ def reopen(base: Path, who: str = "eva") -> Campaign:
     return Campaign.open(
         base / "campaign", pool=base / "pool", backbone=TinyCNN, who=who
     )
+
+
+def add_pool(campaign: Campaign) -> None:
+    campaign.add_pool(campaign.pool.parent.parent / "more")
 
 
 def teach(campaign: Campaign) -> None:
