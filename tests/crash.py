@@ -137,6 +137,13 @@ def repeat(campaign: Campaign) -> None:
     acknowledge(campaign)
 
 
+def answer(campaign: Campaign) -> None:
+    """Label what was drawn, and use it."""
+    campaign.audits.answer({p.path: truth(p.path) for p in campaign.audits.pending()})
+    acknowledge(campaign)
+    campaign.audits.estimate()
+
+
 STEPS = {
     "start": None,
     "query": lambda campaign: campaign.query(),
@@ -149,6 +156,9 @@ STEPS = {
     "repeat": repeat,
     "undo repeat": lambda campaign: campaign.undo(),
     "repeat again": repeat,
+    "draw": lambda campaign: campaign.audits.draw(4),
+    "answer": answer,
+    "release": lambda campaign: campaign.audits.release(),
 }
 WARM = False
 ack_pipe = -1
@@ -175,11 +185,14 @@ def what_was_said(campaign: Campaign) -> list:
     """What holds, and what was said blind of it."""
     decisions = [(p, d.mark, s) for p, d, s in campaign.decisions()]
     agreement = campaign.agreement()
+    status = campaign.status()
+    pending = [p.path for p in campaign.audits.pending()]
     pairs = [(p.first, p.second, str(p)) for p in agreement.pairs]
     return (
         sorted(decisions)
         + sorted(pairs)
         + [(d.path, d.second, d.other) for d in agreement.disagreements]
+        + [(status.audit, status.audit_answered, str(pending))]
     )
 
 
@@ -187,6 +200,8 @@ def outcome(base: Path) -> dict:
     """All that must not depend on what happened on the way."""
     with reopen(base) as campaign:
         decisions = what_was_said(campaign)
+        known = campaign.status().audit_answered
+        estimate = str(campaign.audits.estimate()) if known else ""
         query = [list(vars(p).values()) for p in campaign.query()]
         network = campaign.estimator()
         bits = ""
@@ -194,7 +209,7 @@ def outcome(base: Path) -> dict:
             values = network.net_.module_.state_dict().values()
             joined = b"".join(v.numpy().tobytes() for v in values)
             bits = hashlib.sha256(joined).hexdigest()
-    return {"decisions": decisions, "query": query, "model": bits}
+    return {"decisions": decisions, "query": query, "model": bits, "estimate": estimate}
 
 
 def decided(base: Path) -> list:

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import hypergeom
+from scipy.stats import binomtest, hypergeom
 
 from skadma.evaluation import Audit, audit_sample, estimate
 from skadma.evaluation._designs import (
@@ -89,6 +89,9 @@ def test_intervals_of_known_value():
         wilson_interval(0.8, 10, 0.95), (0.4902, 0.9433), atol=1e-4
     )
     np.testing.assert_allclose(exact_interval(8, 10, 0.95), (0.4439, 0.9748), atol=1e-4)
+    for x, n in ((0, 7), (3, 7), (7, 7), (45, 50)):
+        known = binomtest(x, n).proportion_ci(0.9, method="exact")
+        np.testing.assert_allclose(exact_interval(x, n, 0.9), known)
     # A large population is as good as an infinite one.
     large = exact_interval(8, 10, 0.95, 10**6)
     np.testing.assert_allclose(large, exact_interval(8, 10, 0.95), atol=1e-4)

@@ -74,8 +74,8 @@ def decide(
     places: Places,
     *,
     at_once: bool,
-    blind: bool = False,
     audit: bool = False,
+    blind: bool = False,
 ) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
@@ -87,10 +87,10 @@ def decide(
     at_once : bool
         The rows are decided now; else they are from a file, which may be older than
         what an image is by now.
-    blind : bool, default=False
-        They are repeats: what holds already for an older picture is of no use.
     audit : bool, default=False
         They are about images of an audit, and of no others; else about no such ones.
+    blind : bool, default=False
+        They are repeats: what holds already for an older picture is of no use.
 
     Returns
     -------

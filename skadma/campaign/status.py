@@ -80,12 +80,12 @@ class Status:
             f"open         {self.n_open}",
             f"last query   {len(self.pending)} still without an answer",
         ]
-        if self.pace:
-            lines.append("an hour      " + ", ".join(map(str, self.pace)))
         if self.audit:
             lines.append(
                 f"audit        {self.audit} kept apart, {self.audit_answered} answered"
             )
+        if self.pace:
+            lines.append("an hour      " + ", ".join(map(str, self.pace)))
         if self.unusable:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"

@@ -57,11 +57,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="end the audit: its labels are trained with from now on",
     )
-    _add_output(evaluate, "label file to fill in; without --draw: what has no label")
+    evaluate.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        help="label file to fill in; without --draw: what has no label yet",
+    )
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="write over a file that is there"
+    )
     suspects = commands.add_parser(
         "suspects",
         help="list labels that are worth a second look",
-        description="List labels that a model doubts which did not see them.",
+        description="List labels that a model doubts which did not see them, most "
+        "doubtful first; 'skadma second-look -o FILE' writes a file to correct.",
     )
     suspects.add_argument(
         "-n",
@@ -70,28 +79,25 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=20,
         help="how many (default: %(default)s)",
     )
-    _add_output(suspects, "label file to correct, for 'skadma teach'")
     for parser, run in ((evaluate, _evaluate), (suspects, _suspects)):
         add_common(parser)
         add_pool(parser)
         parser.set_defaults(run=run)
 
 
-def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("-o", "--out", type=Path, help=what)
-    parser.add_argument(
-        "--overwrite", action="store_true", help="write over a file that is there"
-    )
-
-
 def _evaluate(options: argparse.Namespace) -> None:
+    from ..files import new_file
+
     if options.draw and (options.labels or options.release):
         raise ValueError("--draw goes with neither a label file nor --release.")
+    if options.release and (options.labels or options.out):
+        raise ValueError("--release goes alone; give the label file before.")
     if options.draw and not options.out:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
     if options.images and (options.release or (options.out and not options.draw)):
         raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
-    _check_output(options)
+    if options.out:
+        new_file(options.out, overwrite=options.overwrite)  # before minutes of work
     with open_campaign(options) as campaign:
         if options.images:
             _evaluate_folder(campaign, options)
@@ -163,41 +169,10 @@ def _write(path: Path, drawn: Iterable[Any]) -> None:
     )
 
 
-def _check_output(options: argparse.Namespace) -> None:
-    from ..files import new_file
-
-    if options.out:
-        new_file(options.out, overwrite=options.overwrite)  # before minutes of work
-
-
 def _suspects(options: argparse.Namespace) -> None:
-    from ..campaign.labels_csv import write_table
-
-    _check_output(options)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
         doubts = campaign.second_look(options.n_labels)
-    if options.out:
-        write_table(
-            options.out,
-            ("path", "label", "suggested", "score", "likely", "sha256"),
-            (
-                (
-                    d.path,
-                    d.label,
-                    d.suggested or "",
-                    "" if d.score is None else f"{d.score:.3f}",
-                    "yes" if d.likely else "",
-                    d.sha256,
-                )
-                for d in doubts
-            ),
-        )
-        print(
-            f"{len(doubts)} labels, most doubtful first: correct the column 'label' of "
-            f"{options.out}, then: skadma teach {options.out}"
-        )
-        return
     for doubt in doubts:
         score = "     " if doubt.score is None else f"{doubt.score:.3f}"
         sure = "likely wrong" if doubt.likely else ""

@@ -139,10 +139,8 @@ def _stratified(
 ) -> tuple[float, float]:
     _, first, members = np.unique(audit.strata, return_index=True, return_inverse=True)
     drawn = np.bincount(members)
-    counts, mistakes = (
-        np.bincount(members, answered),
-        np.bincount(members, wrong & answered),
-    )
+    counts = np.bincount(members, answered)
+    mistakes = np.bincount(members, wrong & answered)
     sizes = audit.stratum_sizes[first]
     # A stratum is worth what can be answered of it.
     shares = sizes * counts / drawn

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy.stats import binomtest, hypergeom, norm
+from scipy.special import betaincinv
+from scipy.stats import hypergeom, norm
 
 
 def exact_interval(
@@ -28,10 +29,11 @@ def exact_interval(
     -------
     low, high : float
     """
-    if n_population is None:
-        found = binomtest(n_right, n).proportion_ci(confidence, method="exact")
-        return float(found.low), float(found.high)
     tail = (1 - confidence) / 2
+    if n_population is None:  # as binomtest(...).proportion_ci, at once
+        low = betaincinv(n_right, n - n_right + 1, tail) if n_right else 0.0
+        high = betaincinv(n_right + 1, n - n_right, 1 - tail) if n_right < n else 1.0
+        return float(low), float(high)
     least, most = n_right, n_population - (n - n_right)
 
     def enough(total: int) -> bool:
@@ -40,9 +42,9 @@ def exact_interval(
     def not_too_many(total: int) -> bool:
         return bool(hypergeom.cdf(n_right, n_population, total, n) > tail)
 
-    low = _first(enough, least, most)
-    high = most - _first(lambda down: not_too_many(most - down), 0, most - least)
-    return low / n_population, high / n_population
+    first = _first(enough, least, most)
+    last = most - _first(lambda down: not_too_many(most - down), 0, most - least)
+    return first / n_population, last / n_population
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
