@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import os
 import shutil
 import sqlite3
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from PIL import Image
 from skadma import Campaign
 from skadma.campaign import CampaignError, LabelFileError
 from skadma.campaign.naming import Naming
+from skadma.campaign.pool import check_path
+from skadma.campaign.pools import AddedPool, Places, Pools, check_name
 from skadma.campaign.report import make_report
 from skadma.campaign.schema import SCHEMA
 from skadma.cli import main
@@ -113,6 +117,24 @@ def test_names_that_change_places():
     assert naming.classes == ["b", "a"]
     assert (naming.now("a", 1), naming.now("b", 1)) == ("b", "a")
     assert naming.former == {"_": "b"}
+
+
+@fuzz
+@given(
+    path=st.text(st.sampled_from("ab./\\:\0~ü "), max_size=12),
+    name=st.text(st.sampled_from("ab./\\:\0~ü ="), max_size=3),
+)
+def test_paths_stay_in_their_pools(path, name):
+    first, second = Path("/pools/first"), Path("/pools/second")
+    try:
+        pools = Pools([AddedPool(check_name(name), str(second), 5)])
+        file = Places(first).file(check_path(f"{name}/{path}"), pools)
+        other = Places(first).file(check_path(path), pools)
+    except ValueError:
+        return
+    assert os.path.commonpath([second, os.path.normpath(file)]) == str(second)
+    inside = second if path.startswith(f"{name}/") else first
+    assert os.path.commonpath([inside, os.path.normpath(other)]) == str(inside)
 
 
 @fuzz

@@ -184,10 +184,10 @@ class Places:
 
     def file(self, path: str, pools: Pools) -> Path:
         """Say where an image is."""
-        name, _, rest = path.partition("/")
         if pools.owner(path) == FIRST:
             return self.first / path
-        return self.folders(pools)[name] / rest
+        name, *inside = PurePosixPath(path).parts  # "name//x" must not lead to /x
+        return self.folders(pools)[name].joinpath(*inside)
 
     def find(self, file: Path, pools: Pools) -> str | None:
         """Say which path a file has in the campaign; None if it is in no pool."""
