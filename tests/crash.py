@@ -62,7 +62,6 @@ NAMED = {
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),
     "decided, not trained": ("self._trainer.model(", 0),
-    "written, not changed": ("naming.change(change, given", 0),
 }
 """What the line about to run holds, and how many times to let it pass."""
 

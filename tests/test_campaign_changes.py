@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError
+from skadma.campaign import CampaignError, LabelFileError, LabelRow
 from skadma.campaign.naming import Naming
 from skadma.campaign.pool import check_path
 from skadma.campaign.pools import AddedPool, Places, Pools, check_name
@@ -296,6 +296,7 @@ def test_a_model_of_other_classes_is_never_the_present_one(campaign, pool, tmp_p
         (lambda c: c.add_classes(["?skip"]), "question mark"),
         (lambda c: c.add_classes([" x"]), "blanks"),
         (lambda c: c.add_classes(["\ud800"]), "no Unicode"),
+        (lambda c: c.add_classes([object()]), "must be a list of names"),
         (lambda c: c.rename_class("x", "y"), "'x' is none of the classes blue"),
         (lambda c: c.rename_class("red", "blue"), "merge them"),
         (lambda c: c.rename_class("red", ""), "without blanks"),
@@ -562,6 +563,22 @@ def test_labels_at_the_start(pool, tmp_path):
         assert campaign.undo() == ["00.png", "01.png"]
     with create(tmp_path / "d", pool, labels={"02.png": "blue"}) as campaign:
         assert marks(campaign) == {"02.png": "blue"}
+
+
+def test_labels_of_several_people_at_the_start(pool, tmp_path):
+    """As teach takes them: one decides, others' are blind repeats."""
+    rows = [
+        LabelRow("1", "00.png", "red", who="eva"),
+        LabelRow("2", "00.png", "blue", who="max"),
+        LabelRow("3", "01.png", "green", who="max"),
+    ]
+    with create(tmp_path / "c", pool, labels=rows) as campaign:
+        assert marks(campaign) == {"00.png": "red", "01.png": "green"}
+        assert campaign.agreement().pairs[0].n == 1
+    rows.append(LabelRow("4", "02.png", "rde", who="eva"))
+    with pytest.raises(LabelFileError, match="'rde'"):
+        create(tmp_path / "d", pool, labels=rows)
+    assert not (tmp_path / "d").exists()
 
 
 def test_bad_labels_leave_nothing(pool, tmp_path):

@@ -113,7 +113,7 @@ class Campaign(CampaignLooks, CampaignChanging):
         random_state: int = 0,
         who: str | None = None,
         wait: float = 60,
-        labels: Mapping[str, str] | str | Path | None = None,
+        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path | None = None,
         partial: bool = False,
         verbose: bool = False,
     ) -> Campaign:
@@ -146,7 +146,7 @@ class Campaign(CampaignLooks, CampaignChanging):
             Name for the log; the system's user if None.
         wait : float, default=60
             Seconds to wait for another process that works on the campaign.
-        labels : mapping of str to str, or path, optional
+        labels : mapping of str to str, sequence of LabelRow, or path, optional
             Labels there are already, as :meth:`teach` takes them.
         partial : bool, default=False
             Leave out the rows of `labels` that cannot be taken, with a warning, instead

@@ -80,10 +80,8 @@ class CampaignChanging(CampaignReading):
         given = list(names)
         with self._store.transaction():
             naming = self._state().naming
-            event = self._store.add_event(
-                "classes", change=change, names=given, into=into
-            )
-            naming.change(change, given, into, event)  # or all of it is undone
+            naming.change(change, given, into, event=0)  # or it cannot be
+            self._store.add_event("classes", change=change, names=given, into=into)
         _log.info("classes: %s", ", ".join(naming.classes))
 
     # --- pools --------------------------------------------------------------

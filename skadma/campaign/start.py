@@ -6,19 +6,19 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..classifier import CNNClassifier
 from ..files import remove_leftovers, sync_folder
 from ..strategies import QueryStrategy
 from . import settings as stored
-from .decide import decide
-from .labels_csv import LabelFileError, LabelRow
+from .decide import Taught
+from .labels_csv import LabelRow
 from .lock import locked
-from .naming import Naming
 from .pool import Content, scan_pool
 from .pools import Places
 from .record import read_rows, record
-from .state import State, add_contents
+from .state import add_contents
 from .store import CampaignError, Store, refuse_existing
 from .trainer import Trainer
 
@@ -38,7 +38,7 @@ def start(
     random_state: int,
     who: str | None,
     wait: float,
-    labels: Mapping[str, str] | str | Path | None,
+    labels: Mapping[str, str] | Sequence[LabelRow] | str | Path | None,
     partial: bool,
     verbose: bool,
 ) -> None:
@@ -67,7 +67,7 @@ def start(
     if not any(content.problem is None for content in images.values()):
         raise CampaignError(f"There is no readable image in {str(root)!r}.")
     places = Places(root)
-    _check_labels(name, rows, names, images, places, partial)
+    _check_labels(settings, images, rows, places, name=name, partial=partial)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, wait, "start"):
         if (folder / DATABASE).exists():  # another process was faster
@@ -77,11 +77,7 @@ def start(
         store = Store(folder / DATABASE, create=True, who=who, wait=wait)
         try:
             Trainer(folder, places, store, settings, backbone)  # or it cannot be
-            with store.transaction():
-                store.make_tables(settings)
-                event = store.add_event("start", n_images=len(images))
-                add_contents(store, images, event)
-                record(store, name, rows, [], places, at_once=False, partial=partial)
+            _fill(store, settings, images, rows, places, name=name, partial=partial)
             sync_folder(folder)
             sync_folder(folder.parent)
         finally:
@@ -90,23 +86,37 @@ def start(
 
 
 def _check_labels(
-    name: str,
-    rows: Sequence[LabelRow],
-    classes: Sequence[str],
+    settings: dict[str, Any],
     images: Mapping[str, Content],
+    rows: Sequence[LabelRow],
     places: Places,
-    partial: bool,
+    **options: Any,
 ) -> None:
-    """Refuse labels, or warn of them, before anything is made."""
-    contents = dict(enumerate(images.values()))
-    state = State(
-        Naming(classes),
-        paths=dict(enumerate(images)),
-        contents=contents,
-        last_known={image: str(content.sha256) for image, content in contents.items()},
-    )
-    _, refused = decide(rows, state, places, at_once=False)
-    if refused and not partial:
-        raise LabelFileError(name, refused, len(rows))
-    for problem in refused:
+    """Refuse labels, or warn of them, before anything is made: try it in memory."""
+    if not rows:
+        return
+    store = Store(Path(":memory:"), create=True)
+    try:
+        taught = _fill(store, settings, images, rows, places, **options)
+    finally:
+        store.close()
+    for problem in taught.refused:
         warnings.warn(f"left out: {problem}", stacklevel=4)
+
+
+def _fill(
+    store: Store,
+    settings: dict[str, Any],
+    images: Mapping[str, Content],
+    rows: Sequence[LabelRow],
+    places: Places,
+    *,
+    name: str,
+    partial: bool,
+) -> Taught:
+    """Write all there is at the start, or nothing."""
+    with store.transaction():
+        store.make_tables(settings)
+        event = store.add_event("start", n_images=len(images))
+        add_contents(store, images, event)
+        return record(store, name, rows, [], places, at_once=False, partial=partial)
