@@ -29,6 +29,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,9 +66,9 @@ NAMED = {
 """What the line about to run holds, and how many times to let it pass."""
 
 
-def make_pool(folder: Path) -> None:
+def make_pool(folder: Path, seed: int = 0) -> None:
     """24 random pictures of three classes; the label is in the name."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for i in range(24):
         pixels = rng.integers(0, 90, (32, 32, 3))
@@ -78,6 +79,11 @@ def make_pool(folder: Path) -> None:
 
 def truth(path: str) -> str:
     return path[-5]
+
+
+def renamed_truth(path: str) -> str:
+    """As the classes are called after the step "rename"."""
+    return truth(path).replace("c", "e")
 
 
 def create(base: Path) -> Campaign:
@@ -101,7 +107,7 @@ def reopen(base: Path, who: str = "eva") -> Campaign:
     )
 
 
-def teach(campaign: Campaign) -> None:
+def teach(campaign: Campaign, truth: Callable[[str], str] = truth) -> None:
     answers = {p.path: truth(p.path) for p in campaign.query()}
     campaign.teach(answers, train=False)
     acknowledge(campaign)
@@ -154,7 +160,16 @@ STEPS = {
     "draw": lambda campaign: campaign.audits.draw(4),
     "answer": answer,
     "release": lambda campaign: campaign.audits.release(),
+    "add classes": lambda campaign: campaign.add_classes(["d", "f"]),
+    "rename": lambda campaign: campaign.rename_class("c", "e"),
+    "add a pool": lambda campaign: campaign.add_pool(MORE),
+    "undo the pool": lambda campaign: campaign.undo(),
+    "add it again": lambda campaign: campaign.add_pool(MORE),
+    "teach renamed": lambda campaign: teach(campaign, renamed_truth),
+    "merge": lambda campaign: campaign.merge_classes(["a", "d"], "ad"),
+    "undo the merge": lambda campaign: campaign.undo(),
 }
+MORE = Path()
 WARM = False
 ack_pipe = -1
 
@@ -188,6 +203,9 @@ def what_was_said(campaign: Campaign) -> list:
         + sorted(pairs)
         + [(d.path, d.second, d.other) for d in agreement.disagreements]
         + [(status.audit, status.audit_answered, str(pending))]
+        + [("classes", name, n) for name, n in status.labels.items()]
+        + [("former", *names) for names in campaign.former_classes().items()]
+        + [("pool", name, status.n_images) for name in campaign.pools]
     )
 
 
@@ -330,6 +348,7 @@ class Trials:
         self.seconds: dict[str, float] = {}
         base = scratch / "run"
         make_pool(base / "pool")
+        make_pool(MORE, seed=1)
         for number, step in enumerate(STEPS):
             self.before[step] = self._copy(base, f"before-{number}")
             begin = time.perf_counter()
@@ -474,12 +493,16 @@ WAYS = ("named", "line", "time", "power", "full", "disk")
 
 
 def main() -> int:
-    global WARM
+    global WARM, MORE
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=300, help="trials in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--warm-start", action="store_true")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP",
+        help="those to break off",
+    )  # fmt: skip
     options = parser.parse_args()
     WARM = options.warm_start
     torch.set_num_threads(1)  # a process that forks must have no threads
@@ -490,8 +513,9 @@ def main() -> int:
     # Memory outlives a killed process as a disk does, and is faster.
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as scratch:
+        MORE = Path(scratch, "more")
         trials = Trials(Path(scratch), options.seed)
-        points = [(step, point) for step in STEPS for point in NAMED]
+        points = [(step, point) for step in options.steps for point in NAMED]
         trials.random.shuffle(points)
         for number in tqdm(range(options.times), unit=" trials", disable=None):
             way = options.ways[number % len(options.ways)]
@@ -504,7 +528,7 @@ def main() -> int:
                         if broken:
                             break
                 else:
-                    step = trials.random.choice(list(STEPS))
+                    step = trials.random.choice(options.steps)
                     broken = trials.trial(way, step)
                 tried[way] += broken is not None
                 broken_off[way] += bool(broken)

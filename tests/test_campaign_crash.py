@@ -21,7 +21,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("options", [["--seed", "0"], ["--seed", "1", "--warm-start"]])
+CHANGES = [
+    "add classes", "rename", "add a pool", "undo the pool", "merge", "undo the merge",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "0"],
+        ["--seed", "1", "--warm-start"],
+        ["--seed", "2", "--steps", *CHANGES],
+    ],
+)
 def test_nothing_is_lost(options, request):
     """36 trials, six of each way to break a step off."""
     done = subprocess.run(

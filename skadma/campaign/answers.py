@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .state import Decision, State
+from .state import State, read_said
 from .store import Store
 
 
@@ -26,7 +26,7 @@ class Answer:
     sha256 : str
         What the image was then.
     mark : str
-        Class, or a mark such as "?skip".
+        Class, as it is called today, or a mark such as "?skip".
     """
 
     event: int
@@ -44,16 +44,16 @@ def read_answers(store: Store, state: State) -> list[Answer]:
         event: (at, who, kind)
         for event, at, who, kind in store.rows("SELECT id, at, who, kind FROM events")
     }
-    acts = set(state.acts)
-    rows = store.rows(
-        "SELECT * FROM decisions UNION ALL SELECT * FROM looks ORDER BY event, image"
-    )
     with store.intact():
+        given = [
+            decision
+            for table in ("decisions", "looks")
+            for said in read_said(store, state, table).values()
+            for decision in said
+        ]
+        given.sort(key=lambda decision: (decision.event, decision.image))
         return [
-            Answer(event, *events[event], image, sha256, decision.mark)
-            for event, image, sha256, *said in rows
-            if event in acts
-            for decision in [Decision(event, image, sha256, *said)]
+            Answer(d.event, *events[d.event], d.image, d.sha256, d.mark) for d in given
         ]
 
 

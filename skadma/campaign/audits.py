@@ -127,8 +127,7 @@ class Audits:
             said, refused = decide(
                 rows,
                 state,
-                self._campaign.classes,
-                self._campaign.pool,
+                self._campaign._places,
                 at_once=at_once,
                 audit=True,
             )
@@ -208,7 +207,7 @@ class Audits:
             files = self._trainer.files([here[sha256] for sha256 in truth], state)
             guess = dict(zip(truth, estimator.predict(files).tolist(), strict=True))
         drawn = [sha256 for audit in state.audits for sha256 in audit.contents]
-        classes = self._campaign.classes
+        classes = state.classes
         return estimate(
             [audit.design for audit in state.audits],
             [guess.get(sha256, classes[0]) for sha256 in drawn],

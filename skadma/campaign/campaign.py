@@ -12,11 +12,13 @@ from torch import nn
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
 from .audits import Audits
+from .changing import CampaignChanging
 from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
 from .labels_csv import LabelRow
 from .lock import locked
 from .looking import CampaignLooks
+from .pools import Places, read_pools
 from .record import read_rows, record
 from .settings import check_settings
 from .start import DATABASE, start
@@ -26,7 +28,7 @@ from .trainer import Proposal, Trainer
 _log = logging.getLogger(__name__)
 
 
-class Campaign(CampaignLooks):
+class Campaign(CampaignLooks, CampaignChanging):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -41,6 +43,8 @@ class Campaign(CampaignLooks):
         Where the campaign is kept.
     pool : str or Path, optional
         Where the images are, if they moved.
+    pools : mapping of str to str or Path, optional
+        Where those of pools are that were added, by name, if they moved.
     backbone : callable, optional
         The network, for a campaign that was started with a callable one.
     who : str, optional
@@ -52,7 +56,7 @@ class Campaign(CampaignLooks):
     ----------
     folder : Path
     pool : Path
-    classes : list of str
+        The first; ``pools`` has all.
 
     Examples
     --------
@@ -71,6 +75,7 @@ class Campaign(CampaignLooks):
         folder: str | Path,
         *,
         pool: str | Path | None = None,
+        pools: Mapping[str, str | Path] | None = None,
         backbone: Callable[[], nn.Module] | None = None,
         who: str | None = None,
         wait: float = 60,
@@ -82,9 +87,13 @@ class Campaign(CampaignLooks):
             settings = self._store.settings()
             check_settings(settings)
             self.pool = Path(pool or settings["pool"]).absolute()
-            self.classes: list[str] = settings["classes"]
+            moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
+            self._places = Places(self.pool, moved)
+            if moved:
+                with self._store.reading(), self._store.intact():
+                    self._places.check(read_pools(self._store))
             self._trainer = Trainer(
-                self.folder, self.pool, self._store, settings, backbone
+                self.folder, self._places, self._store, settings, backbone
             )
         except BaseException:
             self._store.close()
@@ -104,6 +113,8 @@ class Campaign(CampaignLooks):
         random_state: int = 0,
         who: str | None = None,
         wait: float = 60,
+        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path | None = None,
+        partial: bool = False,
         verbose: bool = False,
     ) -> Campaign:
         """Start a campaign.
@@ -135,6 +146,11 @@ class Campaign(CampaignLooks):
             Name for the log; the system's user if None.
         wait : float, default=60
             Seconds to wait for another process that works on the campaign.
+        labels : mapping of str to str, sequence of LabelRow, or path, optional
+            Labels there are already, as :meth:`teach` takes them.
+        partial : bool, default=False
+            Leave out the rows of `labels` that cannot be taken, with a warning, instead
+            of starting no campaign.
         verbose : bool, default=False
             Show a progress bar while images are read.
 
@@ -145,7 +161,8 @@ class Campaign(CampaignLooks):
         Raises
         ------
         CampaignError
-            If there is a campaign already, or something given cannot be taken.
+            If there is a campaign already, or something given cannot be taken. There is
+            no campaign then.
         """
         start(
             Path(folder).absolute(),
@@ -158,6 +175,8 @@ class Campaign(CampaignLooks):
             random_state=random_state,
             who=who,
             wait=wait,
+            labels=labels,
+            partial=partial,
             verbose=verbose,
         )
         backbone = estimator.backbone if callable(estimator.backbone) else None
@@ -171,7 +190,7 @@ class Campaign(CampaignLooks):
         ----------
         folder : str or Path
         **options
-            `pool`, `backbone`, `who`, `wait`: see the class.
+            `pool`, `pools`, `backbone`, `who`, `wait`: see the class.
 
         Returns
         -------
@@ -237,6 +256,11 @@ class Campaign(CampaignLooks):
                 return recorded
             proposals = self._trainer.query(state, n)
             with self._store.transaction():
+                if self._state().classes != state.classes:
+                    raise CampaignError(
+                        "Somebody changed the classes while images were chosen. Ask "
+                        "again: what was labelled is safe."
+                    )
                 event = self._store.add_event("query", key=key, n=n)
                 self._store.add(
                     "proposals",
@@ -289,8 +313,7 @@ class Campaign(CampaignLooks):
                 name,
                 rows,
                 [],
-                self.classes,
-                self.pool,
+                self._places,
                 at_once=at_once,
                 partial=partial,
             )
@@ -322,7 +345,7 @@ class Campaign(CampaignLooks):
         """
         with self._store.reading():
             state = self._state()
-        number = find_image(image, state.numbers, self.pool)
+        number = find_image(image, state.numbers, state, self._places)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -332,7 +355,8 @@ class Campaign(CampaignLooks):
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`.
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
+        the classes or the pools.
 
         Everything is as it was before them, the model and the next query included.
         The log keeps them, and that they were undone.
@@ -340,7 +364,7 @@ class Campaign(CampaignLooks):
         Returns
         -------
         list of str
-            The images they were about.
+            The images they were about; none for a change of the classes or the pools.
 
         Raises
         ------
@@ -351,6 +375,13 @@ class Campaign(CampaignLooks):
             state = self._state()
             if not state.acts:
                 raise CampaignError("There is nothing to undo.")
+            if any(audit.event > state.acts[-1] for audit in state.audits) and (
+                state.acts[-1] in state.pools.events
+            ):
+                raise CampaignError(
+                    "The last change is a pool that was added, and an audit was drawn "
+                    "since. Release the audit before ('skadma evaluate --release')."
+                )
             together = last_acts(self._store, state)
             images = images_of(self._store, together)
             for event in together:

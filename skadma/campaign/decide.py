@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .labels_csv import MARKS, LabelRow
+from .pools import Places
 from .state import State
 
 
@@ -70,8 +71,7 @@ class Said(NamedTuple):
 def decide(
     rows: Sequence[LabelRow],
     state: State,
-    classes: Sequence[str],
-    root: Path,
+    places: Places,
     *,
     at_once: bool,
     audit: bool = False,
@@ -83,9 +83,7 @@ def decide(
     ----------
     rows : sequence of LabelRow
     state : State
-    classes : sequence of str
-    root : Path
-        The pool.
+    places : Places
     at_once : bool
         The rows are decided now; else they are from a file, which may be older than
         what an image is by now.
@@ -101,22 +99,20 @@ def decide(
         Why the other rows cannot be taken.
     """
     numbers = state.numbers
+    classes = state.classes
     decisions: dict[int, Said] = {}
     said: dict[str, tuple[str, str]] = {}
     refused = []
     before = {} if at_once else dict(state.changed_since())
     drawn = state.drawn()
     for row in rows:
-        image = find_image(row.path, numbers, root)
+        image = find_image(row.path, numbers, state, places)
         if row.problem:
             refused.append(f"{row.where}: {row.problem}")
         elif image is None:
             refused.append(f"{row.where}: {row.path!r} is not in the pool.")
         elif row.label not in classes and row.label not in MARKS:
-            refused.append(
-                f"{row.where}: {row.label!r} is none of the classes "
-                f"{', '.join(classes)}, nor {', '.join(MARKS)}."
-            )
+            refused.append(f"{row.where}: {state.naming.unknown(row.label, MARKS)}")
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)
             if blind or known is None or known.mark != row.label:
@@ -146,16 +142,18 @@ def decide(
     return list(decisions.values()), refused
 
 
-def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
+def find_image(
+    path: str, numbers: dict[str, int], state: State, places: Places
+) -> int | None:
     """Find the image that a path in a label file means; None if there is none."""
     name = path if path in numbers else path.strip()
     if name in numbers:
         return numbers[name]
     if os.path.isabs(name):  # noqa: PTH117
-        try:
-            name = Path(name).relative_to(root).as_posix()
-        except ValueError:
+        inside = places.find(Path(name), state.pools)
+        if inside is None:
             return None
+        name = inside
     name = PurePosixPath(name).as_posix()
     if name not in numbers:  # other systems spell accents otherwise
         plain = unicodedata.normalize("NFC", name)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .naming import Naming, read_naming
 from .state import Decision, State
 from .store import Store
 from .trainer import Proposal
@@ -33,6 +34,7 @@ def list_events(store: Store) -> list[dict[str, Any]]:
 
 def _list_events(store: Store) -> list[dict[str, Any]]:
     paths = dict(store.rows("SELECT id, path FROM images"))
+    naming = read_naming(store)
     events = {
         row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
         | json.loads(row[4])
@@ -42,13 +44,10 @@ def _list_events(store: Store) -> list[dict[str, Any]]:
         "SELECT 'decisions', * FROM decisions UNION ALL "
         "SELECT 'looks', * FROM looks ORDER BY event, image"
     ):
-        events[event].setdefault(table, []).append(
-            {
-                "path": paths[image],
-                "sha256": sha256,
-                "label": label if kind == "label" else f"?{kind}",
-            }
-        )
+        said = {"path": paths[image], "sha256": sha256, "label": f"?{kind}"}
+        if kind == "label":
+            said |= _today(naming, "label", label, event)
+        events[event].setdefault(table, []).append(said)
     for event, _, image, sha256, stratum, size, probability in store.rows(
         "SELECT * FROM draws ORDER BY event, place"
     ):
@@ -68,11 +67,19 @@ def _list_events(store: Store) -> list[dict[str, Any]]:
             {
                 "path": paths[image],
                 "score": score,
-                "guess": guess,
+                **_today(naming, "guess", guess, event),
                 "confidence": confidence,
             }
         )
     return list(events.values())
+
+
+def _today(
+    naming: Naming, key: str, name: str | None, event: int
+) -> dict[str, str | None]:
+    """A class as it is called today, and as it was said where that is another name."""
+    now = name and naming.now(name, event)
+    return {key: now} if now == name else {key: now, f"{key}_then": name}
 
 
 def recorded_query(store: Store, state: State, key: str) -> list[Proposal]:

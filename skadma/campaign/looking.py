@@ -69,7 +69,7 @@ class CampaignLooks(CampaignReading):
         doubts = list_doubts(
             answers,
             state,
-            self.classes,
+            state.classes,
             lambda images, labels: self._trainer.unseen_proba(
                 images, labels, state, refit=refit
             ),
@@ -183,8 +183,7 @@ class CampaignLooks(CampaignReading):
                 name,
                 [],
                 rows,
-                self.classes,
-                self.pool,
+                self._places,
                 at_once=at_once,
                 partial=partial,
             )
@@ -204,7 +203,7 @@ class CampaignLooks(CampaignReading):
         """
         with self._store.transaction():
             state = self._state()
-            number = find_image(image, state.numbers, self.pool)
+            number = find_image(image, state.numbers, state, self._places)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
                 raise CampaignError(f"{image!r} has no decision that could stand.")

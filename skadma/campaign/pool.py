@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,7 +47,12 @@ GONE = Content(None)
 
 
 def scan_pool(
-    root: Path, known: Mapping[str, Content], *, progress: bool = False
+    root: Path,
+    known: Mapping[str, Content],
+    *,
+    progress: bool = False,
+    name: str = "",
+    leave_out: Sequence[str] = (),
 ) -> dict[str, Content]:
     """Look at a folder and find what is new, changed or gone.
 
@@ -61,6 +66,10 @@ def scan_pool(
         What was found before, by path.
     progress : bool, default=False
         Show a progress bar over files to read.
+    name : str, optional
+        The pool's, for messages.
+    leave_out : sequence of str, optional
+        Folders in it that are not looked at.
 
     Returns
     -------
@@ -72,18 +81,19 @@ def scan_pool(
     CampaignError
         If the folder is not there, or none of the known images is.
     """
+    how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
     if not root.is_dir():
         raise CampaignError(
             f"The pool {str(root)!r} is no folder. If it moved, say where it is with "
-            "pool= or --pool; if its disk is not mounted, mount it."
+            f"{how}; if its disk is not mounted, mount it."
         )
-    found = dict(walk_images(root))
+    found = dict(_files(root, leave_out))
     before = {path for path, content in known.items() if content.sha256}
     if before and not before & found.keys() and not _moved(root, found, known):
         raise CampaignError(
             f"None of the {len(before)} images of the campaign is in the pool "
             f"{str(root)!r} any more. Is its disk mounted? If it moved, say where it "
-            "is with pool= or --pool."
+            f"is with {how}."
         )
     unread = {
         path: state
@@ -132,6 +142,24 @@ def check_path(path: str) -> str:
     if os.name == "nt" and (":" in path or "\\" in path):
         raise ValueError(f"the path {path!r} leads out of the pool")
     return path
+
+
+def _files(
+    root: Path, leave_out: Sequence[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Paths of image files, sorted, with their state."""
+    told: set[str] = set()
+    for path, state in walk_images(root):
+        name, inside, _ = path.partition("/")
+        if not inside or name not in leave_out:
+            yield path, state
+        elif name not in told:
+            told.add(name)
+            warnings.warn(
+                f"The folder {name!r} of the pool {str(root)!r} is left out: it has "
+                "the name of a pool that was added. Give it another one.",
+                stacklevel=2,
+            )
 
 
 def _read(path: Path, state: os.stat_result) -> Content:

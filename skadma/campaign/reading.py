@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from .answers import read_answers
 from .history import list_decisions, list_events
+from .naming import read_naming
 from .pace import Pace, measure_pace
-from .pool import scan_pool
+from .pool import Content
+from .pools import Places, read_pools
 from .state import Decision, State, add_contents, read_state
 from .status import Status, make_status
 from .store import CampaignError, Store
@@ -23,13 +26,51 @@ class CampaignReading:
     """The methods of a campaign that tell of it, as the pool is now or was last."""
 
     pool: Path
-    classes: list[str]
+    _places: Places
     _store: Store
 
     @property
     def who(self) -> str:
         """Whose name events carry."""
         return self._store.who
+
+    @property
+    def classes(self) -> list[str]:
+        """All labels there are, as they are called today."""
+        with self._store.reading(), self._store.intact():
+            return read_naming(self._store).classes
+
+    def former_classes(self) -> dict[str, str]:
+        """List names that classes had before, with their names of today.
+
+        Returns
+        -------
+        dict of str to str
+        """
+        with self._store.reading(), self._store.intact():
+            return read_naming(self._store).former
+
+    @property
+    def pools(self) -> dict[str, Path]:
+        """The folders of images by name; that of the first is empty."""
+        with self._store.reading(), self._store.intact():
+            return self._places.folders(read_pools(self._store))
+
+    def files(self, paths: Iterable[str]) -> list[Path]:
+        """Say where images are.
+
+        Parameters
+        ----------
+        paths : iterable of str
+            As the campaign names them.
+
+        Returns
+        -------
+        list of Path
+        """
+        with self._store.reading(), self._store.intact():
+            pools = read_pools(self._store)
+        return [self._places.file(path, pools) for path in paths]
 
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool.
@@ -41,7 +82,7 @@ class CampaignReading:
         """
         with self._store.reading():
             state = self._state()
-            return make_status(self._store, state, self.classes, self.pool)
+            return make_status(self._store, state, self._places)
 
     def candidates(self) -> list[str]:
         """List the images that a query chooses from, one of each content.
@@ -96,7 +137,7 @@ class CampaignReading:
             return measure_pace(self._store, read_answers(self._store, self._state()))
 
     def refresh(self) -> int:
-        """Look at the pool for new, changed and missing images; others do it as well.
+        """Look at the pools for new, changed and missing images; others do it as well.
 
         Returns
         -------
@@ -105,18 +146,22 @@ class CampaignReading:
         """
         with self._store.reading():
             state = self._state()
-        known = {state.paths[i]: content for i, content in state.contents.items()}
         begin = perf_counter()
-        changes = scan_pool(self.pool, known)
+        changes = self._places.scan(state.pools, _known(state))
         if not changes:
             return 0
         with self._store.transaction():
             now = self._state()  # another process may have looked as well
-            known = {now.paths[i]: content for i, content in now.contents.items()}
-            changes = {p: c for p, c in changes.items() if known.get(p) != c}
+            known = _known(now)
+            changes = {
+                path: content
+                for path, content in changes.items()
+                if known.get(path) != content
+                and now.pools.owner(path) == state.pools.owner(path)
+            }
             if changes:
                 event = self._store.add_event("scan", n_changes=len(changes))
-                add_contents(self._store, now, changes, event)
+                add_contents(self._store, changes, event)
             changed = [now.paths[i] for i, _ in self._state().changed_since()]
         for path in changed:
             if path in changes:
@@ -125,15 +170,20 @@ class CampaignReading:
                     "what it was given for; the file counts as a new image.",
                     stacklevel=2,
                 )
-        _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
+        _log.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
         return len(changes)
 
     def refresh_if_there(self) -> None:
-        """Look at the pool, or warn where it is not to be found."""
+        """Look at the pools, or warn where one is not to be found."""
         try:
             self.refresh()
         except (CampaignError, OSError) as error:
-            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
+            warnings.warn(f"as of the last look at the pools: {error}", stacklevel=2)
 
     def _state(self) -> State:
         return read_state(self._store)
+
+
+def _known(state: State) -> dict[str, Content]:
+    """What was last found, by path."""
+    return {state.paths[image]: content for image, content in state.contents.items()}

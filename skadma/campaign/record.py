@@ -8,6 +8,7 @@ from pathlib import Path
 from .answers import Answer, holding, read_answers, standing_repeats
 from .decide import Said, Taught, decide, decision_row, find_image
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .pools import Places
 from .state import State, read_state
 from .store import Store
 
@@ -17,8 +18,7 @@ def record(
     name: str,
     rows: Sequence[LabelRow],
     repeats: Sequence[LabelRow],
-    classes: Sequence[str],
-    root: Path,
+    places: Places,
     *,
     at_once: bool,
     partial: bool,
@@ -35,9 +35,7 @@ def record(
         decided before or was first to tell the class; other people's are repeats.
     repeats : sequence of LabelRow
         What was said, blind, of images that are decided, if only by `rows`.
-    classes : sequence of str
-    root : Path
-        The pool.
+    places : Places
     at_once : bool
         See :func:`decide`.
     partial : bool
@@ -54,9 +52,9 @@ def record(
     """
     state = read_state(store)
     if any(row.who for row in rows):
-        rows, others = _by_people(rows, state, read_answers(store, state), root)
+        rows, others = _by_people(rows, state, read_answers(store, state), places)
         repeats = [*repeats, *others]
-    said, refused = decide(rows, state, classes, root, at_once=at_once)
+    said, refused = decide(rows, state, places, at_once=at_once)
     before = [state.decisions.get(each.sha256) for each in said]
     fresh = [
         each
@@ -67,7 +65,7 @@ def record(
     n_new = sum(known is None for known in before)
     n_repeats = 0
     if repeats:
-        again, more = _decide_repeats(store, repeats, classes, root, at_once)
+        again, more = _decide_repeats(store, repeats, places, at_once)
         refused += more
         n_repeats = len(again)
         add_said(store, "repeat", name, again, first)
@@ -77,7 +75,10 @@ def record(
 
 
 def _by_people(
-    rows: Sequence[LabelRow], state: State, answers: Sequence[Answer], root: Path
+    rows: Sequence[LabelRow],
+    state: State,
+    answers: Sequence[Answer],
+    places: Places,
 ) -> tuple[list[LabelRow], list[LabelRow]]:
     """Find the rows that decide, and those that are repeats."""
     held = holding(answers)
@@ -85,7 +86,7 @@ def _by_people(
     numbers = state.numbers
     groups: dict[str, list[LabelRow]] = {}
     for row in rows:
-        image = find_image(row.path, numbers, root)
+        image = find_image(row.path, numbers, state, places)
         sha256 = row.sha256 or ("" if image is None else state.last_known[image])
         groups.setdefault("" if row.problem else sha256, []).append(row)
     deciding = groups.pop("", [])  # it will be said what is wrong with them
@@ -113,8 +114,7 @@ def _by_people(
 def _decide_repeats(
     store: Store,
     rows: Sequence[LabelRow],
-    classes: Sequence[str],
-    root: Path,
+    places: Places,
     at_once: bool,
 ) -> tuple[list[Said], list[str]]:
     """Those that are new, and why others cannot be taken."""
@@ -124,7 +124,7 @@ def _decide_repeats(
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
         mine = [row for row in rows if row.who == who]
-        said, problems = decide(mine, state, classes, root, at_once=at_once, blind=True)
+        said, problems = decide(mine, state, places, at_once=at_once, blind=True)
         refused += problems
         for each in said:
             before = known.get((each.sha256, who or store.who))

@@ -189,7 +189,7 @@ def _uncertain(campaign: Campaign) -> str:
     estimator = campaign.estimator()
     if not left or not hasattr(estimator, "net_"):
         return "<p>Nothing is left, or there is no model yet.</p>"
-    proba = estimator.predict_proba([str(campaign.pool / path) for path in left])
+    proba = estimator.predict_proba([str(file) for file in campaign.files(left)])
     if not np.isfinite(proba).all():
         worst = left[int(np.flatnonzero(~np.isfinite(proba).all(axis=1))[0])]
         raise ValueError(f"The model's probabilities for {worst!r} are not finite.")
@@ -205,10 +205,12 @@ def _uncertain(campaign: Campaign) -> str:
 
 
 def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
+    figures = list(figures)
+    files = campaign.files(path for path, _ in figures)
     shown = "".join(
-        f"<figure>{_thumbnail(str(campaign.pool / path))}"
+        f"<figure>{_thumbnail(str(file))}"
         f"<figcaption>{escape(path)}<br><b>{said}</b></figcaption></figure>"
-        for path, said in figures
+        for file, (path, said) in zip(files, figures, strict=True)
     )
     return f'<div class="images">{shown}</div>' if shown else ""
 

@@ -62,7 +62,10 @@ _DRAWS = """CREATE TABLE draws (
     PRIMARY KEY (event, place))"""
 
 _KINDS_1 = ("start", "scan", "teach", "undo", "query", "train")
-_KINDS_2 = (*_KINDS_1, "repeat", "confirm", "audit", "answer", "release")
+_KINDS_2 = (
+    *_KINDS_1,
+    *("repeat", "confirm", "audit", "answer", "release", "classes", "pool"),
+)
 
 
 def _schema(kinds: tuple[str, ...], *more: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..handover.errors import ModelError
 from ..handover.params import build_estimator as _build
 from ..handover.params import describe_params, plain
 from ..strategies import QueryStrategy
+from .naming import check_classes
 from .store import CampaignError
 
 CENTERS = "centers.safetensors"
@@ -63,25 +64,6 @@ def check_settings(settings: dict[str, Any]) -> None:
                 f"{settings.get(name)!r}."
             )
     check_classes(settings["classes"])
-
-
-def check_classes(classes: Sequence[str]) -> list[str]:
-    """Check the names of the classes.
-
-    Raises
-    ------
-    CampaignError
-    """
-    if isinstance(classes, str):
-        raise CampaignError(f"classes={classes!r} must be a list of names.")
-    names = [str(name) for name in classes]
-    wrong = [n for n in names if not n.strip() or n != n.strip() or n.startswith("?")]
-    if len(names) < 2 or len(set(names)) < len(names) or wrong:
-        raise CampaignError(
-            f"classes={names} must be at least two different names, without blanks "
-            "around them and without a question mark in front."
-        )
-    return names
 
 
 def check_usable(

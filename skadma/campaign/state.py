@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..evaluation import Audit
+from .naming import Naming, read_naming
 from .pool import Content, check_path
+from .pools import Pools, read_pools
 from .store import Store
 
 
@@ -28,6 +30,7 @@ class Decision:
         What the image was then.
     kind : {"label", "skip", "cant-tell", "not-an-image"}
     label : str or None
+        As the class is called today.
     """
 
     event: int
@@ -83,18 +86,26 @@ class State:
         SHA-256 of what was last found, also of files that are gone.
     decisions : dict of str to Decision
         The one that holds, by content.
+    naming : Naming
+        What the classes are called.
+    pools : Pools
+        Where images come from.
     acts : list of int
-        Events in which people said something of images, but for those undone.
+        Events in which people said something of images or changed the classes or the
+        pools, but for those undone.
     teaches : list of int
         Those of them with decisions.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
-        as far as the contents are still there.
+        as far as the contents are still there. A change of the classes begins anew.
     audits : list of DrawnAudit
         Those that were not released.
     answers : dict of str to Decision
         What was said of their images, by content.
     """
+
+    naming: Naming
+    pools: Pools = field(default_factory=Pools)
 
     paths: dict[int, str] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
@@ -110,6 +121,11 @@ class State:
     def numbers(self) -> dict[str, int]:
         """Numbers of the images by path."""
         return {path: image for image, path in self.paths.items()}
+
+    @property
+    def classes(self) -> list[str]:
+        """Today's classes."""
+        return self.naming.classes
 
     def usable(self) -> dict[str, int]:
         """Contents that are there and can be decoded, with the first image of each."""
@@ -183,26 +199,46 @@ def read_state(store: Store) -> State:
 
 
 def _read_state(store: Store) -> State:
-    state = State()
-    for image, path in store.rows("SELECT id, path FROM images ORDER BY path"):
-        state.paths[image] = check_path(path)
+    state = State(read_naming(store), read_pools(store))
+    paths = {
+        image: check_path(path)
+        for image, path in store.rows("SELECT id, path FROM images")
+    }
     found: dict[int, Content] = {}
-    for image, *content in store.rows(
-        "SELECT image, sha256, size, mtime_ns, problem FROM contents ORDER BY event"
+    seen: set[int] = set()
+    for event, image, *content in store.rows(
+        "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
+        "ORDER BY event"
     ):
+        seen.add(image)
+        if not state.pools.holds(paths[image], event):
+            continue
         found[image] = Content(*content)
         if content[0]:
             state.last_known[image] = content[0]
-    # By path, as a listing of the folder has them, whenever they were found.
+    if seen != paths.keys():
+        raise ValueError("an image is in no scan")
+    # By path, as a listing of the folder has them, whenever they were found; those of
+    # a pool that was added come after those that were there.
+    state.paths = {
+        image: path
+        for _, path, image in sorted(
+            (state.pools.owner(path), path, image)
+            for image, path in paths.items()
+            if image in found
+        )
+    }
     state.contents = {image: found[image] for image in state.paths}
     kinds = _effective(store)
     state.acts = list(kinds)
     state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
-    given: dict[int, list[Decision]] = {}
-    for row in store.rows("SELECT * FROM decisions ORDER BY event, image"):
-        given.setdefault(row[0], []).append(Decision(*row))
+    given = read_said(store, state, "decisions")
     usable = state.usable()
-    for event in state.teaches:
+    for event, kind in kinds.items():
+        if kind == "classes":
+            state.training_sets.clear()
+        elif kind != "teach":
+            continue
         for decision in given.get(event, []):
             state.decisions[decision.sha256] = decision
         labelled = [
@@ -213,9 +249,9 @@ def _read_state(store: Store) -> State:
         if labelled != state.labelled():
             state.training_sets.append(labelled)
     state.audits = read_audits(store)
-    for row in store.rows("SELECT * FROM looks ORDER BY event, image"):
-        if kinds.get(row[0]) == "answer":
-            state.answers[row[2]] = Decision(*row)
+    for event, said in read_said(store, state, "looks").items():
+        if kinds[event] == "answer":
+            state.answers |= {decision.sha256: decision for decision in said}
     return state
 
 
@@ -252,17 +288,35 @@ def read_audits(store: Store) -> list[DrawnAudit]:
     return audits
 
 
+def read_said(store: Store, state: State, table: str) -> dict[int, list[Decision]]:
+    """What was said in each event that was not undone, in today's names."""
+    acts = set(state.acts)
+    given: dict[int, list[Decision]] = {}
+    for event, image, sha256, kind, label in store.rows(
+        f"SELECT * FROM {table} ORDER BY event, image"
+    ):
+        if event not in acts:
+            continue
+        if image not in state.paths:
+            raise ValueError(f"event {event} is about an image of no pool")
+        now = label if label is None else state.naming.now(label, event)
+        given.setdefault(event, []).append(Decision(event, image, sha256, kind, now))
+    return given
+
+
+ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
+"""Kinds of the events that can be undone."""
+
+
 def _effective(store: Store) -> dict[int, str]:
-    """Kinds of the events in which people said something, without those undone."""
+    """Kinds of the events in which people did something, without those undone."""
     acts: dict[int, str] = {}
     for event, kind, detail in store.rows(
-        "SELECT id, kind, detail FROM events "
-        "WHERE kind IN ('teach', 'repeat', 'confirm', 'answer', 'undo') "
-        "ORDER BY id"
+        "SELECT id, kind, detail FROM events ORDER BY id"
     ):
         if kind == "undo":
             del acts[json.loads(detail)["undone"]]
-        else:
+        elif kind in ACTS:
             acts[event] = kind
     return acts
 
@@ -272,13 +326,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def add_contents(
-    store: Store, state: State, changes: Mapping[str, Content], event: int
-) -> None:
-    """Write down what a scan of the pool found, within a transaction."""
-    numbers = state.numbers
+def add_contents(store: Store, changes: Mapping[str, Content], event: int) -> None:
+    """Write down what a scan of the pools found, within a transaction."""
+    numbers = {path: image for image, path in store.rows("SELECT id, path FROM images")}
     new = sorted(path for path in changes if path not in numbers)
-    first = max(state.paths, default=0) + 1
+    first = max(numbers.values(), default=0) + 1
     store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
     numbers |= {path: first + k for k, path in enumerate(new)}
     store.add(

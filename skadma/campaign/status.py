@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .answers import read_answers
 from .pace import Pace, measure_pace
+from .pools import Places
 from .state import State
 from .store import Store
 
@@ -46,6 +47,8 @@ class Status:
         Labels of images that are missing, unreadable or changed: not trained with.
     pace : list of Pace
         Labels an hour, by person.
+    more_pools : dict of str to Path
+        Pools that were added, by name.
     """
 
     pool: Path
@@ -62,12 +65,14 @@ class Status:
     audit_answered: int = 0
     unusable: int = 0
     pace: list[Pace] = field(default_factory=list)
+    more_pools: dict[str, Path] = field(default_factory=dict)
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
         labels = ", ".join(f"{name}: {n}" for name, n in self.labels.items())
         lines = [
             f"pool         {self.pool}",
+            *(f"pool         {pool}, as {n}/" for n, pool in self.more_pools.items()),
             f"images       {self.n_images}, of which {len(self.unreadable)} unreadable "
             f"and {n_copies} copies of others",
             f"labelled     {sum(self.labels.values())} ({labels})",
@@ -96,8 +101,9 @@ class Status:
         return "\n".join(lines)
 
 
-def make_status(store: Store, state: State, classes: list[str], pool: Path) -> Status:
+def make_status(store: Store, state: State, places: Places) -> Status:
     """Count what a campaign has."""
+    folders = places.folders(state.pools)
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
@@ -108,24 +114,27 @@ def make_status(store: Store, state: State, classes: list[str], pool: Path) -> S
     )
     changed = [state.paths[image] for image, _ in state.changed_since()]
     return Status(
-        pool=pool,
+        pool=folders.pop(""),
         n_images=len(there),
         n_contents=len(usable),
         unreadable={
             state.paths[i]: c.problem for i, c in there.items() if c.problem is not None
         },
         missing=[state.paths[i] for i in state.contents if i not in there],
-        labels={name: given[name] for name in classes},
+        labels={name: given[name] for name in state.classes},
         aside={kind: kinds[kind] for kind in ("skip", "cant-tell", "not-an-image")},
         n_open=len(usable.keys() - state.decisions.keys() - drawn.keys()),
         pending=[
             state.paths[image]
             for (image,) in asked
-            if state.decision_of(image) is None and state.last_known[image] not in drawn
+            if image in state.paths
+            and state.decision_of(image) is None
+            and state.last_known[image] not in drawn
         ],
         changed=changed,
         audit=len(drawn),
         audit_answered=len(drawn.keys() & state.answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
         pace=measure_pace(store, read_answers(store, state)),
+        more_pools=folders,
     )

@@ -21,6 +21,7 @@ from ..evaluation import out_of_fold_proba
 from ..files import file_digest, remove_leftovers
 from ..learner import ActiveLearner
 from .model import load_model, save_model
+from .pools import Places
 from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
@@ -60,15 +61,15 @@ class Trainer:
     """What makes models and queries of a campaign's log.
 
     Both are named by all that they depend on: the weights of M0, the labelled contents
-    in order, the candidates, the number asked for. What was recorded under a name is
-    never computed again, and computing it again gives the same.
+    in order, the classes, the candidates, the number asked for. What was recorded under
+    a name is never computed again, and computing it again gives the same.
 
     Parameters
     ----------
     folder : Path
         The campaign's.
-    root : Path
-        The pool.
+    places : Places
+        Where the pools are.
     store : Store
     settings : dict
     backbone : callable or None
@@ -78,12 +79,12 @@ class Trainer:
     def __init__(
         self,
         folder: Path,
-        root: Path,
+        places: Places,
         store: Store,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
     ) -> None:
-        self.root = root
+        self._places = places
         self._store = store
         self._models = folder / "models"
         self._weights: str | None = None
@@ -96,13 +97,14 @@ class Trainer:
             n_rounds=None,
             n_instances=self.n_instances,
             warm_start=self.warm_start,
-            classes=settings["classes"],
             random_state=settings["random_state"],
         )
 
     def files(self, images: list[int], state: State) -> list[str]:
         """Paths to read images from."""
-        return [str(self.root / state.paths[image]) for image in images]
+        return [
+            str(self._places.file(state.paths[image], state.pools)) for image in images
+        ]
 
     def unseen_proba(
         self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
@@ -114,7 +116,7 @@ class Trainer:
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
-        classes = self._learner.classes
+        classes = state.classes
         if refit:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
@@ -132,7 +134,8 @@ class Trainer:
         for labelled in state.training_sets:
             known = [(state.contents[i].sha256, label) for i, label in labelled]
             base = keys[-1] if keys and self.warm_start else None
-            keys.append(digest("model", weights, base, known) if labelled else None)
+            name = digest("model", weights, base, known, *_other_classes(state))
+            keys.append(name if labelled else None)
         return keys
 
     def model(self, state: State) -> CNNClassifier:
@@ -143,6 +146,7 @@ class Trainer:
         CNNClassifier
             Not fitted where there are no labels.
         """
+        self._learner.set_params(classes=state.classes)
         keys = self.model_keys(state)
         first = 0 if self.warm_start else max(len(keys) - 1, 0)
         estimator = self._empty()
@@ -277,7 +281,7 @@ class Trainer:
         """Refuse a model of other pictures than the ones it will be named by."""
         for image in images:
             content = state.contents[image]
-            found = (self.root / state.paths[image]).stat()
+            found = self._places.file(state.paths[image], state.pools).stat()
             if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
                 raise CampaignError(
                     f"The labels are safe, but {state.paths[image]!r} was changed "
@@ -295,7 +299,8 @@ class Trainer:
             for i, label in state.labelled()
         ]
         model = keys[-1] if keys else None
-        return digest("query", model or self._fingerprint(), known, pool, n)
+        given = model or self._fingerprint()
+        return digest("query", given, known, pool, n, *_other_classes(state))
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
         """Choose `n` of the candidates."""
@@ -335,6 +340,11 @@ class Trainer:
             )
             for i, score, guess in zip(chosen, scores, guesses, strict=True)
         ]
+
+
+def _other_classes(state: State) -> list[list[str]]:
+    """What a name says of the classes, once they are not those of the start."""
+    return [state.classes] if state.naming.changed else []
 
 
 def _age(path: Path) -> int:

@@ -14,6 +14,7 @@ from .. import __version__
 from . import (
     _bench,
     _campaign,
+    _campaign_change,
     _campaign_looks,
     _campaign_read,
     _centers,
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    campaign = (_campaign, _campaign_read, _campaign_looks, _evaluate)
+    campaign = (_campaign, _campaign_read, _campaign_looks, _campaign_change, _evaluate)
     for command in (_demo, _centers, *campaign, _handover, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)

@@ -60,6 +60,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         help="parameters, such as estimator__image_size=128 strategy__layer=-3",
     )
+    start.add_argument(
+        "--labels", type=Path, help="CSV with labels there are already: path, label"
+    )
+    start.add_argument(
+        "--partial",
+        action="store_true",
+        help="leave out rows of --labels that cannot be taken, instead of starting no "
+        "campaign",
+    )
     query = _command(commands, "query", _query, "choose the images to label next")
     query.add_argument(
         "-n", dest="n_instances", type=positive, help="how many (default: as started)"
@@ -131,7 +140,11 @@ def open_campaign(options: argparse.Namespace) -> Campaign:
     from ..campaign import Campaign  # its imports take seconds, --help should not
 
     return Campaign.open(
-        options.campaign, pool=options.pool, who=options.who, wait=options.wait
+        options.campaign,
+        pool=options.pool,
+        pools=options.pools,
+        who=options.who,
+        wait=options.wait,
     )
 
 
@@ -147,8 +160,32 @@ def _command(
 
 
 def add_pool(parser: argparse.ArgumentParser) -> None:
-    """Add the option for a pool that moved."""
-    parser.add_argument("--pool", type=Path, help="where the images are, if they moved")
+    """Add the option for pools that moved: `pool`, the first, and `pools`, by name."""
+    parser.set_defaults(pools={})
+    parser.add_argument(
+        "--pool",
+        action=_Pool,
+        metavar="[NAME=]FOLDER",
+        help="where the images are, if they moved; NAME: those of a pool that was "
+        "added. More than once for several",
+    )
+
+
+class _Pool(argparse.Action):
+    """Tell a pool's name from the folder."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        options: argparse.Namespace,
+        value: Any,
+        option: str | None = None,
+    ) -> None:
+        name, equals, folder = value.partition("=")
+        if equals and not Path(value).is_dir():
+            options.pools = {**options.pools, name: Path(folder)}
+        else:
+            options.pool = Path(value)
 
 
 def _add_later(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +225,8 @@ def _start(options: argparse.Namespace) -> None:
         random_state=options.seed,
         who=options.who,
         wait=options.wait,
+        labels=options.labels,
+        partial=options.partial,
         verbose=True,
     ) as campaign:
         print(campaign.status())
@@ -283,7 +322,13 @@ def _tell_refused(taught: Taught) -> None:
 
 def _undo(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
+        before = campaign.classes, campaign.pools
         images = campaign.undo()
+        after = campaign.classes, campaign.pools
+    if after != before:
+        print(f"Taken back. The classes are {', '.join(after[0])}. The pools are:")
+        print("\n".join(f"  {folder}" for folder in after[1].values()))
+        return
     print(f"Taken back: the decisions about {len(images)} images.")
     for image in images[:20]:
         print(f"  {image}")

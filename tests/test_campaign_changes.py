@@ -1,0 +1,637 @@
+"""Campaigns that change: classes, pools, and labels there are at the start."""
+
+import itertools
+import json
+import os
+import shutil
+import sqlite3
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from skadma import Campaign
+from skadma.campaign import CampaignError, LabelFileError, LabelRow
+from skadma.campaign.naming import Naming
+from skadma.campaign.pool import check_path
+from skadma.campaign.pools import AddedPool, Places, Pools, check_name
+from skadma.campaign.report import make_report
+from skadma.campaign.schema import SCHEMA
+from skadma.cli import main
+from skadma.strategies import MarginSampling
+
+from .conftest import TinyCNN, tiny_classifier
+from .test_fuzz import fuzz
+
+CLASSES = ["blue", "green", "red"]
+
+
+def paint(folder, numbers, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        rng = np.random.default_rng([seed, i])
+        pixels = rng.integers(0, 90, (32, 32, 3))
+        pixels[:, :, i % 3] += 120
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+def truth(path):
+    return ["red", "green", "blue"][int(path[-6:-4]) % 3]
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    return paint(tmp_path_factory.mktemp("painted") / "photos", range(12))
+
+
+@pytest.fixture
+def pool(painted, tmp_path):
+    return shutil.copytree(painted, tmp_path / "photos")
+
+
+def create(folder, pool, **options):
+    return Campaign.create(
+        folder, pool, CLASSES, tiny_classifier(random_state=None), MarginSampling(),
+        **{"n_instances": 3, **options},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def campaign(pool, tmp_path):
+    with create(tmp_path / "c", pool) as campaign:
+        yield campaign
+
+
+def label(campaign, *numbers):
+    names = [f"{i:02}.png" for i in numbers]
+    campaign.teach({name: truth(name) for name in names}, train=False)
+
+
+def marks(campaign):
+    return {path: decision.mark for path, decision, _ in campaign.decisions()}
+
+
+def bits(campaign):
+    state = campaign.estimator().net_.module_.state_dict()
+    return [tensor.numpy().tobytes() for tensor in state.values()]
+
+
+def everything(campaign):
+    """All that must be again what it was."""
+    return (
+        campaign.classes,
+        campaign.former_classes(),
+        marks(campaign),
+        campaign.query(),
+        bits(campaign),
+        campaign.candidates(),
+        campaign.pools,
+    )
+
+
+# --- the names ----------------------------------------------------------------
+
+
+def test_names_by_order_of_events():
+    naming = Naming(["a", "b"])
+    assert not naming.changed
+    naming.change("rename", ["a"], "x", 10)
+    naming.change("add", ["a"], None, 20)
+    naming.change("merge", ["b", "x"], "x", 30)
+    assert naming.classes == ["x", "a"]
+    assert naming.former == {"b": "x"}
+    assert [naming.now("a", event) for event in (5, 15, 25, 35)] == ["x", "a", "a", "a"]
+    assert [naming.now("b", event) for event in (5, 25)] == ["x", "x"]
+    assert naming.changed
+
+
+def test_names_that_change_places():
+    naming = Naming(["a", "b"])
+    for event, (old, new) in enumerate([("a", "_"), ("b", "a"), ("_", "b")], 10):
+        naming.change("rename", [old], new, event)
+    assert naming.classes == ["b", "a"]
+    assert (naming.now("a", 1), naming.now("b", 1)) == ("b", "a")
+    assert naming.former == {"_": "b"}
+
+
+@fuzz
+@given(
+    path=st.text(st.sampled_from("ab./\\:\0~ü "), max_size=12),
+    name=st.text(st.sampled_from("ab./\\:\0~ü ="), max_size=3),
+)
+def test_paths_stay_in_their_pools(path, name):
+    first, second = Path("/pools/first"), Path("/pools/second")
+    try:
+        pools = Pools([AddedPool(check_name(name), str(second), 5)])
+        file = Places(first).file(check_path(f"{name}/{path}"), pools)
+        other = Places(first).file(check_path(path), pools)
+    except ValueError:
+        return
+    assert os.path.commonpath([second, os.path.normpath(file)]) == str(second)
+    inside = second if path.startswith(f"{name}/") else first
+    assert os.path.commonpath([inside, os.path.normpath(other)]) == str(inside)
+
+
+@fuzz
+@given(data=st.data())
+def test_names_are_those_of_a_log_that_is_rewritten(data):
+    """Against the slow way: change every label that was given at each change."""
+    naming, classes = Naming(["a", "b", "c"]), ["a", "b", "c"]
+    said = []  # [event, label, label of today]
+    for event in range(1, data.draw(st.integers(1, 12))):
+        said.append([event, name := data.draw(st.sampled_from(classes)), name])
+        change = data.draw(st.sampled_from(["add", "rename", "merge"]))
+        name = st.sampled_from("abcdefg")
+        names = data.draw(st.lists(name, min_size=1, max_size=3))
+        into = None if change == "add" else data.draw(name)
+        try:
+            naming.change(change, names, into, event)
+        except CampaignError:
+            assert naming.classes == classes
+            continue
+        if change == "add":
+            classes = [*classes, *names]
+        for row in said:
+            row[2] = into if row[2] in names and into else row[2]
+        classes = list(
+            dict.fromkeys(into if c in names and into else c for c in classes)
+        )
+        assert sorted(naming.classes) == sorted(classes)
+        classes = list(naming.classes)
+        assert all(row[2] in classes for row in said)
+    for event, name, now in said:
+        # A label of an event comes before the change that has the same number here.
+        assert naming.now(name, event - 1) == now
+
+
+# --- classes ------------------------------------------------------------------
+
+
+def test_a_renamed_class(campaign, tmp_path):
+    label(campaign, 0, 1, 2)
+    campaign.query()
+    campaign.rename_class("blue", "azure")
+    assert campaign.classes == ["azure", "green", "red"]
+    assert marks(campaign) == {"00.png": "red", "01.png": "green", "02.png": "azure"}
+    assert campaign.status().labels == {"azure": 1, "green": 1, "red": 1}
+    assert campaign.estimator().classes_.tolist() == ["azure", "green", "red"]
+    with pytest.raises(LabelFileError, match="'blue' is called 'azure' by now"):
+        campaign.teach({"05.png": "blue"})
+    with pytest.raises(CampaignError, match="'blue' is called 'azure' by now"):
+        campaign.rename_class("blue", "navy")
+    campaign.teach({"05.png": "azure", "02.png": "azure"}, train=False)
+    (event,) = [e for e in campaign.log() if e["kind"] == "classes"]
+    assert event["names"] == ["blue"]
+    said = [e["decisions"] for e in campaign.log() if e["kind"] == "teach"]
+    assert said[0][2]["label"] == "azure"
+    assert said[0][2]["label_then"] == "blue"
+    assert said[1] == [{**said[1][0], "path": "05.png", "label": "azure"}]
+    assert "label_then" not in said[1][0]
+    connection = sqlite3.connect(campaign.folder / "campaign.sqlite")
+    stored = connection.execute("SELECT label FROM decisions ORDER BY event, image")
+    assert stored.fetchall() == [("red",), ("green",), ("blue",), ("azure",)]
+    connection.close()
+
+
+def test_guesses_are_in_todays_names(campaign):
+    label(campaign, 0, 1, 2)
+    before = [p.guess for p in campaign.query(9)]
+    campaign.rename_class("blue", "azure")
+    campaign.rename_class("red", "rose")
+    (event,) = [e for e in campaign.log() if e["kind"] == "query"]
+    names = {"blue": "azure", "red": "rose", "green": "green"}
+    assert [p["guess"] for p in event["proposals"]] == [names[g] for g in before]
+    label_then = [p.get("guess_then", p["guess"]) for p in event["proposals"]]
+    assert label_then == before
+    assert "azure" in (page := make_report(campaign))
+    assert ">blue<" not in page
+
+
+def test_merged_classes(campaign):
+    label(campaign, 0, 1, 2, 3)
+    campaign.record_repeat("00.png", "blue")  # it is red
+    assert campaign.agreement().pairs[0].n_agree == 0
+    campaign.merge_classes(["red", "blue"], into="warm")
+    assert campaign.classes == ["green", "warm"] or campaign.classes == [
+        "warm",
+        "green",
+    ]
+    assert marks(campaign) == {
+        "00.png": "warm", "01.png": "green", "02.png": "warm", "03.png": "warm"
+    }  # fmt: skip
+    assert campaign.agreement().pairs[0].n_agree == 1
+    assert campaign.estimator().classes_.tolist() == ["green", "warm"]
+    assert campaign.teach({"00.png": "warm"}, train=False).n_same == 1
+    assert len(campaign.query(2)) == 2
+
+
+def test_a_class_more(campaign):
+    label(campaign, 0, 1, 2)
+    before = bits(campaign)
+    campaign.add_classes(["scratch"])
+    assert campaign.estimator().classes_.tolist() == sorted([*CLASSES, "scratch"])
+    assert len(bits(campaign)[-1]) == 4 * 4
+    campaign.teach({"05.png": "scratch"})
+    campaign.undo()
+    campaign.undo()
+    assert bits(campaign) == before
+    with pytest.raises(LabelFileError, match="'scratch' is none of the classes"):
+        campaign.teach({"05.png": "scratch"})
+
+
+CHANGES = {
+    "add": lambda campaign: campaign.add_classes(["x", "y"]),
+    "rename": lambda campaign: campaign.rename_class("green", "zz"),
+    "merge": lambda campaign: campaign.merge_classes(["red"], "blue"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_undo_restores_exactly(change, warm_start, pool, tmp_path):
+    with create(tmp_path / "c", pool, warm_start=warm_start) as campaign:
+        label(campaign, 0, 1, 2)
+        label(campaign, 4, 5)
+        before = everything(campaign)
+        n_trained = sum(event["kind"] == "train" for event in campaign.log())
+        CHANGES[change](campaign)
+        assert everything(campaign)[0] != before[0]
+        assert everything(campaign)[4] != before[4]
+        with Campaign.open(campaign.folder, backbone=TinyCNN) as again:
+            assert everything(again) == everything(campaign)
+        assert campaign.undo() == []
+        assert everything(campaign) == before
+        # One model of the changed classes, and the one before was not made again.
+        trained = sum(event["kind"] == "train" for event in campaign.log())
+        assert trained == n_trained + 1
+
+
+def test_a_model_of_other_classes_is_never_the_present_one(campaign, pool, tmp_path):
+    """Whatever way led to the classes, the model is that of the classes."""
+    label(campaign, 0, 1, 2)
+    keys = campaign._trainer.model_keys(campaign._state())
+    campaign.add_classes(["x"])
+    assert campaign._trainer.model_keys(campaign._state()) != keys
+    campaign.rename_class("x", "y")
+    other = campaign._trainer.model_keys(campaign._state())
+    with create(tmp_path / "other", pool) as second:
+        label(second, 0, 1, 2)
+        assert second._trainer.model_keys(second._state()) == keys
+        second.add_classes(["y"])
+        assert second._trainer.model_keys(second._state()) == other
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.add_classes(["red"]), "There is a class 'red' already"),
+        (lambda c: c.add_classes([]), "is no change of classes"),
+        (lambda c: c.add_classes("scratch"), "must be a list"),
+        (lambda c: c.add_classes(["x", "x"]), "different names"),
+        (lambda c: c.add_classes(["?skip"]), "question mark"),
+        (lambda c: c.add_classes([" x"]), "blanks"),
+        (lambda c: c.add_classes(["\ud800"]), "no Unicode"),
+        (lambda c: c.add_classes([object()]), "must be a list of names"),
+        (lambda c: c.rename_class("x", "y"), "'x' is none of the classes blue"),
+        (lambda c: c.rename_class("red", "blue"), "merge them"),
+        (lambda c: c.rename_class("red", ""), "without blanks"),
+        (lambda c: c.rename_class("red", None), "is no change"),
+        (lambda c: c.rename_class("red", 7), "must be a list of names"),
+        (lambda c: c.merge_classes(["red"], "red"), "two classes or more"),
+        (lambda c: c.merge_classes(["red"], "x"), "rename it"),
+        (lambda c: c.merge_classes(CLASSES, "x"), "at least two"),
+        (lambda c: c.merge_classes(["red", "x"], "blue"), "'x' is none"),
+        (lambda c: c.add_pool("nowhere"), "is no folder"),
+        (lambda c: c.add_pool(c.pool), "one is in the other"),
+        (lambda c: c.add_pool(c.pool.parent), "inside"),
+        (lambda c: c.add_pool(c.pool.parent / "empty"), "no readable image"),
+        (lambda c: c.add_pool(c.pool.parent / "empty", "a/b"), "cannot be the name"),
+        (lambda c: c.add_pool(c.pool.parent / "empty", ".."), "cannot be the name"),
+    ],
+)  # fmt: skip
+def test_changes_that_cannot_be(call, message, campaign, tmp_path):
+    (tmp_path / "empty").mkdir()
+    label(campaign, 0)
+    before = campaign.log(), campaign.classes, campaign.pools
+    with pytest.raises(CampaignError, match=message):
+        call(campaign)
+    assert (campaign.log(), campaign.classes, campaign.pools) == before
+
+
+def test_another_process_changes_the_classes_while_images_are_chosen(campaign):
+    label(campaign, 0, 1, 2)
+    choose = campaign._trainer.query
+
+    def meanwhile(*arguments):
+        with Campaign.open(campaign.folder, backbone=TinyCNN) as other:
+            other.rename_class("red", "rose")
+        return choose(*arguments)
+
+    campaign._trainer.query = meanwhile
+    with pytest.raises(CampaignError, match="Ask again"):
+        campaign.query()
+    campaign._trainer.query = choose
+    assert not any(event["kind"] == "query" for event in campaign.log())
+    assert campaign.classes == ["blue", "green", "rose"]
+    assert {p.guess for p in campaign.query()} <= {*campaign.classes}
+
+
+def test_second_looks_and_audits_use_todays_names(campaign):
+    label(campaign, *range(9))
+    campaign.relabel("00.png", "green", train=False)
+    campaign.audits.draw(2, method="random")
+    answers = {p.path: truth(p.path) for p in campaign.audits.pending()}
+    campaign.audits.answer(answers)
+    campaign.rename_class("green", "verdant")
+    campaign.rename_class("red", "rose")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        doubts = campaign.second_look()
+    assert {d.label for d in doubts} == {"verdant", "blue", "rose"}
+    assert {d.suggested for d in doubts} <= {"verdant", "blue", "rose"}
+    assert {d.path: d.label for d in doubts}["00.png"] == "verdant"
+    state = campaign._state()
+    names = {"green": "verdant", "red": "rose", "blue": "blue"}
+    said = {state.paths[d.image]: d.label for d in state.answers.values()}
+    assert said == {path: names[mark] for path, mark in answers.items()}
+    assert campaign.audits.estimate().classes.tolist() == campaign.classes
+
+
+def test_damaged_changes_are_refused(campaign, tmp_path):
+    label(campaign, 0, 1, 2)
+    campaign.rename_class("red", "rose")
+    paint(tmp_path / "more", [3], seed=1)
+    campaign.add_pool(tmp_path / "more")
+    campaign.close()
+    kinds = {"classes": ["change", "names", "into"], "pool": ["name", "folder"]}
+    odd = [None, 7, "", "green", [], ["green"], [7], {}, "..", "a/b", "\0", "x" * 9]
+    for kind, keys in kinds.items():
+        for key, value in itertools.product(keys, odd):
+            folder = tmp_path / "damaged"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(campaign.folder, folder)
+            damage(folder, kind, {key: value})
+            try:
+                with Campaign.open(folder, backbone=TinyCNN) as opened:
+                    opened.status()
+                    opened.log()
+            except CampaignError as error:
+                assert "no intact campaign" in str(error), (kind, key, value)  # noqa: PT017
+            else:
+                fine = value == ["green"] and key == "names"
+                fine |= key in ("name", "folder") and value in ("green", "x" * 9)
+                fine |= key == "folder" and value in ("..", "a/b")
+                fine |= key == "into" and value in ("..", "a/b", "\0", "x" * 9)
+                assert fine, (kind, key, value)
+            damage(folder, kind, {key: 1}, drop=key)
+            with (
+                pytest.raises(CampaignError, match="no intact campaign"),
+                Campaign.open(folder, backbone=TinyCNN) as opened,
+            ):
+                opened.status()
+
+
+def damage(folder, kind, new, drop=None):
+    """Change the detail of an event, as no method does."""
+    connection = sqlite3.connect(folder / "campaign.sqlite", isolation_level=None)
+    (trigger,) = [s for s in SCHEMA if "TRIGGER events_no_update" in s]
+    connection.execute("DROP TRIGGER events_no_update")
+    ((number, text),) = connection.execute(
+        "SELECT id, detail FROM events WHERE kind = ?", (kind,)
+    )
+    detail = {**json.loads(text), **new}
+    detail.pop(drop, None)
+    connection.execute(
+        "UPDATE events SET detail = ? WHERE id = ?", (json.dumps(detail), number)
+    )
+    connection.execute(trigger)
+    connection.close()
+
+
+# --- pools --------------------------------------------------------------------
+
+
+@pytest.fixture
+def more(pool, tmp_path):
+    """A second pool with three images of its own and a copy of one of the first."""
+    folder = paint(tmp_path / "disk" / "more", [0, 1, 2], seed=1)
+    (folder / "a").mkdir()
+    shutil.copy(pool / "04.png", folder / "a" / "copy.png")
+    return folder
+
+
+def test_a_second_pool(campaign, more):
+    label(campaign, 0, 1, 2, 4)
+    assert campaign.add_pool(more) == "more"
+    assert campaign.pools == {"": campaign.pool, "more": more}
+    status = campaign.status()
+    assert (status.n_images, status.n_contents) == (16, 15)
+    assert status.more_pools == {"more": more}
+    assert marks(campaign)["more/a/copy.png"] == "green"
+    assert "more/a/copy.png" not in campaign.candidates()
+    campaign.teach({"more/01.png": "green", str(more / "02.png"): "blue"})
+    assert {p.path for p in campaign.query(99)} == {
+        "more/00.png", *(f"{i:02}.png" for i in (3, 5, 6, 7, 8, 9, 10, 11))
+    }  # fmt: skip
+    assert campaign.files(["more/a/copy.png", "00.png"]) == [
+        more / "a" / "copy.png",
+        campaign.pool / "00.png",
+    ]
+    paint(more, [7], seed=2)  # found at the next scan
+    assert campaign.refresh() == 1
+    assert "more/07.png" in campaign.candidates()
+    assert make_report(campaign).count("<figure>") > 6
+
+
+def test_a_copy_in_another_pool_makes_no_other_model(campaign, more):
+    """Though by name it would come before."""
+    label(campaign, 0, 1, 2, 4)
+    before = bits(campaign)
+    campaign.add_pool(more, "!first")
+    assert bits(campaign) == before
+    assert sum(event["kind"] == "train" for event in campaign.log()) == 1
+
+
+def test_undo_of_a_pool_restores_exactly(campaign, more):
+    label(campaign, 0, 1, 2)
+    before = everything(campaign)
+    campaign.add_pool(more)
+    campaign.teach({"more/01.png": "green"})
+    paint(more, [7], seed=2)
+    campaign.query(99)
+    assert campaign.undo() == ["more/01.png"]
+    assert campaign.undo() == []
+    assert everything(campaign) == before
+    assert campaign.status().missing == []
+    assert campaign.refresh() == 0
+    campaign.log()
+    assert campaign.add_pool(more) == "more"
+    assert "more/07.png" in campaign.candidates()
+
+
+def test_a_path_means_what_it_meant_then(campaign, more):
+    """A folder of the first pool takes the name of a pool that was taken back."""
+    campaign.add_pool(more)
+    campaign.undo()
+    paint(campaign.pool / "more", [0], seed=9)
+    assert campaign.refresh() == 1
+    assert "more/00.png" in campaign.candidates()
+    assert "more/01.png" not in campaign.candidates()
+    assert campaign.add_pool(more) == "more-2"
+    assert {"more/00.png", "more-2/00.png"} <= set(campaign.candidates())
+
+
+def test_a_folder_of_the_first_pool_with_a_pools_name(campaign, more):
+    campaign.add_pool(more)
+    paint(campaign.pool / "more", [0, 9], seed=9)
+    with pytest.warns(UserWarning, match="'more' of the pool .* is left out"):
+        assert campaign.refresh() == 0
+    with pytest.raises(CampaignError, match="another name"):
+        campaign.add_pool(paint(more.parent / "x", [1], seed=4), "more")
+
+
+def test_names_of_pools(campaign, more, tmp_path):
+    campaign.add_pool(more)
+    assert campaign.add_pool(paint(tmp_path / "2" / "more", [1], seed=2)) == "more-2"
+    assert campaign.add_pool(paint(tmp_path / ".x=y", [1], seed=3)) == "xy"
+    assert campaign.add_pool(paint(tmp_path / "3" / "z", [1], seed=5), "ü b") == "ü b"
+    assert {"more-2/01.png", "xy/01.png", "ü b/01.png"} <= set(campaign.candidates())
+
+
+def test_a_pool_that_is_not_there(campaign, more):
+    campaign.add_pool(more)
+    campaign.teach({"more/01.png": "green"}, train=False)
+    before = campaign.status().n_images, campaign.log()
+    moved = more.rename(more.parent / "moved")
+    with pytest.raises(CampaignError, match=r"pools= or --pool more=FOLDER"):
+        campaign.query()
+    assert (campaign.status().n_images, campaign.log()) == before
+    more.mkdir()  # where a disk is mounted
+    with pytest.raises(CampaignError, match=r"None of the 4 .*--pool more=FOLDER"):
+        campaign.query()
+    assert (campaign.status().n_images, campaign.log()) == before
+    options = {"backbone": TinyCNN, "pools": {"more": moved}}
+    with Campaign.open(campaign.folder, **options) as opened:
+        assert "more/00.png" in [p.path for p in opened.query(99)]
+        assert opened.estimator().n_labels_ == 1
+    with pytest.raises(CampaignError, match="no pool 'mire'"):
+        Campaign.open(campaign.folder, backbone=TinyCNN, pools={"mire": moved})
+
+
+def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
+    campaign.add_pool(more)
+    paint(more, [7], seed=2)
+    scan = campaign._places.scan
+
+    def meanwhile(*arguments):
+        found = scan(*arguments)
+        with Campaign.open(campaign.folder, backbone=TinyCNN) as other:
+            other.undo()
+        return found
+
+    campaign._places.scan = meanwhile
+    assert campaign.refresh() == 0
+    campaign._places.scan = scan
+    assert campaign.status().n_images == 12
+
+
+def test_a_pool_that_an_audit_drew_from(campaign, more):
+    campaign.add_pool(more)
+    campaign.audits.draw(13, method="random")
+    with pytest.raises(CampaignError, match="Release the audit"):
+        campaign.undo()
+    campaign.audits.release()
+    campaign.undo()
+    assert campaign.status().n_images == 12
+
+
+# --- labels there are at the start --------------------------------------------
+
+
+def test_labels_at_the_start(pool, tmp_path):
+    (tmp_path / "labels.csv").write_text("path;label\n00.png;red\n01.png;?cant-tell\n")
+    labels = tmp_path / "labels.csv"
+    with create(tmp_path / "c", pool, labels=labels) as campaign:
+        assert marks(campaign) == {"00.png": "red", "01.png": "?cant-tell"}
+        assert [event["kind"] for event in campaign.log()] == ["start", "teach"]
+        assert campaign.log()[1]["source"] == str(labels)
+        assert campaign.undo() == ["00.png", "01.png"]
+    with create(tmp_path / "d", pool, labels={"02.png": "blue"}) as campaign:
+        assert marks(campaign) == {"02.png": "blue"}
+
+
+def test_labels_of_several_people_at_the_start(pool, tmp_path):
+    """As teach takes them: one decides, others' are blind repeats."""
+    rows = [
+        LabelRow("1", "00.png", "red", who="eva"),
+        LabelRow("2", "00.png", "blue", who="max"),
+        LabelRow("3", "01.png", "green", who="max"),
+    ]
+    with create(tmp_path / "c", pool, labels=rows) as campaign:
+        assert marks(campaign) == {"00.png": "red", "01.png": "green"}
+        assert campaign.agreement().pairs[0].n == 1
+    rows.append(LabelRow("4", "02.png", "rde", who="eva"))
+    with pytest.raises(LabelFileError, match="'rde'"):
+        create(tmp_path / "d", pool, labels=rows)
+    assert not (tmp_path / "d").exists()
+
+
+def test_bad_labels_leave_nothing(pool, tmp_path):
+    bad = {
+        "row": "path,label\n00.png,red\n01.png,rde\n",
+        "path": "path,label\nx.png,red\n",
+        "header": "file,label\n00.png,red\n",
+        "twice": "path,label\n00.png,red\n./00.png,blue\n",
+    }
+    for text in bad.values():
+        (tmp_path / "labels.csv").write_text(text)
+        with pytest.raises(CampaignError, match="labels.csv"):
+            create(tmp_path / "c" / "d", pool, labels=tmp_path / "labels.csv")
+        assert not (tmp_path / "c").exists()
+    (tmp_path / "labels.csv").write_text(bad["row"])
+    with (
+        pytest.warns(UserWarning, match="left out: line 3: 'rde'"),
+        create(tmp_path / "c", pool, labels=tmp_path / "labels.csv", partial=True) as c,
+    ):
+        assert marks(c) == {"00.png": "red"}
+
+
+# --- commands -----------------------------------------------------------------
+
+
+def test_commands(pool, more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("path,label\n00.png,red\n02.png,blue\n")
+    settings = ["estimator__image_size=32", "estimator__max_epochs=1"]
+    start = ["start", "photos", "--classes", *CLASSES, "--backbone", "squeezenet1_1",
+             "--weights", "none", "--set", *settings]  # fmt: skip
+
+    def run(*arguments):
+        main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    assert "red: 1" in run(*start, "--labels", "labels.csv")
+    assert "blue, green, red, x" in run("classes", "add", "x")
+    run("classes", "rename", "red", "rose")
+    run("classes", "merge", "x", "green", "--into", "green")
+    listed = run("classes", "list").splitlines()
+    assert [line.split()[:2] for line in listed] == [
+        ["1", "blue"], ["0", "green"], ["1", "rose"]
+    ]  # fmt: skip
+    assert listed[2].endswith("(was red)")
+    assert "begin with bunch/" in run("pool", "add", more, "--name", "bunch")
+    more.rename(tmp_path / "moved")
+    with pytest.raises(SystemExit):
+        run("query", "-o", "q.csv")
+    assert "--pool bunch=FOLDER" in capsys.readouterr().err
+    run("query", "-n", 99, "-o", "q.csv", "--pool", "bunch=moved", "--pool", "photos")
+    assert "bunch/01.png" in (tmp_path / "q.csv").read_text()
+    assert "The classes are blue, green, rose" in run("undo")
+    assert "The classes are blue, green, rose, x" in run("undo")
+    run("export", "-o", "all.csv")
+    assert "00.png,rose," in (tmp_path / "all.csv").read_text()
