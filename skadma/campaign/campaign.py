@@ -248,6 +248,10 @@ class Campaign:
         CampaignError
             If nothing is left to label.
         """
+        return self._query(n_instances)[1]
+
+    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
+        """Choose, and say of which state."""
         n = self._trainer.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -264,7 +268,7 @@ class Campaign:
             recorded = recorded_query(self._store, state, key)
             if recorded:
                 _log.info("the same question as before: the same answer")
-                return recorded
+                return state, recorded
             proposals = self._trainer.query(state, n)
             with self._store.transaction():
                 event = self._store.add_event("query", key=key, n=n)
@@ -275,7 +279,7 @@ class Campaign:
                         for place, (image, p) in enumerate(proposals)
                     ),
                 )
-        return [proposal for _, proposal in proposals]
+        return state, [proposal for _, proposal in proposals]
 
     def teach(
         self,

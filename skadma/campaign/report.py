@@ -58,7 +58,7 @@ def make_report(campaign: Campaign) -> str:
         "<p>Of the images of each query that have a label by now, the share that the "
         "model at the time of the query had right. They were chosen, mostly for being "
         "hard, so this is no estimate of the accuracy on all images.</p>"
-        + _curve(_hits(events, decisions)),
+        + _curve(hits(events, decisions)),
         "<h2>Classes</h2>" + _balance(status.labels),
         "<h2>Pace</h2>" + _pace(events),
         f"<h2>Decisions, the latest {_SHOWN}</h2>"
@@ -75,7 +75,7 @@ def make_report(campaign: Campaign) -> str:
     )
 
 
-def _hits(
+def hits(
     events: list[dict[str, Any]], decisions: list[tuple[str, Decision, str]]
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right."""

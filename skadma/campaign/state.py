@@ -60,7 +60,8 @@ class State:
         Events with decisions that were not undone.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
-        as far as the contents are still there.
+        as far as the contents are still there. Labels that came one by one within a
+        round are one change.
     """
 
     paths: dict[int, str] = field(default_factory=dict)
@@ -152,35 +153,41 @@ def _read_state(store: Store) -> State:
             state.last_known[image] = content[0]
     # By path, as a listing of the folder has them, whenever they were found.
     state.contents = {image: found[image] for image in state.paths}
-    state.teaches = _effective(store)
+    rounds = _effective(store)
+    state.teaches = list(rounds)
     given: dict[int, list[Decision]] = {}
     for row in store.rows("SELECT * FROM decisions ORDER BY event, image"):
         given.setdefault(row[0], []).append(Decision(*row))
     usable = state.usable()
-    for event in state.teaches:
+    place = {sha256: i for i, sha256 in enumerate(usable)}
+    for k, event in enumerate(state.teaches):
         for decision in given.get(event, []):
             state.decisions[decision.sha256] = decision
-        labelled = [
-            (image, held.label)
-            for sha256, image in usable.items()
-            if (held := state.decisions.get(sha256)) and held.label is not None
+        following = state.teaches[k + 1 : k + 2]
+        if following and rounds[event] == rounds[following[0]] is not None:
+            continue
+        held = [
+            (place[sha256], usable[sha256], decision.label)
+            for sha256, decision in state.decisions.items()
+            if sha256 in place and decision.label is not None
         ]
+        labelled = [(image, label) for _, image, label in sorted(held)]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
     return state
 
 
-def _effective(store: Store) -> list[int]:
-    """The events with decisions, without those that were undone."""
-    teaches: list[int] = []
+def _effective(store: Store) -> dict[int, Any]:
+    """The events with decisions, without those that were undone; with their rounds."""
+    teaches: dict[int, Any] = {}
     for event, kind, detail in store.rows(
         "SELECT id, kind, detail FROM events WHERE kind IN ('teach', 'undo') "
         "ORDER BY id"
     ):
         if kind == "teach":
-            teaches.append(event)
+            teaches[event] = json.loads(detail).get("round")
         else:
-            teaches.remove(json.loads(detail)["undone"])
+            del teaches[json.loads(detail)["undone"]]
     return teaches
 
 

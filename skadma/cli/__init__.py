@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
-from . import _bench, _campaign, _campaign_read, _centers, _demo
+from . import _bench, _campaign, _campaign_read, _centers, _demo, _label
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (_demo, _centers, _campaign, _campaign_read, _bench):
+    for command in (_demo, _centers, _campaign, _campaign_read, _label, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
 

@@ -1,0 +1,138 @@
+/** Where things stand, to look at. */
+
+import { h, markName, refill, svg } from "./dom.js";
+
+const EVERY = 5000;
+
+export class Progress {
+  /** @param {Object} page the feed and `announce` */
+  constructor(page) {
+    this.page = page;
+    this.data = null;
+    this.parts = Object.fromEntries(
+      ["sums", "classes", "pace", "curve", "lists"].map((name) => [name, h("div", {})]));
+    this.element = h("section", { class: "progress", "aria-label": "Progress" },
+      Object.values(this.parts));
+  }
+
+  get ahead() {
+    return 6;
+  }
+
+  /** Ask for the numbers while the view is open. */
+  async open() {
+    this.isOpen = true;
+    while (this.isOpen) {
+      try {
+        this.data = await this.page.feed.transport.call("progress");
+      } catch {
+        // The page says that the server cannot be reached.
+      }
+      this.render();
+      await new Promise((resolve) => setTimeout(resolve, EVERY));
+    }
+  }
+
+  close() {
+    this.isOpen = false;
+  }
+
+  act() {
+    return false;
+  }
+
+  render() {
+    const { state } = this.page.feed;
+    if (!state) return;
+    const { counts, aside, n_images, n_decided, n_labels, n_known } = state;
+    refill(this.parts.sums, [n_images, n_decided, n_labels, n_known], () =>
+      h("dl", { class: "sums" }, [
+        ["decided", `${n_decided} of ${n_images}`],
+        ["labels", n_labels],
+        ["known to the model", n_known],
+      ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+    refill(this.parts.classes, [counts, aside], () => [
+      h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.feed.about.classes)]);
+    if (!this.data) return;
+    const { pace, curve, cant_tell } = this.data;
+    refill(this.parts.pace, pace, () => [h("h2", {}, "Pace"), paceTable(pace)]);
+    refill(this.parts.curve, curve, () => [h("h2", {}, "Right before the label came"),
+      h("p", { class: "quiet" }, "Of the pictures of each query, the share that the " +
+        "model had right before it knew the label. They were chosen for being hard: " +
+        "this is no estimate of the accuracy on all pictures."),
+      curveFigure(curve)]);
+    refill(this.parts.lists, [cant_tell, state.counts], () => [
+      h("h2", {}, `Can't tell (${cant_tell.n})`),
+      h("p", { class: "quiet" }, "Nobody could tell by looking. Perhaps you can."),
+      this.list(cant_tell.items)]);
+  }
+
+  /** Pictures with buttons to decide about each. */
+  list(items) {
+    const { feed } = this.page;
+    if (!items.length) return h("p", {}, "None.");
+    return h("ul", { class: "list" }, items.map((item) => h("li", {},
+      h("img", { src: feed.transport.picture(item.sha256, "small"), alt: item.path }),
+      h("p", { class: "name" }, item.path),
+      h("p", { class: "quiet" }, item.note ?? `${markName(item.before)}, says ${item.by}`),
+      h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
+        feed.about.classes.map((name, i) => h("button", { type: "button",
+          class: `choice small hue${i % 8}`,
+          "aria-label": `${name}: ${item.path}`,
+          onclick: (event) => {
+            feed.decide([{ ...item, mark: name }], "list");
+            event.target.closest("li").remove();
+            this.page.announce(`${item.path}: ${name}`);
+          } }, h("span", {}, name)))))));
+  }
+}
+
+function bars(counts, classes) {
+  const most = Math.max(1, ...Object.values(counts));
+  return h("table", { class: "bars" }, h("caption", { class: "hidden" }, "Labels by class"),
+    h("tbody", {}, Object.entries(counts).map(([name, n]) => {
+      const hue = classes.indexOf(name);
+      return h("tr", { class: hue < 0 ? "quiet" : `hue${hue % 8}` },
+        h("th", { scope: "row" }, markName(name)), h("td", { class: "n" }, n),
+        h("td", { "aria-hidden": "true" },
+          svg("svg", { class: "bar", viewBox: "0 0 100 8", preserveAspectRatio: "none" },
+            svg("rect", { x: 0, y: 0, width: (100 * n) / most, height: 8, rx: 1 }))));
+    })));
+}
+
+function table(caption, head, rows) {
+  return h("table", {}, h("caption", { class: "hidden" }, caption),
+    h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, rows.map((row) => h("tr", {},
+      row.map((cell, i) => i ? h("td", { class: "n" }, cell) : h("th", { scope: "row" }, cell))))));
+}
+
+function paceTable(pace) {
+  if (!pace.length) return h("p", {}, "Nothing was decided yet.");
+  return table("Pace", ["who", "decisions", "minutes", "per hour", "seconds each (median of 50)"],
+    pace.map(({ who, decisions, seconds, per_hour, median }) => [who, decisions,
+      (seconds / 60).toFixed(1), per_hour === null ? "–" : Math.round(per_hour),
+      median === null ? "–" : median.toFixed(1)]));
+}
+
+function curveFigure(curve) {
+  if (!curve.length) return h("p", {}, "No query of a trained model was answered yet.");
+  const most = Math.max(1, ...curve.map(({ labels }) => labels));
+  const x = (labels) => 44 + (536 * labels) / most;
+  const y = (share) => 12 + 168 * (1 - share);
+  const points = curve.map(({ labels, answered, right }) =>
+    [x(labels), y(right / answered), `${labels} labels: ${right} of ${answered} right`]);
+  return h("div", { class: "curve" },
+    svg("svg", { viewBox: "0 0 600 212", "aria-hidden": "true" },
+      [0, 0.25, 0.5, 0.75, 1].map((share) => [
+        svg("line", { class: "rule", x1: 44, x2: 580, y1: y(share), y2: y(share) }),
+        svg("text", { x: 38, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`)]).flat(),
+      svg("polyline", { class: "line", points: points.map(([a, b]) => `${a},${b}`).join(" ") }),
+      points.map(([cx, cy, title]) => svg("circle", { class: "dot", cx, cy, r: 4 },
+        svg("title", {}, title))),
+      svg("text", { x: 44, y: 206 }, "0"),
+      svg("text", { x: 580, y: 206, "text-anchor": "end" }, `${most} labels`)),
+    h("details", {}, h("summary", {}, "as a table"),
+      table("Right before the label came", ["labels", "answered", "right"],
+        curve.map(({ labels, answered, right }) => [labels, answered, right]))));
+}
