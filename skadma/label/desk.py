@@ -44,7 +44,7 @@ class Desk:
         self._asked_with: dict[str, str] | None = None
         self._asked_held = 0
         self._asked_at = 0.0
-        self._stage: dict[str, Any] = {"stage": "idle", "n_labels": 0}
+        self._stage = "idle"
         self._problem: str | None = None
         ledger.read()
 
@@ -53,9 +53,9 @@ class Desk:
     def hear(self, message: dict[str, Any]) -> None:
         """Take a message of the child."""
         if message["kind"] == "stage":
-            self._stage = {k: message[k] for k in ("stage", "n_labels")}
+            self._stage = message["stage"]
             return
-        self._stage = {"stage": "idle", "n_labels": message.get("n", 0)}
+        self._stage = "idle"
         if message["kind"] == "problem":
             self._problem = message["message"]
             return
@@ -142,7 +142,7 @@ class Desk:
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
             "recent": [self._recent(event) for event in self._latest()],
             "problem": self._problem,
-            **self._stage,
+            "stage": self._stage,
         }
 
     # --- within --------------------------------------------------------------

@@ -67,19 +67,22 @@ def _give_way() -> None:
 
 
 def _answer(connection: Connection, campaign: Any, n: int) -> None:
-    labelled = sum(campaign.status().labels.values())
-    stage = "training" if labelled else "choosing"
-    connection.send({"kind": "stage", "stage": stage, "n_labels": labelled})
+    stage = "training" if any(campaign.status().labels.values()) else "choosing"
+    connection.send({"kind": "stage", "stage": stage})
     if not campaign.candidates():
         campaign.refresh()  # there may be new images
-    left = bool(campaign.candidates())
-    state, proposals = campaign._query(n) if left else (campaign._state(), [])
+    if campaign.candidates():
+        state, proposals = campaign._query(n)
+    else:
+        state, proposals = campaign._state(), []
+        campaign.estimator()  # the last labels count too
     known = [(state.contents[i].sha256, label) for i, label in state.labelled()]
-    connection.send({"kind": "stage", "stage": "ordering", "n_labels": len(known)})
+    connection.send({"kind": "stage", "stage": "ordering"})
     n_round = campaign._trainer.n_instances
-    estimator = campaign._trainer.model(state)
     files = [str(campaign.pool / proposal.path) for proposal in proposals]
-    features = _features(estimator, files) if files else np.empty((0, 1))
+    features = np.empty((0, 1))
+    if files:
+        features = _features(campaign._trainer.model(state), files)
     n_first = len(features) - n_round if len(features) > n_round else len(features)
     first, rest = features[:n_first], features[n_first:]
     # Two people who get the same images begin at different ones.
@@ -97,7 +100,6 @@ def _answer(connection: Connection, campaign: Any, n: int) -> None:
                 for i in order
             ],
             "known": known,
-            "n": len(known),
         }
     )
 
