@@ -61,6 +61,7 @@ class Session:
             (self._campaign.folder, self._campaign.pool, self._desk.who, wait),
             lambda message: self._submit(self._hear, message),
         )
+        self._submit(self._drive)  # the first pictures, before the page is open
 
     def _open(
         self, folder: Path, pool: Path | None, who: str | None, wait: float
