@@ -127,24 +127,29 @@ def chromium():
         browser.close()
 
 
-def open_page(browser, site, **options):
-    """A page in a profile of its own, with what it complained about."""
-    context = browser.new_context(**options)
-    context.set_default_timeout(30_000)
-    page = context.new_page()
-    watch(page)
-    page.goto(site.address)
-    until(page, "window.skadmaPage")
-    return page
+@pytest.fixture
+def pages(chromium):
+    """What opens the page, each time in a profile of its own; none may complain."""
+    opened = []
 
+    def open_page(site, **options):
+        context = chromium.new_context(**options)
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on(
+            "console", lambda m: m.type == "error" and page.complaints.append(m.text)
+        )
+        opened.append(page)
+        page.goto(site.address)
+        until(page, "window.skadmaPage")
+        return page
 
-def watch(page):
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda m: m.type == "error" and page.complaints.append(m.text),
-    )
+    yield open_page
+    for page in opened:
+        page.context.close()
+    assert [text for page in opened for text in page.complaints] == []
 
 
 def until(page, expression):

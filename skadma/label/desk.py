@@ -10,7 +10,7 @@ from typing import Any
 
 from ..campaign.ledger import Event, Ledger, Operation
 
-_AWAY = 60.0
+_AWAY = 20.0
 """Seconds without a word from a tab after which its pictures go to others."""
 _AGAIN = 30.0
 """Seconds after which the child is asked again where it failed, or had too few."""
@@ -43,6 +43,7 @@ class Desk:
         self._known: dict[str, str] = {}
         self._asked_with: dict[str, str] | None = None
         self._asked_held = 0
+        self._asked_handed = 0
         self._asked_at = 0.0
         self._stage = "idle"
         self._problem: str | None = None
@@ -70,23 +71,25 @@ class Desk:
         again. A round is kept in reserve for a hand faster than the network.
         """
         labels = self.ledger.labels()
-        held = len(self.ledger.decisions())
+        n_handed = self._n_handed()
         if self._asked_with is not None:
             before = self._asked_with
             n_changed = sum(before.get(k) != v for k, v in labels.items())
             n_changed += len(before.keys() - labels.keys())
             again = time.monotonic() - self._asked_at > _AGAIN
-            short = len(self._free()) < self.n_instances and held != self._asked_held
+            news = len(self.ledger.decisions()) != self._asked_held
+            news |= n_handed > self._asked_handed
+            short = len(self._free()) < self.n_instances and news
             lacking = again and (self._problem is not None or not self._free())
             if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
                 return None
-        n_handed = sum(len(self._open(tab.have)) for tab in self._present())
         return n_handed + 2 * self.n_instances
 
     def asked(self) -> None:
         """Note that the child was asked, with the labels that there are now."""
         self._asked_with = self.ledger.labels()
         self._asked_held = len(self.ledger.decisions())
+        self._asked_handed = self._n_handed()
         self._asked_at = time.monotonic()
 
     # --- to and from the page ------------------------------------------------
@@ -157,8 +160,9 @@ class Desk:
         decision = self.ledger.decision(sha256)
         return decision is None or decision.kind == "skip"
 
-    def _open(self, pictures: Iterable[str]) -> list[str]:
-        return [sha for sha in pictures if self._is_open(sha)]
+    def _n_handed(self) -> int:
+        """How many pictures tabs hold that are still to be decided about."""
+        return sum(self._is_open(sha) for tab in self._present() for sha in tab.have)
 
     def _free(self) -> list[dict[str, Any]]:
         """Chosen, not decided, held by no tab."""

@@ -58,8 +58,9 @@ class Page {
         h("p", { class: "who quiet" }, about.who),
         h("button", { type: "button", class: "icon", "aria-label": "Help", title: "help",
           onclick: () => this.help() }, "?")),
-      h("div", { class: "standing" }, this.bar, this.sums, this.stage),
-      this.banner, this.notices,
+      h("section", { "aria-label": "Where things stand" },
+        h("div", { class: "standing" }, this.bar, this.sums, this.stage),
+        this.banner, this.notices),
       h("div", { class: "body" }, this.main, this.strip.element),
       this.live, this.dialog);
   }

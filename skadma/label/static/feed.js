@@ -30,6 +30,10 @@ export class Feed extends EventTarget {
       this.#unreachable(detail),
     );
     this.reached = true;
+    window.addEventListener("pagehide", () => {
+      const nothing = { tab: this.tab, have: [], want: 0 };
+      this.transport.call("sync", nothing, true).catch(() => {});
+    });
     this.#loop();
   }
 

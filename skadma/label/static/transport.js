@@ -2,7 +2,8 @@
  * How the page reaches the campaign. Every other module takes such an object, so that
  * the page can be used where there is no server to fetch from:
  *
- *   call(name, body)       a promise of the answer; rejects with a TransportError
+ *   call(name, body, last) a promise of the answer; rejects with a TransportError;
+ *                          `last`: the page is being left, nobody waits for it
  *   picture(sha256, size)  what an <img>'s src has to be
  */
 
@@ -16,13 +17,14 @@ export class TransportError extends Error {
 
 /** The transport of the page that `skadma label` serves. */
 export function fetchTransport() {
-  async function call(name, body) {
+  async function call(name, body, last = false) {
     const options = { credentials: "same-origin", cache: "no-store" };
     if (body !== undefined) {
       options.method = "POST";
       options.headers = { "Content-Type": "application/json", "X-Skadma": "1" };
       options.body = JSON.stringify(body);
     }
+    options.keepalive = last;
     options.signal = AbortSignal.timeout(30000);
     let response, answer;
     try {
