@@ -92,6 +92,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ``adapt_seconds``. ``pandas.DataFrame(learner.history_)`` makes a table.
     labeled_ : ndarray of bool, shape (n,)
         Which entries of X have a label by now.
+    reserved_ : ndarray of bool, shape (n,)
+        Which ones `stopping` has set apart: their labels are for measuring alone.
     X_ : images
         What ``fit`` was given, the pool included.
     y_ : ndarray of shape (n,)
@@ -117,6 +119,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     strategy_: QueryStrategy
     classes_: np.ndarray
     labeled_: np.ndarray
+    reserved_: np.ndarray
     X_: Any
     y_: np.ndarray
     queried_indices_: list[np.ndarray]
@@ -201,9 +204,10 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             return
         if self.stopping is not None:
             self.stopping.start()
+            self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in tqdm(rounds, disable=not self.verbose):
-            n_left = int((~self.labeled_).sum())
+            n_left = len(self._candidates())
             if n_left == 0:
                 break
             try:
@@ -285,7 +289,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         scores : ndarray of float
         """
         self._check_started()
-        pool = np.flatnonzero(~self.labeled_)
+        pool = self._candidates()
         n = self.n_instances if n_instances is None else n_instances
         check_n_instances(n, len(pool))
         begin = perf_counter()
@@ -372,6 +376,7 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.X_, self.y_ = X, labels
         self.classes_ = classes
         self.labeled_ = np.zeros(n, dtype=bool)
+        self.reserved_ = np.zeros(n, dtype=bool)
         self.queried_indices_ = []
         self.history_ = []
         self._last_query = {}
@@ -423,8 +428,8 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _adapt(self, wait_for_classes: bool = False) -> None:
         labelled = np.flatnonzero(self.labeled_)
         y = plain_labels(self.y_[labelled])
-        if hasattr(self.strategy_, "pseudo_labels") and not self.labeled_.all():
-            pool = np.flatnonzero(~self.labeled_)
+        pool = self._candidates()
+        if hasattr(self.strategy_, "pseudo_labels") and len(pool):
             sure, believed = self.strategy_.pseudo_labels(
                 self.estimator_, take(self.X_, pool), iteration=self._iteration()
             )
@@ -437,6 +442,9 @@ class ActiveLearner(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not isinstance(_last_step(self.estimator_), CNNClassifier):
             self.estimator_ = clone(self.estimator_)  # some go on by themselves
         self.estimator_.fit(take(self.X_, labelled), y)
+
+    def _candidates(self) -> np.ndarray:
+        return np.flatnonzero(~(self.labeled_ | self.reserved_))
 
     def _iteration(self) -> float:
         return self._first_iteration + len(self.history_)

@@ -40,6 +40,7 @@ from PIL import Image  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from skadma import Campaign, CNNClassifier  # noqa: E402
+from skadma.campaign import LabelRow  # noqa: E402
 from skadma.strategies import MarginSampling  # noqa: E402
 from tests.conftest import TinyCNN  # noqa: E402
 
@@ -94,8 +95,10 @@ def create(base: Path) -> Campaign:
     )
 
 
-def reopen(base: Path) -> Campaign:
-    return Campaign.open(base / "campaign", pool=base / "pool", backbone=TinyCNN)
+def reopen(base: Path, who: str = "eva") -> Campaign:
+    return Campaign.open(
+        base / "campaign", pool=base / "pool", backbone=TinyCNN, who=who
+    )
 
 
 def teach(campaign: Campaign) -> None:
@@ -117,6 +120,18 @@ def skip(campaign: Campaign) -> None:
     campaign.teach(marks)
 
 
+def repeat(campaign: Campaign) -> None:
+    """Two people see labelled images again, as one file of answers tells."""
+    due = campaign.repeats_due(1, "max")[:3]
+    rows = [
+        LabelRow(p.path, p.path, label, p.sha256, who=who)
+        for p, label in zip(due, "aba", strict=True)
+        for who in ("max", "ida")
+    ]
+    campaign.record_repeats(rows)
+    acknowledge(campaign)
+
+
 STEPS = {
     "start": None,
     "query": lambda campaign: campaign.query(),
@@ -126,6 +141,9 @@ STEPS = {
     "undo": lambda campaign: campaign.undo(),
     "skip": skip,
     "teach again": teach,
+    "repeat": repeat,
+    "undo repeat": lambda campaign: campaign.undo(),
+    "repeat again": repeat,
 }
 WARM = False
 ack_pipe = -1
@@ -148,10 +166,22 @@ def do_step(step: str, base: Path) -> None:
         os.write(ack_pipe, b"done\n")
 
 
+def what_was_said(campaign: Campaign) -> list:
+    """What holds, and what was said blind of it."""
+    decisions = [(p, d.mark, s) for p, d, s in campaign.decisions()]
+    agreement = campaign.agreement()
+    pairs = [(p.first, p.second, str(p)) for p in agreement.pairs]
+    return (
+        sorted(decisions)
+        + sorted(pairs)
+        + [(d.path, d.second, d.other) for d in agreement.disagreements]
+    )
+
+
 def outcome(base: Path) -> dict:
     """All that must not depend on what happened on the way."""
     with reopen(base) as campaign:
-        decisions = sorted((p, d.mark, s) for p, d, s in campaign.decisions())
+        decisions = what_was_said(campaign)
         query = [list(vars(p).values()) for p in campaign.query()]
         network = campaign.estimator()
         bits = ""
@@ -164,7 +194,7 @@ def outcome(base: Path) -> dict:
 
 def decided(base: Path) -> list:
     with reopen(base) as campaign:
-        return sorted((p, d.mark, s) for p, d, s in campaign.decisions())
+        return what_was_said(campaign)
 
 
 def in_child(task) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from numpydoc.validate import validate
 import skadma
 import skadma.adma
 import skadma.bench
+import skadma.evaluation
 import skadma.plotting
 import skadma.stopping
 import skadma.strategies
@@ -20,7 +21,7 @@ from skadma.strategies import MarginSampling
 from .conftest import TinyCNN, tiny_classifier
 
 MODULES = (skadma, skadma.strategies, skadma.adma, skadma.bench, skadma.plotting,
-           skadma.stopping)  # fmt: skip
+           skadma.stopping, skadma.evaluation)  # fmt: skip
 PUBLIC = [
     getattr(module, name)
     for module in MODULES

@@ -41,6 +41,15 @@ def ledger(campaign):
     return ledger
 
 
+@pytest.fixture
+def ben(campaign):
+    """Another person's ledger of the same campaign."""
+    with Campaign.open(campaign.folder, who="ben") as other:
+        ledger = Ledger(other._store, CLASSES)
+        ledger.read()
+        yield ledger
+
+
 def say(ledger, sha256, mark, before=None, name=None):
     operation = Operation(name or new_id(), [Mark(sha256, mark, before)])
     (outcome,) = ledger.record([operation])
@@ -58,11 +67,10 @@ def held(state_or_ledger):
     return {sha256: decision.mark for sha256, decision in decisions.items()}
 
 
-def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger):
+def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
     """Random decisions, undoings, and repeats of both, by three writers."""
     rng = random.Random(0)
-    other = Ledger(campaign._store, CLASSES)
-    other.read()
+    other = ben
     shas = list(ledger.usable())
     marks = [*CLASSES, "?skip", "?cant-tell", "?not-an-image"]
     done = []
@@ -72,9 +80,9 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger):
         kind = rng.random()
         if kind < 0.6:
             chosen = rng.sample(shas, rng.choice([1, 1, 1, 5]))
+            told = held(mine) if rng.random() < 0.7 else {}
             operation = Operation(
-                new_id(),
-                [Mark(s, rng.choice(marks), held(mine).get(s)) for s in chosen],
+                new_id(), [Mark(s, rng.choice(marks), told.get(s)) for s in chosen]
             )
         elif kind < 0.75 and done:
             operation = rng.choice(done)
@@ -93,7 +101,7 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger):
     fresh = Ledger(campaign._store, CLASSES)
     fresh.read()
     assert held(ledger) == held(other) == held(fresh) == held(state)
-    assert list(ledger.teaches) == list(fresh.teaches) == state.teaches
+    assert list(ledger.acts) == list(fresh.acts) == state.acts
     assert sorted(ledger.labels().items()) == sorted(
         (state.contents[i].sha256, label) for i, label in state.labelled()
     )
@@ -147,7 +155,7 @@ def test_undoing_one_from_the_middle(campaign, ledger):
     assert take_back(ledger, second.id) == "undone"
     assert held(ledger) == {a: "red", b: "green"} == held(read_state(campaign._store))
     assert take_back(ledger, second.id) == "nothing"
-    event = max(ledger.teaches)
+    event = max(ledger.acts)
     assert take_back(ledger, f"event-{event}") == "undone"
     assert held(ledger) == {a: "red"}
     assert take_back(ledger, "event-999") == take_back(ledger, "event-x") == "nothing"
@@ -163,6 +171,73 @@ def test_a_decision_of_somebody_else_is_not_overwritten(campaign, ledger):
     assert "meanwhile" in refused["reason"]
     assert say(ledger, sha256, "red", before="green")[1].status == "recorded"
     assert held(ledger) == {sha256: "red"}
+
+
+def test_another_persons_blind_answer_is_a_repeat(campaign, ledger, ben):
+    """The label stays, the answer counts for the agreement, once, until undone."""
+    a, b, *_ = ledger.usable()
+    say(ledger, a, "red")
+    say(ledger, b, "green")
+    marks = [Mark(a, "red"), Mark(b, "blue")]
+    operation = Operation(new_id(), marks)
+    assert ben.record([operation, operation])[0].status == "recorded"
+    assert say(ben, a, "blue")[1].status == "nothing"  # nobody answers again twice
+    assert held(ben) == {a: "red", b: "green"} == held(read_state(campaign._store))
+    (pair,) = campaign.agreement().pairs
+    assert (pair.first, pair.second, pair.n, pair.n_agree) == ("ana", "ben", 2, 1)
+    assert ben.has_repeated(a, "ben") and not ben.has_repeated(a, "ana")
+    assert take_back(ben, operation.id) == "undone"
+    assert campaign.agreement().pairs == [] and not ben.has_repeated(a, "ben")
+    assert ben.record([operation])[0].status == "known"
+
+
+def test_new_labels_and_repeats_in_one_step(campaign, ledger, ben):
+    a, b, *_ = ledger.usable()
+    say(ledger, a, "red")
+    operation = Operation(new_id(), [Mark(a, "red"), Mark(b, "blue")])
+    assert ben.record([operation])[0].status == "recorded"
+    assert [e["kind"] for e in campaign.log()[-2:]] == ["teach", "repeat"]
+    assert held(ben) == {a: "red", b: "blue"}
+    campaign.undo()  # both, as one
+    assert held(read_state(campaign._store)) == {a: "red"}
+    assert campaign.agreement().pairs == []
+
+
+def test_ones_own_label_is_a_repeat_only_when_it_is_long_ago(campaign, ledger):
+    first, *others = ledger.usable()
+    say(ledger, first, "red")
+    assert "meanwhile" in say(ledger, first, "blue")[1].refused[0]["reason"]
+    for sha256 in others[:10]:
+        say(ledger, sha256, "green")
+    assert say(ledger, first, "blue")[1].status == "recorded"
+    assert held(ledger)[first] == "red"
+    (pair,) = campaign.agreement().pairs
+    assert (pair.first, pair.second, pair.n_agree) == ("ana", "ana", 0)
+
+
+def test_confirming(campaign, ledger):
+    sha256, *_ = ledger.usable()
+    say(ledger, sha256, "red")
+    mark = Mark(sha256, "red", "red")
+    operation = Operation(new_id(), [mark], confirm=True)
+    assert ledger.record([operation])[0].status == "recorded"
+    assert campaign.log()[-1]["kind"] == "confirm" and held(ledger) == {sha256: "red"}
+    wrong = Operation(new_id(), [Mark(sha256, "blue", "blue")], confirm=True)
+    assert "otherwise" in ledger.record([wrong])[0].refused[0]["reason"]
+    assert take_back(ledger, operation.id) == "undone"
+    assert held(ledger) == {sha256: "red"}
+
+
+def test_what_an_audit_drew_is_left_alone(campaign, ledger):
+    drawn = {p.sha256 for p in campaign.audits.draw(4, method="random")}
+    ledger.read()
+    assert set(ledger.candidates()) == set(ledger.usable()) - drawn
+    sha256 = min(drawn)
+    assert "audit" in say(ledger, sha256, "red")[1].refused[0]["reason"]
+    campaign.audits.release()
+    ledger.read()
+    assert set(ledger.candidates()) == set(ledger.usable())
+    assert say(ledger, sha256, "red")[1].status == "recorded"
 
 
 def test_a_grid_is_one_step(campaign, ledger):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skadma import Campaign
+from skadma.cli import main
 from skadma.images import ImageDataset, Preprocessing
 
-from .label_site import CLASSES, Site, paint, press, saved, shown, until
+from .label_site import CLASSES, TINY, Site, paint, press, saved, shown, until
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -299,15 +301,15 @@ def test_progress(site, page):
     press(page, "t")
     saved(page)
     page.click("#view-progress")
-    page.wait_for_selector(".list li")
+    page.wait_for_selector("#part-unclear li")
     text = page.inner_text("main")
     counts = page.evaluate("skadmaPage.feed.state.counts")
     held = list(site.held().values())
     assert counts == {name: held.count(name) for name in CLASSES}
     assert f"Can't tell ({held.count('?cant-tell')})" in text
     assert page.locator(".curve .dot").count() >= 1
-    unsure = page.get_attribute(".list img", "src").split("/")[2].split("?")[0]
-    page.locator(".list li").first.get_by_role("button").nth(1).click()
+    unsure = page.get_attribute("#part-unclear img", "src").split("/")[2].split("?")[0]
+    page.locator("#part-unclear li").first.get_by_role("button").nth(1).click()
     saved(page)
     assert marks_of(site.log())[-1] == (unsure, CLASSES[1])
     assert (
@@ -464,3 +466,51 @@ def test_two_people(tmp_path, pages):
     until(b, "/ana/.test(document.querySelector('.progress').innerText)")
     ana.stop()
     ben.stop()
+
+
+def test_second_looks_and_repeats(tmp_path, pages):
+    """What ben labelled, ana sees again, blind; and one that he had wrong, to mend."""
+    photos = paint(tmp_path / "photos", 60)
+    folder = tmp_path / "campaign"
+    main(["start", str(photos), "--classes", *CLASSES, "--campaign", str(folder),
+          "-n", "6", *TINY])  # fmt: skip
+    labels = {f"{i:03}.png": CLASSES[i % 2] for i in range(30)}
+    wrong = "007.png"
+    labels[wrong] = CLASSES[0]
+    with Campaign.open(folder, who="ben") as campaign:
+        campaign.teach(labels, train=False)
+    site = Site(folder, photos, "--who", "ana", "--repeat", "0.5", n=6)
+    page = pages(site)
+    shown(page)
+    until(page, "skadmaPage.feed.items[0]?.guess")
+    page.click("#view-progress")
+    doubt = page.locator("#part-doubts li").filter(has_text=wrong)
+    doubt.wait_for()
+    assert f"{CLASSES[0]}, says ben; a model takes it for {CLASSES[1]}" in (
+        doubt.inner_text()
+    )
+    doubt.get_by_role("button", name=f"{CLASSES[1]}: {wrong}").click()
+    saved(page)
+    assert site.held()[wrong] == CLASSES[1]
+    page.click("#view-single")
+    for _ in range(16):
+        press(page, "1")
+    saved(page)
+    events = site.log()
+    repeats = [e for e in events if e["kind"] == "repeat"]
+    assert repeats and all(e["who"] == "ana" for e in repeats)
+    held = site.held()
+    assert [held[name] for name in labels] == [
+        CLASSES[1] if name == wrong else label for name, label in labels.items()
+    ]  # nothing of ben's was overwritten
+    page.click("#view-progress")
+    row = page.locator("#part-agreement tbody tr")
+    row.wait_for()
+    assert "ana and ben" in row.inner_text()
+    page.click("#view-single")
+    n = sum(e["kind"] == "undo" for e in site.log())
+    for _ in range(10):  # of repeats as well
+        page.keyboard.press("Backspace")
+        saved(page)
+    assert sum(e["kind"] == "undo" for e in site.log()) == n + 10
+    site.stop()

@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
 from skadma import ActiveLearner
-from skadma.stopping import LabelBudget, StablePredictions, TargetScore
+from skadma.stopping import (
+    EstimatedScore,
+    LabelBudget,
+    StablePredictions,
+    TargetScore,
+)
 from skadma.strategies import MarginSampling
 
 
@@ -65,3 +71,57 @@ def test_combinations(digits):
     assert clone(learner(both)).fit(X, y).labeled_.sum() == 100
     with pytest.raises(ValueError, match="'stopping' parameter"):
         learner("soon").fit(X, y)
+
+
+class Watched(np.ndarray):
+    """Labels that remember which of them were read."""
+
+    def __array_finalize__(self, other):
+        self.read = getattr(other, "read", None)
+
+    def __getitem__(self, index):
+        if self.read is not None:
+            self.read.update(np.atleast_1d(np.arange(400)[index]).tolist())
+        return np.asarray(super().__getitem__(index))
+
+
+def test_estimated_score_keeps_its_labels_to_itself(digits):
+    X, y = digits
+    rule = EstimatedScore(0.8, n_labels=60, random_state=0)
+    found = learner(rule)
+    read = set()
+    for _ in found.rounds(X[:400], y[:400]):
+        if not read:  # from now on every access counts
+            found.y_ = found.y_.view(Watched)
+            found.y_.read = read
+        assert not (found.labeled_ & found.reserved_).any()
+    apart = rule.audit_.indices
+    assert found.reserved_.sum() == 60 and found.reserved_[apart].all()
+    assert read <= set(np.flatnonzero(found.labeled_ | found.reserved_).tolist())
+    bounds = [each.low for each in rule.estimates_]
+    assert bounds[-1] >= 0.8 and all(low < 0.8 for low in bounds[:-1])
+    assert found.labeled_.sum() == 20 * len(bounds) < 340
+    right = (found.predict(X[apart]) == y[apart]).sum()
+    one_sided = binomtest(int(right), 60, alternative="greater").proportion_ci(0.9)
+    assert bounds[-1] == pytest.approx(one_sided.low)
+    assert rule.estimates_[-1].n_labels == 60
+
+
+def test_estimated_score_that_is_never_reached_uses_up_the_rest(digits):
+    X, y = digits
+    rule = EstimatedScore(0.98, n_labels=150, random_state=0) | LabelBudget(1000)
+    found = learner(rule).fit(X[:200], y[:200])
+    assert found.labeled_.sum() == 50 and found.reserved_.sum() == 150
+    again = learner(None).fit(X[:200], y[:200])
+    assert not again.reserved_.any()
+
+
+def test_estimated_score_refuses_what_cannot_be_shown(digits):
+    X, y = digits
+    with pytest.raises(ValueError, match="At least 45 are needed"):
+        learner(EstimatedScore(0.95, n_labels=44)).fit(X, y)
+    with pytest.raises(ValueError, match="Lower n_labels"):
+        learner(EstimatedScore(0.5)).fit(X[:100], y[:100])
+    for wrong in (EstimatedScore(95), EstimatedScore(0.9, confidence=0.4)):
+        with pytest.raises(ValueError, match="must be between"):
+            learner(wrong).fit(X, y)

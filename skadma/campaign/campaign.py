@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from torch import nn
 
 from ..classifier import CNNClassifier
-from ..files import remove_leftovers, sync_folder
 from ..strategies import QueryStrategy
-from . import settings as stored
-from .decide import Taught, decide, decision_row, find_image
-from .history import list_decisions, list_events, recorded_query
-from .labels_csv import LabelFileError, LabelRow, read_labels
+from .audits import Audits
+from .decide import Taught, find_image
+from .history import images_of, last_acts, recorded_query
+from .labels_csv import LabelRow
 from .lock import locked
-from .pool import scan_pool
-from .state import Decision, State, add_contents, read_state
-from .status import Status, make_status
-from .store import CampaignError, Store, refuse_existing
+from .looking import CampaignLooks
+from .record import read_rows, record
+from .settings import check_settings
+from .start import DATABASE, start
+from .state import State
+from .store import CampaignError, Store
 from .trainer import Proposal, Trainer
 
 _log = logging.getLogger(__name__)
-DATABASE = "campaign.sqlite"
 
 
-class Campaign:
+class Campaign(CampaignLooks):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -83,7 +81,7 @@ class Campaign:
         self._store = Store(self.folder / DATABASE, who=who, wait=wait)
         try:
             settings = self._store.settings()
-            stored.check_settings(settings)
+            check_settings(settings)
             self.pool = Path(pool or settings["pool"]).absolute()
             self.classes: list[str] = settings["classes"]
             self._trainer = Trainer(
@@ -150,48 +148,21 @@ class Campaign:
         CampaignError
             If there is a campaign already, or something given cannot be taken.
         """
-        folder, root = Path(folder).absolute(), Path(pool).absolute()
-        names = stored.check_classes(classes)
-        if folder == root or root in folder.parents:
-            raise CampaignError(
-                f"The campaign's folder {str(folder)!r} is inside the pool "
-                f"{str(root)!r}: keep it elsewhere, or its files count as images."
-            )
-        settings = {
-            "pool": str(root),
-            "classes": names,
-            "estimator": stored.describe_estimator(estimator),
-            "strategy": stored.describe_strategy(strategy),
-            "n_instances": int(n_instances),
-            "warm_start": bool(warm_start),
-            "random_state": int(random_state),
-        }
-        if (folder / DATABASE).exists():
-            refuse_existing(folder / DATABASE)
-        stored.check_usable(estimator, strategy, n_instances, random_state)
+        start(
+            Path(folder).absolute(),
+            Path(pool).absolute(),
+            classes,
+            estimator,
+            strategy,
+            n_instances=n_instances,
+            warm_start=warm_start,
+            random_state=random_state,
+            who=who,
+            wait=wait,
+            verbose=verbose,
+        )
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        images = scan_pool(root, {}, progress=verbose)
-        if not any(content.problem is None for content in images.values()):
-            raise CampaignError(f"There is no readable image in {str(root)!r}.")
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, wait, "start"):
-            if (folder / DATABASE).exists():  # another process was faster
-                refuse_existing(folder / DATABASE)
-            remove_leftovers(folder)
-            stored.save_centers(strategy, folder)
-            store = Store(folder / DATABASE, create=True, who=who, wait=wait)
-            try:
-                Trainer(folder, root, store, settings, backbone)  # or it cannot be
-                with store.transaction():
-                    store.make_tables(settings)
-                    event = store.add_event("start", n_images=len(images))
-                    add_contents(store, State(), images, event)
-                sync_folder(folder)
-                sync_folder(folder.parent)
-            finally:
-                store.close()
-        _log.info("campaign in %s: %d images", folder, len(images))
-        return cls(folder, pool=root, backbone=backbone, who=who, wait=wait)
+        return cls(folder, pool=pool, backbone=backbone, who=who, wait=wait)
 
     @classmethod
     def open(cls, folder: str | Path, **options: Any) -> Campaign:
@@ -262,7 +233,7 @@ class Campaign:
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
-                    "can be read are decided."
+                    "can be read are decided, or in an audit."
                 )
             key = self._trainer.query_key(state, n)
             recorded = recorded_query(self._store, state, key)
@@ -283,7 +254,7 @@ class Campaign:
 
     def teach(
         self,
-        labels: Mapping[str, str] | str | Path,
+        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
         train: bool = True,
@@ -295,9 +266,11 @@ class Campaign:
 
         Parameters
         ----------
-        labels : mapping of str to str, or path
+        labels : mapping of str to str, sequence of LabelRow, or path
             Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
-            ``"?not-an-image"``; or a label file, see docs/campaign.md.
+            ``"?not-an-image"``; or a label file, see docs/campaign.md; or what Label
+            Studio exports, see docs/label_studio.md. Where rows say who, only one
+            person decides about an image; what others said are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
         train : bool, default=True
@@ -313,36 +286,19 @@ class Campaign:
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        if isinstance(labels, Mapping):
-            name = "labels"
-            rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
-        else:
-            name, rows = str(labels), read_labels(labels)
+        name, rows, at_once = read_rows(labels)
         self.refresh()
         with self._store.transaction():
-            state = self._state()
-            decisions, refused = decide(
+            taught = record(
+                self._store,
+                name,
                 rows,
-                state,
+                [],
                 self.classes,
                 self.pool,
-                at_once=isinstance(labels, Mapping),
+                at_once=at_once,
+                partial=partial,
             )
-            if refused and not partial:
-                raise LabelFileError(name, refused, len(rows))
-            before = {sha: state.decisions.get(sha) for _, sha, _ in decisions}
-            fresh = [
-                (image, sha, mark)
-                for image, sha, mark in decisions
-                if (known := before[sha]) is None or known.mark != mark
-            ]
-            if fresh:
-                event = self._store.add_event("teach", source=name, n=len(fresh))
-                self._store.add(
-                    "decisions", (decision_row(event, *each) for each in fresh)
-                )
-        n_new = sum(before[sha] is None for _, sha, _ in fresh)
-        taught = Taught(n_new, len(fresh) - n_new, len(decisions) - len(fresh), refused)
         _log.info("%s: %s", name, taught)
         if train:
             self.estimator()
@@ -381,6 +337,8 @@ class Campaign:
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`.
+
         Everything is as it was before them, the model and the next query included.
         The log keeps them, and that they were undone.
 
@@ -396,56 +354,20 @@ class Campaign:
         """
         with self._store.transaction():
             state = self._state()
-            if not state.teaches:
+            if not state.acts:
                 raise CampaignError("There is nothing to undo.")
-            last = state.teaches[-1]
-            self._store.add_event("undo", undone=last)
-            images = self._store.rows(
-                "SELECT image FROM decisions WHERE event = ? ORDER BY image", last
-            )
-        return [state.paths[image] for (image,) in images]
+            together = last_acts(self._store, state)
+            images = images_of(self._store, together)
+            for event in together:
+                self._store.add_event("undo", undone=event)
+        return [state.paths[image] for image in images]
 
-    # --- what the campaign knows --------------------------------------------
+    @property
+    def audits(self) -> Audits:
+        """Draw images to measure the model with, and estimate how good it is."""
+        return Audits(self)
 
-    def refresh(self) -> int:
-        """Look at the pool for new, changed and missing images; others do it as well.
-
-        Returns
-        -------
-        int
-            How many differ from what was found before.
-        """
-        with self._store.reading():
-            state = self._state()
-        known = {state.paths[i]: content for i, content in state.contents.items()}
-        begin = perf_counter()
-        changes = scan_pool(self.pool, known)
-        if not changes:
-            return 0
-        with self._store.transaction():
-            now = self._state()  # another process may have looked as well
-            known = {now.paths[i]: content for i, content in now.contents.items()}
-            changes = {p: c for p, c in changes.items() if known.get(p) != c}
-            if changes:
-                event = self._store.add_event("scan", n_changes=len(changes))
-                add_contents(self._store, now, changes, event)
-            changed = [now.paths[i] for i, _ in self._state().changed_since()]
-        for path in changed:
-            if path in changes:
-                warnings.warn(
-                    f"{path!r} has changed since it was labelled. The label stays with "
-                    "what it was given for; the file counts as a new image.",
-                    stacklevel=2,
-                )
-        _log.info("pool: %d changes in %.1f s", len(changes), perf_counter() - begin)
-        return len(changes)
-
-    def refresh_if_there(self) -> None:
-        """Look at the pool, or warn where it is not to be found."""
-        try:
-            self.refresh()
-        except (CampaignError, OSError) as error:
-            warnings.warn(f"as of the last look at the pool: {error}", stacklevel=2)
+    # --- the model ----------------------------------------------------------
 
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.
@@ -458,57 +380,3 @@ class Campaign:
         with locked(self.folder, self._wait, "training"):
             self.refresh_if_there()
             return self._trainer.model(self._state())
-
-    def status(self) -> Status:
-        """Count what there is, as of the last look at the pool.
-
-        Returns
-        -------
-        Status
-            ``print`` shows it.
-        """
-        with self._store.reading():
-            state = self._state()
-            return make_status(self._store, state, self.classes, self.pool)
-
-    def candidates(self) -> list[str]:
-        """List the images that a query chooses from, one of each content.
-
-        Returns
-        -------
-        list of str
-            Paths. Those that were skipped, where nothing else is left.
-        """
-        with self._store.reading():
-            state = self._state()
-        return [state.paths[image] for image in state.candidates()]
-
-    def decisions(self) -> list[tuple[str, Decision, str]]:
-        """List what holds for each image.
-
-        Copies of an image are listed too: its label serves them all.
-
-        Returns
-        -------
-        list of (str, Decision, str)
-            Path, decision, and whether the file is still what the decision was about:
-            "as labelled", "changed" or "missing".
-        """
-        with self._store.reading():
-            return list(list_decisions(self._state()))
-
-    def log(self) -> list[dict[str, Any]]:
-        """List every event: number, time, who, what, and decisions or proposals.
-
-        Returns
-        -------
-        list of dict
-            Of plain values, oldest first.
-        """
-        with self._store.reading():
-            return list_events(self._store)
-
-    # --- within -------------------------------------------------------------
-
-    def _state(self) -> State:
-        return read_state(self._store)

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from .labels_csv import MARKS, LabelRow
 from .state import State
@@ -26,12 +27,44 @@ class Taught:
         Images with that very one before.
     refused : list of str
         Rows that were left out, with reasons; only with `partial`.
+    n_repeats : int
+        Blind answers about images that are decided.
     """
 
     n_new: int
     n_changed: int
     n_same: int
     refused: list[str]
+    n_repeats: int = 0
+
+
+_OTHER = {
+    False: "is in an audit, whose labels are never trained with. Give it by 'skadma "
+    "evaluate', or end the audit with 'skadma evaluate --release' first.",
+    True: "is in no audit. Give its label by 'skadma teach'.",
+}
+
+
+class Said(NamedTuple):
+    """What somebody says of what an image is.
+
+    Attributes
+    ----------
+    image : int
+    sha256 : str
+    mark : str
+        Class, or a mark such as "?skip".
+    who : str
+        Empty: whoever works on the campaign.
+    where : str
+        What messages call it, such as "line 7".
+    """
+
+    image: int
+    sha256: str
+    mark: str
+    who: str = ""
+    where: str = ""
 
 
 def decide(
@@ -41,7 +74,9 @@ def decide(
     root: Path,
     *,
     at_once: bool,
-) -> tuple[list[tuple[int, str, str]], list[str]]:
+    blind: bool = False,
+    audit: bool = False,
+) -> tuple[list[Said], list[str]]:
     """Say what rows of labels mean.
 
     Parameters
@@ -54,19 +89,23 @@ def decide(
     at_once : bool
         The rows are decided now; else they are from a file, which may be older than
         what an image is by now.
+    blind : bool, default=False
+        They are repeats: what holds already for an older picture is of no use.
+    audit : bool, default=False
+        They are about images of an audit, and of no others; else about no such ones.
 
     Returns
     -------
-    decisions : list of (int, str, str)
-        Image, SHA-256 of what it is, class or mark.
+    decisions : list of Said
     refused : list of str
         Why the other rows cannot be taken.
     """
     numbers = state.numbers
-    decisions: dict[int, tuple[int, str, str]] = {}
+    decisions: dict[int, Said] = {}
     said: dict[str, tuple[str, str]] = {}
     refused = []
     before = {} if at_once else dict(state.changed_since())
+    drawn = state.drawn()
     for row in rows:
         image = find_image(row.path, numbers, root)
         if row.problem:
@@ -80,7 +119,7 @@ def decide(
             )
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)
-            if known is None or known.mark != row.label:
+            if blind or known is None or known.mark != row.label:
                 refused.append(
                     f"{row.where}: {row.path!r} is another picture by now than the one "
                     "that the column sha256 names."
@@ -92,6 +131,8 @@ def decide(
                 f"{row.label!r}. If the label is for the picture as it is now, give it "
                 "in a file that 'skadma query' wrote, which tells what was looked at."
             )
+        elif (state.last_known[image] in drawn) != audit:
+            refused.append(f"{row.where}: {row.path!r} {_OTHER[audit]}")
         else:
             sha = state.last_known[image]
             where, label = said.setdefault(sha, (row.where, row.label))
@@ -101,7 +142,7 @@ def decide(
                     f"{label!r} in {where}, which is the same image."
                 )
             else:
-                decisions[image] = (image, sha, row.label)
+                decisions[image] = Said(image, sha, row.label, row.who, row.where)
     return list(decisions.values()), refused
 
 
@@ -124,7 +165,7 @@ def find_image(path: str, numbers: dict[str, int], root: Path) -> int | None:
 
 
 def decision_row(event: int, image: int, sha256: str, mark: str) -> tuple:
-    """Make the row of a decision's table."""
+    """Make the row of the table of decisions, or of looks."""
     if mark in MARKS:
         return event, image, sha256, mark[1:], None
     return event, image, sha256, "label", mark

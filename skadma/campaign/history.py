@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .state import Decision, State
@@ -38,14 +38,27 @@ def _list_events(store: Store) -> list[dict[str, Any]]:
         | json.loads(row[4])
         for row in store.rows("SELECT * FROM events ORDER BY id")
     }
-    for event, image, sha256, kind, label in store.rows(
-        "SELECT * FROM decisions ORDER BY event, image"
+    for table, event, image, sha256, kind, label in store.rows(
+        "SELECT 'decisions', * FROM decisions UNION ALL "
+        "SELECT 'looks', * FROM looks ORDER BY event, image"
     ):
-        events[event].setdefault("decisions", []).append(
+        events[event].setdefault(table, []).append(
             {
                 "path": paths[image],
                 "sha256": sha256,
                 "label": label if kind == "label" else f"?{kind}",
+            }
+        )
+    for event, _, image, sha256, stratum, size, probability in store.rows(
+        "SELECT * FROM draws ORDER BY event, place"
+    ):
+        events[event].setdefault("draws", []).append(
+            {
+                "path": paths[image],
+                "sha256": sha256,
+                "stratum": stratum,
+                "stratum_size": size,
+                "probability": probability,
             }
         )
     for event, _, image, score, guess, confidence in store.rows(
@@ -86,3 +99,25 @@ def recorded_query(store: Store, state: State, key: str) -> list[Proposal]:
                 for image, score, guess, confidence in rows
             ]
     return []
+
+
+def last_acts(store: Store, state: State) -> list[int]:
+    """Find the events that an undo takes back, oldest first."""
+    last = state.acts[-1]
+    ((detail,),) = store.rows("SELECT detail FROM events WHERE id = ?", last)
+    with store.intact():
+        first = json.loads(detail).get("with", last)
+        return state.acts[state.acts.index(first) :]
+
+
+def images_of(store: Store, events: Iterable[int]) -> list[int]:
+    """List the images that events said something of, each once."""
+    found: dict[int, None] = {}
+    for event in events:
+        rows = store.rows(
+            "SELECT image FROM decisions WHERE event = ?1 "
+            "UNION SELECT image FROM looks WHERE event = ?1 ORDER BY image",
+            event,
+        )
+        found.update(dict.fromkeys(image for (image,) in rows))
+    return list(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import write_atomically
@@ -33,6 +33,10 @@ class LabelRow:
         What was looked at; empty where the file does not say.
     problem : str
         Why it cannot be taken; empty where it can.
+    who : str
+        Who said it; empty: whoever works on the campaign.
+    more : tuple of str
+        What stands in the other columns that were asked for.
     """
 
     where: str
@@ -40,6 +44,8 @@ class LabelRow:
     label: str
     sha256: str = ""
     problem: str = ""
+    who: str = ""
+    more: tuple[str, ...] = ()
 
 
 class LabelFileError(CampaignError):
@@ -53,20 +59,26 @@ class LabelFileError(CampaignError):
         One a row, with its line number.
     n_rows : int
         How many rows there are in all.
+    partial : bool, default=True
+        The others could be taken alone.
     """
 
-    def __init__(self, name: str, problems: Sequence[str], n_rows: int) -> None:
+    def __init__(
+        self, name: str, problems: Sequence[str], n_rows: int, *, partial: bool = True
+    ) -> None:
         self.problems = list(problems)
         shown = "\n  ".join(self.problems[:20])
         more = len(self.problems) - 20
+        others = ", or take the others alone with --partial (partial=True)"
+        others = others if partial else ""
         super().__init__(
             f"{name}: {len(self.problems)} of {n_rows} rows cannot be taken, so none "
             f"was:\n  {shown}" + (f"\n  and {more} more" if more > 0 else "") + "\n"
-            "Correct them, or take the others alone with --partial (partial=True)."
+            f"Correct them{others}."
         )
 
 
-def read_labels(path: str | Path) -> list[LabelRow]:
+def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]:
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
@@ -77,6 +89,8 @@ def read_labels(path: str | Path) -> list[LabelRow]:
     Parameters
     ----------
     path : str or Path
+    more : sequence of str, optional
+        Other columns that must be there. Rows without a label are kept then.
 
     Returns
     -------
@@ -99,14 +113,19 @@ def read_labels(path: str | Path) -> list[LabelRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[LabelRow] = []
     columns: list[int] | None = None
+    others: list[int] = []
     line = 1
     try:
         for cells in reader:
             if columns is None:
                 columns = _columns(cells, path)
+                others = _others(cells, path, more)
             elif any(cell.strip() for cell in cells):
                 row = _row(cells, columns, f"line {line}")
-                if row.label or row.problem:
+                if more:
+                    values = tuple(cells[k] if k < len(cells) else "" for k in others)
+                    rows.append(replace(row, more=values))
+                elif row.label or row.problem:
                     rows.append(row)
             line = reader.line_num + 1
     except csv.Error as error:
@@ -154,6 +173,17 @@ def _columns(cells: list[str], path: Path) -> list[int]:
     return [names.index("path"), names.index("label"), *sha256]
 
 
+def _others(cells: list[str], path: Path, more: Sequence[str]) -> list[int]:
+    names = [cell.strip().lower() for cell in cells]
+    missing = [name for name in more if names.count(name) != 1]
+    if missing:
+        raise CampaignError(
+            f"{str(path)!r}, line 1: the columns {', '.join(missing)} are missing. "
+            "Give the file that skadma wrote, with the column label filled in."
+        )
+    return [names.index(name) for name in more]
+
+
 def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
     if len(cells) <= max(columns[:2]):
         problem = (
@@ -162,7 +192,8 @@ def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
         )
         return LabelRow(where, "", "", problem=problem)
     sha256 = [cells[k].strip().lower() for k in columns[2:] if k < len(cells)]
-    return LabelRow(where, cells[columns[0]], cells[columns[1]].strip(), *sha256)
+    label = cells[columns[1]].strip()
+    return LabelRow(where, cells[columns[0]], label, sha256[0] if sha256 else "")
 
 
 def _delimiter(text: str) -> str:

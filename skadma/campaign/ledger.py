@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .agreement import APART
 from .decide import decision_row
 from .labels_csv import MARKS
 from .pool import Content, check_path
 from .state import Decision
 from .store import Store
+
+_ACTS = ("teach", "repeat", "confirm", "answer")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Operation:
         What to write down; one event, undone as one.
     undo : str or None
         Instead: the operation, or ``"event-N"``, to take back.
+    confirm : bool
+        The marks are what holds already, and stand after a second look.
     via : str
         How it was given, for the log.
     """
@@ -53,6 +58,7 @@ class Operation:
     id: str
     marks: Sequence[Mark] = ()
     undo: str | None = None
+    confirm: bool = False
     via: str = "page"
 
 
@@ -76,20 +82,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """An event with decisions.
+    """An event in which somebody said something of images.
 
     Attributes
     ----------
     id : int
     at : str
     who : str
+    kind : {"teach", "repeat", "confirm", "answer"}
+        "teach" decides; the others are looks at what is decided, or kept apart.
     operation : str or None
     decisions : list of Decision
+        What was said.
     """
 
     id: int
     at: str
     who: str
+    kind: str
     operation: str | None
     decisions: list[Decision]
 
@@ -108,7 +118,7 @@ class Ledger:
     ----------
     paths : dict of int to str
     contents : dict of int to Content
-    teaches : dict of int to Event
+    acts : dict of int to Event
         Those that were not undone, oldest first.
     last_query : int or None
         The event of the last query.
@@ -126,13 +136,14 @@ class Ledger:
         self._last = 0
         self.paths: dict[int, str] = {}
         self.contents: dict[int, Content] = {}
-        self.teaches: dict[int, Event] = {}
-        self.events: list[tuple[int, str, str, str, dict[str, Any]]] = []
+        self.acts: dict[int, Event] = {}
         self.last_query: int | None = None
         self._usable: dict[str, int] | None = None
         self._images: dict[str, list[int]] = {}  # by content, present or past
         self._held: dict[str, list[Decision]] = {}  # those not undone, oldest first
-        self._operations: dict[str, int] = {}
+        self._repeats: dict[tuple[str, str], list[int]] = {}  # by content and person
+        self._audits: dict[int, list[str]] = {}  # contents that are kept apart
+        self._operations: dict[str, list[int]] = {}
 
     def read(self) -> None:
         """Read what the log gained."""
@@ -168,26 +179,50 @@ class Ledger:
     def _read_events(self, rows: list[tuple]) -> None:
         given: dict[int, list[Decision]] = {}
         for row in self._store.rows(
-            "SELECT * FROM decisions WHERE event > ? ORDER BY event, image", self._last
+            "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
+            "SELECT * FROM looks WHERE event > ?1 ORDER BY event, image",
+            self._last,
         ):
             given.setdefault(row[0], []).append(Decision(*row))
+        for event, sha256 in self._store.rows(
+            "SELECT event, sha256 FROM draws WHERE event > ?", self._last
+        ):
+            self._audits.setdefault(event, []).append(sha256)
         for number, at, who, kind, text in rows:
             detail = json.loads(text)
-            self.events.append((number, at, who, kind, detail))
             operation = detail.get("operation")
             if operation is not None:
-                self._operations[operation] = number
-            if kind == "teach":
-                decisions = given.get(number, [])
-                event = Event(number, at, who, operation, decisions)
-                self.teaches[number] = event
-                for decision in decisions:
-                    self._held.setdefault(decision.sha256, []).append(decision)
+                self._operations.setdefault(operation, []).append(number)
+            if kind in _ACTS:
+                said = given.get(number, [])
+                self._do_or_undo(Event(number, at, who, kind, operation, said))
+            elif kind == "undo":
+                self._do_or_undo(self.acts[detail["undone"]], undo=True)
             elif kind == "query":
                 self.last_query = number
-            elif kind == "undo":
-                for decision in self.teaches.pop(detail["undone"]).decisions:
-                    self._held[decision.sha256].remove(decision)
+            elif kind == "release":
+                for audit in detail["audits"]:
+                    self._audits.pop(audit, None)
+
+    def _do_or_undo(self, event: Event, *, undo: bool = False) -> None:
+        if undo:
+            del self.acts[event.id]
+        else:
+            self.acts[event.id] = event
+        for said in event.decisions:
+            where: list[Any]
+            entry: Any
+            if event.kind == "teach":
+                where, entry = self._held.setdefault(said.sha256, []), said
+            elif event.kind == "repeat":
+                key = said.sha256, event.who
+                where, entry = self._repeats.setdefault(key, []), event.id
+            else:
+                continue
+            if undo:
+                where.remove(entry)
+            else:
+                where.append(entry)
 
     # --- what holds ----------------------------------------------------------
 
@@ -227,6 +262,18 @@ class Ledger:
                 if content.sha256 and content.problem is None:
                     self._usable.setdefault(content.sha256, image)
         return self._usable
+
+    def candidates(self) -> dict[str, int]:
+        """Usable contents, without those that an audit keeps apart."""
+        apart = {sha256 for contents in self._audits.values() for sha256 in contents}
+        usable = self.usable()
+        if not apart:
+            return usable
+        return {sha256: i for sha256, i in usable.items() if sha256 not in apart}
+
+    def has_repeated(self, sha256: str, who: str) -> bool:
+        """Whether somebody answered again, blind."""
+        return bool(self._repeats.get((sha256, who)))
 
     def labels(self) -> dict[str, str]:
         """The labels that hold, by content."""
@@ -273,36 +320,80 @@ class Ledger:
         if operation.undo is not None:
             return self._undo(operation)
         outcome = Outcome(operation.id, "nothing")
-        fresh: dict[int, tuple[int, str, str]] = {}
+        fresh: dict[int, tuple[str, tuple[int, str, str]]] = {}
         for mark in operation.marks:
             image = self.image(mark.sha256)
-            reason = self._reason_against(mark, image, fresh)
+            kind = self._kind(operation, mark)
+            reason = self._reason_against(mark, image, fresh, kind)
             if reason:
                 outcome.refused.append(self._refusal(mark.sha256, reason))
-            elif image is not None and self._holds(mark.sha256) != mark.mark:
-                fresh[image] = (image, mark.sha256, mark.mark)
+            elif image is not None and not self._is_idle(mark, kind):
+                fresh[image] = kind, (image, mark.sha256, mark.mark)
         if not fresh:
             self._idle.add(operation.id)
             return outcome
         outcome.status = "recorded"
-        event = self._store.add_event(
-            "teach",
-            source=operation.via,
-            n=len(fresh),
-            operation=operation.id,
-            **({} if round_ is None else {"round": round_}),
-        )
-        rows = (decision_row(event, *each) for each in fresh.values())
-        self._store.add("decisions", rows)
+        self._write(operation, list(fresh.values()), round_)
         self._read()
         return outcome
+
+    def _kind(self, operation: Operation, mark: Mark) -> str:
+        """What a mark is: it decides, confirms, or is blind about what is decided."""
+        if operation.confirm:
+            return "confirm"
+        held = self.decision(mark.sha256)
+        if mark.before is not None or held is None or held.kind == "skip":
+            return "teach"
+        return "repeat" if self._is_apart(held) else "teach"
+
+    def _is_apart(self, held: Decision) -> bool:
+        """Whether a decision is another person's, or so old that one forgets it."""
+        event = self.acts[held.event]
+        if event.who != self._store.who:
+            return True
+        newer = 0
+        for other in reversed(self.acts.values()):
+            if other.id == held.event:
+                break
+            if other.kind == "teach" and other.who == event.who:
+                newer += len(other.decisions)
+        return newer >= APART
+
+    def _is_idle(self, mark: Mark, kind: str) -> bool:
+        """Whether a mark says nothing new."""
+        if kind == "repeat":  # whether it is the same as before is what counts
+            again = self.has_repeated(mark.sha256, self._store.who)
+            return again or mark.mark == "?skip"
+        return kind == "teach" and self._holds(mark.sha256) == mark.mark
+
+    def _write(
+        self,
+        operation: Operation,
+        fresh: list[tuple[str, tuple[int, str, str]]],
+        round_: Any,
+    ) -> None:
+        first: int | None = None
+        for kind in _ACTS:
+            said = [each for known, each in fresh if known == kind]
+            if not said:
+                continue
+            detail: dict[str, Any] = {"source": operation.via, "n": len(said)}
+            detail["operation"] = operation.id
+            if first is not None:
+                detail["with"] = first
+            if round_ is not None and kind == "teach":
+                detail["round"] = round_
+            event = self._store.add_event(kind, **detail)
+            first = event if first is None else first
+            table = "decisions" if kind == "teach" else "looks"
+            self._store.add(table, (decision_row(event, *each) for each in said))
 
     def _holds(self, sha256: str) -> str | None:
         decision = self.decision(sha256)
         return None if decision is None else decision.mark
 
     def _reason_against(
-        self, mark: Mark, image: int | None, fresh: dict[int, Any]
+        self, mark: Mark, image: int | None, fresh: dict[int, Any], kind: str
     ) -> str:
         if image is None:
             return "There is no such picture in the pool."
@@ -313,13 +404,18 @@ class Ledger:
             )
         if image in fresh:
             return "It is in this list twice."
-        if self._holds(mark.sha256) not in (mark.before, mark.mark):
-            return "Somebody else decided about it meanwhile."
+        if any(mark.sha256 in contents for contents in self._audits.values()):
+            return "An audit keeps it apart. 'skadma evaluate' takes its label."
+        holds = self._holds(mark.sha256)
+        if kind == "confirm" and holds != mark.mark:
+            return "It was decided otherwise meanwhile."
+        if kind == "teach" and holds not in (mark.before, mark.mark, "?skip"):
+            return "It was decided meanwhile."
         return ""
 
     def _refusal(self, sha256: str, reason: str) -> dict[str, Any]:
         decision = self.decision(sha256)
-        event = None if decision is None else self.teaches.get(decision.event)
+        event = None if decision is None else self.acts.get(decision.event)
         return {
             "sha256": sha256,
             "path": self.path(sha256),
@@ -330,13 +426,15 @@ class Ledger:
 
     def _undo(self, operation: Operation) -> Outcome:
         assert operation.undo is not None
+        events = self._operations.get(operation.undo, [])
         kind, _, number = operation.undo.partition("event-")
-        event = self._operations.get(operation.undo)
         if not kind and number.isdecimal():
-            event = int(number)
-        if event not in self.teaches:
+            events = [int(number)]
+        standing = [event for event in events if event in self.acts]
+        if not standing:
             self._idle |= {operation.id, operation.undo}
             return Outcome(operation.id, "nothing")
-        self._store.add_event("undo", undone=event, operation=operation.id)
+        for event in standing:
+            self._store.add_event("undo", undone=event, operation=operation.id)
         self._read()
         return Outcome(operation.id, "undone")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..adma import uncertainty
 from ..image_forms import UnreadableImageError
 from ..images import ImageDataset, Preprocessing
 from .campaign import Campaign
+from .pace import LONGEST, Pace
 from .state import Decision
 
 _SIDE = 96
@@ -60,7 +60,7 @@ def make_report(campaign: Campaign) -> str:
         "hard, so this is no estimate of the accuracy on all images.</p>"
         + _curve(hits(events, decisions)),
         "<h2>Classes</h2>" + _balance(status.labels),
-        "<h2>Pace</h2>" + _pace(events),
+        "<h2>Pace</h2>" + _pace(status.pace),
         f"<h2>Decisions, the latest {_SHOWN}</h2>"
         + _latest(campaign, events, decisions),
         "<h2>Most uncertain of those left</h2>" + _uncertain(campaign),
@@ -150,28 +150,16 @@ def _balance(labels: dict[str, int]) -> str:
     return f"<table>{rows}</table>"
 
 
-def _pace(events: list[dict[str, Any]]) -> str:
-    """Labels per hour, from the query or the labels before to the labels."""
-    rows = []
-    since: datetime | None = None
-    total, hours = 0, 0.0
-    for event in events:
-        at = datetime.fromisoformat(event["at"])
-        if event["kind"] == "query":
-            since = at
-        elif event["kind"] == "teach" and since is not None:
-            n, took = event["n"], (at - since).total_seconds() / 3600
-            total, hours = total + n, hours + took
-            pace = f"{n / took:.0f}" if took else ""
-            rows.append((f"{at:%Y-%m-%d %H:%M}", event["who"], n, f"{took:.2f}", pace))
-            since = at
-    if not rows:
-        return "<p>No query has been answered yet.</p>"
-    mean = f"{total / hours:.0f}" if hours else ""
-    rows.append(("all", "", total, f"{hours:.2f}", mean))
+def _pace(paces: Sequence[Pace]) -> str:
+    if not paces:
+        return "<p>No answer has been timed yet.</p>"
     return (
-        "<p>From a query, or the labels before, to the labels: pauses count.</p>"
-        + _table(("when (UTC)", "who", "decisions", "hours", "per hour"), rows)
+        "<p>From somebody's answer before, or the last query, to an answer; pauses of "
+        f"more than {LONGEST:.0f} seconds a label are left out.</p>"
+        + _table(
+            ("who", "labels", "hours", "per hour"),
+            ((p.who, p.n_labels, f"{p.hours:.2f}", f"{p.per_hour:.0f}") for p in paces),
+        )
     )
 
 

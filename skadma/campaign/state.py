@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ..evaluation import Audit
 from .pool import Content, check_path
 from .store import Store
 
@@ -39,6 +42,30 @@ class Decision:
         return self.label if self.label is not None else f"?{self.kind}"
 
 
+@dataclass(frozen=True)
+class DrawnAudit:
+    """Images that were drawn to measure models with: not queried, not trained with.
+
+    Attributes
+    ----------
+    event : int
+    model : str or None
+        Name of the model by which they were drawn.
+    images : list of int
+        In the order of the draw.
+    contents : list of str
+        SHA-256 of what they were then.
+    design : Audit
+        Its indices are places in `images`.
+    """
+
+    event: int
+    model: str | None
+    images: list[int]
+    contents: list[str]
+    design: Audit
+
+
 @dataclass
 class State:
     """What holds at a moment.
@@ -56,20 +83,29 @@ class State:
         SHA-256 of what was last found, also of files that are gone.
     decisions : dict of str to Decision
         The one that holds, by content.
+    acts : list of int
+        Events in which people said something of images, but for those undone.
     teaches : list of int
-        Events with decisions that were not undone.
+        Those of them with decisions.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
         as far as the contents are still there. Labels that came one by one within a
         round are one change.
+    audits : list of DrawnAudit
+        Those that were not released.
+    answers : dict of str to Decision
+        What was said of their images, by content.
     """
 
     paths: dict[int, str] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
     last_known: dict[int, str] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
+    acts: list[int] = field(default_factory=list)
     teaches: list[int] = field(default_factory=list)
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
+    audits: list[DrawnAudit] = field(default_factory=list)
+    answers: dict[str, Decision] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -88,6 +124,10 @@ class State:
         """Usable images with a label, one per content."""
         return self.training_sets[-1] if self.training_sets else []
 
+    def drawn(self) -> dict[str, DrawnAudit]:
+        """Contents that are kept apart, with the audit that drew each."""
+        return {sha256: audit for audit in self.audits for sha256 in audit.contents}
+
     def candidates(self) -> list[int]:
         """Images that a query chooses from, one per content.
 
@@ -95,7 +135,10 @@ class State:
         """
         open_: list[int] = []
         skipped: list[int] = []
+        drawn = self.drawn()
         for sha256, image in self.usable().items():
+            if sha256 in drawn:
+                continue
             decision = self.decisions.get(sha256)
             if decision is None:
                 open_.append(image)
@@ -153,8 +196,11 @@ def _read_state(store: Store) -> State:
             state.last_known[image] = content[0]
     # By path, as a listing of the folder has them, whenever they were found.
     state.contents = {image: found[image] for image in state.paths}
-    rounds = _effective(store)
-    state.teaches = list(rounds)
+    acts = _effective(store)
+    kinds = {event: kind for event, (kind, _) in acts.items()}
+    rounds = {event: round_ for event, (_, round_) in acts.items()}
+    state.acts = list(acts)
+    state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
     given: dict[int, list[Decision]] = {}
     for row in store.rows("SELECT * FROM decisions ORDER BY event, image"):
         given.setdefault(row[0], []).append(Decision(*row))
@@ -174,21 +220,59 @@ def _read_state(store: Store) -> State:
         labelled = [(image, label) for _, image, label in sorted(held)]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
+    state.audits = read_audits(store)
+    for row in store.rows("SELECT * FROM looks ORDER BY event, image"):
+        if kinds.get(row[0]) == "answer":
+            state.answers[row[2]] = Decision(*row)
     return state
 
 
-def _effective(store: Store) -> dict[int, Any]:
-    """The events with decisions, without those that were undone; with their rounds."""
-    teaches: dict[int, Any] = {}
+def read_audits(store: Store) -> list[DrawnAudit]:
+    """Read the audits that were not released."""
+    released: set[int] = set()
+    drawn: dict[int, dict[str, Any]] = {}
     for event, kind, detail in store.rows(
-        "SELECT id, kind, detail FROM events WHERE kind IN ('teach', 'undo') "
+        "SELECT id, kind, detail FROM events WHERE kind IN ('audit', 'release')"
+    ):
+        if kind == "release":
+            released.update(json.loads(detail)["audits"])
+        else:
+            drawn[event] = json.loads(detail)
+    audits = []
+    for event, known in drawn.items():
+        if event in released:
+            continue
+        rows = store.rows(
+            "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+            "WHERE event = ? ORDER BY place",
+            event,
+        )
+        images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
+        design = Audit(
+            np.arange(len(rows)),
+            known["method"],
+            known["population"],
+            np.array(strata),
+            np.array(sizes),
+            np.array(chances),
+        )
+        audits.append(DrawnAudit(event, known["model"], images, contents, design))
+    return audits
+
+
+def _effective(store: Store) -> dict[int, tuple[str, Any]]:
+    """Kinds and rounds of the events that say something, without those undone."""
+    acts: dict[int, tuple[str, Any]] = {}
+    for event, kind, detail in store.rows(
+        "SELECT id, kind, detail FROM events "
+        "WHERE kind IN ('teach', 'repeat', 'confirm', 'answer', 'undo') "
         "ORDER BY id"
     ):
-        if kind == "teach":
-            teaches[event] = json.loads(detail).get("round")
+        if kind == "undo":
+            del acts[json.loads(detail)["undone"]]
         else:
-            del teaches[json.loads(detail)["undone"]]
-    return teaches
+            acts[event] = kind, json.loads(detail).get("round")
+    return acts
 
 
 def digest(*parts: Any) -> str:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .answers import read_answers
+from .pace import Pace, measure_pace
 from .state import State
 from .store import Store
 
@@ -36,8 +38,14 @@ class Status:
     changed : list of str
         Files that changed since they were labelled: the label stays with what it was
         given for, the file counts as a new image.
+    audit : int
+        Different images that are kept apart to measure models with.
+    audit_answered : int
+        Those of them that somebody answered.
     unusable : int
         Labels of images that are missing, unreadable or changed: not trained with.
+    pace : list of Pace
+        Labels an hour, by person.
     """
 
     pool: Path
@@ -50,7 +58,10 @@ class Status:
     n_open: int
     pending: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    audit: int = 0
+    audit_answered: int = 0
     unusable: int = 0
+    pace: list[Pace] = field(default_factory=list)
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
@@ -64,6 +75,12 @@ class Status:
             f"open         {self.n_open}",
             f"last query   {len(self.pending)} still without an answer",
         ]
+        if self.pace:
+            lines.append("an hour      " + ", ".join(map(str, self.pace)))
+        if self.audit:
+            lines.append(
+                f"audit        {self.audit} kept apart, {self.audit_answered} answered"
+            )
         if self.unusable:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"
@@ -81,7 +98,7 @@ class Status:
 
 def make_status(store: Store, state: State, classes: list[str], pool: Path) -> Status:
     """Count what a campaign has."""
-    usable = state.usable()
+    usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
     there = {i: c for i, c in state.contents.items() if c.sha256}
@@ -100,10 +117,15 @@ def make_status(store: Store, state: State, classes: list[str], pool: Path) -> S
         missing=[state.paths[i] for i in state.contents if i not in there],
         labels={name: given[name] for name in classes},
         aside={kind: kinds[kind] for kind in ("skip", "cant-tell", "not-an-image")},
-        n_open=sum(sha256 not in state.decisions for sha256 in usable),
+        n_open=len(usable.keys() - state.decisions.keys() - drawn.keys()),
         pending=[
-            state.paths[image] for (image,) in asked if state.decision_of(image) is None
+            state.paths[image]
+            for (image,) in asked
+            if state.decision_of(image) is None and state.last_known[image] not in drawn
         ],
         changed=changed,
+        audit=len(drawn),
+        audit_answered=len(drawn.keys() & state.answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
+        pace=measure_pace(store, read_answers(store, state)),
     )

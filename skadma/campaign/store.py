@@ -11,61 +11,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-APPLICATION_ID = 0x534B4144  # "SKAD"
-SCHEMA_VERSION = 1
-
-_TABLES = (
-    """CREATE TABLE settings (
-    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-    value TEXT NOT NULL CHECK (typeof(value) = 'text'))""",
-    """CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
-    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
-    kind TEXT NOT NULL
-        CHECK (kind IN ('start', 'scan', 'teach', 'undo', 'query', 'train')),
-    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))""",
-    """CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
-    event INTEGER NOT NULL REFERENCES events)""",
-    # What was found at a path, anew whenever it changed. sha256 NULL: it was gone.
-    """CREATE TABLE contents (
-    event INTEGER NOT NULL REFERENCES events,
-    image INTEGER NOT NULL REFERENCES images,
-    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
-        (typeof(sha256) = 'text' AND length(sha256) = 64)),
-    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
-    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
-    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
-    PRIMARY KEY (event, image))""",
-    # A decision is about what the image was at that time.
-    """CREATE TABLE decisions (
-    event INTEGER NOT NULL REFERENCES events,
-    image INTEGER NOT NULL REFERENCES images,
-    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
-    kind TEXT NOT NULL
-        CHECK (kind IN ('label', 'skip', 'cant-tell', 'not-an-image')),
-    label TEXT CHECK (typeof(label) =
-        CASE kind WHEN 'label' THEN 'text' ELSE 'null' END),
-    PRIMARY KEY (event, image))""",
-    """CREATE TABLE proposals (
-    event INTEGER NOT NULL REFERENCES events,
-    place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
-    image INTEGER NOT NULL REFERENCES images,
-    score REAL CHECK (typeof(score) IN ('null', 'real')),
-    guess TEXT CHECK (typeof(guess) IN ('null', 'text')),
-    confidence REAL CHECK (typeof(confidence) IN ('null', 'real')),
-    PRIMARY KEY (event, place))""",
+from .schema import (
+    APPLICATION_ID,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    upgrade_statements,
 )
-_NAMES = ("settings", "events", "images", "contents", "decisions", "proposals")
-_TRIGGERS = tuple(
-    f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
-    "BEGIN SELECT RAISE(ABORT, 'a campaign only ever adds'); END"
-    for table in _NAMES
-    for action in ("UPDATE", "DELETE")
-)
-SCHEMA = (*_TABLES, *_TRIGGERS)
 
 
 class CampaignError(ValueError):
@@ -191,8 +143,16 @@ class Store:
                 raise
             raise self._no_campaign(str(error)) from error
 
-    def add_event(self, kind: str, **detail: Any) -> int:
+    def add_event(self, kind: str, *, who: str | None = None, **detail: Any) -> int:
         """Write an event down, within a transaction.
+
+        Parameters
+        ----------
+        kind : str
+        who : str, optional
+            Whose it is, if not the store's `who`.
+        **detail
+            Plain values.
 
         Returns
         -------
@@ -203,7 +163,7 @@ class Store:
         cursor = self._execute(
             "INSERT INTO events (at, who, kind, detail) VALUES (?, ?, ?, ?)",
             at,
-            self.who,
+            self.who if who is None else who,
             kind,
             json.dumps(detail, allow_nan=False),
         )
@@ -275,13 +235,27 @@ class Store:
             "AND name NOT IN ('sqlite_sequence')"
         )
         statements = {row[0] for row in found}
-        if application != APPLICATION_ID or statements != set(SCHEMA):
+        expected = set(SCHEMAS.get(version, ()))
+        if application != APPLICATION_ID or statements != expected:
             raise self._no_campaign("it has other tables than a campaign has")
         damage = self._execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise self._no_campaign(damage)
         if self._execute("PRAGMA foreign_key_check").fetchone():
             raise self._no_campaign("rows refer to rows that are not there")
+        if version < SCHEMA_VERSION:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        """Give the file of an older skadma the present tables; all rows stay."""
+        self._execute("PRAGMA temp_store = MEMORY")
+        self._execute("PRAGMA foreign_keys = OFF")
+        with self.transaction():
+            ((version,),) = self._execute("PRAGMA user_version")
+            if version < SCHEMA_VERSION:  # or another process was faster
+                for step in upgrade_statements(version):
+                    self._execute(step)
+        self._execute("PRAGMA foreign_keys = ON")
 
 
 def refuse_existing(path: Path) -> None:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from torch import nn
 
 from ..classifier import CNNClassifier
@@ -84,6 +85,7 @@ class Trainer:
         self._store = store
         self._models = folder / "models"
         self.n_instances: int = settings["n_instances"]
+        self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
         self._learner = ActiveLearner(
             build_estimator(settings["estimator"], backbone, folder / "cache"),
@@ -97,6 +99,10 @@ class Trainer:
     def files(self, images: list[int], state: State) -> list[str]:
         """Paths to read images from."""
         return [str(self.root / state.paths[image]) for image in images]
+
+    def source_features(self, images: list[int], state: State) -> np.ndarray:
+        """Penultimate outputs of the pretrained network, which knows no label."""
+        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
 
     # --- models -------------------------------------------------------------
 

@@ -11,7 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
-from . import _bench, _campaign, _campaign_read, _centers, _demo, _label
+from . import (
+    _bench,
+    _campaign,
+    _campaign_looks,
+    _campaign_read,
+    _centers,
+    _demo,
+    _evaluate,
+    _label,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (_demo, _centers, _campaign, _campaign_read, _label, _bench):
+    campaign = (_campaign, _campaign_read, _campaign_looks, _evaluate, _label)
+    for command in (_demo, _centers, *campaign, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
 

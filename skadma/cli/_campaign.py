@@ -33,6 +33,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="leave out rows that cannot be taken, instead of refusing all",
     )
+    teach.add_argument(
+        "--blind",
+        action="store_true",
+        help="they are answers to 'skadma repeats': they change no label",
+    )
     _add_later(teach)
     relabel = _command(commands, "relabel", _relabel, "correct a label")
     relabel.add_argument("image")
@@ -245,6 +250,11 @@ def _short(number: float | None) -> str:
 
 def _teach(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
+        if options.blind:
+            taught = campaign.record_repeats(options.labels, partial=options.partial)
+            print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
+            _tell_refused(taught)
+            return
         taught = campaign.teach(options.labels, partial=options.partial, train=False)
         _finish(campaign, taught, options.later)
 
@@ -267,10 +277,14 @@ def _finish(campaign: Campaign, taught: Taught, later: bool) -> None:
         "before.",
         flush=True,
     )
-    for refused in taught.refused:
-        print(f"left out: {refused}", flush=True)
+    _tell_refused(taught)
     if not later:
         campaign.estimator()
+
+
+def _tell_refused(taught: Taught) -> None:
+    for refused in taught.refused:
+        print(f"left out: {refused}", flush=True)
 
 
 def _undo(options: argparse.Namespace) -> None:

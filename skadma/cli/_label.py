@@ -40,6 +40,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="CLASS=KEY",
         help="keys of classes (default: 1 to 9); they can be changed on the page",
     )
+    parser.add_argument(
+        "--repeat",
+        type=_share,
+        default=0,
+        metavar="SHARE",
+        help="show so many of the pictures again, blind, to tell how far people agree; "
+        "such as 0.05 (default: %(default)s)",
+    )
     add_common(parser)
     add_pool(parser)
     add_start(
@@ -61,7 +69,15 @@ def _label(options: argparse.Namespace) -> None:
         who=options.who,
         keys=keys,
         wait=options.wait,
+        repeat=options.repeat,
     )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value:g} is not from 0 to below 1")
+    return value
 
 
 def _keys(items: list[str]) -> dict[str, str]:

@@ -184,9 +184,8 @@ def _operation(body: Any) -> Operation:
     via = body.get("via")
     if via not in ("keys", "grid", "list"):
         raise _BadRequestError("'via' must be 'keys', 'grid' or 'list'.")
-    return Operation(
-        name, [_mark(each) for each in _list(body, "marks", _MAX_MARKS)], via=via
-    )
+    marks = [_mark(each) for each in _list(body, "marks", _MAX_MARKS)]
+    return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
 
 
 def _mark(body: Any) -> Mark:

@@ -35,6 +35,9 @@ class Desk:
     """
 
     def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
+        self.doubts: list[dict[str, Any]] = []
+        self.doubted_at = 0
+        self._repeats: list[str] = []
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
@@ -63,6 +66,9 @@ class Desk:
         self._problem = None
         self._queue = list(message["proposals"])
         self._known = dict(message["known"])
+        self._repeats = message["repeats"]
+        self.doubts = message["doubts"]
+        self.doubted_at = message["as_of"]
 
     def wanted(self) -> int | None:
         """How many images the child should choose now; None if it need not.
@@ -113,6 +119,9 @@ class Desk:
         self.ledger.read()
         self._tabs[tab] = _Tab(time.monotonic(), frozenset(have))
         items = self._free()[:want]
+        again = self._due()
+        if items and again:  # one at a time, among others
+            items[random.randrange(len(items))] = again
         if meanwhile and not items:
             items = self._drawn(want)
         self._tabs[tab].have |= {item["sha256"] for item in items}
@@ -134,7 +143,7 @@ class Desk:
         """Where things stand."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
-        usable = self.ledger.usable()
+        usable = self.ledger.candidates()
         decided = sum(sha in usable for sha in self.ledger.decisions())
         return {
             "counts": {name: counts[name] for name in self.ledger.classes},
@@ -156,9 +165,23 @@ class Desk:
         return list(self._tabs.values())
 
     def _is_open(self, sha256: str) -> bool:
-        """Whether nobody decided about it, or it was skipped."""
+        """Whether nobody decided about it, it was skipped, or is shown again."""
         decision = self.ledger.decision(sha256)
+        again = sha256 in self._repeats
+        if again and not self.ledger.has_repeated(sha256, self.who):
+            return True
         return decision is None or decision.kind == "skip"
+
+    def _due(self) -> dict[str, Any] | None:
+        """A picture to show again, blind: it looks like any other."""
+        held = {sha for tab in self._present() for sha in tab.have}
+        for sha in self._repeats:
+            if sha in held:
+                return None
+            decided = self.ledger.decision(sha)
+            if decided and not self.ledger.has_repeated(sha, self.who):
+                return {"sha256": sha, "guess": None, "confidence": None, "blind": True}
+        return None
 
     def _n_handed(self) -> int:
         """How many pictures tabs hold that are still to be decided about."""
@@ -168,7 +191,7 @@ class Desk:
         """Chosen, not decided, held by no tab."""
         held = {sha for tab in self._present() for sha in tab.have}
         again = self._only_skipped_left()
-        usable = self.ledger.usable()
+        usable = self.ledger.candidates()
         return [
             item
             for item in self._queue
@@ -179,30 +202,33 @@ class Desk:
         ]
 
     def _only_skipped_left(self) -> bool:
-        usable = self.ledger.usable()
+        usable = self.ledger.candidates()
         return sum(sha in usable for sha in self.ledger.decisions()) >= len(usable)
 
     def _drawn(self, n: int) -> list[dict[str, Any]]:
         held = {sha for tab in self._present() for sha in tab.have}
         left = [
             sha
-            for sha in self.ledger.usable()
+            for sha in self.ledger.candidates()
             if sha not in held and self.ledger.decision(sha) is None
         ]
         drawn = random.sample(left, min(n, len(left)))
         return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 
     def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
-        decision = self.ledger.decision(item["sha256"])
+        sha256 = item["sha256"]
+        decision = None if item.get("blind") else self.ledger.decision(sha256)
         return {
-            **item,
-            "path": self.ledger.path(item["sha256"]),
+            "sha256": sha256,
+            "path": self.ledger.path(sha256),
+            "guess": item["guess"],
+            "confidence": item["confidence"],
             "before": None if decision is None else decision.mark,
         }
 
     def _latest(self) -> list[Event]:
         mine: list[Event] = []
-        for event in reversed(self.ledger.teaches.values()):
+        for event in reversed(self.ledger.acts.values()):
             if event.who == self.who and event.decisions:
                 mine.append(event)
                 if len(mine) == _STRIP:

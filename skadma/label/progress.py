@@ -1,92 +1,78 @@
-"""Numbers of the page's second view."""
+"""Numbers and lists of the page's third view."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 from ..campaign import Campaign
-from ..campaign.ledger import Event, Ledger
 from ..campaign.report import hits
+from .desk import Desk
 
-_BREAK = 120.0
-"""Seconds between two decisions that count as a break."""
 _LISTED = 60
+_CANT_TELL = "?cant-tell"
 
 
-def make_progress(campaign: Campaign, ledger: Ledger) -> dict[str, Any]:
+def make_progress(campaign: Campaign, desk: Desk) -> dict[str, Any]:
     """Count what there is to look at.
 
     Parameters
     ----------
     campaign : Campaign
-    ledger : Ledger
+    desk : Desk
         Of the same campaign.
 
     Returns
     -------
     dict
-        `pace`: for each person the decisions, the seconds without breaks, decisions an
-        hour and the median seconds of the last 50. `curve`: for each query the labels
+        `pace`: labels per hour of each person. `curve`: for each query the labels
         before it, the answers, and how many the model had guessed right. `cant_tell`:
-        pictures for somebody else to look at.
+        pictures for somebody else to look at. `doubts`: labels that are worth a second
+        look. `agreement`: of people with each other and with themselves.
     """
-    ledger.read()
-    by_person: dict[str, list[Event]] = {}
-    for event in ledger.teaches.values():
-        if event.decisions:
-            by_person.setdefault(event.who, []).append(event)
-    curve = hits(campaign.log(), campaign.decisions())
+    desk.ledger.read()
+    agreement = campaign.agreement()
     return {
-        "pace": [pace(who, events) for who, events in by_person.items()],
-        "curve": [{"labels": n, "answered": m, "right": r} for n, m, r in curve],
-        "cant_tell": _cant_tell(ledger),
+        "pace": [
+            {"who": p.who, "n": p.n_labels, "hours": p.hours, "per_hour": p.per_hour}
+            for p in campaign.labels_per_hour()
+        ],
+        "curve": [
+            {"labels": n, "answered": m, "right": r}
+            for n, m, r in hits(campaign.log(), campaign.decisions())
+        ],
+        "cant_tell": _listed(
+            [
+                {
+                    "sha256": c.sha256,
+                    "path": c.path,
+                    "before": "?cant-tell",
+                    "by": c.who,
+                }
+                for c in campaign.cant_tell()
+            ]
+        ),
+        "doubts": _listed(_standing_doubts(desk)),
+        "agreement": [asdict(pair) for pair in agreement.pairs],
     }
 
 
-def pace(who: str, events: list[Event]) -> dict[str, Any]:
-    """How fast somebody decides; breaks do not count.
+def _listed(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"n": len(items), "items": items[:_LISTED]}
 
-    Parameters
-    ----------
-    who : str
-    events : list of Event
-        Theirs, oldest first. Of the first one, and the first after a break, nobody
-        knows how long it took: they count in no pace.
 
-    Returns
-    -------
-    dict
-    """
-    seconds = 0.0
-    timed = 0
-    each: list[float] = []
-    times = [datetime.fromisoformat(event.at) for event in events]
-    for before, now, event in zip(times, times[1:], events[1:], strict=False):
-        took = (now - before).total_seconds()
-        if 0 <= took <= _BREAK:
-            seconds += took
-            timed += len(event.decisions)
-            each += [took / len(event.decisions)] * len(event.decisions)
-    latest = sorted(each[-50:])
-    return {
-        "who": who,
-        "decisions": sum(len(event.decisions) for event in events),
-        "seconds": seconds,
-        "per_hour": timed * 3600 / seconds if seconds else None,
-        "median": latest[len(latest) // 2] if latest else None,
+def _standing_doubts(desk: Desk) -> list[dict[str, Any]]:
+    """Doubts about labels that were neither changed nor confirmed since."""
+    confirmed = {
+        said.sha256
+        for event in desk.ledger.acts.values()
+        if event.kind == "confirm" and event.id > desk.doubted_at
+        for said in event.decisions
     }
-
-
-def _cant_tell(ledger: Ledger) -> dict[str, Any]:
-    found = [
-        {
-            "sha256": sha256,
-            "path": ledger.path(sha256),
-            "before": decision.mark,
-            "by": ledger.teaches[decision.event].who,
-        }
-        for sha256, decision in ledger.decisions().items()
-        if decision.kind == "cant-tell" and sha256 in ledger.usable()
+    labels = desk.ledger.labels()
+    return [
+        {**doubt, "path": desk.ledger.path(sha256)}
+        for doubt in desk.doubts
+        if (sha256 := doubt["sha256"]) not in confirmed
+        and labels.get(sha256) == doubt["before"]
     ]
-    return {"n": len(found), "items": found[:_LISTED]}

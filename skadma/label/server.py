@@ -22,6 +22,7 @@ def serve(
     who: str | None = None,
     keys: Mapping[str, str] | None = None,
     wait: float = 60,
+    repeat: float = 0,
 ) -> None:
     """Serve a campaign's page until Ctrl-C.
 
@@ -42,6 +43,8 @@ def serve(
         Key of each class.
     wait : float, default=60
         Seconds to wait for another process.
+    repeat : float, default=0
+        Share of pictures to show again, blind: they tell how far people agree.
 
     Raises
     ------
@@ -64,7 +67,9 @@ def serve(
     with _listen(port, folder.absolute()) as listener:
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
-        session = Session(folder, pool=pool, who=who, keys=keys, wait=wait)
+        session = Session(
+            folder, pool=pool, who=who, keys=keys, wait=wait, repeat=repeat
+        )
         try:
             address = f"http://{ADDRESS}:{number}/#{token}"
             print(address, flush=True)

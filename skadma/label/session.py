@@ -32,6 +32,8 @@ class Session:
         Key of each class or mark; what has none gets 1 to 9.
     wait : float, default=60
         Seconds to wait for another process.
+    repeat : float, default=0
+        Share of pictures to show again, blind.
 
     Attributes
     ----------
@@ -46,6 +48,7 @@ class Session:
         who: str | None = None,
         keys: Mapping[str, str] | None = None,
         wait: float = 60,
+        repeat: float = 0,
     ) -> None:
         self.pictures = Pictures()
         self._keys = dict(keys or {})
@@ -58,7 +61,7 @@ class Session:
             self._thread.shutdown()
             raise
         self._foreman = Foreman(
-            (self._campaign.folder, self._campaign.pool, self._desk.who, wait),
+            (self._campaign.folder, self._campaign.pool, self._desk.who, wait, repeat),
             lambda message: self._submit(self._hear, message),
         )
         self._submit(self._drive)  # the first pictures, before the page is open
@@ -113,7 +116,7 @@ class Session:
 
     async def progress(self) -> dict[str, Any]:
         """Numbers to look at."""
-        return await self._run(lambda: make_progress(self._campaign, self._desk.ledger))
+        return await self._run(lambda: make_progress(self._campaign, self._desk))
 
     async def path_of(self, sha256: str) -> Path | None:
         """The file of a picture; None if there is none."""

@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import warnings
 import zlib
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,10 +17,16 @@ from typing import Any
 import numpy as np
 
 _log = logging.getLogger(__name__)
+_DOUBTS = 60
 
 
 def work(
-    connection: Connection, folder: Path, pool: Path, who: str | None, wait: float
+    connection: Connection,
+    folder: Path,
+    pool: Path,
+    who: str | None,
+    wait: float,
+    repeat: float,
 ) -> None:
     """Answer the server until it closes the connection; the child's main function.
 
@@ -32,6 +39,8 @@ def work(
     who : str or None
     wait : float
         See :class:`~skadma.Campaign`.
+    repeat : float
+        Share of pictures to show again.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
     _give_way()
@@ -43,7 +52,7 @@ def work(
         while True:
             n = asked.get()
             try:
-                _answer(connection, campaign, n)
+                _answer(connection, campaign, n, repeat)
             except Exception as error:
                 _log.exception("the next images could not be chosen")
                 connection.send({"kind": "problem", "message": str(error)})
@@ -66,7 +75,7 @@ def _give_way() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
-def _answer(connection: Connection, campaign: Any, n: int) -> None:
+def _answer(connection: Connection, campaign: Any, n: int, repeat: float) -> None:
     stage = "training" if any(campaign.status().labels.values()) else "choosing"
     connection.send({"kind": "stage", "stage": stage})
     if not campaign.candidates():
@@ -78,6 +87,7 @@ def _answer(connection: Connection, campaign: Any, n: int) -> None:
         campaign.estimator()  # the last labels count too
     known = [(state.contents[i].sha256, label) for i, label in state.labelled()]
     connection.send({"kind": "stage", "stage": "ordering"})
+    as_of = campaign.log()[-1]["id"]
     n_round = campaign._trainer.n_instances
     files = [str(campaign.pool / proposal.path) for proposal in proposals]
     features = np.empty((0, 1))
@@ -86,7 +96,7 @@ def _answer(connection: Connection, campaign: Any, n: int) -> None:
     n_first = len(features) - n_round if len(features) > n_round else len(features)
     first, rest = features[:n_first], features[n_first:]
     # Two people who get the same images begin at different ones.
-    begin = zlib.crc32(campaign._store.who.encode()) % max(n_first, 1)
+    begin = zlib.crc32(campaign.who.encode()) % max(n_first, 1)
     order = [*chain(first, begin), *(n_first + i for i in chain(rest))]
     connection.send(
         {
@@ -100,8 +110,29 @@ def _answer(connection: Connection, campaign: Any, n: int) -> None:
                 for i in order
             ],
             "known": known,
+            "repeats": [p.sha256 for p in campaign.repeats_due(repeat)],
+            "doubts": _doubts(campaign),
+            "as_of": as_of,
         }
     )
+
+
+def _doubts(campaign: Any) -> list[dict[str, Any]]:
+    """Labels that are worth a second look; none where that cannot be told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with too few labels
+        doubts = campaign.second_look(_DOUBTS)
+    return [
+        {
+            "sha256": doubt.sha256,
+            "before": doubt.label,
+            "by": doubt.who,
+            "suggested": doubt.suggested,
+            "others": doubt.others,
+        }
+        for doubt in doubts
+        if doubt.likely or doubt.others
+    ]
 
 
 def _features(estimator: Any, files: list[str]) -> np.ndarray:

@@ -37,8 +37,13 @@ export class Feed extends EventTarget {
     this.#loop();
   }
 
-  /** Decide about pictures, in one step that is undone as one. */
-  decide(marks, via) {
+  /**
+   * Decide about pictures, in one step that is undone as one.
+   * @param {Object[]} marks items with the mark that each gets
+   * @param {"keys"|"grid"|"list"} via
+   * @param {boolean} confirm the marks are those that hold, and stand
+   */
+  decide(marks, via, confirm = false) {
     if (!marks.length) return;
     const decided = new Map(marks.map((mark) => [mark.sha256, mark]));
     const items = marks.map(({ sha256, path, before, guess, confidence }) => ({
@@ -53,7 +58,7 @@ export class Feed extends EventTarget {
       items,
     };
     const operation = {
-      via,
+      via, confirm,
       marks: marks.map(({ sha256, mark, before }) => ({
         sha256, mark, before: before ?? null,
       })),

@@ -10,7 +10,8 @@ export class Progress {
     this.page = page;
     this.data = null;
     this.parts = Object.fromEntries(
-      ["sums", "classes", "pace", "curve", "lists"].map((name) => [name, h("div", {})]));
+      ["sums", "classes", "pace", "curve", "doubts", "unclear", "agreement"]
+        .map((name) => [name, h("div", { id: `part-${name}` })]));
     this.element = h("section", { class: "progress", "aria-label": "Progress" },
       Object.values(this.parts));
   }
@@ -54,37 +55,53 @@ export class Progress {
     refill(this.parts.classes, [counts, aside], () => [
       h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.feed.about.classes)]);
     if (!this.data) return;
-    const { pace, curve, cant_tell } = this.data;
+    const { pace, curve, cant_tell, doubts, agreement } = this.data;
     refill(this.parts.pace, pace, () => [h("h2", {}, "Pace"), paceTable(pace)]);
     refill(this.parts.curve, curve, () => [h("h2", {}, "Right before the label came"),
       h("p", { class: "quiet" }, "Of the pictures of each query, the share that the " +
         "model had right before it knew the label. They were chosen for being hard: " +
         "this is no estimate of the accuracy on all pictures."),
       curveFigure(curve)]);
-    refill(this.parts.lists, [cant_tell, state.counts], () => [
+    refill(this.parts.doubts, doubts, () => [
+      h("h2", {}, `Worth a second look (${doubts.n})`),
+      h("p", { class: "quiet" }, "Labels that a model doubts which did not see them, or " +
+        "of which somebody said something else."),
+      this.#list(doubts.items.map((item) => ({ ...item, note: doubtNote(item) })), true)]);
+    refill(this.parts.unclear, cant_tell, () => [
       h("h2", {}, `Can't tell (${cant_tell.n})`),
-      h("p", { class: "quiet" }, "Nobody could tell by looking. Perhaps you can."),
-      this.list(cant_tell.items)]);
+      h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
+      this.#list(cant_tell.items.map((item) => ({
+        ...item, note: `${markName(item.before)}, says ${item.by}` })), false)]);
+    refill(this.parts.agreement, agreement, () => [h("h2", {}, "Agreement"),
+      agreementTable(agreement)]);
   }
 
   /** Pictures with buttons to decide about each. */
-  list(items) {
+  #list(items, keep) {
     const { feed } = this.page;
     if (!items.length) return h("p", {}, "None.");
-    return h("ul", { class: "list" }, items.map((item) => h("li", {},
+    const button = (item, text, mark, hue) => h("button", { type: "button",
+      class: `choice small ${hue}`, "aria-label": `${text}: ${item.path}`,
+      onclick: (event) => {
+        feed.decide([{ ...item, mark }], "list", mark === item.before);
+        event.target.closest("li").remove();
+        this.page.announce(`${item.path}: ${text}`);
+      } }, h("span", {}, text));
+    return h("ul", { class: "list" }, items.map((item) => h("li", { "data-sha256": item.sha256 },
       h("img", { src: feed.transport.picture(item.sha256, "small"), alt: item.path }),
       h("p", { class: "name" }, item.path),
-      h("p", { class: "quiet" }, item.note ?? `${markName(item.before)}, says ${item.by}`),
+      h("p", { class: "quiet" }, item.note),
       h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
-        feed.about.classes.map((name, i) => h("button", { type: "button",
-          class: `choice small hue${i % 8}`,
-          "aria-label": `${name}: ${item.path}`,
-          onclick: (event) => {
-            feed.decide([{ ...item, mark: name }], "list");
-            event.target.closest("li").remove();
-            this.page.announce(`${item.path}: ${name}`);
-          } }, h("span", {}, name)))))));
+        keep ? button(item, `keep ${item.before}`, item.before, "") : null,
+        feed.about.classes.map((name, i) => keep && name === item.before ? null :
+          button(item, name, name, `hue${i % 8}`))))));
   }
+}
+
+function doubtNote({ before, by, suggested, others }) {
+  const said = others.map(([who, mark]) => `${who} said ${markName(mark)}`);
+  if (suggested && suggested !== before) said.push(`a model takes it for ${suggested}`);
+  return `${before}, says ${by}; ${said.join("; ")}`;
 }
 
 function bars(counts, classes) {
@@ -108,11 +125,23 @@ function table(caption, head, rows) {
 }
 
 function paceTable(pace) {
-  if (!pace.length) return h("p", {}, "Nothing was decided yet.");
-  return table("Pace", ["who", "decisions", "minutes", "per hour", "seconds each (median of 50)"],
-    pace.map(({ who, decisions, seconds, per_hour, median }) => [who, decisions,
-      (seconds / 60).toFixed(1), per_hour === null ? "–" : Math.round(per_hour),
-      median === null ? "–" : median.toFixed(1)]));
+  if (!pace.length) return h("p", {}, "Nothing was timed yet.");
+  return table("Pace", ["who", "labels", "minutes", "per hour", "seconds each"],
+    pace.map(({ who, n, hours, per_hour }) => [who, n, (60 * hours).toFixed(1),
+      Math.round(per_hour), (3600 / per_hour).toFixed(1)]));
+}
+
+function agreementTable(pairs) {
+  if (!pairs.length) {
+    return h("p", { class: "quiet" }, "No picture was shown again yet: " +
+      "'skadma label --repeat 0.05' shows some of them twice, also to other people.");
+  }
+  const range = ([low, high]) => `${low.toFixed(2)} to ${high.toFixed(2)}`;
+  return table("Agreement", ["who", "pictures", "the same", "Cohen's kappa", "95 %"],
+    pairs.map(({ first, second, n, n_agree, kappa, kappa_interval }) => [
+      first === second ? `${first}, again` : `${first} and ${second}`, n, n_agree,
+      kappa === null ? "–" : kappa.toFixed(2),
+      kappa_interval === null ? "–" : range(kappa_interval)]));
 }
 
 function curveFigure(curve) {

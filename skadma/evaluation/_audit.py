@@ -1,0 +1,196 @@
+"""Which images to label in order to learn how good a model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+
+from ._checks import check_proba
+
+METHODS = ("random", "stratified", "importance")
+
+_STRATA = 5
+_PER_STRATUM = 4
+_FLOOR = 0.02
+"""The least chance of a mistake that any image is taken to have."""
+_UNIFORM = 0.4
+"""The share of the draw that goes by chance, however sure the model is."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Images drawn to be labelled, and by what chances: all an estimate needs of them.
+
+    Attributes
+    ----------
+    indices : ndarray of int, shape (n,)
+        Rows of the population, in the order in which they were drawn.
+    method : {"random", "stratified", "importance"}
+    n_population : int
+    strata : ndarray of int, shape (n,)
+        The stratum of each image; 0 throughout without strata.
+    stratum_sizes : ndarray of int, shape (n,)
+        How many images of the population are in it.
+    probabilities : ndarray of shape (n,)
+        Each image's probability to be the next one, of those of its stratum that were
+        left.
+    """
+
+    indices: np.ndarray
+    method: str
+    n_population: int
+    strata: np.ndarray
+    stratum_sizes: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def audit_sample(
+    proba: ArrayLike,
+    n: int,
+    *,
+    method: str = "stratified",
+    random_state: int | np.random.RandomState | None = None,
+) -> Audit:
+    """Draw the images whose labels tell how good a model is.
+
+    Labels that a query strategy chose are no fair sample, as it looks for what the
+    model finds hard. These are drawn by chances that are known, and :func:`estimate`
+    makes up for them.
+
+    - ``"random"``: each image with the same chance.
+    - ``"stratified"``: the images are sorted by the model's confidence and cut into up
+      to five strata, narrower where mistakes are likely; each gets labels by its size
+      and, half of them, by how much its accuracy is in doubt (Neyman's allocation).
+    - ``"importance"``: one after the other, by the square root of the chance that the
+      model is wrong, the choice of the least variance for a loss of 0 or 1 (active
+      testing [1]_).
+
+    Parameters
+    ----------
+    proba : array-like of shape (n_population, n_classes)
+        The model's probabilities for all images that the estimate is to be about.
+        "random" only counts them.
+    n : int
+        How many labels; from 1 to n_population.
+    method : {"random", "stratified", "importance"}, default="stratified"
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    ValueError
+        If there are not that many images, or the method is none of these.
+
+    References
+    ----------
+    .. [1] Kossen, Farquhar, Gal & Rainforth, Active Testing: Sample-Efficient Model
+       Evaluation, ICML 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma.evaluation import audit_sample
+    >>> right = np.linspace(0.5, 1, 1000)
+    >>> audit = audit_sample(np.c_[right, 1 - right], 50, random_state=0)
+    >>> len(audit), bool((audit.indices < 500).mean() > 0.5)  # in doubt more often
+    (50, True)
+    """
+    table = check_proba(proba)
+    n_population = len(table)
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}; it is one of {', '.join(METHODS)}.")
+    if not 1 <= n <= n_population:
+        raise ValueError(
+            f"n={n} labels, but it must be from 1 to {n_population}, the number of "
+            "images that the estimate is about."
+        )
+    if method != "random" and np.isnan(table).any():
+        raise ValueError(
+            f"{np.isnan(table).any(axis=1).sum()} images have no probabilities; only "
+            "method='random' can draw without."
+        )
+    rng = check_random_state(random_state)
+    doubt = 1 - table.max(axis=1)
+    if method == "importance":
+        weights = np.sqrt(doubt)
+        weights = (1 - _UNIFORM) * weights / max(weights.mean(), 1e-12) + _UNIFORM
+        order, probabilities = _one_by_one(weights, n, rng)
+        zeros = np.zeros(n, dtype=int)
+        sizes = np.full(n, n_population)
+        return Audit(order, method, n_population, zeros, sizes, probabilities)
+    if method == "random":
+        strata, counts = np.zeros(n_population, dtype=int), np.array([n])
+    else:
+        strata = _by_confidence(doubt, n, rng)
+        counts = _allocation(doubt, strata, n)
+    return _from_strata(strata, counts, method, rng)
+
+
+def _by_confidence(doubt: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
+    """Strata of equal cumulated doubt (Dalenius and Hodges's rule on a 0-1 loss)."""
+    n_strata = max(1, min(_STRATA, n // _PER_STRATUM))
+    order = np.lexsort((rng.permutation(len(doubt)), -doubt))
+    mass = np.cumsum(_spread(doubt[order]))
+    strata = np.empty(len(doubt), dtype=int)
+    strata[order] = np.minimum((mass / mass[-1] * n_strata).astype(int), n_strata - 1)
+    return np.unique(strata, return_inverse=True)[1]
+
+
+def _spread(doubt: np.ndarray) -> np.ndarray:
+    """Standard deviation of the loss, if the model's confidence were right."""
+    p = np.maximum(doubt, _FLOOR)
+    return np.sqrt(p * (1 - p))
+
+
+def _allocation(doubt: np.ndarray, strata: np.ndarray, n: int) -> np.ndarray:
+    """Labels per stratum: half by size, half by size times spread; at least two."""
+    sizes = np.bincount(strata)
+    spread = np.bincount(strata, _spread(doubt))
+    wanted = n * (sizes / sizes.sum() + spread / spread.sum()) / 2
+    counts = np.minimum(np.minimum(2, sizes), n)
+    while counts.sum() < n:  # one more where it is missed most
+        open_ = counts < sizes
+        counts[np.argmax(np.where(open_, wanted - counts, -np.inf))] += 1
+    return counts
+
+
+def _from_strata(
+    strata: np.ndarray, counts: np.ndarray, method: str, rng: np.random.RandomState
+) -> Audit:
+    drawn, chances = [], []
+    for stratum, count in enumerate(counts):
+        members = np.flatnonzero(strata == stratum)
+        drawn.append(rng.choice(members, count, replace=False))
+        chances.append(1 / (len(members) - np.arange(count)))
+    # In any order, so that a file that was filled in half is still a fair sample.
+    order = rng.permutation(int(counts.sum()))
+    indices = np.concatenate(drawn)[order]
+    return Audit(
+        indices,
+        method,
+        len(strata),
+        strata[indices],
+        np.bincount(strata)[strata[indices]],
+        np.concatenate(chances)[order],
+    )
+
+
+def _one_by_one(
+    weights: np.ndarray, n: int, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw without replacement by weights; each draw's probability among the rest."""
+    # The order of exponential waiting times is that of successive draws.
+    with np.errstate(divide="ignore"):
+        waits = rng.exponential(size=len(weights)) / weights
+    order = np.argsort(waits, kind="stable")[:n]
+    left = weights.sum() - np.concatenate([[0], np.cumsum(weights[order])[:-1]])
+    return order, weights[order] / left

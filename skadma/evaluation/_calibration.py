@@ -1,0 +1,211 @@
+"""How far a model's confidence can be trusted, and making it so."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from ._checks import check_proba, class_numbers
+
+BINNINGS = ("quantile", "uniform")
+
+_LEAST = 1e-12
+"""Stands for a probability of 0, which no temperature changes."""
+_RANGE = (math.log(0.05), math.log(20))
+_SPREAD = 0.35
+"""Standard deviation of log temperatures, before labels are seen; measured as best
+from 60 to 400 labels on four data sets. It keeps few labels from extremes."""
+
+
+def fit_temperature(
+    proba: ArrayLike, y: ArrayLike, *, classes: ArrayLike | None = None
+) -> float:
+    """Find the temperature that makes probabilities fit labels best [1]_.
+
+    Few labels move it little from 1: its logarithm is taken for normally distributed.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+        Of images whose labels the model has not seen: from :func:`out_of_fold_proba`,
+        or on an audit. On its own training images a model is right nearly always, and
+        the temperature would make it surer still. Rows of NaN are left out.
+    y : array-like of shape (n,)
+    classes : array-like, optional
+        The classes of the columns; those in `y`, sorted, if None.
+
+    Returns
+    -------
+    float
+        From 0.05 to 20; above 1 where the model is too sure.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun & Weinberger, On Calibration of Modern Neural Networks,
+       ICML 2017, Section 4.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadma.evaluation import apply_temperature, fit_temperature
+    >>> proba = np.tile([0.99, 0.01], (1000, 1))  # sure, but wrong in 1 of 5
+    >>> y = [0] * 800 + [1] * 200
+    >>> apply_temperature(proba, fit_temperature(proba, y))[0].round(2).tolist()
+    [0.81, 0.19]
+    """
+    table, given = _judged(proba, y, classes)
+    logits = np.log(np.maximum(table, _LEAST))
+    rows = np.arange(len(given))
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
+        unlikely = (log_temperature / _SPREAD) ** 2 / 2
+        return unlikely - float(scaled[rows, given].sum())
+
+    return math.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x)
+
+
+def apply_temperature(proba: ArrayLike, temperature: float) -> np.ndarray:
+    """Make probabilities less sure (above 1) or more (below).
+
+    The order of the classes, and so every prediction, stays.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+    temperature : float
+        Above 0.
+
+    Returns
+    -------
+    ndarray of shape (n, n_classes)
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}; it must be above 0.")
+    logits = np.log(np.maximum(check_proba(proba), _LEAST))
+    return softmax(logits / temperature, axis=1)
+
+
+class Reliability(NamedTuple):
+    """Confidence and accuracy in bins of confidence, lowest first, none empty.
+
+    Attributes
+    ----------
+    confidence, accuracy : ndarray of shape (n_bins,)
+        Means over the images in each bin.
+    counts : ndarray of int, shape (n_bins,)
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.average(gaps, weights=self.counts))
+
+
+def reliability(
+    proba: ArrayLike,
+    y: ArrayLike,
+    *,
+    classes: ArrayLike | None = None,
+    n_bins: int = 10,
+    binning: str = "quantile",
+) -> Reliability:
+    """Compare a model's confidence with how often it is right.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+        Of images whose labels the model has not seen. Rows of NaN are left out.
+    y : array-like of shape (n,)
+    classes : array-like, optional
+        The classes of the columns; those in `y`, sorted, if None.
+    n_bins : int, default=10
+    binning : {"quantile", "uniform"}, default="quantile"
+        Bins with equally many images, or equally wide ones, of which those at low
+        confidence may hold very few.
+
+    Returns
+    -------
+    Reliability
+    """
+    if binning not in BINNINGS:
+        raise ValueError(f"binning={binning!r}; it is one of {', '.join(BINNINGS)}.")
+    if n_bins < 1:
+        raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
+    table, given = _judged(proba, y, classes)
+    confidence, right = table.max(axis=1), table.argmax(axis=1) == given
+    if binning == "uniform":
+        bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    else:
+        bins = np.empty(len(confidence), dtype=int)
+        bins[np.argsort(confidence, kind="stable")] = (
+            np.arange(len(confidence)) * n_bins // len(confidence)
+        )
+    bins = np.unique(bins, return_inverse=True)[1]
+    counts = np.bincount(bins)
+    return Reliability(
+        np.bincount(bins, confidence) / counts,
+        np.bincount(bins, right) / counts,
+        counts,
+    )
+
+
+def expected_calibration_error(
+    proba: ArrayLike,
+    y: ArrayLike,
+    *,
+    classes: ArrayLike | None = None,
+    n_bins: int = 10,
+    binning: str = "quantile",
+) -> float:
+    """Average the gap between confidence and accuracy over bins of confidence [1]_.
+
+    Few images make it larger than it is: with n of them and b bins, a perfect model
+    has about sqrt(b / n) / 3.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+        Of images whose labels the model has not seen. Rows of NaN are left out.
+    y : array-like of shape (n,)
+    classes : array-like, optional
+        The classes of the columns; those in `y`, sorted, if None.
+    n_bins : int, default=10
+    binning : {"quantile", "uniform"}, default="quantile"
+        Bins with equally many images, or equally wide ones.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    References
+    ----------
+    .. [1] Naeini, Cooper & Hauskrecht, Obtaining Well Calibrated Probabilities Using
+       Bayesian Binning, AAAI 2015.
+    """
+    found = reliability(proba, y, classes=classes, n_bins=n_bins, binning=binning)
+    return found.error
+
+
+def _judged(
+    proba: ArrayLike, y: ArrayLike, classes: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
+    table = check_proba(proba)
+    given = class_numbers(y, table.shape[1], classes)[1]
+    if len(given) != len(table):
+        raise ValueError(f"proba has {len(table)} rows, but there are {len(given)} y.")
+    known = ~np.isnan(table).any(axis=1)
+    if not known.any():
+        raise ValueError("proba has no row with probabilities.")
+    return table[known], given[known]

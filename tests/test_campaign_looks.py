@@ -1,0 +1,456 @@
+"""Second looks: can't-tell, doubts, blind repeats, agreement, pace."""
+
+import csv
+import sqlite3
+import warnings
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+
+from skadma import Campaign, CNNClassifier
+from skadma.campaign import CampaignError, LabelFileError
+from skadma.campaign.agreement import APART, kappa_and_chance
+from skadma.campaign.schema import SCHEMA
+from skadma.cli import main
+from skadma.strategies import RandomSampling
+
+from .conftest import TinyCNN, tiny_classifier
+
+CLASSES = ["blue", "green", "red"]
+N = 48
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        pixels = rng.integers(0, 90, (32, 32, 3))
+        pixels[:, :, i % 3] += 120
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+def truth(path):
+    return ["red", "green", "blue"][int(path[:2]) % 3]
+
+
+def names(*numbers):
+    return [f"{i:02}.png" for i in numbers]
+
+
+@pytest.fixture
+def people(pool, tmp_path):
+    """The same campaign, opened by two people."""
+    folder = tmp_path / "c"
+    Campaign.create(
+        folder, pool, CLASSES, tiny_classifier(random_state=None), RandomSampling()
+    ).close()
+    opened = [
+        Campaign.open(folder, backbone=TinyCNN, who=who) for who in ("eva", "max")
+    ]
+    yield opened
+    for campaign in opened:
+        campaign.close()
+
+
+def teach(campaign, *numbers, **others):
+    given = {path: truth(path) for path in names(*numbers)}
+    campaign.teach({**given, **others}, train=False)
+
+
+def bits(campaign):
+    state = campaign.estimator().net_.module_.state_dict()
+    return [tensor.numpy().tobytes() for tensor in state.values()]
+
+
+def quiet(function, *arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*arguments)
+
+
+# --- a repeat changes nothing ------------------------------------------------
+
+
+def test_a_repeat_changes_no_decision_and_no_model(people):
+    eva, max_ = people
+    teach(eva, *range(9))
+    before = eva.decisions(), bits(eva), eva.query(), eva.status()
+    max_.record_repeat("00.png", "green")
+    max_.record_repeat("01.png", "?cant-tell")
+    assert (eva.decisions(), bits(eva), eva.query()) == before[:3]
+    assert eva.status().labels == before[3].labels
+    kinds = [event["kind"] for event in eva.log()]
+    assert kinds.count("repeat") == 2
+    assert kinds.count("train") == 1
+    looks = [event["looks"] for event in eva.log() if event["kind"] == "repeat"]
+    assert [look["label"] for (look,) in looks] == ["green", "?cant-tell"]
+
+
+def test_the_same_answer_again_changes_nothing_another_replaces_it(people):
+    eva, max_ = people
+    teach(eva, 0, 1)
+    for _ in range(3):
+        max_.record_repeat("00.png", "green")
+    assert sum(event["kind"] == "repeat" for event in eva.log()) == 1
+    max_.record_repeat("00.png", "red")
+    (pair,) = eva.agreement().pairs
+    assert (pair.n, pair.n_agree) == (1, 1)
+
+
+def test_repeats_are_undone(people):
+    eva, max_ = people
+    teach(eva, 0, 1)
+    max_.record_repeat("00.png", "green")
+    assert max_.undo() == ["00.png"]
+    assert max_.agreement().pairs == []
+    assert max_.undo() == names(0, 1)
+    with pytest.raises(CampaignError, match="nothing to undo"):
+        eva.undo()
+
+
+def test_repeats_that_cannot_be(people, pool):
+    eva, max_ = people
+    teach(eva, 0)
+    n_events = len(eva.log())
+    sha256 = eva.decisions()[0][1].sha256
+    for arguments, message in (
+        (("01.png", "red"), "not decided yet, so this is no repeat"),
+        (("nowhere.png", "red"), "not in the pool"),
+        (("00.png", "rot"), "none of the classes"),
+        (("01.png", "red", sha256), "another picture by now"),
+    ):
+        with pytest.raises(LabelFileError, match=message):
+            max_.record_repeat(*arguments[:2], sha256="".join(arguments[2:]))
+    assert len(eva.log()) == n_events
+    max_.record_repeat("00.png", "red", sha256=sha256)
+    assert len(eva.log()) == n_events + 1
+
+
+# --- which images are shown again --------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_the_share_of_repeats(share, people):
+    """Two people label by turns and answer the repeats that are due."""
+    for k in range(N):
+        campaign = people[k % 2]
+        teach(campaign, k)
+        for image in campaign.repeats_due(share):
+            assert (image.guess, image.score, image.confidence) == (None,) * 3
+            campaign.record_repeat(image.path, truth(image.path), sha256=image.sha256)
+        assert campaign.repeats_due(share) == []
+    log = people[0].log()
+    repeats = [e for e in log if e["kind"] == "repeat"]
+    assert len(repeats) / (N + len(repeats)) == pytest.approx(share, abs=0.05)
+    shown = [(e["who"], e["looks"][0]["path"]) for e in repeats]
+    assert len(set(shown)) == len(shown)
+    pairs = {(p.first, p.second): p.n for p in people[0].agreement().pairs}
+    assert set(pairs) <= {("eva", "eva"), ("eva", "max"), ("max", "max")}
+    assert abs(pairs[("eva", "max")] - len(repeats) / 2) <= 2
+    whose = {e["decisions"][0]["path"]: e["id"] for e in log if e["kind"] == "teach"}
+    for event in repeats:  # not what was seen just before
+        taught = whose[event["looks"][0]["path"]]
+        own = [e for e in log if e["kind"] == "teach" and e["who"] == event["who"]]
+        if taught in [e["id"] for e in own]:
+            assert sum(taught < e["id"] < event["id"] for e in own) >= APART
+
+
+def test_what_is_due_is_a_function_of_the_log(people):
+    eva, max_ = people
+    teach(eva, *range(20), **{"20.png": "?cant-tell"})
+    assert max_.repeats_due(0.5) == []  # nothing of his yet to go with
+    everything = max_.repeats_due(1)
+    assert sorted(image.path for image in everything) == names(*range(20))
+    due = eva.repeats_due(0.2)
+    assert len(due) == 5
+    assert eva.repeats_due(0.2) == due == max_.repeats_due(0.2, "eva")
+    assert [i.path for i in due] != sorted(i.path for i in due)
+    eva.record_repeat(due[0].path, "red")
+    assert eva.repeats_due(0.2) == due[1:]
+    eva.undo()
+    assert eva.repeats_due(0.2) == due
+    assert eva.repeats_due(0) == []
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        eva.repeats_due(1.5)
+
+
+# --- agreement ----------------------------------------------------------------
+
+
+def test_agreement_by_hand(people):
+    """48 answers of two; kappa by its definition."""
+    eva, max_ = people
+    said = ["red red"] * 20 + ["red blue"] * 5 + ["blue red"] * 10 + ["blue blue"] * 13
+    first = {p: s.split()[0] for p, s in zip(names(*range(N)), said, strict=True)}
+    eva.teach(first, train=False)
+    for path, answers in zip(first, said, strict=True):
+        max_.record_repeat(path, answers.split()[1])
+    found = eva.agreement()
+    (pair,) = found.pairs
+    assert (pair.first, pair.second, pair.n, pair.n_agree) == ("eva", "max", 48, 33)
+    chance = (25 * 30 + 23 * 18) / 48**2
+    assert pair.kappa == pytest.approx((33 / 48 - chance) / (1 - chance))
+    wilson = binomtest(33, 48).proportion_ci(0.95, "wilson")
+    assert pair.interval == pytest.approx((wilson.low, wilson.high))
+    assert pair.kappa_interval == pytest.approx(
+        ((wilson.low - chance) / (1 - chance), (wilson.high - chance) / (1 - chance))
+    )
+    assert len(found.disagreements) == 15
+    one = found.disagreements[0]
+    assert (one.path, one.first, one.label, one.second, one.other) == (
+        "20.png", "eva", "red", "max", "blue",
+    )  # fmt: skip
+    assert "eva and max: 33 of 48 the same" in str(found)
+    # What is corrected afterwards does not make them agree.
+    eva.relabel("20.png", "blue", train=False)
+    assert eva.agreement() == found
+
+
+def test_agreement_where_little_can_be_said(people):
+    eva, max_ = people
+    assert str(eva.agreement()) == "No image was shown again yet."
+    teach(eva, 0, 3, 6)
+    for path in names(0, 3):
+        max_.record_repeat(path, "red")
+    max_.record_repeat("06.png", "?skip")  # no answer
+    (pair,) = eva.agreement().pairs
+    assert (pair.n, pair.n_agree, pair.kappa, pair.kappa_interval) == (2, 2, None, None)
+    assert pair.interval[0] < 0.5  # two answers prove little
+    assert "no kappa" in str(pair)
+    eva.record_repeat("00.png", "?cant-tell")
+    assert {(p.first, p.second): p.n_agree for p in eva.agreement().pairs} == {
+        ("eva", "eva"): 0,
+        ("eva", "max"): 2,
+    }
+
+
+@pytest.mark.parametrize("accuracy", [0.8, 0.95])
+@pytest.mark.parametrize("n", [15, 60])
+def test_the_interval_of_kappa_covers(n, accuracy, people):
+    """Of two who are right so often; 95 % is meant."""
+    from skadma.campaign.agreement import _pair
+
+    rng = np.random.default_rng(0)
+    prior = np.array([0.6, 0.3, 0.1])
+    confusion = np.full((3, 3), (1 - accuracy) / 2) + np.eye(3) * (
+        accuracy - (1 - accuracy) / 2
+    )
+    joint = np.einsum("k,ki,kj->ij", prior, confusion, confusion)
+    chance = joint.sum(0) @ joint.sum(1)
+    kappa = (np.trace(joint) - chance) / (1 - chance)
+    hits = []
+    for _ in range(300):
+        cells = rng.choice(9, n, p=joint.ravel())
+        marks = [(CLASSES[cell // 3], CLASSES[cell % 3]) for cell in cells]
+        pair = _pair("eva", "max", marks)
+        if pair.kappa_interval is not None:
+            assert pair.kappa_interval[0] <= pair.kappa <= pair.kappa_interval[1]
+            hits.append(pair.kappa_interval[0] <= kappa <= pair.kappa_interval[1])
+    assert len(hits) > 250
+    assert np.mean(hits) > 0.92
+
+
+def test_kappa_where_people_use_other_classes():
+    assert kappa_and_chance([("a", "b"), ("a", "b")]) == (0.0, 0.0)
+    kappa, chance = kappa_and_chance([("a", "a"), ("b", "b"), ("c", "c")])
+    assert (kappa, chance) == (1.0, pytest.approx(1 / 3))
+
+
+# --- what is worth a second look ------------------------------------------------
+
+
+def test_wrong_labels_are_found(people):
+    """Four of 48 labels are wrong; the list begins with them."""
+    eva = people[0]
+    wrong = {"05.png": "red", "10.png": "blue", "24.png": "green", "33.png": "blue"}
+    right = {path: truth(path) for path in names(*range(N))}
+    eva.teach({**right, **wrong}, train=False)
+    doubts = eva.second_look()
+    assert {doubt.path for doubt in doubts[:4]} == set(wrong)
+    for doubt in doubts[:4]:
+        assert doubt.likely
+        assert doubt.label == wrong[doubt.path]
+        assert doubt.suggested == truth(doubt.path)
+        assert doubt.who == "eva"
+        assert 0.5 < doubt.score <= 1
+    assert eva.second_look(2) == doubts[:2]
+    assert len(doubts) == N
+    assert [d.score for d in doubts] == sorted((d.score for d in doubts), reverse=True)
+    # A label that was changed is judged anew, one that was confirmed is dropped.
+    eva.relabel("05.png", truth("05.png"), train=False)
+    eva.confirm("10.png")
+    left = eva.second_look()
+    assert "10.png" not in [doubt.path for doubt in left]
+    assert {doubt.path for doubt in left[:2]} == {"24.png", "33.png"}
+    eva.undo()
+    assert "10.png" in [doubt.path for doubt in eva.second_look(3)]
+
+
+def test_no_label_is_judged_by_a_model_that_saw_it(people):
+    """The pretrained network is asked, not the one that learnt the mistake."""
+    eva = people[0]
+    teach(eva, *range(1, 12), **{"00.png": "blue"})
+    before = eva.second_look()
+    eva.estimator()
+    assert eva.second_look() == before
+
+
+def test_few_labels_and_classes_of_one(people):
+    eva = people[0]
+    with pytest.warns(UserWarning, match="No label can be judged"):
+        assert eva.second_look() == []
+    teach(eva, 0, 1)
+    with pytest.warns(UserWarning, match="two classes with at least two labels"):
+        assert eva.second_look() == []
+    teach(eva, 3, 4, 2)
+    with pytest.warns(UserWarning, match="The only label of 'blue' cannot be judged"):
+        doubts = eva.second_look()
+    assert {doubt.path for doubt in doubts} == set(names(0, 1, 3, 4))
+
+
+def test_what_people_disagree_about_comes_first(people):
+    eva, max_ = people
+    teach(eva, *range(12))
+    max_.record_repeat("07.png", "blue")
+    max_.record_repeat("08.png", truth("08.png"))
+    first = eva.second_look()[0]
+    assert (first.path, first.others) == ("07.png", [("max", "blue")])
+    assert all(doubt.others == [] for doubt in eva.second_look()[1:])
+    max_.confirm("07.png")
+    assert "07.png" not in [doubt.path for doubt in eva.second_look()]
+    # Also where no model can say anything.
+    for _ in range(4):
+        eva.undo()
+    teach(eva, 0)
+    max_.record_repeat("00.png", "?cant-tell")
+    (doubt,) = quiet(eva.second_look)
+    assert (doubt.suggested, doubt.score) == (None, None)
+    assert doubt.others == [("max", "?cant-tell")]
+    eva.relabel("00.png", "?cant-tell", train=False)
+    assert quiet(eva.second_look) == []
+    with pytest.raises(CampaignError, match="no decision that could stand"):
+        eva.confirm("40.png")
+
+
+def test_cant_tell(people):
+    eva, max_ = people
+    marks = {"00.png": "?cant-tell", "02.png": "?cant-tell", "03.png": "?skip"}
+    eva.teach({**marks, "01.png": "red"}, train=False)
+    max_.teach({"04.png": "?cant-tell"}, train=False)
+    listed = [(image.path, image.who) for image in eva.cant_tell()]
+    assert listed == [("00.png", "eva"), ("02.png", "eva"), ("04.png", "max")]
+    (first, *_) = eva.cant_tell()
+    assert first.sha256 == eva.decisions()[0][1].sha256
+    assert datetime.fromisoformat(first.at).tzinfo is not None
+    assert [i.path for i in max_.cant_tell(exclude="max")] == names(0, 2)
+    max_.record_repeat("00.png", "?cant-tell")  # he could not either
+    assert [i.path for i in max_.cant_tell(exclude="max")] == names(2)
+    max_.teach({"02.png": "blue"}, train=False)
+    assert [image.path for image in eva.cant_tell()] == names(0, 4)
+
+
+# --- pace -------------------------------------------------------------------------
+
+
+def set_clock(campaign, seconds):
+    """Write times into the log; `seconds` is by event, from the campaign's start."""
+    campaign.close()
+    connection = sqlite3.connect(
+        campaign.folder / "campaign.sqlite", isolation_level=None
+    )
+    trigger = next(s for s in SCHEMA if "events_no_update" in s)
+    connection.execute("DROP TRIGGER events_no_update")
+    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for event, at in seconds.items():
+        when = (begin + timedelta(seconds=at)).isoformat(timespec="milliseconds")
+        connection.execute("UPDATE events SET at = ? WHERE id = ?", (when, event))
+    connection.execute(trigger)
+    connection.close()
+    return Campaign.open(campaign.folder, backbone=TinyCNN)
+
+
+def test_labels_per_hour_without_pauses(people):
+    eva, max_ = people
+    eva.query(20)  # event 2
+    teach(eva, *range(10))  # 3: 60 s after the query, ten labels
+    teach(eva, 10)  # 4: 4 s later
+    teach(max_, 11)  # 5: 100 s after the query
+    max_.record_repeat("00.png", "red")  # 6: 6 s later
+    teach(eva, 12)  # 7: after lunch
+    teach(eva, 13)  # 8: 6 s after lunch
+    teach(max_, *range(14, 48))  # 9: an old file of labels
+    clock = {1: 0, 2: 10, 3: 70, 4: 74, 5: 110, 6: 116, 7: 3600, 8: 3606, 9: 116.5}
+    max_.close()
+    with set_clock(eva, clock) as campaign:
+        paces = {pace.who: pace for pace in campaign.labels_per_hour()}
+        said = str(campaign.status())
+    assert paces["eva"].n_labels == 12
+    assert paces["eva"].hours * 3600 == pytest.approx(60 + 4 + 6)
+    assert paces["eva"].per_hour == pytest.approx(12 * 3600 / 70)
+    assert paces["max"].n_labels == 2
+    assert paces["max"].hours * 3600 == pytest.approx(100 + 6)
+    assert "an hour      eva: 617 (12 timed), max: 68 (2 timed)" in said
+
+
+# --- by command --------------------------------------------------------------------
+
+
+def run(folder, who, *arguments):
+    assert main([*map(str, arguments), "--campaign", str(folder), "--who", who]) == 0
+
+
+def fill(path, answer):
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "label": answer(row["path"])} for row in rows)
+    return rows
+
+
+def test_by_command(pool, tmp_path, capsys):
+    folder = tmp_path / "c"
+    Campaign.create(
+        folder, pool, CLASSES,
+        CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1),
+        RandomSampling(),
+    ).close()  # fmt: skip
+    labels = tmp_path / "labels.csv"
+    rows = [f"{path},{truth(path)}\n" for path in names(*range(11))]
+    labels.write_text("path,label\n" + "".join(rows) + "11.png,?cant-tell\n")
+    run(folder, "eva", "teach", labels, "--later")
+    again = tmp_path / "again.csv"
+    run(folder, "max", "repeats", "--share", "1", "-o", again)
+    shown = fill(again, lambda path: "red" if path == "01.png" else truth(path))
+    assert len(shown) == 11
+    assert set(shown[0]) == {"path", "label", "sha256"}  # blind
+    capsys.readouterr()
+    run(folder, "max", "teach", again, "--blind")
+    assert "Safe: 11 blind answers" in capsys.readouterr().out
+    run(folder, "max", "agreement")
+    said = capsys.readouterr().out
+    assert "eva and max: 10 of 11 the same" in said
+    assert "01.png: eva said 'green', max 'red'" in said
+    doubts = tmp_path / "doubts.csv"
+    run(folder, "max", "second-look", "-o", doubts)
+    with doubts.open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert (listed[0]["path"], listed[0]["given"]) == ("01.png", "green")
+    assert listed[0]["others"] == "max: red"
+    assert listed[0]["label"] == ""
+    run(folder, "max", "confirm", "01.png")
+    unclear = tmp_path / "unclear.csv"
+    run(folder, "max", "second-look", "--cant-tell", "-o", unclear)
+    assert [row["path"] for row in fill(unclear, lambda path: "red")] == ["11.png"]
+    run(folder, "max", "teach", unclear, "--later")
+    capsys.readouterr()
+    run(folder, "max", "second-look", "-o", doubts, "--overwrite")
+    assert "01.png" not in doubts.read_text()
+    run(folder, "max", "status")
+    assert "labelled     12" in capsys.readouterr().out
