@@ -134,7 +134,7 @@ def pages(chromium):
 
     def open_page(site, **options):
         context = chromium.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)  # processors are shared
         page = context.new_page()
         page.complaints = []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
