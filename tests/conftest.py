@@ -14,7 +14,7 @@ from torch import nn
 
 from skadma import CNNClassifier
 
-from .label_site import chromium, pages  # noqa: F401
+from .label_site import chromium, pages, serve  # noqa: F401
 
 
 @pytest.fixture(scope="session")

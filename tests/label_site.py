@@ -128,6 +128,21 @@ def chromium():
 
 
 @pytest.fixture
+def serve():
+    """What starts a server; all of them end with the test."""
+    sites = []
+
+    def start(*arguments, **options):
+        sites.append(Site(*arguments, **options))
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        if site.process.poll() is None:
+            site.kill()
+
+
+@pytest.fixture
 def pages(chromium):
     """What opens the page, each time in a profile of its own; none may complain."""
     opened = []

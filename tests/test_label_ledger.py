@@ -9,7 +9,7 @@ from PIL import Image
 
 from skadma import Campaign, CNNClassifier
 from skadma.campaign import CampaignError
-from skadma.campaign.ledger import Ledger, Mark, Operation
+from skadma.campaign.ledger import Mark, Operation
 from skadma.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
@@ -36,18 +36,14 @@ def campaign(tmp_path, pictures):
 
 @pytest.fixture
 def ledger(campaign):
-    ledger = Ledger(campaign._store, CLASSES)
-    ledger.read()
-    return ledger
+    return campaign.ledger()
 
 
 @pytest.fixture
 def ben(campaign):
     """Another person's ledger of the same campaign."""
     with Campaign.open(campaign.folder, who="ben") as other:
-        ledger = Ledger(other._store, CLASSES)
-        ledger.read()
-        yield ledger
+        yield other.ledger()
 
 
 def say(ledger, sha256, mark, before=None, name=None):
@@ -98,8 +94,7 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
     ledger.read()
     other.read()
     state = read_state(campaign._store)
-    fresh = Ledger(campaign._store, CLASSES)
-    fresh.read()
+    fresh = campaign.ledger()
     assert held(ledger) == held(other) == held(fresh) == held(state)
     assert list(ledger.acts) == list(fresh.acts) == state.acts
     assert sorted(ledger.labels().items()) == sorted(
@@ -113,7 +108,7 @@ def test_an_operation_is_done_once(campaign, ledger):
     assert outcome.status == "recorded"
     n_events = len(campaign.log())
     assert [o.status for o in ledger.record([operation, operation])] == ["known"] * 2
-    again = Ledger(campaign._store, CLASSES)  # as after a restart
+    again = campaign.ledger()  # as after a restart
     assert again.record([operation])[0].status == "known"
     assert len(campaign.log()) == n_events
 
@@ -124,7 +119,7 @@ def test_a_late_repeat_does_not_undo_an_undoing(campaign, ledger, restart):
     operation, _ = say(ledger, sha256, "red")
     assert take_back(ledger, operation.id) == "undone"
     if restart:
-        ledger = Ledger(campaign._store, CLASSES)
+        ledger = campaign.ledger()
     assert ledger.record([operation])[0].status == "known"
     assert held(ledger) == {} == held(read_state(campaign._store))
 

@@ -341,7 +341,7 @@ def test_learning_does_not_slow_the_hand(site, page):
     assert sorted(seconds)[15] < 0.1
 
 
-def test_odd_pictures_and_names(tmp_path, pages):
+def test_odd_pictures_and_names(tmp_path, pages, serve):
     """TIFF, 16 bits, CMYK, an EXIF turn: as the network sees them. A name of HTML."""
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -357,7 +357,7 @@ def test_odd_pictures_and_names(tmp_path, pages):
     hostile = "<img src=x onerror=alert(1)>.png"
     Image.fromarray(rgb[:30]).save(photos / hostile)
     classes = ["<b>crack</b>", "ok"]
-    site = Site(tmp_path / "campaign", photos, n=5, classes=classes)
+    site = serve(tmp_path / "campaign", photos, n=5, classes=classes)
     page = pages(site)
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog), dialog.dismiss()))
@@ -403,10 +403,10 @@ def test_odd_pictures_and_names(tmp_path, pages):
     site.stop()
 
 
-def test_killed_in_the_middle(tmp_path, pages):
+def test_killed_in_the_middle(tmp_path, pages, serve):
     """SIGKILL while keys are pressed; the page still has what the server had not."""
     keys = ["--keys", "crack=c", "ok=S"]  # which S no longer skips
-    site = Site(tmp_path / "campaign", paint(tmp_path / "photos", 60), *keys, n=20)
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 60), *keys, n=20)
     page = pages(site)
     for key in "cscsc":
         press(page, key)
@@ -440,11 +440,11 @@ def test_killed_in_the_middle(tmp_path, pages):
     site.stop()
 
 
-def test_two_people(tmp_path, pages):
+def test_two_people(tmp_path, pages, serve):
     """Two servers on one campaign: nothing is overwritten, each has an own strip."""
     photos = paint(tmp_path / "photos", 40)
-    ana = Site(tmp_path / "campaign", photos, "--who", "ana", n=8)
-    ben = Site(tmp_path / "campaign", photos, "--who", "ben", n=8)
+    ana = serve(tmp_path / "campaign", photos, "--who", "ana", n=8)
+    ben = serve(tmp_path / "campaign", photos, "--who", "ben", n=8)
     assert ana.port != ben.port
     a, b = pages(ana), pages(ben)
     shown(a)
@@ -468,7 +468,7 @@ def test_two_people(tmp_path, pages):
     ben.stop()
 
 
-def test_second_looks_and_repeats(tmp_path, pages):
+def test_second_looks_and_repeats(tmp_path, pages, serve):
     """What ben labelled, ana sees again, blind; and one that he had wrong, to mend."""
     photos = paint(tmp_path / "photos", 60)
     folder = tmp_path / "campaign"
@@ -479,7 +479,7 @@ def test_second_looks_and_repeats(tmp_path, pages):
     labels[wrong] = CLASSES[0]
     with Campaign.open(folder, who="ben") as campaign:
         campaign.teach(labels, train=False)
-    site = Site(folder, photos, "--who", "ana", "--repeat", "0.5", n=6)
+    site = serve(folder, photos, "--who", "ana", "--repeat", "0.5", n=6)
     page = pages(site)
     shown(page)
     until(page, "skadmaPage.feed.items[0]?.guess")

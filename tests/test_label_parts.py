@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
+from skadma.campaign.ahead import chain
 from skadma.cli import main
 from skadma.image_forms import UnreadableImageError
 from skadma.label.foreman import Foreman
 from skadma.label.pictures import Pictures
-from skadma.label.worker import chain
 
 from .label_site import TINY, paint
 

@@ -15,6 +15,7 @@ from .audits import Audits
 from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
 from .labels_csv import LabelRow
+from .ledger import Ledger
 from .lock import locked
 from .looking import CampaignLooks
 from .record import read_rows, record
@@ -366,6 +367,23 @@ class Campaign(CampaignLooks):
     def audits(self) -> Audits:
         """Draw images to measure the model with, and estimate how good it is."""
         return Audits(self)
+
+    @property
+    def n_instances(self) -> int:
+        """Labels in a round."""
+        return self._trainer.n_instances
+
+    def ledger(self) -> Ledger:
+        """Keep the log in memory, so that decisions take milliseconds.
+
+        Returns
+        -------
+        Ledger
+            Of this campaign's connection: for the thread that opened it.
+        """
+        ledger = Ledger(self._store, self.classes)
+        ledger.read()
+        return ledger
 
     # --- the model ----------------------------------------------------------
 

@@ -50,7 +50,6 @@ class Desk:
         self._asked_at = 0.0
         self._stage = "idle"
         self._problem: str | None = None
-        ledger.read()
 
     # --- to and from the child -----------------------------------------------
 

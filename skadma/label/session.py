@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..campaign import Campaign, CampaignError
-from ..campaign.ledger import Ledger, Operation
+from ..campaign.ledger import Operation
 from .desk import Desk
 from .foreman import Foreman
 from .pictures import Pictures
@@ -73,10 +73,11 @@ class Session:
         try:
             if not self._campaign.pool.is_dir():
                 self._campaign.refresh()  # says what to do
-            store = self._campaign._store
-            ledger = Ledger(store, self._campaign.classes)
-            n_instances = self._campaign._trainer.n_instances
-            self._desk = Desk(ledger, store.who, n_instances)
+            self._desk = Desk(
+                self._campaign.ledger(),
+                self._campaign.who,
+                self._campaign.n_instances,
+            )
         except BaseException:
             self._campaign.close()
             raise
