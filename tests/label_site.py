@@ -164,7 +164,8 @@ def pages(chromium):
     yield open_page
     for page in opened:
         page.context.close()
-    assert [text for page in opened for text in page.complaints] == []
+    complaints = [text for page in opened for text in page.complaints]
+    assert complaints == [], complaints
 
 
 def until(page, expression):

@@ -341,7 +341,7 @@ def test_learning_does_not_slow_the_hand(site, page):
     assert sorted(seconds)[15] < 0.1
 
 
-def test_odd_pictures_and_names(tmp_path, pages, serve):
+def test_odd_pictures_and_names(tmp_path, serve, pages):
     """TIFF, 16 bits, CMYK, an EXIF turn: as the network sees them. A name of HTML."""
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -400,10 +400,9 @@ def test_odd_pictures_and_names(tmp_path, pages, serve):
     page.wait_for_selector("text=Labels by class")
     assert page.locator("#page b, #page img[src=x]").count() == 0
     assert dialogs == []
-    site.stop()
 
 
-def test_killed_in_the_middle(tmp_path, pages, serve):
+def test_killed_in_the_middle(tmp_path, serve, pages):
     """SIGKILL while keys are pressed; the page still has what the server had not."""
     keys = ["--keys", "crack=c", "ok=S"]  # which S no longer skips
     site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 60), *keys, n=20)
@@ -437,10 +436,9 @@ def test_killed_in_the_middle(tmp_path, pages, serve):
     assert site.held() == {**held, paths[pressed[0]]: CLASSES[1]}
     assert [mark for _, mark in site.given()].count(CLASSES[1]) == 4
     page.complaints.clear()  # Chromium's own, about the server that was not there
-    site.stop()
 
 
-def test_two_people(tmp_path, pages, serve):
+def test_two_people(tmp_path, serve, pages):
     """Two servers on one campaign: nothing is overwritten, each has an own strip."""
     photos = paint(tmp_path / "photos", 40)
     ana = serve(tmp_path / "campaign", photos, "--who", "ana", n=8)
@@ -464,11 +462,9 @@ def test_two_people(tmp_path, pages, serve):
     assert set(strip(a)) == {CLASSES[0]} and set(strip(b)) == {CLASSES[1]}
     b.click("#view-progress")
     until(b, "/ana/.test(document.querySelector('.progress').innerText)")
-    ana.stop()
-    ben.stop()
 
 
-def test_second_looks_and_repeats(tmp_path, pages, serve):
+def test_second_looks_and_repeats(tmp_path, serve, pages):
     """What ben labelled, ana sees again, blind; and one that he had wrong, to mend."""
     photos = paint(tmp_path / "photos", 60)
     folder = tmp_path / "campaign"
@@ -513,4 +509,3 @@ def test_second_looks_and_repeats(tmp_path, pages, serve):
         page.keyboard.press("Backspace")
         saved(page)
     assert sum(e["kind"] == "undo" for e in site.log()) == n + 10
-    site.stop()
