@@ -146,6 +146,22 @@ class Trainer:
         keys = self.model_keys(state)
         return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
 
+    def latest(self, state: State) -> tuple[int, CNNClassifier | None]:
+        """Load the last model that was made, of fewer labels than there are maybe.
+
+        Returns
+        -------
+        n_labels : int
+            That it was trained with; 0 if there is no model.
+        estimator : CNNClassifier or None
+        """
+        keys = self.model_keys(state)
+        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
+            estimator = self._empty()
+            if key is not None and self._load(key, estimator):
+                return len(labelled), estimator
+        return 0, None
+
     def _empty(self) -> CNNClassifier:
         self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
