@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     paint(folder / "photos", 12)
     (folder / "photos" / "fake.png").write_bytes(b"<script>alert(1)</script>")
     (folder / "photos" / "secret.svg").write_text("<svg/>")
-    site = Site(folder / "campaign", folder / "photos")
+    site = Site(folder / "campaign", folder / "photos", "--label-studio")
     yield site
     site.stop()
 
@@ -285,3 +285,20 @@ def test_a_wrong_operation_changes_nothing(site, client):
     answer = client.post("/api/operations", json={"operations": [operation]}).json()
     assert "no such picture" in answer["outcomes"][0]["refused"][0]["reason"]
     assert [e for e in site.log()[n_events:] if e["kind"] == "teach"] == []
+
+
+def test_label_studio_is_served_below_a_secret_path_only(site, client):
+    assert "Ctrl-C" in site.process.stdout.readline()
+    said = site.process.stdout.readline()
+    assert said.startswith(f"For Label Studio: {site.origin}/label-studio/")
+    path = said.split()[-1].removeprefix(site.origin)
+    assert len(path) > 50
+    host = ("Host", f"127.0.0.1:{site.port}")
+    status, data = raw(site, "GET", f"{path}/health", [host])
+    assert status == 200 and json.loads(data)["status"] == "UP"
+    for wrong in ("/label-studio/health", path[:-1] + "/health", "/health", path):
+        assert raw(site, "GET", wrong, [host])[0] == 401
+    assert raw(site, "GET", f"{path}/health", [("Host", "evil.example")])[0] == 400
+    for inside in ("api/about", "static/app.js", "../api/about", "..%2fapi/about"):
+        status, _ = raw(site, "GET", f"{path}/{inside}", [host])
+        assert status in (401, 404)  # the page is not reached that way

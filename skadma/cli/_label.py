@@ -48,6 +48,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="show so many of the pictures again, blind, to tell how far people agree; "
         "such as 0.05 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--label-studio",
+        action="store_true",
+        help="be an ML backend of Label Studio as well; the address is printed",
+    )
     add_common(parser)
     add_pool(parser)
     add_start(
@@ -70,6 +75,7 @@ def _label(options: argparse.Namespace) -> None:
         keys=keys,
         wait=options.wait,
         repeat=options.repeat,
+        label_studio=options.label_studio,
     )
 
 

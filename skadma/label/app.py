@@ -12,12 +12,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..image_forms import UnreadableImageError
-from .guard import Guard
+from .guard import Guard, Receive, Scope, Send
 from .pictures import SIZES
 from .session import Session
 
@@ -32,6 +32,29 @@ _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_MARKS = 500
 _MAX_OPERATIONS = 500
+
+
+def below(path: str, app: Any, other: Any) -> Any:
+    """Serve one application below a path, and another elsewhere.
+
+    Parameters
+    ----------
+    path : str
+        Such as "/label-studio/secret".
+    app, other : ASGI applications
+
+    Returns
+    -------
+    ASGI application
+        Lifespan events are the other's.
+    """
+    mounted = Starlette(routes=[Mount(path, app)])
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        inside = scope["type"] == "http" and scope["path"].startswith(f"{path}/")
+        await (mounted if inside else other)(scope, receive, send)
+
+    return choose
 
 
 def make_app(session: Session, port: int, token: str) -> Guard:

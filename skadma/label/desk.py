@@ -243,7 +243,6 @@ class Desk:
             "sha256": first.sha256,
             "path": self.ledger.path(first.sha256),
             "mark": first.mark,
-            "holds": getattr(self.ledger.decision(first.sha256), "mark", None),
             "items": [
                 {
                     "sha256": d.sha256,

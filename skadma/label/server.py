@@ -8,7 +8,9 @@ import threading
 import webbrowser
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 ADDRESS = "127.0.0.1"
 
@@ -23,6 +25,7 @@ def serve(
     keys: Mapping[str, str] | None = None,
     wait: float = 60,
     repeat: float = 0,
+    label_studio: bool = False,
 ) -> None:
     """Serve a campaign's page until Ctrl-C.
 
@@ -45,6 +48,8 @@ def serve(
         Seconds to wait for another process.
     repeat : float, default=0
         Share of pictures to show again, blind: they tell how far people agree.
+    label_studio : bool, default=False
+        Be an ML backend of Label Studio as well, below a path that nobody can guess.
 
     Raises
     ------
@@ -55,8 +60,10 @@ def serve(
     """
     try:
         import uvicorn
+        from starlette.applications import Starlette
 
-        from .app import make_app
+        from ..label_studio.backend import Backend
+        from .app import below, make_app
     except ImportError as error:
         raise ImportError(
             f"The page needs a package that is not there ({error}): "
@@ -64,37 +71,43 @@ def serve(
         ) from error
     from .session import Session
 
-    with _listen(port, folder.absolute()) as listener:
+    with _listen(port, folder.absolute()) as listener, ExitStack() as ends:
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         session = Session(
             folder, pool=pool, who=who, keys=keys, wait=wait, repeat=repeat
         )
+        ends.callback(session.close)
+        address = f"http://{ADDRESS}:{number}/#{token}"
+        print(address, flush=True)
+        print("Ctrl-C ends it. Each label is safe at once.", flush=True)
+        if browser:
+            threading.Thread(
+                target=webbrowser.open, args=(address,), daemon=True
+            ).start()
+        app: Any = make_app(session, number, token)
+        if label_studio:
+            hosts = [f"{ADDRESS}:{number}", f"localhost:{number}"]
+            backend = Backend(folder, hosts=hosts, pool=pool, who=who, wait=wait)
+            ends.callback(backend.close)
+            path = f"/label-studio/{secrets.token_urlsafe(32)}"
+            app = below(path, Starlette(routes=backend.routes()), app)
+            print(f"For Label Studio: http://{ADDRESS}:{number}{path}", flush=True)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # it would hold names of pictures
+            server_header=False,
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=64,
+            timeout_graceful_shutdown=2,
+        )
         try:
-            address = f"http://{ADDRESS}:{number}/#{token}"
-            print(address, flush=True)
-            print("Ctrl-C ends it. Each label is safe at once.", flush=True)
-            if browser:
-                threading.Thread(
-                    target=webbrowser.open, args=(address,), daemon=True
-                ).start()
-            config = uvicorn.Config(
-                make_app(session, number, token),
-                log_level="warning",
-                access_log=False,  # it would hold names of pictures
-                server_header=False,
-                ws="none",
-                http="h11",
-                loop="asyncio",
-                limit_concurrency=64,
-                timeout_graceful_shutdown=2,
-            )
-            try:
-                uvicorn.Server(config).run(sockets=[listener])
-            except KeyboardInterrupt:
-                print("Ended.", flush=True)
-        finally:
-            session.close()
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            print("Ended.", flush=True)
 
 
 def _listen(port: int | None, folder: Path) -> socket.socket:
