@@ -90,13 +90,13 @@ def picture(page: Page, labels: dict[str, str], scheme: str, out: Path) -> None:
             key = "12"[key == "1"]  # people err
         page.wait_for_timeout(450)
         page.keyboard.press(key)
-    page.wait_for_function("() => skadmaPage.feed.items.some((item) => item.guess)")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(2000)
     page.screenshot(path=out / f"label_single{suffix}.png")
     page.click("#view-grid")
     page.wait_for_function("() => document.querySelectorAll('.tile').length === 20")
     page.wait_for_function(
-        "() => skadmaPage.feed.items.slice(0, 20).filter((i) => i.guess).length > 11"
+        "() => skadmaPage.feed.state.stage === 'idle' && skadmaPage.feed.items"
+        ".slice(0, 20).filter((i) => i.guess).length > 11"
     )
     page.check("[data-focus=prefill]")
     page.locator(".tile").nth(6).click()

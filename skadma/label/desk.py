@@ -127,6 +127,11 @@ class Desk:
         return {
             "items": [self._shown(item) for item in items],
             "stale": [sha for sha in have if not self._is_open(sha)],
+            "guesses": [
+                self._shown(item)
+                for item in self._queue
+                if item["sha256"] in self._tabs[tab].have
+            ],
             **self.state(),
         }
 

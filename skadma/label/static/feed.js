@@ -133,7 +133,7 @@ export class Feed extends EventTarget {
       return;
     }
     this.#reachable();
-    const { items, stale, ...state } = answer;
+    const { items, stale, guesses, ...state } = answer;
     if (!(this.savedAt > began)) this.state = state;
     const waiting = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
     const gone = new Set([...stale, ...waiting.map(({ sha256 }) => sha256)]);
@@ -141,6 +141,13 @@ export class Feed extends EventTarget {
     this.items = this.items.filter(
       ({ sha256 }) => !gone.has(sha256) || this.returned.get(sha256) >= began,
     );
+    // What was handed out before may have a newer guess.
+    const newer = new Map(guesses.map((item) => [item.sha256, item]));
+    this.items = this.items.map((item) => {
+      const { guess, confidence } = newer.get(item.sha256) ?? item;
+      return guess === item.guess && confidence === item.confidence
+        ? item : { ...item, guess, confidence };
+    });
     const there = new Set(this.items.map(({ sha256 }) => sha256));
     const fresh = items.filter(({ sha256 }) => !there.has(sha256) && !gone.has(sha256));
     this.items.push(...fresh);

@@ -45,7 +45,7 @@ export class Single {
       this.#show(item);
     }
     const { guesses } = this.page.settings;
-    refill(this.guess, [guesses, item?.sha256], () => {
+    refill(this.guess, [guesses, item?.sha256, item?.guess, item?.confidence], () => {
       if (!guesses || !item) return [];
       if (!item.guess) return ["The model has no guess yet."];
       const sure = Math.round(100 * item.confidence);
@@ -70,7 +70,7 @@ export class Single {
     this.stage.replaceChildren(image);
     this.#view();
     const ready = () => {
-      if (this.shown !== item) return;
+      if (this.shown?.sha256 !== item.sha256) return;
       this.visible = true;
       this.stage.dataset.shown = item.sha256;
     };
@@ -79,7 +79,7 @@ export class Single {
   }
 
   #broken(item) {
-    if (this.shown !== item) return;
+    if (this.shown?.sha256 !== item.sha256) return;
     this.visible = true; // so that it can be skipped
     this.stage.replaceChildren(h("p", { class: "empty" },
       "This picture cannot be shown: the file is gone, was changed, or cannot be " +
@@ -135,7 +135,7 @@ export class Single {
   /** Answer for the picture that is shown; one that is not seen gets no answer. */
   answer(mark) {
     const item = this.item;
-    if (!item || !this.visible || this.shown !== item) return false;
+    if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
     const { feed } = this.page;
     feed.decide([{ ...item, mark }], "keys");
     const done = (feed.state?.n_decided ?? 0) + feed.outbox.size;
