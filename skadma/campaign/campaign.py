@@ -16,12 +16,14 @@ from .changing import CampaignChanging
 from .decide import Taught, find_image
 from .history import images_of, last_acts, recorded_query
 from .labels_csv import LabelRow
+from .ledger import Ledger
 from .lock import locked
 from .looking import CampaignLooks
 from .pools import Places, read_pools
 from .record import read_rows, record
 from .settings import check_settings
 from .start import DATABASE, start
+from .state import State
 from .store import CampaignError, Store
 from .trainer import Proposal, Trainer
 
@@ -237,6 +239,10 @@ class Campaign(CampaignLooks, CampaignChanging):
         CampaignError
             If nothing is left to label.
         """
+        return self._query(n_instances)[1]
+
+    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
+        """Choose, and say of which state."""
         n = self._trainer.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -253,7 +259,7 @@ class Campaign(CampaignLooks, CampaignChanging):
             recorded = recorded_query(self._store, state, key)
             if recorded:
                 _log.info("the same question as before: the same answer")
-                return recorded
+                return state, recorded
             proposals = self._trainer.query(state, n)
             with self._store.transaction():
                 if self._state().classes != state.classes:
@@ -269,7 +275,7 @@ class Campaign(CampaignLooks, CampaignChanging):
                         for place, (image, p) in enumerate(proposals)
                     ),
                 )
-        return [proposal for _, proposal in proposals]
+        return state, [proposal for _, proposal in proposals]
 
     def teach(
         self,
@@ -392,6 +398,23 @@ class Campaign(CampaignLooks, CampaignChanging):
     def audits(self) -> Audits:
         """Draw images to measure the model with, and estimate how good it is."""
         return Audits(self)
+
+    @property
+    def n_instances(self) -> int:
+        """Labels in a round."""
+        return self._trainer.n_instances
+
+    def ledger(self) -> Ledger:
+        """Keep the log in memory, so that decisions take milliseconds.
+
+        Returns
+        -------
+        Ledger
+            Of this campaign's connection: for the thread that opened it.
+        """
+        ledger = Ledger(self._store, self.classes)
+        ledger.read()
+        return ledger
 
     # --- the model ----------------------------------------------------------
 

@@ -97,7 +97,8 @@ class State:
         Those of them with decisions.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
-        as far as the contents are still there. A change of the classes begins anew.
+        as far as the contents are still there. Labels that came one by one within a
+        round are one change. A change of the classes begins anew.
     audits : list of DrawnAudit
         Those that were not released.
     answers : dict of str to Decision
@@ -229,11 +230,15 @@ def _read_state(store: Store) -> State:
         )
     }
     state.contents = {image: found[image] for image in state.paths}
-    kinds = _effective(store)
-    state.acts = list(kinds)
+    acts = _effective(store)
+    kinds = {event: kind for event, (kind, _) in acts.items()}
+    rounds = {event: round_ for event, (_, round_) in acts.items()}
+    state.acts = list(acts)
     state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
     given = read_said(store, state, "decisions")
     usable = state.usable()
+    place = {sha256: i for i, sha256 in enumerate(usable)}
+    following = dict(zip(state.teaches, state.teaches[1:], strict=False))
     for event, kind in kinds.items():
         if kind == "classes":
             state.training_sets.clear()
@@ -241,11 +246,15 @@ def _read_state(store: Store) -> State:
             continue
         for decision in given.get(event, []):
             state.decisions[decision.sha256] = decision
-        labelled = [
-            (image, held.label)
-            for sha256, image in usable.items()
-            if (held := state.decisions.get(sha256)) and held.label is not None
+        after = following.get(event)
+        if after is not None and rounds[event] == rounds[after] is not None:
+            continue
+        held = [
+            (place[sha256], usable[sha256], decision.label)
+            for sha256, decision in state.decisions.items()
+            if sha256 in place and decision.label is not None
         ]
+        labelled = [(image, label) for _, image, label in sorted(held)]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
     state.audits = read_audits(store)
@@ -308,16 +317,16 @@ ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
 """Kinds of the events that can be undone."""
 
 
-def _effective(store: Store) -> dict[int, str]:
-    """Kinds of the events in which people did something, without those undone."""
-    acts: dict[int, str] = {}
+def _effective(store: Store) -> dict[int, tuple[str, Any]]:
+    """Kinds and rounds of what people did, without what was undone."""
+    acts: dict[int, tuple[str, Any]] = {}
     for event, kind, detail in store.rows(
         "SELECT id, kind, detail FROM events ORDER BY id"
     ):
         if kind == "undo":
             del acts[json.loads(detail)["undone"]]
         elif kind in ACTS:
-            acts[event] = kind
+            acts[event] = kind, json.loads(detail).get("round")
     return acts
 
 

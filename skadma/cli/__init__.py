@@ -21,6 +21,7 @@ from . import (
     _demo,
     _evaluate,
     _handover,
+    _label,
 )
 
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     campaign = (_campaign, _campaign_read, _campaign_looks, _campaign_change, _evaluate)
-    for command in (_demo, _centers, *campaign, _handover, _bench):
+    for command in (_demo, _centers, *campaign, _label, _handover, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
 

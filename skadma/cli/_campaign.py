@@ -20,46 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     start = _command(commands, "start", _start, "start to label a folder of images")
     start.add_argument("pool", type=Path, help="folder of images, with subfolders")
     start.add_argument("--classes", nargs="+", required=True, help="all labels")
-    start.add_argument(
-        "--backbone", default="efficientnet_lite0", help="default: %(default)s"
-    )
-    start.add_argument(
-        "--weights",
-        default="DEFAULT",
-        help="name of weights or a .safetensors or .pth file; 'none': random",
-    )
-    start.add_argument(
-        "--strategy",
-        default="UncertaintyHerding",
-        help="a class of skadma.strategies, docs/strategies.md lists them "
-        "(default: %(default)s)",
-    )
-    start.add_argument(
-        "--centers",
-        type=Path,
-        help="file of source centres for ADMA (default: those in the package)",
-    )
-    start.add_argument(
-        "-n",
-        dest="n_instances",
-        type=positive,
-        default=20,
-        help="labels in a round (default: %(default)s)",
-    )
-    start.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    start.add_argument(
-        "--warm-start",
-        action="store_true",
-        help="fine-tune the model of the round before, as the paper does, "
-        "instead of the pretrained one",
-    )
-    start.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters, such as estimator__image_size=128 strategy__layer=-3",
-    )
+    add_start(start)
     start.add_argument(
         "--labels", type=Path, help="CSV with labels there are already: path, label"
     )
@@ -124,6 +85,50 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="say what happens in each phase"
+    )
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Add what a campaign can be started with."""
+    parser.add_argument(
+        "--backbone", default="efficientnet_lite0", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--weights",
+        default="DEFAULT",
+        help="name of weights or a .safetensors or .pth file; 'none': random",
+    )
+    parser.add_argument(
+        "--strategy",
+        default="UncertaintyHerding",
+        help="a class of skadma.strategies, docs/strategies.md lists them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--centers",
+        type=Path,
+        help="file of source centres for ADMA (default: those in the package)",
+    )
+    parser.add_argument(
+        "-n",
+        dest="n_instances",
+        type=positive,
+        default=20,
+        help="labels in a round (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--warm-start",
+        action="store_true",
+        help="fine-tune the model of the round before, as the paper does, "
+        "instead of the pretrained one",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters, such as estimator__image_size=128 strategy__layer=-3",
     )
 
 
@@ -197,6 +202,12 @@ def _add_later(parser: argparse.ArgumentParser) -> None:
 
 
 def _start(options: argparse.Namespace) -> None:
+    with start_campaign(options) as campaign:
+        print(campaign.status())
+
+
+def start_campaign(options: argparse.Namespace) -> Campaign:
+    """Start the campaign that the options mean."""
     from ..campaign import Campaign
     from ..classifier import CNNClassifier
 
@@ -214,7 +225,7 @@ def _start(options: argparse.Namespace) -> None:
                 f"--set {item}: it is estimator__NAME=VALUE or strategy__NAME=VALUE."
             )
         targets[target].set_params(**{parameter: _value(value)})
-    with Campaign.create(
+    return Campaign.create(
         options.campaign,
         options.pool,
         options.classes,
@@ -225,11 +236,10 @@ def _start(options: argparse.Namespace) -> None:
         random_state=options.seed,
         who=options.who,
         wait=options.wait,
-        labels=options.labels,
-        partial=options.partial,
+        labels=getattr(options, "labels", None),
+        partial=getattr(options, "partial", False),
         verbose=True,
-    ) as campaign:
-        print(campaign.status())
+    )
 
 
 def _strategy(name: str, centers: Path | None) -> Any:

@@ -1,0 +1,102 @@
+"""Choose the next images while others are labelled, and put like beside like."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .campaign import Campaign
+from .trainer import Proposal
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What was chosen, and what was known then.
+
+    Attributes
+    ----------
+    proposals : list of Proposal
+        Like beside like; the last round of them in reserve. Empty where nothing is
+        left.
+    known : list of (str, str)
+        The labels that the model was trained with: SHA-256 and class.
+    as_of : int
+        The last event of the log when the choice was made.
+    """
+
+    proposals: list[Proposal]
+    known: list[tuple[str, str]]
+    as_of: int
+
+
+def choose_ahead(campaign: Campaign, n: int) -> Ahead:
+    """Train with the labels that there are, and choose.
+
+    Parameters
+    ----------
+    campaign : Campaign
+    n : int
+        How many; more than a round, so that nobody waits.
+
+    Returns
+    -------
+    Ahead
+    """
+    if not campaign.candidates():
+        campaign.refresh()  # there may be new images
+    if campaign.candidates():
+        state, proposals = campaign._query(n)
+    else:
+        state, proposals = campaign._state(), []
+        campaign.estimator()  # the last labels count too
+    as_of = campaign.log()[-1]["id"]
+    known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
+    if proposals:
+        files = [str(campaign.pool / proposal.path) for proposal in proposals]
+        features = _features(campaign._trainer.model(state), files)
+        reserve = campaign.n_instances if n > campaign.n_instances else 0
+        n_first = max(len(proposals) - reserve, 1)
+        # Two people who get the same images begin at different ones.
+        begin = zlib.crc32(campaign.who.encode()) % n_first
+        order = chain(features[:n_first], begin)
+        order += [n_first + i for i in chain(features[n_first:])]
+        proposals = [proposals[i] for i in order]
+    return Ahead(proposals, known, as_of)
+
+
+def _features(estimator: Any, files: list[str]) -> np.ndarray:
+    """What the head receives, of length 1."""
+    features = estimator.embed(files, layers=-2)[-2].reshape(len(files), -1)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, 1e-12)
+
+
+def chain(features: np.ndarray, begin: int = 0) -> list[int]:
+    """Put like beside like: from one row always on to the nearest one left.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Rows of length 1.
+    begin : int, default=0
+        The first row.
+
+    Returns
+    -------
+    list of int
+        All rows. Equals come in their order.
+    """
+    if not len(features):
+        return []
+    likeness = features @ features.T
+    order = [begin]
+    left = np.ones(len(features), dtype=bool)
+    left[begin] = False
+    while left.any():
+        row = np.where(left, likeness[order[-1]], -np.inf)
+        order.append(int(row.argmax()))
+        left[order[-1]] = False
+    return order

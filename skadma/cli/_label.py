@@ -1,0 +1,141 @@
+"""``skadma label``: a page to label on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ._campaign import add_common, add_pool, add_start, start_campaign
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    what = "label in the browser, while the network learns"
+    parser = commands.add_parser(
+        "label",
+        help=what,
+        description=what.capitalize() + ". Serves a page to this machine only; the "
+        "first line printed is its address. With a folder of images and --classes it "
+        "starts the campaign where there is none yet.",
+    )
+    parser.add_argument(
+        "photos",
+        type=Path,
+        nargs="?",
+        help="folder of images, with subfolders, to start a campaign about",
+    )
+    parser.add_argument("--classes", nargs="+", help="all labels")
+    parser.add_argument(
+        "--port",
+        type=int,
+        help="default: one that is free, the same for a campaign every time",
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="only print the address"
+    )
+    parser.add_argument(
+        "--keys",
+        nargs="+",
+        default=[],
+        metavar="CLASS=KEY",
+        help="keys of classes (default: 1 to 9); they can be changed on the page",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=_share,
+        default=0,
+        metavar="SHARE",
+        help="show so many of the pictures again, blind, to tell how far people agree; "
+        "such as 0.05 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--label-studio",
+        action="store_true",
+        help="be an ML backend of Label Studio as well; the address is printed",
+    )
+    add_common(parser)
+    add_pool(parser)
+    add_start(
+        parser.add_argument_group("where the campaign is started; see 'skadma start'")
+    )
+    parser.set_defaults(run=_label)
+
+
+def _label(options: argparse.Namespace) -> None:
+    from ..label.server import serve
+
+    keys = _keys(options.keys)
+    _open_or_start(options, keys)
+    serve(
+        options.campaign,
+        port=options.port,
+        browser=not options.no_browser,
+        pool=options.pool,
+        who=options.who,
+        keys=keys,
+        wait=options.wait,
+        repeat=options.repeat,
+        label_studio=options.label_studio,
+    )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value:g} is not from 0 to below 1")
+    return value
+
+
+def _keys(items: list[str]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for item in items:
+        name, _, key = item.rpartition("=")
+        if not name or len(key) != 1 or key.isspace():
+            raise ValueError(
+                f"--keys {item}: it is CLASS=KEY with a single character, such as "
+                "crack=c."
+            )
+        if key.lower() in keys.values() or name in keys:
+            raise ValueError(f"--keys {item}: the class or the key is there twice.")
+        keys[name] = key.lower()
+    return keys
+
+
+def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
+    """Start the campaign if there is none; else refuse what contradicts it."""
+    from ..campaign import Campaign, CampaignError
+    from ..campaign.campaign import DATABASE
+
+    if (options.campaign / DATABASE).exists():
+        campaign = Campaign.open(options.campaign, pool=options.pool, wait=options.wait)
+        photos = options.photos
+        if photos is not None and photos.resolve() != campaign.pool.resolve():
+            campaign.close()
+            raise CampaignError(
+                f"The campaign in {str(options.campaign)!r} is about "
+                f"{str(campaign.pool)!r}, not {str(photos)!r}. For another one give "
+                "--campaign FOLDER; if its images moved, give --pool."
+            )
+        if options.classes and options.classes != campaign.classes:
+            campaign.close()
+            raise CampaignError(
+                f"The campaign in {str(options.campaign)!r} has the classes "
+                f"{', '.join(campaign.classes)}. Leave --classes out, or start another "
+                "one with --campaign FOLDER."
+            )
+    elif options.photos is None or not options.classes:
+        raise CampaignError(
+            f"There is no campaign in {str(options.campaign)!r}. Start one with "
+            "'skadma label PHOTOS --classes crack ok', or say where it is with "
+            "--campaign FOLDER."
+        )
+    else:
+        options.pool = options.photos
+        campaign = start_campaign(options)
+    with campaign:
+        unknown = [name for name in keys if name not in campaign.classes]
+        if unknown:
+            raise ValueError(
+                f"--keys: {unknown[0]!r} is none of the classes "
+                f"{', '.join(campaign.classes)}."
+            )

@@ -1,0 +1,103 @@
+"""The server's side of the child process."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .worker import work
+
+_PAUSE = 10.0
+"""Seconds before a child that ended is started again."""
+
+
+class Foreman:
+    """Start the child process, ask it, hear it, end it.
+
+    Parameters
+    ----------
+    arguments : tuple
+        What :func:`~skadma.label.worker.work` takes after the connection.
+    hear : callable
+        Called with each message, in a thread of its own.
+
+    Attributes
+    ----------
+    busy : bool
+        Whether an answer is due.
+    """
+
+    def __init__(
+        self, arguments: tuple[Any, ...], hear: Callable[[dict[str, Any]], object]
+    ) -> None:
+        self.busy = False
+        self._arguments = arguments
+        self._hear = hear
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._started = 0.0
+        self._closed = False
+
+    def ask(self, n: int) -> bool:
+        """Have the next images chosen; False if the child rests after an accident."""
+        if self._closed or self.busy:
+            return False
+        if self._process is None or not self._process.is_alive():
+            if time.monotonic() - self._started < _PAUSE and self._started:
+                return False
+            self._start()
+        assert self._connection is not None
+        self.busy = True
+        try:
+            self._connection.send(n)
+        except OSError:  # it ends just now; its thread says so
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the child: what it was making is made again next time."""
+        self._closed = True
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(5)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join(5)
+
+    def _start(self) -> None:
+        # Not a fork: this process has threads.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._started = time.monotonic()
+        self._process = context.Process(
+            target=work, args=(theirs, *self._arguments), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._connection = ours
+        threading.Thread(
+            target=self._listen, args=(ours, self._process), daemon=True
+        ).start()
+
+    def _listen(self, connection: Connection, process: Any) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = connection.recv()
+                if message["kind"] in ("batch", "problem"):
+                    self.busy = False
+                self._hear(message)
+        process.join(5)
+        if not self._closed:
+            self.busy = False
+            self._hear(
+                {
+                    "kind": "problem",
+                    "message": "The process that trains has ended (exit status "
+                    f"{process.exitcode}). It is started again; all labels are safe.",
+                }
+            )

@@ -1,0 +1,171 @@
+"""Who may talk to the server, and what its answers allow the browser to do."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+MAX_BODY = 1 << 20
+OPEN_PATHS = ("/", "/api/session")
+"""Paths that need no cookie, beside ``/static/``: they tell nothing of the campaign."""
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+class Guard:
+    """Refuse what does not come from our own page.
+
+    Host and port must be ours (else another site's name could be pointed at this
+    machine); what changes anything must come from our origin, as JSON, with a header
+    that no form can send; and all but the empty page needs the cookie that the token
+    in the printed address is changed for.
+
+    Parameters
+    ----------
+    app : ASGI application
+    port : int
+    token : str
+    """
+
+    def __init__(self, app: Any, port: int, token: str) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+        # Cookies are not kept apart by port.
+        self._cookie = f"skadma-{port}"
+        self._key = secrets.token_urlsafe(32)
+
+    def session_cookie(self, token: str) -> str | None:
+        """The cookie for a token; None if it is not ours."""
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return None
+        return f"{self._cookie}={self._key}; Path=/; HttpOnly; SameSite=Strict"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(k.lower(), v) for k, v in message.get("headers", [])]
+                given = {name for name, _ in headers}
+                extra = {"cache-control": "no-store", **_HEADERS}
+                headers += [
+                    (name.encode(), value.encode())
+                    for name, value in extra.items()
+                    if name.encode() not in given
+                ]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        status, reason = self._reason_against(scope)
+        body = b""
+        if not reason and scope["method"] == "POST":
+            body, too_long = await _read(receive)
+            if too_long:
+                status, reason = 413, f"More than {MAX_BODY} bytes."
+        if reason:
+            await _refuse(send_guarded, status, reason)
+            return
+
+        async def receive_body() -> Any:
+            nonlocal body
+            if body is None:
+                return await receive()
+            message = {"type": "http.request", "body": body, "more_body": False}
+            body = None  # type: ignore[assignment]
+            return message
+
+        await self._app(scope, receive_body, send_guarded)
+
+    def _reason_against(self, scope: Scope) -> tuple[int, str]:
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), []).append(
+                value.decode("latin-1")
+            )
+
+        def only(name: str) -> str:
+            values = headers.get(name, [])
+            return values[0] if len(values) == 1 else ""
+
+        if only("host").lower() not in self._hosts:
+            return 400, "Not the name of this server."
+        if scope["method"] not in ("GET", "HEAD", "POST"):
+            return 405, "Only GET and POST."
+        path = scope["path"]
+        public = path in OPEN_PATHS or path.startswith("/static/")
+        site = only("sec-fetch-site") or "none"
+        if site not in ("same-origin", "none") and path != "/":
+            return 403, "Not from another site."
+        if scope["method"] == "POST":
+            kind = only("content-type").split(";")[0].strip().lower()
+            if only("origin") != f"http://{only('host')}":
+                return 403, "Not from another site."
+            if kind != "application/json" or only("x-skadma") != "1":
+                return 415, "JSON from the page only."
+        if not public and not self._has_cookie(headers.get("cookie", [])):
+            return 401, "Open the address that 'skadma label' printed."
+        return 200, ""
+
+    def _has_cookie(self, values: list[str]) -> bool:
+        # By hand: other servers on this host may have set cookies that are none.
+        found = [part.strip().partition("=") for v in values for part in v.split(";")]
+        return any(
+            name == self._cookie
+            and hmac.compare_digest(value.encode(), self._key.encode())
+            for name, _, value in found
+        )
+
+
+async def _read(receive: Receive) -> tuple[bytes, bool]:
+    """Read a body, up to the limit."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"", False
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            return b"", True
+        if not message.get("more_body"):
+            return b"".join(parts), False
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    data = json.dumps({"error": reason}).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(data)).encode()),
+                (b"connection", b"close"),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": data})

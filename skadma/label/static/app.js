@@ -1,0 +1,235 @@
+/** The page: it puts the views together. */
+
+import { h, markName, refill } from "./dom.js";
+import { Feed } from "./feed.js";
+import { Grid } from "./grid.js";
+import { ACTIONS, Keys, isPlain, keyName } from "./keys.js";
+import { Progress } from "./progress.js";
+import { Settings } from "./settings.js";
+import { Single } from "./single.js";
+import { Strip } from "./strip.js";
+import { fetchTransport } from "./transport.js";
+
+const VIEWS = [
+  ["single", "One by one", Single],
+  ["grid", "Grid", Grid],
+  ["progress", "Progress", Progress],
+  ["settings", "Settings", Settings],
+];
+
+/** Everything that the views share. */
+class Page {
+  constructor(root, transport, about) {
+    this.store = `skadma:${about.id}:settings`;
+    this.settings = { guesses: false, prefill: false, many: 20, ...this.#stored() };
+    this.feed = new Feed(transport, about);
+    this.keys = new Keys(about.id, about.classes, about.keys);
+    this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
+    this.strip = new Strip(this);
+    this.#build(root, about);
+    this.feed.addEventListener("change", () => this.render());
+    this.feed.addEventListener("notice", ({ detail }) => this.notice(detail.text));
+    this.feed.addEventListener("undone", ({ detail }) =>
+      this.announce(`Taken back: ${markName(detail.entry.mark)}, ${detail.entry.path}`));
+    this.feed.addEventListener("unreachable", ({ detail }) => this.unreachable(detail));
+    this.feed.addEventListener("reachable", () => { this.banner.hidden = true; });
+    document.addEventListener("keydown", (event) => this.#key(event));
+    window.addEventListener("beforeunload", (event) => {
+      if (this.feed.outbox.size) event.preventDefault();
+    });
+    this.show("single");
+  }
+
+  #build(root, about) {
+    this.tabs = h("nav", { "aria-label": "Views" }, VIEWS.map(([name, text]) =>
+      h("button", { type: "button", id: `view-${name}`, onclick: () => this.show(name) }, text)));
+    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Decided" });
+    this.sums = h("p", { class: "sums-line", id: "sums" });
+    this.stage = h("p", { class: "stage-line", id: "learning" });
+    this.live = h("p", { class: "hidden", "aria-live": "polite", id: "live" });
+    this.banner = h("p", { class: "banner", role: "alert", hidden: true });
+    this.notices = h("div", { class: "notices", role: "status" });
+    this.main = h("main", { id: "main" });
+    this.dialog = h("dialog", { "aria-label": "Help" });
+    root.replaceChildren(
+      h("header", {},
+        h("h1", {}, about.campaign),
+        this.tabs,
+        h("p", { class: "who quiet" }, about.who),
+        h("button", { type: "button", class: "icon", "aria-label": "Help", title: "help",
+          onclick: () => this.help() }, "?")),
+      h("section", { "aria-label": "Where things stand" },
+        h("div", { class: "standing" }, this.bar, this.sums, this.stage),
+        this.banner, this.notices),
+      h("div", { class: "body" }, this.main, this.strip.element),
+      this.live, this.dialog);
+  }
+
+  #stored() {
+    try {
+      return JSON.parse(localStorage.getItem(this.store)) ?? {};
+    } catch {
+      return {};
+    }
+  }
+
+  /** Change a setting. */
+  set(name, value) {
+    this.settings = { ...this.settings, [name]: value };
+    localStorage.setItem(this.store, JSON.stringify(this.settings));
+    this.feed.ahead = this.view.ahead;
+    this.feed.hurry?.();
+    this.render();
+  }
+
+  /** Go to a view. */
+  show(name) {
+    this.view?.close?.();
+    this.view = this.views[name];
+    for (const [other] of VIEWS) {
+      document.getElementById(`view-${other}`)
+        .setAttribute("aria-current", other === name ? "page" : "false");
+    }
+    this.main.replaceChildren(this.view.element);
+    document.body.dataset.view = name;
+    this.feed.ahead = this.view.ahead;
+    this.feed.hurry?.();
+    this.view.open?.();
+    this.render();
+  }
+
+  render() {
+    const { state, outbox } = this.feed;
+    this.view.render();
+    this.strip.render();
+    if (!state) return;
+    const decided = state.n_decided;
+    this.bar.max = Math.max(1, state.n_images);
+    this.bar.value = decided;
+    const unsaved = outbox.size ? ` · ${outbox.size} being saved` : "";
+    this.sums.textContent = `${decided} of ${state.n_images} decided${unsaved}`;
+    this.stage.textContent = this.#stageText(state);
+    refill(this.notices, state.problem, () => state.problem
+      ? h("p", { class: "notice" }, `Training: ${state.problem}`) : []);
+  }
+
+  #stageText({ stage, n_labels, n_known }) {
+    const known = n_labels
+      ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
+    const now = {
+      training: "it is learning and choosing",
+      choosing: "The first pictures are being chosen",
+      ordering: "almost ready",
+    }[stage];
+    return [known, now].filter(Boolean).join("; ");
+  }
+
+  /** What to show where there is no picture. */
+  emptiness() {
+    const { state } = this.feed;
+    if (!state) return [h("p", { class: "empty" }, "One moment …")];
+    if (state.n_decided >= state.n_images && !state.aside["?skip"]) {
+      return [h("p", { class: "empty" }, `All ${state.n_images} pictures are decided.`)];
+    }
+    if (state.stage === "idle") return [h("p", { class: "empty" }, "One moment …")];
+    return [h("div", { class: "empty" },
+      h("p", {}, state.stage === "training"
+        ? "The network is learning; then it chooses the next pictures."
+        : `The network looks at all ${state.n_images} pictures to choose the first ones.`),
+      this.feed.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
+        onclick: () => {
+          this.feed.meanwhile = true;
+          this.feed.hurry?.();
+          this.render();
+        } }, "Label pictures drawn by chance meanwhile"))];
+  }
+
+  /** Say something to those who do not see the page. */
+  announce(text) {
+    this.live.textContent = text;
+  }
+
+  /** Show something that needs attention for a while. */
+  notice(text) {
+    const line = h("p", { class: "notice" }, text, h("button", { type: "button",
+      class: "icon", "aria-label": "Close", onclick: () => line.remove() }, "×"));
+    this.banner.after(line);
+    this.announce(text);
+    setTimeout(() => line.remove(), 20000);
+  }
+
+  unreachable({ status, message }) {
+    const { size } = this.feed.outbox;
+    const kept = size ? ` ${size} decisions are kept in this browser until then.` : "";
+    this.banner.textContent = status === 401
+      ? `The server was started anew. Open the address that it printed.${kept}`
+      : `${message || "The server cannot be reached."} Trying again.${kept}`;
+    this.banner.hidden = false;
+  }
+
+  undo(target) {
+    this.feed.undo(target);
+  }
+
+  fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else document.documentElement.requestFullscreen?.();
+  }
+
+  help() {
+    const { keys, feed } = this;
+    const rows = [
+      ...feed.about.classes.map((name) => [`class:${name}`, name]),
+      ...ACTIONS.map(([name, text]) => [name, text]),
+    ];
+    this.dialog.replaceChildren(
+      h("h2", {}, "Keys"),
+      keys.on ? null : h("p", {}, "They are switched off, see Settings."),
+      h("table", {}, h("tbody", {}, rows.map(([name, text]) => h("tr", {},
+        h("th", { scope: "row" }, text), h("td", {}, h("kbd", {}, keyName(keys.of(name)))))))),
+      h("p", { class: "quiet" }, "In the grid: arrows move, a label's key labels and goes " +
+        "on, Space or a click goes through the labels."),
+      h("button", { type: "button", autofocus: true, onclick: () => this.dialog.close() }, "Close"));
+    this.dialog.showModal();
+  }
+
+  #key(event) {
+    if (!isPlain(event)) return;
+    const name = this.keys.meaning(event.key);
+    if (!name) return;
+    // Enter and Space press a button that has the focus; in the grid Enter takes all.
+    const onButton = event.target.closest?.("button, summary, [type=checkbox]");
+    const inGrid = event.target.closest?.(".tile");
+    if (onButton && [" ", "Enter"].includes(event.key) && !(inGrid && name === "take")) return;
+    if (this.#act(name)) event.preventDefault();
+  }
+
+  #act(name) {
+    if (name === "undo") this.undo();
+    else if (name === "screen") this.fullScreen();
+    else if (name === "help") this.help();
+    else return this.view.act(name);
+    return true;
+  }
+}
+
+/** Trade the token in the address for a cookie, and start. */
+async function start() {
+  const root = document.getElementById("page");
+  const transport = fetchTransport();
+  const token = location.hash.slice(1);
+  try {
+    if (token) {
+      await transport.call("session", { token });
+      history.replaceState(null, "", "/");
+    }
+    const about = await transport.call("about");
+    document.title = `${about.campaign} – skadma label`;
+    window.skadmaPage = new Page(root, transport, about);
+  } catch (error) {
+    root.replaceChildren(h("main", {}, h("h1", {}, "skadma label"),
+      h("p", { class: "empty", role: "alert" }, error.message)));
+  }
+}
+
+start();

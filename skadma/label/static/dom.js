@@ -1,0 +1,55 @@
+/** Elements. Names of files and classes become text, never HTML. */
+
+/**
+ * Make an element.
+ * @param {string} tag
+ * @param {Object<string, any>} [properties] "class", "on" + event, "data-", "aria-" and
+ *   other attributes; null and false leave one out.
+ * @param {...(Node|string|number|null)} children
+ */
+export function h(tag, properties = {}, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+/** The same for SVG. */
+export function svg(tag, properties = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  return fill(element, properties, children);
+}
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children.flat()) {
+    if (child === null || child === undefined || child === false) continue;
+    element.append(child instanceof Node ? child : String(child));
+  }
+  return element;
+}
+
+/** Replace an element's children only if `key` is not that of the last time. */
+export function refill(element, key, make) {
+  const text = JSON.stringify(key);
+  if (element.dataset.key === text) return;
+  element.dataset.key = text;
+  const focused = element.contains(document.activeElement)
+    ? document.activeElement.dataset.focus
+    : undefined;
+  element.replaceChildren(...[make()].flat().filter(Boolean));
+  if (focused !== undefined) {
+    element.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  }
+}
+
+/** How a mark reads. */
+export function markName(mark) {
+  const names = {
+    "?skip": "skipped",
+    "?cant-tell": "can't tell",
+    "?not-an-image": "not an image",
+  };
+  return names[mark] ?? mark;
+}

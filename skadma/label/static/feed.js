@@ -1,0 +1,218 @@
+/** The pictures to come, where things stand, and the decisions about them. */
+
+import { Outbox } from "./outbox.js";
+
+const EVERY = 1500;
+const PRELOADED = 5;
+
+export class Feed extends EventTarget {
+  /**
+   * @param {{call: Function, picture: Function}} transport
+   * @param {Object} about what the server says of itself
+   */
+  constructor(transport, about) {
+    super();
+    this.transport = transport;
+    this.about = about;
+    this.tab = crypto.randomUUID();
+    this.items = [];
+    this.state = null;
+    this.ahead = 6;
+    this.meanwhile = false;
+    this.images = new Map();
+    this.returned = new Map(); // undone pictures, and when the log had it
+    this.outbox = new Outbox(transport, about.id);
+    this.outbox.addEventListener("saved", ({ detail }) => this.#saved(detail));
+    this.outbox.addEventListener("refused", ({ detail }) =>
+      this.#tell("notice", { text: `Not taken: ${detail.message}` }),
+    );
+    this.outbox.addEventListener("unreachable", ({ detail }) =>
+      this.#unreachable(detail),
+    );
+    this.reached = true;
+    window.addEventListener("pagehide", () => {
+      const nothing = { tab: this.tab, have: [], want: 0 };
+      this.transport.call("sync", nothing, true).catch(() => {});
+    });
+    this.#loop();
+  }
+
+  /**
+   * Decide about pictures, in one step that is undone as one.
+   * @param {Object[]} marks items with the mark that each gets
+   * @param {"keys"|"grid"|"list"} via
+   * @param {boolean} confirm the marks are those that hold, and stand
+   */
+  decide(marks, via, confirm = false) {
+    if (!marks.length) return;
+    const decided = new Map(marks.map((mark) => [mark.sha256, mark]));
+    const items = marks.map(({ sha256, path, before, guess, confidence }) => ({
+      sha256, path, before, guess, confidence,
+    }));
+    this.items = this.items.filter((item) => !decided.has(item.sha256));
+    const shown = {
+      n: marks.length,
+      sha256: marks[0].sha256,
+      path: marks[0].path,
+      mark: marks[0].mark,
+      items,
+    };
+    const operation = {
+      via, confirm,
+      marks: marks.map(({ sha256, mark, before }) => ({
+        sha256, mark, before: before ?? null,
+      })),
+    };
+    this.outbox.add(operation, shown);
+    this.#changed();
+  }
+
+  /** Take a decision of the strip back, or the last one. */
+  undo(target = this.strip()[0]?.target) {
+    const entry = this.strip().find((each) => each.target === target);
+    if (!entry) return;
+    this.outbox.add({ undo: target }, { undone: target });
+    const back = entry.items.filter(({ before }) => !before || before === "?skip");
+    const there = new Set(back.map((item) => item.sha256));
+    for (const sha256 of there) this.returned.set(sha256, Infinity);
+    this.items = [...back, ...this.items.filter((item) => !there.has(item.sha256))];
+    this.#tell("undone", { entry });
+    this.#changed();
+  }
+
+  /** The last ten decisions, newest first; `saved` once they are on the disk. */
+  strip() {
+    const pending = this.outbox.entries;
+    const undone = new Set(pending.map(({ operation }) => operation.undo));
+    const waiting = pending
+      .filter(({ operation }) => operation.marks && !undone.has(operation.id))
+      .map(({ operation, shown }) => ({ ...shown, target: operation.id, saved: false }))
+      .reverse();
+    const there = new Set(waiting.map((entry) => entry.target));
+    const saved = (this.state?.recent ?? [])
+      .filter(({ target }) => !undone.has(target) && !there.has(target))
+      .map((entry) => ({ ...entry, saved: true }));
+    return [...waiting, ...saved].slice(0, 10);
+  }
+
+  /** The <img> of an item, loading or loaded. */
+  image(item) {
+    let image = this.images.get(item.sha256);
+    if (!image) {
+      image = new Image();
+      image.decoding = "sync";
+      image.src = this.transport.picture(item.sha256, "view");
+      image.alt = item.path || "picture";
+      image.ready = image.decode().catch((error) => {
+        if (!image.complete || !image.naturalWidth) throw error;
+      });
+      image.ready.catch(() => {});
+      this.images.set(item.sha256, image);
+    }
+    return image;
+  }
+
+  /** Look for more pictures now. */
+  async sync() {
+    const have = this.items.map((item) => item.sha256);
+    // What is decided but not yet safe must not be handed out again.
+    const marks = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
+    const unsaved = marks.map(({ sha256 }) => sha256);
+    const want = Math.max(0, this.ahead - have.length);
+    const began = performance.now();
+    let answer;
+    try {
+      answer = await this.transport.call("sync", {
+        tab: this.tab,
+        have: [...new Set([...have, ...unsaved])].slice(-500),
+        want,
+        meanwhile: this.meanwhile,
+      });
+    } catch (error) {
+      this.#unreachable(error);
+      return;
+    }
+    this.#reachable();
+    const { items, stale, guesses, ...state } = answer;
+    if (!(this.savedAt > began)) this.state = state;
+    const waiting = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
+    const gone = new Set([...stale, ...waiting.map(({ sha256 }) => sha256)]);
+    // An answer from before an undoing does not know of it.
+    this.items = this.items.filter(
+      ({ sha256 }) => !gone.has(sha256) || this.returned.get(sha256) >= began,
+    );
+    // What was handed out before may have a newer guess.
+    const newer = new Map(guesses.map((item) => [item.sha256, item]));
+    this.items = this.items.map((item) => {
+      const { guess, confidence } = newer.get(item.sha256) ?? item;
+      return guess === item.guess && confidence === item.confidence
+        ? item : { ...item, guess, confidence };
+    });
+    const there = new Set(this.items.map(({ sha256 }) => sha256));
+    const fresh = items.filter(({ sha256 }) => !there.has(sha256) && !gone.has(sha256));
+    this.items.push(...fresh);
+    this.#changed();
+  }
+
+  async #loop() {
+    for (;;) {
+      await this.sync();
+      await this.#pause(this.items.length < 4 ? EVERY / 4 : EVERY);
+    }
+  }
+
+  #pause(milliseconds) {
+    return new Promise((resolve) => {
+      this.hurry = resolve;
+      setTimeout(resolve, milliseconds);
+    });
+  }
+
+  #saved({ answer, batch }) {
+    this.#reachable();
+    const { outcomes, ...state } = answer;
+    this.state = state;
+    this.savedAt = performance.now();
+    if (!this.outbox.entries.some(({ operation }) => operation.undo)) {
+      for (const [sha256, at] of this.returned) {
+        if (at === Infinity) this.returned.set(sha256, this.savedAt);
+      }
+    }
+    for (const outcome of outcomes) {
+      for (const { path, reason, holds, by } of outcome.refused) {
+        const now = holds ? ` It is ${holds}${by ? `, says ${by}` : ""}.` : "";
+        this.#tell("notice", { text: `${path}: ${reason}${now}` });
+      }
+    }
+    this.#tell("saved", { n: batch.length });
+    this.#changed();
+  }
+
+  #reachable() {
+    if (!this.reached) this.#tell("reachable", {});
+    this.reached = true;
+  }
+
+  #unreachable({ status, message }) {
+    this.reached = false;
+    this.#tell("unreachable", { status, message });
+  }
+
+  #changed() {
+    const kept = new Set();
+    for (const item of this.items.slice(0, PRELOADED + 1)) {
+      kept.add(item.sha256);
+      this.image(item);
+    }
+    for (const item of this.items) kept.add(item.sha256);
+    for (const sha256 of this.images.keys()) {
+      if (!kept.has(sha256)) this.images.delete(sha256);
+    }
+    if (this.items.length < this.ahead - 1) this.hurry?.();
+    this.#tell("change", {});
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,109 @@
+/** Keys: one for each label and action, settable, and all of them can be switched off. */
+
+export const ACTIONS = [
+  ["skip", "Skip: ask again when nothing else is left", "s"],
+  ["cant-tell", "Can't tell: leave it to somebody else", "t"],
+  ["not-an-image", "Not an image of the task", "x"],
+  ["undo", "Take the last decision back", "Backspace"],
+  ["zoom", "Zoom", "z"],
+  ["contrast", "Contrast (view only)", "k"],
+  ["brightness", "Brightness (view only)", "b"],
+  ["guess", "Show or hide the model's guess", "g"],
+  ["screen", "Full screen", "f"],
+  ["help", "Help", "h"],
+  ["take", "Grid: take all", "Enter"],
+];
+
+/** How a key reads. */
+export function keyName(key) {
+  const names = { " ": "Space", Backspace: "⌫", Enter: "↵", "": "none" };
+  return names[key] ?? (key.length === 1 ? key.toUpperCase() : key);
+}
+
+/** Which key means what: "class:NAME" or the name of an action. */
+export class Keys {
+  /**
+   * @param {string} campaign its id: settings are kept by campaign
+   * @param {string[]} classes
+   * @param {Object<string, string>} given keys of classes from the command line
+   */
+  constructor(campaign, classes, given) {
+    this.store = `skadma:${campaign}:keys`;
+    this.defaults = new Map();
+    const taken = new Set(Object.values(given));
+    const digits = [..."123456789"].filter((key) => !taken.has(key));
+    for (const name of classes) {
+      this.defaults.set(`class:${name}`, given[name] ?? digits.shift() ?? "");
+    }
+    const used = new Set(this.defaults.values());
+    for (const [name, , key] of ACTIONS) {
+      this.defaults.set(name, used.has(key) ? "" : key);
+    }
+    let stored = {};
+    try {
+      stored = JSON.parse(localStorage.getItem(this.store)) ?? {};
+    } catch {
+      // Not ours, or broken: the defaults hold.
+    }
+    this.on = stored.on !== false;
+    this.changed = new Map(
+      Object.entries(stored.keys ?? {}).filter(
+        ([name, key]) => this.defaults.has(name) && typeof key === "string",
+      ),
+    );
+  }
+
+  /** The key of something; "" for none. */
+  of(name) {
+    return this.changed.get(name) ?? this.defaults.get(name) ?? "";
+  }
+
+  /** What a key means, if anything. */
+  meaning(key) {
+    if (!this.on) return undefined;
+    const wanted = key.length === 1 ? key.toLowerCase() : key;
+    return [...this.defaults.keys()].find((name) => this.of(name) === wanted);
+  }
+
+  /** Give something a key; what had it before has none then. */
+  set(name, key) {
+    const wanted = key.length === 1 ? key.toLowerCase() : key;
+    if (wanted) {
+      for (const other of this.defaults.keys()) {
+        if (this.of(other) === wanted) this.changed.set(other, "");
+      }
+    }
+    this.changed.set(name, wanted);
+    this.#save();
+  }
+
+  /** Switch all keys on or off. */
+  turn(on) {
+    this.on = on;
+    this.#save();
+  }
+
+  /** As it was at first. */
+  reset() {
+    this.changed.clear();
+    this.#save();
+  }
+
+  #save() {
+    const keys = Object.fromEntries(this.changed);
+    localStorage.setItem(this.store, JSON.stringify({ on: this.on, keys }));
+  }
+}
+
+/** Whether a key event is meant for us: no repeat, no Ctrl, no text being typed. */
+export function isPlain(event) {
+  return !(
+    event.repeat ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.isComposing ||
+    event.defaultPrevented ||
+    event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog[open]")
+  );
+}

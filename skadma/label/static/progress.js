@@ -1,0 +1,167 @@
+/** Where things stand, to look at. */
+
+import { h, markName, refill, svg } from "./dom.js";
+
+const EVERY = 5000;
+
+export class Progress {
+  /** @param {Object} page the feed and `announce` */
+  constructor(page) {
+    this.page = page;
+    this.data = null;
+    this.parts = Object.fromEntries(
+      ["sums", "classes", "pace", "curve", "doubts", "unclear", "agreement"]
+        .map((name) => [name, h("div", { id: `part-${name}` })]));
+    this.element = h("section", { class: "progress", "aria-label": "Progress" },
+      Object.values(this.parts));
+  }
+
+  get ahead() {
+    return 6;
+  }
+
+  /** Ask for the numbers while the view is open. */
+  async open() {
+    this.isOpen = true;
+    while (this.isOpen) {
+      try {
+        this.data = await this.page.feed.transport.call("progress");
+      } catch {
+        // The page says that the server cannot be reached.
+      }
+      this.render();
+      await new Promise((resolve) => setTimeout(resolve, EVERY));
+    }
+  }
+
+  close() {
+    this.isOpen = false;
+  }
+
+  act() {
+    return false;
+  }
+
+  render() {
+    const { state } = this.page.feed;
+    if (!state) return;
+    const { counts, aside, n_images, n_decided, n_labels, n_known } = state;
+    refill(this.parts.sums, [n_images, n_decided, n_labels, n_known], () =>
+      h("dl", { class: "sums" }, [
+        ["decided", `${n_decided} of ${n_images}`],
+        ["labels", n_labels],
+        ["known to the model", n_known],
+      ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+    refill(this.parts.classes, [counts, aside], () => [
+      h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.feed.about.classes)]);
+    if (!this.data) return;
+    const { pace, curve, cant_tell, doubts, agreement } = this.data;
+    refill(this.parts.pace, pace, () => [h("h2", {}, "Pace"), paceTable(pace)]);
+    refill(this.parts.curve, curve, () => [h("h2", {}, "Right before the label came"),
+      h("p", { class: "quiet" }, "Of the pictures of each query, the share that the " +
+        "model had right before it knew the label. They were chosen for being hard: " +
+        "this is no estimate of the accuracy on all pictures."),
+      curveFigure(curve)]);
+    refill(this.parts.doubts, doubts, () => [
+      h("h2", {}, `Worth a second look (${doubts.n})`),
+      h("p", { class: "quiet" }, "Labels that a model doubts which did not see them, or " +
+        "of which somebody said something else."),
+      this.#list(doubts.items.map((item) => ({ ...item, note: doubtNote(item) })), true)]);
+    refill(this.parts.unclear, cant_tell, () => [
+      h("h2", {}, `Can't tell (${cant_tell.n})`),
+      h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
+      this.#list(cant_tell.items.map((item) => ({
+        ...item, note: `${markName(item.before)}, says ${item.by}` })), false)]);
+    refill(this.parts.agreement, agreement, () => [h("h2", {}, "Agreement"),
+      agreementTable(agreement)]);
+  }
+
+  /** Pictures with buttons to decide about each. */
+  #list(items, keep) {
+    const { feed } = this.page;
+    if (!items.length) return h("p", {}, "None.");
+    const button = (item, text, mark, hue) => h("button", { type: "button",
+      class: `choice small ${hue}`, "aria-label": `${text}: ${item.path}`,
+      onclick: (event) => {
+        feed.decide([{ ...item, mark }], "list", mark === item.before);
+        event.target.closest("li").remove();
+        this.page.announce(`${item.path}: ${text}`);
+      } }, h("span", {}, text));
+    return h("ul", { class: "list" }, items.map((item) => h("li", { "data-sha256": item.sha256 },
+      h("img", { src: feed.transport.picture(item.sha256, "small"), alt: item.path }),
+      h("p", { class: "name" }, item.path),
+      h("p", { class: "quiet" }, item.note),
+      h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
+        keep ? button(item, `keep ${item.before}`, item.before, "") : null,
+        feed.about.classes.map((name, i) => keep && name === item.before ? null :
+          button(item, name, name, `hue${i % 8}`))))));
+  }
+}
+
+function doubtNote({ before, by, suggested, others }) {
+  const said = others.map(([who, mark]) => `${who} said ${markName(mark)}`);
+  if (suggested && suggested !== before) said.push(`a model takes it for ${suggested}`);
+  return `${before}, says ${by}; ${said.join("; ")}`;
+}
+
+function bars(counts, classes) {
+  const most = Math.max(1, ...Object.values(counts));
+  return h("table", { class: "bars" }, h("caption", { class: "hidden" }, "Labels by class"),
+    h("tbody", {}, Object.entries(counts).map(([name, n]) => {
+      const hue = classes.indexOf(name);
+      return h("tr", { class: hue < 0 ? "quiet" : `hue${hue % 8}` },
+        h("th", { scope: "row" }, markName(name)), h("td", { class: "n" }, n),
+        h("td", { "aria-hidden": "true" },
+          svg("svg", { class: "bar", viewBox: "0 0 100 8", preserveAspectRatio: "none" },
+            svg("rect", { x: 0, y: 0, width: (100 * n) / most, height: 8, rx: 1 }))));
+    })));
+}
+
+function table(caption, head, rows) {
+  return h("table", {}, h("caption", { class: "hidden" }, caption),
+    h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, rows.map((row) => h("tr", {},
+      row.map((cell, i) => i ? h("td", { class: "n" }, cell) : h("th", { scope: "row" }, cell))))));
+}
+
+function paceTable(pace) {
+  if (!pace.length) return h("p", {}, "Nothing was timed yet.");
+  return table("Pace", ["who", "labels", "minutes", "per hour", "seconds each"],
+    pace.map(({ who, n, hours, per_hour }) => [who, n, (60 * hours).toFixed(1),
+      Math.round(per_hour), (3600 / per_hour).toFixed(1)]));
+}
+
+function agreementTable(pairs) {
+  if (!pairs.length) {
+    return h("p", { class: "quiet" }, "No picture was shown again yet: " +
+      "'skadma label --repeat 0.05' shows some of them twice, also to other people.");
+  }
+  const range = ([low, high]) => `${low.toFixed(2)} to ${high.toFixed(2)}`;
+  return table("Agreement", ["who", "pictures", "the same", "Cohen's kappa", "95 %"],
+    pairs.map(({ first, second, n, n_agree, kappa, kappa_interval }) => [
+      first === second ? `${first}, again` : `${first} and ${second}`, n, n_agree,
+      kappa === null ? "–" : kappa.toFixed(2),
+      kappa_interval === null ? "–" : range(kappa_interval)]));
+}
+
+function curveFigure(curve) {
+  if (!curve.length) return h("p", {}, "No query of a trained model was answered yet.");
+  const most = Math.max(1, ...curve.map(({ labels }) => labels));
+  const x = (labels) => 44 + (536 * labels) / most;
+  const y = (share) => 12 + 168 * (1 - share);
+  const points = curve.map(({ labels, answered, right }) =>
+    [x(labels), y(right / answered), `${labels} labels: ${right} of ${answered} right`]);
+  return h("div", { class: "curve" },
+    svg("svg", { viewBox: "0 0 600 212", "aria-hidden": "true" },
+      [0, 0.25, 0.5, 0.75, 1].map((share) => [
+        svg("line", { class: "rule", x1: 44, x2: 580, y1: y(share), y2: y(share) }),
+        svg("text", { x: 38, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`)]).flat(),
+      svg("polyline", { class: "line", points: points.map(([a, b]) => `${a},${b}`).join(" ") }),
+      points.map(([cx, cy, title]) => svg("circle", { class: "dot", cx, cy, r: 4 },
+        svg("title", {}, title))),
+      svg("text", { x: 44, y: 206 }, "0"),
+      svg("text", { x: 580, y: 206, "text-anchor": "end" }, `${most} labels`)),
+    h("details", {}, h("summary", {}, "as a table"),
+      table("Right before the label came", ["labels", "answered", "right"],
+        curve.map(({ labels, answered, right }) => [labels, answered, right]))));
+}

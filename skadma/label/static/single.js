@@ -1,0 +1,160 @@
+/** One picture at a time. */
+
+import { h, markName, refill } from "./dom.js";
+import { keyName } from "./keys.js";
+
+const ZOOMS = [1, 2, 4];
+const LEVELS = [1, 1.5, 2.5, 0.6];
+
+export class Single {
+  /** @param {Object} page the feed, the keys, the settings, `announce` */
+  constructor(page) {
+    this.page = page;
+    this.shown = null;
+    this.zoom = 0;
+    this.contrast = 0;
+    this.brightness = 0;
+    this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
+      role: "group", "aria-label": "Picture" });
+    this.caption = h("p", { class: "caption" });
+    this.guess = h("p", { class: "guess", id: "guess" });
+    this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Labels" });
+    this.others = h("div", { class: "others", role: "group", "aria-label": "Other answers" });
+    this.tools = h("div", { class: "others", role: "group", "aria-label": "View" });
+    this.element = h("section", { class: "single", "aria-label": "Label one by one" },
+      this.stage,
+      h("div", { class: "under" }, this.caption, this.guess),
+      this.buttons,
+      h("div", { class: "rows" }, this.others, this.tools));
+  }
+
+  /** How many pictures this view wants to have. */
+  get ahead() {
+    return 6;
+  }
+
+  get item() {
+    return this.page.feed.items[0] ?? null;
+  }
+
+  /** Show what is to be shown now. */
+  render() {
+    const item = this.item;
+    this.#renderButtons();
+    if (item?.sha256 !== this.shown?.sha256 || (!item && !this.shown)) {
+      this.#show(item);
+    }
+    const { guesses } = this.page.settings;
+    refill(this.guess, [guesses, item?.sha256, item?.guess, item?.confidence], () => {
+      if (!guesses || !item) return [];
+      if (!item.guess) return ["The model has no guess yet."];
+      const sure = Math.round(100 * item.confidence);
+      return [`The model's guess: ${item.guess} (${sure} %)`];
+    });
+  }
+
+  #show(item) {
+    const { feed } = this.page;
+    this.shown = item;
+    this.visible = false;
+    this.zoom = 0;
+    this.caption.textContent = item ? item.path : "";
+    if (!item) {
+      refill(this.stage, ["empty", feed.state?.stage, feed.state?.n_images,
+        feed.state?.n_decided, feed.meanwhile], () => this.page.emptiness());
+      return;
+    }
+    delete this.stage.dataset.key;
+    const image = feed.image(item);
+    image.alt = `Picture to label: ${item.path}`;
+    this.stage.replaceChildren(image);
+    this.#view();
+    const ready = () => {
+      if (this.shown?.sha256 !== item.sha256) return;
+      this.visible = true;
+      this.stage.dataset.shown = item.sha256;
+    };
+    if (image.complete && image.naturalWidth) ready();
+    else image.ready.then(ready, () => this.#broken(item));
+  }
+
+  #broken(item) {
+    if (this.shown?.sha256 !== item.sha256) return;
+    this.visible = true; // so that it can be skipped
+    this.stage.replaceChildren(h("p", { class: "empty" },
+      "This picture cannot be shown: the file is gone, was changed, or cannot be " +
+      "decoded. Skip it, or say that it is not an image."));
+  }
+
+  #view() {
+    const image = this.stage.querySelector("img");
+    if (!image) return;
+    const zoom = ZOOMS[this.zoom];
+    image.style.width = `${100 * zoom}%`;
+    image.style.height = `${100 * zoom}%`;
+    image.style.filter = `contrast(${LEVELS[this.contrast]}) brightness(${LEVELS[this.brightness]})`;
+    this.stage.classList.toggle("zoomed", zoom > 1);
+    if (zoom > 1 && this.item) {
+      const full = this.page.feed.transport.picture(this.item.sha256, "full");
+      if (image.getAttribute("src") !== full) image.src = full;
+      this.stage.scrollTo(
+        (this.stage.scrollWidth - this.stage.clientWidth) / 2,
+        (this.stage.scrollHeight - this.stage.clientHeight) / 2);
+    }
+    this.#renderButtons();
+  }
+
+  #renderButtons() {
+    const { feed, keys } = this.page;
+    const button = (name, text, act, extra = {}) =>
+      h("button", { type: "button", "data-focus": name, onclick: act,
+        "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
+      keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
+      h("span", {}, text));
+    const now = [keys.on, [...keys.changed]];
+    refill(this.buttons, now, () => feed.about.classes.map((name, i) =>
+      button(`class:${name}`, name, () => this.answer(name),
+        { class: `choice hue${i % 8}` })));
+    refill(this.others, now, () => [
+      button("skip", "Skip", () => this.answer("?skip")),
+      button("cant-tell", "Can't tell", () => this.answer("?cant-tell")),
+      button("not-an-image", "Not an image", () => this.answer("?not-an-image")),
+      button("undo", "Undo", () => this.page.undo()),
+    ]);
+    const { guesses } = this.page.settings;
+    const view = [this.zoom, this.contrast, this.brightness, guesses];
+    refill(this.tools, [now, view], () => [
+      button("zoom", `Zoom ${ZOOMS[this.zoom]}×`, () => this.act("zoom")),
+      button("contrast", `Contrast ${LEVELS[this.contrast]}×`, () => this.act("contrast")),
+      button("brightness", `Brightness ${LEVELS[this.brightness]}×`, () => this.act("brightness")),
+      button("guess", "Guess", () => this.act("guess"), { "aria-pressed": String(guesses) }),
+      button("screen", "Full screen", () => this.page.fullScreen()),
+    ]);
+  }
+
+  /** Answer for the picture that is shown; one that is not seen gets no answer. */
+  answer(mark) {
+    const item = this.item;
+    if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
+    const { feed } = this.page;
+    feed.decide([{ ...item, mark }], "keys");
+    const done = (feed.state?.n_decided ?? 0) + feed.outbox.size;
+    this.page.announce(`${markName(mark)}. ${done} of ${feed.state?.n_images}`);
+    return true;
+  }
+
+  /** Do what a key or a button means; false if it means nothing here. */
+  act(name) {
+    if (name.startsWith("class:")) return this.answer(name.slice(6));
+    if (["skip", "cant-tell", "not-an-image"].includes(name)) return this.answer(`?${name}`);
+    if (name === "zoom") this.zoom = (this.zoom + 1) % ZOOMS.length;
+    else if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
+    else if (name === "brightness") this.brightness = (this.brightness + 1) % LEVELS.length;
+    else if (name === "guess") {
+      this.page.set("guesses", !this.page.settings.guesses);
+      return true;
+    } else return false;
+    this.#view();
+    return true;
+  }
+}

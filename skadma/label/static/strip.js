@@ -1,0 +1,36 @@
+/** The last ten decisions, each with undo. */
+
+import { h, markName, refill } from "./dom.js";
+
+export class Strip {
+  /** @param {Object} page the feed, `undo` */
+  constructor(page) {
+    this.page = page;
+    this.list = h("ol", { class: "recent" });
+    this.element = h("aside", { "aria-label": "Last decisions" },
+      h("h2", {}, "Last decisions"), this.list);
+  }
+
+  render() {
+    const { feed } = this.page;
+    const entries = feed.strip();
+    refill(this.list, entries.map(({ target, saved, mark, n }) => [target, saved, mark, n]), () =>
+      entries.length ? entries.map((entry) => this.#entry(entry)) :
+        h("li", { class: "quiet" }, "None yet."));
+  }
+
+  #entry({ target, saved, mark, n, sha256, path }) {
+    const { feed } = this.page;
+    const hue = feed.about.classes.indexOf(mark);
+    return h("li", { "data-target": target, "data-saved": String(saved), "data-mark": mark },
+      h("img", { src: feed.transport.picture(sha256, "small"), alt: "" }),
+      h("div", {},
+        h("span", { class: hue >= 0 ? `mark hue${hue % 8}` : "mark" }, markName(mark)),
+        n > 1 ? h("span", { class: "quiet" }, ` and ${n - 1} more`) : null,
+        h("span", { class: "name" }, path),
+        saved ? null : h("span", { class: "quiet" }, "saving…")),
+      h("button", { type: "button", class: "icon", "data-focus": target,
+        "aria-label": `Take back: ${markName(mark)}, ${path}`,
+        title: "take back", onclick: () => this.page.undo(target) }, "↶"));
+  }
+}

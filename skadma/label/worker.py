@@ -1,0 +1,114 @@
+"""The child process: it trains and chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import threading
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..campaign import Campaign
+
+_log = logging.getLogger(__name__)
+_DOUBTS = 60
+
+
+def work(
+    connection: Connection,
+    folder: Path,
+    pool: Path,
+    who: str | None,
+    wait: float,
+    repeat: float,
+) -> None:
+    """Answer the server until it closes the connection; the child's main function.
+
+    Parameters
+    ----------
+    connection : Connection
+        Numbers of images to choose come in. Out come dictionaries whose ``kind`` is
+        "stage", "batch" or "problem".
+    folder, pool : Path
+    who : str or None
+    wait : float
+        See :class:`~skadma.Campaign`.
+    repeat : float
+        Share of pictures to show again.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
+    _give_way()
+    asked: queue.Queue[int] = queue.Queue()
+    threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
+    from ..campaign import Campaign
+
+    with Campaign.open(folder, pool=pool, who=who, wait=wait) as campaign:
+        while True:
+            n = asked.get()
+            try:
+                _answer(connection, campaign, n, repeat)
+            except Exception as error:
+                _log.exception("the next images could not be chosen")
+                connection.send({"kind": "problem", "message": str(error)})
+
+
+def _listen(connection: Connection, asked: queue.Queue[int]) -> None:
+    """Take questions; end at once when the server is gone. The campaign can bear it."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            asked.put(connection.recv())
+    os._exit(0)
+
+
+def _give_way() -> None:
+    """Leave the processor to the page."""
+    import torch
+
+    if hasattr(os, "nice"):
+        os.nice(5)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+
+
+def _answer(connection: Connection, campaign: Campaign, n: int, repeat: float) -> None:
+    from ..campaign.ahead import choose_ahead
+
+    stage = "training" if any(campaign.status().labels.values()) else "choosing"
+    connection.send({"kind": "stage", "stage": stage})
+    ahead = choose_ahead(campaign, n)
+    connection.send(
+        {
+            "kind": "batch",
+            "proposals": [
+                {"sha256": p.sha256, "guess": p.guess, "confidence": p.confidence}
+                for p in ahead.proposals
+            ],
+            "known": ahead.known,
+            "as_of": ahead.as_of,
+            "repeats": [p.sha256 for p in campaign.repeats_due(repeat)],
+            "doubts": _doubts(campaign),
+        }
+    )
+
+
+def _doubts(campaign: Campaign) -> list[dict[str, Any]]:
+    """Labels that are worth a second look; none where that cannot be told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with too few labels
+        doubts = campaign.second_look(_DOUBTS)
+    return [
+        {
+            "sha256": doubt.sha256,
+            "before": doubt.label,
+            "by": doubt.who,
+            "suggested": doubt.suggested,
+            "others": doubt.others,
+        }
+        for doubt in doubts
+        if doubt.likely or doubt.others
+    ]

@@ -1,0 +1,511 @@
+"""The labelling page in a real browser, with a real server and a real network."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skadma import Campaign
+from skadma.cli import main
+from skadma.images import ImageDataset, Preprocessing
+
+from .label_site import CLASSES, TINY, Site, paint, press, saved, shown, until
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A campaign about 400 pictures that the tests of this file go on with."""
+    folder = tmp_path_factory.mktemp("page")
+    site = Site(folder / "campaign", paint(folder / "photos", 400), n=20)
+    yield site
+    assert "Ended." in site.stop()
+    assert site.process.returncode == 0
+    assert "Traceback" not in "".join(site.errors)
+
+
+@pytest.fixture
+def page(site, pages):
+    return pages(site)
+
+
+def marks_of(events):
+    return [(d["sha256"], d["label"]) for e in events for d in e.get("decisions", [])]
+
+
+def strip(page):
+    return page.eval_on_selector_all(
+        ".recent li[data-target]", "all => all.map(e => e.dataset.mark)"
+    )
+
+
+def test_labels_by_keys_undo_and_reload(site, page):
+    """30 labels by keys: each in the log, in order, and the network learns of them."""
+    before = len(site.log())
+    wanted = []
+    sha256 = shown(page)
+    for i in range(30):
+        wanted.append((sha256, CLASSES[i % 3 == 0]))
+        page.keyboard.press("12"[i % 3 == 0])
+        sha256 = shown(page, sha256)
+    saved(page)
+    events = site.log()[before:]
+    assert marks_of(events) == wanted
+    assert all(e["n"] == 1 for e in events if e["kind"] == "teach")
+    assert strip(page) == [label for _, label in wanted[:-11:-1]]
+    until(page, "/knows (2\\d|30) of your 30 labels/.test(document.body.innerText)")
+
+    page.keyboard.press("Backspace")
+    assert shown(page, sha256) == wanted[-1][0]
+    page.keyboard.press("Backspace")
+    shown(page, wanted[-1][0])
+    assert page.get_attribute("#stage", "data-shown") == wanted[-2][0]
+    saved(page)
+    assert site.log()[-1]["kind"] in ("undo", "train", "query")
+    assert len(site.held()) == 28
+
+    page.reload()
+    shown(page)
+    page.wait_for_selector(".recent li[data-target]")
+    assert strip(page) == [label for _, label in wanted[27:17:-1]]
+    page.keyboard.press("Backspace")  # the log knows, so undo works after a reload
+    saved(page)
+    assert len(site.held()) == 27
+
+
+def test_other_answers(site, page):
+    shown(page)
+    n = len(site.held())
+    for key in "stx":
+        press(page, key)
+    page.get_by_role("button", name="Skip").first.click()
+    saved(page)
+    given = [mark for _, mark in site.given()[-4:]]
+    assert given == ["?skip", "?cant-tell", "?not-an-image", "?skip"]
+    assert len(site.held()) == n + 4
+    for _ in range(4):
+        page.keyboard.press("Backspace")
+    saved(page)
+    assert len(site.held()) == n
+
+
+def test_undo_of_one_in_the_strip(site, page):
+    for key in "121":
+        press(page, key)
+    saved(page)
+    middle = page.locator(".recent li[data-target]").nth(1)
+    assert middle.get_attribute("data-mark") == CLASSES[1]
+    middle.get_by_role("button").click()
+    saved(page)
+    assert strip(page)[:2] == [CLASSES[0], CLASSES[0]]
+    path = site.given()[-2][0]
+    assert path not in site.held()
+
+
+def test_grid(site, page):
+    """A batch at once: keys, clicks, the rest; one step in the log, undone as one."""
+    shown(page)
+    page.click("#view-grid")
+    until(page, "document.querySelectorAll('.tile').length === 20")
+    tiles = page.locator(".tile")
+    shas = [tiles.nth(i).get_attribute("data-sha256") for i in range(20)]
+    tiles.nth(0).focus()
+    page.keyboard.press("1")  # labels, and goes on to the next
+    page.keyboard.press("2")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("t")
+    tiles.nth(5).click()
+    tiles.nth(6).click()
+    tiles.nth(6).click()
+    assert page.locator(".badge.set").count() == 5
+    page.get_by_role("group", name="All without a label").get_by_role(
+        "button", name=CLASSES[1]
+    ).click()
+    tiles.nth(0).focus()
+    before = len(site.log())
+    page.keyboard.press("Enter")
+    saved(page)
+    (event,) = [e for e in site.log()[before:] if e["kind"] == "teach"]
+    said = {d["sha256"]: d["label"] for d in event["decisions"]}
+    expected = dict.fromkeys(shas, CLASSES[1])
+    expected |= {shas[0]: CLASSES[0], shas[3]: "?cant-tell", shas[5]: CLASSES[0]}
+    assert said == expected
+    page.wait_for_function(
+        "first => document.querySelectorAll('.tile').length === 20 &&"
+        " document.querySelector('.tile').dataset.sha256 !== first",
+        arg=shas[0],
+    )
+    n = len(site.held())
+    page.keyboard.press("Backspace")
+    saved(page)
+    assert len(site.held()) == n - 20
+    back = [tiles.nth(i).get_attribute("data-sha256") for i in range(20)]
+    assert sorted(back) == sorted(shas)
+
+
+def test_the_guess_is_hidden_until_asked_for(site, page):
+    for _ in range(40):
+        if page.evaluate("() => skadmaPage.feed.items[0]?.guess"):
+            break
+        press(page, "2")
+        page.wait_for_timeout(400)
+    assert page.evaluate("() => skadmaPage.feed.items[0].guess") in CLASSES
+    assert page.inner_text("#guess") == ""
+    page.click("#view-grid")
+    page.wait_for_selector(".tile")
+    assert page.locator(".badge.set").count() == 0
+    page.click("#view-single")
+    page.keyboard.press("g")
+    guess = page.evaluate("skadmaPage.feed.items[0].guess")
+    assert f"guess: {guess}" in page.inner_text("#guess")
+    page.click("#view-grid")
+    page.keyboard.press("g")
+    page.wait_for_selector(".badge.guessed")
+    shown_guess = page.locator(".tile").first.get_attribute("data-mark")
+    assert shown_guess in CLASSES
+
+
+def test_a_burst_of_keys(site, page):
+    """As fast as pictures come: each recorded once, in order, while it learns."""
+    sha256 = shown(page)
+    before = len(site.log())
+    seen = page.evaluate(
+        """async (n) => {
+          const seen = [];
+          const key = (key) => document.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true }));
+          const stage = () => document.querySelector("#stage");
+          while (seen.length < n) {
+            const page = skadmaPage.views.single;
+            if (page.visible && page.item) {
+              const mark = seen.length % 5 ? "2" : "1";
+              seen.push([page.item.sha256, mark === "1" ? "crack" : "ok"]);
+              key(mark);
+              key(mark === "1" ? "2" : "1");  // no picture is seen yet, or the next is
+              const item = skadmaPage.strip.page.feed.outbox.entries.at(-1);
+              const marks = item.operation.marks;
+              if (marks[0].sha256 !== seen.at(-1)[0]) {
+                seen.push([marks[0].sha256, marks[0].mark]);
+              }
+            }
+            await new Promise((resolve) => setTimeout(resolve, 0));
+          }
+          return seen;
+        }""",
+        150,
+    )
+    saved(page)
+    assert seen[0][0] == sha256 and len({sha for sha, _ in seen}) == len(seen) >= 150
+    assert marks_of(site.log()[before:]) == [tuple(each) for each in seen]
+
+
+def test_held_keys_and_shortcuts_do_nothing(site, page):
+    shown(page)
+    n = len(site.held())
+    page.evaluate(
+        """() => {
+          const key = (more) => document.dispatchEvent(
+            new KeyboardEvent("keydown", { key: "1", bubbles: true, ...more }));
+          key({ repeat: true }); key({ ctrlKey: true }); key({ metaKey: true });
+          key({ altKey: true }); key({ isComposing: true });
+        }"""
+    )
+    saved(page)
+    assert len(site.held()) == n
+
+
+def test_keys_can_be_changed_and_switched_off(site, page):
+    shown(page)
+    page.click("#view-settings")
+    page.click(f'[data-key-of="class:{CLASSES[0]}"]')
+    page.keyboard.press("q")
+    page.click("#view-single")
+    assert page.locator("kbd", has_text="Q").count() == 1
+    press(page, "q")
+    saved(page)
+    assert site.given()[-1][1] == CLASSES[0]
+    n = len(site.given())
+    page.keyboard.press("1")  # no longer
+    page.click("#view-settings")
+    page.uncheck("#keys-on")
+    page.click("#view-single")
+    page.keyboard.press("q")
+    saved(page)
+    assert len(site.given()) == n
+    assert page.locator(".choice kbd").count() == 0
+    page.reload()
+    shown(page)
+    page.keyboard.press("q")
+    saved(page)
+    assert len(site.given()) == n
+
+
+def test_zoom_and_contrast_are_view_only(site, page):
+    shown(page)
+    for key in "zkb":
+        page.keyboard.press(key)
+    image = page.locator("#stage img")
+    assert "size=full" in image.get_attribute("src")
+    assert "contrast(1.5) brightness(1.5)" in image.get_attribute("style")
+    assert page.locator("#stage.zoomed").count() == 1
+    press(page, "2")
+    assert page.locator("#stage.zoomed").count() == 0
+
+
+def test_two_tabs(site, page):
+    """They share the pictures, the strip, and undo."""
+    other = page.context.new_page()
+    other.goto(site.origin)  # the cookie is there already
+    first, second = shown(page), shown(other)
+    mine = page.evaluate("skadmaPage.feed.items.map(i => i.sha256)")
+    theirs = other.evaluate("skadmaPage.feed.items.map(i => i.sha256)")
+    assert first != second and not set(mine) & set(theirs)
+    press(page, "1")
+    press(other, "2")
+    saved(page)
+    saved(other)
+    assert {m for _, m in marks_of(site.log())[-2:]} == {CLASSES[0], CLASSES[1]}
+    page.wait_for_function(
+        "mark => document.querySelector('.recent li')?.dataset.mark === mark",
+        arg=CLASSES[1],
+    )
+    page.keyboard.press("Backspace")  # the last decision, whichever tab it came from
+    saved(page)
+    assert first in {sha for sha, _ in marks_of(site.log())}
+    assert site.log()[-1]["kind"] in ("undo", "train", "query")
+    other.close()
+
+
+def test_the_page_waits_where_the_server_is_unreachable(site, page):
+    sha256 = shown(page)
+    page.route("**/api/operations", lambda route: route.abort())
+    n = len(site.held())
+    page.keyboard.press("1")
+    shown(page, sha256)
+    page.wait_for_selector(".banner:visible")
+    assert "kept in this browser" in page.inner_text(".banner")
+    assert page.locator('.recent li[data-saved="false"]').count() == 1
+    assert len(site.held()) == n
+    page.unroute("**/api/operations")
+    saved(page)
+    page.wait_for_selector(".banner", state="hidden")
+    assert len(site.held()) == n + 1
+    page.complaints.clear()  # Chromium's own, about the aborted request
+
+
+def test_progress(site, page):
+    shown(page)
+    press(page, "t")
+    saved(page)
+    page.click("#view-progress")
+    page.wait_for_selector("#part-unclear li")
+    text = page.inner_text("main")
+    counts = page.evaluate("skadmaPage.feed.state.counts")
+    held = list(site.held().values())
+    assert counts == {name: held.count(name) for name in CLASSES}
+    assert f"Can't tell ({held.count('?cant-tell')})" in text
+    assert page.locator(".curve .dot").count() >= 1
+    unsure = page.get_attribute("#part-unclear img", "src").split("/")[2].split("?")[0]
+    page.locator("#part-unclear li").first.get_by_role("button").nth(1).click()
+    saved(page)
+    assert marks_of(site.log())[-1] == (unsure, CLASSES[1])
+    assert (
+        list(site.held().values()).count("?cant-tell") == held.count("?cant-tell") - 1
+    )
+
+
+def test_learning_does_not_slow_the_hand(site, page):
+    """From the key to the next picture, while a child trains; the median."""
+    seconds = page.evaluate(
+        """async () => {
+          const seconds = [];
+          const view = skadmaPage.views.single;
+          const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+          while (seconds.length < 30) {
+            while (!view.visible || !view.item) await pause(5);
+            await pause(60);
+            const before = view.item.sha256;
+            const begin = performance.now();
+            document.dispatchEvent(new KeyboardEvent("keydown", { key: "2" }));
+            while (view.item?.sha256 === before || !view.visible) await pause(0);
+            await new Promise(requestAnimationFrame);
+            seconds.push((performance.now() - begin) / 1000);
+          }
+          return seconds;
+        }"""
+    )
+    assert any(e["kind"] == "train" for e in site.log())
+    assert sorted(seconds)[15] < 0.1
+
+
+def test_odd_pictures_and_names(tmp_path, serve, pages):
+    """TIFF, 16 bits, CMYK, an EXIF turn: as the network sees them. A name of HTML."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    deep = (rng.random((40, 60)) * 65535).astype(np.uint16)
+    Image.fromarray(rgb).save(photos / "a.tiff")
+    Image.fromarray(deep).save(photos / "b.tif")
+    Image.fromarray(255 - rgb).convert("CMYK").save(photos / "c.jpg", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rgb[:, :50]).save(photos / "d.jpg", exif=exif, quality=95)
+    hostile = "<img src=x onerror=alert(1)>.png"
+    Image.fromarray(rgb[:30]).save(photos / hostile)
+    classes = ["<b>crack</b>", "ok"]
+    site = serve(tmp_path / "campaign", photos, n=5, classes=classes)
+    page = pages(site)
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog), dialog.dismiss()))
+    for _ in range(5):
+        sha256 = shown(page)
+        (path,) = [
+            p for p in photos.iterdir()
+            if hashlib.sha256(p.read_bytes()).hexdigest() == sha256
+        ]  # fmt: skip
+        assert page.inner_text(".caption") == path.name
+        pixels = np.array(page.evaluate(
+            """() => {
+              const image = document.querySelector("#stage img");
+              const canvas = document.createElement("canvas");
+              canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+              const context = canvas.getContext("2d");
+              context.drawImage(image, 0, 0);
+              const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+              return { data: [...data], shape: [canvas.height, canvas.width] };
+            }"""
+        )["data"]).reshape(-1, 4)[:, :3]  # fmt: skip
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) == 6
+            width, height = image.size[::-1] if turned else image.size
+        side = min(width, height)
+        network = ImageDataset([str(path)], Preprocessing(side, side))[0].numpy()
+        picture = pixels.reshape(height, width, 3).transpose(2, 0, 1)
+        top, left = (height - side) // 2, (width - side) // 2
+        crop = picture[:, top : top + side, left : left + side]
+        assert np.array_equal(crop, network)
+        page.keyboard.press("1")
+        if path.name != hostile:
+            page.wait_for_timeout(50)
+        saved(page)
+        if len(site.held()) < 5:
+            shown(page, sha256)
+    page.wait_for_selector(".empty:has-text('All 5 pictures are decided')")
+    assert site.held() == dict.fromkeys([p.name for p in photos.iterdir()], classes[0])
+    page.click("#view-progress")
+    page.wait_for_selector("text=Labels by class")
+    assert page.locator("#page b, #page img[src=x]").count() == 0
+    assert dialogs == []
+
+
+def test_killed_in_the_middle(tmp_path, serve, pages):
+    """SIGKILL while keys are pressed; the page still has what the server had not."""
+    keys = ["--keys", "crack=c", "ok=S"]  # which S no longer skips
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 60), *keys, n=20)
+    page = pages(site)
+    for key in "cscsc":
+        press(page, key)
+    saved(page)
+    held = site.held()
+    assert len(held) == 5
+    sha256 = shown(page)
+    site.kill()
+    pressed = []
+    for key in "ss":
+        pressed.append(sha256)
+        page.keyboard.press(key)
+        sha256 = shown(page, sha256)
+    page.keyboard.press("Backspace")  # takes the second one back
+    page.wait_for_selector(".banner:visible")
+    port = site.port
+    site.start()
+    assert site.port == port  # or the browser would not know what it keeps
+    until(page, "/started anew/.test(document.querySelector('.banner').innerText)")
+    assert site.held() == held  # nothing lost, nothing made up
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(site.address)
+    page.reload()  # only the fragment differed, which loads nothing
+    shown(page)
+    saved(page)
+    paths = {hashlib.sha256(p.read_bytes()).hexdigest(): p.name
+             for p in (tmp_path / "photos").iterdir()}  # fmt: skip
+    assert site.held() == {**held, paths[pressed[0]]: CLASSES[1]}
+    assert [mark for _, mark in site.given()].count(CLASSES[1]) == 4
+    page.complaints.clear()  # Chromium's own, about the server that was not there
+
+
+def test_two_people(tmp_path, serve, pages):
+    """Two servers on one campaign: nothing is overwritten, each has an own strip."""
+    photos = paint(tmp_path / "photos", 40)
+    ana = serve(tmp_path / "campaign", photos, "--who", "ana", n=8)
+    ben = serve(tmp_path / "campaign", photos, "--who", "ben", n=8)
+    assert ana.port != ben.port
+    a, b = pages(ana), pages(ben)
+    shown(a)
+    shown(b)
+    for _ in range(8):
+        press(a, "1")
+        press(b, "2")
+    saved(a)
+    saved(b)
+    events = [e for e in ana.log() if e["kind"] == "teach"]
+    by = {who: {d["path"] for e in events if e["who"] == who for d in e["decisions"]}
+          for who in ("ana", "ben")}  # fmt: skip
+    assert not by["ana"] & by["ben"]
+    held = ana.held()
+    wanted = dict.fromkeys(by["ana"], CLASSES[0])
+    assert held == wanted | dict.fromkeys(by["ben"], CLASSES[1])
+    assert set(strip(a)) == {CLASSES[0]} and set(strip(b)) == {CLASSES[1]}
+    b.click("#view-progress")
+    until(b, "/ana/.test(document.querySelector('.progress').innerText)")
+
+
+def test_second_looks_and_repeats(tmp_path, serve, pages):
+    """What ben labelled, ana sees again, blind; and one that he had wrong, to mend."""
+    photos = paint(tmp_path / "photos", 60)
+    folder = tmp_path / "campaign"
+    main(["start", str(photos), "--classes", *CLASSES, "--campaign", str(folder),
+          "-n", "6", *TINY])  # fmt: skip
+    labels = {f"{i:03}.png": CLASSES[i % 2] for i in range(30)}
+    wrong = "007.png"
+    labels[wrong] = CLASSES[0]
+    with Campaign.open(folder, who="ben") as campaign:
+        campaign.teach(labels, train=False)
+    site = serve(folder, photos, "--who", "ana", "--repeat", "0.5", n=6)
+    page = pages(site)
+    shown(page)
+    until(page, "skadmaPage.feed.items[0]?.guess")
+    page.click("#view-progress")
+    doubt = page.locator("#part-doubts li").filter(has_text=wrong)
+    doubt.wait_for()
+    assert f"{CLASSES[0]}, says ben; a model takes it for {CLASSES[1]}" in (
+        doubt.inner_text()
+    )
+    doubt.get_by_role("button", name=f"{CLASSES[1]}: {wrong}").click()
+    saved(page)
+    assert site.held()[wrong] == CLASSES[1]
+    page.click("#view-single")
+    for _ in range(16):
+        press(page, "1")
+    saved(page)
+    events = site.log()
+    repeats = [e for e in events if e["kind"] == "repeat"]
+    assert repeats and all(e["who"] == "ana" for e in repeats)
+    held = site.held()
+    assert [held[name] for name in labels] == [
+        CLASSES[1] if name == wrong else label for name, label in labels.items()
+    ]  # nothing of ben's was overwritten
+    page.click("#view-progress")
+    row = page.locator("#part-agreement tbody tr")
+    row.wait_for()
+    assert "ana and ben" in row.inner_text()
+    page.click("#view-single")
+    n = sum(e["kind"] == "undo" for e in site.log())
+    for _ in range(10):  # of repeats as well
+        page.keyboard.press("Backspace")
+        saved(page)
+    assert sum(e["kind"] == "undo" for e in site.log()) == n + 10

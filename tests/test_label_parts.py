@@ -1,0 +1,147 @@
+"""Parts of 'skadma label' without a browser: command, order, pictures, the child."""
+
+import hashlib
+import socket
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skadma import Campaign
+from skadma.campaign.ahead import chain
+from skadma.cli import main
+from skadma.image_forms import UnreadableImageError
+from skadma.label.foreman import Foreman
+from skadma.label.pictures import Pictures
+
+from .label_site import TINY, paint
+
+
+def fails(arguments, capsys):
+    """The message of a command that ends with status 1."""
+    with pytest.raises(SystemExit) as ended:
+        main(["label", *map(str, arguments)])
+    assert ended.value.code in (1, 2)
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A campaign about 12 pictures."""
+    folder = tmp_path / "campaign"
+    photos = paint(tmp_path / "photos", 12)
+    main(["start", str(photos), "--classes", "crack", "ok", "--campaign", str(folder),
+          "-n", "4", *TINY])  # fmt: skip
+    return folder
+
+
+def test_where_there_is_no_campaign(tmp_path, capsys):
+    message = fails(["--campaign", tmp_path / "none"], capsys)
+    assert "There is no campaign" in message and "skadma label PHOTOS" in message
+    photos = paint(tmp_path / "photos", 2)
+    message = fails([photos, "--campaign", tmp_path / "none"], capsys)
+    assert "--classes" in message
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_contradicts_the_campaign_is_refused(folder, tmp_path, capsys):
+    other = paint(tmp_path / "other", 2)
+    message = fails([other, "--campaign", folder], capsys)
+    assert "is about" in message and "--pool" in message
+    where = ["--campaign", folder, "--classes", "a", "b"]
+    assert "has the classes crack, ok" in fails(where, capsys)
+    for keys in (["crack"], ["crack=ab"], ["crack="], ["crack=a", "ok=A"],
+                 ["crack=a", "crack=b"]):  # fmt: skip
+        assert "--keys" in fails(["--campaign", folder, "--keys", *keys], capsys)
+    message = fails(["--campaign", folder, "--keys", "pink=p"], capsys)
+    assert "'pink' is none of the classes crack, ok" in message
+    assert "below 1" in fails(["--campaign", folder, "--repeat", "1"], capsys)
+
+
+def test_a_port_that_is_taken(folder, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = fails(["--campaign", folder, "--port", port], capsys)
+    assert f"Port {port} is taken" in message and "--port" in message
+
+
+def test_like_beside_like():
+    """Each is followed by the nearest of those left, by a literal search."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(30, 5))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    for begin in (0, 7):
+        order = chain(features, begin)
+        assert order[0] == begin and sorted(order) == list(range(30))
+        for k in range(29):
+            left = order[k + 1 :]
+            distance = np.linalg.norm(features[left] - features[order[k]], axis=1)
+            assert distance[0] == distance.min()
+    two = np.repeat(np.eye(2), 3, axis=0)[[0, 3, 1, 4, 2, 5]]
+    assert chain(two) == [0, 2, 4, 1, 3, 5]
+    assert chain(np.empty((0, 3))) == []
+
+
+def test_pictures_are_kept_up_to_a_limit(tmp_path):
+    paths = sorted(paint(tmp_path, 6).iterdir())
+    shas = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    pictures = Pictures(limit=10_000)
+    first = pictures.get(shas[0], paths[0], "view")
+    paths[0].unlink()
+    assert pictures.get(shas[0], paths[0], "view") == first
+    for sha256, path in zip(shas[1:], paths[1:], strict=True):
+        pictures.get(sha256, path, "view")
+    assert sum(len(data) for data, _ in pictures._kept.values()) <= 10_000
+    with pytest.raises(UnreadableImageError, match="cannot be read"):
+        pictures.get(shas[0], paths[0], "view")
+    with pytest.raises(UnreadableImageError, match="another picture"):
+        pictures.get(shas[1], paths[2], "view")
+
+
+def test_large_pictures_are_made_smaller(tmp_path):
+    path = tmp_path / "large.png"
+    Image.effect_noise((2400, 1200), 60).save(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sizes = {}
+    for size in ("small", "view", "full"):
+        data, kind = Pictures().get(sha256, path, size)
+        assert kind == "image/jpeg"
+        (tmp_path / "sent.jpg").write_bytes(data)
+        with Image.open(tmp_path / "sent.jpg") as image:
+            sizes[size] = image.size
+    assert sizes == {"small": (256, 128), "view": (1600, 800), "full": (2400, 1200)}
+
+
+def test_a_child_that_dies_is_started_again(folder, monkeypatch):
+    """It says so, holds no lock, and the next question is answered."""
+    monkeypatch.setattr("skadma.label.foreman._PAUSE", 0.0)
+    heard = []
+    with Campaign.open(folder) as campaign:
+        pool = campaign.pool
+    foreman = Foreman((folder, pool, "ana", 60, 0.0), heard.append)
+
+    def wait_for(kind, seconds=180):
+        end = time.monotonic() + seconds
+        while not [m for m in heard if m["kind"] == kind]:
+            assert time.monotonic() < end, heard
+            time.sleep(0.05)
+        return [m for m in heard if m["kind"] == kind][-1]
+
+    assert foreman.ask(8) and foreman.busy and not foreman.ask(8)
+    wait_for("stage")
+    foreman._process.kill()
+    assert "started again" in wait_for("problem")["message"]
+    assert not foreman.busy
+    heard.clear()
+    assert foreman.ask(8)
+    batch = wait_for("batch")
+    assert len({p["sha256"] for p in batch["proposals"]}) == 8
+    assert batch["known"] == [] and not foreman.busy
+    foreman.close()
+    assert not foreman._process.is_alive() and not foreman.ask(8)
+    with Campaign.open(folder) as campaign:
+        asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
+    assert asked == {p["sha256"] for p in batch["proposals"]}

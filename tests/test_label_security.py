@@ -1,0 +1,304 @@
+"""Who may talk to the labelling page's server, line by line; see docs/label.md."""
+
+import hashlib
+import http.client
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+import skadma.label
+
+from .label_site import Site, paint
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+PROC = Path("/proc")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    paint(folder / "photos", 12)
+    (folder / "photos" / "fake.png").write_bytes(b"<script>alert(1)</script>")
+    (folder / "photos" / "secret.svg").write_text("<svg/>")
+    site = Site(folder / "campaign", folder / "photos", "--label-studio")
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def client(site):
+    client = site.client()
+    yield client
+    client.close()
+
+
+def sync(client, **headers):
+    body = {"tab": "t", "have": [], "want": 0}
+    return client.post("/api/sync", json=body, headers=headers)
+
+
+def raw(site, method, path, headers, body=b""):
+    """A request as it stands, Host included."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders(body or None)
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    return answer.status, data
+
+
+@pytest.mark.skipif(not PROC.is_dir(), reason="needs /proc")
+def test_1_only_this_machine_is_listened_to(site):
+    own = PROC / str(site.process.pid)
+    links = [str(entry.readlink()) for entry in (own / "fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in (own / "net" / table).read_text().splitlines()[1:]
+    ]
+    listening = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+    assert listening == [f"0100007F:{site.port:04X}"]
+    with socket.socket() as other:
+        other.settimeout(2)
+        own = socket.gethostbyname(socket.gethostname())
+        if not own.startswith("127."):
+            assert other.connect_ex((own, site.port)) != 0
+
+
+def cookie_of(client):
+    (cookie,) = client.cookies.jar
+    return f"{cookie.name}={cookie.value}"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost",
+     "127.0.0.1.evil.example:{port}", "[::1]:{port}", "0.0.0.0:{port}", ""],
+)  # fmt: skip
+def test_2_other_hosts_are_refused(site, client, host):
+    """DNS rebinding: another site's name that leads here."""
+    name = host.format(port=site.port)
+    cookie = ("Cookie", cookie_of(client))
+    assert raw(site, "GET", "/api/about", [("Host", name), cookie])[0] == 400
+    assert raw(site, "GET", "/", [("Host", name)])[0] == 400
+
+
+def test_2_our_own_names_are_taken(site, client):
+    cookie = ("Cookie", cookie_of(client))
+    for name in ("127.0.0.1", "localhost"):
+        headers = [("Host", f"{name}:{site.port}"), cookie]
+        assert raw(site, "GET", "/api/about", headers)[0] == 200
+    twice = [("Host", f"localhost:{site.port}"), ("Host", "evil.example"), cookie]
+    assert raw(site, "GET", "/api/about", twice)[0] == 400
+
+
+def test_3_the_token_opens_and_nothing_else(site):
+    assert len(site.token) >= 43  # 256 bits
+    strange = httpx.Client(
+        base_url=site.origin, headers={"Origin": site.origin, "X-Skadma": "1"}
+    )
+    with strange:
+        for path in ("/api/about", "/api/progress", f"/img/{'0' * 64}?size=view"):
+            assert strange.get(path).status_code == 401
+        assert sync(strange).status_code == 401
+        for token in ("x", site.token[:-1], site.token + "x", site.token.swapcase()):
+            answer = strange.post("/api/session", json={"token": token})
+            assert answer.status_code == 401 and not answer.cookies
+        name = f"skadma-{site.port}"
+        for cookie in (f"{name}=", f"{name}={site.token}", "skadma-1=x", ";;=", "ü"):
+            headers = [("Host", f"localhost:{site.port}"), ("Cookie", cookie)]
+            assert raw(site, "GET", "/api/about", headers)[0] == 401
+        answer = strange.post("/api/session", json={"token": site.token})
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{name}=") and site.token not in cookie
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+
+
+def test_3_the_token_is_in_no_log(site, client):
+    client.get("/api/about")
+    assert site.token not in "".join(site.errors)
+
+
+def test_4_only_our_page_changes_anything(site, client):
+    assert sync(client).status_code == 200
+    others = ("http://evil.example", "null", f"http://localhost:{site.port}",
+              f"https://127.0.0.1:{site.port}", "http://127.0.0.1:1")  # fmt: skip
+    for origin in others:
+        assert sync(client, Origin=origin).status_code == 403
+    assert sync(client, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert sync(client, **{"Sec-Fetch-Site": "same-site"}).status_code == 403
+    assert sync(client, **{"X-Skadma": "0"}).status_code == 415
+    text = json.dumps({"tab": "t", "have": [], "want": 0})
+    for kind in (
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+    ):
+        answer = client.post("/api/sync", content=text, headers={"Content-Type": kind})
+        assert answer.status_code == 415
+    del client.headers["Origin"]
+    assert sync(client).status_code == 403
+    client.headers["Origin"] = site.origin
+    assert client.get("/api/operations").status_code == 405
+    assert client.put("/api/operations", json={}).status_code == 405
+    assert client.options("/api/operations").status_code == 405
+
+
+def test_4_other_sites_may_not_read(client):
+    answer = client.get("/api/about")
+    assert not [n for n in answer.headers if n.startswith("access-control")]
+    for site in ("cross-site", "same-site"):
+        answer = client.get("/api/about", headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == 403
+
+
+def test_5_files_are_found_by_content_only(site, client):
+    photos = site.folder.parent / "photos"
+    first = hashlib.sha256((photos / "000.png").read_bytes()).hexdigest()
+    assert client.get(f"/img/{first}?size=view").status_code == 200
+    fake = hashlib.sha256((photos / "fake.png").read_bytes()).hexdigest()
+    svg = hashlib.sha256((photos / "secret.svg").read_bytes()).hexdigest()
+    log = hashlib.sha256((site.folder / "campaign.sqlite").read_bytes()).hexdigest()
+    assert client.get(f"/img/{fake}?size=view").status_code == 410
+    for name in (
+        svg,
+        log,
+        "0" * 64,
+        first.upper(),
+        "000.png",
+        "..%2f..%2fetc%2fpasswd",
+    ):
+        assert client.get(f"/img/{name}?size=view").status_code == 404
+    for path in ("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py",
+                 "/static//etc/passwd", "/static/__init__.py", "/app.py",
+                 "/static/app.js%00.png"):  # fmt: skip
+        headers = [("Host", f"localhost:{site.port}"), ("Cookie", cookie_of(client))]
+        assert raw(site, "GET", path, headers)[0] == 404
+    assert client.get(f"/img/{first}?size=9999").status_code == 404
+
+
+def test_5_a_file_that_was_changed_is_not_served(site, client):
+    path = site.folder.parent / "photos" / "001.png"
+    data = path.read_bytes()
+    first = hashlib.sha256(data).hexdigest()
+    path.write_bytes(data + b"\0")
+    answer = client.get(f"/img/{first}?size=view")
+    path.write_bytes(data)
+    assert answer.status_code == 410 and "another picture" in answer.json()["error"]
+
+
+def test_5_no_byte_of_a_file_is_passed_on(site, client):
+    """A PNG with HTML behind its end, which some browsers would show."""
+    path = site.folder.parent / "photos" / "002.png"
+    marker = b"<script>alert('polyglot')</script>"
+    found = client.get(
+        f"/img/{hashlib.sha256(path.read_bytes()).hexdigest()}?size=view"
+    )
+    assert found.headers["content-type"] == "image/png"
+    assert found.content != path.read_bytes() and marker not in found.content
+
+
+def test_6_headers_hold_the_browser_back(site, client):
+    photo = (site.folder.parent / "photos" / "000.png").read_bytes()
+    image = f"/img/{hashlib.sha256(photo).hexdigest()}?size=small"
+    for path in ("/", "/static/app.js", "/api/about", image, "/nothing", "/img/x"):
+        headers = client.get(path).headers
+        policy = dict(
+            part.strip().partition(" ")[::2]
+            for part in headers["content-security-policy"].split(";")
+        )
+        assert policy == {
+            "default-src": "'none'", "script-src": "'self'", "style-src": "'self'",
+            "img-src": "'self' blob:", "connect-src": "'self'", "base-uri": "'none'",
+            "form-action": "'none'", "frame-ancestors": "'none'",
+        }  # fmt: skip
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert "server" not in headers
+        public = path == "/" or path.startswith("/static/")
+        allowed = ("no-cache", "no-store") if public else ("no-store", "private")
+        assert headers["cache-control"].startswith(allowed)
+
+
+def test_7_the_page_makes_no_html_of_text(client):
+    """Beside the test with a hostile name in the browser."""
+    scripts = sorted((Path(skadma.label.__file__).parent / "static").glob("*.js"))
+    assert len(scripts) > 5
+    for script in scripts:
+        text = client.get(f"/static/{script.name}").text
+        assert text == script.read_text("utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write",
+                     "eval(", "Function(", "ContextualFragment", "http:"):  # fmt: skip
+            assert word not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_8_there_are_limits(site, client):
+    big = {"tab": "t", "have": [], "want": 0, "more": "x" * (1 << 20)}
+    assert client.post("/api/sync", json=big).status_code == 413
+
+    def chunks():
+        for _ in range(40):
+            yield b"x" * (1 << 16)
+
+    try:  # refused in the middle of it, which not every client takes well
+        kind = {"Content-Type": "application/json"}
+        status = client.post("/api/sync", content=chunks(), headers=kind).status_code
+        assert status == 413
+    except httpx.TransportError:
+        pass
+    for body in ({"want": 10**9}, {"want": -1}, {"want": "5"}, {"want": True},
+                 {"have": ["x"]}, {"have": "x"}, {"have": ["0" * 64] * 501},
+                 {"tab": "x" * 65}, {"tab": ""}, {"tab": 5}):  # fmt: skip
+        whole = {"tab": "t", "have": [], "want": 1, **body}
+        assert client.post("/api/sync", json=whole).status_code == 422
+    for text in ("", "[", "5", "null", "[]", '"x"', "\xff", "[" * 100_000):
+        answer = client.post("/api/operations", content=text.encode("latin-1"),
+                             headers={"Content-Type": "application/json"})  # fmt: skip
+        assert answer.status_code == 422 and answer.json()["error"]
+    mark = {"sha256": "0" * 64, "mark": "ok", "before": None}
+    good = {"id": "a" * 8, "via": "keys", "marks": [mark]}
+    for bad in ({"id": "short"}, {"id": "a b c d e f"}, {"via": "else"},
+                {"marks": [mark] * 501}, {"marks": [{**mark, "sha256": "x" * 64}]},
+                {"marks": [{**mark, "mark": 5}]}, {"undo": ""},
+                {"undo": "x" * 65}):  # fmt: skip
+        answer = client.post("/api/operations", json={"operations": [{**good, **bad}]})
+        assert answer.status_code == 422
+    photo = (site.folder.parent / "photos" / "000.png").read_bytes()
+    path = f"/img/{hashlib.sha256(photo).hexdigest()}?size=view"
+    answer = client.get(path, headers={"Range": "bytes=0-1,0-1,0-1"})
+    assert answer.status_code == 200 and "content-range" not in answer.headers
+
+
+def test_a_wrong_operation_changes_nothing(site, client):
+    n_events = len(site.log())
+    mark = {"sha256": "0" * 64, "mark": "ok", "before": None}
+    operation = {"id": "unknown-1", "via": "keys", "marks": [mark]}
+    answer = client.post("/api/operations", json={"operations": [operation]}).json()
+    assert "no such picture" in answer["outcomes"][0]["refused"][0]["reason"]
+    assert [e for e in site.log()[n_events:] if e["kind"] == "teach"] == []
+
+
+def test_label_studio_is_served_below_a_secret_path_only(site, client):
+    assert "Ctrl-C" in site.process.stdout.readline()
+    said = site.process.stdout.readline()
+    assert said.startswith(f"For Label Studio: {site.origin}/label-studio/")
+    path = said.split()[-1].removeprefix(site.origin)
+    assert len(path) > 50
+    host = ("Host", f"127.0.0.1:{site.port}")
+    status, data = raw(site, "GET", f"{path}/health", [host])
+    assert status == 200 and json.loads(data)["status"] == "UP"
+    for wrong in ("/label-studio/health", path[:-1] + "/health", "/health", path):
+        assert raw(site, "GET", wrong, [host])[0] == 401
+    assert raw(site, "GET", f"{path}/health", [("Host", "evil.example")])[0] == 400
+    for inside in ("api/about", "static/app.js", "../api/about", "..%2fapi/about"):
+        status, _ = raw(site, "GET", f"{path}/{inside}", [host])
+        assert status in (401, 404)  # the page is not reached that way
