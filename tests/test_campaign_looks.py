@@ -15,6 +15,7 @@ from skadma.campaign import CampaignError, LabelFileError
 from skadma.campaign.agreement import APART, kappa_and_chance
 from skadma.campaign.schema import SCHEMA
 from skadma.cli import main
+from skadma.evaluation import out_of_fold_proba
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier
@@ -300,6 +301,26 @@ def test_no_label_is_judged_by_a_model_that_saw_it(people):
     assert eva.second_look() == before
 
 
+def test_judged_by_the_network_itself(people):
+    eva = people[0]
+    given = {path: truth(path) for path in names(*range(24))} | {"00.png": "blue"}
+    eva.teach(given, train=False)
+    doubts = eva.second_look(refit=True)
+    proba = out_of_fold_proba(
+        tiny_classifier(random_state=0),
+        [str(eva.pool / path) for path in given],
+        list(given.values()),
+        classes=CLASSES,
+    )
+    own = [
+        row[CLASSES.index(label)]
+        for row, label in zip(proba, given.values(), strict=True)
+    ]
+    found = {doubt.path: doubt.score for doubt in doubts}
+    assert [found[path] for path in given] == pytest.approx([1 - p for p in own])
+    assert found != {doubt.path: doubt.score for doubt in eva.second_look()}
+
+
 def test_few_labels_and_classes_of_one(people):
     eva = people[0]
     with pytest.warns(UserWarning, match="No label can be judged"):
@@ -438,19 +459,18 @@ def test_by_command(pool, tmp_path, capsys):
     assert "eva and max: 10 of 11 the same" in said
     assert "01.png: eva said 'green', max 'red'" in said
     doubts = tmp_path / "doubts.csv"
-    run(folder, "max", "second-look", "-o", doubts)
+    run(folder, "max", "suspects", "-o", doubts)
     with doubts.open(newline="") as file:
         listed = list(csv.DictReader(file))
-    assert (listed[0]["path"], listed[0]["given"]) == ("01.png", "green")
+    assert (listed[0]["path"], listed[0]["label"]) == ("01.png", "green")
     assert listed[0]["others"] == "max: red"
-    assert listed[0]["label"] == ""
     run(folder, "max", "confirm", "01.png")
     unclear = tmp_path / "unclear.csv"
-    run(folder, "max", "second-look", "--cant-tell", "-o", unclear)
+    run(folder, "max", "cant-tell-list", "-o", unclear)
     assert [row["path"] for row in fill(unclear, lambda path: "red")] == ["11.png"]
     run(folder, "max", "teach", unclear, "--later")
     capsys.readouterr()
-    run(folder, "max", "second-look", "-o", doubts, "--overwrite")
-    assert "01.png" not in doubts.read_text()
+    run(folder, "max", "suspects")
+    assert "01.png" not in capsys.readouterr().out
     run(folder, "max", "status")
     assert "labelled     12" in capsys.readouterr().out

@@ -292,6 +292,21 @@ def test_wrong_input_is_refused_with_what_to_do():
         estimate(audit, [0] * 5, [1] * 5, interval="none")
 
 
+@pytest.mark.parametrize("x", [0, 3, 15, 30])
+def test_wilson_of_a_random_audit_is_the_textbooks(x):
+    audit = audit_sample(np.full((300, 2), 0.5), 30, method="random", random_state=0)
+    y = (np.arange(30) >= x).astype(int)
+    found = estimate(audit, [0] * 30, y, classes=[0, 1], interval="wilson")
+    known = wilson_interval(x / 30, 30 / (1 - 30 / 300), 0.95)
+    np.testing.assert_allclose((found.low, found.high), known)
+    beyond = estimate(
+        audit, [0] * 30, y, classes=[0, 1], interval="wilson", finite=False
+    )
+    np.testing.assert_allclose(
+        (beyond.low, beyond.high), wilson_interval(x / 30, 30, 0.95)
+    )
+
+
 def test_no_mistake_seen_is_not_none():
     proba = np.tile([0.95, 0.05], (1000, 1))
     for method in METHODS:

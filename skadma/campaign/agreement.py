@@ -155,12 +155,12 @@ def compare(answers: Sequence[Answer], state: State) -> Agreement:
     """Compare blind repeats with the decisions that held when they were made."""
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     disagreements = []
+    decided: dict[str, list[Answer]] = {}
+    for answer in answers:
+        if answer.act == "teach":
+            decided.setdefault(answer.sha256, []).append(answer)
     for again in sorted(standing_repeats(answers).values(), key=lambda a: a.event):
-        before = [
-            a
-            for a in answers
-            if a.act == "teach" and a.sha256 == again.sha256 and a.event < again.event
-        ]
+        before = [a for a in decided.get(again.sha256, []) if a.event < again.event]
         if not before or "?skip" in (before[-1].mark, again.mark):
             continue  # a decision that was undone, or no answer
         first = before[-1]

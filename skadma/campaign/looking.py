@@ -38,7 +38,7 @@ class CampaignLooks(CampaignReading):
             state = self._state()
             return list_cant_tell(read_answers(self._store, state), state, exclude)
 
-    def second_look(self, n: int | None = None) -> list[Doubt]:
+    def second_look(self, n: int | None = None, *, refit: bool = False) -> list[Doubt]:
         """List labelled images whose label is in doubt.
 
         First those of which somebody said something else in a blind repeat, then by
@@ -50,6 +50,9 @@ class CampaignLooks(CampaignReading):
         ----------
         n : int, optional
             How many; all if None.
+        refit : bool, default=False
+            Judge by the network itself instead, adapted five times: better where the
+            images are far from those it was pretrained with, and slow.
 
         Returns
         -------
@@ -67,7 +70,9 @@ class CampaignLooks(CampaignReading):
             answers,
             state,
             state.classes,
-            lambda images: self._trainer.source_features(images, state),
+            lambda images, labels: self._trainer.unseen_proba(
+                images, labels, state, refit=refit
+            ),
         )
         return doubts[:n]
 

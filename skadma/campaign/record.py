@@ -174,7 +174,16 @@ def add_said(
 def read_rows(
     labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
 ) -> tuple[str, list[LabelRow], bool]:
-    """Name what was given, read it, and say whether it was decided just now."""
+    """Read labels in any of the forms that :meth:`Campaign.teach` takes.
+
+    Returns
+    -------
+    name : str
+        Of what was given, for messages and the log.
+    rows : list of LabelRow
+    at_once : bool
+        Whether they were decided just now.
+    """
     if isinstance(labels, Mapping):
         rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
         return "labels", rows, True

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..evaluation import out_of_fold_proba, suspects
+from ..evaluation import suspects
 from .answers import Answer, holding, standing_repeats
 from .state import State
 
@@ -72,6 +72,17 @@ class Doubt:
     others: list[tuple[str, str]]
 
 
+def quick_model(n_features: int) -> Pipeline:
+    """Make the classifier of rows that judges labels; docs/campaign.md has why.
+
+    With few labels and many features it has to be held short: a variance of 1 in all.
+    """
+    return make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1 / n_features, class_weight="balanced", max_iter=1000),
+    )
+
+
 def list_cant_tell(
     answers: Sequence[Answer], state: State, exclude: str | None
 ) -> list[CantTell]:
@@ -89,7 +100,7 @@ def list_doubts(
     answers: Sequence[Answer],
     state: State,
     classes: Sequence[str],
-    features: Callable[[list[int]], np.ndarray],
+    predict: Callable[[list[int], np.ndarray], np.ndarray],
 ) -> list[Doubt]:
     """List labels, most doubtful first; see :meth:`Campaign.second_look`.
 
@@ -98,13 +109,13 @@ def list_doubts(
     answers : sequence of Answer
     state : State
     classes : sequence of str
-    features : callable
-        Gives rows for images that no label has an influence on.
+    predict : callable
+        Gives probabilities of images by models that did not see their labels.
     """
     decided = holding(answers)
     repeats = standing_repeats(answers)
     confirmed = {a.sha256: a.event for a in answers if a.act == "confirm"}
-    judged = _judge(state.labelled(), classes, features)
+    judged = _judge(state.labelled(), classes, predict)
     doubts = []
     for image, label in state.labelled():
         sha256 = str(state.contents[image].sha256)
@@ -138,7 +149,7 @@ def list_doubts(
 def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
-    features: Callable[[list[int]], np.ndarray],
+    predict: Callable[[list[int], np.ndarray], np.ndarray],
 ) -> dict[int, tuple[str, float, bool]]:
     """What models that did not see the labels make of them, where there can be one."""
     counts = Counter(label for _, label in labelled)
@@ -159,12 +170,7 @@ def _judge(
         )
     images = [image for image, _ in labelled]
     labels = np.array([label for _, label in labelled])
-    proba = out_of_fold_proba(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        features(images),
-        labels,
-        classes=classes,
-    )
+    proba = predict(images, labels)
     found = suspects(labels, proba, classes=classes)
     return {
         images[i]: (str(name), float(score), bool(likely))

@@ -17,10 +17,12 @@ from sklearn.base import clone
 from torch import nn
 
 from ..classifier import CNNClassifier
+from ..evaluation import out_of_fold_proba
 from ..files import remove_leftovers
 from ..learner import ActiveLearner
 from .model import file_digest, load_model, save_model
 from .pools import Places
+from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
 from .store import CampaignError, Store
@@ -102,9 +104,24 @@ class Trainer:
             str(self._places.file(state.paths[image], state.pools)) for image in images
         ]
 
-    def source_features(self, images: list[int], state: State) -> np.ndarray:
-        """Penultimate outputs of the pretrained network, which knows no label."""
-        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+    def unseen_proba(
+        self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
+    ) -> np.ndarray:
+        """Probabilities of labelled images by models that did not see their labels.
+
+        Of the network, adapted anew for each fold, or of a classifier on what the
+        pretrained one makes of the images, which knows no label.
+        """
+        files = self.files(images, state)
+        estimator = clone(self._learner.estimator)
+        classes = state.classes
+        if refit:
+            if estimator.random_state is None:
+                estimator.set_params(random_state=self.seed)
+            return out_of_fold_proba(estimator, files, labels, classes=classes)
+        features = estimator.embed(files, -2)[-2]
+        quick = quick_model(features.shape[1])
+        return out_of_fold_proba(quick, features, labels, classes=classes)
 
     # --- models -------------------------------------------------------------
 
@@ -126,10 +143,9 @@ class Trainer:
         CNNClassifier
             Not fitted where there are no labels.
         """
-        self._learner.set_params(classes=state.classes)
         keys = self.model_keys(state)
         first = 0 if self.warm_start else max(len(keys) - 1, 0)
-        estimator = self._empty()
+        estimator = self._empty(state)
         start = first
         for number in range(len(keys) - 1, first - 1, -1):
             key = keys[number]
@@ -139,7 +155,7 @@ class Trainer:
         for number in range(start, len(keys)):
             key = keys[number]
             if key is None:
-                estimator = self._empty()
+                estimator = self._empty(state)
             else:
                 labelled = state.training_sets[number]
                 estimator = self._train(estimator, key, labelled, state)
@@ -150,7 +166,24 @@ class Trainer:
         keys = self.model_keys(state)
         return bool(keys) and keys[-1] is not None and keys[-1] in self._recorded()
 
-    def _empty(self) -> CNNClassifier:
+    def latest(self, state: State) -> tuple[int, CNNClassifier | None]:
+        """Load the last model that was made, of fewer labels than there are maybe.
+
+        Returns
+        -------
+        n_labels : int
+            That it was trained with; 0 if there is no model.
+        estimator : CNNClassifier or None
+        """
+        keys = self.model_keys(state)
+        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
+            estimator = self._empty(state)
+            if key is not None and self._load(key, estimator):
+                return len(labelled), estimator
+        return 0, None
+
+    def _empty(self, state: State) -> CNNClassifier:
+        self._learner.set_params(classes=state.classes)
         self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
 

@@ -41,16 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (
-        _demo,
-        _centers,
+    campaign = (
         _campaign,
         _campaign_read,
         _campaign_looks,
         _campaign_change,
         _evaluate,
-        _bench,
-    ):
+    )
+    for command in (_demo, _centers, *campaign, _bench):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
 

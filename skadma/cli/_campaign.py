@@ -75,7 +75,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_output(query, "label file to fill in")
     teach = _command(commands, "teach", _teach, "take a label file, and train")
-    teach.add_argument("labels", type=Path, help="CSV with the columns path and label")
+    teach.add_argument(
+        "labels",
+        type=Path,
+        help="CSV with the columns path and label, or Label Studio's JSON",
+    )
     teach.add_argument(
         "--partial",
         action="store_true",

@@ -1,4 +1,4 @@
-"""``skadma second-look``, ``confirm``, ``repeats`` and ``agreement``: of the labels."""
+"""``skadma cant-tell-list``, ``confirm``, ``repeats`` and ``agreement``: of labels."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from ._campaign import add_common, add_output, add_pool, open_campaign
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommands."""
-    look = _command(
-        commands, "second-look", _second_look, "list labels that are in doubt"
+    unclear = _command(
+        commands,
+        "cant-tell-list",
+        _cant_tell_list,
+        "list what others marked as nothing that one can label",
     )
-    look.add_argument("-n", type=int, help="how many (default: all)")
-    look.add_argument(
-        "--cant-tell",
-        action="store_true",
-        help="instead, what others marked as nothing that one can label",
-    )
-    add_output(look, "label file to fill in where a label is wrong")
+    add_output(unclear, "label file to fill in")
     confirm = _command(
         commands, "confirm", _confirm, "let labels stand after a second look"
     )
@@ -47,42 +44,22 @@ def _command(
     return parser
 
 
-def _second_look(options: argparse.Namespace) -> None:
+def _cant_tell_list(options: argparse.Namespace) -> None:
     from ..campaign.labels_csv import write_table
     from ..files import new_file
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
-        if options.cant_tell:
-            unclear = campaign.cant_tell(exclude=campaign.who)[: options.n]
-            header: tuple[str, ...] = ("path", "label", "who", "when", "sha256")
-            rows: list[tuple[str, ...]] = [
-                (u.path, "", u.who, u.at, u.sha256) for u in unclear
-            ]
-        else:
-            header = (
-                "path", "label", "given", "who", "suggested", "doubt", "likely",
-                "others", "sha256",
-            )  # fmt: skip
-            rows = [
-                (
-                    d.path,
-                    "",
-                    d.label,
-                    d.who,
-                    d.suggested or "",
-                    "" if d.score is None else f"{d.score:.3f}",
-                    "yes" if d.likely else "",
-                    ", ".join(f"{who}: {mark}" for who, mark in d.others),
-                    d.sha256,
-                )
-                for d in campaign.second_look(options.n)
-            ]
-    write_table(options.out, header, rows)
+        unclear = campaign.cant_tell(exclude=campaign.who)
+    write_table(
+        options.out,
+        ("path", "label", "who", "when", "sha256"),
+        ((image.path, "", image.who, image.at, image.sha256) for image in unclear),
+    )
     print(
-        f"{len(rows)} images to look at: fill in the column 'label' of {options.out} "
-        f"where it should be another, then: skadma teach {options.out}"
+        f"{len(unclear)} images for a second opinion: fill in the column 'label' of "
+        f"{options.out} where you can tell, then: skadma teach {options.out}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._campaign import add_common, add_output, add_pool, open_campaign
+from ._types import positive
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -24,12 +25,35 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         add_pool(parser)
         parser.set_defaults(run=run)
         if name != "status":
-            add_output(parser, "CSV file" if name == "export" else "HTML file")
+            add_output(
+                parser,
+                "CSV file, or folder for Label Studio"
+                if name == "export"
+                else "HTML file",
+            )
         if name == "export":
             parser.add_argument(
                 "--log",
                 action="store_true",
                 help="write every event instead, a line of JSON each",
+            )
+            parser.add_argument(
+                "--to",
+                choices=("csv", "label-studio"),
+                default="csv",
+                help="label-studio: choose the images to label next, and write tasks "
+                "for it and its labelling configuration (default: %(default)s)",
+            )
+            parser.add_argument(
+                "-n",
+                dest="n_instances",
+                type=positive,
+                help="how many tasks (default: as started)",
+            )
+            parser.add_argument(
+                "--prefix",
+                help="where the pool is below Label Studio's root of local files "
+                "(default: the name of the pool's folder)",
             )
 
 
@@ -43,6 +67,9 @@ def _export(options: argparse.Namespace) -> None:
     from ..campaign.labels_csv import write_table
     from ..files import new_file, write_atomically
 
+    if options.to == "label-studio":
+        _export_tasks(options)
+        return
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
@@ -70,6 +97,28 @@ def _export(options: argparse.Namespace) -> None:
         ),
     )
     print(f"{len(decisions)} decisions in {options.out}")
+
+
+def _export_tasks(options: argparse.Namespace) -> None:
+    from ..files import new_file, write_atomically
+    from ..label_studio import label_config, make_tasks
+
+    files = [options.out / name for name in ("label_config.xml", "tasks.json")]
+    for file in files:
+        new_file(file, overwrite=options.overwrite)  # before minutes of work
+    with open_campaign(options) as campaign:
+        config = label_config(campaign.classes)
+        proposals = campaign.query(options.n_instances)
+        prefix = campaign.pool.name if options.prefix is None else options.prefix
+        n_labels = sum(campaign.status().labels.values())
+    tasks = make_tasks(proposals, prefix, f"skadma-{n_labels}-labels")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for file, text in zip(files, (config, json.dumps(tasks, indent=1)), strict=True):
+        write_atomically(file, lambda part, text=text: _write(part, text))  # type: ignore[misc]
+    print(
+        f"{len(tasks)} tasks in {files[1]}, the labelling configuration in {files[0]}. "
+        "What Label Studio exports as JSON goes back with: skadma teach EXPORT.json"
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from ._campaign import add_common, add_pool, open_campaign
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign
+    from ..campaign import Campaign, Doubt
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -57,20 +57,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="end the audit: its labels are trained with from now on",
     )
-    evaluate.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        help="label file to fill in; without --draw: what has no label yet",
-    )
-    evaluate.add_argument(
-        "--overwrite", action="store_true", help="write over a file that is there"
-    )
+    _add_output(evaluate, "label file to fill in; without --draw: what has no label")
     suspects = commands.add_parser(
         "suspects",
         help="list labels that are worth a second look",
         description="List labels that a model doubts which did not see them, most "
-        "doubtful first; 'skadma second-look -o FILE' writes a file to correct.",
+        "doubtful first.",
     )
     suspects.add_argument(
         "-n",
@@ -79,15 +71,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=20,
         help="how many (default: %(default)s)",
     )
+    suspects.add_argument(
+        "--refit",
+        action="store_true",
+        help="judge by the network itself, trained five times: better and slow",
+    )
+    _add_output(suspects, "label file to correct, for 'skadma teach'")
     for parser, run in ((evaluate, _evaluate), (suspects, _suspects)):
         add_common(parser)
         add_pool(parser)
         parser.set_defaults(run=run)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from ..files import new_file
+def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-o", "--out", type=Path, help=what)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write over a file that is there"
+    )
 
+
+def _evaluate(options: argparse.Namespace) -> None:
     if options.draw and (options.labels or options.release):
         raise ValueError("--draw goes with neither a label file nor --release.")
     if options.release and (options.labels or options.out):
@@ -96,8 +99,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
     if options.images and (options.release or (options.out and not options.draw)):
         raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
-    if options.out:
-        new_file(options.out, overwrite=options.overwrite)  # before minutes of work
+    _check_output(options)
     with open_campaign(options) as campaign:
         if options.images:
             _evaluate_folder(campaign, options)
@@ -169,14 +171,52 @@ def _write(path: Path, drawn: Iterable[Any]) -> None:
     )
 
 
+def _check_output(options: argparse.Namespace) -> None:
+    from ..files import new_file
+
+    if options.out:
+        new_file(options.out, overwrite=options.overwrite)  # before minutes of work
+
+
 def _suspects(options: argparse.Namespace) -> None:
+    from ..campaign.labels_csv import write_table
+
+    _check_output(options)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
-        doubts = campaign.second_look(options.n_labels)
+        doubts = campaign.second_look(options.n_labels, refit=options.refit)
+    if options.out:
+        write_table(
+            options.out,
+            ("path", "label", "suggested", "score", "likely", "others", "sha256"),
+            (
+                (
+                    d.path,
+                    d.label,
+                    d.suggested or "",
+                    "" if d.score is None else f"{d.score:.3f}",
+                    "yes" if d.likely else "",
+                    _others(d),
+                    d.sha256,
+                )
+                for d in doubts
+            ),
+        )
+        print(
+            f"{len(doubts)} labels, most doubtful first: correct the column 'label' of "
+            f"{options.out}, then: skadma teach {options.out}"
+        )
+        return
     for doubt in doubts:
         score = "     " if doubt.score is None else f"{doubt.score:.3f}"
         sure = "likely wrong" if doubt.likely else ""
+        sure = _others(doubt) or sure
         suggested = doubt.suggested or "?"
         print(f"{score}  {doubt.label} -> {suggested}  {doubt.path}  {sure}".rstrip())
     if not doubts:
         print("No label is in doubt, or none can be judged yet.")
+
+
+def _others(doubt: Doubt) -> str:
+    """What other people said in blind repeats."""
+    return ", ".join(f"{who}: {mark}" for who, mark in doubt.others)

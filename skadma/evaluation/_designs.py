@@ -150,8 +150,12 @@ def _stratified(
     mistakes, sizes = mistakes[known], sizes[known]
     share = float(shares @ (mistakes / counts))
     rate = smoothed(share, int(counts.sum()))
-    # In each stratum one label more, half of it as in all strata and half at 1/2.
-    rates = (mistakes + (rate + 0.5) / 2) / (counts + 1)
+    # In each stratum one label more, half of it as in all strata and half at 1/2; in
+    # fewer than five more than one, as all of them must not say less than `rate`.
+    extra = max(1, 5 / len(counts))
+    rates = (mistakes + extra * (rate + 0.5) / 2) / (counts + extra)
+    if len(counts) == 1:
+        rates = np.array([rate])
     left = 1 - counts / sizes
     spread = shares**2 * left * rates * (1 - rates) / counts
     # No truth makes it more than with as many labels everywhere as where fewest are.

@@ -52,7 +52,8 @@ def read_export(path: str | Path) -> list[LabelRow]:
                 annotations = [None]
             found += rows_of_task(task.get("data"), annotations, where)
         elif "path" in task or "image" in task:
-            found.append(_row_of_min(task, where))
+            if task.get("annotation_id") is not None:  # else nobody has seen it
+                found.append(_row_of_min(task, where))
         else:
             raise CampaignError(f"{str(path)!r} {_NO_TASKS}")
     return in_order(found)
@@ -106,8 +107,6 @@ def _row_of_min(task: Mapping[str, Any], where: str) -> tuple[str, LabelRow]:
     if isinstance(chosen, Mapping):
         chosen = chosen.get("choices")
     mark, problem = _only([chosen] if isinstance(chosen, str) else chosen)
-    if task.get("was_cancelled"):
-        mark, problem = "?skip", ""
     who = _who(task.get("annotator"))
     return _time(task), _row(task, where, mark, who, problem)
 

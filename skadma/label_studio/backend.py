@@ -1,0 +1,309 @@
+"""The protocol of Label Studio's ML backends, of a campaign: four routes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise ImportError(
+        f"Label Studio's backend needs a package that is not there ({error}): "
+        'pip install "skadma[label]"'
+    ) from error
+
+from ..campaign.labels_csv import LabelRow
+from .annotations import in_order, rows_of_task
+from .tasks import prediction
+from .worker import Worker
+
+_log = logging.getLogger(__name__)
+MAX_BODY = 4 << 20
+MAX_TASKS = 1000
+_TAUGHT = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
+
+
+class Backend:
+    """Four routes that Label Studio calls; all they do is done in other processes.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The campaign's.
+    hosts : collection of str
+        What requests may call this server, with port, such as ``"127.0.0.1:9090"``.
+        Others are refused, or another site's name could be pointed at this machine.
+    password : str, optional
+        Of the user "skadma", for Basic authentication. Label Studio does not send it to
+        webhooks unless the header is added to them there; routes that are mounted below
+        a path nobody can guess need none.
+    **options
+        Of :meth:`~skadma.Campaign.open`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        hosts: Collection[str],
+        password: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._hosts = {host.lower() for host in hosts}
+        self._login = None if password is None else f"skadma:{password}".encode()
+        # Labels are taken, and guesses made, while a model is trained.
+        self._clerk = Worker(Path(folder), options)
+        self._trainer = Worker(Path(folder), options, background=True)
+        self._version = "skadma"
+        self._warming: asyncio.Task | None = None
+        self._training: asyncio.Task | None = None
+        self._again = False
+
+    def routes(self) -> list[Route]:
+        """Make the routes, to be mounted anywhere.
+
+        Returns
+        -------
+        list of Route
+        """
+        return [
+            Route("/", self._guarded(self._health), methods=["GET"]),
+            Route("/health", self._guarded(self._health), methods=["GET"]),
+            Route("/setup", self._guarded(self._setup), methods=["POST"]),
+            Route("/predict", self._guarded(self._predict), methods=["POST"]),
+            Route("/webhook", self._guarded(self._webhook), methods=["POST"]),
+        ]
+
+    def close(self) -> None:
+        """End the processes."""
+        self._clerk.close()
+        self._trainer.close()
+
+    # --- who may ask ----------------------------------------------------------
+
+    def _guarded(self, answer: Any) -> Any:
+        async def guarded(request: Request) -> Response:
+            status, reason = self._reason_against(request)
+            if reason:
+                headers = {"www-authenticate": "Basic"} if status == 401 else None
+                return JSONResponse({"error": reason}, status, headers)
+            try:
+                body = await _json(request) if request.method == "POST" else {}
+                return await answer(body)
+            except _RefusedError as error:
+                return JSONResponse({"error": str(error)}, error.status)
+            except ValueError as error:
+                _log.warning("Label Studio: %s", error)
+                return JSONResponse({"error": str(error)}, 400)
+            except RuntimeError as error:
+                _log.error("Label Studio: %s", error)
+                return JSONResponse({"error": str(error)}, 500)
+
+        return guarded
+
+    def _reason_against(self, request: Request) -> tuple[int, str]:
+        headers = request.headers
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return 400, "Not the name of this server."
+        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+            return 403, "Not from a page in a browser."
+        if request.method == "POST":
+            kind = headers.get("content-type", "").split(";")[0].strip().lower()
+            if kind != "application/json":
+                return 415, "JSON only."
+        if self._login is not None and not self._knows(headers.get("authorization")):
+            return 401, "Give the user 'skadma' and the password in Label Studio."
+        return 200, ""
+
+    def _knows(self, authorization: str | None) -> bool:
+        scheme, _, given = (authorization or "").partition(" ")
+        try:
+            login = base64.b64decode(given.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        assert self._login is not None
+        return scheme.lower() == "basic" and hmac.compare_digest(login, self._login)
+
+    # --- the routes -----------------------------------------------------------
+
+    async def _health(self, _: Any) -> Response:
+        return JSONResponse({"status": "UP", "model_class": "skadma"})
+
+    async def _setup(self, _: Any) -> Response:
+        # Label Studio waits 3 seconds for this, and a process takes longer to start.
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm_up())
+        return JSONResponse({"model_version": self._version})
+
+    async def _warm_up(self) -> None:
+        try:
+            asked: list[tuple[str, str]] = []
+            call = asyncio.to_thread(self._clerk.call, guesses, asked)
+            self._version, _ = await call
+        except (ValueError, RuntimeError) as error:
+            _log.error("Label Studio: %s", error)
+
+    async def _predict(self, body: dict[str, Any]) -> Response:
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
+            raise _RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
+        asked = [_picture(task) for task in tasks]
+        version, found = await asyncio.to_thread(self._clerk.call, guesses, asked)
+        self._version = version
+        empty = {"model_version": version, "score": 0.0, "result": []}
+        results = [
+            prediction(guess[0], guess[1], version) if guess else empty
+            for guess in found
+        ]
+        return JSONResponse({"results": results})
+
+    async def _webhook(self, body: dict[str, Any]) -> Response:
+        action = body.get("action")
+        if action == "START_TRAINING":
+            self._train()
+        elif action in _TAUGHT:
+            rows = _rows_of_webhook(body)
+            await asyncio.to_thread(self._clerk.call, teach, rows)
+        else:
+            return JSONResponse({"status": "ok"})  # nothing that we act upon
+        return JSONResponse({"status": "ok"}, 201)
+
+    def _train(self) -> None:
+        """Train in the background; once more if asked meanwhile."""
+        if self._training is None or self._training.done():
+            self._training = asyncio.create_task(self._train_on())
+        else:
+            self._again = True
+
+    async def _train_on(self) -> None:
+        while True:
+            self._again = False
+            try:
+                await asyncio.to_thread(self._trainer.call, train)
+            except (ValueError, RuntimeError) as error:
+                _log.error("Training: %s", error)
+            if not self._again:
+                return
+
+
+def backend_app(folder: str | Path, **options: Any) -> Starlette:
+    """Make an application of the routes alone.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The campaign's.
+    **options
+        See :class:`Backend`.
+
+    Returns
+    -------
+    Starlette
+    """
+    backend = Backend(folder, **options)
+
+    @asynccontextmanager
+    async def closing(_: Any) -> Any:
+        try:
+            yield
+        finally:
+            backend.close()
+
+    app = Starlette(routes=backend.routes(), lifespan=closing)
+    app.state.backend = backend
+    return app
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    parts, size = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BODY:
+            raise _RefusedError(413, f"More than {MAX_BODY} bytes.")
+    try:
+        body = json.loads(b"".join(parts))
+    except (ValueError, RecursionError) as error:
+        raise _RefusedError(400, f"No JSON ({error}).") from error
+    if not isinstance(body, dict):
+        raise _RefusedError(400, "The body must be a JSON object.")
+    return body
+
+
+def _picture(task: Any) -> tuple[str, str]:
+    """Path and content of a task; what it says beside that is never fetched."""
+    data = task.get("data") if isinstance(task, dict) else None
+    data = data if isinstance(data, dict) else {}
+    path, sha256 = data.get("path"), data.get("sha256")
+    if isinstance(path, str) and isinstance(sha256, str):
+        return path, sha256.lower()
+    return "", ""
+
+
+def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
+    tasks, annotations = body.get("task"), body.get("annotation")
+    if not isinstance(tasks, list):
+        tasks = [tasks]
+    if not isinstance(annotations, list):
+        annotations = [annotations]
+    by_id = {t.get("id"): t for t in tasks if isinstance(t, dict)}
+    found: list[tuple[str, LabelRow]] = []
+    for annotation in annotations:
+        number = annotation.get("task") if isinstance(annotation, dict) else None
+        task = by_id.get(number) or (tasks[0] if len(tasks) == 1 else None)
+        task = task if isinstance(task, dict) else {}
+        where = f"task {task.get('id', number)}"
+        found += rows_of_task(task.get("data"), [annotation], where)
+    return in_order(found)
+
+
+# --- what the processes do ------------------------------------------------------------
+
+
+def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
+    """Take labels."""
+    return campaign.teach(rows, train=False)
+
+
+def train(campaign: Any) -> None:
+    """Make the model of all labels."""
+    campaign.estimator()
+
+
+def guesses(
+    campaign: Any, asked: Sequence[tuple[str, str]]
+) -> tuple[str, list[tuple[str, float] | None]]:
+    """Say what the last model takes pictures for; None where that cannot be said."""
+    state = campaign._state()
+    n_labels, estimator = campaign._trainer.latest(state)
+    version = f"skadma-{n_labels}-labels"
+    usable = state.usable()
+    found: list[tuple[str, float] | None] = [None] * len(asked)
+    places = [k for k, (path, sha256) in enumerate(asked) if path and sha256 in usable]
+    if estimator is None or not places:
+        return version, found
+    files = campaign._trainer.files([usable[asked[k][1]] for k in places], state)
+    proba = estimator.predict_proba(files)
+    for k, row in zip(places, proba, strict=True):
+        best = int(row.argmax())
+        found[k] = str(estimator.classes_[best]), float(row[best])
+    return version, found
