@@ -419,7 +419,7 @@ class Trials:
     def _cut_power(self, base: Path, said: str) -> None:
         """Lose, or garble, what the WAL has beyond what was acknowledged."""
         wal = base / "campaign" / "campaign.sqlite-wal"
-        if not wal.exists() or "done" in said:
+        if not wal.exists() or "done" in said.split():
             return
         sizes = [int(line) for line in said.split() if line.isdigit()]
         size, safe = wal.stat().st_size, sizes[-1] if sizes else 0
@@ -432,13 +432,13 @@ class Trials:
         (base / "campaign" / "campaign.sqlite-shm").unlink(missing_ok=True)
 
     def _check(self, base: Path, step: str, said: str, what: str) -> None:
-        acknowledged = "done" in said or any(s.isdigit() for s in said.split())
+        acknowledged = "done" in said.split() or any(s.isdigit() for s in said.split())
         target = self.expected[step]
         try:
             found = told(decided, base)
         except AssertionError as error:
             # Only a start that was broken off may leave nothing to open.
-            assert step == "start" and "done" not in said, f"{what}: {error}"
+            assert step == "start" and "done" not in said.split(), f"{what}: {error}"
             assert "CampaignError" in str(error), f"{what}: {error}"
             found = None
         if found is not None and step != "start":

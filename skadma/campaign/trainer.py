@@ -146,10 +146,9 @@ class Trainer:
         CNNClassifier
             Not fitted where there are no labels.
         """
-        self._learner.set_params(classes=state.classes)
         keys = self.model_keys(state)
         first = 0 if self.warm_start else max(len(keys) - 1, 0)
-        estimator = self._empty()
+        estimator = self._empty(state)
         start = first
         for number in range(len(keys) - 1, first - 1, -1):
             key = keys[number]
@@ -159,7 +158,7 @@ class Trainer:
         for number in range(start, len(keys)):
             key = keys[number]
             if key is None:
-                estimator = self._empty()
+                estimator = self._empty(state)
             else:
                 labelled = state.training_sets[number]
                 estimator = self._train(estimator, key, labelled, state)
@@ -176,12 +175,13 @@ class Trainer:
         """
         keys = self.model_keys(state)
         for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
-            estimator = self._empty()
+            estimator = self._empty(state)
             if key is not None and self._load(key, estimator):
                 return len(labelled), estimator
         return 0, None
 
-    def _empty(self) -> CNNClassifier:
+    def _empty(self, state: State) -> CNNClassifier:
+        self._learner.set_params(classes=state.classes)
         self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
 
