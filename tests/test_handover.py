@@ -277,6 +277,14 @@ def test_a_kill(after, saved, folder, tmp_path):
 # --- damaged and foreign models ------------------------------------------------------
 
 
+def test_killed_between_the_renames(saved, folder, tmp_path):
+    folder.rename(tmp_path / ".model.old")
+    refuse(folder, r"no model in.*\.model\.old': rename it")
+    CNNClassifier.load(tmp_path / ".model.old", backbone=TinyCNN)
+    saved[0].save(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_files_that_are_not_there(folder, tmp_path):
     refuse(tmp_path / "nowhere", r"no model in .*no model\.json.*export-model")
     for name in ("model.safetensors", "source.safetensors", "model.json"):

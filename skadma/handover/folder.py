@@ -148,9 +148,9 @@ def load_model(
                 raise ValueError(f"its file {name} was damaged or changed")
         known: dict[str, type[_Estimator]] = _with_subclasses(cls)
         if described["class"] not in known:
-            raise ValueError(
-                f"it is a {described['class']!r}, and {cls.__name__}.load reads "
-                f"{', '.join(known)}"
+            raise ModelError(
+                f"The model in {str(folder)!r} is a {described['class']!r}, and "
+                f"{cls.__name__}.load reads {', '.join(known)}."
             )
         estimator = build_estimator(
             known[described["class"]],
@@ -160,9 +160,9 @@ def load_model(
             how=f"{cls.__name__}.load(folder, backbone=...)",
         )
         if backbone is not None and isinstance(described["params"]["backbone"], str):
-            raise ValueError(
-                f"its network is {described['params']['backbone']!r}, so no backbone= "
-                "is to be given"
+            raise ModelError(
+                f"The network of the model in {str(folder)!r} is "
+                f"{described['params']['backbone']!r}, so no backbone= is to be given."
             )
         estimator._validate_params()
         source = _read_source(estimator, described, folder)
@@ -225,9 +225,13 @@ def _write_files(
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
+        old = folder.with_name(f".{folder.name}.old")
+        found = (
+            f" The one before is in {str(old)!r}: rename it." if old.exists() else ""
+        )
         raise ModelError(
             f"There is no model in {str(folder)!r}: no {DESCRIPTION}. Models are "
-            "written by CNNClassifier.save and skadma export-model."
+            f"written by CNNClassifier.save and skadma export-model.{found}"
         )
     try:
         described = json.loads(path.read_bytes())

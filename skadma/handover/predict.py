@@ -83,9 +83,9 @@ def predict_files(
     but for the names in the largest folder.
 
     Rows go to ``<out>.part``, which gets its name when all are there. Called again
-    after a kill, with the same model and the same inputs, it goes on behind the last
-    256 rows that are whole, to the very same file. Files that came or went
-    since are noticed, changed ones are not.
+    after a kill, with the same model and the same inputs, it goes on behind the rows
+    that are whole, to the very same file. Files that came or went since are noticed,
+    changed ones are not.
 
     Parameters
     ----------
