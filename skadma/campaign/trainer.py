@@ -191,7 +191,7 @@ class Trainer:
     def _fingerprint(self) -> str:
         """Name M0's weights: a file of weights may have been replaced."""
         if self._weights is None:
-            self._weights = self._empty().source_network().fingerprint
+            self._weights = self._learner.estimator.source_network().fingerprint
         return self._weights
 
     def _trained(self) -> list[dict[str, Any]]:
