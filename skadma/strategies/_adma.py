@@ -102,7 +102,7 @@ class ADMA(ScoringStrategy):
     uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
         Gini ``sum p (1 - p)`` is the printed Eq. 10 with its sign put right: as
         printed it falls as uncertainty rises.
-    features : {"current", "published", "initial"}, default="current"
+    features : {"published", "current", "initial"}, default="published"
         Which network gives the representations. ``"published"``, as in Algorithm 1:
         the centres' are computed once, by M0 (lines 8-11), the images' in each round
         by the network being adapted (lines 13-18). ``"current"``: both by the network
@@ -150,7 +150,7 @@ class ADMA(ScoringStrategy):
         layer_b: int | str = -2,
         weights: str = "predict",
         uncertainty: str = "gini",
-        features: str = "current",
+        features: str = "published",
         rescale: bool = False,
         shortlist: int | None = None,
         random_state: int | np.random.RandomState | None = None,
