@@ -319,11 +319,11 @@ def client(campaign):
 
 
 def wait_for(condition):
-    for _ in range(600):
+    for _ in range(3000):  # a process starts, on a machine that may be busy
         if condition():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not happen in a minute")
+    raise AssertionError("it did not happen in five minutes")
 
 
 def test_the_four_routes(client, campaign):
