@@ -244,36 +244,34 @@ def stopping(name: str, X: np.ndarray, y: np.ndarray) -> Rows:
     """Runs until the accuracy is shown; features of 32 components, for speed."""
     X = PCA(32, random_state=0).fit_transform(X)
     target = TARGETS[name]
-    for n in (100, 200):
-        for seed in range(60):
-            pool = np.random.RandomState(seed).permutation(len(y))[:1000]
-            rule = EstimatedScore(target, n_labels=n, random_state=seed)
-            learner = ActiveLearner(
-                make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)),
-                MarginSampling(),
-                n_rounds=20,
-                n_instances=20,
-                stopping=rule,
-                random_state=seed,
-            )
-            rest = np.setdiff1d(np.arange(len(y)), pool)
-            first = None  # where the estimate itself reaches the target
-            for _ in learner.rounds(X[pool], y[pool]):
-                score = learner.score(X[rest], y[rest])
-                shown = rule.estimates_[-1].value if rule.estimates_ else 0
-                if first is None and shown >= target:
-                    first = score
-            stopped = rule.estimates_[-1].low >= target
-            yield {
-                "n": n,
-                "seed": seed,
-                "target": target,
-                "stopped": stopped,
-                "n_train": int(learner.labeled_.sum()),
-                "accuracy": score,
-                "below": stopped and score < target,
-                "value_below": first is not None and first < target,
-            }
+    for seed in range(60):
+        pool = np.random.RandomState(seed).permutation(len(y))[:1000]
+        rule = EstimatedScore(target, n_labels=100, random_state=seed)
+        learner = ActiveLearner(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)),
+            MarginSampling(),
+            n_rounds=20,
+            n_instances=20,
+            stopping=rule,
+            random_state=seed,
+        )
+        rest = np.setdiff1d(np.arange(len(y)), pool)
+        first = None  # where the estimate itself reaches the target
+        for _ in learner.rounds(X[pool], y[pool]):
+            score = learner.score(X[rest], y[rest])
+            shown = rule.estimates_[-1].value if rule.estimates_ else 0
+            if first is None and shown >= target:
+                first = score
+        stopped = rule.estimates_[-1].low >= target
+        yield {
+            "seed": seed,
+            "target": target,
+            "stopped": stopped,
+            "n_train": int(learner.labeled_.sum()),
+            "accuracy": score,
+            "below": stopped and score < target,
+            "value_below": first is not None and first < target,
+        }
 
 
 PARTS = {
@@ -357,16 +355,16 @@ def tables(results: pd.DataFrame) -> str:
     found = results[results["part"] == "stopping"]
     texts.append(
         markdown_table(
-            ["data set", "target", "labels apart", "runs that stopped",
+            ["data set", "target", "runs that stopped",
              "of all runs too early", "if the estimate alone decided",
              "training labels", "accuracy at the stop %"],
-            [[d, f"{mine['target'].iloc[0]:g}", f"{n:.0f}",
+            [[d, f"{mine['target'].iloc[0]:g}",
               f"{100 * mine['stopped'].mean():.0f} %",
               f"{100 * mine['below'].mean():.0f} %",
               f"{100 * mine['value_below'].mean():.0f} %",
               f"{mine['n_train'].mean():.0f}",
               f"{100 * mine[mine['stopped']]['accuracy'].mean():.1f}"]
-             for (d, n), mine in found.groupby(["dataset", "n"], sort=False)],
+             for d, mine in found.groupby("dataset", sort=False)],
         )
     )  # fmt: skip
     return "\n\n".join(texts)
@@ -383,19 +381,18 @@ def main() -> None:
     if options.data is None:
         parser.error("say where the data are: --data, or SKADMA_DATA")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    kept = [pd.read_csv(options.out)] if options.out.is_file() else []
     for part in options.parts:
-        rows = []
         for dataset in tqdm(DATASETS, desc=part):
-            X, y = features(
-                dataset, Path(options.data), options.out.parent / "features"
-            )
-            for row in PARTS[part](dataset, X, y):
-                rows.append({"part": part, "dataset": dataset, **row})
-        kept = [old[old["part"] != part] for old in kept] + [pd.DataFrame(rows)]
-        table = pd.concat(kept, ignore_index=True)
-        table.to_csv(options.out, index=False, float_format="%.5g")
-        kept = [table]
+            kept = options.out.parent / "features"
+            X, y = features(dataset, Path(options.data), kept)
+            found = pd.DataFrame(PARTS[part](dataset, X, y))
+            found.insert(0, "part", part)
+            found.insert(1, "dataset", dataset)
+            if options.out.is_file():
+                old = pd.read_csv(options.out)
+                old = old[(old["part"] != part) | (old["dataset"] != dataset)]
+                found = pd.concat([old, found], ignore_index=True)
+            found.to_csv(options.out, index=False, float_format="%.5g")
     if options.md:
         print(tables(pd.read_csv(options.out)))
 
