@@ -130,18 +130,18 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
             time.sleep(0.05)
         return [m for m in heard if m["kind"] == kind][-1]
 
-    assert foreman.ask(8) and foreman.busy and not foreman.ask(8)
+    assert foreman.ask(8, []) and foreman.busy and not foreman.ask(8, [])
     wait_for("stage")
     foreman._process.kill()
     assert "started again" in wait_for("problem")["message"]
     assert not foreman.busy
     heard.clear()
-    assert foreman.ask(8)
+    assert foreman.ask(8, [])
     batch = wait_for("batch")
     assert len({p["sha256"] for p in batch["proposals"]}) == 8
     assert batch["known"] == [] and not foreman.busy
     foreman.close()
-    assert not foreman._process.is_alive() and not foreman.ask(8)
+    assert not foreman._process.is_alive() and not foreman.ask(8, [])
     with Campaign.open(folder) as campaign:
         asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
     assert asked == {p["sha256"] for p in batch["proposals"]}

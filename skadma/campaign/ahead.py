@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .campaign import Campaign
+from .state import State
 from .trainer import Proposal
 
 
@@ -23,16 +25,19 @@ class Ahead:
         left.
     known : list of (str, str)
         The labels that the model was trained with: SHA-256 and class.
+    guesses : dict of str to (str, float)
+        What the model takes the other pictures for that were asked about.
     as_of : int
         The last event of the log when the choice was made.
     """
 
     proposals: list[Proposal]
     known: list[tuple[str, str]]
+    guesses: dict[str, tuple[str, float]]
     as_of: int
 
 
-def choose_ahead(campaign: Campaign, n: int) -> Ahead:
+def choose_ahead(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Ahead:
     """Train with the labels that there are, and choose.
 
     Parameters
@@ -40,6 +45,8 @@ def choose_ahead(campaign: Campaign, n: int) -> Ahead:
     campaign : Campaign
     n : int
         How many; more than a round, so that nobody waits.
+    also : sequence of str
+        Contents that are shown already: what does the new model take them for?
 
     Returns
     -------
@@ -54,7 +61,9 @@ def choose_ahead(campaign: Campaign, n: int) -> Ahead:
         campaign.estimator()  # the last labels count too
     as_of = campaign.log()[-1]["id"]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
+    guesses = {}
     if proposals:
+        guesses = _guesses(campaign, state, also)
         files = [str(campaign.pool / proposal.path) for proposal in proposals]
         features = _features(campaign._trainer.model(state), files)
         reserve = campaign.n_instances if n > campaign.n_instances else 0
@@ -64,7 +73,23 @@ def choose_ahead(campaign: Campaign, n: int) -> Ahead:
         order = chain(features[:n_first], begin)
         order += [n_first + i for i in chain(features[n_first:])]
         proposals = [proposals[i] for i in order]
-    return Ahead(proposals, known, as_of)
+    return Ahead(proposals, known, guesses, as_of)
+
+
+def _guesses(
+    campaign: Campaign, state: State, contents: Sequence[str]
+) -> dict[str, tuple[str, float]]:
+    usable = state.usable()
+    asked = [sha256 for sha256 in contents if sha256 in usable]
+    model = campaign._trainer.model(state)
+    if not asked or not hasattr(model, "net_"):
+        return {}
+    files = campaign._trainer.files([usable[sha256] for sha256 in asked], state)
+    proba = model.predict_proba(files)
+    return {
+        sha256: (str(model.classes_[row.argmax()]), float(row.max()))
+        for sha256, row in zip(asked, proba, strict=True)
+    }
 
 
 def _features(estimator: Any, files: list[str]) -> np.ndarray:

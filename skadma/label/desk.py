@@ -38,6 +38,7 @@ class Desk:
         self.doubts: list[dict[str, Any]] = []
         self.doubted_at = 0
         self._repeats: list[str] = []
+        self._guesses: dict[str, tuple[str, float]] = {}
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
@@ -66,6 +67,7 @@ class Desk:
         self._queue = list(message["proposals"])
         self._known = dict(message["known"])
         self._repeats = message["repeats"]
+        self._guesses = message["guesses"]
         self.doubts = message["doubts"]
         self.doubted_at = message["as_of"]
 
@@ -76,7 +78,7 @@ class Desk:
         again. A round is kept in reserve for a hand faster than the network.
         """
         labels = self.ledger.labels()
-        n_handed = self._n_handed()
+        n_handed = len(self.handed())
         if self._asked_with is not None:
             before = self._asked_with
             n_changed = sum(before.get(k) != v for k, v in labels.items())
@@ -94,7 +96,7 @@ class Desk:
         """Note that the child was asked, with the labels that there are now."""
         self._asked_with = self.ledger.labels()
         self._asked_held = len(self.ledger.decisions())
-        self._asked_handed = self._n_handed()
+        self._asked_handed = len(self.handed())
         self._asked_at = time.monotonic()
 
     # --- to and from the page ------------------------------------------------
@@ -127,11 +129,7 @@ class Desk:
         return {
             "items": [self._shown(item) for item in items],
             "stale": [sha for sha in have if not self._is_open(sha)],
-            "guesses": [
-                self._shown(item)
-                for item in self._queue
-                if item["sha256"] in self._tabs[tab].have
-            ],
+            "guesses": {sha: g for sha in have if (g := self._guesses.get(sha))},
             **self.state(),
         }
 
@@ -187,9 +185,10 @@ class Desk:
                 return {"sha256": sha, "guess": None, "confidence": None, "blind": True}
         return None
 
-    def _n_handed(self) -> int:
-        """How many pictures tabs hold that are still to be decided about."""
-        return sum(self._is_open(sha) for tab in self._present() for sha in tab.have)
+    def handed(self) -> list[str]:
+        """Pictures that tabs hold and that nobody decided about."""
+        held = {sha for tab in self._present() for sha in tab.have}
+        return [sha for sha in held if self.ledger.decision(sha) is None]
 
     def _free(self) -> list[dict[str, Any]]:
         """Chosen, not decided, held by no tab."""

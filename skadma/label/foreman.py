@@ -43,7 +43,7 @@ class Foreman:
         self._started = 0.0
         self._closed = False
 
-    def ask(self, n: int) -> bool:
+    def ask(self, n: int, shown: list[str]) -> bool:
         """Have the next images chosen; False if the child rests after an accident."""
         if self._closed or self.busy:
             return False
@@ -54,7 +54,7 @@ class Foreman:
         assert self._connection is not None
         self.busy = True
         try:
-            self._connection.send(n)
+            self._connection.send((n, shown))
         except OSError:  # it ends just now; its thread says so
             return False
         return True

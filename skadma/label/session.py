@@ -146,5 +146,5 @@ class Session:
         """Give the child work where there is some."""
         if not self._foreman.busy:
             n = self._desk.wanted()
-            if n is not None and self._foreman.ask(n):
+            if n is not None and self._foreman.ask(n, self._desk.handed()):
                 self._desk.asked()

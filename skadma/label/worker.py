@@ -33,8 +33,8 @@ def work(
     Parameters
     ----------
     connection : Connection
-        Numbers of images to choose come in. Out come dictionaries whose ``kind`` is
-        "stage", "batch" or "problem".
+        How many images to choose, and which ones are shown already, comes in. Out come
+        dictionaries whose ``kind`` is "stage", "batch" or "problem".
     folder, pool : Path
     who : str or None
     wait : float
@@ -44,21 +44,21 @@ def work(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
     _give_way()
-    asked: queue.Queue[int] = queue.Queue()
+    asked: queue.Queue[tuple[int, list[str]]] = queue.Queue()
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     from ..campaign import Campaign
 
     with Campaign.open(folder, pool=pool, who=who, wait=wait) as campaign:
         while True:
-            n = asked.get()
+            n, shown = asked.get()
             try:
-                _answer(connection, campaign, n, repeat)
+                _answer(connection, campaign, n, shown, repeat)
             except Exception as error:
                 _log.exception("the next images could not be chosen")
                 connection.send({"kind": "problem", "message": str(error)})
 
 
-def _listen(connection: Connection, asked: queue.Queue[int]) -> None:
+def _listen(connection: Connection, asked: queue.Queue) -> None:
     """Take questions; end at once when the server is gone. The campaign can bear it."""
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -75,12 +75,14 @@ def _give_way() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
-def _answer(connection: Connection, campaign: Campaign, n: int, repeat: float) -> None:
+def _answer(
+    connection: Connection, campaign: Campaign, n: int, shown: list[str], repeat: float
+) -> None:
     from ..campaign.ahead import choose_ahead
 
     stage = "training" if any(campaign.status().labels.values()) else "choosing"
     connection.send({"kind": "stage", "stage": stage})
-    ahead = choose_ahead(campaign, n)
+    ahead = choose_ahead(campaign, n, shown)
     connection.send(
         {
             "kind": "batch",
@@ -89,6 +91,7 @@ def _answer(connection: Connection, campaign: Campaign, n: int, repeat: float) -
                 for p in ahead.proposals
             ],
             "known": ahead.known,
+            "guesses": ahead.guesses,
             "as_of": ahead.as_of,
             "repeats": [p.sha256 for p in campaign.repeats_due(repeat)],
             "doubts": _doubts(campaign),

@@ -142,9 +142,8 @@ export class Feed extends EventTarget {
       ({ sha256 }) => !gone.has(sha256) || this.returned.get(sha256) >= began,
     );
     // What was handed out before may have a newer guess.
-    const newer = new Map(guesses.map((item) => [item.sha256, item]));
     this.items = this.items.map((item) => {
-      const { guess, confidence } = newer.get(item.sha256) ?? item;
+      const [guess, confidence] = guesses[item.sha256] ?? [item.guess, item.confidence];
       return guess === item.guess && confidence === item.confidence
         ? item : { ...item, guess, confidence };
     });
