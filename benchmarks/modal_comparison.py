@@ -64,25 +64,31 @@ class _Own(ModALStrategy):
     """A strategy of modAL under a name that a configuration can have."""
 
     asked: ClassVar[Callable]
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *, random_state: Any = None) -> None:
-        vars(self).update(vars(from_modal(type(self).asked)))
+        vars(self).update(vars(from_modal(type(self).asked, **self.options)))
         self.random_state = random_state
 
 
-class UncertaintySampling(_Own):
+class _Uncertainty(_Own):
+    # Before the first fit all images tie; by default modAL takes neighbours in the pool.
+    options: ClassVar[dict[str, Any]] = {"random_tie_break": True}
+
+
+class UncertaintySampling(_Uncertainty):
     """``modAL.uncertainty.uncertainty_sampling``."""
 
     asked = staticmethod(uncertainty_sampling)
 
 
-class MarginSampling(_Own):
+class MarginSampling(_Uncertainty):
     """``modAL.uncertainty.margin_sampling``."""
 
     asked = staticmethod(margin_sampling)
 
 
-class EntropySampling(_Own):
+class EntropySampling(_Uncertainty):
     """``modAL.uncertainty.entropy_sampling``."""
 
     asked = staticmethod(entropy_sampling)
