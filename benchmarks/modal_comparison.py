@@ -72,7 +72,7 @@ class _Own(ModALStrategy):
 
 
 class _Uncertainty(_Own):
-    # Before the first fit all images tie; by default modAL takes neighbours in the pool.
+    # Before the first fit all images tie; by default modAL takes a run of the pool.
     options: ClassVar[dict[str, Any]] = {"random_tie_break": True}
 
 
