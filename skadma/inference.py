@@ -344,7 +344,7 @@ class CNNInference(BaseEstimator):
         X : images
         n_windows : int
             Parts, the same of every image: random rectangles from a half to
-            three fifths of the map high and wide.
+            four sevenths of the map high and wide.
         rng : Generator
 
         Returns

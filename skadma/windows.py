@@ -36,7 +36,7 @@ def n_distinct(height: int, width: int) -> int:
 def random_windows(
     height: int, width: int, n: int, rng: np.random.Generator
 ) -> list[Window]:
-    """Draw windows from a half to three fifths of a map high and wide.
+    """Draw windows from a half to four sevenths of a map high and wide.
 
     All such windows are equally likely, and different as far as there are so many.
 
@@ -60,6 +60,6 @@ def random_windows(
 
 
 def _intervals(side: int) -> list[tuple[int, int]]:
-    """Starts and lengths from a half of `side` to three fifths, both rounded up."""
-    lengths = range(-(-side // 2), -(-3 * side // 5) + 1)
+    """Starts and lengths from a half of `side` to four sevenths, both rounded up."""
+    lengths = range(-(-side // 2), -(-4 * side // 7) + 1)
     return [(start, n) for n in lengths for start in range(side - n + 1)]

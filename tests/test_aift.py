@@ -126,8 +126,8 @@ def test_windows_lie_inside_and_differ(height, width):
         assert w.top + w.height <= height
         assert w.left >= 0
         assert w.left + w.width <= width
-        assert height / 2 <= w.height <= math.ceil(3 * height / 5)
-        assert width / 2 <= w.width <= math.ceil(3 * width / 5)
+        assert height / 2 <= w.height <= math.ceil(4 * height / 7)
+        assert width / 2 <= w.width <= math.ceil(4 * width / 7)
     every = set(random_windows(height, width, n_all, np.random.default_rng(1)))
     assert len(every) == n_all
     assert len(random_windows(height, width, n_all + 1, np.random.default_rng(2)))

@@ -40,7 +40,7 @@ class AIFT(ScoringStrategy):
     Parameters
     ----------
     n_patches : int, default=16
-        Patches of an image: windows from a half to three fifths of the map high and
+        Patches of an image: windows from a half to four sevenths of the map high and
         wide, the same for all images.
     alpha : float, default=0.25
         Share of patches that count, rounded up: 4 of 16, whose 6 pairs tell how diverse
