@@ -55,7 +55,8 @@ def choose_ahead(campaign: Campaign, n: int) -> Ahead:
     as_of = campaign.log()[-1]["id"]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     if proposals:
-        files = [str(campaign.pool / proposal.path) for proposal in proposals]
+        places = campaign._places
+        files = [str(places.file(each.path, state.pools)) for each in proposals]
         features = _features(campaign._trainer.model(state), files)
         reserve = campaign.n_instances if n > campaign.n_instances else 0
         n_first = max(len(proposals) - reserve, 1)

@@ -412,9 +412,7 @@ class Campaign(CampaignLooks, CampaignChanging):
         Ledger
             Of this campaign's connection: for the thread that opened it.
         """
-        ledger = Ledger(self._store, self.classes)
-        ledger.read()
-        return ledger
+        return Ledger(self._store)
 
     # --- the model ----------------------------------------------------------
 

@@ -71,6 +71,7 @@ def _label(options: argparse.Namespace) -> None:
         port=options.port,
         browser=not options.no_browser,
         pool=options.pool,
+        pools=options.pools,
         who=options.who,
         keys=keys,
         wait=options.wait,
@@ -107,7 +108,12 @@ def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from ..campaign.campaign import DATABASE
 
     if (options.campaign / DATABASE).exists():
-        campaign = Campaign.open(options.campaign, pool=options.pool, wait=options.wait)
+        campaign = Campaign.open(
+            options.campaign,
+            pool=options.pool,
+            pools=options.pools,
+            wait=options.wait,
+        )
         photos = options.photos
         if photos is not None and photos.resolve() != campaign.pool.resolve():
             campaign.close()

@@ -23,9 +23,7 @@ _DOUBTS = 60
 def work(
     connection: Connection,
     folder: Path,
-    pool: Path,
-    who: str | None,
-    wait: float,
+    options: dict[str, Any],
     repeat: float,
 ) -> None:
     """Answer the server until it closes the connection; the child's main function.
@@ -35,10 +33,9 @@ def work(
     connection : Connection
         Numbers of images to choose come in. Out come dictionaries whose ``kind`` is
         "stage", "batch" or "problem".
-    folder, pool : Path
-    who : str or None
-    wait : float
-        See :class:`~skadma.Campaign`.
+    folder : Path
+    options : dict
+        Of :meth:`~skadma.Campaign.open`.
     repeat : float
         Share of pictures to show again.
     """
@@ -48,7 +45,7 @@ def work(
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     from ..campaign import Campaign
 
-    with Campaign.open(folder, pool=pool, who=who, wait=wait) as campaign:
+    with Campaign.open(folder, **options) as campaign:
         while True:
             n = asked.get()
             try:
