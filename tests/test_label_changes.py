@@ -213,3 +213,90 @@ def test_random_logs(tmp_path, campaign, seed):
     kinds = {event["kind"] for event in campaign.log()}
     assert kinds >= {"teach", "undo", "classes", "scan", "repeat"}
     assert kinds & {"pool", "audit"}
+
+
+# --- what the page is told ----------------------------------------------------------
+
+
+def test_a_renamed_class(campaign, desk):
+    first, second, third = list(desk.ledger.usable())[:3]
+    say(desk.ledger, first, "red")
+    desk.hear(
+        {
+            "kind": "batch", "known": [(first, "red")], "repeats": [], "doubts": [],
+            "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
+            "as_of": 1,
+        }
+    )  # fmt: skip
+    assert sync(desk, 0)["n_known"] == 1
+    campaign.rename_class("red", "rouge")
+    told = sync(desk, 1)
+    assert told["classes"] == ["blue", "green", "rouge"]
+    assert told["former"] == {"red": "rouge"}
+    assert told["counts"] == {"blue": 0, "green": 0, "rouge": 1}
+    assert told["items"][0]["guess"] == "rouge"
+    assert told["recent"][0]["mark"] == "rouge"
+    assert told["n_known"] == 0  # what knows it is made anew
+    assert desk.wanted() is not None
+    # A page that was not told yet says what the class was called.
+    assert say(desk.ledger, second, "red").status == "recorded"
+    assert say(desk.ledger, first, "blue", before="red").status == "recorded"
+    assert say(desk.ledger, third, "green").refused == []
+    held = {s: d.mark for s, d in desk.ledger.decisions().items()}
+    assert held == {first: "blue", second: "rouge", third: "green"}
+    campaign.undo()
+    campaign.undo()
+    campaign.undo()
+    campaign.undo()  # the new name
+    assert sync(desk, 0)["classes"] == CLASSES
+    (refused,) = say(desk.ledger, second, "rouge").refused
+    assert "'rouge' is none of the classes blue, green, red" in refused["reason"]
+    assert_same(desk.ledger, campaign)
+
+
+def test_a_merge_joins_what_is_counted(campaign, desk):
+    for sha256, mark in zip(desk.ledger.usable(), CLASSES, strict=False):
+        say(desk.ledger, sha256, mark)
+    campaign.merge_classes(["blue", "red"], "purple")
+    campaign.add_classes(["white"])
+    assert sync(desk, 0)["counts"] == {"purple": 2, "green": 1, "white": 0}
+
+
+def test_an_audit_is_kept_apart(campaign, desk):
+    shown = [item["sha256"] for item in sync(desk, 12)["items"]]
+    drawn = {p.sha256 for p in campaign.audits.draw(8, method="random")}
+    told = sync(desk, 0, shown)
+    assert set(told["stale"]) == drawn
+    assert told["n_images"] == 4
+    sha256 = min(drawn)
+    (refused,) = say(desk.ledger, sha256, "red").refused
+    assert "An audit keeps it apart" in refused["reason"]
+    assert refused["path"] == desk.ledger.path(sha256)
+    campaign.audits.answer({p.path: "red" for p in campaign.audits.pending()})
+    told = desk.sync("another", [], 12, meanwhile=True)
+    assert not drawn & {item["sha256"] for item in told["items"]}
+    assert (told["n_labels"], told["n_decided"], told["recent"]) == (0, 0, [])
+    assert not any(campaign.status().labels.values())
+    campaign.audits.release(train=False)
+    told = sync(desk, 0)
+    assert (told["n_labels"], told["n_decided"], told["n_images"]) == (8, 8, 12)
+    assert_same(desk.ledger, campaign)
+
+
+def test_a_pool_that_is_added_and_taken_back(tmp_path, campaign, desk):
+    before = set(desk.ledger.usable())
+    name = campaign.add_pool(paint(tmp_path / "more", 3, 1))
+    told = sync(desk, 15)
+    assert told["n_images"] == 15
+    paths = {item["sha256"]: item["path"] for item in told["items"]}
+    new = set(paths) - before
+    assert sorted(paths[sha256] for sha256 in new) == [
+        f"{name}/{i:02}.png" for i in range(3)
+    ]
+    assert say(desk.ledger, min(new), "red").status == "recorded"
+    campaign.undo()  # the label
+    campaign.undo()  # the pool
+    assert new <= set(sync(desk, 0, paths)["stale"])
+    (refused,) = say(desk.ledger, min(new), "red").refused
+    assert refused["reason"] == "There is no such picture in the pool."
+    assert_same(desk.ledger, campaign)
