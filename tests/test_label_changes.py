@@ -14,10 +14,12 @@ from skadma import Campaign
 from skadma.campaign import CampaignError, LabelFileError
 from skadma.campaign.operations import Mark, Operation
 from skadma.campaign.state import read_state
+from skadma.cli import main
 from skadma.label.desk import Desk
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, tiny_classifier
+from .label_site import TINY
 
 CLASSES = ["blue", "green", "red"]
 ASIDE = ["?skip", "?cant-tell", "?not-an-image"]
@@ -300,3 +302,24 @@ def test_a_pool_that_is_added_and_taken_back(tmp_path, campaign, desk):
     (refused,) = say(desk.ledger, min(new), "red").refused
     assert refused["reason"] == "There is no such picture in the pool."
     assert_same(desk.ledger, campaign)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "more"),  # which is not where it was
+        (["--pool", "other={}"], "There is no pool 'other'"),
+    ],
+)
+def test_a_pool_that_is_not_there(options, message, tmp_path, capsys):
+    pytest.importorskip("starlette")
+    folder, photos = str(tmp_path / "c"), paint(tmp_path / "photos", 3, 0)
+    main(["start", str(photos), "--classes", *CLASSES, "--campaign", folder, *TINY])
+    with Campaign.open(folder) as campaign:
+        campaign.add_pool(paint(tmp_path / "more", 3, 1))
+    (tmp_path / "more").rename(tmp_path / "moved")
+    options = [option.format(tmp_path / "moved") for option in options]
+    with pytest.raises(SystemExit) as ended:
+        main(["label", "--campaign", folder, "--no-browser", *options])
+    assert ended.value.code == 1
+    assert message in capsys.readouterr().err

@@ -70,7 +70,7 @@ class Ledger:
         self._held: dict[str, list[Decision]] = {}  # those not undone, oldest first
         self._repeats: dict[tuple[str, str], list[int]] = {}  # by content and person
         self._audits: dict[int, list[str]] = {}  # contents that are kept apart
-        self._apart: set[str] = set()
+        self._drawn: set[str] = set()
         self._operations: dict[str, list[int]] = {}
 
     def read(self) -> None:
@@ -89,8 +89,12 @@ class Ledger:
             if not self._last:
                 self.naming = read_naming(self._store)
                 self.pools = read_pools(self._store)
-            self._read_contents()
-            self._read_events(news)
+            try:
+                self._read_contents()
+                self._read_events(news)
+            except BaseException:
+                self._forget()  # or it would be read twice
+                raise
             self._last = news[-1][0]
 
     def _news(self) -> list[tuple[int, str, str, str, dict[str, Any]]]:
@@ -161,9 +165,9 @@ class Ledger:
             elif kind == "release":
                 for audit in detail["audits"]:
                     self._audits.pop(audit, None)
-        apart = {sha256 for contents in self._audits.values() for sha256 in contents}
-        if apart != self._apart:
-            self._apart, self._candidates = apart, None
+        drawn = {sha256 for contents in self._audits.values() for sha256 in contents}
+        if drawn != self._drawn:
+            self._drawn, self._candidates = drawn, None
 
     def _do_or_undo(self, event: Event, *, undo: bool = False) -> None:
         if undo:
@@ -235,15 +239,15 @@ class Ledger:
                     self._usable.setdefault(content.sha256, image)
         return self._usable
 
-    def is_apart(self, sha256: str) -> bool:
+    def is_drawn(self, sha256: str) -> bool:
         """Whether an audit keeps a content apart."""
-        return sha256 in self._apart
+        return sha256 in self._drawn
 
     def candidates(self) -> dict[str, int]:
         """Usable contents, without those that an audit keeps apart."""
         if self._candidates is None:
-            usable, apart = self.usable(), self._apart
-            self._candidates = {s: i for s, i in usable.items() if s not in apart}
+            usable, drawn = self.usable(), self._drawn
+            self._candidates = {s: i for s, i in usable.items() if s not in drawn}
         return self._candidates
 
     def has_repeated(self, sha256: str, who: str) -> bool:
@@ -298,9 +302,8 @@ class Ledger:
         fresh: dict[int, tuple[str, tuple[int, str, str]]] = {}
         for told in operation.marks:
             # A page may not have heard yet that a class has another name.
-            mark = Mark(
-                told.sha256, self.today(told.mark) or "", self.today(told.before)
-            )
+            said = self.naming.former.get(told.mark, told.mark)
+            mark = Mark(told.sha256, said, self.today(told.before))
             image = self.image(mark.sha256)
             kind = self._kind(operation, mark)
             reason = self._reason_against(mark, image, fresh, kind)
@@ -380,7 +383,7 @@ class Ledger:
             return self.naming.unknown(mark.mark, MARKS)
         if image in fresh:
             return "It is in this list twice."
-        if self.is_apart(mark.sha256):
+        if self.is_drawn(mark.sha256):
             return "An audit keeps it apart. 'skadma evaluate' takes its label."
         holds = self._holds(mark.sha256)
         if kind == "confirm" and holds != mark.mark:

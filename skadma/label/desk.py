@@ -172,7 +172,7 @@ class Desk:
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
-        if self.ledger.is_apart(sha256) or self.ledger.image(sha256) is None:
+        if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
         decision = self.ledger.decision(sha256)
         again = sha256 in self._repeats
