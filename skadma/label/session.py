@@ -65,7 +65,14 @@ class Session:
             self._thread.shutdown()
             raise
         self._foreman = Foreman(
-            (folder.absolute(), {**options, "who": self._desk.who}, repeat),
+            (
+                self._campaign.folder,
+                self._campaign.pool,
+                self._desk.who,
+                wait,
+                repeat,
+                pools,
+            ),
             lambda message: self._submit(self._hear, message),
         )
         self._submit(self._drive)  # the first pictures, before the page is open

@@ -9,6 +9,7 @@ import queue
 import signal
 import threading
 import warnings
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,11 @@ _DOUBTS = 60
 def work(
     connection: Connection,
     folder: Path,
-    options: dict[str, Any],
+    pool: Path,
+    who: str | None,
+    wait: float,
     repeat: float,
+    pools: Mapping[str, Path] | None = None,
 ) -> None:
     """Answer the server until it closes the connection; the child's main function.
 
@@ -33,11 +37,14 @@ def work(
     connection : Connection
         Numbers of images to choose come in. Out come dictionaries whose ``kind`` is
         "stage", "batch" or "problem".
-    folder : Path
-    options : dict
-        Of :meth:`~skadma.Campaign.open`.
+    folder, pool : Path
+    who : str or None
+    wait : float
+        See :class:`~skadma.Campaign`.
     repeat : float
         Share of pictures to show again.
+    pools : mapping of str to Path, optional
+        Where those of pools are that were added, by name, if they moved.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
     _give_way()
@@ -45,6 +52,7 @@ def work(
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     from ..campaign import Campaign
 
+    options = {"pool": pool, "pools": pools, "who": who, "wait": wait}
     with Campaign.open(folder, **options) as campaign:
         while True:
             n = asked.get()
