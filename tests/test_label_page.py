@@ -509,3 +509,47 @@ def test_second_looks_and_repeats(tmp_path, serve, pages):
         page.keyboard.press("Backspace")
         saved(page)
     assert sum(e["kind"] == "undo" for e in site.log()) == n + 10
+
+
+def test_classes_and_pools_that_change(tmp_path, serve, pages):
+    """The page learns of them without a reload, and shows pictures of all pools."""
+    photos = paint(tmp_path / "photos", 6)
+    site = serve(tmp_path / "campaign", photos, "--keys", "crack=c", n=4)
+    page = pages(site)
+    press(page, "c")
+    saved(page)
+    with Campaign.open(site.folder) as campaign:
+        campaign.rename_class("crack", "split")
+        campaign.add_classes(["rust <b>"])
+        moved = paint(tmp_path / "more", 4, seed=1)
+        campaign.add_pool(moved, "new")
+    until(page, "skadmaPage.feed.about.classes.length === 3")
+    names = page.eval_on_selector_all(
+        ".choices .choice span", "all => all.map(e => e.textContent)"
+    )
+    assert names == ["split", "ok", "rust <b>"]
+    assert "The classes were changed. They are: split (C), ok (1)" in page.inner_text(
+        "body"
+    )
+    assert strip(page) == ["split"]
+    press(page, "c")  # the renamed class has its key
+    press(page, "2")
+    saved(page)
+    assert [mark for _, mark in site.given()[-2:]] == ["split", "rust <b>"]
+    until(page, "skadmaPage.feed.state.n_images === 10")
+
+    page.goto("about:blank")
+    site.kill()
+    moved.rename(tmp_path / "elsewhere")
+    site.command += ["--pool", f"new={tmp_path / 'elsewhere'}"]
+    place = site.command.index("--classes")
+    site.command[place - 1 : place + 3] = []  # they have changed since
+    site.command[site.command.index("--keys") + 1] = "split=c"
+    site.start()
+    page = pages(site)
+    for _ in range(6):
+        press(page, "c")
+    page.keyboard.press("c")
+    saved(page)
+    assert sum(path.startswith("new/") for path in site.held()) == 4
+    assert len(site.held()) == 10

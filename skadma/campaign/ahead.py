@@ -64,7 +64,8 @@ def choose_ahead(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Ahead:
     guesses = {}
     if proposals:
         guesses = _guesses(campaign, state, also)
-        files = [str(campaign.pool / proposal.path) for proposal in proposals]
+        places = campaign._places
+        files = [str(places.file(each.path, state.pools)) for each in proposals]
         features = _features(campaign._trainer.model(state), files)
         reserve = campaign.n_instances if n > campaign.n_instances else 0
         n_first = max(len(proposals) - reserve, 1)

@@ -311,7 +311,7 @@ class Campaign(CampaignLooks, CampaignChanging):
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        name, rows, at_once = read_rows(labels)
+        name, rows, at_once = read_rows(labels, self.former_classes())
         self.refresh()
         with self._store.transaction():
             taught = record(
@@ -412,9 +412,7 @@ class Campaign(CampaignLooks, CampaignChanging):
         Ledger
             Of this campaign's connection: for the thread that opened it.
         """
-        ledger = Ledger(self._store, self.classes)
-        ledger.read()
-        return ledger
+        return Ledger(self._store)
 
     # --- the model ----------------------------------------------------------
 

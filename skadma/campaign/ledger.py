@@ -4,119 +4,40 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 from .agreement import APART
 from .decide import decision_row
 from .labels_csv import MARKS
+from .naming import Naming, read_naming
+from .operations import Event, Mark, Operation, Outcome
 from .pool import Content, check_path
+from .pools import Pools, read_pools
 from .state import Decision
 from .store import Store
 
 _ACTS = ("teach", "repeat", "confirm", "answer")
 
 
-@dataclass(frozen=True)
-class Mark:
-    """What somebody says about one picture.
-
-    Attributes
-    ----------
-    sha256 : str
-        The picture that was looked at.
-    mark : str
-        A class, ``"?skip"``, ``"?cant-tell"`` or ``"?not-an-image"``.
-    before : str or None
-        The mark that it had when it was looked at, as far as the person was told.
-    """
-
-    sha256: str
-    mark: str
-    before: str | None = None
-
-
-@dataclass(frozen=True)
-class Operation:
-    """Something to be done once, however often it is asked for.
-
-    Attributes
-    ----------
-    id : str
-        Made by who asks.
-    marks : sequence of Mark
-        What to write down; one event, undone as one.
-    undo : str or None
-        Instead: the operation, or ``"event-N"``, to take back.
-    confirm : bool
-        The marks are what holds already, and stand after a second look.
-    via : str
-        How it was given, for the log.
-    """
-
-    id: str
-    marks: Sequence[Mark] = ()
-    undo: str | None = None
-    confirm: bool = False
-    via: str = "page"
-
-
-@dataclass
-class Outcome:
-    """What came of an operation.
-
-    Attributes
-    ----------
-    id : str
-    status : {"recorded", "known", "undone", "nothing"}
-        "known": it was done before. "nothing": there was nothing to do.
-    refused : list of dict
-        Marks that were not taken: `sha256`, `reason` and what `holds` and by whom.
-    """
-
-    id: str
-    status: str
-    refused: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event in which somebody said something of images.
-
-    Attributes
-    ----------
-    id : int
-    at : str
-    who : str
-    kind : {"teach", "repeat", "confirm", "answer"}
-        "teach" decides; the others are looks at what is decided, or kept apart.
-    operation : str or None
-    decisions : list of Decision
-        What was said.
-    """
-
-    id: int
-    at: str
-    who: str
-    kind: str
-    operation: str | None
-    decisions: list[Decision]
-
-
 class Ledger:
     """What holds, kept up to date by reading only what the log gained.
 
-    Others may write meanwhile; every method sees what they wrote.
+    Others may write meanwhile; every method sees what they wrote. Where the classes or
+    the pools changed, or a change of them was taken back, all is read again.
 
     Parameters
     ----------
     store : Store
-    classes : sequence of str
 
     Attributes
     ----------
+    naming : Naming
+        What the classes are called. Labels are in today's names.
+    pools : Pools
+        Where images come from.
     paths : dict of int to str
+        Of images that are in a pool, or were until their file went.
     contents : dict of int to Content
     acts : dict of int to Event
         Those that were not undone, oldest first.
@@ -124,13 +45,16 @@ class Ledger:
         The event of the last query.
     """
 
-    def __init__(self, store: Store, classes: Sequence[str]) -> None:
+    naming: Naming
+    pools: Pools
+
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self.classes = list(classes)
         # Operations that changed nothing, which the log therefore does not have: one
         # that comes again must not do later what it did not do then.
         self._idle: set[str] = set()
         self._forget()
+        self.read()
 
     def _forget(self) -> None:
         self._last = 0
@@ -139,10 +63,14 @@ class Ledger:
         self.acts: dict[int, Event] = {}
         self.last_query: int | None = None
         self._usable: dict[str, int] | None = None
+        self._candidates: dict[str, int] | None = None
+        self._all_paths: dict[int, str] = {}  # those of pools taken back too
+        self._changes: set[int] = set()  # events that changed classes or pools
         self._images: dict[str, list[int]] = {}  # by content, present or past
         self._held: dict[str, list[Decision]] = {}  # those not undone, oldest first
         self._repeats: dict[tuple[str, str], list[int]] = {}  # by content and person
         self._audits: dict[int, list[str]] = {}  # contents that are kept apart
+        self._drawn: set[str] = set()
         self._operations: dict[str, list[int]] = {}
 
     def read(self) -> None:
@@ -152,57 +80,94 @@ class Ledger:
 
     def _read(self) -> None:
         with self._store.intact():
-            rows = self._store.rows(
+            news = self._news()
+            if self._last and any(self._changes_names(*event) for event in news):
+                self._forget()
+                news = self._news()
+            if not news:
+                return
+            if not self._last:
+                self.naming = read_naming(self._store)
+                self.pools = read_pools(self._store)
+            try:
+                self._read_contents()
+                self._read_events(news)
+            except BaseException:
+                self._forget()  # or it would be read twice
+                raise
+            self._last = news[-1][0]
+
+    def _news(self) -> list[tuple[int, str, str, str, dict[str, Any]]]:
+        """Events since the last read: id, at, who, kind, detail."""
+        return [
+            (*event, json.loads(detail))
+            for *event, detail in self._store.rows(
                 "SELECT id, at, who, kind, detail FROM events WHERE id > ? ORDER BY id",
                 self._last,
             )
-            if rows:
-                self._read_contents()
-                self._read_events(rows)
-                self._last = rows[-1][0]
+        ]
+
+    def _changes_names(
+        self, _id: int, _at: str, _who: str, kind: str, detail: dict[str, Any]
+    ) -> bool:
+        """Whether an event changes what names of classes, or paths, mean."""
+        undone = kind == "undo" and detail["undone"] in self._changes
+        return kind in ("classes", "pool") or undone
 
     def _read_contents(self) -> None:
         for image, path in self._store.rows(
             "SELECT id, path FROM images WHERE event > ?", self._last
         ):
-            self.paths[image] = check_path(path)
-        for image, *content in self._store.rows(
-            "SELECT image, sha256, size, mtime_ns, problem FROM contents "
+            self._all_paths[image] = check_path(path)
+        for event, image, *content in self._store.rows(
+            "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
             "WHERE event > ? ORDER BY event",
             self._last,
         ):
+            path = self._all_paths[image]
+            if not self.pools.holds(path, event):
+                continue
+            self.paths[image] = path
             self.contents[image] = Content(*content)
-            self._usable = None
+            self._usable = self._candidates = None
             if content[0] and image not in self._images.setdefault(content[0], []):
                 self._images[content[0]].append(image)
 
-    def _read_events(self, rows: list[tuple]) -> None:
+    def _read_events(
+        self, news: list[tuple[int, str, str, str, dict[str, Any]]]
+    ) -> None:
         given: dict[int, list[Decision]] = {}
-        for row in self._store.rows(
+        for event, image, sha256, kind, label in self._store.rows(
             "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
             "SELECT * FROM looks WHERE event > ?1 ORDER BY event, image",
             self._last,
         ):
-            given.setdefault(row[0], []).append(Decision(*row))
+            now = label if label is None else self.naming.now(label, event)
+            said = Decision(event, image, sha256, kind, now)
+            given.setdefault(event, []).append(said)
         for event, sha256 in self._store.rows(
             "SELECT event, sha256 FROM draws WHERE event > ?", self._last
         ):
             self._audits.setdefault(event, []).append(sha256)
-        for number, at, who, kind, text in rows:
-            detail = json.loads(text)
+        for number, at, who, kind, detail in news:
             operation = detail.get("operation")
             if operation is not None:
                 self._operations.setdefault(operation, []).append(number)
             if kind in _ACTS:
-                said = given.get(number, [])
-                self._do_or_undo(Event(number, at, who, kind, operation, said))
-            elif kind == "undo":
+                acts = given.get(number, [])
+                self._do_or_undo(Event(number, at, who, kind, operation, acts))
+            elif kind in ("classes", "pool"):
+                self._changes.add(number)
+            elif kind == "undo" and detail["undone"] not in self._changes:
                 self._do_or_undo(self.acts[detail["undone"]], undo=True)
             elif kind == "query":
                 self.last_query = number
             elif kind == "release":
                 for audit in detail["audits"]:
                     self._audits.pop(audit, None)
+        drawn = {sha256 for contents in self._audits.values() for sha256 in contents}
+        if drawn != self._drawn:
+            self._drawn, self._candidates = drawn, None
 
     def _do_or_undo(self, event: Event, *, undo: bool = False) -> None:
         if undo:
@@ -225,6 +190,15 @@ class Ledger:
                 where.append(entry)
 
     # --- what holds ----------------------------------------------------------
+
+    @property
+    def classes(self) -> list[str]:
+        """Today's classes."""
+        return self.naming.classes
+
+    def today(self, mark: str | None) -> str | None:
+        """What a class is called today, by the name that it had when it was told."""
+        return None if mark is None else self.naming.former.get(mark, mark)
 
     def decision(self, sha256: str) -> Decision | None:
         """What holds for a picture."""
@@ -255,21 +229,26 @@ class Ledger:
         return "" if image is None else self.paths[image]
 
     def usable(self) -> dict[str, int]:
-        """Contents that are there and can be decoded, with an image of each."""
+        """Contents that are there and can be decoded, with the first image of each."""
         if self._usable is None:
             self._usable = {}
-            for image, content in self.contents.items():
+            owner, paths = self.pools.owner, self.paths
+            for image in sorted(paths, key=lambda i: (owner(paths[i]), paths[i], i)):
+                content = self.contents[image]
                 if content.sha256 and content.problem is None:
                     self._usable.setdefault(content.sha256, image)
         return self._usable
 
+    def is_drawn(self, sha256: str) -> bool:
+        """Whether an audit keeps a content apart."""
+        return sha256 in self._drawn
+
     def candidates(self) -> dict[str, int]:
         """Usable contents, without those that an audit keeps apart."""
-        apart = {sha256 for contents in self._audits.values() for sha256 in contents}
-        usable = self.usable()
-        if not apart:
-            return usable
-        return {sha256: i for sha256, i in usable.items() if sha256 not in apart}
+        if self._candidates is None:
+            usable, drawn = self.usable(), self._drawn
+            self._candidates = {s: i for s, i in usable.items() if s not in drawn}
+        return self._candidates
 
     def has_repeated(self, sha256: str, who: str) -> bool:
         """Whether somebody answered again, blind."""
@@ -321,7 +300,10 @@ class Ledger:
             return self._undo(operation)
         outcome = Outcome(operation.id, "nothing")
         fresh: dict[int, tuple[str, tuple[int, str, str]]] = {}
-        for mark in operation.marks:
+        for told in operation.marks:
+            # A page may not have heard yet that a class has another name.
+            said = self.naming.former.get(told.mark, told.mark)
+            mark = Mark(told.sha256, said, self.today(told.before))
             image = self.image(mark.sha256)
             kind = self._kind(operation, mark)
             reason = self._reason_against(mark, image, fresh, kind)
@@ -398,13 +380,10 @@ class Ledger:
         if image is None:
             return "There is no such picture in the pool."
         if mark.mark not in self.classes and mark.mark not in MARKS:
-            return (
-                f"{mark.mark!r} is none of the classes {', '.join(self.classes)}, "
-                f"nor {', '.join(MARKS)}."
-            )
+            return self.naming.unknown(mark.mark, MARKS)
         if image in fresh:
             return "It is in this list twice."
-        if any(mark.sha256 in contents for contents in self._audits.values()):
+        if self.is_drawn(mark.sha256):
             return "An audit keeps it apart. 'skadma evaluate' takes its label."
         holds = self._holds(mark.sha256)
         if kind == "confirm" and holds != mark.mark:

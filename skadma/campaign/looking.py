@@ -174,7 +174,7 @@ class CampaignLooks(CampaignReading):
         LabelFileError
             As in :meth:`teach`; also if an image has no decision yet.
         """
-        name, rows, at_once = read_rows(answers)
+        name, rows, at_once = read_rows(answers, self.former_classes())
         if not all(row.sha256 for row in rows):
             self.refresh()
         with self._store.transaction():

@@ -173,8 +173,16 @@ def add_said(
 
 def read_rows(
     labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+    former: Mapping[str, str] | None = None,
 ) -> tuple[str, list[LabelRow], bool]:
     """Read labels in any of the forms that :meth:`Campaign.teach` takes.
+
+    Parameters
+    ----------
+    labels : mapping of str to str, sequence of LabelRow, or path
+    former : mapping of str to str, optional
+        Names that classes had before. They are taken in what Label Studio exports,
+        whose project may not know another; in a label file they may be a mistake.
 
     Returns
     -------
@@ -190,7 +198,9 @@ def read_rows(
     if not isinstance(labels, (str, Path)):
         return "labels", list(labels), True
     if Path(labels).suffix.lower() == ".json":
-        from ..label_studio import read_export  # it imports this package
+        # which imports this package
+        from ..label_studio.annotations import in_todays_names, read_export
 
-        return str(labels), read_export(labels), False
+        rows = in_todays_names(read_export(labels), former or {})
+        return str(labels), rows, False
     return str(labels), read_labels(labels), False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             )
             parser.add_argument(
                 "--prefix",
+                action="append",
+                default=[],
+                metavar="[NAME=]PREFIX",
                 help="where the pool is below Label Studio's root of local files "
-                "(default: the name of the pool's folder)",
+                "(default: the name of the pool's folder); NAME: of a pool that was "
+                "added. More than once for several",
             )
 
 
@@ -109,9 +114,11 @@ def _export_tasks(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
         config = label_config(campaign.classes)
         proposals = campaign.query(options.n_instances)
-        prefix = campaign.pool.name if options.prefix is None else options.prefix
+        prefixes = {name: pool.name for name, pool in campaign.pools.items()}
+        prefixes |= _prefixes(options.prefix, campaign.pools)
         n_labels = sum(campaign.status().labels.values())
-    tasks = make_tasks(proposals, prefix, f"skadma-{n_labels}-labels")
+    version = f"skadma-{n_labels}-labels"
+    tasks = make_tasks(proposals, prefixes.pop(""), version, pools=prefixes)
     options.out.mkdir(parents=True, exist_ok=True)
     for file, text in zip(files, (config, json.dumps(tasks, indent=1)), strict=True):
         write_atomically(file, lambda part, text=text: _write(part, text))  # type: ignore[misc]
@@ -119,6 +126,18 @@ def _export_tasks(options: argparse.Namespace) -> None:
         f"{len(tasks)} tasks in {files[1]}, the labelling configuration in {files[0]}. "
         "What Label Studio exports as JSON goes back with: skadma teach EXPORT.json"
     )
+
+
+def _prefixes(items: Sequence[str], pools: Container[str]) -> dict[str, str]:
+    """Where pools are below Label Studio's root, by name; the first's is empty."""
+    prefixes = {}
+    for item in items:
+        name, _, prefix = item.partition("=")
+        if name in pools and name:
+            prefixes[name] = prefix
+        else:
+            prefixes[""] = item
+    return prefixes
 
 
 def _write(path: Path, text: str) -> None:

@@ -71,6 +71,7 @@ def _label(options: argparse.Namespace) -> None:
         port=options.port,
         browser=not options.no_browser,
         pool=options.pool,
+        pools=options.pools,
         who=options.who,
         keys=keys,
         wait=options.wait,
@@ -107,8 +108,13 @@ def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
     from ..campaign.campaign import DATABASE
 
     if (options.campaign / DATABASE).exists():
-        campaign = Campaign.open(options.campaign, pool=options.pool, wait=options.wait)
-        photos = options.photos
+        campaign = Campaign.open(
+            options.campaign,
+            pool=options.pool,
+            pools=options.pools,
+            wait=options.wait,
+        )
+        photos, classes = options.photos, campaign.classes
         if photos is not None and photos.resolve() != campaign.pool.resolve():
             campaign.close()
             raise CampaignError(
@@ -116,11 +122,11 @@ def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
                 f"{str(campaign.pool)!r}, not {str(photos)!r}. For another one give "
                 "--campaign FOLDER; if its images moved, give --pool."
             )
-        if options.classes and options.classes != campaign.classes:
+        if options.classes and options.classes != classes:
             campaign.close()
             raise CampaignError(
                 f"The campaign in {str(options.campaign)!r} has the classes "
-                f"{', '.join(campaign.classes)}. Leave --classes out, or start another "
+                f"{', '.join(classes)}. Leave --classes out, or start another "
                 "one with --campaign FOLDER."
             )
     elif options.photos is None or not options.classes:

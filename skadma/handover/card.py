@@ -19,6 +19,12 @@ _NO_CALIBRATION = (
 )
 
 
+_SEVERAL = (
+    "\n\nAn image has any number of these labels, also none: each that is more "
+    "probable than not. Their probabilities do not sum to 1."
+)
+
+
 @dataclass(frozen=True)
 class CardFacts:
     """What the model itself does not know.
@@ -75,7 +81,8 @@ def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
         "Classes and labels": _table(
             ("class", "labelled images"),
             [(name, facts.n_labels.get(name, 0)) for name in labels],
-        ),
+        )
+        + (_SEVERAL if estimator.multilabel_ else ""),
         "Data": "\n".join(f"- {line}" for line in facts.data) or "Not recorded.",
         "How the labelled images were chosen": "\n".join(
             f"- {line}" for line in facts.choice

@@ -89,7 +89,6 @@ def read_network(
                 f"it was made from {belongs[0]} (weights {belongs[1]}), not from "
                 f"{source.name} (weights {source.fingerprint})"
             )
-        classes = read_labels(json.loads(metadata["classes"]))
         n_labels = int(metadata["n_labels"])
         random_state = np.random.RandomState()
         random_state.set_state(json.loads(metadata["random_state"]))
@@ -97,6 +96,7 @@ def read_network(
         multilabel = json.loads(metadata["multilabel"])
         if not isinstance(multilabel, bool):
             raise ValueError(f"its 'multilabel' is {multilabel!r}")
+        classes = read_labels(json.loads(metadata["classes"]), multilabel=multilabel)
         estimator.restore(
             source, tensors, classes, n_frozen, n_labels, random_state, multilabel
         )
@@ -154,8 +154,14 @@ def describe_labels(classes: np.ndarray) -> dict[str, Any]:
     )
 
 
-def read_labels(described: dict[str, Any]) -> np.ndarray:
+def read_labels(described: dict[str, Any], *, multilabel: bool) -> np.ndarray:
     """Make labels of what :func:`describe_labels` wrote.
+
+    Parameters
+    ----------
+    described : dict
+    multilabel : bool
+        They are in the order of the columns of y, sorted or not.
 
     Raises
     ------
@@ -169,7 +175,7 @@ def read_labels(described: dict[str, Any]) -> np.ndarray:
     classes = np.array(values, dtype=dtype)
     if classes.ndim != 1 or classes.tolist() != values or not values:
         raise ValueError(f"its labels are not of the type {name!r} that it says")
-    if not np.array_equal(np.unique(classes), classes):
+    if not multilabel and not np.array_equal(np.unique(classes), classes):
         raise ValueError("its labels are not sorted and different")
     return classes
 

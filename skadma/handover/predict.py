@@ -11,9 +11,10 @@ import itertools
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _TOGETHER = 256
 """Images that are decided and written together."""
+_BETWEEN = ";"
+"""Between the labels of an image that has several."""
 _COLUMNS = ("path", "label", "confidence", "problem")
 
 
@@ -47,7 +50,7 @@ class Predicted:
     n_images : int
         Rows.
     n_problems : int
-        Rows without a label.
+        Rows of images that could not be decided.
     n_before : int
         Rows that an earlier, broken off run had written.
     """
@@ -79,8 +82,10 @@ def predict_files(
 
     The columns are path, label, confidence and problem; with `proba` one per class,
     ``proba_<class>``. Paths are sorted. A file that cannot be decoded has an empty
-    label and its reason under problem. Memory does not grow with the number of files,
-    but for the names in the largest folder.
+    label and its reason under problem. With several labels per image those that are
+    more probable than not are joined by ";", and the confidence is the mean, over all
+    labels, of the probability that what is said of each is right. Memory does not grow
+    with the number of files, but for the names in the largest folder.
 
     Rows go to ``<out>.part``, which gets its name when all are there. Called again
     after a kill, with the same model and the same inputs, it goes on behind the rows
@@ -110,16 +115,22 @@ def predict_files(
     FileExistsError
         If `out` is there.
     ModelError
-        If there is no image, the beginning is another's, or the disk is full.
+        If there is no image, the beginning is another's, or the disk is full; or if
+        there are several labels per image, and one's name has a ";".
     """
     check_is_fitted(estimator)
+    names = [str(label) for label in estimator.classes_]
+    if estimator.multilabel_ and any(_BETWEEN in name for name in names):
+        raise ModelError(
+            f"A name of the labels {names} has a {_BETWEEN!r}, which is what separates "
+            "an image's labels in the table: fit the model with other names."
+        )
     out = new_file(Path(out), overwrite=overwrite)
     asked = [_checked(path) for path in inputs]
     n_images = sum(1 for _ in _files(asked))
     if not n_images:
         raise ModelError(f"There is no image in {', '.join(map(repr, asked))}.")
     estimator = copy.copy(estimator).set_params(on_bad_image="skip")
-    names = [str(label) for label in estimator.classes_]
     columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
     task = {"model": _identity(estimator), "inputs": asked, "columns": columns}
     part = out.with_name(f"{out.name}.part")
@@ -129,7 +140,8 @@ def predict_files(
         begun = _begin(part, task, overwrite)
         try:
             with part.open("r+b" if begun else "w+b") as file:
-                paths, n_before, n_problems = _go_on(file, columns, names, asked)
+                known = partial(_is_row, columns, names, estimator.multilabel_)
+                paths, n_before, n_problems = _go_on(file, columns, known, asked)
                 with tqdm(
                     total=n_images, initial=n_before, unit=" images",
                     disable=not progress,
@@ -138,7 +150,7 @@ def predict_files(
                     for rows in _rows(estimator, paths, names, proba):
                         _append(file, rows)
                         n_rows += len(rows)
-                        n_problems += sum(row[1] == "" for row in rows)
+                        n_problems += sum(row[3] != "" for row in rows)
                         bar.update(len(rows))
                 os.fsync(file.fileno())
             part.replace(out)
@@ -195,13 +207,22 @@ def _rows(
     )
     scores = estimator.predict_proba_in_parts(asked)
     for some, part in zip(together, scores, strict=True):
-        yield [_row(*each, names, proba) for each in zip(some, part, strict=True)]
+        yield [
+            _row(path, row, names, proba, estimator.multilabel_)
+            for path, row in zip(some, part, strict=True)
+        ]
 
 
-def _row(path: str, scores: np.ndarray, names: list[str], proba: bool) -> list[str]:
+def _row(
+    path: str, scores: np.ndarray, names: list[str], proba: bool, multilabel: bool
+) -> list[str]:
     if np.isfinite(scores).all():
-        best = int(scores.argmax())
-        cells = [names[best], f"{scores[best]:.6g}", ""]
+        if multilabel:
+            said = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
+            label, sure = _BETWEEN.join(said), np.maximum(scores, 1 - scores).mean()
+        else:
+            label, sure = names[int(scores.argmax())], scores.max()
+        cells = [label, f"{sure:.6g}", ""]
         shown = [f"{p:.6g}" for p in scores]
     else:
         cells, shown = ["", "", _problem(path)], [""] * len(names)
@@ -223,6 +244,7 @@ def _identity(estimator: CNNClassifier) -> str:
         fingerprint(estimator.net_.module_),
         describe_labels(estimator.classes_),
         asdict(estimator.source_network_.preprocessing),
+        bool(estimator.multilabel_),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -276,12 +298,23 @@ def _begin(part: Path, task: dict[str, Any], overwrite: bool) -> bool:
 
 
 def _go_on(
-    file: BinaryIO, columns: list[str], names: list[str], inputs: Sequence[str]
+    file: BinaryIO,
+    columns: list[str],
+    known: Callable[[str, list[str]], bool],
+    inputs: Sequence[str],
 ) -> tuple[Iterator[str], int, int]:
     """Find where to go on: behind the last rows that are as they would be now.
 
     Those that were decided together are kept together: who stands beside an image in
     a batch shows in the last digits of its scores.
+
+    Parameters
+    ----------
+    file : file
+    columns : list of str
+    known : callable
+        Tells whether cells are a row of a path.
+    inputs : sequence of str
 
     Returns
     -------
@@ -297,9 +330,9 @@ def _go_on(
         n_problems = 0
         for number, (cells, offset) in enumerate(rows, 1):
             path = next(paths, None)
-            if path is None or not _is_row(cells, path, columns, names):
+            if path is None or not known(path, cells):
                 break
-            n_problems += cells[1] == ""
+            n_problems += cells[3] != ""
             if number % _TOGETHER == 0:
                 done, end = (number, n_problems), offset
     file.seek(end)
@@ -309,14 +342,19 @@ def _go_on(
     return itertools.islice(_files(inputs), done[0], None), *done
 
 
-def _is_row(cells: list[str], path: str, columns: list[str], names: list[str]) -> bool:
+def _is_row(
+    columns: list[str], names: list[str], multilabel: bool, path: str, cells: list[str]
+) -> bool:
     if len(cells) != len(columns) or cells[0] != safe_path(path):
         return False
     _, label, confidence, problem, *proba = cells
     if problem:
         return not any((label, confidence, *proba))
+    said = (label.split(_BETWEEN) if label else []) if multilabel else [label]
     try:
-        return label in names and all(0 <= float(p) <= 1 for p in (confidence, *proba))
+        return set(said) <= set(names) and all(
+            0 <= float(p) <= 1 for p in (confidence, *proba)
+        )
     except ValueError:
         return False
 

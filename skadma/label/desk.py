@@ -148,6 +148,8 @@ class Desk:
         usable = self.ledger.candidates()
         decided = sum(sha in usable for sha in self.ledger.decisions())
         return {
+            "classes": self.ledger.classes,
+            "former": self.ledger.naming.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
             "n_images": len(usable),
@@ -168,6 +170,8 @@ class Desk:
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
+        if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
+            return False  # an audit drew it meanwhile, or its pool was taken back
         decision = self.ledger.decision(sha256)
         again = sha256 in self._repeats
         if again and not self.ledger.has_repeated(sha256, self.who):
@@ -181,7 +185,7 @@ class Desk:
             if sha in held:
                 return None
             decided = self.ledger.decision(sha)
-            if decided and not self.ledger.has_repeated(sha, self.who):
+            if decided and self._is_open(sha):
                 return {"sha256": sha, "guess": None, "confidence": None, "blind": True}
         return None
 
@@ -224,7 +228,7 @@ class Desk:
         return {
             "sha256": sha256,
             "path": self.ledger.path(sha256),
-            "guess": item["guess"],
+            "guess": self.ledger.today(item["guess"]),
             "confidence": item["confidence"],
             "before": None if decision is None else decision.mark,
         }
@@ -232,6 +236,8 @@ class Desk:
     def _latest(self) -> list[Event]:
         mine: list[Event] = []
         for event in reversed(self.ledger.acts.values()):
+            if event.kind == "answer":  # an audit asked it; it is no label
+                continue
             if event.who == self.who and event.decisions:
                 mine.append(event)
                 if len(mine) == _STRIP:

@@ -71,7 +71,11 @@ def _standing_doubts(desk: Desk) -> list[dict[str, Any]]:
     }
     labels = desk.ledger.labels()
     return [
-        {**doubt, "path": desk.ledger.path(sha256)}
+        {
+            **doubt,
+            "path": desk.ledger.path(sha256),
+            "suggested": desk.ledger.today(doubt["suggested"]),
+        }
         for doubt in desk.doubts
         if (sha256 := doubt["sha256"]) not in confirmed
         and labels.get(sha256) == doubt["before"]

@@ -21,6 +21,7 @@ def serve(
     port: int | None = None,
     browser: bool = True,
     pool: Path | None = None,
+    pools: Mapping[str, Path] | None = None,
     who: str | None = None,
     keys: Mapping[str, str] | None = None,
     wait: float = 60,
@@ -40,6 +41,8 @@ def serve(
         Open the page.
     pool : Path, optional
         Where the images are, if they moved.
+    pools : mapping of str to Path, optional
+        Where those of pools are that were added, by name, if they moved.
     who : str, optional
         Name for the log.
     keys : mapping of str to str, optional
@@ -74,9 +77,13 @@ def serve(
     with _listen(port, folder.absolute()) as listener, ExitStack() as ends:
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
-        session = Session(
-            folder, pool=pool, who=who, keys=keys, wait=wait, repeat=repeat
-        )
+        opened: dict[str, Any] = {
+            "pool": pool,
+            "pools": pools,
+            "who": who,
+            "wait": wait,
+        }
+        session = Session(folder, keys=keys, repeat=repeat, **opened)
         ends.callback(session.close)
         address = f"http://{ADDRESS}:{number}/#{token}"
         print(address, flush=True)
@@ -88,7 +95,7 @@ def serve(
         app: Any = make_app(session, number, token)
         if label_studio:
             hosts = [f"{ADDRESS}:{number}", f"localhost:{number}"]
-            backend = Backend(folder, hosts=hosts, pool=pool, who=who, wait=wait)
+            backend = Backend(folder, hosts=hosts, **opened)
             ends.callback(backend.close)
             path = f"/label-studio/{secrets.token_urlsafe(32)}"
             app = below(path, Starlette(routes=backend.routes()), app)

@@ -26,6 +26,8 @@ class Session:
     folder : Path
     pool : Path, optional
         Where the images are, if they moved.
+    pools : mapping of str to Path, optional
+        Where those of pools are that were added, by name, if they moved.
     who : str, optional
         Name for the log.
     keys : mapping of str to str, optional
@@ -45,6 +47,7 @@ class Session:
         folder: Path,
         *,
         pool: Path | None = None,
+        pools: Mapping[str, Path] | None = None,
         who: str | None = None,
         keys: Mapping[str, str] | None = None,
         wait: float = 60,
@@ -56,22 +59,28 @@ class Session:
         self._campaign: Campaign
         self._desk: Desk
         try:
-            self._thread.submit(self._open, folder, pool, who, wait).result()
+            options = {"pool": pool, "pools": pools, "who": who, "wait": wait}
+            self._thread.submit(self._open, folder, options).result()
         except BaseException:
             self._thread.shutdown()
             raise
         self._foreman = Foreman(
-            (self._campaign.folder, self._campaign.pool, self._desk.who, wait, repeat),
+            (
+                self._campaign.folder,
+                self._campaign.pool,
+                self._desk.who,
+                wait,
+                repeat,
+                pools,
+            ),
             lambda message: self._submit(self._hear, message),
         )
         self._submit(self._drive)  # the first pictures, before the page is open
 
-    def _open(
-        self, folder: Path, pool: Path | None, who: str | None, wait: float
-    ) -> None:
-        self._campaign = Campaign.open(folder, pool=pool, who=who, wait=wait)
+    def _open(self, folder: Path, options: dict[str, Any]) -> None:
+        self._campaign = Campaign.open(folder, **options)
         try:
-            if not self._campaign.pool.is_dir():
+            if not all(pool.is_dir() for pool in self._campaign.pools.values()):
                 self._campaign.refresh()  # says what to do
             self._desk = Desk(
                 self._campaign.ledger(),
@@ -91,14 +100,16 @@ class Session:
     # --- what the page asks --------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        """What does not change."""
+        """What does not change, but for the classes, which are told again."""
         folder = self._campaign.folder
+        ledger = self._desk.ledger
         return {
             "id": hashlib.sha256(str(folder).encode()).hexdigest()[:12],
             "campaign": folder.name,
             "pool": self._campaign.pool.name,
             "who": self._desk.who,
-            "classes": self._desk.ledger.classes,
+            "classes": ledger.classes,
+            "former": ledger.naming.former,
             "keys": self._keys,
             "n_instances": self._desk.n_instances,
         }
@@ -121,8 +132,13 @@ class Session:
 
     async def path_of(self, sha256: str) -> Path | None:
         """The file of a picture; None if there is none."""
-        path = await self._run(lambda: self._desk.ledger.path(sha256))
-        return self._campaign.pool / path if path else None
+        ledger, places = self._desk.ledger, self._campaign._places
+
+        def find() -> Path | None:
+            path = ledger.path(sha256)
+            return places.file(path, ledger.pools) if path else None
+
+        return await self._run(find)
 
     # --- within --------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import queue
 import signal
 import threading
 import warnings
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ def work(
     who: str | None,
     wait: float,
     repeat: float,
+    pools: Mapping[str, Path] | None = None,
 ) -> None:
     """Answer the server until it closes the connection; the child's main function.
 
@@ -41,6 +43,8 @@ def work(
         See :class:`~skadma.Campaign`.
     repeat : float
         Share of pictures to show again.
+    pools : mapping of str to Path, optional
+        Where those of pools are that were added, by name, if they moved.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
     _give_way()
@@ -48,7 +52,8 @@ def work(
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     from ..campaign import Campaign
 
-    with Campaign.open(folder, pool=pool, who=who, wait=wait) as campaign:
+    options = {"pool": pool, "pools": pools, "who": who, "wait": wait}
+    with Campaign.open(folder, **options) as campaign:
         while True:
             n, shown = asked.get()
             try:

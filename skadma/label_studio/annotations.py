@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -66,6 +67,26 @@ def in_order(found: Iterable[tuple[str, LabelRow]]) -> list[LabelRow]:
         key = (row.path, row.sha256, row.who)
         last[(*key, row.where) if row.problem else key] = row
     return list(last.values())
+
+
+def in_todays_names(
+    rows: Iterable[LabelRow], former: Mapping[str, str]
+) -> list[LabelRow]:
+    """Call classes as they are called today: a project keeps the names that it got.
+
+    Parameters
+    ----------
+    rows : iterable of LabelRow
+    former : mapping of str to str
+        See :meth:`skadma.Campaign.former_classes`.
+
+    Returns
+    -------
+    list of LabelRow
+    """
+    return [
+        dataclasses.replace(row, label=former.get(row.label, row.label)) for row in rows
+    ]
 
 
 def rows_of_task(

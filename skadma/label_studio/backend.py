@@ -25,7 +25,7 @@ except ImportError as error:
     ) from error
 
 from ..campaign.labels_csv import LabelRow
-from .annotations import in_order, rows_of_task
+from .annotations import in_order, in_todays_names, rows_of_task
 from .tasks import prediction
 from .worker import Worker
 
@@ -281,6 +281,7 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
     """Take labels."""
+    rows = in_todays_names(rows, campaign.former_classes())
     return campaign.teach(rows, train=False)
 
 
@@ -292,11 +293,16 @@ def train(campaign: Any) -> None:
 def guesses(
     campaign: Any, asked: Sequence[tuple[str, str]]
 ) -> tuple[str, list[tuple[str, float] | None]]:
-    """Say what the last model takes pictures for; None where that cannot be said."""
-    state = campaign._state()
+    """Say what the last model takes pictures for; None where that cannot be said.
+
+    Nor of images of an audit: who sees a guess agrees too often.
+    """
+    with campaign._store.reading():
+        state = campaign._state()
     n_labels, estimator = campaign._trainer.latest(state)
     version = f"skadma-{n_labels}-labels"
-    usable = state.usable()
+    drawn = state.drawn()
+    usable = {sha256: i for sha256, i in state.usable().items() if sha256 not in drawn}
     found: list[tuple[str, float] | None] = [None] * len(asked)
     places = [k for k, (path, sha256) in enumerate(asked) if path and sha256 in usable]
     if estimator is None or not places:

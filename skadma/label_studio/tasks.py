@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -60,7 +60,11 @@ def label_config(classes: Sequence[str]) -> str:
 
 
 def make_tasks(
-    proposals: Iterable[Proposal], prefix: str, model_version: str
+    proposals: Iterable[Proposal],
+    prefix: str,
+    model_version: str,
+    *,
+    pools: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Make tasks to import, with the model's guesses as predictions.
 
@@ -72,6 +76,8 @@ def make_tasks(
         Where the pool is below Label Studio's root of local files; may be empty.
     model_version : str
         What the guesses are called.
+    pools : mapping of str to str, optional
+        The same as `prefix` for pools that were added, by name.
 
     Returns
     -------
@@ -80,7 +86,11 @@ def make_tasks(
     """
     tasks = []
     for rank, proposal in enumerate(proposals):
-        place = "/".join(part for part in (prefix.strip("/"), proposal.path) if part)
+        name, _, inside = proposal.path.partition("/")
+        parts = prefix, proposal.path
+        if pools and inside and name in pools:
+            parts = pools[name], inside
+        place = "/".join(part.strip("/") for part in parts if part.strip("/"))
         data = {
             "image": f"/data/local-files/?d={quote(place)}",
             "path": proposal.path,

@@ -23,11 +23,12 @@ class Page {
     this.store = `skadma:${about.id}:settings`;
     this.settings = { guesses: false, prefill: false, many: 20, ...this.#stored() };
     this.feed = new Feed(transport, about);
-    this.keys = new Keys(about.id, about.classes, about.keys);
+    this.keys = new Keys(about.id, about.classes, about.former, about.keys);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
     this.strip = new Strip(this);
     this.#build(root, about);
     this.feed.addEventListener("change", () => this.render());
+    this.feed.addEventListener("classes", ({ detail }) => this.#classes(detail));
     this.feed.addEventListener("notice", ({ detail }) => this.notice(detail.text));
     this.feed.addEventListener("undone", ({ detail }) =>
       this.announce(`Taken back: ${markName(detail.entry.mark)}, ${detail.entry.path}`));
@@ -63,6 +64,16 @@ class Page {
         this.banner, this.notices),
       h("div", { class: "body" }, this.main, this.strip.element),
       this.live, this.dialog);
+  }
+
+  #classes({ classes, former }) {
+    this.keys.arrange(classes, former);
+    this.views.grid.rename(former);
+    const named = classes.map((name) => {
+      const key = this.keys.of(`class:${name}`);
+      return this.keys.on && key ? `${name} (${keyName(key)})` : name;
+    });
+    this.notice(`The classes were changed. They are: ${named.join(", ")}.`);
   }
 
   #stored() {

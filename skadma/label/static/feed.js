@@ -134,7 +134,7 @@ export class Feed extends EventTarget {
     }
     this.#reachable();
     const { items, stale, guesses, ...state } = answer;
-    if (!(this.savedAt > began)) this.state = state;
+    if (!(this.savedAt > began)) this.#stands(state);
     const waiting = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
     const gone = new Set([...stale, ...waiting.map(({ sha256 }) => sha256)]);
     // An answer from before an undoing does not know of it.
@@ -170,7 +170,7 @@ export class Feed extends EventTarget {
   #saved({ answer, batch }) {
     this.#reachable();
     const { outcomes, ...state } = answer;
-    this.state = state;
+    this.#stands(state);
     this.savedAt = performance.now();
     if (!this.outbox.entries.some(({ operation }) => operation.undo)) {
       for (const [sha256, at] of this.returned) {
@@ -185,6 +185,15 @@ export class Feed extends EventTarget {
     }
     this.#tell("saved", { n: batch.length });
     this.#changed();
+  }
+
+  /** Take over where things stand; the classes may be others than before. */
+  #stands(state) {
+    this.state = state;
+    const { classes, former } = state;
+    if (JSON.stringify(classes) === JSON.stringify(this.about.classes)) return;
+    this.about = { ...this.about, classes, former };
+    this.#tell("classes", { classes, former });
   }
 
   #reachable() {

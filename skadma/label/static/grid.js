@@ -37,7 +37,8 @@ export class Grid {
     const items = this.items;
     this.at = Math.min(this.at, Math.max(0, items.length - 1));
     const n = items.filter((item) => this.mark(item)).length;
-    refill(this.head, [n, items.length, settings, keys.on, [...keys.changed]],
+    const { classes } = feed.about;
+    refill(this.head, [n, items.length, settings, keys.on, [...keys.changed], classes],
       () => this.#head(n));
     if (items.length) {
       delete this.tiles.dataset.key;
@@ -46,6 +47,13 @@ export class Grid {
       this.cells.clear();
       refill(this.tiles, ["empty", feed.state?.stage, feed.state?.n_decided,
         feed.state?.n_images, feed.meanwhile], () => this.page.emptiness());
+    }
+  }
+
+  /** Labels that were given, but not taken, are called as their classes are now. */
+  rename(former) {
+    for (const [sha256, mark] of this.marks) {
+      if (Object.hasOwn(former, mark)) this.marks.set(sha256, former[mark]);
     }
   }
 

@@ -20,25 +20,21 @@ export function keyName(key) {
   return names[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 }
 
+function isFormer(name, former) {
+  return name.startsWith("class:") && Object.hasOwn(former, name.slice(6));
+}
+
 /** Which key means what: "class:NAME" or the name of an action. */
 export class Keys {
   /**
    * @param {string} campaign its id: settings are kept by campaign
    * @param {string[]} classes
+   * @param {Object<string, string>} former names that classes had before
    * @param {Object<string, string>} given keys of classes from the command line
    */
-  constructor(campaign, classes, given) {
+  constructor(campaign, classes, former, given) {
     this.store = `skadma:${campaign}:keys`;
-    this.defaults = new Map();
-    const taken = new Set(Object.values(given));
-    const digits = [..."123456789"].filter((key) => !taken.has(key));
-    for (const name of classes) {
-      this.defaults.set(`class:${name}`, given[name] ?? digits.shift() ?? "");
-    }
-    const used = new Set(this.defaults.values());
-    for (const [name, , key] of ACTIONS) {
-      this.defaults.set(name, used.has(key) ? "" : key);
-    }
+    this.given = given;
     let stored = {};
     try {
       stored = JSON.parse(localStorage.getItem(this.store)) ?? {};
@@ -47,10 +43,45 @@ export class Keys {
     }
     this.on = stored.on !== false;
     this.changed = new Map(
-      Object.entries(stored.keys ?? {}).filter(
-        ([name, key]) => this.defaults.has(name) && typeof key === "string",
-      ),
+      Object.entries(stored.keys ?? {}).filter(([, key]) => typeof key === "string"),
     );
+    this.arrange(classes, former);
+  }
+
+  /** Give the classes keys, as at first or when they changed; a new name keeps its. */
+  arrange(classes, former) {
+    this.named = [classes, former];
+    const old = this.changed;
+    this.changed = new Map([...old].filter(([name]) => !isFormer(name, former)));
+    for (const [name, key] of old) {
+      const now = isFormer(name, former) ? `class:${former[name.slice(6)]}` : name;
+      if (!this.changed.has(now)) this.changed.set(now, key);
+    }
+    const given = new Map();
+    for (const [name, key] of Object.entries(this.given)) {
+      const now = Object.hasOwn(former, name) ? former[name] : name;
+      if (now === name || !given.has(now)) given.set(now, key);
+    }
+    const taken = new Set(given.values());
+    const digits = [..."123456789"].filter((key) => !taken.has(key));
+    this.defaults = new Map(classes.map((name) =>
+      [`class:${name}`, given.get(name) ?? digits.shift() ?? ""]));
+    const used = new Set(this.defaults.values());
+    for (const [name, , key] of ACTIONS) {
+      this.defaults.set(name, used.has(key) ? "" : key);
+    }
+    for (const name of this.changed.keys()) {
+      if (!this.defaults.has(name)) this.changed.delete(name);
+    }
+    // A key that was set keeps its meaning; who has it at first gets a free one.
+    for (const [name, key] of [...this.changed].filter(([, set]) => set)) {
+      for (const other of this.defaults.keys()) {
+        if (other === name || this.of(other) !== key) continue;
+        const all = new Set([...this.defaults.keys()].map((each) => this.of(each)));
+        const free = [..."123456789"].find((digit) => !all.has(digit));
+        this.defaults.set(other, (other.startsWith("class:") && free) || "");
+      }
+    }
   }
 
   /** The key of something; "" for none. */
@@ -86,6 +117,7 @@ export class Keys {
   /** As it was at first. */
   reset() {
     this.changed.clear();
+    this.arrange(...this.named);
     this.#save();
   }
 

@@ -62,12 +62,13 @@ export class Progress {
         "model had right before it knew the label. They were chosen for being hard: " +
         "this is no estimate of the accuracy on all pictures."),
       curveFigure(curve)]);
-    refill(this.parts.doubts, doubts, () => [
+    const { classes } = this.page.feed.about;
+    refill(this.parts.doubts, [doubts, classes], () => [
       h("h2", {}, `Worth a second look (${doubts.n})`),
       h("p", { class: "quiet" }, "Labels that a model doubts which did not see them, or " +
         "of which somebody said something else."),
       this.#list(doubts.items.map((item) => ({ ...item, note: doubtNote(item) })), true)]);
-    refill(this.parts.unclear, cant_tell, () => [
+    refill(this.parts.unclear, [cant_tell, classes], () => [
       h("h2", {}, `Can't tell (${cant_tell.n})`),
       h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
       this.#list(cant_tell.items.map((item) => ({

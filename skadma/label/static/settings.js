@@ -26,7 +26,7 @@ export class Settings {
       ...feed.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
-    refill(this.element, [keys.on, [...keys.changed], this.waiting, settings], () => [
+    refill(this.element, [keys.on, [...keys.changed], names, this.waiting, settings], () => [
       h("h2", {}, "Keys"),
       h("p", {}, h("label", {}, h("input", { type: "checkbox", checked: keys.on,
         "data-focus": "on", id: "keys-on",

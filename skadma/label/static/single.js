@@ -111,7 +111,7 @@ export class Single {
         "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
       h("span", {}, text));
-    const now = [keys.on, [...keys.changed]];
+    const now = [keys.on, [...keys.changed], feed.about.classes];
     refill(this.buttons, now, () => feed.about.classes.map((name, i) =>
       button(`class:${name}`, name, () => this.answer(name),
         { class: `choice hue${i % 8}` })));
