@@ -239,7 +239,7 @@ def measure_patches(folder: Path) -> Iterator[Measure]:
                 f"AIFT with 16 patches / margin, {phase}, {image_size} pixels",
                 aift / margin,
                 "<= 6",
-                "16 windows of a third of the map's area, through the tail",
+                "16 windows of a quarter of the map's area, through the tail",
                 {"aift_s": aift, "margin_s": margin},
             )
 

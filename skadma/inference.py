@@ -343,8 +343,8 @@ class CNNInference(BaseEstimator):
         ----------
         X : images
         n_windows : int
-            Parts, the same of every image: random rectangles from a half to
-            four sevenths of the map high and wide.
+            Parts, the same of every image: random rectangles half as high and wide
+            as the map.
         rng : Generator
 
         Returns

@@ -29,16 +29,18 @@ class Window:
 
 
 def n_distinct(height: int, width: int) -> int:
-    """Count the windows that :func:`random_windows` draws from."""
-    return len(_intervals(height)) * len(_intervals(width))
+    """Count the windows that :func:`random_windows` can draw."""
+    return len(_intervals(height, 1)) * len(_intervals(width, 1))
 
 
 def random_windows(
     height: int, width: int, n: int, rng: np.random.Generator
 ) -> list[Window]:
-    """Draw windows from a half to four sevenths of a map high and wide.
+    """Draw windows half as high and wide as a map.
 
-    All such windows are equally likely, and different as far as there are so many.
+    Halves are rounded up. Where there are fewer such windows than asked for, those that
+    are a row or a column larger are drawn from as well. All are equally likely, and
+    different as far as there are so many.
 
     Parameters
     ----------
@@ -52,14 +54,17 @@ def random_windows(
     -------
     list of Window
     """
-    rows, columns = _intervals(height), _intervals(width)
+    rows, columns = _intervals(height, 0), _intervals(width, 0)
+    if len(rows) * len(columns) < n:
+        rows, columns = _intervals(height, 1), _intervals(width, 1)
     n_all = len(rows) * len(columns)
     drawn = rng.choice(n_all, n, replace=n > n_all)
     pairs = [(rows[i // len(columns)], columns[i % len(columns)]) for i in drawn]
     return [Window(row[0], column[0], row[1], column[1]) for row, column in pairs]
 
 
-def _intervals(side: int) -> list[tuple[int, int]]:
-    """Starts and lengths from a half of `side` to four sevenths, both rounded up."""
-    lengths = range(-(-side // 2), -(-4 * side // 7) + 1)
+def _intervals(side: int, more: int) -> list[tuple[int, int]]:
+    """Starts and lengths of a half of `side`, and of up to so many `more`."""
+    half = -(-side // 2)
+    lengths = range(half, min(half + more, side) + 1)
     return [(start, n) for n in lengths for start in range(side - n + 1)]

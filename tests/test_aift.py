@@ -126,8 +126,11 @@ def test_windows_lie_inside_and_differ(height, width):
         assert w.top + w.height <= height
         assert w.left >= 0
         assert w.left + w.width <= width
-        assert height / 2 <= w.height <= math.ceil(4 * height / 7)
-        assert width / 2 <= w.width <= math.ceil(4 * width / 7)
+        assert height / 2 <= w.height <= math.ceil(height / 2) + 1
+        assert width / 2 <= w.width <= math.ceil(width / 2) + 1
+    if (height // 2 + 1) * (width // 2 + 1) >= len(windows):  # enough of exactly half
+        assert {w.height for w in windows} == {math.ceil(height / 2)}
+        assert {w.width for w in windows} == {math.ceil(width / 2)}
     every = set(random_windows(height, width, n_all, np.random.default_rng(1)))
     assert len(every) == n_all
     assert len(random_windows(height, width, n_all + 1, np.random.default_rng(2)))

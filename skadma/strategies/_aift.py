@@ -40,8 +40,8 @@ class AIFT(ScoringStrategy):
     Parameters
     ----------
     n_patches : int, default=16
-        Patches of an image: windows from a half to four sevenths of the map high and
-        wide, the same for all images.
+        Patches of an image: windows half as high and wide as the map, the same for all
+        images. Where the map has fewer of these, also those a row or column larger.
     alpha : float, default=0.25
         Share of patches that count, rounded up: 4 of 16, whose 6 pairs tell how diverse
         the predictions are.
@@ -59,7 +59,7 @@ class AIFT(ScoringStrategy):
     """
 
     needs: ClassVar[str] = "probabilities of patches"
-    cost: ClassVar[str] = "1 pass, and n_patches times a third of the tail"
+    cost: ClassVar[str] = "1 pass, and n_patches times a quarter of the tail"
     memory: ClassVar[str] = "a batch"
 
     _parameter_constraints = {
