@@ -145,3 +145,13 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
     with Campaign.open(folder) as campaign:
         asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
     assert asked == {p["sha256"] for p in batch["proposals"]}
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
+    """Pillow's limit holds on the page, too: a few kB may claim 400 megapixels."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    data = path.read_bytes()
+    assert len(data) < 1 << 20
+    with pytest.raises(UnreadableImageError, match="bomb"):
+        Pictures().get(hashlib.sha256(data).hexdigest(), path, "small")
