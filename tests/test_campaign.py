@@ -105,6 +105,7 @@ def test_rounds_are_the_learners(kind, warm_start, painted, pictures, tmp_path):
                 tiny_classifier(), pictures[0], np.arange(24) % 5
             ),
             layer_a=(-4, -5),
+            trade_off=0.1,  # the learner knows how long its run is, a campaign does not
         ),
     }[kind]()
     paths = sorted(labels)

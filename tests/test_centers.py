@@ -128,7 +128,7 @@ def test_outputs_that_fine_tuning_changes(source, pictures):
     ADMA(centers).query(clf, pool)  # nothing is changed yet
     clf.fit(*pictures)
     with pytest.raises(ValueError, match="n_frozen_layers=1 or more"):
-        ADMA(centers).query(clf, pool)
+        ADMA(centers, features="current").query(clf, pool)
     ADMA(centers, features="initial").query(clf, pool)
     deep = SourceCenters.from_dataset(clf, X, y, layer="conv2")
     with pytest.raises(ValueError, match="layer 1 before it is unknown"):

@@ -227,7 +227,7 @@ def test_a_renamed_class(campaign, desk):
         {
             "kind": "batch", "known": [(first, "red")], "repeats": [], "doubts": [],
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
-            "as_of": 1,
+            "as_of": 1, "guesses": {},
         }
     )  # fmt: skip
     assert sync(desk, 0)["n_known"] == 1

@@ -8,7 +8,7 @@ import threading
 import webbrowser
 import zlib
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,9 @@ def serve(
             limit_concurrency=64,
             timeout_graceful_shutdown=2,
         )
-        try:
+        with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            print("Ended.", flush=True)
+        print("Ended.", flush=True)
 
 
 def _listen(port: int | None, folder: Path) -> socket.socket:
