@@ -267,6 +267,7 @@ def test_routed_through_a_search_and_a_pipeline(pictures, weights):
         clf.set_score_request(sample_weight=True)
         clf.set_partial_fit_request(sample_weight=True, classes=True)
         pipe = Pipeline([("same", FunctionTransformer()), ("clf", clf)])
+        pipe.set_score_request(sample_weight=True)  # scikit-learn 1.7 wants it said
         search = GridSearchCV(pipe, {"clf__max_epochs": [1, 2]}, cv=2)
         search.fit(X, y, sample_weight=weights)
         pipe.set_params(**search.best_params_).fit(X, y, sample_weight=weights)
