@@ -13,6 +13,9 @@ from .backbones.graph import ONE_AT_A_TIME, evaluating
 from .cache import Cache
 from .windows import Window
 
+_PARTS = 64
+"""Windows that go through the tail together; more leave the processor's caches."""
+
 
 @dataclass(frozen=True)
 class SourceSummary:
@@ -185,10 +188,14 @@ class Scanner:
         for i, window in enumerate(windows):
             shapes.setdefault((window.height, window.width), []).append(i)
         found: list[torch.Tensor] = [maps] * len(windows)
+        full = maps.shape[-2:]
         with ONE_AT_A_TIME, evaluating(self._modules):
             for of_shape in shapes.values():
                 parts = torch.cat([windows[i].cut(maps) for i in of_shape])
-                scores = self._tail_of_part(parts, maps.shape[-2:])
+                some = parts.split(
+                    _PARTS
+                )  # larger batches leave the processor's caches
+                scores = torch.cat([self._tail_of_part(x, full) for x in some])
                 for i, rows in zip(of_shape, scores.split(len(maps)), strict=True):
                     found[i] = rows
         return torch.stack(found, dim=1)
