@@ -192,9 +192,7 @@ class Scanner:
         with ONE_AT_A_TIME, evaluating(self._modules):
             for of_shape in shapes.values():
                 parts = torch.cat([windows[i].cut(maps) for i in of_shape])
-                some = parts.split(
-                    _PARTS
-                )  # larger batches leave the processor's caches
+                some = parts.split(_PARTS)
                 scores = torch.cat([self._tail_of_part(x, full) for x in some])
                 for i, rows in zip(of_shape, scores.split(len(maps)), strict=True):
                     found[i] = rows
