@@ -55,6 +55,7 @@ class Session:
     ) -> None:
         self.pictures = Pictures()
         self._keys = dict(keys or {})
+        self._repeat = repeat
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self._campaign: Campaign
         self._desk: Desk
@@ -70,7 +71,7 @@ class Session:
                 self._campaign.pool,
                 self._desk.who,
                 wait,
-                repeat,
+                repeat > 0,
                 pools,
             ),
             lambda message: self._submit(self._hear, message),
@@ -86,6 +87,7 @@ class Session:
                 self._campaign.ledger(),
                 self._campaign.who,
                 self._campaign.n_instances,
+                self._repeat,
             )
         except BaseException:
             self._campaign.close()
