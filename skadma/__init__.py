@@ -1,6 +1,5 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
-from ._version import __version__ as __version__
 from .adafilter import AdaFilterClassifier
 from .campaign import Campaign
 from .centers import SourceCenters
@@ -14,3 +13,4 @@ __all__ = [
     "Campaign",
     "SourceCenters",
 ]
+__version__ = "0.1.0"

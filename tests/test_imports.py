@@ -23,7 +23,8 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 def imports(name: str, text: str, *, is_package: bool) -> Iterator[str]:
     """What a module of this package imports of it, inside functions too.
 
-    Imports for annotations alone (TYPE_CHECKING) run nothing and are left out.
+    Imports for annotations alone (TYPE_CHECKING) run nothing and are left out, and so is
+    the version, a constant of the package itself.
     """
     tree = ast.parse(text)
     unused = {
@@ -42,6 +43,8 @@ def imports(name: str, text: str, *, is_package: bool) -> Iterator[str]:
             base = own[: -node.level] if node.level else []
             module = ".".join(base + ([node.module] if node.module else []))
             for alias in node.names:
+                if alias.name == "__version__":
+                    continue
                 inside = f"{module}.{alias.name}"
                 yield inside if inside in MODULES else module
 

@@ -22,7 +22,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from .._version import __version__
+from .. import __version__
 from ..files import write_atomically
 from .analysis import GROUP
 from .cells import Workbench

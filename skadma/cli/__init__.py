@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .._version import __version__
+from .. import __version__
 from . import (
     _bench,
     _campaign,

@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from .._version import __version__
 from ..backbones.source import SourceNetwork, rebuild_source
 from ..files import file_digest, replace_folder
 from ..images import Preprocessing
@@ -207,7 +206,7 @@ def _write_files(
     described = {
         "format": _FORMAT,
         "version": _VERSION,
-        "skadma": __version__,
+        "skadma": _own_version(),
         "class": type(estimator).__name__,
         "params": params,
         "left_out": left_out,
@@ -324,3 +323,9 @@ def _with_subclasses(cls: type[_Estimator]) -> dict[str, type[_Estimator]]:
     for sub in cls.__subclasses__():  # type: type[_Estimator]
         found |= _with_subclasses(sub)
     return found
+
+
+def _own_version() -> str:
+    from .. import __version__  # which is there once all of skadma is imported
+
+    return __version__
