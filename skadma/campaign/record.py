@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .answers import Answer, holding, read_answers, standing_repeats
 from .decide import Said, Taught, decide, decision_row, find_image
+from .label_studio_export import in_todays_names, read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .pools import Places
 from .state import State, read_state
@@ -198,9 +199,6 @@ def read_rows(
     if not isinstance(labels, (str, Path)):
         return "labels", list(labels), True
     if Path(labels).suffix.lower() == ".json":
-        # which imports this package
-        from ..label_studio.annotations import in_todays_names, read_export
-
         rows = in_todays_names(read_export(labels), former or {})
         return str(labels), rows, False
     return str(labels), read_labels(labels), False

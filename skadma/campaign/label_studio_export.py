@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..campaign.labels_csv import LabelRow
-from ..campaign.store import CampaignError
-from .tasks import NAME
+from .labels_csv import LabelRow
+from .store import CampaignError
+
+NAME, TO = "label", "image"
+"""Names of the tags in the configuration, which results refer to."""
 
 _NO_TASKS = (
     "is no export of Label Studio: there should be a list of tasks. Export the project "
