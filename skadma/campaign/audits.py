@@ -19,7 +19,7 @@ from .trainer import Proposal
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
-    from .campaign import Campaign
+    from .modelling import CampaignModelling
 
 
 class Audits:
@@ -30,10 +30,10 @@ class Audits:
 
     Parameters
     ----------
-    campaign : Campaign
+    campaign : CampaignModelling
     """
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: CampaignModelling) -> None:
         self._campaign = campaign
         self._store = campaign._store
         self._trainer = campaign._trainer
@@ -160,6 +160,16 @@ class Audits:
         ]
         return self._proposals(state, open_)
 
+    def has_labels(self) -> bool:
+        """Whether a drawn image has a class: :meth:`estimate` needs one.
+
+        Returns
+        -------
+        bool
+        """
+        with self._store.reading():
+            return bool(self._truth(self._state()))
+
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
 
@@ -190,11 +200,7 @@ class Audits:
                     "--draw 50 -o audit.csv' draws, or Campaign.audits.draw(50)."
                 )
             here = self._here(state)
-            truth = {
-                sha256: known.label
-                for sha256 in here
-                if (known := state.answers.get(sha256)) and known.label is not None
-            }
+            truth = self._truth(state)
             if not truth:
                 raise CampaignError(
                     f"None of the {len(here)} drawn images has a label yet. Fill in "
@@ -264,6 +270,14 @@ class Audits:
         """Drawn contents whose file is there, in the order of the draw."""
         usable = state.usable()
         return {sha256: usable[sha256] for sha256 in state.drawn() if sha256 in usable}
+
+    def _truth(self, state: State) -> dict[str, str]:
+        """Classes of the drawn contents that were given one."""
+        return {
+            sha256: known.label
+            for sha256 in self._here(state)
+            if (known := state.answers.get(sha256)) and known.label is not None
+        }
 
     def _write(
         self, audit: Audit, images: list[int], key: str | None, state: State

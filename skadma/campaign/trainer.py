@@ -107,7 +107,13 @@ class Trainer:
         ]
 
     def unseen_proba(
-        self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
+        self,
+        images: list[int],
+        labels: np.ndarray,
+        state: State,
+        *,
+        refit: bool,
+        verbose: bool = False,
     ) -> np.ndarray:
         """Probabilities of labelled images by models that did not see their labels.
 
@@ -120,7 +126,9 @@ class Trainer:
         if refit:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
-            return out_of_fold_proba(estimator, files, labels, classes=classes)
+            return out_of_fold_proba(
+                estimator, files, labels, classes=classes, verbose=verbose
+            )
         features = estimator.embed(files, -2)[-2]
         quick = quick_model(features.shape[1])
         return out_of_fold_proba(quick, features, labels, classes=classes)
