@@ -15,6 +15,7 @@ from torch import nn
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier, SourceCenters
 from skadma.adafilter.gates import mix, threshold
 from skadma.adafilter.used import UsedFilters
+from skadma.cnn_view import CNNView
 from skadma.plotting import GateUsageDisplay
 from skadma.strategies import (
     ADMA,
@@ -70,7 +71,7 @@ def set_gates(clf, is_open):
 
 
 def scores(clf, X):
-    return clf.collect(X, layers=[-1])[0][len(clf.layers()) - 1]
+    return CNNView(clf).collect(X, layers=[-1])[0][len(clf.layers()) - 1]
 
 
 # --- the formulas ---------------------------------------------------------------------
@@ -373,9 +374,9 @@ def test_recurrent_gates_need_the_layers_before(pictures):
         position = clf.source_network_.graph.position("conv1")
         if kind == "recurrent":
             with pytest.raises(ValueError, match="cannot be entered behind 'shortcut'"):
-                clf.scan_prepared(inside, ["conv2"], start=position)
+                CNNView(clf).scan_prepared(inside, ["conv2"], start=position)
     flat = np.zeros((8, 16), np.float32)
-    (batch,) = tiny().fit(X, y).scan_prepared(flat, [-1], start=3)
+    (batch,) = CNNView(tiny().fit(X, y)).scan_prepared(flat, [-1], start=3)
     assert batch.adapted[5].shape == (8, 3)
 
 

@@ -23,8 +23,8 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 def imports(name: str, text: str, *, is_package: bool) -> Iterator[str]:
     """What a module of this package imports of it, inside functions too.
 
-    Imports for annotations alone (TYPE_CHECKING) run nothing and are left out, and so is
-    the version, a constant of the package itself.
+    Imports for annotations alone (TYPE_CHECKING) run nothing and are left out, and so
+    is the version, a constant of the package itself.
     """
     tree = ast.parse(text)
     unused = {

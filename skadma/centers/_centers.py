@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from ..images import take
 from ..scan import ScanBatch
 from ._cover import covering_classes
@@ -268,10 +269,10 @@ class SourceCenters(KeptCenters):
         source = estimator.source_network()
         if position is not None:
             inputs = _raw_outputs(estimator, X, position)
-        elif estimator.takes_rows(X):
+        elif CNNView(estimator).takes_rows(X):
             inputs = np.asarray(X, dtype=np.float32)
         else:
-            dataset = estimator.image_dataset(X)
+            dataset = CNNView(estimator).image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         return cls._with(source, inputs, classes, origin, position)
 
@@ -311,7 +312,7 @@ def _separating_layer(source: SourceNetwork, layer: int | str) -> int:
 
 
 def _raw_outputs(estimator: CNNClassifier, X: Any, position: int) -> np.ndarray:
-    batches: Iterator[ScanBatch] = estimator.scan(X, source_layers=[position])
+    batches: Iterator[ScanBatch] = CNNView(estimator).scan(X, source_layers=[position])
     rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
     shape = estimator.source_network().output_shapes[position]
     return rows.astype(np.float16).reshape(-1, *shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,12 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
 from ..files import write_atomically
 from ..images import content_key
+from ..scan import ScanBatch
 from ..scanner import SourceSummary
+from ..view import NetworkView, need_view
 from ._cover import covering_classes
 
 _FORMAT = "skadma-centers-1"
@@ -76,9 +76,8 @@ class KeptCenters:
         ValueError
             If there are fewer, or they belong to another network.
         """
-        source = estimator.source_network()
-        self._check_network(source)
-        wanted = covering_classes(source, n_centers, self.classes)
+        self._check_network(need_view(estimator))
+        wanted = covering_classes(estimator.source_network(), n_centers, self.classes)
         kept = np.flatnonzero(np.isin(self.classes, wanted))
         names = self.class_names
         return replace(
@@ -100,7 +99,7 @@ class KeptCenters:
         float
             Share of the centres, top-1.
         """
-        head = len(estimator.source_network().graph.layers) - 1
+        head = need_view(estimator).n_layers - 1
         scores = self.outputs(estimator, [head], initial=True)[head]
         return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
 
@@ -130,20 +129,25 @@ class KeptCenters:
             If the centres belong to another network, or cannot tell these outputs.
         """
         self.check_fits(estimator, layers, initial=initial)
-        batches = estimator.scan_prepared(
+        view = need_view(estimator)
+        batches = view.scan_prepared(
             self.inputs,
             [] if initial else layers,
             layers if initial else [],
             start=self.layer,
             summary=SourceSummary(f"outputs-{layers}", _joined) if initial else None,
         )
-        if not initial:
-            adapted = [batch.adapted for batch in batches]
-            return {p: torch.cat([outputs[p] for outputs in adapted]) for p in layers}
-        shapes = estimator.source_network().output_shapes
-        rows = torch.cat([b.summary for b in batches if b.summary is not None])
-        parts = rows.split([math.prod(shapes[p]) for p in layers], dim=1)
-        return dict(zip(layers, parts, strict=True))
+
+        def of_batch(batch: ScanBatch) -> dict[int, torch.Tensor]:
+            if not initial:
+                return batch.adapted
+            if batch.summary is None:
+                return batch.source
+            widths = [view.width(p, adapted=False) for p in layers]
+            return dict(zip(layers, batch.summary.split(widths, dim=1), strict=True))
+
+        parts = [of_batch(batch) for batch in batches]
+        return {p: torch.cat([part[p] for part in parts]) for p in layers}
 
     @cached_property
     def digest(self) -> str:
@@ -165,12 +169,12 @@ class KeptCenters:
         ------
         ValueError
         """
-        source = estimator.source_network()
-        self._check_network(source)
-        if self.image_size != source.preprocessing.image_size:
+        view = need_view(estimator)
+        self._check_network(view)
+        if self.image_size != view.image_size:
             raise ValueError(
                 f"These centres were made at {self.image_size} x {self.image_size} "
-                f"pixels, the estimator works at {source.preprocessing.image_size}. "
+                f"pixels, the estimator works at {view.image_size}. "
                 f"Set image_size={self.image_size} or make the centres again."
             )
         if self.layer is None:
@@ -181,7 +185,7 @@ class KeptCenters:
                 f"{min(layers)} before it is unknown. Choose later layers, or make "
                 "centres that keep images: from_dataset(..., layer=None)."
             )
-        n_frozen = estimator.n_frozen
+        n_frozen = view.n_frozen
         if not initial and self.layer >= n_frozen:
             raise ValueError(
                 f"These centres keep outputs of layer {self.layer}, which fine-tuning "
@@ -190,12 +194,13 @@ class KeptCenters:
                 "ADMA(features='initial'), or make centres that keep images."
             )
 
-    def _check_network(self, source: SourceNetwork) -> None:
-        if (self.network, self.fingerprint) != (source.name, source.fingerprint):
+    def _check_network(self, view: NetworkView) -> None:
+        own = view.source_name, view.source_fingerprint
+        if (self.network, self.fingerprint) != own:
             raise ValueError(
                 f"These centres were made with {self.network} (weights "
-                f"{self.fingerprint}), the estimator has {source.name} (weights "
-                f"{source.fingerprint}). Make centres with the estimator itself: "
+                f"{self.fingerprint}), the estimator has {own[0]} (weights "
+                f"{own[1]}). Make centres with the estimator itself: "
                 "SourceCenters.from_dataset(estimator, X_source, y_source)."
             )
 
