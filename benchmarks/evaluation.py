@@ -359,6 +359,18 @@ def tables(results: pd.DataFrame) -> str:
             rows,
         )
     )  # fmt: skip
+    columns = ["average_precision", "precision_at_50", "accuracy_flipped",
+               "accuracy_corrected", "accuracy_clean"]  # fmt: skip
+    mine = found[found["method"] == "skadma"].groupby(["n_train", "share"])[columns]
+    texts.append(
+        markdown_table(
+            ["labels", "flipped", "average precision", "precision at 50",
+             "accuracy, flipped", "corrected", "clean"],
+            [[f"{n:.0f}", f"{share:.0%}", *(f"{v:.3f}" for v in row[:2]),
+              *(f"{100 * v:.2f}" for v in row[2:])]
+             for (n, share), row in mine.mean().iterrows()],
+        )
+    )  # fmt: skip
     found = results[results["part"] == "stopping"]
     texts.append(
         markdown_table(

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -55,6 +55,14 @@ class Proposal:
     guess: str | None
     confidence: float | None
     sha256: str
+
+
+def unguessed(state: State, images: Iterable[int]) -> list[Proposal]:
+    """Show images without scores and guesses, to be judged blind."""
+    return [
+        Proposal(state.paths[i], None, None, None, str(state.contents[i].sha256))
+        for i in images
+    ]
 
 
 class Trainer:

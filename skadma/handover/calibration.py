@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def with_temperature(estimator: CNNClassifier, temperature: float) -> CNNClassif
         estimator.classes_,
         estimator.n_frozen_,
         estimator.n_labels_,
-        estimator.random_state_,
+        copy.deepcopy(estimator.random_state_),
         estimator.multilabel_,
     )
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..campaign.agreement import n_due
-from ..campaign.ledger import Event, Ledger, Operation
+from ..campaign.ledger import Ledger
+from ..campaign.operations import Event, Operation
 
 _AWAY = 20.0
 """Seconds without a word from a tab after which its pictures go to others."""
