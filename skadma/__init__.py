@@ -1,5 +1,8 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
+__version__ = "0.1.0"
+
+from ._versions import show_versions
 from .adafilter import AdaFilterClassifier
 from .campaign import Campaign
 from .centers import SourceCenters
@@ -12,5 +15,5 @@ __all__ = [
     "CNNClassifier",
     "Campaign",
     "SourceCenters",
+    "show_versions",
 ]
-__version__ = "0.1.0"
