@@ -2,8 +2,8 @@
 First query
 ===========
 
-You have a pretrained network and a pool of photographs without labels. Which ten of them
-should be labelled first?
+You have a pretrained network and a pool of photographs without labels. Which ten of
+them should be labelled first?
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +21,9 @@ pool = X[np.random.default_rng(0).choice(len(X), 400, replace=False)]
 pool.shape
 
 # %%
-# EfficientNet-Lite0 with its ImageNet weights, on images of 96 pixels. Before the first label
-# the strategy goes by the features alone: it chooses images that stand for many others.
+# EfficientNet-Lite0 with its ImageNet weights, on images of 96 pixels. Before the first
+# label the strategy goes by the features alone: it chooses images that stand for many
+# others.
 
 clf = CNNClassifier("efficientnet_lite0", image_size=96, random_state=0)
 indices = UncertaintyHerding(random_state=0).query(clf, pool, n_instances=10)

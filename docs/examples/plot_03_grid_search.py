@@ -33,11 +33,11 @@ learner = ActiveLearner(
 
 # %%
 # ``layer_a`` is the layer that ADMA compares with layer B; two of them are ADMA-2.
-# ``trade_off`` is lambda. The frozen layers' outputs are computed once for all folds and
-# all cells of the grid.
+# ``trade_off`` is lambda. The frozen layers' outputs are computed once for all folds
+# and all cells of the grid.
 
 lambdas = [0.1, 0.3, 0.5]
-layers = [-4, -3, (-4, -5)]
+layers = [-4, (-4, -5)]
 search = GridSearchCV(
     learner,
     {"strategy__trade_off": lambdas, "strategy__layer_a": layers},
@@ -56,11 +56,11 @@ scores = {
     )
 }
 grid = [[scores[layer, value] for value in lambdas] for layer in layers]
-figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 image = ax.imshow(grid, cmap="viridis")
 ax.set(
     xticks=range(3), xticklabels=lambdas, xlabel="lambda",
-    yticks=range(3), yticklabels=layers, ylabel="layer A",
+    yticks=range(2), yticklabels=layers, ylabel="layer A",
 )  # fmt: skip
 for i, row in enumerate(grid):
     for j, score in enumerate(row):

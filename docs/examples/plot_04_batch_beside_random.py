@@ -31,8 +31,8 @@ clf = CNNClassifier(
 
 # %%
 # Margin sampling takes the images about which the network is most in doubt, look-alikes
-# included. :class:`~skadma.strategies.UncertaintyHerding` takes images that together cover
-# the doubt, so it needs to know which images have a label already.
+# included. :class:`~skadma.strategies.UncertaintyHerding` takes images that together
+# cover the doubt, so it needs to know which images have a label already.
 
 batches = {}
 for strategy in (UncertaintyHerding(), MarginSampling(), RandomSampling()):

@@ -2,8 +2,8 @@
 Your own network
 ================
 
-Any function that returns a :class:`torch.nn.Module` can be the backbone. Here a small CNN
-learns the digits 0 to 4, and is then adapted to the digits 5 to 9.
+Any function that returns a :class:`torch.nn.Module` can be the backbone. Here a small
+CNN learns the digits 0 to 4, and is then adapted to the digits 5 to 9.
 """
 
 import matplotlib.pyplot as plt
@@ -33,8 +33,8 @@ class SmallCNN(nn.Sequential):
 
 
 # %%
-# The source task. :class:`~skadma.CNNClassifier` trains it from random weights, with no layer
-# frozen.
+# The source task. :class:`~skadma.CNNClassifier` trains it from random weights, with no
+# layer frozen.
 
 small = {"image_size": 16, "random_state": 0}
 m0 = CNNClassifier(
@@ -43,8 +43,8 @@ m0 = CNNClassifier(
 weights = m0.net_.module_.network.state_dict()
 
 # %%
-# The backbone has to be a function that returns a *new* network with these weights, since each
-# fit starts from them. ``layers()`` lists what can be frozen.
+# The backbone has to be a function that returns a *new* network with these weights,
+# since each fit starts from them. ``layers()`` lists what can be frozen.
 
 
 def pretrained():

@@ -2,8 +2,8 @@
 Source centres
 ==============
 
-ADMA compares the pool with one representative of each class of the source task. Here are
-the three kinds that need no source data.
+ADMA compares the pool with one representative of each class of the source task. Here
+are the three kinds that need no source data.
 """
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,8 @@ clf = CNNClassifier("efficientnet_lite0", image_size=96, random_state=0)
 #    subset covers the source space with fewer classes.
 # 2. ``synthesize`` makes such images for any network. A few steps take seconds and show
 #    the idea; the default is 140.
-# 3. ``from_pool`` takes, of the images that the network assigns to a source class, the one
-#    nearest to their mean.
+# 3. ``from_pool`` takes, of the images that the network assigns to a source class, the
+#    one nearest to their mean.
 
 kinds = {
     "shipped": shipped_centers(clf).subset(clf, 50),

@@ -2,8 +2,9 @@
 A campaign in 20 lines
 ======================
 
-A :class:`~skadma.Campaign` keeps labels, questions and models in a folder. It can be broken
-off at any moment, and loses no label. Here the true labels answer in place of a person.
+A :class:`~skadma.Campaign` keeps labels, questions and models in a folder. It can be
+broken off at any moment, and loses no label. Here the true labels answer in place of a
+person.
 """
 
 import tempfile
@@ -56,7 +57,7 @@ for _ in range(4):
 
 campaign = Campaign.open(work / "campaign")
 print(campaign.status())
-labelled = {decision.path for decision in campaign.decisions()}
+labelled = {path for path, _, _ in campaign.decisions()}
 rest = [path for path in truth if path not in labelled]
 predicted = campaign.estimator().predict([str(work / "photos" / path) for path in rest])
 accuracy = np.mean(predicted == [truth[path] for path in rest])

@@ -2,8 +2,8 @@
 Stop early
 ==========
 
-A stopping rule ends a simulation before its last round. Here are the points at which three
-rules would have stopped the same run.
+A stopping rule ends a simulation before its last round. Here are the points at which
+three rules would have stopped the same run.
 """
 
 import matplotlib.pyplot as plt
@@ -30,9 +30,9 @@ learner = ActiveLearner(
 )
 
 # %%
-# ``ActiveLearner(stopping=rule)`` asks a rule after each round, and rules combine by ``|`` and
-# ``&``. To compare rules on one run we ask them ourselves. Half of the test images decide
-# for ``TargetScore``; the other half measures.
+# ``ActiveLearner(stopping=rule)`` asks a rule after each round, and rules combine by
+# ``|`` and ``&``. To compare rules on one run we ask them ourselves. Half of the test
+# images decide for ``TargetScore``; the other half measures.
 
 rules = {
     "LabelBudget(40)": LabelBudget(40),
@@ -53,8 +53,8 @@ for record in learner.rounds(X, y):
 stops
 
 # %%
-# :class:`~skadma.stopping.EstimatedScore` is the rule for a target that has to be shown with
-# confidence: see :doc:`/evaluation`.
+# :class:`~skadma.stopping.EstimatedScore` is the rule for a target that has to be shown
+# with confidence: see :doc:`/evaluation`.
 
 figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 ax.plot(labels, scores, marker="o", color="k")

@@ -2,8 +2,8 @@
 Odd files
 =========
 
-Real folders hold 16-bit, CMYK, turned, animated, tiny and broken files. Here is what the
-network sees of each.
+Real folders hold 16-bit, CMYK, turned, animated, tiny and broken files. Here is what
+the network sees of each.
 """
 
 import tempfile

@@ -2,9 +2,9 @@
 AdaFilter's gates
 =================
 
-:class:`~skadma.AdaFilterClassifier` decides for each image and each filter whether to use the
-pretrained or the fine-tuned one. The picture shows the share of fine-tuned filters in
-each layer.
+:class:`~skadma.AdaFilterClassifier` decides for each image and each filter whether to
+use the pretrained or the fine-tuned one. The picture shows the share of fine-tuned
+filters in each layer.
 """
 
 import numpy as np

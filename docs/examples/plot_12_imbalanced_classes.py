@@ -2,8 +2,8 @@
 Imbalanced classes
 ==================
 
-Of 100 labels, ten are of defective cells. ``class_weight="balanced"`` makes both classes
-count alike in training.
+Of 100 labels, ten are of defective cells. ``class_weight="balanced"`` makes both
+classes count alike in training.
 """
 
 import matplotlib.pyplot as plt
@@ -38,5 +38,5 @@ for ax, weight in zip(axes, [None, "balanced"], strict=True):
     ax.set_title(f"class_weight={weight!r}: mean recall {score:.2f}", fontsize="medium")
 
 # %%
-# The weights move the decision towards the rare class. The :doc:`user guide </user_guide>`
-# has means over five seeds.
+# The weights move the decision towards the rare class. The :doc:`user guide
+# </user_guide>` has means over five seeds.
