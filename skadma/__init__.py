@@ -1,8 +1,7 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
-__version__ = "0.1.0"
-
-from ._versions import show_versions
+from ._report import show_versions
+from ._version import __version__ as __version__
 from .adafilter import AdaFilterClassifier
 from .campaign import Campaign
 from .centers import SourceCenters

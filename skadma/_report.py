@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from . import __version__
+from ._version import __version__
 from .adma import kendall
 
 _REQUIRED = (
