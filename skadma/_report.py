@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from ._version import __version__
 from .adma import kendall
 
 _REQUIRED = (
@@ -51,6 +50,8 @@ def show_versions() -> None:
 
 def _report() -> str:
     """Make the lines."""
+    from . import __version__  # only now: the package imports this module
+
     device = "cpu"
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
