@@ -7,27 +7,29 @@ A whole simulation, with its strategy and its network, is one scikit-learn estim
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.centers import shipped_centers
-from skadma.demo import load_elpv
 from skadma.strategies import ADMA
 
-X, y = load_elpv()
-X, y = X[::10], y[::10]
+digits = load_digits()
+X = (digits.images * 255 / 16).astype(np.uint8)[:300]
+y = digits.target[:300]
 clf = CNNClassifier(
     "efficientnet_lite0",
     image_size=64,
     n_frozen_layers=-5,
-    max_epochs=8,
+    max_epochs=6,
     random_state=0,
 )
 learner = ActiveLearner(
     clf,
     ADMA(shipped_centers(clf).subset(clf, 100)),
     n_rounds=3,
-    n_instances=10,
+    n_instances=20,
     random_state=0,
 )
 
@@ -47,7 +49,7 @@ search = GridSearchCV(
 search.best_params_
 
 # %%
-# The mean accuracy over the folds, after 30 labels:
+# The mean accuracy over the folds, after 60 labels:
 
 scores = {
     (params["strategy__layer_a"], params["strategy__trade_off"]): score

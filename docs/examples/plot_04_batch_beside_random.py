@@ -8,7 +8,10 @@ margin sampling chooses, and twenty at random.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.preprocessing import normalize
 
 from skadma import CNNClassifier
 from skadma.strategies import MarginSampling, RandomSampling, UncertaintyHerding
@@ -46,9 +49,16 @@ for strategy in (UncertaintyHerding(), MarginSampling(), RandomSampling()):
     )
     batches[type(strategy).__name__] = pool[chosen]
 
+# %%
+# How far is an image of the pool from the nearest image with a label, in the features
+# of the pretrained network? The shorter, the better the labels cover the pool.
+
+features = normalize(clone(clf).embed(images, -2)[-2])
 figure, axes = plt.subplots(3, 1, figsize=(10, 4.6), layout="constrained")
 for ax, (name, chosen) in zip(axes, batches.items(), strict=True):
+    known = np.concatenate([labelled, chosen])
+    _, distance = pairwise_distances_argmin_min(features[pool], features[known])
     chosen = chosen[np.argsort(digits.target[chosen], kind="stable")]
-    n_classes = len(np.unique(digits.target[chosen]))
     ax.imshow(np.hstack(images[chosen]), cmap="gray_r")
-    ax.set(title=f"{name}: {n_classes} of 10 digits", xticks=[], yticks=[])
+    title = f"{name}: mean distance to the nearest label {distance.mean():.3f}"
+    ax.set(title=title, xticks=[], yticks=[])

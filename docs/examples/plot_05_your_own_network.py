@@ -58,22 +58,26 @@ clf = CNNClassifier(pretrained, n_frozen_layers=1, lr=1e-3, head_lr=1e-2, **smal
 print(clf.layers())
 
 # %%
-# The same learner, from the pretrained weights and from random ones:
+# The same learner, from the pretrained weights and from random ones, as the mean of
+# three seeds:
 
 X, y = images[target], digits.target[target]
 order = np.random.default_rng(0).permutation(len(X))
 pool, test = order[:400], order[400:]
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name, backbone in {"pretrained on 0 to 4": pretrained, "random": SmallCNN}.items():
-    learner = ActiveLearner(
-        clone(clf).set_params(backbone=backbone),
-        UncertaintyHerding(),
-        n_rounds=6,
-        n_instances=5,
-        random_state=0,
-    )
-    scores = [learner.score(X[test], y[test]) for _ in learner.rounds(X[pool], y[pool])]
-    ax.plot(range(5, 31, 5), scores, marker="o", label=name)
+    curves = []
+    for seed in range(3):
+        learner = ActiveLearner(
+            clone(clf).set_params(backbone=backbone),
+            UncertaintyHerding(),
+            n_rounds=6,
+            n_instances=5,
+            random_state=seed,
+        )
+        rounds = learner.rounds(X[pool], y[pool])
+        curves.append([learner.score(X[test], y[test]) for _ in rounds])
+    ax.plot(range(5, 31, 5), np.mean(curves, axis=0), marker="o", label=name)
 ax.set(xlabel="labels", ylabel="accuracy on the digits 5 to 9")
 ax.grid(alpha=0.3)
 _ = ax.legend(title="weights")

@@ -16,7 +16,7 @@ from skadma.strategies import UncertaintyHerding
 
 X, y = load_elpv()
 X, X_test, y, y_test = train_test_split(
-    X, y, train_size=400, test_size=300, stratify=y, random_state=0
+    X, y, train_size=300, test_size=200, stratify=y, random_state=0
 )
 clf = CNNClassifier(
     "efficientnet_lite0",
@@ -26,7 +26,7 @@ clf = CNNClassifier(
     random_state=0,
 )
 learner = ActiveLearner(
-    clf, UncertaintyHerding(), n_rounds=9, n_instances=10, random_state=0
+    clf, UncertaintyHerding(), n_rounds=7, n_instances=10, random_state=0
 )
 
 # %%
@@ -36,17 +36,15 @@ learner = ActiveLearner(
 
 rules = {
     "LabelBudget(40)": LabelBudget(40),
-    "TargetScore(0.75)": TargetScore(0.75, X_test[:150], y_test[:150]),
-    "StablePredictions(0.95)": StablePredictions(
-        X_test[:150], threshold=0.95, window=2
-    ),
+    "TargetScore(0.75)": TargetScore(0.75, X_test[:100], y_test[:100]),
+    "StablePredictions(0.9)": StablePredictions(X_test[:100], threshold=0.9, window=2),
 }
 for rule in rules.values():
     rule.start()
 labels, scores, stops = [], [], {}
 for record in learner.rounds(X, y):
     labels.append(record["n_labels"])
-    scores.append(learner.score(X_test[150:], y_test[150:]))
+    scores.append(learner.score(X_test[100:], y_test[100:]))
     for name, rule in rules.items():
         if name not in stops and rule.should_stop(learner):
             stops[name] = labels[-1]
@@ -61,6 +59,6 @@ ax.plot(labels, scores, marker="o", color="k")
 for (name, at), color in zip(stops.items(), ["C0", "C1", "C2"], strict=False):
     offset = 0.5 * list(stops).index(name)
     ax.axvline(at + offset, color=color, ls="--", label=f"{name}: {at} labels")
-ax.set(xlabel="labels", ylabel="accuracy on 150 other cells", xticks=labels)
+ax.set(xlabel="labels", ylabel="accuracy on 100 other cells", xticks=labels)
 ax.grid(alpha=0.3)
 _ = ax.legend()

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from skadma import CNNClassifier
+from skadma import CNNClassifier, SourceCenters
 from skadma.demo import load_elpv
 from skadma.strategies import UncertaintyHerding
 
@@ -52,19 +52,23 @@ print([Path(paths[i]).name for i in chosen])
 print(caught[0].message)
 
 # %%
-# A row of NaN marks what cannot be used:
+# ``embed`` returns a row of NaN for what cannot be used. Source centres keep images as
+# the network gets them, so they show what it sees of the others: 8 bits, three
+# channels, upright, the middle of the picture.
 
-features = clf.embed(paths, -2)[-2]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    features = clf.embed(paths, -2)[-2]
 usable = np.isfinite(features).all(axis=1)
-figure, axes = plt.subplots(2, 5, figsize=(10, 4.6), layout="constrained")
-for ax in axes.flat:
+good = [path for path, ok in zip(paths, usable, strict=True) if ok]
+seen = SourceCenters.from_examples(clf, dict(enumerate(good))).inputs
+
+figure, axes = plt.subplots(1, len(good), figsize=(12, 2.6), layout="constrained")
+for ax, path, pixels in zip(axes, good, seen, strict=True):
+    image = Image.open(path)
+    ax.imshow(pixels.transpose(1, 2, 0))
+    name = f"{Path(path).name}\n{image.mode}, {image.size[0]} x {image.size[1]}"
+    ax.set_title(name, fontsize="small")
     ax.set_axis_off()
-for ax, path, good in zip(axes.flat, paths, usable, strict=False):
-    title = Path(path).name
-    if good:
-        image = Image.open(path)
-        ax.imshow(image.convert("RGB"))
-        title += f"\n{image.mode}, {image.size[0]} x {image.size[1]}"
-    else:
-        ax.text(0.5, 0.5, "left out", ha="center", va="center", transform=ax.transAxes)
-    ax.set_title(title, fontsize="small")
+bad = [Path(path).name for path, ok in zip(paths, usable, strict=True) if not ok]
+_ = figure.suptitle(f"left out: {', '.join(bad)}", fontsize="medium", y=0.06)
