@@ -7,15 +7,23 @@ import os
 import pkgutil
 import re
 import shlex
+import types
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import skadma
+from skadma import ActiveLearner
+from skadma.adma import kendall
 from skadma.cli import main
 
+from .conftest import tiny_classifier
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDE = ROOT / "CONTRIBUTING.md"
+PAGES = [ROOT / "README.md", GUIDE, *sorted((ROOT / "docs").glob("*.md"))]
 SITE = Path(os.environ.get("SKADMA_SITE", ROOT / "build" / "site"))
 BUILT = ["index", "choose", "label_efficiency", "generated/skadma.CNNClassifier",
          "auto_examples/plot_01_first_query"]  # fmt: skip
@@ -99,6 +107,41 @@ def test_commands_in_the_pages_are_understood(command, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     with pytest.raises(Understood):
         main(words[1:])
+
+
+def run_block(number, package):
+    """Run a block of CONTRIBUTING.md as if it were a module of a package."""
+    module = types.ModuleType(f"{package}._example")
+    module.__package__ = package
+    exec(compile(blocks(GUIDE, "python")[number], GUIDE.name, "exec"), vars(module))
+    return module
+
+
+def test_the_guide_s_strategy_works(pictures):
+    X, y = pictures
+    strategy = run_block(0, "skadma.strategies").WidestProbabilities(random_state=0)
+    clf = tiny_classifier().fit(X[:6], y[:6])
+    spread = clf.predict_proba(X).var(axis=1)
+    assert strategy.query(clf, X, 4).tolist() == np.argsort(spread)[:4].tolist()
+    learner = ActiveLearner(tiny_classifier(), strategy, n_rounds=2, n_instances=4)
+    assert learner.fit(X, y).labeled_.sum() == 8
+
+
+def test_the_guide_s_subcommand_works(tmp_path, capsys):
+    (tmp_path / "a.txt").touch()
+    parser = argparse.ArgumentParser()
+    run_block(1, "skadma.cli").add_parser(parser.add_subparsers())
+    options = parser.parse_args(["mine", str(tmp_path)])
+    options.run(options)
+    assert capsys.readouterr().out == "1\n"
+
+
+def test_show_versions_says_what_a_report_needs(capsys):
+    skadma.show_versions()
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said["skadma"] == skadma.__version__
+    assert said["torch"] == metadata.version("torch")
+    assert said["Kendall's tau"].startswith("C" if kendall._kendall else "torch")
 
 
 @pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built")
