@@ -13,10 +13,14 @@ from skadma import strategies
 
 HEAD = """# Strategies
 
-Made by `docs/make_strategies.py`. n images in the pool, b to choose, C classes, K
-centres, d features. A pass is a pass over the pool, of which only what was not kept is
-run: the tail, once the pool has been looked at. Cost and memory are beside the pass's.
-*Labels*: how many an image may have.
+All strategies with what they need and what they cost; the chooser is
+[Which strategy for me?](choose.md)
+
+n is the number of images in the pool, b of those to choose, C of classes, K of source
+centres, d of features. A *pass* is a pass of the pool through the network; from the
+second query on only the tail is computed, as the frozen layers' outputs are kept. Cost
+and memory are in addition to those of the pass. *Labels* is the number of labels that
+an image may have. This page is made by `docs/make_strategies.py`.
 
 | strategy | what it does | needs | cost | memory | labels | source |
 |---|---|---|---|---|---|---|

@@ -1,5 +1,6 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
+from ._report import show_versions
 from .adafilter import AdaFilterClassifier
 from .campaign import Campaign
 from .centers import SourceCenters
@@ -12,5 +13,6 @@ __all__ = [
     "CNNClassifier",
     "Campaign",
     "SourceCenters",
+    "show_versions",
 ]
 __version__ = "0.1.0"

@@ -104,7 +104,7 @@ class AdaptedNetwork(nn.Module):
         graph : NetworkGraph
             A trace of M0 or of this network.
         ends, start
-            Nodes of the trace, see :meth:`NetworkGraph.extract`.
+            Nodes of the trace, see ``NetworkGraph.extract``.
         """
         return graph.extract(self.network, ends, start)
 
@@ -144,7 +144,7 @@ class AdaptedNetwork(nn.Module):
         Parameters
         ----------
         cut : str
-            Name of the node, see :meth:`NetworkGraph.cut_before`.
+            Name of the node, see ``NetworkGraph.cut_before``.
         """
         graph = self._trace(training=True)
         node = next(n for n in graph.graph.nodes if n.name == cut)

@@ -99,7 +99,7 @@ class SourceNetwork:
         Parameters
         ----------
         ends, start
-            See :meth:`NetworkGraph.extract`.
+            See ``NetworkGraph.extract``.
         device : torch.device
         """
         key = (tuple(end.name for end in ends), start and start.name, device)

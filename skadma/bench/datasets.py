@@ -34,7 +34,7 @@ class Split:
     ----------
     X_pool, X_test : images
     y_pool, y_test : ndarray of int
-        Numbers of classes, or the matrices of :class:`LabelledImages`.
+        Numbers of classes, or the matrices of label indicators.
     classes : ndarray
         The classes' names, by number.
     """

@@ -247,6 +247,17 @@ class LogInMemory:
         """Whether somebody answered again, blind."""
         return bool(self._repeats.get((sha256, who)))
 
+    def n_answered(self, who: str) -> tuple[int, int]:
+        """How many images somebody decided about, and answered again, blind."""
+        decided = sum(
+            any(self.acts[said.event].who == who for said in held)
+            for held in self._held.values()
+        )
+        repeated = sum(
+            bool(events) for (_, by), events in self._repeats.items() if by == who
+        )
+        return decided, repeated
+
     def labels(self) -> dict[str, str]:
         """The labels that hold, by content."""
         return {
