@@ -88,7 +88,7 @@ class CampaignModelling(CampaignReading):
         ImportError
             If a package that writes ONNX is missing.
         """
-        from ..handover.calibration import calibrated
+        from ..evaluation.calibrated import calibrated
         from ..handover.export import export_model
         from ..handover.folder import refuse_folder
         from ..handover.onnx import OPSET, check_onnx

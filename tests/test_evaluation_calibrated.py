@@ -17,7 +17,7 @@ from skadma.evaluation import (
     fit_temperature,
     out_of_fold_proba,
 )
-from skadma.handover.calibration import N_LABELS, calibrated, with_temperature
+from skadma.evaluation.calibrated import N_LABELS, calibrated, with_temperature
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, tiny_classifier

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from ..evaluation import (
+from ._calibration import (
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
