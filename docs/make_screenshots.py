@@ -74,9 +74,10 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 def save(page: Page, path: Path) -> None:
-    """Write what is seen, in 256 colours: a third of the bytes."""
+    """Write what is seen, in 64 colours, so that it is small."""
     with Image.open(io.BytesIO(page.screenshot())) as seen:
-        seen.convert("RGB").quantize(256).save(path, optimize=True)
+        few = seen.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
     print(path)
 
 
