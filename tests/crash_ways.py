@@ -32,7 +32,7 @@ NAMED = {
     "renamed, folder not synced": ("sync_folder(path.parent)", 0),
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),
-    "decided, not trained": ("return self._trainer.model(", 0),
+    "decided, not trained": ("return state, self._trainer.model(", 0),
 }
 """What the line about to run holds, and how many times to let it pass."""
 
