@@ -1,6 +1,7 @@
 """What imports what: no circles, and the order of docs/design.md."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_the_finder_sees_circles_and_imports_inside_functions():
 
 def test_no_circle_of_modules():
     assert circle(import_graph()) == []
+
+
+def test_the_layout_in_the_documentation_is_true():
+    text = DESIGN.read_text("utf-8").partition("## Layout")[2]
+    lines = [
+        re.split(r", *", line) for line in text.split("```")[1].split("\n") if line
+    ]
+    level = {room: number for number, line in enumerate(lines) for room in line}
+    assert {room(name) for name in MODULES} >= set(level)
+    wrong = {
+        (room(name), room(other))
+        for name, seen in import_graph().items()
+        for other in seen
+        if room(name) in level and room(other) in level and room(name) != room(other)
+        if level[room(name)] >= level[room(other)]
+    }
+    assert not wrong
 
 
 def test_no_circle_of_rooms():

@@ -194,7 +194,7 @@ def test_a_learner_from_the_first_round_to_the_last(name, digits, centers):
     )
     learner.fit(X, y)
     assert learner.labeled_.sum() == len(np.unique(learner.queried_indices_)) == 60
-    assert learner.score(X, y) > 0.6
+    assert learner.score(X, y) > 0.4  # chance is 0.1
     again = learner.fit(X, y).queried_indices_
     assert np.array_equal(again, learner.queried_indices_)
 
