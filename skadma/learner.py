@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 )
 from tqdm.auto import tqdm
 
+from .callbacks import report_rounds, with_callbacks
 from .classifier import CNNClassifier
 from .groups import Groups
 from .image_forms import is_table
@@ -163,6 +164,7 @@ class ActiveLearner(Wrapper):
         self.verbose = verbose
         self.random_state = random_state
 
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -195,8 +197,7 @@ class ActiveLearner(Wrapper):
         -------
         self
         """
-        for _ in self.rounds(X, y, sample_weight, groups, **params):
-            pass
+        report_rounds(self, self.rounds(X, y, sample_weight, groups, **params), X, y)
         return self
 
     def rounds(
