@@ -209,11 +209,12 @@ def pace_in_grid(
 
 
 def summary(milliseconds: list[float]) -> dict[str, float]:
-    """Median and 95 %."""
+    """Median, 95 % and the worst."""
     return {
         "keys": len(milliseconds),
         "median": round(float(np.median(milliseconds)), 1),
         "95 %": round(float(np.percentile(milliseconds, 95)), 1),
+        "max": round(max(milliseconds), 1),
     }
 
 

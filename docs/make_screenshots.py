@@ -8,6 +8,7 @@ Needs ``pip install "skadma[demo,test]"`` and Chromium (``apt-get install chromi
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -37,13 +38,10 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         try:
-            for scheme in ("light", "dark"):
-                context = browser.new_context(viewport=SIZE, color_scheme=scheme)
-                context.set_default_timeout(300_000)
-                page = context.new_page()
-                page.goto(address)
-                picture(page, labels, scheme, out)
-                context.close()
+            page = browser.new_page(viewport=SIZE)
+            page.set_default_timeout(300_000)
+            page.goto(address)
+            picture(page, labels, out)
         finally:
             browser.close()
             server.terminate()
@@ -75,9 +73,16 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return server, server.stdout.readline().strip()
 
 
-def picture(page: Page, labels: dict[str, str], scheme: str, out: Path) -> None:
+def save(page: Page, path: Path) -> None:
+    """Write what is seen, in 64 colours, so that it is small."""
+    with Image.open(io.BytesIO(page.screenshot())) as seen:
+        few = seen.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
+    print(path)
+
+
+def picture(page: Page, labels: dict[str, str], out: Path) -> None:
     """Label one by one, look at the grid and at the progress."""
-    suffix = "" if scheme == "light" else "_dark"
     for i in range(30):
         page.wait_for_function(
             "() => window.skadmaPage?.views.single.visible && skadmaPage.feed.items[0]"
@@ -90,8 +95,10 @@ def picture(page: Page, labels: dict[str, str], scheme: str, out: Path) -> None:
             key = "12"[key == "1"]  # people err
         page.wait_for_timeout(450)
         page.keyboard.press(key)
-    page.wait_for_timeout(2000)
-    page.screenshot(path=out / f"label_single{suffix}.png")
+    page.wait_for_function("() => skadmaPage.feed.outbox.size === 0")
+    page.wait_for_function("() => skadmaPage.views.single.visible")
+    page.wait_for_timeout(1000)  # the small pictures of the strip
+    save(page, out / "label_single.png")
     page.click("#view-grid")
     page.wait_for_function("() => document.querySelectorAll('.tile').length === 20")
     page.wait_for_function(
@@ -101,14 +108,13 @@ def picture(page: Page, labels: dict[str, str], scheme: str, out: Path) -> None:
     page.check("[data-focus=prefill]")
     page.locator(".tile").nth(6).click()
     page.wait_for_timeout(1500)
-    page.screenshot(path=out / f"label_grid{suffix}.png")
+    save(page, out / "label_grid.png")
     page.uncheck("[data-focus=prefill]")
     page.click("#view-progress")
     page.wait_for_selector("#part-agreement h2")
     page.wait_for_timeout(1500)
     page.set_viewport_size({"width": SIZE["width"], "height": 1500})
-    page.screenshot(path=out / f"label_progress{suffix}.png")
-    page.set_viewport_size(SIZE)  # type: ignore[arg-type]
+    save(page, out / "label_progress.png")
 
 
 if __name__ == "__main__":

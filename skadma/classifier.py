@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
@@ -12,25 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags, check_consistent_length, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from skorch import NeuralNetClassifier
 from torch import nn
-from torch.utils.data import Dataset
 
-from .backbones import AdaptedNetwork, SourceNetwork
-from .backbones.graph import ONE_AT_A_TIME
+from .fitting import CNNFitting
 from .handover.saved import SavedMixin
-from .inference import CNNInference
-from .labels import check_labels, known_classes
 from .net_params import NetParams
-from .targets import encode, refuse_other_form
-from .training import build_net, train
-from .training_inputs import training_inputs, usable_rows
-from .weighting import check_sample_weight, loss_weights
 
 
-class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNInference):
+class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
     """A pretrained CNN, adapted to new classes by fine-tuning its tail.
 
     ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
@@ -158,9 +148,6 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNInference):
     >>> clf.fit(X, ["ok", "crack"] * 3).predict_proba(X).shape
     (6, 2)
     """
-
-    random_state_: np.random.RandomState
-    n_labels_: int
 
     _parameter_constraints: dict = {
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
@@ -310,105 +297,3 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNInference):
             classes = self.classes
         goes_on = hasattr(self, "net_")
         return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
-
-    def _fit(
-        self,
-        X: Any,
-        y: ArrayLike,
-        classes: ArrayLike | None,
-        sample_weight: ArrayLike | None,
-        *,
-        goes_on: bool,
-        partial: bool,
-    ) -> CNNClassifier:
-        self._validate_params()
-        labels = check_labels(y, self)
-        source, dataset = self._open(X, reset=not goes_on)
-        check_consistent_length(dataset, labels)
-        weights = check_sample_weight(sample_weight, labels)
-        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
-        if rows is not None:
-            dataset, labels = dataset.select(rows), labels[rows]  # type: ignore[attr-defined]
-            weights = None if weights is None else weights[rows]
-        multilabel = labels.ndim == 2
-        if goes_on:
-            refuse_other_form(multilabel, self.multilabel_)
-        found = known_classes(labels, classes, self.classes_ if goes_on else None)
-        n_frozen = self._resolve_frozen(source)
-        if goes_on and n_frozen != self.n_frozen_:
-            raise ValueError(
-                f"n_frozen_layers now means {n_frozen} layers, but the network that is "
-                f"to go on training was fitted with {self.n_frozen_}. Fit it anew with "
-                "warm_start=False."
-            )
-        weights = loss_weights(labels, found, weights, self.class_weight)
-        inputs, cut = self._training_inputs(source, dataset, n_frozen)
-        rng = self.random_state_ if goes_on else check_random_state(self.random_state)
-        with ONE_AT_A_TIME, torch.random.fork_rng():
-            torch.manual_seed(rng.randint(2**31))
-            if not goes_on:
-                network = self._new_network(source, len(found), n_frozen)
-                net = self._build_net(network, len(found), multilabel)
-            elif partial and len(found) == len(self.classes_):
-                net = self._build_net(
-                    self.net_.module_, len(found), multilabel, self.net_
-                )
-            else:
-                network = copy.deepcopy(self.net_.module_)  # for the case of failure
-                if not multilabel:
-                    positions = np.searchsorted(found, self.classes_)
-                    network.grow_head(positions, len(found))
-                net = self._build_net(network, len(found), multilabel)
-        train(net, inputs, encode(labels, found), rng.randint(2**31), cut, weights)
-        self.n_labels_ = len(labels) + (self.n_labels_ if goes_on and partial else 0)
-        self.net_ = net
-        self.source_network_ = source
-        self.n_frozen_ = n_frozen
-        self.classes_ = found
-        self.multilabel_ = multilabel
-        self.random_state_ = rng
-        return self
-
-    def _training_inputs(
-        self, source: SourceNetwork, dataset: Dataset, n_frozen: int
-    ) -> tuple[Dataset, str | None]:
-        return training_inputs(
-            source,
-            dataset,
-            n_frozen,
-            augment=self.augment,
-            device=self.torch_device(),
-            memory=self.memory,
-            batch_size=self._scan_batch_size(),
-        )
-
-    def _new_network(
-        self, source: SourceNetwork, n_classes: int, n_frozen: int
-    ) -> AdaptedNetwork:
-        update_batch_norm = self.batch_norm == "update"
-        return AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
-
-    def _build_net(
-        self,
-        network: AdaptedNetwork,
-        n_classes: int,
-        multilabel: bool,
-        before: NeuralNetClassifier | None = None,
-    ) -> NeuralNetClassifier:
-        return build_net(
-            network,
-            n_classes,
-            before=before,
-            multilabel=multilabel,
-            head_lr=self.head_lr,
-            net_params=self.net_params,
-            lr=self.lr,
-            optimizer=self.optimizer,
-            criterion=self.criterion,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            callbacks=self.callbacks,
-            train_split=self.train_split,
-            device=str(self.torch_device()),
-            verbose=self.verbose,
-        )

@@ -13,6 +13,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skadma import ActiveLearner, SourceCenters
 from skadma.cache import MemoryCache
+from skadma.cnn_view import CNNView
 from skadma.strategies import ADMA
 
 from . import reference
@@ -41,7 +42,7 @@ def literal(clf, strategy, centers, X, iteration):
     network = clf if strategy.features == "current" else clone(clf)  # a clone is M0
     of_images = clone(clf) if strategy.features == "initial" else clf
     of_centers: dict = {layer: [] for layer in layers}
-    for batch in network.scan_prepared(centers.inputs, layers):
+    for batch in CNNView(network).scan_prepared(centers.inputs, layers):
         for layer in layers:
             position = network.source_network().graph.position(layer)
             of_centers[layer].extend(batch.adapted[position].numpy())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from skadma.cache import MemoryCache
+from skadma.cnn_view import CNNView
 from skadma.strategies import AIFT
 from skadma.strategies._aift import patch_score
 from skadma.windows import n_distinct, random_windows
@@ -58,7 +59,7 @@ def literal_aift(clf, X, windows, n_layers, alpha):
     cut = source.graph.cut_before(n_layers - 1)
     tail = source.graph.extract(network.network, [source.graph.output], cut)
     first = source.graph.extract(source.module, [cut]) if n_layers else None
-    dataset, total = clf.image_dataset(X), []
+    dataset, total = CNNView(clf).image_dataset(X), []
     for i in range(len(dataset)):
         p = []
         with torch.no_grad():

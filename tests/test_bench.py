@@ -1,6 +1,7 @@
-"""The instrument: data sets, cells, going on after a kill, and what is made of it."""
+"""Benchmarks: configurations, runs and reports."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,35 +11,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from scipy.stats import wilcoxon
-from sklearn.metrics import roc_auc_score
 
 from skadma import CNNClassifier, SourceCenters
 from skadma.bench import (
     DATASETS,
     FailedCellsError,
     area_under_curve,
-    compare,
     expand,
-    labels_to_reach,
-    learning_table,
     load_config,
-    load_dataset,
     read_results,
     run_benchmark,
-    split_dataset,
     summary_table,
-    wins_and_losses,
     write_report,
 )
-from skadma.bench.cells import measure
-from skadma.bench.folders import LabelledImages
 from skadma.cli import main
 
 from .conftest import lite0
+from .small_data_sets import dogs_vs_cats, indoor67, inria_person, picture, voc2012
 
 CONFIGS = Path(__file__).parents[1] / "benchmarks" / "configs"
+
+
 MEASURED = ["dataset", "network", "strategy", "seed", "round", "n_labels", "accuracy",
             "auc"]  # fmt: skip
 
@@ -76,253 +69,6 @@ def done(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("done")
     run_benchmark(config, out, verbose=False)
     return out
-
-
-# --- data sets ------------------------------------------------------------------------
-
-
-def test_splits_are_of_the_seed_and_keep_the_shares():
-    images = load_dataset("digits")
-    a, again, b = (split_dataset(images, s, 200, 100) for s in (0, 0, 1))
-    np.testing.assert_array_equal(a.X_pool, again.X_pool)
-    np.testing.assert_array_equal(a.y_test, again.y_test)
-    assert not np.array_equal(a.X_pool, b.X_pool)
-    assert len(a.X_pool) == len(a.y_pool) == 200
-    assert len(a.X_test) == len(a.y_test) == 100
-    assert np.bincount(a.y_pool).min() >= 19  # of ten classes
-    full = split_dataset(images, 0)
-    assert (len(full.y_pool), len(full.y_test)) == (1257, 540)  # 70/30
-    assert a.X_pool.max() == 255
-    seen = {x.tobytes() for x in full.X_pool} & {x.tobytes() for x in full.X_test}
-    assert not seen
-
-
-def test_an_official_split_stays():
-    images = LabelledImages(
-        np.arange(6), np.array(list("aabbcc")), np.arange(6, 10), np.array(list("abbd"))
-    )
-    split = split_dataset(images, 3)
-    np.testing.assert_array_equal(split.X_pool, np.arange(6))
-    np.testing.assert_array_equal(split.X_test, np.arange(6, 10))
-    assert split.classes.tolist() == list("abcd")
-    assert split.y_test.tolist() == [0, 1, 1, 3]
-    assert set(split_dataset(images, 3, pool_size=4).X_pool) < set(range(6))
-
-
-def test_elpv_is_binary_at_one_half():
-    split = split_dataset(load_dataset("elpv"), 0, 50, 30)
-    assert split.classes.tolist() == ["defective", "sound"]
-    assert split.X_pool.shape == (50, 300, 300)
-
-
-def test_the_photographs_at_hand(data_dir):
-    cifar = load_dataset("cifar10", root=data_dir)
-    assert (len(cifar.y), len(cifar.y_test), len(set(cifar.y))) == (3000, 1000, 10)
-    dogs = load_dataset("dogs-vs-cats", root=data_dir)
-    assert (len(dogs.y), set(dogs.y), dogs.y_test) == (1399, {"cat", "dog"}, None)
-
-
-def picture(path, value=0, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(value)
-    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-
-
-def voc2012(folder):
-    """Two lists of images with one to three objects each, as in the devkit."""
-    root = folder / "VOCdevkit" / "VOC2012"
-    # name, difficult, xmin, ymin, xmax, ymax
-    person, dog = ("person", 0, 1, 1, 20, 20), ("dog", 0, 5, 5, 30, 35)
-    cat, far = ("cat", 0, 2, 2, 9, 9), ("sheep", 1, 1, 1, 40, 40)
-    lists = {
-        "train": [[person, dog], [person], [cat], [far], [far, cat], [dog, person],
-                  [person], [cat, person], [dog]],
-        "val": [[dog], [cat], [person], [cat, far], [person, cat], [far]],
-    }  # fmt: skip
-    for part, images in lists.items():
-        stems = []
-        for i, objects in enumerate(images):
-            stem = f"2012_{part}{i:03}"
-            stems.append(stem)
-            picture(root / "JPEGImages" / f"{stem}.jpg", i)
-            described = "".join(
-                f"<object><name>{name}</name><pose>Left</pose>"
-                f"<difficult>{difficult}</difficult><bndbox><xmax>{x2}</xmax>"
-                f"<xmin>{x1}</xmin><ymax>{y2}</ymax><ymin>{y1}</ymin></bndbox>"
-                "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
-                "<xmax>90</xmax><ymax>90</ymax></bndbox></part></object>"
-                for name, difficult, x1, y1, x2, y2 in objects
-            )
-            annotation = root / "Annotations" / f"{stem}.xml"
-            annotation.parent.mkdir(exist_ok=True)
-            annotation.write_text(f"<annotation>{described}</annotation>")
-        listed = root / "ImageSets" / "Main" / f"{part}.txt"
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        listed.write_text("\n".join(stems) + "\n")
-
-
-def indoor67(folder):
-    root = folder / "indoor67"
-    lists = {"TrainImages.txt": [], "TestImages.txt": []}
-    for name in ("kitchen", "bar", "computerroom"):
-        for i in range(6):
-            picture(root / "Images" / name / f"int{i}.jpg", i)
-            # One image is in neither list, as most are.
-            if i:
-                which = "TrainImages.txt" if i < 4 else "TestImages.txt"
-                lists[which].append(f"{name}/int{i}.jpg")
-    for which, lines in lists.items():
-        (root / which).write_text("\n".join(lines))
-
-
-def inria_person(folder):
-    for part, n in (("Train", 5), ("Test", 3)):
-        for sub in ("pos", "neg"):
-            for i in range(n):
-                picture(folder / "INRIAPerson" / part / sub / f"crop_{i}.png", i)
-        (folder / "INRIAPerson" / part / "pos.lst").write_text("Train/pos/crop_0.png")
-
-
-def dogs_vs_cats(folder):
-    for i in range(8):
-        for name in ("cat", "dog"):
-            picture(folder / "dogs-vs-cats" / "train" / f"{name}.{i}.jpg", i)
-    picture(folder / "dogs-vs-cats" / "test1" / "1.jpg")
-
-
-def test_voc_takes_the_largest_object_that_is_not_difficult(tmp_path):
-    voc2012(tmp_path)
-    images = load_dataset("voc2012", root=tmp_path)
-    assert images.y.tolist() == ["dog", "person", "cat", "cat", "dog", "person",
-                                 "person", "dog"]  # fmt: skip
-    assert images.y_test.tolist() == ["dog", "cat", "person", "cat", "person"]
-    stems = [Path(path).stem for path in images.X]
-    assert "2012_train003" not in stems  # all that is in it is difficult
-    assert all(Path(path).is_file() for path in [*images.X, *images.X_test])
-    inside = load_dataset("voc2012", tmp_path / "VOCdevkit" / "VOC2012")
-    assert inside.y.tolist() == images.y.tolist()
-
-
-def test_voc_with_all_its_labels(tmp_path):
-    voc2012(tmp_path)
-    images = load_dataset("voc2012-multilabel", root=tmp_path)
-    assert len(images.classes) == images.y.shape[1] == 20
-
-    def names(row, value=1):
-        return set(images.classes[row == value])
-
-    assert [names(row) for row in images.y] == [
-        {"person", "dog"}, {"person"}, {"cat"}, set(), {"cat"}, {"person", "dog"},
-        {"person"}, {"person", "cat"}, {"dog"},
-    ]  # fmt: skip
-    assert set(images.y.ravel()) == {0, 1}
-    assert [names(row, -1) for row in images.y_test] == [
-        set(), set(), set(), {"sheep"}, set(), {"sheep"},
-    ]  # fmt: skip
-    assert names(images.y_test[3]) == {"cat"}
-    split = split_dataset(images, 0, pool_size=4, test_size=3)
-    assert split.y_pool.shape == (4, 20)
-    assert split.y_test.shape == (3, 20)
-    rows = [list(images.X).index(path) for path in split.X_pool]
-    np.testing.assert_array_equal(images.y[rows], split.y_pool)
-    assert split.classes.tolist() == images.classes.tolist()
-    [annotation] = tmp_path.rglob("2012_train001.xml")
-    annotation.write_text(annotation.read_text().replace("person", "unicorn"))
-    with pytest.raises(ValueError, match="unicorn"):
-        load_dataset("voc2012-multilabel", root=tmp_path)
-
-
-def test_average_precision_by_hand():
-    y = np.array([[1, 0], [0, 1], [1, -1], [0, 0], [0, 1]])
-    proba = np.array([[0.9, 0.1], [0.8, 0.7], [0.7, 0.99], [0.2, 0.8], [0.1, 0.6]])
-    found = measure(proba, y)
-    first = (1 + 2 / 3) / 2  # positives at ranks 1 and 3
-    second = (1 / 2 + 2 / 3) / 2  # ranks 2 and 3 of the four that count
-    assert found["average_precision"] == pytest.approx((first + second) / 2)
-    assert found["auc"] == pytest.approx((5 / 6 + 2 / 4) / 2)
-    # Right: 0, 2 (its second label does not count) and 4.
-    assert found["accuracy"] == pytest.approx(3 / 5)
-    unread = np.vstack([proba, [np.nan, np.nan]])
-    assert measure(unread, np.vstack([y, [1, 1]])) == found
-
-
-def test_voc_with_all_its_labels_runs(tmp_path):
-    """Beside the same with one label per image, with small random networks."""
-    voc2012(tmp_path)
-    config = json.loads((CONFIGS / "voc2012-multilabel.json").read_text())
-    config |= {"networks": {"resnet18": {"weights": None}}, "seeds": 1, "n_rounds": 2}
-    config["classifier"] |= {"image_size": 32, "max_epochs": 1}
-    config["datasets"] = {"voc2012-multilabel": {}, "voc2012": {}}
-    for k in (3, 50, 400, 999):
-        picture(tmp_path / "centers" / f"{k:04}" / "0.png", k)
-    clf = CNNClassifier("resnet18", weights=None, image_size=32)
-    paths = sorted((tmp_path / "centers").rglob("*.png"))
-    centers = SourceCenters.from_dataset(clf, paths, [3, 50, 400, 999])
-    centers.save(tmp_path / "centers.safetensors")
-    config["centers"] = "centers.safetensors"
-    out = tmp_path / "out"
-    results = read_results(run_benchmark(config, out, data=tmp_path, verbose=False))
-    assert set(results["strategy"]) == set(config["strategies"])
-    many = results["dataset"] == "voc2012-multilabel"
-    assert results.loc[many, "average_precision"].between(0, 1).all()
-    assert results.loc[~many, "average_precision"].isna().all()
-    report = write_report(out, against="random").read_text("utf-8")
-    assert report.count("## Area under the mean average precision curve") == 1
-    assert report.count("### mean average precision") == 1
-
-
-def test_indoor67_by_its_lists_or_all_of_it(tmp_path):
-    indoor67(tmp_path)
-    listed = load_dataset("indoor67", root=tmp_path)
-    assert (len(listed.y), len(listed.y_test)) == (9, 6)
-    assert set(listed.y) == {"kitchen", "bar", "computerroom"}
-    assert all(Path(p).is_file() for p in [*listed.X, *listed.X_test])
-    everything = load_dataset("folder", "indoor67/Images", tmp_path)
-    assert (len(everything.y), everything.y_test) == (18, None)
-
-
-def test_inria_person(tmp_path):
-    inria_person(tmp_path)
-    images = load_dataset("inria-person", root=tmp_path)
-    assert sorted(images.y) == ["no person"] * 5 + ["person"] * 5
-    assert sorted(images.y_test) == ["no person"] * 3 + ["person"] * 3
-    for path, label in zip(images.X, images.y, strict=True):
-        assert ("pos" in path) == (label == "person")
-
-
-def test_kaggles_dogs_vs_cats(tmp_path):
-    dogs_vs_cats(tmp_path)
-    images = load_dataset("dogs-vs-cats", root=tmp_path)
-    assert sorted(images.y) == ["cat"] * 8 + ["dog"] * 8
-    assert images.y_test is None
-    picture(tmp_path / "dogs-vs-cats" / "train" / "bird.0.jpg")
-    with pytest.raises(ValueError, match="must be called cat.<number>.jpg"):
-        load_dataset("dogs-vs-cats", root=tmp_path)
-
-
-@pytest.mark.parametrize("name", ["voc2012", "indoor67", "inria-person"])
-def test_what_is_missing_is_named(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match="should be at .* nothing there"):
-        load_dataset(name, root=tmp_path)
-    with pytest.raises(FileNotFoundError, match="has no .* Unpack .*"):
-        load_dataset(name, tmp_path)
-    with pytest.raises(FileNotFoundError, match="--data or the environment variable"):
-        load_dataset(name)
-
-
-def test_folders_that_hold_no_classes(tmp_path):
-    with pytest.raises(ValueError, match="There is no data set 'imagenet'"):
-        load_dataset("imagenet")
-    with pytest.raises(ValueError, match="comes in a package"):
-        load_dataset("digits", tmp_path)
-    with pytest.raises(FileNotFoundError, match="say where by 'path'"):
-        load_dataset("folder", root=tmp_path)
-    picture(tmp_path / "one" / "a.png")
-    with pytest.raises(ValueError, match="at least two classes; found .'one'."):
-        load_dataset("folder", tmp_path)
-
-
-# --- configurations -------------------------------------------------------------------
 
 
 def test_cells_keep_data_set_and_network_together(config):
@@ -374,9 +120,6 @@ def test_a_file_that_is_no_configuration(tmp_path):
     path.write_text("{datasets")
     with pytest.raises(ValueError, match="is not JSON"):
         load_config(path)
-
-
-# --- runs -----------------------------------------------------------------------------
 
 
 def test_results_have_a_row_per_round(done):
@@ -468,6 +211,23 @@ def test_more_strategies_later(config, done, tmp_path):
         np.testing.assert_array_equal(got, expected)
 
 
+def test_cells_of_another_folder_count(config, done, tmp_path):
+    out = tmp_path / "second"
+    out.mkdir()
+    (out / "shared_cells.txt").write_text(
+        f"{os.path.relpath(done, out)}/cells/*__margin__*.json\n"
+    )
+    first = read_results(done)
+    margin = first[first.strategy == "margin"].reset_index(drop=True)
+    assert len(margin)
+    pd.testing.assert_frame_equal(read_results(out), margin)
+    run_benchmark(config, out, verbose=False)
+    assert not list((out / "cells").glob("*__margin__*"))
+    pd.testing.assert_frame_equal(read_results(out)[MEASURED], first[MEASURED])
+    with pytest.raises(ValueError, match="other settings"):
+        run_benchmark({**config, "n_rounds": 1}, out, verbose=False)
+
+
 def test_a_failed_cell_does_not_stop_the_others(config, tmp_path):
     broken = {**config, "centers": "missing.safetensors", "seeds": 1}
     with pytest.raises(
@@ -550,128 +310,6 @@ def test_a_strategys_own_centres(config, tmp_path):
     cells = [json.loads(p.read_text()) for p in tmp_path.glob("cells/*.json")]
     asked = [cell["rows"][0]["indices"] for cell in cells]
     assert len({tuple(indices) for indices in asked}) == 3
-
-
-# --- what is made of it ---------------------------------------------------------------
-
-
-def table(rows):
-    """Results of curves: (network, strategy, seed, n_labels, accuracy)."""
-    columns = ["network", "strategy", "seed", "n_labels", "accuracy"]
-    results = pd.DataFrame(rows, columns=columns)
-    classes = {"random": "RandomSampling", "full": "FullyTrained"}
-    return results.assign(
-        dataset="d",
-        auc=results["accuracy"] / 2,
-        strategy_class=[classes.get(s, "ADMA") for s in results["strategy"]],
-    )
-
-
-def curve(strategy, seed, values, network="n", labels=(10, 20, 40)):
-    return [
-        (network, strategy, seed, n, v) for n, v in zip(labels, values, strict=True)
-    ]
-
-
-SMALL = table(
-    [
-        *curve("random", 0, [0.5, 0.6, 0.8]),
-        *curve("random", 1, [0.3, 0.6, 0.6]),
-        *curve("ADMA", 0, [0.4, 0.8, 1.0]),
-        *curve("ADMA", 1, [0.4, 0.4, 0.9]),
-        *curve("flat", 0, [0.5, 0.5, 0.5]),
-        *curve("full", 0, [0.95], labels=(100,)),
-    ]
-)
-
-
-def test_learning_table_by_hand():
-    found = learning_table(SMALL).loc[("d", "n", "random")]
-    assert found["mean"].tolist() == pytest.approx([0.4, 0.6, 0.7])
-    assert found["std"].tolist() == pytest.approx([0.02**0.5, 0, 0.02**0.5])
-    assert found["n_seeds"].tolist() == [2, 2, 2]
-    assert learning_table(SMALL, "auc").loc[("d", "n", "random", 40), "mean"] == 0.35
-
-
-def test_area_by_hand():
-    areas = area_under_curve(SMALL).set_index(["strategy", "seed"])["area"]
-    # (10 * 0.55 + 20 * 0.7) / 30
-    assert areas["random", 0] == pytest.approx(0.65)
-    assert areas["ADMA", 1] == pytest.approx((10 * 0.4 + 20 * 0.65) / 30)
-    assert areas["flat", 0] == pytest.approx(0.5)
-    assert "full" not in areas.index.get_level_values("strategy")
-    one = table(curve("a", 0, [0.7], labels=(5,)))
-    assert area_under_curve(one)["area"].tolist() == [0.7]
-
-
-def test_labels_to_reach_by_hand():
-    found = labels_to_reach(SMALL).set_index("strategy")
-    assert found["target"].tolist() == pytest.approx([0.7] * 3)
-    assert found.loc["random", ["labels", "share"]].tolist() == [40, 1]
-    # ADMA's mean: 0.4, 0.6, 0.95; 0.7 lies 0.1 / 0.35 of the way from 20 to 40.
-    assert found.loc["ADMA", "labels"] == pytest.approx(20 + 20 * 0.1 / 0.35)
-    assert found.loc["ADMA", "share"] == pytest.approx((20 + 20 * 0.1 / 0.35) / 40)
-    assert np.isnan(found.loc["flat", "labels"])
-    early = table([*curve("random", 0, [1, 2, 3]), *curve("a", 0, [5, 5, 5])])
-    assert labels_to_reach(early).set_index("strategy").loc["a", "labels"] == 10
-    with pytest.raises(ValueError, match="no results of 'BADGE', only of"):
-        labels_to_reach(SMALL, "BADGE")
-
-
-def test_paired_tests_by_hand():
-    rng = np.random.default_rng(0)
-    rows, differences = [], []
-    for network in ("n", "m"):
-        for seed in range(6):
-            base, gain = rng.random(2)
-            differences.append(gain if network == "n" else -gain / 2)
-            rows += curve("random", seed, [base] * 3, network)
-            rows += curve("b", seed, [base + differences[-1]] * 3, network)
-            rows += curve("same", seed, [base] * 3, network)
-    found = compare(table(rows), "random").set_index(["network", "strategy"])
-    assert found.loc[("n", "b"), "p"] == pytest.approx(2 / 2**6)
-    assert found.loc[("n", "b"), "p_holm"] == pytest.approx(4 / 2**6)
-    assert found.loc[("n", "b"), ["wins", "losses"]].tolist() == [6, 0]
-    assert found.loc[("m", "b"), ["wins", "losses"]].tolist() == [0, 6]
-    pooled = found.loc[("all", "b")]
-    assert pooled["n_pairs"] == 12
-    assert pooled["difference"] == pytest.approx(np.mean(differences))
-    assert pooled["p"] == pytest.approx(wilcoxon(differences).pvalue)
-    assert found.loc[("n", "same"), ["p", "wins", "losses"]].tolist() == [1, 0, 0]
-
-
-def test_only_pairs_are_compared():
-    found = compare(SMALL, "random").set_index(["network", "strategy"])
-    assert found.loc[("n", "flat"), "n_pairs"] == 1
-    assert found.loc[("n", "ADMA"), "n_pairs"] == 2
-
-
-def test_wins_by_hand():
-    wins = wins_and_losses(SMALL)
-    assert list(wins.columns) == ["random", "ADMA", "flat"]
-    assert wins.loc["ADMA", "random"] == 2  # 0.8 > 0.65 and 0.567 > 0.55
-    assert wins.loc["random", "ADMA"] == 0
-    assert wins.loc["flat", "random"] == 0
-
-
-def test_summary_by_hand():
-    means = summary_table(SMALL).loc[("d", "n")]
-    assert means["random"] == pytest.approx((0.65 + 0.55) / 2)
-    assert means["flat"] == pytest.approx(0.5)
-
-
-def test_auc_is_scikit_learns():
-    rng = np.random.default_rng(0)
-    proba, y = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50)
-    expected = roc_auc_score(y, proba, multi_class="ovr")
-    assert measure(proba, y)["auc"] == pytest.approx(expected)
-    assert measure(proba, y)["accuracy"] == (proba.argmax(1) == y).mean()
-    binary = rng.dirichlet(np.ones(2), 30)
-    expected = roc_auc_score(y[:30] == 1, binary[:, 1])
-    two = (y[:30] == 1).astype(int)
-    assert measure(binary, two)["auc"] == pytest.approx(expected)
-    # A class that no test image has does not count.
-    assert np.isfinite(measure(proba, np.minimum(y, 2))["auc"])
 
 
 def test_report(done, capsys):

@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 import skadma.cache
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
+from skadma.cnn_view import CNNView
 from skadma.strategies import ADMA
 
 from .conftest import lite0, tiny_classifier
@@ -311,10 +312,10 @@ def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
     clf = CNNClassifier("squeezenet1_1", weights=None, image_size=48, memory=memory)
     prepared = np.random.default_rng(0).integers(0, 256, (8, 3, 48, 48), np.uint8)
     head = len(clf.layers()) - 1
-    first = [b.source[head] for b in clf.scan_prepared(prepared, [], [head])]
+    first = [b.source[head] for b in CNNView(clf).scan_prepared(prepared, [], [head])]
     as_images = clf.source_proba(prepared)
     np.testing.assert_array_equal(
         as_images, clf.set_params(memory=False).source_proba(prepared)
     )
-    again = [b.source[head] for b in clf.scan_prepared(prepared, [], [head])]
+    again = [b.source[head] for b in CNNView(clf).scan_prepared(prepared, [], [head])]
     assert torch.equal(torch.cat(first), torch.cat(again))

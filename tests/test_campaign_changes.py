@@ -1,4 +1,6 @@
-"""Campaigns that change: classes, pools, and labels there are at the start."""
+"""A campaign whose classes change: names, renamed, merged and added classes."""
+
+# ruff: noqa: F811
 
 import itertools
 import json
@@ -8,91 +10,34 @@ import sqlite3
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError, LabelRow
+from skadma.campaign import CampaignError, LabelFileError
 from skadma.campaign.naming import Naming
 from skadma.campaign.pool import check_path
 from skadma.campaign.pools import AddedPool, Places, Pools, check_name
 from skadma.campaign.report import make_report
 from skadma.campaign.schema import SCHEMA
-from skadma.cli import main
-from skadma.strategies import MarginSampling
 
-from .conftest import TinyCNN, tiny_classifier
+# pytest finds the fixtures by their names here
+from .changing_campaign import (  # noqa: F401
+    CLASSES,
+    bits,
+    campaign,
+    create,
+    everything,
+    label,
+    marks,
+    paint,
+    painted,
+    pool,
+    truth,
+)
+from .conftest import TinyCNN
 from .test_fuzz import fuzz
-
-CLASSES = ["blue", "green", "red"]
-
-
-def paint(folder, numbers, seed=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in numbers:
-        rng = np.random.default_rng([seed, i])
-        pixels = rng.integers(0, 90, (32, 32, 3))
-        pixels[:, :, i % 3] += 120
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
-    return folder
-
-
-def truth(path):
-    return ["red", "green", "blue"][int(path[-6:-4]) % 3]
-
-
-@pytest.fixture(scope="module")
-def painted(tmp_path_factory):
-    return paint(tmp_path_factory.mktemp("painted") / "photos", range(12))
-
-
-@pytest.fixture
-def pool(painted, tmp_path):
-    return shutil.copytree(painted, tmp_path / "photos")
-
-
-def create(folder, pool, **options):
-    return Campaign.create(
-        folder, pool, CLASSES, tiny_classifier(random_state=None), MarginSampling(),
-        **{"n_instances": 3, **options},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def campaign(pool, tmp_path):
-    with create(tmp_path / "c", pool) as campaign:
-        yield campaign
-
-
-def label(campaign, *numbers):
-    names = [f"{i:02}.png" for i in numbers]
-    campaign.teach({name: truth(name) for name in names}, train=False)
-
-
-def marks(campaign):
-    return {path: decision.mark for path, decision, _ in campaign.decisions()}
-
-
-def bits(campaign):
-    state = campaign.estimator().net_.module_.state_dict()
-    return [tensor.numpy().tobytes() for tensor in state.values()]
-
-
-def everything(campaign):
-    """All that must be again what it was."""
-    return (
-        campaign.classes,
-        campaign.former_classes(),
-        marks(campaign),
-        campaign.query(),
-        bits(campaign),
-        campaign.candidates(),
-        campaign.pools,
-    )
-
 
 # --- the names ----------------------------------------------------------------
 
@@ -411,227 +356,3 @@ def damage(folder, kind, new, drop=None):
     )
     connection.execute(trigger)
     connection.close()
-
-
-# --- pools --------------------------------------------------------------------
-
-
-@pytest.fixture
-def more(pool, tmp_path):
-    """A second pool with three images of its own and a copy of one of the first."""
-    folder = paint(tmp_path / "disk" / "more", [0, 1, 2], seed=1)
-    (folder / "a").mkdir()
-    shutil.copy(pool / "04.png", folder / "a" / "copy.png")
-    return folder
-
-
-def test_a_second_pool(campaign, more):
-    label(campaign, 0, 1, 2, 4)
-    assert campaign.add_pool(more) == "more"
-    assert campaign.pools == {"": campaign.pool, "more": more}
-    status = campaign.status()
-    assert (status.n_images, status.n_contents) == (16, 15)
-    assert status.more_pools == {"more": more}
-    assert marks(campaign)["more/a/copy.png"] == "green"
-    assert "more/a/copy.png" not in campaign.candidates()
-    campaign.teach({"more/01.png": "green", str(more / "02.png"): "blue"})
-    assert {p.path for p in campaign.query(99)} == {
-        "more/00.png", *(f"{i:02}.png" for i in (3, 5, 6, 7, 8, 9, 10, 11))
-    }  # fmt: skip
-    assert campaign.files(["more/a/copy.png", "00.png"]) == [
-        more / "a" / "copy.png",
-        campaign.pool / "00.png",
-    ]
-    paint(more, [7], seed=2)  # found at the next scan
-    assert campaign.refresh() == 1
-    assert "more/07.png" in campaign.candidates()
-    assert make_report(campaign).count("<figure>") > 6
-
-
-def test_a_copy_in_another_pool_makes_no_other_model(campaign, more):
-    """Though by name it would come before."""
-    label(campaign, 0, 1, 2, 4)
-    before = bits(campaign)
-    campaign.add_pool(more, "!first")
-    assert bits(campaign) == before
-    assert sum(event["kind"] == "train" for event in campaign.log()) == 1
-
-
-def test_undo_of_a_pool_restores_exactly(campaign, more):
-    label(campaign, 0, 1, 2)
-    before = everything(campaign)
-    campaign.add_pool(more)
-    campaign.teach({"more/01.png": "green"})
-    paint(more, [7], seed=2)
-    campaign.query(99)
-    assert campaign.undo() == ["more/01.png"]
-    assert campaign.undo() == []
-    assert everything(campaign) == before
-    assert campaign.status().missing == []
-    assert campaign.refresh() == 0
-    campaign.log()
-    assert campaign.add_pool(more) == "more"
-    assert "more/07.png" in campaign.candidates()
-
-
-def test_a_path_means_what_it_meant_then(campaign, more):
-    """A folder of the first pool takes the name of a pool that was taken back."""
-    campaign.add_pool(more)
-    campaign.undo()
-    paint(campaign.pool / "more", [0], seed=9)
-    assert campaign.refresh() == 1
-    assert "more/00.png" in campaign.candidates()
-    assert "more/01.png" not in campaign.candidates()
-    assert campaign.add_pool(more) == "more-2"
-    assert {"more/00.png", "more-2/00.png"} <= set(campaign.candidates())
-
-
-def test_a_folder_of_the_first_pool_with_a_pools_name(campaign, more):
-    campaign.add_pool(more)
-    paint(campaign.pool / "more", [0, 9], seed=9)
-    with pytest.warns(UserWarning, match="'more' of the pool .* is left out"):
-        assert campaign.refresh() == 0
-    with pytest.raises(CampaignError, match="another name"):
-        campaign.add_pool(paint(more.parent / "x", [1], seed=4), "more")
-
-
-def test_names_of_pools(campaign, more, tmp_path):
-    campaign.add_pool(more)
-    assert campaign.add_pool(paint(tmp_path / "2" / "more", [1], seed=2)) == "more-2"
-    assert campaign.add_pool(paint(tmp_path / ".x=y", [1], seed=3)) == "xy"
-    assert campaign.add_pool(paint(tmp_path / "3" / "z", [1], seed=5), "ü b") == "ü b"
-    assert {"more-2/01.png", "xy/01.png", "ü b/01.png"} <= set(campaign.candidates())
-
-
-def test_a_pool_that_is_not_there(campaign, more):
-    campaign.add_pool(more)
-    campaign.teach({"more/01.png": "green"}, train=False)
-    before = campaign.status().n_images, campaign.log()
-    moved = more.rename(more.parent / "moved")
-    with pytest.raises(CampaignError, match=r"pools= or --pool more=FOLDER"):
-        campaign.query()
-    assert (campaign.status().n_images, campaign.log()) == before
-    more.mkdir()  # where a disk is mounted
-    with pytest.raises(CampaignError, match=r"None of the 4 .*--pool more=FOLDER"):
-        campaign.query()
-    assert (campaign.status().n_images, campaign.log()) == before
-    options = {"backbone": TinyCNN, "pools": {"more": moved}}
-    with Campaign.open(campaign.folder, **options) as opened:
-        assert "more/00.png" in [p.path for p in opened.query(99)]
-        assert opened.estimator().n_labels_ == 1
-    with pytest.raises(CampaignError, match="no pool 'mire'"):
-        Campaign.open(campaign.folder, backbone=TinyCNN, pools={"mire": moved})
-
-
-def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
-    campaign.add_pool(more)
-    paint(more, [7], seed=2)
-    scan = campaign._places.scan
-
-    def meanwhile(*arguments):
-        found = scan(*arguments)
-        with Campaign.open(campaign.folder, backbone=TinyCNN) as other:
-            other.undo()
-        return found
-
-    campaign._places.scan = meanwhile
-    assert campaign.refresh() == 0
-    campaign._places.scan = scan
-    assert campaign.status().n_images == 12
-
-
-def test_a_pool_that_an_audit_drew_from(campaign, more):
-    campaign.add_pool(more)
-    campaign.audits.draw(13, method="random")
-    with pytest.raises(CampaignError, match="Release the audit"):
-        campaign.undo()
-    campaign.audits.release()
-    campaign.undo()
-    assert campaign.status().n_images == 12
-
-
-# --- labels there are at the start --------------------------------------------
-
-
-def test_labels_at_the_start(pool, tmp_path):
-    (tmp_path / "labels.csv").write_text("path;label\n00.png;red\n01.png;?cant-tell\n")
-    labels = tmp_path / "labels.csv"
-    with create(tmp_path / "c", pool, labels=labels) as campaign:
-        assert marks(campaign) == {"00.png": "red", "01.png": "?cant-tell"}
-        assert [event["kind"] for event in campaign.log()] == ["start", "teach"]
-        assert campaign.log()[1]["source"] == str(labels)
-        assert campaign.undo() == ["00.png", "01.png"]
-    with create(tmp_path / "d", pool, labels={"02.png": "blue"}) as campaign:
-        assert marks(campaign) == {"02.png": "blue"}
-
-
-def test_labels_of_several_people_at_the_start(pool, tmp_path):
-    """As teach takes them: one decides, others' are blind repeats."""
-    rows = [
-        LabelRow("1", "00.png", "red", who="eva"),
-        LabelRow("2", "00.png", "blue", who="max"),
-        LabelRow("3", "01.png", "green", who="max"),
-    ]
-    with create(tmp_path / "c", pool, labels=rows) as campaign:
-        assert marks(campaign) == {"00.png": "red", "01.png": "green"}
-        assert campaign.agreement().pairs[0].n == 1
-    rows.append(LabelRow("4", "02.png", "rde", who="eva"))
-    with pytest.raises(LabelFileError, match="'rde'"):
-        create(tmp_path / "d", pool, labels=rows)
-    assert not (tmp_path / "d").exists()
-
-
-def test_bad_labels_leave_nothing(pool, tmp_path):
-    bad = {
-        "row": "path,label\n00.png,red\n01.png,rde\n",
-        "path": "path,label\nx.png,red\n",
-        "header": "file,label\n00.png,red\n",
-        "twice": "path,label\n00.png,red\n./00.png,blue\n",
-    }
-    for text in bad.values():
-        (tmp_path / "labels.csv").write_text(text)
-        with pytest.raises(CampaignError, match="labels.csv"):
-            create(tmp_path / "c" / "d", pool, labels=tmp_path / "labels.csv")
-        assert not (tmp_path / "c").exists()
-    (tmp_path / "labels.csv").write_text(bad["row"])
-    with (
-        pytest.warns(UserWarning, match="left out: line 3: 'rde'"),
-        create(tmp_path / "c", pool, labels=tmp_path / "labels.csv", partial=True) as c,
-    ):
-        assert marks(c) == {"00.png": "red"}
-
-
-# --- commands -----------------------------------------------------------------
-
-
-def test_commands(pool, more, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "labels.csv").write_text("path,label\n00.png,red\n02.png,blue\n")
-    settings = ["estimator__image_size=32", "estimator__max_epochs=1"]
-    start = ["start", "photos", "--classes", *CLASSES, "--backbone", "squeezenet1_1",
-             "--weights", "none", "--set", *settings]  # fmt: skip
-
-    def run(*arguments):
-        main([str(argument) for argument in arguments])
-        return capsys.readouterr().out
-
-    assert "red: 1" in run(*start, "--labels", "labels.csv")
-    assert "blue, green, red, x" in run("classes", "add", "x")
-    run("classes", "rename", "red", "rose")
-    run("classes", "merge", "x", "green", "--into", "green")
-    listed = run("classes", "list").splitlines()
-    assert [line.split()[:2] for line in listed] == [
-        ["1", "blue"], ["0", "green"], ["1", "rose"]
-    ]  # fmt: skip
-    assert listed[2].endswith("(was red)")
-    assert "begin with bunch/" in run("pool", "add", more, "--name", "bunch")
-    more.rename(tmp_path / "moved")
-    with pytest.raises(SystemExit):
-        run("query", "-o", "q.csv")
-    assert "--pool bunch=FOLDER" in capsys.readouterr().err
-    run("query", "-n", 99, "-o", "q.csv", "--pool", "bunch=moved", "--pool", "photos")
-    assert "bunch/01.png" in (tmp_path / "q.csv").read_text()
-    assert "The classes are blue, green, rose" in run("undo")
-    assert "The classes are blue, green, rose, x" in run("undo")
-    run("export", "-o", "all.csv")
-    assert "00.png,rose," in (tmp_path / "all.csv").read_text()

@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import skadma
 from skadma import Campaign, CNNClassifier
 from skadma.strategies import RandomSampling
 
-from .crash import NAMED, ROOT, WATCHED, make_pool
+from .crash_steps import make_pool
+from .crash_ways import NAMED, WATCHED
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills forked processes"
@@ -54,7 +57,7 @@ def test_nothing_is_lost(options, request):
 
 def test_the_named_points_are_there():
     """Or they would silently not be tried."""
-    package = ROOT / "skadma"
+    package = Path(skadma.__file__).parent
     watched = [
         path.read_text("utf-8")
         for path in package.rglob("*.py")

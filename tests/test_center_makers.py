@@ -18,6 +18,7 @@ from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.centers import _labels, _nearest, shipped_centers
 from skadma.centers._sheet import from_sheet, resized, to_sheet
 from skadma.cli import main
+from skadma.cnn_view import CNNView
 from skadma.strategies import ADMA
 
 from .conftest import TinyCNN, lite0, tiny_classifier
@@ -136,9 +137,9 @@ def test_goes_on_after_a_kill(folder, source, tmp_path, killed_at, monkeypatch):
     with pytest.raises(ValueError, match="another network.*Delete it"):
         SourceCenters.from_dataset(other, folder, checkpoint=checkpoint)
     seen = []
-    scan = type(clf).scan
+    scan = CNNView.scan
     monkeypatch.setattr(
-        type(clf),
+        CNNView,
         "scan",
         lambda self, X, *args, **options: (
             seen.append(len(X)) or scan(self, X, *args, **options)

@@ -13,6 +13,7 @@ from PIL import Image
 from skadma import AdaFilterClassifier, Campaign, CNNClassifier
 from skadma.campaign import CampaignError
 from skadma.cli import main
+from skadma.cnn_view import CNNView
 from skadma.handover import ModelError
 from skadma.handover import onnx as writing
 from skadma.handover.card import CardFacts, make_card
@@ -133,7 +134,7 @@ def run(clf, folder, X):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    images = clf.image_dataset(X)
+    images = CNNView(clf).image_dataset(X)
     pixels = np.stack([images[i].numpy() for i in range(len(images))])
     return session.run(None, {"pixels": pixels})[0]
 

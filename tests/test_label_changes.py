@@ -12,6 +12,7 @@ from PIL import Image
 
 from skadma import Campaign
 from skadma.campaign import CampaignError, LabelFileError
+from skadma.campaign.agreement import n_due
 from skadma.campaign.operations import Mark, Operation
 from skadma.campaign.state import read_state
 from skadma.cli import main
@@ -210,6 +211,9 @@ def test_random_logs(tmp_path, campaign, seed):
         for _ in range(150):
             chaos.step()
             assert_same(chaos.ledgers[0], campaign)
+            n = n_due(0.4, *chaos.ledgers[0].n_answered("ana"))
+            there = campaign.repeats_due(1)  # in order, so that these are the first
+            assert campaign.repeats_due(0.4) == there[: max(0, n)]
         assert_same(chaos.ledgers[1], campaign)
         assert_same(campaign.ledger(), campaign)
     kinds = {event["kind"] for event in campaign.log()}
@@ -254,6 +258,38 @@ def test_a_renamed_class(campaign, desk):
     (refused,) = say(desk.ledger, second, "rouge").refused
     assert "'rouge' is none of the classes blue, green, red" in refused["reason"]
     assert_same(desk.ledger, campaign)
+
+
+def test_repeats_among_pictures_drawn_meanwhile(campaign):
+    """As many as are due by what was answered, one at a time, none twice."""
+    desk = Desk(campaign.ledger(), "ana", 4, repeat=0.5)
+    shas = list(desk.ledger.usable())
+    with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
+        for sha256 in shas[:3]:
+            say(ben.ledger(), sha256, "red")
+    message = {"kind": "batch", "known": [], "doubts": [], "proposals": [],
+               "as_of": 1, "guesses": {}, "repeats": shas[:3]}  # fmt: skip
+    desk.hear(message)  # the child's only word: it is slow
+    answered, seen = [], []
+    for _ in range(10):
+        items = sync(desk, 2)["items"]
+        again = [item["sha256"] for item in items if item["sha256"] in shas[:3]]
+        assert len(items) == 2 and len(again) <= 1
+        assert all(item["before"] is None for item in items)
+        assert again == [] or sync(desk, 0, again)["stale"] == []
+        for item in items:
+            answered.append(item["sha256"])
+            assert say(desk.ledger, item["sha256"], "red").status == "recorded"
+        seen += again
+        if len(seen) == 3:
+            break
+    assert seen == shas[:3] and len(set(answered)) == len(answered)
+    acts = [event["kind"] for event in campaign.log()]
+    assert acts.count("repeat") == 3
+    assert {s: d.mark for s, d in desk.ledger.decisions().items()} == (
+        dict.fromkeys(answered, "red")
+    )
+    assert not {item["sha256"] for item in sync(desk, 12)["items"]} & set(shas[:3])
 
 
 def test_a_merge_joins_what_is_counted(campaign, desk):

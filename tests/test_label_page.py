@@ -168,8 +168,10 @@ def test_the_guess_is_hidden_until_asked_for(site, page):
     assert shown_guess in CLASSES
 
 
-def test_a_burst_of_keys(site, page):
-    """As fast as pictures come: each recorded once, in order, while it learns."""
+def test_a_burst_of_keys(tmp_path, serve, pages):
+    """300, as fast as pictures come: each recorded once, in order, while it learns."""
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 400), n=60)
+    page = pages(site)
     sha256 = shown(page)
     before = len(site.log())
     seen = page.evaluate(
@@ -195,10 +197,11 @@ def test_a_burst_of_keys(site, page):
           }
           return seen;
         }""",
-        150,
+        300,
     )
     saved(page)
-    assert seen[0][0] == sha256 and len({sha for sha, _ in seen}) == len(seen) >= 150
+    assert seen[0][0] == sha256 and len({sha for sha, _ in seen}) == len(seen) >= 300
+    assert any(event["kind"] == "train" for event in site.log())
     assert marks_of(site.log()[before:]) == [tuple(each) for each in seen]
 
 
@@ -317,28 +320,68 @@ def test_progress(site, page):
     )
 
 
-def test_learning_does_not_slow_the_hand(site, page):
-    """From the key to the next picture, while a child trains; the median."""
-    seconds = page.evaluate(
-        """async () => {
-          const seconds = [];
-          const view = skadmaPage.views.single;
-          const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-          while (seconds.length < 30) {
-            while (!view.visible || !view.item) await pause(5);
-            await pause(60);
-            const before = view.item.sha256;
-            const begin = performance.now();
-            document.dispatchEvent(new KeyboardEvent("keydown", { key: "2" }));
-            while (view.item?.sha256 === before || !view.visible) await pause(0);
-            await new Promise(requestAnimationFrame);
-            seconds.push((performance.now() - begin) / 1000);
-          }
-          return seconds;
-        }"""
-    )
-    assert any(e["kind"] == "train" for e in site.log())
-    assert sorted(seconds)[15] < 0.1
+# Milliseconds from the key until the next picture is painted, told by the page itself:
+# what follows a frame's callbacks, as a message of its own, comes after the paint.
+WATCH = """() => {
+  window.latencies = [];
+  let began = null;
+  document.addEventListener("keydown", (event) => { began = event.timeStamp; }, true);
+  const stage = document.querySelector("#stage");
+  new MutationObserver(async () => {
+    const image = stage.querySelector("img");
+    if (began === null || !image) return;
+    const start = began;
+    began = null;
+    await image.decode();
+    requestAnimationFrame(() => {
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = () => latencies.push(performance.now() - start);
+      port2.postMessage(0);
+    });
+  }).observe(stage, { childList: true });
+}"""
+
+
+def latencies_while_it_trains(page, n):
+    """Milliseconds of `n` keys before and after which the child was training."""
+    found = []
+    while len(found) < n:
+        n_before = page.evaluate("() => latencies.length")
+        trained = page.evaluate("() => skadmaPage.feed.state.stage") == "training"
+        press(page, "2")
+        until(page, f"latencies.length > {n_before}")
+        saved(page)  # its answer has the server's word of what the child does
+        trained &= page.evaluate("() => skadmaPage.feed.state.stage") == "training"
+        if trained:
+            found.append(page.evaluate("() => latencies.at(-1)"))
+    return found
+
+
+def test_learning_does_not_slow_the_hand(tmp_path, serve, pages):
+    """From a key to the next picture, while the child trains: under 100 ms."""
+    slow = ["--set", "estimator__image_size=32", "estimator__max_epochs=150"]
+    photos = paint(tmp_path / "photos", 260)
+    site = serve(tmp_path / "campaign", photos, *slow, n=60)
+    page = pages(site)
+    shown(page)
+    until(page, "skadmaPage.feed.state.stage === 'idle'")
+    for i in range(30):  # half a round, after which it learns
+        press(page, "12"[i % 2])
+    saved(page)
+    until(page, "skadmaPage.feed.state.stage === 'training'")
+    n_before = len(site.log())
+    page.evaluate(WATCH)
+    medians = []
+    for _ in range(3):  # processors are shared
+        medians.append(np.median(latencies_while_it_trains(page, 24)))
+        if medians[-1] < 100:
+            break
+    assert min(medians) < 100, medians
+    given = [e["id"] for e in site.log()[n_before:] if e["kind"] == "teach"]
+    page.wait_for_function("n => skadmaPage.feed.state.n_known >= n", arg=30)
+    trained = [e["id"] for e in site.log()[n_before:] if e["kind"] == "train"]
+    assert len(given) >= 24 and trained
+    assert sum(e < trained[-1] for e in given) >= 24  # the training outlasted the keys
 
 
 def test_odd_pictures_and_names(tmp_path, serve, pages):
@@ -489,20 +532,21 @@ def test_second_looks_and_repeats(tmp_path, serve, pages):
     saved(page)
     assert site.held()[wrong] == CLASSES[1]
     page.click("#view-single")
-    for _ in range(16):
+    repeats = []
+    while not repeats:  # they come once enough is labelled and the child has answered
+        press(page, "1")
+        saved(page)
+        repeats = [e for e in site.log() if e["kind"] == "repeat"]
+    assert all(e["who"] == "ana" for e in repeats)
+    for _ in range(10):
         press(page, "1")
     saved(page)
-    events = site.log()
-    repeats = [e for e in events if e["kind"] == "repeat"]
-    assert repeats and all(e["who"] == "ana" for e in repeats)
     held = site.held()
     assert [held[name] for name in labels] == [
         CLASSES[1] if name == wrong else label for name, label in labels.items()
     ]  # nothing of ben's was overwritten
     page.click("#view-progress")
-    row = page.locator("#part-agreement tbody tr")
-    row.wait_for()
-    assert "ana and ben" in row.inner_text()
+    page.locator("#part-agreement tbody tr").filter(has_text="ana and ben").wait_for()
     page.click("#view-single")
     n = sum(e["kind"] == "undo" for e in site.log())
     for _ in range(10):  # of repeats as well

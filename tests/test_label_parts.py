@@ -121,7 +121,7 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
     heard = []
     with Campaign.open(folder) as campaign:
         pool = campaign.pool
-    foreman = Foreman((folder, pool, "ana", 60, 0.0), heard.append)
+    foreman = Foreman((folder, pool, "ana", 60, False), heard.append)
 
     def wait_for(kind, seconds=180):
         end = time.monotonic() + seconds

@@ -17,6 +17,7 @@ from torch import fx, nn
 from ..backbones import SourceNetwork
 from ..backbones.graph import NetworkGraph
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from .gates import KINDS
 from .network import AdaFilterNetwork
 
@@ -185,12 +186,10 @@ class AdaFilterClassifier(CNNClassifier):
             If no image can be decoded.
         """
         check_is_fitted(self)
-        source, dataset = self._open(X, reset=False)
         network: AdaFilterNetwork = self.net_.module_
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        for batch in self._scan(
-            source, dataset, [-1], [], "images", network=_GatesOnly(network)
-        ):
+        gates_only = CNNView(self, _GatesOnly(network))
+        for batch in gates_only.scan(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)

@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from ..backbones import AdaptedNetwork, SourceNetwork
 from ..backbones.folding import fold_batch_norms
-from ..backbones.graph import NetworkGraph, extract_part
+from ..backbones.graph import NetworkGraph
+from ..backbones.parts import extract_part
 from .gates import GateNetwork
 from .rewrite import GatedGraph, GatedLayer, find_gated_layers, rewrite
 from .used import compute_used_filters

@@ -28,6 +28,8 @@ import torch
 import torchvision.ops
 from torch import fx, nn
 
+from .parts import ancestors, extract_part, subgraph
+
 WEIGHTED = (nn.Conv2d, nn.Linear)
 ONE_AT_A_TIME = threading.RLock()
 """Held while a network is traced, which changes all modules' behaviour for a while, and
@@ -51,7 +53,7 @@ class _Tracer(fx.Tracer):
         self.example = example
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        part = _subgraph(self.graph, _ancestors([obj.node]), None, [obj.node])
+        part = subgraph(self.graph, ancestors([obj.node]), None, [obj.node])
         assert isinstance(self.root, nn.Module)
         with torch.no_grad(), evaluating(self.root.modules()), _modules_run():
             (value,) = fx.GraphModule(self.root, part)(self.example)
@@ -152,7 +154,7 @@ class NetworkGraph:
         Among parallel ways of equal length the one with more weights is taken.
         Squeeze-excite branches are cut off by :meth:`_main_inputs`.
         """
-        needed = _ancestors([self.output])
+        needed = ancestors([self.output])
         best: dict[fx.Node, tuple[tuple[int, int], fx.Node | None]] = {}
         for node in self.graph.nodes:
             if node not in needed:
@@ -187,9 +189,9 @@ class NetworkGraph:
         inputs = node.all_input_nodes
         if node.target in _MULTIPLICATIONS and len(inputs) == 2:
             first, second = inputs
-            if first in _ancestors([second]):
+            if first in ancestors([second]):
                 return [first]
-            if second in _ancestors([first]):
+            if second in ancestors([first]):
                 return [second]
         return inputs
 
@@ -244,7 +246,7 @@ class NetworkGraph:
         """
         if n_layers == 0:
             return set()
-        nodes = _ancestors([self.layers[n_layers - 1].output])
+        nodes = ancestors([self.layers[n_layers - 1].output])
         return {str(n.target) for n in nodes if n.op in ("call_module", "get_attr")}
 
     @cached_property
@@ -281,7 +283,7 @@ class NetworkGraph:
         """
         if position < 0:
             return self.input
-        inside = _ancestors([self.layers[position].output])
+        inside = ancestors([self.layers[position].output])
         return next((n for n in reversed(self._cuts) if n in inside), self.input)
 
     def extract(
@@ -316,71 +318,11 @@ class NetworkGraph:
         return extract_part(self.graph, network, ends, start or self.input)
 
 
-def extract_part(
-    graph: fx.Graph, network: nn.Module, ends: Sequence[fx.Node], start: fx.Node
-) -> fx.GraphModule:
-    """Build the part of a graph that leads from one node to others.
-
-    Parameters
-    ----------
-    graph : torch.fx.Graph
-    network : torch.nn.Module
-        Has the modules that the graph calls. Its weights are shared, not copied.
-    ends : sequence of torch.fx.Node
-    start : torch.fx.Node
-
-    Returns
-    -------
-    torch.fx.GraphModule
-        See :meth:`NetworkGraph.extract`.
-
-    Raises
-    ------
-    ValueError
-        If an end does not lie behind `start`.
-    """
-    needed = _ancestors(ends, start)
-    if next(node for node in graph.nodes if node.op == "placeholder") in needed:
-        raise ValueError(
-            f"The outputs asked for are not all computed from {start.name!r}: one of "
-            "them lies before it."
-        )
-    return fx.GraphModule(network, _subgraph(graph, needed, start, ends))
-
-
 def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
     if node.op != "call_module":
         return None
     module = network.get_submodule(str(node.target))
     return module if isinstance(module, WEIGHTED) else None
-
-
-def _ancestors(nodes: Iterable[fx.Node], start: fx.Node | None = None) -> set[fx.Node]:
-    """Nodes and what they are computed from, back to `start` (excluded)."""
-    found: set[fx.Node] = set()
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        if node is not start and node not in found:
-            found.add(node)
-            pending.extend(node.all_input_nodes)
-    return found
-
-
-def _subgraph(
-    graph: fx.Graph,
-    needed: set[fx.Node],
-    start: fx.Node | None,
-    ends: Sequence[fx.Node],
-) -> fx.Graph:
-    """Copy the needed nodes; `start` becomes the input, the ends' tuple the output."""
-    part = fx.Graph()
-    copies = {} if start is None else {start: part.placeholder("x")}
-    for node in graph.nodes:
-        if node in needed:
-            copies[node] = part.node_copy(node, copies.__getitem__)
-    part.output(tuple(copies[end] for end in ends))
-    return part
 
 
 @contextmanager

@@ -23,7 +23,6 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
     ("googlenet", "inception_v3"),
     {"aux_logits": False, "init_weights": True, "transform_input": True},
 )
-_LITE_NETWORKS = tuple(f"efficientnet_lite{i}" for i in range(3))
 
 # Section 5 of the paper: weighted layers that fine-tuning leaves alone.
 _PAPER_FROZEN_LAYERS = {"alexnet": 2, "vgg16": 7, "resnet18": 8}
@@ -74,7 +73,7 @@ def paper_frozen_layers(name: str, n_layers: int) -> int:
 def available_backbones() -> list[str]:
     """List the names that ``backbone=`` takes, timm's own aside."""
     names = torchvision.models.list_models(module=torchvision.models)
-    return sorted([*names, *_LITE_NETWORKS])
+    return sorted([*names, *_BUILDERS])
 
 
 def build_backbone(
@@ -116,8 +115,8 @@ def build_backbone(
         )
     elif backbone.startswith("timm/"):
         built = _build_timm(backbone, weights)
-    elif backbone in _LITE_NETWORKS:
-        built = _build_lite(backbone, weights)
+    elif backbone in _BUILDERS:
+        built = _BUILDERS[backbone](backbone, weights)
     elif backbone in available_backbones():
         built = _build_torchvision(backbone, weights)
     else:
@@ -221,6 +220,14 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
         )
     names = None if weights is None else _imagenet_class_names()
     return Backbone(name, module, preprocessing, state_dict, names)
+
+
+_BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
+    "efficientnet_lite0": _build_lite,
+    "efficientnet_lite1": _build_lite,
+    "efficientnet_lite2": _build_lite,
+}
+"""Networks that neither torchvision nor ``timm/`` has, by name."""
 
 
 def _build_timm(name: str, weights: str | Path | None) -> Backbone:

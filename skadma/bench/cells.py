@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ..cache import DEFAULT_LIMIT, MemoryCache
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from ..images import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
@@ -190,7 +191,7 @@ def read_centers(
 
 
 def _pass_over(clf: CNNClassifier, X: Any) -> None:
-    for _ in clf.scan(X, source_layers=[-1]):
+    for _ in CNNView(clf).scan(X, source_layers=[-1]):
         pass
 
 

@@ -30,6 +30,7 @@ from .config import Cell, expand, load_config
 
 RESULTS = "results.csv"
 _CELLS = "cells"
+_SHARED = "shared_cells.txt"
 _RUNS = "runs.jsonl"
 
 
@@ -65,7 +66,9 @@ def run_benchmark(
         See :func:`~skadma.bench.load_config`.
     out : str or Path
         Folder for ``cells/``, ``results.csv`` and ``runs.jsonl`` (what was run, when,
-        by which versions); made if missing.
+        by which versions); made if missing. Where it has a ``shared_cells.txt``, cells
+        of other folders count as well: a pattern such as ``../first/cells/*__ADMA__*``
+        in a line.
     jobs : int, default=1
         Processes.
     data : str or Path, optional
@@ -93,7 +96,8 @@ def run_benchmark(
     out = Path(out)
     root = Path(data) if data else _environment_data()
     cells = expand(full)
-    todo = [cell for cell in cells if not _is_done(cell, out)]
+    kept = {path.name: path for path in _cell_files(out)}
+    todo = [cell for cell in cells if not _is_done(cell, kept.get(cell.file_name))]
     (out / _CELLS).mkdir(parents=True, exist_ok=True)
     _write_run(full, out, jobs, len(cells), len(todo))
     failed: list[str] = []
@@ -110,7 +114,7 @@ def run_benchmark(
                 failed.append(f"{Path(cell.file_name).stem}:\n{error}")
     if not failed:
         return collect(out)
-    if any((out / _CELLS).glob("*.json")):
+    if _cell_files(out):
         collect(out)
     raise FailedCellsError(
         f"{len(failed)} of {len(todo)} cells failed, run again when mended. The first: "
@@ -132,7 +136,7 @@ def collect(out: str | Path) -> Path:
     """
     out = Path(out)
     rows: list[dict[str, Any]] = []
-    for path in sorted((out / _CELLS).glob("*.json")):
+    for path in _cell_files(out):
         rows.extend(json.loads(path.read_text("utf-8"))["rows"])
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
@@ -155,7 +159,7 @@ def read_results(path: str | Path) -> Any:
     pandas.DataFrame
     """
     path = Path(path)
-    if any((path / _CELLS).glob("*.json")):
+    if _cell_files(path):
         collect(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
@@ -264,18 +268,32 @@ def _cell_file(cell: Cell, out: Path) -> Path:
     return out / _CELLS / cell.file_name
 
 
-def _is_done(cell: Cell, out: Path) -> bool:
-    try:
-        kept = json.loads(_cell_file(cell, out).read_text("utf-8"))
-    except FileNotFoundError:
+def _cell_files(out: Path) -> list[Path]:
+    """Results of cells, by name: a folder's own, and those that it shares.
+
+    ``shared_cells.txt`` has a pattern of files in a line, relative to the folder: cells
+    that another benchmark has run with the same settings. Its own come first.
+    """
+    found: dict[str, Path] = {}
+    shared = out / _SHARED
+    for line in shared.read_text("utf-8").splitlines() if shared.is_file() else ():
+        folder, _, pattern = line.rpartition("/")
+        found |= {path.name: path for path in (out / folder).glob(pattern)}
+    found |= {path.name: path for path in (out / _CELLS).glob("*.json")}
+    return [found[name] for name in sorted(found)]
+
+
+def _is_done(cell: Cell, file: Path | None) -> bool:
+    if file is None:
         return False
+    kept = json.loads(file.read_text("utf-8"))
     wanted = json.loads(json.dumps(asdict(cell)))
     mine = {key: kept[key] for key in wanted}
     if mine != wanted:
         there, here = mine["settings"], wanted["settings"]
         differing = [key for key in here if here[key] != there.get(key)]
         raise ValueError(
-            f"{str(out)!r} has a result of {Path(cell.file_name).stem} with other "
+            f"{str(file.parent)!r} has a result of {file.stem} with other "
             f"settings of {differing}: {[there.get(k) for k in differing]} instead of "
             f"{[here[k] for k in differing]}. Take another folder, another name, or "
             "remove the old results."

@@ -134,7 +134,7 @@ def due(answers: Sequence[Answer], state: State, share: float, who: str) -> list
     n_mine = len(decided_by_me)
     n = len(by_others) + len(own)
     if share < 1:
-        n = min(n, math.floor(share / (1 - share) * n_mine) - len(again))
+        n = min(n, n_due(share, n_mine, len(again)))
     for each in (by_others, own):
         each.sort(key=lambda sha256: digest("repeat", who, sha256))
     decided = {a.sha256: a.who for a in answers if a.act == "teach"}
@@ -149,6 +149,24 @@ def due(answers: Sequence[Answer], state: State, share: float, who: str) -> list
             chosen.append(own.pop(0))
             n_own += 1
     return [usable[sha256] for sha256 in chosen]
+
+
+def n_due(share: float, n_decided: int, n_repeated: int) -> int:
+    """Count the repeats that are due now.
+
+    Parameters
+    ----------
+    share : float
+        Of somebody's answers, in [0, 1).
+    n_decided, n_repeated : int
+        Images that the person decided about, and answered again.
+
+    Returns
+    -------
+    int
+        At most 0 where none is due.
+    """
+    return math.floor(share / (1 - share) * n_decided) - n_repeated
 
 
 def compare(answers: Sequence[Answer], state: State) -> Agreement:

@@ -10,16 +10,16 @@ import numpy as np
 
 from ..evaluation import Audit, Estimate, audit_sample, estimate
 from .decide import Said, Taught, decide
-from .labels_csv import LabelFileError, LabelRow, read_labels
+from .labels_csv import LabelFileError
 from .lock import locked
-from .record import add_said
+from .record import add_changes, add_said, read_rows
 from .state import State, read_state
 from .store import CampaignError
-from .trainer import Proposal
+from .trainer import Proposal, unguessed
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
-    from .campaign import Campaign
+    from .modelling import CampaignModelling
 
 
 class Audits:
@@ -30,10 +30,10 @@ class Audits:
 
     Parameters
     ----------
-    campaign : Campaign
+    campaign : CampaignModelling
     """
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: CampaignModelling) -> None:
         self._campaign = campaign
         self._store = campaign._store
         self._trainer = campaign._trainer
@@ -90,7 +90,7 @@ class Audits:
                         "Draw again."
                     )
                 self._write(audit, chosen, key, state)
-        return self._proposals(state, chosen)
+        return unguessed(state, chosen)
 
     def answer(
         self, labels: Mapping[str, str] | str | Path, *, partial: bool = False
@@ -115,12 +115,7 @@ class Audits:
             If a row cannot be taken, as when the image is in no audit. Nothing is
             changed then.
         """
-        at_once = isinstance(labels, Mapping)
-        if isinstance(labels, Mapping):
-            name = "labels"
-            rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
-        else:
-            name, rows = str(labels), read_labels(labels)
+        name, rows, at_once = read_rows(labels, self._campaign.former_classes())
         self._campaign.refresh()
         with self._store.transaction():
             state = self._state()
@@ -133,15 +128,8 @@ class Audits:
             )
             if refused and not partial:
                 raise LabelFileError(name, refused, len(rows))
-            before = [state.answers.get(each.sha256) for each in said]
-            fresh = [
-                each
-                for each, known in zip(said, before, strict=True)
-                if known is None or known.mark != each.mark
-            ]
-            add_said(self._store, "answer", name, fresh)
-        n_new = sum(known is None for known in before)
-        return Taught(n_new, len(fresh) - n_new, len(said) - len(fresh), refused)
+            counts, _ = add_changes(self._store, "answer", name, said, state.answers)
+        return Taught(*counts, refused)
 
     def pending(self) -> list[Proposal]:
         """List drawn images that have no answer, or were skipped.
@@ -158,7 +146,17 @@ class Audits:
             for sha256, image in self._here(state).items()
             if (known := state.answers.get(sha256)) is None or known.kind == "skip"
         ]
-        return self._proposals(state, open_)
+        return unguessed(state, open_)
+
+    def has_labels(self) -> bool:
+        """Whether a drawn image has a class: :meth:`estimate` needs one.
+
+        Returns
+        -------
+        bool
+        """
+        with self._store.reading():
+            return bool(self._truth(self._state()))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
@@ -190,11 +188,7 @@ class Audits:
                     "--draw 50 -o audit.csv' draws, or Campaign.audits.draw(50)."
                 )
             here = self._here(state)
-            truth = {
-                sha256: known.label
-                for sha256 in here
-                if (known := state.answers.get(sha256)) and known.label is not None
-            }
+            truth = self._truth(state)
             if not truth:
                 raise CampaignError(
                     f"None of the {len(here)} drawn images has a label yet. Fill in "
@@ -265,6 +259,14 @@ class Audits:
         usable = state.usable()
         return {sha256: usable[sha256] for sha256 in state.drawn() if sha256 in usable}
 
+    def _truth(self, state: State) -> dict[str, str]:
+        """Classes of the drawn contents that were given one."""
+        return {
+            sha256: known.label
+            for sha256 in self._here(state)
+            if (known := state.answers.get(sha256)) and known.label is not None
+        }
+
     def _write(
         self, audit: Audit, images: list[int], key: str | None, state: State
     ) -> None:
@@ -290,14 +292,6 @@ class Audits:
                 )
             ),
         )
-
-    def _proposals(self, state: State, images: list[int]) -> list[Proposal]:
-        return [
-            Proposal(
-                state.paths[image], None, None, None, str(state.contents[image].sha256)
-            )
-            for image in images
-        ]
 
 
 def _population(state: State) -> list[int]:

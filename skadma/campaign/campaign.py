@@ -11,14 +11,14 @@ from torch import nn
 
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
-from .audits import Audits
 from .changing import CampaignChanging
 from .decide import Taught, find_image
-from .history import images_of, last_acts, recorded_query
+from .history import recorded_query
 from .labels_csv import LabelRow
 from .ledger import Ledger
 from .lock import locked
 from .looking import CampaignLooks
+from .modelling import CampaignModelling
 from .pools import Places, read_pools
 from .record import read_rows, record
 from .settings import check_settings
@@ -30,7 +30,7 @@ from .trainer import Proposal, Trainer
 _log = logging.getLogger(__name__)
 
 
-class Campaign(CampaignLooks, CampaignChanging):
+class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -358,47 +358,6 @@ class Campaign(CampaignLooks, CampaignChanging):
             )
         return self.teach({image: label}, train=train)
 
-    def undo(self) -> list[str]:
-        """Take the last decisions back: those of one ``teach`` that still hold.
-
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
-        the classes or the pools.
-
-        Everything is as it was before them, the model and the next query included.
-        The log keeps them, and that they were undone.
-
-        Returns
-        -------
-        list of str
-            The images they were about; none for a change of the classes or the pools.
-
-        Raises
-        ------
-        CampaignError
-            If there is nothing to undo.
-        """
-        with self._store.transaction():
-            state = self._state()
-            if not state.acts:
-                raise CampaignError("There is nothing to undo.")
-            if any(audit.event > state.acts[-1] for audit in state.audits) and (
-                state.acts[-1] in state.pools.events
-            ):
-                raise CampaignError(
-                    "The last change is a pool that was added, and an audit was drawn "
-                    "since. Release the audit before ('skadma evaluate --release')."
-                )
-            together = last_acts(self._store, state)
-            images = images_of(self._store, together)
-            for event in together:
-                self._store.add_event("undo", undone=event)
-        return [state.paths[image] for image in images]
-
-    @property
-    def audits(self) -> Audits:
-        """Draw images to measure the model with, and estimate how good it is."""
-        return Audits(self)
-
     @property
     def n_instances(self) -> int:
         """Labels in a round."""
@@ -413,70 +372,3 @@ class Campaign(CampaignLooks, CampaignChanging):
             Of this campaign's connection: for the thread that opened it.
         """
         return Ledger(self._store)
-
-    # --- the model ----------------------------------------------------------
-
-    def estimator(self) -> CNNClassifier:
-        """Return the model of all labels so far, trained if it was not yet.
-
-        Returns
-        -------
-        CNNClassifier
-            Not fitted where there are no labels.
-        """
-        with locked(self.folder, self._wait, "training"):
-            self.refresh_if_there()
-            return self._trainer.model(self._state())
-
-    def export_model(
-        self,
-        folder: str | Path,
-        *,
-        onnx: bool = False,
-        opset: int | None = None,
-        calibration: str | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write the model of all labels so far, to hand it on: see docs/handover.md.
-
-        Weights, labels, preprocessing and a model card;
-        :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it.
-
-        Parameters
-        ----------
-        folder : str or Path
-            It is there whole or not at all.
-        onnx : bool, default=False
-            Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
-        opset : int, optional
-            ONNX operator set; 18 if None.
-        calibration : str, optional
-            What the card says of the probabilities, as Markdown.
-        overwrite : bool, default=False
-            Replace a model that is there already.
-
-        Raises
-        ------
-        CampaignError
-            If there are no labels yet.
-        ModelError
-            If the folder is there, the disk is full, or there is no such ONNX.
-        ImportError
-            If a package that writes ONNX is missing.
-        """
-        from ..handover.export import export_model
-        from ..handover.folder import refuse_folder
-        from ..handover.onnx import OPSET, check_onnx
-        from .export import card_facts  # which reads campaigns
-
-        refuse_folder(Path(folder).absolute(), overwrite)  # before training
-        opset = OPSET if opset is None else opset
-        if onnx:
-            check_onnx(opset)
-        estimator = self.estimator()
-        if not hasattr(estimator, "net_"):
-            raise CampaignError("There are no labels yet, so there is no model.")
-        facts = card_facts(self, self._store.settings(), calibration)
-        export_model(
-            estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
-        )

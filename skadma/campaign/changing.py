@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from .history import images_of, last_acts
 from .pool import scan_pool
 from .pools import check_name
 from .reading import CampaignReading
@@ -16,9 +17,45 @@ _log = logging.getLogger(__name__)
 
 
 class CampaignChanging(CampaignReading):
-    """The methods that change what a campaign is about; ``undo`` takes each back."""
+    """The methods that change what a campaign is about, and that take back."""
 
     folder: Path
+
+    def undo(self) -> list[str]:
+        """Take the last decisions back: those of one ``teach`` that still hold.
+
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
+        the classes or the pools.
+
+        Everything is as it was before them, the model and the next query included.
+        The log keeps them, and that they were undone.
+
+        Returns
+        -------
+        list of str
+            The images they were about; none for a change of the classes or the pools.
+
+        Raises
+        ------
+        CampaignError
+            If there is nothing to undo.
+        """
+        with self._store.transaction():
+            state = self._state()
+            if not state.acts:
+                raise CampaignError("There is nothing to undo.")
+            if any(audit.event > state.acts[-1] for audit in state.audits) and (
+                state.acts[-1] in state.pools.events
+            ):
+                raise CampaignError(
+                    "The last change is a pool that was added, and an audit was drawn "
+                    "since. Release the audit before ('skadma evaluate --release')."
+                )
+            together = last_acts(self._store, state)
+            images = images_of(self._store, together)
+            for event in together:
+                self._store.add_event("undo", undone=event)
+        return [state.paths[image] for image in images]
 
     # --- classes ------------------------------------------------------------
 

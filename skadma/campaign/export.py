@@ -8,17 +8,17 @@ from ..handover.card import CardFacts
 from .report import hits
 
 if TYPE_CHECKING:
-    from .campaign import Campaign
+    from .modelling import CampaignModelling
 
 
 def card_facts(
-    campaign: Campaign, settings: dict[str, Any], calibration: str | None
+    campaign: CampaignModelling, settings: dict[str, Any], calibration: str | None
 ) -> CardFacts:
     """Gather the facts for the model card.
 
     Parameters
     ----------
-    campaign : Campaign
+    campaign : CampaignModelling
     settings : dict
         Its settings.
     calibration : str or None
@@ -28,7 +28,7 @@ def card_facts(
     -------
     CardFacts
     """
-    status, events = campaign.status(), campaign.log()
+    status, events, audits = campaign.status(), campaign.log(), campaign.audits
     strategy = settings["strategy"]
     params = ", ".join(f"{k}={v!r}" for k, v in strategy["params"].items())
     aside = ", ".join(f"{kind}: {n}" for kind, n in status.aside.items())
@@ -53,4 +53,5 @@ def card_facts(
         ),
         curve=hits(events, list(campaign.decisions())),
         calibration=calibration,
+        estimate=audits.estimate() if audits.has_labels() else None,
     )

@@ -13,7 +13,7 @@ from .reading import CampaignReading
 from .record import add_said, read_rows, record
 from .second_look import CantTell, Doubt, list_cant_tell, list_doubts
 from .store import CampaignError
-from .trainer import Proposal, Trainer
+from .trainer import Proposal, Trainer, unguessed
 
 
 class CampaignLooks(CampaignReading):
@@ -100,12 +100,7 @@ class CampaignLooks(CampaignReading):
             state = self._state()
             answers = read_answers(self._store, state)
         images = due(answers, state, share, self._store.who if who is None else who)
-        return [
-            Proposal(
-                state.paths[image], None, None, None, str(state.contents[image].sha256)
-            )
-            for image in images
-        ]
+        return unguessed(state, images)
 
     def agreement(self) -> Agreement:
         """Tell how far people agree with each other and with themselves.

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from .answers import Answer, holding, read_answers, standing_repeats
 from .decide import Said, Taught, decide, decision_row, find_image
+from .label_studio_export import in_todays_names, read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .pools import Places
-from .state import State, read_state
+from .state import Decision, State, read_state
 from .store import Store
 
 
@@ -55,14 +56,7 @@ def record(
         rows, others = _by_people(rows, state, read_answers(store, state), places)
         repeats = [*repeats, *others]
     said, refused = decide(rows, state, places, at_once=at_once)
-    before = [state.decisions.get(each.sha256) for each in said]
-    fresh = [
-        each
-        for each, known in zip(said, before, strict=True)
-        if known is None or known.mark != each.mark
-    ]
-    first = add_said(store, "teach", name, fresh)
-    n_new = sum(known is None for known in before)
+    counts, first = add_changes(store, "teach", name, said, state.decisions)
     n_repeats = 0
     if repeats:
         again, more = _decide_repeats(store, repeats, places, at_once)
@@ -71,7 +65,7 @@ def record(
         add_said(store, "repeat", name, again, first)
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
-    return Taught(n_new, len(fresh) - n_new, len(said) - len(fresh), refused, n_repeats)
+    return Taught(*counts, refused, n_repeats)
 
 
 def _by_people(
@@ -171,6 +165,36 @@ def add_said(
     return first
 
 
+def add_changes(
+    store: Store,
+    kind: str,
+    source: str,
+    said: Sequence[Said],
+    held: Mapping[str, Decision],
+) -> tuple[tuple[int, int, int], int | None]:
+    """Write down what is not as it was said before.
+
+    Parameters
+    ----------
+    store, kind, source, said
+        See :func:`add_said`.
+    held : mapping of str to Decision
+        What was said before, by content.
+
+    Returns
+    -------
+    counts : (int, int, int)
+        How many are new, changed, the same.
+    first : int or None
+        The event that all of them belong to.
+    """
+    marks = [held[s.sha256].mark if s.sha256 in held else None for s in said]
+    fresh = [s for s, mark in zip(said, marks, strict=True) if s.mark != mark]
+    n_new = marks.count(None)
+    counts = n_new, len(fresh) - n_new, len(said) - len(fresh)
+    return counts, add_said(store, kind, source, fresh)
+
+
 def read_rows(
     labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
     former: Mapping[str, str] | None = None,
@@ -198,9 +222,6 @@ def read_rows(
     if not isinstance(labels, (str, Path)):
         return "labels", list(labels), True
     if Path(labels).suffix.lower() == ".json":
-        # which imports this package
-        from ..label_studio.annotations import in_todays_names, read_export
-
         rows = in_todays_names(read_export(labels), former or {})
         return str(labels), rows, False
     return str(labels), read_labels(labels), False

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,9 +14,11 @@ from PIL import Image
 from ..adma import uncertainty
 from ..image_forms import UnreadableImageError
 from ..images import ImageDataset, Preprocessing
-from .campaign import Campaign
 from .pace import LONGEST, Pace
 from .state import Decision
+
+if TYPE_CHECKING:
+    from .campaign import Campaign
 
 _SIDE = 96
 _SHOWN = 60

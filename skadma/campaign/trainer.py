@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -55,6 +55,14 @@ class Proposal:
     guess: str | None
     confidence: float | None
     sha256: str
+
+
+def unguessed(state: State, images: Iterable[int]) -> list[Proposal]:
+    """Show images without scores and guesses, to be judged blind."""
+    return [
+        Proposal(state.paths[i], None, None, None, str(state.contents[i].sha256))
+        for i in images
+    ]
 
 
 class Trainer:
@@ -107,7 +115,13 @@ class Trainer:
         ]
 
     def unseen_proba(
-        self, images: list[int], labels: np.ndarray, state: State, *, refit: bool
+        self,
+        images: list[int],
+        labels: np.ndarray,
+        state: State,
+        *,
+        refit: bool,
+        verbose: bool = False,
     ) -> np.ndarray:
         """Probabilities of labelled images by models that did not see their labels.
 
@@ -120,7 +134,9 @@ class Trainer:
         if refit:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
-            return out_of_fold_proba(estimator, files, labels, classes=classes)
+            return out_of_fold_proba(
+                estimator, files, labels, classes=classes, verbose=verbose
+            )
         features = estimator.embed(files, -2)[-2]
         quick = quick_model(features.shape[1])
         return out_of_fold_proba(quick, features, labels, classes=classes)

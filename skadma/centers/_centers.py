@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
-import torch
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
 
 from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
-from ..files import write_atomically
-from ..images import content_key
-from ..scanner import SourceSummary
+from ..cnn_view import CNNView
+from ..images import take
+from ..scan import ScanBatch
 from ._cover import covering_classes
-from ._makers import CenterMakers
+from ._kept import KeptCenters
+from ._labels import labeled_images
+from ._nearest import nearest_by_prediction, nearest_to_class_mean
+from ._sheet import resized
+from ._synthesis import N_STEPS, SIDE, synthesize_images
 
-_FORMAT = "skadma-centers-1"
 
-
-@dataclass(frozen=True, eq=False)
-class SourceCenters(CenterMakers):
+@dataclass(frozen=True, eq=False, repr=False)
+class SourceCenters(KeptCenters):
     """Representatives c_k of the source classes, as images or as layer outputs.
 
     Make them with :meth:`from_dataset`, :meth:`from_examples`, :meth:`from_pool` or
@@ -54,205 +54,99 @@ class SourceCenters(CenterMakers):
         What they were made from.
     """
 
-    inputs: np.ndarray
-    classes: np.ndarray
-    network: str
-    fingerprint: str
-    image_size: int
-    layer: int | None = None
-    class_names: tuple[str, ...] | None = None
-    origin: str = "dataset"
+    @classmethod
+    def from_dataset(
+        cls,
+        estimator: CNNClassifier,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        layer: int | str | None = None,
+        n_centers: int | None = None,
+        checkpoint: str | Path | None = None,
+        verbose: bool = False,
+    ) -> SourceCenters:
+        """Choose the centres from labelled images of the source task (Eq. 1-2).
 
-    def __deepcopy__(self, memo: dict) -> SourceCenters:
-        # Never changed, so clones of a strategy share them.
-        return self
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __repr__(self) -> str:
-        kind = "images" if self.layer is None else f"outputs of layer {self.layer}"
-        return (
-            f"<SourceCenters: {len(self)} classes of {self.network}, {kind} "
-            f"{self.inputs.shape[1:]} ({self.origin})>"
-        )
-
-    def subset(self, estimator: CNNClassifier, n_centers: int) -> SourceCenters:
-        """Keep the centres of classes that cover the source space.
-
-        The rows of M0's last layer stand for the classes. They are put into
-        `n_centers` clusters by k-means, and the class nearest to each mean is kept.
+        z is the penultimate feature vector (layer -2) of M0. The mean of z over a
+        class is taken in one pass (Eq. 1), the member nearest to it in a second
+        (Eq. 2; the first of equals). Memory holds K x d numbers and K images.
 
         Parameters
         ----------
         estimator : CNNClassifier
-            Whose M0 the centres belong to.
-        n_centers : int
+            Whose M0 the centres are for; need not be fitted.
+        X : images, str, Path or Dataset
+            Of the source task, in any form that the estimator takes. A single path is
+            a folder with one subfolder per class.
+        y : array-like of shape (n,), optional
+            Their source classes: numbers of M0's outputs, or its class names. May be
+            left out for a folder or a Dataset of (image, label), such as
+            torchvision's: its classes are matched with M0's by name or, if there are
+            K of them, by order.
+        layer : int or str, optional
+            Keep the outputs of this layer (float16) instead of images: a smaller
+            file, and the images stay where they are, but only later layers can be
+            computed from it, and fine-tuning must not change the layer or what lies
+            before it unless ``ADMA(features="initial")`` is used. It must be one
+            whose output is all that the rest of the network gets, such as the last
+            of a block.
+        n_centers : int, optional
+            Only so many classes, see :meth:`subset`. Images of others are not looked
+            at.
+        checkpoint : str or Path, optional
+            A file to which the means so far are written twice a minute. A call that
+            finds it goes on from there; it is deleted at the end.
+        verbose : bool, default=False
+            Show progress bars.
 
         Returns
         -------
         SourceCenters
+            Sorted by class.
 
         Raises
         ------
         ValueError
-            If there are fewer, or they belong to another network.
+            If a label is not one of M0's classes, `layer` is not as said above, or
+            `checkpoint` belongs to other data.
         """
         source = estimator.source_network()
-        self._check_network(source)
-        wanted = covering_classes(source, n_centers, self.classes)
-        kept = np.flatnonzero(np.isin(self.classes, wanted))
-        names = self.class_names
-        return replace(
-            self,
-            inputs=self.inputs[kept],
-            classes=self.classes[kept],
-            class_names=tuple(names[i] for i in kept) if names else None,
+        position = None if layer is None else _separating_layer(source, layer)
+        X, numbers = labeled_images(X, y, source)
+        if n_centers is not None:
+            wanted = covering_classes(source, n_centers, np.unique(numbers))
+            some = np.isin(numbers, wanted)
+            X, numbers = take(X, some), numbers[some]
+        chosen = nearest_to_class_mean(
+            estimator, X, numbers, checkpoint=checkpoint, verbose=verbose
         )
-
-    def source_accuracy(self, estimator: CNNClassifier) -> float:
-        """Tell how many of the centres M0 takes for their own class.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-
-        Returns
-        -------
-        float
-            Share of the centres, top-1.
-        """
-        head = len(estimator.source_network().graph.layers) - 1
-        scores = self.outputs(estimator, [head], initial=True)[head]
-        return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
-
-    def outputs(
-        self, estimator: CNNClassifier, layers: list[int], *, initial: bool
-    ) -> dict[int, torch.Tensor]:
-        """Outputs of layers for every centre, by the present network or by M0.
-
-        M0's are kept where the estimator keeps what is frozen (its `memory`).
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-        layers : list of int
-            Positions.
-        initial : bool
-            By M0 instead of the present network.
-
-        Returns
-        -------
-        dict of int to torch.Tensor of shape (K, d), float32
-            On the estimator's device.
-
-        Raises
-        ------
-        ValueError
-            If the centres belong to another network, or cannot tell these outputs.
-        """
-        self.check_fits(estimator, layers, initial=initial)
-        batches = estimator.scan_prepared(
-            self.inputs,
-            [] if initial else layers,
-            layers if initial else [],
-            start=self.layer,
-            summary=SourceSummary(f"outputs-{layers}", _joined) if initial else None,
-        )
-        if not initial:
-            adapted = [batch.adapted for batch in batches]
-            return {p: torch.cat([outputs[p] for outputs in adapted]) for p in layers}
-        shapes = estimator.source_network().output_shapes
-        rows = torch.cat([b.summary for b in batches if b.summary is not None])
-        parts = rows.split([math.prod(shapes[p]) for p in layers], dim=1)
-        return dict(zip(layers, parts, strict=True))
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of what the centres are, for naming what is computed from them."""
-        parts = (self.network, self.fingerprint, self.image_size, self.layer)
-        return content_key(self.inputs) + content_key(self.classes) + repr(parts)
-
-    def check_fits(
-        self, estimator: CNNClassifier, layers: list[int], *, initial: bool
-    ) -> None:
-        """Refuse an estimator whose outputs these centres cannot tell.
-
-        Parameters
-        ----------
-        estimator, layers, initial
-            See :meth:`outputs`.
-
-        Raises
-        ------
-        ValueError
-        """
-        source = estimator.source_network()
-        self._check_network(source)
-        if self.image_size != source.preprocessing.image_size:
-            raise ValueError(
-                f"These centres were made at {self.image_size} x {self.image_size} "
-                f"pixels, the estimator works at {source.preprocessing.image_size}. "
-                f"Set image_size={self.image_size} or make the centres again."
-            )
-        if self.layer is None:
-            return
-        if min(layers) < self.layer:
-            raise ValueError(
-                f"These centres keep outputs of layer {self.layer}, so layer "
-                f"{min(layers)} before it is unknown. Choose later layers, or make "
-                "centres that keep images: from_dataset(..., layer=None)."
-            )
-        n_frozen = estimator.n_frozen
-        if not initial and self.layer >= n_frozen:
-            raise ValueError(
-                f"These centres keep outputs of layer {self.layer}, which fine-tuning "
-                f"changes: only the first {n_frozen} layers are frozen. Set "
-                f"n_frozen_layers={self.layer + 1} or more, take "
-                "ADMA(features='initial'), or make centres that keep images."
-            )
-
-    def _check_network(self, source: SourceNetwork) -> None:
-        if (self.network, self.fingerprint) != (source.name, source.fingerprint):
-            raise ValueError(
-                f"These centres were made with {self.network} (weights "
-                f"{self.fingerprint}), the estimator has {source.name} (weights "
-                f"{source.fingerprint}). Make centres with the estimator itself: "
-                "SourceCenters.from_dataset(estimator, X_source, y_source)."
-            )
-
-    def save(self, path: str | Path) -> None:
-        """Write the centres to a ``.safetensors`` file.
-
-        Parameters
-        ----------
-        path : str or Path
-        """
-        metadata = {
-            "format": _FORMAT,
-            "network": self.network,
-            "fingerprint": self.fingerprint,
-            "image_size": str(self.image_size),
-            "layer": json.dumps(self.layer),
-            "class_names": json.dumps(self.class_names),
-            "origin": self.origin,
-        }
-        tensors = {
-            "inputs": np.ascontiguousarray(self.inputs),
-            "classes": np.ascontiguousarray(self.classes, dtype=np.int64),
-        }
-        write_atomically(
-            Path(path),
-            lambda part: safetensors.numpy.save_file(tensors, part, metadata),
-        )
+        return cls._of(estimator, take(X, chosen), numbers[chosen], "dataset", position)
 
     @classmethod
-    def load(cls, path: str | Path) -> SourceCenters:
-        """Read centres that :meth:`save` wrote.
+    def from_examples(
+        cls,
+        estimator: CNNClassifier,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        layer: int | str | None = None,
+        n_centers: int | None = None,
+    ) -> SourceCenters:
+        """Take one or a few images per source class.
+
+        With one image of a class it is the centre, with more the one nearest to their
+        mean. Classes without an image are left out.
 
         Parameters
         ----------
-        path : str or Path
+        estimator : CNNClassifier
+        X : mapping, images, str, Path or Dataset
+            A mapping takes a source class (number or name) to an image (path, array or
+            PIL image) or a list of them. Otherwise as in :meth:`from_dataset`.
+        y : array-like of shape (n,), optional
+        layer, n_centers
+            See :meth:`from_dataset`.
 
         Returns
         -------
@@ -260,63 +154,165 @@ class SourceCenters(CenterMakers):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
         ValueError
-            If the file is not one of centres.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file of centres {str(path)!r}.")
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"its format is {metadata.get('format')!r}")
-                names = json.loads(metadata["class_names"])
-                centers = cls(
-                    inputs=file.get_tensor("inputs"),
-                    classes=file.get_tensor("classes"),
-                    network=metadata["network"],
-                    fingerprint=metadata["fingerprint"],
-                    image_size=int(metadata["image_size"]),
-                    layer=json.loads(metadata["layer"]),
-                    class_names=tuple(names) if names else None,
-                    origin=metadata.get("origin", "dataset"),
-                )
-            centers._check()
-            return centers
-        except (
-            safetensors.SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RecursionError,
-        ) as error:
-            raise ValueError(
-                f"{str(path)!r} is not a file of centres ({error}). SourceCenters.save "
-                f"writes one, of format {_FORMAT!r}."
-            ) from error
+        made = cls.from_dataset(estimator, X, y, layer=layer, n_centers=n_centers)
+        return replace(made, origin="examples")
 
-    def _check(self) -> None:
-        """Refuse what :meth:`save` does not write."""
-        inputs, classes = self.inputs, self.classes
-        kinds = {np.dtype(np.uint8), np.dtype(np.float16), np.dtype(np.float32)}
-        if inputs.dtype not in kinds or inputs.ndim < 2 or 0 in inputs.shape:
-            raise ValueError(f"its centres are {inputs.dtype} of shape {inputs.shape}")
-        if classes.dtype != np.int64 or classes.shape != inputs.shape[:1]:
-            raise ValueError(
-                f"its classes are {classes.dtype} of shape {classes.shape}"
-            )
-        if classes.min() < 0 or not np.isfinite(inputs).all():
-            raise ValueError("it has negative classes, or values that are not finite")
-        if self.layer is not None and (type(self.layer) is not int or self.layer < 0):
-            raise ValueError(f"its layer is {self.layer!r}")
-        names = self.class_names
-        if names is not None and (
-            len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
-        ):
-            raise ValueError("it has other names than classes")
+    @classmethod
+    def from_pool(
+        cls,
+        estimator: CNNClassifier,
+        X_pool: Any,
+        *,
+        n_centers: int | None = None,
+        verbose: bool = False,
+    ) -> SourceCenters:
+        """Take pool images in place of source images: pseudo-centres.
+
+        M0 assigns each image to its most probable class. Of each class, the mean of z
+        is taken over its images, weighted by M0's confidence, and the nearest of them
+        is the centre. Two passes. Classes that no image is assigned to are left out,
+        so a pool of few kinds gives few centres.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+        X_pool : images
+        n_centers : int, optional
+            At most so many, see :meth:`subset`.
+        verbose : bool, default=False
+            Show progress bars.
+
+        Returns
+        -------
+        SourceCenters
+        """
+        nearest = nearest_by_prediction(estimator, X_pool, verbose=verbose)
+        classes = np.flatnonzero(nearest >= 0)
+        if n_centers is not None:
+            source = estimator.source_network()
+            classes = covering_classes(source, min(n_centers, len(classes)), classes)
+        return cls._of(estimator, take(X_pool, nearest[classes]), classes, "pool")
+
+    @classmethod
+    def synthesize(
+        cls,
+        estimator: CNNClassifier,
+        *,
+        n_centers: int | None = None,
+        side: int | None = None,
+        n_steps: int = N_STEPS,
+        batch_size: int = 50,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: bool = False,
+    ) -> SourceCenters:
+        """Make the centres from M0 itself, without any source data.
+
+        Each image starts as noise and follows M0's gradient towards its class, while
+        the statistics of a batch are held to those that M0's batch norms keep
+        (DeepInversion [1]_). Images are seen at several sizes, so that they are
+        recognised at others too. Networks without batch norm have less to go by.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+        n_centers : int, optional
+            Only so many classes, see :meth:`subset`.
+        side : int, optional
+            Side in pixels at which the images are made, before they are brought to the
+            estimator's `image_size`: time goes with its square. By default that size,
+            but at most 128.
+        n_steps : int, default=140
+        batch_size : int, default=50
+            Images made together; their statistics are matched, so take many.
+        random_state : int, RandomState instance or None, default=0
+        verbose : bool, default=False
+            Show a progress bar.
+
+        Returns
+        -------
+        SourceCenters
+
+        References
+        ----------
+        .. [1] Yin et al., Dreaming to Distill: Data-Free Knowledge Transfer via
+           DeepInversion, CVPR 2020, arXiv 1912.08795.
+        """
+        source = estimator.source_network()
+        classes = np.arange(source.n_classes)
+        if n_centers is not None:
+            classes = covering_classes(source, n_centers, classes)
+        size = source.preprocessing.image_size
+        images = synthesize_images(
+            source,
+            classes,
+            side=min(size, SIDE) if side is None else side,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            seed=int(check_random_state(random_state).randint(2**31)),
+            device=estimator.torch_device(),
+            progress=verbose,
+        )
+        return cls._with(source, resized(images, size), classes, "synthesized")
+
+    @classmethod
+    def _of(
+        cls,
+        estimator: CNNClassifier,
+        X: Any,
+        classes: np.ndarray,
+        origin: str,
+        position: int | None = None,
+    ) -> SourceCenters:
+        """Keep images, or a layer's outputs for them."""
+        source = estimator.source_network()
+        if position is not None:
+            inputs = _raw_outputs(estimator, X, position)
+        elif CNNView(estimator).takes_rows(X):
+            inputs = np.asarray(X, dtype=np.float32)
+        else:
+            dataset = CNNView(estimator).image_dataset(X)
+            inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
+        return cls._with(source, inputs, classes, origin, position)
+
+    @classmethod
+    def _with(
+        cls,
+        source: SourceNetwork,
+        inputs: np.ndarray,
+        classes: np.ndarray,
+        origin: str,
+        position: int | None = None,
+    ) -> SourceCenters:
+        names = source.class_names
+        return cls(
+            inputs=inputs,
+            classes=classes,
+            network=source.name,
+            fingerprint=source.fingerprint,
+            image_size=source.preprocessing.image_size,
+            layer=position,
+            class_names=tuple(names[k] for k in classes) if names else None,
+            origin=origin,
+        )
 
 
-def _joined(outputs: dict[int, torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(outputs.values()), dim=1)
+def _separating_layer(source: SourceNetwork, layer: int | str) -> int:
+    """Position of a layer whose output is all that the rest of the network gets."""
+    position = source.graph.position(layer)
+    output = source.graph.layers[position].output
+    if source.graph.cut_before(position) is not output:
+        raise ValueError(
+            f"The output of layer {layer!r} is not all that later layers get: "
+            "a shortcut or a parallel way passes it by. Take the last layer of "
+            "a block, or keep images (layer=None)."
+        )
+    return position
+
+
+def _raw_outputs(estimator: CNNClassifier, X: Any, position: int) -> np.ndarray:
+    batches: Iterator[ScanBatch] = CNNView(estimator).scan(X, source_layers=[position])
+    rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
+    shape = estimator.source_network().output_shapes[position]
+    return rows.astype(np.float16).reshape(-1, *shape)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from ..files import write_atomically
 from ..images import content_key, n_images, take
 
@@ -66,12 +67,12 @@ def nearest_to_class_mean(
     classes, counts = np.unique(numbers, return_counts=True)
     if (counts == 1).all():
         nearest = np.argsort(numbers)
-        _refuse_missing(classes, estimator.readable(X)[nearest])
+        _refuse_missing(classes, CNNView(estimator).readable(X)[nearest])
         return nearest
 
     def batches(start: int) -> Iterator[_Batch]:
         some = take(X, np.arange(start, n_images(X))) if start else X
-        for batch in estimator.scan(some, source_layers=[-2]):
+        for batch in CNNView(estimator).scan(some, source_layers=[-2]):
             (z,) = batch.source.values()
             rows = batch.indices + start
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
@@ -101,10 +102,11 @@ def _identity(estimator: CNNClassifier, X: Any) -> str:
     if isinstance(X, Dataset):
         return ""
     sample = np.unique(np.linspace(0, n_images(X) - 1, 64).astype(int))
-    if estimator.takes_rows(X):
+    view = CNNView(estimator)
+    if view.takes_rows(X):
         return content_key(np.asarray(take(X, sample)))
     some = take(X, sample)
-    dataset = estimator.image_dataset(take(some, estimator.readable(some)))
+    dataset = view.image_dataset(take(some, view.readable(some)))
     return "".join(dataset.keyed(i)[0] for i in range(len(dataset)))
 
 
@@ -128,7 +130,7 @@ def nearest_by_prediction(
     """
 
     def batches(start: int) -> Iterator[_Batch]:
-        for batch in estimator.scan(X, source_layers=[-2, -1]):
+        for batch in CNNView(estimator).scan(X, source_layers=[-2, -1]):
             z, scores = (batch.source[layer] for layer in sorted(batch.source))
             confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
             yield _Batch(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
+from ..view import need_view
 from ._centers import SourceCenters
 from ._sheet import from_sheet, resized
 from ._synthesis import N_STEPS, SIDE, synthesis_seconds
@@ -37,6 +38,13 @@ def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
         If there are none for the network with these weights; the message says how to
         make them, and how long that takes on this machine.
     """
+    if not hasattr(estimator, "source_network"):
+        name = need_view(estimator).source_name
+        raise ValueError(
+            f"ADMA compares with centres of the source classes, and the package has "
+            f"none for {name!r}. Make them, SourceCenters(inputs, ...), and give them: "
+            "ADMA(centers)."
+        )
     source = estimator.source_network()
     size = source.preprocessing.image_size
     found = _read(source.name, source.fingerprint, size, source.class_names)

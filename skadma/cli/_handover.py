@@ -50,6 +50,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--onnx", action="store_true", help="write model.onnx (skadma[onnx])"
     )
     export.add_argument("--opset", type=int, help="ONNX operator set (default: 18)")
+    export.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="skip the five trainings that tell how far probabilities can be trusted",
+    )
     export.set_defaults(run=_export_model)
 
 
@@ -77,7 +82,9 @@ def _export_model(options: argparse.Namespace) -> None:
             options.out,
             onnx=options.onnx,
             opset=options.opset,
+            calibration=not options.no_calibration,
             overwrite=options.overwrite,
+            verbose=True,
         )
     print(
         f"The model is in {options.out}. Its README.md has lines to fill in: licences."

@@ -68,13 +68,10 @@ def _label(options: argparse.Namespace) -> None:
     _open_or_start(options, keys)
     serve(
         options.campaign,
+        {name: getattr(options, name) for name in ("pool", "pools", "who", "wait")},
         port=options.port,
         browser=not options.no_browser,
-        pool=options.pool,
-        pools=options.pools,
-        who=options.who,
         keys=keys,
-        wait=options.wait,
         repeat=options.repeat,
         label_studio=options.label_studio,
     )

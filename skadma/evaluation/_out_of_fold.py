@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
+from tqdm.auto import tqdm
 
 from ..images import take
 from ..labels import check_labels, known_classes
@@ -23,6 +24,7 @@ def out_of_fold_proba(
     classes: ArrayLike | None = None,
     n_folds: int = 5,
     random_state: int | np.random.RandomState | None = 0,
+    verbose: bool = False,
 ) -> np.ndarray:
     """Predict each labelled image with a model that was trained without its label.
 
@@ -48,6 +50,8 @@ def out_of_fold_proba(
         At least 2. No more than the largest class has labels are made.
     random_state : int, RandomState instance or None, default=0
         Deals the labels to the folds.
+    verbose : bool, default=False
+        Show a progress bar over the trainings.
 
     Returns
     -------
@@ -81,7 +85,8 @@ def out_of_fold_proba(
         min(n_folds, int(counts.max())),
         check_random_state(random_state),
     )
-    for k in range(fold.max() + 1):
+    folds = range(fold.max() + 1)
+    for k in tqdm(folds, desc="out of fold", unit=" trainings", disable=not verbose):
         held, shown = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         model = clone(estimator)
         if "classes" in innermost(model).get_params(deep=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..backbones.registry import is_weights_file
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
+    from ..evaluation import Estimate
 
 _NO_CALIBRATION = (
     "Not measured. Take the probabilities for an order of the images, not for how "
@@ -42,6 +44,8 @@ class CardFacts:
         Per query: labels before it, images answered, those that were guessed right.
     calibration : str or None
         Markdown about the probabilities.
+    estimate : Estimate or None
+        By an audit, of the accuracy on the pool.
     """
 
     title: str
@@ -50,6 +54,7 @@ class CardFacts:
     choice: Sequence[str] = ()
     curve: Sequence[tuple[int, int, int]] = field(default_factory=tuple)
     calibration: str | None = None
+    estimate: Estimate | None = None
 
 
 def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
@@ -89,6 +94,7 @@ def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
         )
         or "Not recorded.",
         "Right before the label came": _curve(facts.curve),
+        "Accuracy": _accuracy(facts.estimate),
         "Calibration": facts.calibration or _NO_CALIBRATION,
         "Network": _network(estimator),
         "What images go through": "\n".join(
@@ -180,6 +186,33 @@ def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
         "Of the images of each query, the share that the model at the time had right. "
         "They were chosen, mostly for being hard: this is no estimate of the accuracy "
         "on all images.\n\n" + _table(("labels", "answered", "right", "share"), rows)
+    )
+
+
+def _accuracy(found: Estimate | None) -> str:
+    if found is None:
+        return (
+            "Not measured. `skadma evaluate` measures it, with some 50 labels that are "
+            "drawn for that and not trained with."
+        )
+    share = f"{found.confidence:.0%}"
+    return (
+        f"{found.value:.1%} ({share} interval: {found.low:.1%} to {found.high:.1%}) on "
+        f"the {found.n_population} images of the pool that had no label when the audit "
+        f"was drawn, or on such like them, by {found.n_labels} labels that were drawn "
+        f"for it ({found.method}) and not trained with.\n\n"
+        + _table(
+            ("class", "found (recall)", f"{share} interval", "labels"),
+            [
+                (
+                    name,
+                    "?" if math.isnan(recall.value) else f"{recall.value:.1%}",
+                    f"{recall.low:.1%} to {recall.high:.1%}",
+                    recall.n_labels,
+                )
+                for name, recall in found.recall.items()
+            ],
+        )
     )
 
 

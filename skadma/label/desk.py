@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..campaign.ledger import Event, Ledger, Operation
+from ..campaign.agreement import n_due
+from ..campaign.ledger import Ledger
+from ..campaign.operations import Event, Operation
 
 _AWAY = 20.0
 """Seconds without a word from a tab after which its pictures go to others."""
@@ -32,16 +34,22 @@ class Desk:
     who : str
     n_instances : int
         Labels in a round.
+    repeat : float, default=0
+        Share of the person's answers that are about pictures shown again, blind.
     """
 
-    def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
+    def __init__(
+        self, ledger: Ledger, who: str, n_instances: int, repeat: float = 0
+    ) -> None:
         self.doubts: list[dict[str, Any]] = []
         self.doubted_at = 0
-        self._repeats: list[str] = []
+        self._repeats: list[str] = []  # what may be shown again, in order
+        self._blind: set[str] = set()  # what was
         self._guesses: dict[str, tuple[str, float]] = {}
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
+        self._repeat = repeat
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
         self._known: dict[str, str] = {}
@@ -120,11 +128,12 @@ class Desk:
         self.ledger.read()
         self._tabs[tab] = _Tab(time.monotonic(), frozenset(have))
         items = self._free()[:want]
+        if meanwhile and not items:
+            items = self._drawn(want)
         again = self._due()
         if items and again:  # one at a time, among others
             items[random.randrange(len(items))] = again
-        if meanwhile and not items:
-            items = self._drawn(want)
+            self._blind.add(again["sha256"])
         self._tabs[tab].have |= {item["sha256"] for item in items}
         return {
             "items": [self._shown(item) for item in items],
@@ -173,7 +182,7 @@ class Desk:
         if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
         decision = self.ledger.decision(sha256)
-        again = sha256 in self._repeats
+        again = sha256 in self._blind
         if again and not self.ledger.has_repeated(sha256, self.who):
             return True
         return decision is None or decision.kind == "skip"
@@ -181,13 +190,23 @@ class Desk:
     def _due(self) -> dict[str, Any] | None:
         """A picture to show again, blind: it looks like any other."""
         held = {sha for tab in self._present() for sha in tab.have}
-        for sha in self._repeats:
-            if sha in held:
-                return None
-            decided = self.ledger.decision(sha)
-            if decided and self._is_open(sha):
-                return {"sha256": sha, "guess": None, "confidence": None, "blind": True}
-        return None
+        if any(sha in self._blind and self._may_repeat(sha) for sha in held):
+            return None
+        left = [s for s in self._repeats if s not in held and self._may_repeat(s)]
+        if not left or n_due(self._repeat, *self.ledger.n_answered(self.who)) < 1:
+            return None
+        sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
+        return {"sha256": sha256, "guess": None, "confidence": None, "blind": True}
+
+    def _may_repeat(self, sha256: str) -> bool:
+        """Whether a picture has a label, is there, and was not answered again yet."""
+        decision = self.ledger.decision(sha256)
+        return (
+            decision is not None
+            and decision.label is not None
+            and sha256 in self.ledger.candidates()
+            and not self.ledger.has_repeated(sha256, self.who)
+        )
 
     def handed(self) -> list[str]:
         """Pictures that tabs hold and that nobody decided about."""

@@ -39,6 +39,8 @@ class Foreman:
         self._arguments = arguments
         self._hear = hear
         self._process: Any = None
+        self._listener: threading.Thread | None = None
+        self._runs = False
         self._connection: Connection | None = None
         self._started = 0.0
         self._closed = False
@@ -47,7 +49,7 @@ class Foreman:
         """Have the next images chosen; False if the child rests after an accident."""
         if self._closed or self.busy:
             return False
-        if self._process is None or not self._process.is_alive():
+        if not self._runs:
             if time.monotonic() - self._started < _PAUSE and self._started:
                 return False
             self._start()
@@ -62,12 +64,9 @@ class Foreman:
     def close(self) -> None:
         """End the child: what it was making is made again next time."""
         self._closed = True
-        if self._process is not None:
+        if self._listener is not None:
             self._process.terminate()
-            self._process.join(5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join(5)
+            self._listener.join()
 
     def _start(self) -> None:
         # Not a fork: this process has threads.
@@ -80,9 +79,11 @@ class Foreman:
         self._process.start()
         theirs.close()
         self._connection = ours
-        threading.Thread(
+        self._runs = True
+        self._listener = threading.Thread(
             target=self._listen, args=(ours, self._process), daemon=True
-        ).start()
+        )
+        self._listener.start()
 
     def _listen(self, connection: Connection, process: Any) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -91,9 +92,14 @@ class Foreman:
                 if message["kind"] in ("batch", "problem"):
                     self.busy = False
                 self._hear(message)
+        # Nobody else asks whether it has ended: a second thread that does, at the same
+        # moment, is told that it has not.
         process.join(5)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        self._runs = self.busy = False
         if not self._closed:
-            self.busy = False
             self._hear(
                 {
                     "kind": "problem",

@@ -17,14 +17,11 @@ ADDRESS = "127.0.0.1"
 
 def serve(
     folder: Path,
+    options: Mapping[str, Any],
     *,
     port: int | None = None,
     browser: bool = True,
-    pool: Path | None = None,
-    pools: Mapping[str, Path] | None = None,
-    who: str | None = None,
     keys: Mapping[str, str] | None = None,
-    wait: float = 60,
     repeat: float = 0,
     label_studio: bool = False,
 ) -> None:
@@ -34,23 +31,17 @@ def serve(
     ----------
     folder : Path
         The campaign's.
+    options : mapping
+        What opens it: ``pool``, ``pools``, ``who`` and ``wait``.
     port : int, optional
         If None, always the same one for a campaign, as long as it is free: then the
         browser still knows the settings of the page.
     browser : bool, default=True
         Open the page.
-    pool : Path, optional
-        Where the images are, if they moved.
-    pools : mapping of str to Path, optional
-        Where those of pools are that were added, by name, if they moved.
-    who : str, optional
-        Name for the log.
     keys : mapping of str to str, optional
-        Key of each class.
-    wait : float, default=60
-        Seconds to wait for another process.
+        Of classes.
     repeat : float, default=0
-        Share of pictures to show again, blind: they tell how far people agree.
+        See :class:`~skadma.label.session.Session`: it tells how far people agree.
     label_studio : bool, default=False
         Be an ML backend of Label Studio as well, below a path that nobody can guess.
 
@@ -77,13 +68,7 @@ def serve(
     with _listen(port, folder.absolute()) as listener, ExitStack() as ends:
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
-        opened: dict[str, Any] = {
-            "pool": pool,
-            "pools": pools,
-            "who": who,
-            "wait": wait,
-        }
-        session = Session(folder, keys=keys, repeat=repeat, **opened)
+        session = Session(folder, options, keys=keys, repeat=repeat)
         ends.callback(session.close)
         address = f"http://{ADDRESS}:{number}/#{token}"
         print(address, flush=True)
@@ -95,7 +80,7 @@ def serve(
         app: Any = make_app(session, number, token)
         if label_studio:
             hosts = [f"{ADDRESS}:{number}", f"localhost:{number}"]
-            backend = Backend(folder, hosts=hosts, **opened)
+            backend = Backend(folder, hosts=hosts, **options)
             ends.callback(backend.close)
             path = f"/label-studio/{secrets.token_urlsafe(32)}"
             app = below(path, Starlette(routes=backend.routes()), app)

@@ -24,16 +24,10 @@ class Session:
     Parameters
     ----------
     folder : Path
-    pool : Path, optional
-        Where the images are, if they moved.
-    pools : mapping of str to Path, optional
-        Where those of pools are that were added, by name, if they moved.
-    who : str, optional
-        Name for the log.
+    options : mapping
+        What :meth:`~skadma.Campaign.open` takes beside the folder.
     keys : mapping of str to str, optional
         Key of each class or mark; what has none gets 1 to 9.
-    wait : float, default=60
-        Seconds to wait for another process.
     repeat : float, default=0
         Share of pictures to show again, blind.
 
@@ -45,21 +39,18 @@ class Session:
     def __init__(
         self,
         folder: Path,
+        options: Mapping[str, Any],
         *,
-        pool: Path | None = None,
-        pools: Mapping[str, Path] | None = None,
-        who: str | None = None,
         keys: Mapping[str, str] | None = None,
-        wait: float = 60,
         repeat: float = 0,
     ) -> None:
         self.pictures = Pictures()
         self._keys = dict(keys or {})
+        self._repeat = repeat
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self._campaign: Campaign
         self._desk: Desk
         try:
-            options = {"pool": pool, "pools": pools, "who": who, "wait": wait}
             self._thread.submit(self._open, folder, options).result()
         except BaseException:
             self._thread.shutdown()
@@ -69,15 +60,15 @@ class Session:
                 self._campaign.folder,
                 self._campaign.pool,
                 self._desk.who,
-                wait,
-                repeat,
-                pools,
+                options.get("wait", 60),
+                repeat > 0,
+                options.get("pools"),
             ),
             lambda message: self._submit(self._hear, message),
         )
         self._submit(self._drive)  # the first pictures, before the page is open
 
-    def _open(self, folder: Path, options: dict[str, Any]) -> None:
+    def _open(self, folder: Path, options: Mapping[str, Any]) -> None:
         self._campaign = Campaign.open(folder, **options)
         try:
             if not all(pool.is_dir() for pool in self._campaign.pools.values()):
@@ -86,6 +77,7 @@ class Session:
                 self._campaign.ledger(),
                 self._campaign.who,
                 self._campaign.n_instances,
+                self._repeat,
             )
         except BaseException:
             self._campaign.close()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _DOUBTS = 60
+_REPEATS = 500
 
 
 def work(
@@ -27,7 +28,7 @@ def work(
     pool: Path,
     who: str | None,
     wait: float,
-    repeat: float,
+    repeat: bool,
     pools: Mapping[str, Path] | None = None,
 ) -> None:
     """Answer the server until it closes the connection; the child's main function.
@@ -41,8 +42,8 @@ def work(
     who : str or None
     wait : float
         See :class:`~skadma.Campaign`.
-    repeat : float
-        Share of pictures to show again.
+    repeat : bool
+        Choose pictures to show again, too.
     pools : mapping of str to Path, optional
         Where those of pools are that were added, by name, if they moved.
     """
@@ -81,7 +82,7 @@ def _give_way() -> None:
 
 
 def _answer(
-    connection: Connection, campaign: Campaign, n: int, shown: list[str], repeat: float
+    connection: Connection, campaign: Campaign, n: int, shown: list[str], repeat: bool
 ) -> None:
     from ..campaign.ahead import choose_ahead
 
@@ -98,10 +99,15 @@ def _answer(
             "known": ahead.known,
             "guesses": ahead.guesses,
             "as_of": ahead.as_of,
-            "repeats": [p.sha256 for p in campaign.repeats_due(repeat)],
+            "repeats": _repeats(campaign) if repeat else [],
             "doubts": _doubts(campaign),
         }
     )
+
+
+def _repeats(campaign: Campaign) -> list[str]:
+    """What may be shown again, in order; the page's side knows how many are due."""
+    return [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]]
 
 
 def _doubts(campaign: Campaign) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ except ImportError as error:
         'pip install "skadma[label]"'
     ) from error
 
+from ..campaign.label_studio_export import in_order, in_todays_names, rows_of_task
 from ..campaign.labels_csv import LabelRow
-from .annotations import in_order, in_todays_names, rows_of_task
 from .tasks import prediction
 from .worker import Worker
 

@@ -10,9 +10,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from ..campaign import CampaignError, Proposal
-
-NAME, TO = "label", "image"
-"""Names of the tags in the configuration, which results refer to."""
+from ..campaign.label_studio_export import NAME, TO
 
 _KEYS = "123456789" + string.ascii_lowercase
 _ASIDE = (("?cant-tell", "0"), ("?not-an-image", "-"))

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from ..adma import CenterDistances
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from ..images import n_images, take
 from ..learner import ActiveLearner
 from ..strategies import ADMA
@@ -147,7 +148,8 @@ class QueryDisplay:
                 f"X has {n_images(X)} images, but the learner was fitted with "
                 f"{n_images(learner.X_)}."
             )
-        clf, X = find_cnn(learner.estimator_, X, cls.__name__)
+        view, X = find_cnn(learner.estimator_, X, cls.__name__)
+        clf = view.estimator
         rng = check_random_state(random_state)
         rounds = np.full(n_images(X), -1)
         for t, chosen in enumerate(learner.queried_indices_):
@@ -305,7 +307,7 @@ def _examples(
     features = torch.from_numpy(clf.embed(take(X, indices), layer)[layer])
     nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
     names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
-    dataset = clf.image_dataset(take(X, indices))
+    dataset = CNNView(clf).image_dataset(take(X, indices))
     has_images = centers.layer is None and centers.inputs.ndim == 4
     return [
         QueryExample(

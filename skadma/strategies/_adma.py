@@ -29,10 +29,10 @@ from ..adma import (
     uncertainty,
 )
 from ..centers import SourceCenters, shipped_centers
-from ..classifier import CNNClassifier
 from ..images import n_images, take
 from ..scan import merged
 from ..scanner import SourceSummary
+from ..view import NetworkView
 from ._coreset import k_center_greedy
 from ._estimators import find_cnn, proba_of_scores
 from ._pool import look
@@ -194,7 +194,7 @@ class ADMA(ScoringStrategy):
         n = n_images(X_pool)
         clf, X_pool = find_cnn(estimator, X_pool, "ADMA")
         layers_a, layer_b = self._positions(clf)
-        fitted = hasattr(clf, "net_")
+        fitted = clf.fitted
         initial = self.features == "initial" or not fitted
         patterns = _CenterPatterns(
             self, clf, layers_a, layer_b, initial or self.features == "published"
@@ -255,12 +255,11 @@ class ADMA(ScoringStrategy):
         rng = np.random.default_rng([self._seed(), 3])
         return best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
 
-    def _positions(self, clf: CNNClassifier) -> tuple[list[int], int]:
-        graph = clf.source_network().graph
+    def _positions(self, clf: NetworkView) -> tuple[list[int], int]:
         asked = self.layer_a
         asked = [asked] if isinstance(asked, (int, np.integer, str)) else list(asked)
-        layers_a = [graph.position(layer) for layer in asked]
-        layer_b = graph.position(self.layer_b)
+        layers_a = [clf.position(layer) for layer in asked]
+        layer_b = clf.position(self.layer_b)
         if not layers_a or len(set(layers_a)) < len(layers_a):
             raise ValueError(
                 f"layer_a={self.layer_a!r} must name one layer or several different "
@@ -280,13 +279,13 @@ class _CenterPatterns:
     def __init__(
         self,
         strategy: ADMA,
-        clf: CNNClassifier,
+        clf: NetworkView,
         layers_a: list[int],
         layer_b: int,
         initial: bool,
     ) -> None:
         given = strategy.centers
-        self.centers = shipped_centers(clf) if given is None else given
+        self.centers = shipped_centers(clf.estimator) if given is None else given
         if len(self.centers) < 2:
             raise ValueError(
                 f"ADMA ranks source classes, so it needs at least 2 centres; got "
@@ -296,11 +295,13 @@ class _CenterPatterns:
         # ADMA-2 approximates nothing, so it needs no weights.
         self.by_prediction = strategy.weights == "predict" and len(layers_a) == 1
         self.rescale = strategy.rescale
-        self.head = len(clf.source_network().graph.layers) - 1
+        self.head = clf.n_layers - 1
         layers = sorted({*layers_a, layer_b})
-        self.centers.check_fits(clf, layers, initial=initial)
+        self.centers.check_fits(clf.estimator, layers, initial=initial)
         self._initial = initial
-        self._outputs = partial(self.centers.outputs, clf, layers, initial=initial)
+        self._outputs = partial(
+            self.centers.outputs, clf.estimator, layers, initial=initial
+        )
 
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:

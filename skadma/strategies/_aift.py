@@ -90,7 +90,7 @@ class AIFT(ScoringStrategy):
         self._validate_params()
         n = n_images(X_pool)
         clf, X = find_cnn(estimator, X_pool, "AIFT")
-        if not hasattr(clf, "net_"):
+        if not clf.fitted:
             return Scores(np.ones(n))
         total = np.full(n, np.nan)
         rng = np.random.default_rng(self._seed())

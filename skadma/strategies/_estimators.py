@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from ..classifier import CNNClassifier
 from ..images import n_images
+from ..view import NetworkView, view_of
 
 
 def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
@@ -81,8 +81,8 @@ def _inside(estimator: Any) -> Any:
     return estimator
 
 
-def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
-    """Unwrap an estimator down to the CNN that a strategy looks into.
+def find_cnn(estimator: Any, X: Any, user: str) -> tuple[NetworkView, Any]:
+    """Unwrap an estimator down to the network that a strategy looks into.
 
     Raises
     ------
@@ -90,13 +90,14 @@ def find_cnn(estimator: Any, X: Any, user: str) -> tuple[CNNClassifier, Any]:
         If there is none.
     """
     inner, X = unwrap(estimator, X)
-    if not isinstance(inner, CNNClassifier):
+    view = view_of(inner)
+    if view is None:
         raise TypeError(
             f"{user} looks into a network, so it needs a CNNClassifier (also at the "
             f"end of a Pipeline or inside modAL's learner); got {inner!r}. "
             "MarginSampling, EntropySampling and LeastConfident take any classifier."
         )
-    return inner, X
+    return view, X
 
 
 def labels_fitted_with(estimator: Any) -> int:
@@ -140,10 +141,10 @@ def per_label(proba: np.ndarray) -> np.ndarray:
     return np.stack([1 - proba, proba], axis=2)
 
 
-def proba_of_scores(clf: CNNClassifier, scores: torch.Tensor) -> np.ndarray:
+def proba_of_scores(view: NetworkView, scores: torch.Tensor) -> np.ndarray:
     """Class probabilities of a network's scores, as :func:`target_proba` gives them."""
     scores = scores.double()
-    if clf.multilabel_:
+    if view.multilabel:
         return per_label(torch.sigmoid(scores).cpu().numpy())
     return torch.softmax(scores, dim=1).cpu().numpy()
 

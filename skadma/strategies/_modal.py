@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..classifier import CNNClassifier
+from ..cnn_view import CNNView
 from ..images import n_images
 from ._committee import member_proba
 from ._estimators import unwrap
@@ -130,5 +131,5 @@ def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."
         )
-    dataset = estimator.image_dataset(X)
+    dataset = CNNView(estimator).image_dataset(X)
     return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
-from scipy.special import softmax
-from torch import nn
 
-from ..classifier import CNNClassifier
 from ..images import n_images
+from ..view import view_of
 from ._estimators import per_label, target_proba, unwrap_both
 from .base import Request, check_enough, check_finite
 
@@ -106,7 +104,8 @@ def look(
 def _outputs(
     estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    if not isinstance(estimator, CNNClassifier):
+    view = view_of(estimator)
+    if view is None:
         features = X.toarray() if sparse.issparse(X) else np.asarray(X)
         if features.dtype not in (np.float32, np.float64):
             features = features.astype(np.float64)
@@ -117,40 +116,21 @@ def _outputs(
                 "classifier of rows."
             )
         return features, target_proba(estimator, X) if use_proba else None
-    graph = estimator.source_network().graph
-    position, head = graph.position(layer), len(graph.layers) - 1
-    fitted = hasattr(estimator, "net_")
-    from_source = initial or not fitted
-    use_proba = use_proba and fitted
+    position, head = view.position(layer), view.n_layers - 1
+    from_source = initial or not view.fitted
+    use_proba = use_proba and view.fitted
     adapted = ([] if from_source else [position]) + ([head] if use_proba else [])
-    of_adapted, of_source = estimator.collect(
-        X, adapted, [position] if from_source else []
-    )
+    of_source_wanted = [position] if from_source else []
+    of_adapted, of_source = view.collect(X, adapted, of_source_wanted)
     found = of_source if from_source else of_adapted
     if not use_proba:
         return found[position], None
-    proba = estimator.proba_of(of_adapted[head])
-    return found[position], per_label(proba) if estimator.multilabel_ else proba
+    proba = view.proba_of(of_adapted[head])
+    return found[position], per_label(proba) if view.multilabel else proba
 
 
 def _head(estimator: Any, layer: int | str) -> Callable[[np.ndarray], np.ndarray]:
-    if not isinstance(estimator, CNNClassifier):
+    view = view_of(estimator)
+    if view is None:
         return estimator.predict_proba
-    network = estimator.net_.module_
-    module = network.network.get_submodule(network.head_name)
-
-    def predict(features: np.ndarray) -> np.ndarray:
-        graph = estimator.source_network().graph
-        if graph.position(layer) != len(graph.layers) - 2 or not isinstance(
-            module, nn.Linear
-        ):
-            raise ValueError(
-                f"This strategy varies what the last layer gets, so it needs layer=-2 "
-                f"and a network that ends in a Linear layer; got layer={layer!r} and "
-                f"{type(module).__name__}."
-            )
-        with torch.inference_mode():
-            rows = torch.from_numpy(features).to(module.weight)
-            return softmax(module(rows).double().cpu().numpy(), axis=1)
-
-    return predict
+    return partial(view.predict_features, layer=layer)

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from ..classifier import CNNClassifier
 from ..images import n_images, take
+from ..view import view_of
 from ._estimators import innermost, is_multilabel, labels_fitted_with, unwrap
 
 
@@ -282,14 +282,14 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
         If fewer than are asked for can be decoded.
     """
     n = request.n_instances
-    inner = innermost(request.estimator)
-    if not isinstance(inner, CNNClassifier) or inner.on_bad_image != "skip":
+    view = view_of(innermost(request.estimator))
+    if view is None or not view.skips_unreadable:
         return order[:n]
     _, X = unwrap(request.estimator, request.X_pool)
     chosen = order[:0]
     for begin in range(0, len(order), n):
         some = order[begin : begin + n]
-        chosen = np.concatenate([chosen, some[inner.readable(take(X, some))]])
+        chosen = np.concatenate([chosen, some[view.readable(take(X, some))]])
         if len(chosen) >= n:
             return chosen[:n]
     check_enough(len(chosen), n, len(order))
@@ -349,11 +349,11 @@ def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
     if not len(wrong):
         return
     inner, X_inner = unwrap(estimator, X)
+    view = view_of(inner)
     params = inner.get_params() if hasattr(inner, "get_params") else {}
-    skips = [v == "skip" for k, v in params.items() if k.endswith("on_bad_image")]
-    if any(skips) and isinstance(inner, CNNClassifier):
-        wrong = wrong[inner.image_dataset(take(X_inner, wrong)).readable()]
-    elif any(skips):
+    if view is not None:
+        wrong = wrong[view.readable(take(X_inner, wrong))]
+    elif any(v == "skip" for k, v in params.items() if k.endswith("on_bad_image")):
         return  # a committee, of which members may leave images out
     if len(wrong):
         some = take(X, wrong[:3])

@@ -1,0 +1,198 @@
+"""How far a model's probabilities can be trusted, and a model with better ones."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold
+
+from ._calibration import (
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+)
+
+if TYPE_CHECKING:
+    from ..classifier import CNNClassifier
+
+N_LABELS = 60
+"""The fewest labels that temperatures were measured with; docs/evaluation.md."""
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What out-of-fold probabilities tell of a model's confidence.
+
+    Attributes
+    ----------
+    temperature : float
+        By all labels.
+    before, after : float
+        Expected calibration error without a temperature, and with one that was set
+        without the labels that it is measured on.
+    n_labels : int
+        That could be judged.
+    """
+
+    temperature: float
+    before: float
+    after: float
+    n_labels: int
+
+    @property
+    def helps(self) -> bool:
+        """Whether the temperature makes the probabilities better."""
+        return self.after < self.before
+
+
+def measure_calibration(
+    proba: np.ndarray, labels: Sequence[Any], classes: Sequence[Any]
+) -> Calibration:
+    """Set a temperature, and measure what it does.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, n_classes)
+        Out-of-fold probabilities; rows of NaN are left out.
+    labels : sequence of length n
+    classes : sequence of length n_classes
+        Sorted.
+
+    Returns
+    -------
+    Calibration
+    """
+    known = ~np.isnan(proba).any(axis=1)
+    table, given = proba[known], np.asarray(labels)[known]
+    after = np.empty_like(table)
+    for shown, held in KFold(_FOLDS, shuffle=True, random_state=0).split(table):
+        found = fit_temperature(table[shown], given[shown], classes=classes)
+        after[held] = apply_temperature(table[held], found)
+    return Calibration(
+        fit_temperature(table, given, classes=classes),
+        expected_calibration_error(table, given, classes=classes),
+        expected_calibration_error(after, given, classes=classes),
+        len(given),
+    )
+
+
+def calibrated(
+    estimator: CNNClassifier, labels: Sequence[str], unseen: Callable[[], np.ndarray]
+) -> tuple[CNNClassifier, str]:
+    """Give a classifier better probabilities, where there are labels enough to.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+        Fitted, of one label per image; it stays as it is.
+    labels : sequence of str
+        That it was trained with.
+    unseen : callable
+        Gives the probabilities, by models that did not see the label, of the images
+        with these labels. Not called where there are too few.
+
+    Returns
+    -------
+    estimator : CNNClassifier
+        The same, or one with a temperature.
+    text : str
+        What there is to say of it, as Markdown.
+    """
+    counts = [count for count in Counter(labels).values() if count >= 2]
+    if sum(counts) < N_LABELS or len(counts) < 2:
+        return estimator, _too_few(sum(counts))
+    found = measure_calibration(unseen(), labels, estimator.classes_.tolist())
+    if not found.helps:
+        return estimator, _describe(found, "makes it no better")
+    better = with_temperature(estimator, found.temperature)
+    if not _is_scaled(better, estimator, found.temperature):
+        return estimator, _describe(found, "cannot be built into this network")
+    return better, _describe(found, None)
+
+
+def with_temperature(estimator: CNNClassifier, temperature: float) -> CNNClassifier:
+    """Divide a classifier's scores by a temperature, in its last layer.
+
+    So ``predict_proba``, what is saved and what is exported are of one mind.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+        Fitted; it stays as it is.
+    temperature : float
+
+    Returns
+    -------
+    CNNClassifier
+        A copy that predicts the same labels.
+    """
+    module = estimator.net_.module_
+    last = f"network.{module.head_name}."
+    tensors = {
+        name: tensor / temperature if name.startswith(last) else tensor
+        for name, tensor in module.state_dict().items()
+    }
+    return clone(estimator).restore(
+        estimator.source_network_,
+        tensors,
+        estimator.classes_,
+        estimator.n_frozen_,
+        estimator.n_labels_,
+        copy.deepcopy(estimator.random_state_),
+        estimator.multilabel_,
+    )
+
+
+def _is_scaled(
+    better: CNNClassifier, before: CNNClassifier, temperature: float
+) -> bool:
+    """Whether the network ends in its last layer, or in what scales as that does."""
+    side = before.source_network_.preprocessing.image_size
+    shape = (4, 3, side, side)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    # Not by probabilities, of which apply_temperature takes none to be below 1e-12.
+    found, wanted = (_centred(clf.decision_function(noise)) for clf in (better, before))
+    return bool(np.allclose(found, wanted / temperature, rtol=1e-4, atol=1e-4))
+
+
+def _centred(scores: np.ndarray) -> np.ndarray:
+    """Scores but for what is added to all of an image, which changes nothing."""
+    return scores - scores.mean(axis=1, keepdims=True) if scores.ndim == 2 else scores
+
+
+def _too_few(n: int) -> str:
+    return (
+        f"Not measured: there are too few labels. It takes {N_LABELS}, of two classes "
+        f"with at least two each, and {n} count. Take the probabilities for an order "
+        "of the images, not for how often the model is right."
+    )
+
+
+def _describe(found: Calibration, why_not: str | None) -> str:
+    """Say what was measured, and why the temperature is not in the model, if so."""
+    text = (
+        f"By {found.n_labels} labels, each judged by a model that was trained without "
+        "it (five folds), the expected calibration error of the confidence (ten bins "
+        f"with equally many images) is {found.before:.3f}. With a temperature of "
+        f"{found.temperature:.2f} it is {found.after:.3f}, measured on labels that the "
+        "temperature was not set by. "
+    )
+    if why_not is None:
+        text += (
+            "**The scores of this model are divided by the temperature already**, in "
+            "its last layer: its probabilities are the calibrated ones. "
+        )
+    else:
+        text += f"It {why_not}: the probabilities are as the network gives them. "
+    return text + (
+        "With so few labels, one that is never wrong about its confidence has about "
+        f"{(10 / found.n_labels) ** 0.5 / 3:.3f}. The labelled images were chosen, "
+        "mostly for being hard: on others the error may differ."
+    )

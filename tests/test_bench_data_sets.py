@@ -1,0 +1,195 @@
+"""Benchmarks: how data sets are read and split."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skadma import CNNClassifier, SourceCenters
+from skadma.bench import (
+    load_dataset,
+    read_results,
+    run_benchmark,
+    split_dataset,
+    write_report,
+)
+from skadma.bench.cells import measure
+from skadma.bench.folders import LabelledImages
+
+from .small_data_sets import dogs_vs_cats, indoor67, inria_person, picture, voc2012
+
+CONFIGS = Path(__file__).parents[1] / "benchmarks" / "configs"
+
+
+def test_splits_are_of_the_seed_and_keep_the_shares():
+    images = load_dataset("digits")
+    a, again, b = (split_dataset(images, s, 200, 100) for s in (0, 0, 1))
+    np.testing.assert_array_equal(a.X_pool, again.X_pool)
+    np.testing.assert_array_equal(a.y_test, again.y_test)
+    assert not np.array_equal(a.X_pool, b.X_pool)
+    assert len(a.X_pool) == len(a.y_pool) == 200
+    assert len(a.X_test) == len(a.y_test) == 100
+    assert np.bincount(a.y_pool).min() >= 19  # of ten classes
+    full = split_dataset(images, 0)
+    assert (len(full.y_pool), len(full.y_test)) == (1257, 540)  # 70/30
+    assert a.X_pool.max() == 255
+    seen = {x.tobytes() for x in full.X_pool} & {x.tobytes() for x in full.X_test}
+    assert not seen
+
+
+def test_an_official_split_stays():
+    images = LabelledImages(
+        np.arange(6), np.array(list("aabbcc")), np.arange(6, 10), np.array(list("abbd"))
+    )
+    split = split_dataset(images, 3)
+    np.testing.assert_array_equal(split.X_pool, np.arange(6))
+    np.testing.assert_array_equal(split.X_test, np.arange(6, 10))
+    assert split.classes.tolist() == list("abcd")
+    assert split.y_test.tolist() == [0, 1, 1, 3]
+    assert set(split_dataset(images, 3, pool_size=4).X_pool) < set(range(6))
+
+
+def test_elpv_is_binary_at_one_half():
+    split = split_dataset(load_dataset("elpv"), 0, 50, 30)
+    assert split.classes.tolist() == ["defective", "sound"]
+    assert split.X_pool.shape == (50, 300, 300)
+
+
+def test_the_photographs_at_hand(data_dir):
+    cifar = load_dataset("cifar10", root=data_dir)
+    assert (len(cifar.y), len(cifar.y_test), len(set(cifar.y))) == (3000, 1000, 10)
+    dogs = load_dataset("dogs-vs-cats", root=data_dir)
+    assert (len(dogs.y), set(dogs.y), dogs.y_test) == (1399, {"cat", "dog"}, None)
+
+
+def test_voc_takes_the_largest_object_that_is_not_difficult(tmp_path):
+    voc2012(tmp_path)
+    images = load_dataset("voc2012", root=tmp_path)
+    assert images.y.tolist() == ["dog", "person", "cat", "cat", "dog", "person",
+                                 "person", "dog"]  # fmt: skip
+    assert images.y_test.tolist() == ["dog", "cat", "person", "cat", "person"]
+    stems = [Path(path).stem for path in images.X]
+    assert "2012_train003" not in stems  # all that is in it is difficult
+    assert all(Path(path).is_file() for path in [*images.X, *images.X_test])
+    inside = load_dataset("voc2012", tmp_path / "VOCdevkit" / "VOC2012")
+    assert inside.y.tolist() == images.y.tolist()
+
+
+def test_voc_with_all_its_labels(tmp_path):
+    voc2012(tmp_path)
+    images = load_dataset("voc2012-multilabel", root=tmp_path)
+    assert len(images.classes) == images.y.shape[1] == 20
+
+    def names(row, value=1):
+        return set(images.classes[row == value])
+
+    assert [names(row) for row in images.y] == [
+        {"person", "dog"}, {"person"}, {"cat"}, set(), {"cat"}, {"person", "dog"},
+        {"person"}, {"person", "cat"}, {"dog"},
+    ]  # fmt: skip
+    assert set(images.y.ravel()) == {0, 1}
+    assert [names(row, -1) for row in images.y_test] == [
+        set(), set(), set(), {"sheep"}, set(), {"sheep"},
+    ]  # fmt: skip
+    assert names(images.y_test[3]) == {"cat"}
+    split = split_dataset(images, 0, pool_size=4, test_size=3)
+    assert split.y_pool.shape == (4, 20)
+    assert split.y_test.shape == (3, 20)
+    rows = [list(images.X).index(path) for path in split.X_pool]
+    np.testing.assert_array_equal(images.y[rows], split.y_pool)
+    assert split.classes.tolist() == images.classes.tolist()
+    [annotation] = tmp_path.rglob("2012_train001.xml")
+    annotation.write_text(annotation.read_text().replace("person", "unicorn"))
+    with pytest.raises(ValueError, match="unicorn"):
+        load_dataset("voc2012-multilabel", root=tmp_path)
+
+
+def test_average_precision_by_hand():
+    y = np.array([[1, 0], [0, 1], [1, -1], [0, 0], [0, 1]])
+    proba = np.array([[0.9, 0.1], [0.8, 0.7], [0.7, 0.99], [0.2, 0.8], [0.1, 0.6]])
+    found = measure(proba, y)
+    first = (1 + 2 / 3) / 2  # positives at ranks 1 and 3
+    second = (1 / 2 + 2 / 3) / 2  # ranks 2 and 3 of the four that count
+    assert found["average_precision"] == pytest.approx((first + second) / 2)
+    assert found["auc"] == pytest.approx((5 / 6 + 2 / 4) / 2)
+    # Right: 0, 2 (its second label does not count) and 4.
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    unread = np.vstack([proba, [np.nan, np.nan]])
+    assert measure(unread, np.vstack([y, [1, 1]])) == found
+
+
+def test_voc_with_all_its_labels_runs(tmp_path):
+    """Beside the same with one label per image, with small random networks."""
+    voc2012(tmp_path)
+    config = json.loads((CONFIGS / "voc2012-multilabel.json").read_text())
+    config |= {"networks": {"resnet18": {"weights": None}}, "seeds": 1, "n_rounds": 2}
+    config["classifier"] |= {"image_size": 32, "max_epochs": 1}
+    config["datasets"] = {"voc2012-multilabel": {}, "voc2012": {}}
+    for k in (3, 50, 400, 999):
+        picture(tmp_path / "centers" / f"{k:04}" / "0.png", k)
+    clf = CNNClassifier("resnet18", weights=None, image_size=32)
+    paths = sorted((tmp_path / "centers").rglob("*.png"))
+    centers = SourceCenters.from_dataset(clf, paths, [3, 50, 400, 999])
+    centers.save(tmp_path / "centers.safetensors")
+    config["centers"] = "centers.safetensors"
+    out = tmp_path / "out"
+    results = read_results(run_benchmark(config, out, data=tmp_path, verbose=False))
+    assert set(results["strategy"]) == set(config["strategies"])
+    many = results["dataset"] == "voc2012-multilabel"
+    assert results.loc[many, "average_precision"].between(0, 1).all()
+    assert results.loc[~many, "average_precision"].isna().all()
+    report = write_report(out, against="random").read_text("utf-8")
+    assert report.count("## Area under the mean average precision curve") == 1
+    assert report.count("### mean average precision") == 1
+
+
+def test_indoor67_by_its_lists_or_all_of_it(tmp_path):
+    indoor67(tmp_path)
+    listed = load_dataset("indoor67", root=tmp_path)
+    assert (len(listed.y), len(listed.y_test)) == (9, 6)
+    assert set(listed.y) == {"kitchen", "bar", "computerroom"}
+    assert all(Path(p).is_file() for p in [*listed.X, *listed.X_test])
+    everything = load_dataset("folder", "indoor67/Images", tmp_path)
+    assert (len(everything.y), everything.y_test) == (18, None)
+
+
+def test_inria_person(tmp_path):
+    inria_person(tmp_path)
+    images = load_dataset("inria-person", root=tmp_path)
+    assert sorted(images.y) == ["no person"] * 5 + ["person"] * 5
+    assert sorted(images.y_test) == ["no person"] * 3 + ["person"] * 3
+    for path, label in zip(images.X, images.y, strict=True):
+        assert ("pos" in path) == (label == "person")
+
+
+def test_kaggles_dogs_vs_cats(tmp_path):
+    dogs_vs_cats(tmp_path)
+    images = load_dataset("dogs-vs-cats", root=tmp_path)
+    assert sorted(images.y) == ["cat"] * 8 + ["dog"] * 8
+    assert images.y_test is None
+    picture(tmp_path / "dogs-vs-cats" / "train" / "bird.0.jpg")
+    with pytest.raises(ValueError, match="must be called cat.<number>.jpg"):
+        load_dataset("dogs-vs-cats", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["voc2012", "indoor67", "inria-person"])
+def test_what_is_missing_is_named(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="should be at .* nothing there"):
+        load_dataset(name, root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="has no .* Unpack .*"):
+        load_dataset(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match="--data or the environment variable"):
+        load_dataset(name)
+
+
+def test_folders_that_hold_no_classes(tmp_path):
+    with pytest.raises(ValueError, match="There is no data set 'imagenet'"):
+        load_dataset("imagenet")
+    with pytest.raises(ValueError, match="comes in a package"):
+        load_dataset("digits", tmp_path)
+    with pytest.raises(FileNotFoundError, match="say where by 'path'"):
+        load_dataset("folder", root=tmp_path)
+    picture(tmp_path / "one" / "a.png")
+    with pytest.raises(ValueError, match="at least two classes; found .'one'."):
+        load_dataset("folder", tmp_path)

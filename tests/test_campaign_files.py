@@ -1,0 +1,153 @@
+"""Campaign: label files, and images that are not as they should be."""
+
+# ruff: noqa: F811
+
+import pytest
+from PIL import Image
+
+from skadma import Campaign
+from skadma.campaign import CampaignError, LabelFileError
+
+from .conftest import TinyCNN, tiny_classifier
+
+# pytest finds the fixtures by their names here
+from .painted_campaign import bits, campaign, create, marks, painted, pool, write  # noqa: F401
+
+# --- label files ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["comma", "semicolon", "bom", "more", "dot"])
+def test_label_files(form, campaign, tmp_path):
+    text = {
+        "comma": "path,label\na b/01 ü.png,red\n00 ü.png,blue\n02 ü.png,\n",
+        "semicolon": "label;path\r\nred;a b/01 ü.png\r\nblue;00 ü.png\r\n",
+        "bom": '\ufeffPath,Label\n"a b/01 ü.png",red\n00 ü.png, blue\n\n',
+        "more": "score,path,label\n1,a b/01 ü.png,red\n2,00 ü.png,blue\n",
+        "dot": f"path,label\n./a b/01 u\u0308.png,red\n{campaign.pool}/00 ü.png,blue\n",
+    }[form]
+    campaign.teach(write(tmp_path, text), train=False)
+    assert marks(campaign) == {"a b/01 ü.png": "red", "00 ü.png": "blue"}
+
+
+BAD_ROWS = """path,label
+00 ü.png,red
+nowhere.png,red
+02 ü.png,rot
+../pool/04 ü.png,red
+00 ü.png,blue
+"a b/01
+ü.png",red
+06 ü.png,?maybe
+08 ü.png,blue
+"""
+
+
+def test_all_or_nothing_with_line_numbers(campaign, tmp_path):
+    path = write(tmp_path, BAD_ROWS)
+    with pytest.raises(LabelFileError) as caught:
+        campaign.teach(path)
+    said = str(caught.value)
+    assert "6 of 8 rows" in said
+    for line, why in [
+        (3, "not in the pool"), (4, "none of the classes blue, green, red"),
+        (5, "not in the pool"), (6, "'red' in line 2"), (7, "not in the pool"),
+        (9, r"\?skip"),
+    ]:  # fmt: skip
+        (problem,) = [p for p in caught.value.problems if p.startswith(f"line {line}:")]
+        assert why.replace("\\", "") in problem
+    assert marks(campaign) == {}
+    assert [event["kind"] for event in campaign.log()] == ["start"]
+    taught = campaign.teach(path, partial=True, train=False)
+    assert len(taught.refused) == 6
+    assert marks(campaign) == {"00 ü.png": "red", "08 ü.png": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("image,label\nx,red\n", "line 1: the header must have"),
+        ("path,path,label\nx,x,red\n", "line 1: the header must have"),
+        ("path,label\n00 ü.png\n", "line 2: 1 column"),
+        ('path,label\n"00 ü.png,red\n', "no CSV"),
+    ],
+)
+def test_no_label_files(text, message, campaign, tmp_path):
+    with pytest.raises(CampaignError, match=message):
+        campaign.teach(write(tmp_path, text))
+    with pytest.raises(CampaignError, match="not UTF-8"):
+        campaign.teach(write(tmp_path, "path,label\n00 ü.png,red", "latin-1"))
+    assert marks(campaign) == {}
+
+
+# --- files that are not as they should be -----------------------------------
+
+
+def test_copies_share_a_label(pool, tmp_path):
+    twin = pool / "copy.png"
+    twin.write_bytes((pool / "00 ü.png").read_bytes())
+    with create(tmp_path / "c", pool) as campaign:
+        assert len(campaign.query(25)) == 24
+        campaign.teach({"copy.png": "red"}, train=False)
+        assert marks(campaign) == {"copy.png": "red", "00 ü.png": "red"}
+        assert campaign.status().labels["red"] == 1
+        assert "00 ü.png" not in campaign.candidates()
+        with pytest.raises(LabelFileError, match="which is the same image"):
+            campaign.teach({"copy.png": "red", "00 ü.png": "blue"})
+
+
+def test_a_file_changed_since_it_was_labelled(campaign, pool):
+    path = "00 ü.png"
+    campaign.teach({path: "red", "02 ü.png": "blue"})
+    before, old = bits(campaign), (pool / path).read_bytes()
+    Image.new("RGB", (32, 32), "yellow").save(pool / path)
+    with pytest.warns(UserWarning, match="00 ü.png.* changed since"):
+        campaign.query()
+    assert campaign.status().changed == [path]
+    assert ("00 ü.png", "changed") in [(p, s) for p, _, s in campaign.decisions()]
+    assert path in campaign.candidates()  # a new image, as far as labels go
+    assert bits(campaign) != before  # its label is not trained with
+    campaign.teach({path: "green"})
+    both = [(d.label, state) for p, d, state in campaign.decisions() if p == path]
+    assert sorted(both) == [("green", "as labelled"), ("red", "changed")]
+    campaign.undo()
+    (pool / path).write_bytes(old)
+    assert campaign.refresh() == 1
+    assert bits(campaign) == before
+    assert campaign.status().changed == []
+
+
+def test_files_come_and_go(campaign, pool):
+    campaign.teach({"00 ü.png": "red", "02 ü.png": "blue"})
+    (pool / "00 ü.png").rename(pool / "moved.png")
+    (pool / "02 ü.png").unlink()
+    campaign.query()
+    status = campaign.status()
+    assert status.missing == ["00 ü.png", "02 ü.png"]
+    assert status.unusable == 1
+    assert marks(campaign) == {
+        "00 ü.png": "red",
+        "moved.png": "red",
+        "02 ü.png": "blue",
+    }
+    hidden = pool.with_name("hidden")
+    pool.rename(hidden)
+    with pytest.raises(CampaignError, match="is no folder"):
+        campaign.query()
+    pool.mkdir()
+    with pytest.raises(CampaignError, match="Is its disk mounted"):
+        campaign.query()
+    assert campaign.status() == status  # an unmounted disk is no lost image
+    with Campaign.open(campaign.folder, pool=hidden, backbone=TinyCNN) as elsewhere:
+        assert len(elsewhere.query()) == 4
+
+
+def test_scores_that_are_not_finite(pool, tmp_path):
+    estimator = tiny_classifier(lr=1e30, head_lr=1e30)
+    with create(tmp_path / "c", pool, estimator=estimator) as campaign:
+        campaign.teach({"00 ü.png": "red", "02 ü.png": "blue"})
+        with pytest.raises(
+            ValueError, match=r"NaN or infinite, the first: .*04 ü\.png"
+        ):
+            campaign.query()
+        assert marks(campaign) == {"00 ü.png": "red", "02 ü.png": "blue"}

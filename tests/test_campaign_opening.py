@@ -1,0 +1,317 @@
+"""Campaign: starting, opening, and more than one process."""
+
+# ruff: noqa: F811
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from skorch.callbacks import Callback
+
+from skadma import Campaign, CNNClassifier
+from skadma.campaign import CampaignBusyError, CampaignError, LabelFileError
+from skadma.campaign.store import Store
+from skadma.strategies import (
+    CEAL,
+    EntropySampling,
+    RandomSampling,
+    TypiClust,
+    from_modal,
+)
+
+from .conftest import TinyCNN, tiny_classifier
+
+# pytest finds the fixtures by their names here
+from .painted_campaign import (  # noqa: F401
+    CLASSES,
+    SQUEEZE,
+    bits,
+    campaign,
+    create,
+    marks,
+    painted,
+    pool,
+    reopen,
+    write,
+)
+
+# --- more than one process --------------------------------------------------
+
+_TEACH = """
+import sys
+from skadma import Campaign
+from tests.conftest import TinyCNN
+folder, *paths = sys.argv[1:]
+with Campaign.open(folder, backbone=TinyCNN, who=paths[0], wait=120) as campaign:
+    for path in paths:
+        campaign.teach({path: "red"}, train=path == paths[-1])
+    print([p.path for p in campaign.query()])
+"""
+
+
+def test_two_processes_at_once(painted, campaign, request):
+    paths = sorted(painted[1])
+    shares = paths[:8], paths[8:16]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TEACH, str(campaign.folder), *share],
+            cwd=request.config.rootpath,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for share in shares
+    ]
+    for process in running:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert marks(campaign) == dict.fromkeys(paths[:16], "red")
+    given = [event for event in campaign.log() if event["kind"] == "teach"]
+    assert {event["who"] for event in given} == {paths[0], paths[8]}
+    for share in shares:  # in the order in which each gave them
+        mine = [e["decisions"][0]["path"] for e in given if e["who"] == share[0]]
+        assert mine == share
+    assert set(campaign.candidates()) == set(paths[16:])
+
+
+def test_the_second_process_gets_a_clear_error(campaign):
+    from skadma.campaign.lock import locked
+
+    with locked(campaign.folder, 0, "query"):
+        other = Campaign.open(campaign.folder, backbone=TinyCNN, wait=0.2)
+        with pytest.raises(CampaignBusyError, match="'query' in process .* works on"):
+            other.query()
+        other.teach({"00 ü.png": "red"}, train=False)  # labels need not wait
+        other.close()
+    store = Store(campaign.folder / "campaign.sqlite")
+    with store.transaction():
+        other = Campaign.open(campaign.folder, backbone=TinyCNN, wait=0.2)
+        with pytest.raises(CampaignBusyError, match="nothing was changed"):
+            other.teach({"02 ü.png": "red"}, train=False)
+        assert marks(other) == {"00 ü.png": "red"}  # reading need not wait either
+        other.close()
+    store.close()
+
+
+# --- starting and opening ---------------------------------------------------
+
+
+def test_nothing_is_ever_changed_in_the_file(campaign):
+    store = campaign._store
+    campaign.teach({"00 ü.png": "red"}, train=False)
+    for statement in ("UPDATE decisions SET label = 'blue'", "DELETE FROM events"):
+        with pytest.raises(CampaignError, match="only ever adds"), store.transaction():
+            store._execute(statement)
+    assert store.rows("PRAGMA synchronous") == [(2,)]  # FULL
+    assert store.rows("PRAGMA journal_mode") == [("wal",)]
+    assert store.rows("PRAGMA foreign_keys") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a"]}, "at least two"),
+        ({"classes": ["a", "?b"]}, "question mark"),
+        ({"classes": "ab"}, "list of names"),
+        ({"strategy": CEAL()}, "trains on its own guesses"),
+        ({"strategy": from_modal(max)}, "holds a function"),
+        ({"estimator": tiny_classifier(augment=np.flip)}, "plain values"),
+        ({"estimator": tiny_classifier(random_state=np.random.RandomState(0))},
+         "plain values"),
+        ({"estimator": tiny_classifier(batch_size=0)}, "batch_size"),
+        ({"estimator": tiny_classifier(lr=-1.0)}, "lr"),
+        ({"estimator": CNNClassifier("resnet18", weights="gone.pth")}, "no file of"),
+        ({"strategy": TypiClust(n_neighbors=0)}, "n_neighbors"),
+        ({"random_state": -1}, "random_state=-1"),
+        ({"n_instances": 0}, "n_instances=0"),
+        ({"pool": "nowhere"}, "is no folder"),
+        ({"folder": "inside"}, "inside the pool"),
+    ],
+)  # fmt: skip
+def test_refused_at_the_start(change, message, pool, tmp_path):
+    given = {"folder": tmp_path / "c", "pool": pool, "classes": CLASSES,
+             "estimator": tiny_classifier(), "strategy": EntropySampling()}  # fmt: skip
+    if change.get("folder"):
+        change = {"folder": pool / "c"}
+    with pytest.raises(CampaignError, match=message):
+        Campaign.create(**{**given, **change})
+    assert not (tmp_path / "c").exists()
+
+
+def test_opening(campaign, pool, tmp_path):
+    with pytest.raises(CampaignError, match="no campaign in .*Start one"):
+        Campaign.open(tmp_path / "nowhere")
+    with pytest.raises(CampaignError, match="already"):
+        create(campaign.folder, pool)
+    with pytest.raises(CampaignError, match="callable 'TinyCNN'.*backbone="):
+        Campaign.open(campaign.folder)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "campaign.sqlite").touch()
+    with pytest.raises(CampaignError, match="broken off"):
+        Campaign.open(tmp_path / "empty")
+    create(tmp_path / "empty", pool).close()
+
+
+def test_a_file_of_weights_is_found_from_everywhere(pool, tmp_path, monkeypatch):
+    clf = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    save_file(clf.source_network().module.state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    create("c", pool, estimator=clf.set_params(weights="w.safetensors")).close()
+    monkeypatch.chdir(pool)
+    with Campaign.open(tmp_path / "c") as campaign:
+        campaign.teach({"00 ü.png": "red", "02 ü.png": "blue"})
+
+
+def test_an_answer_is_for_the_paths_it_was_given_for(campaign, pool):
+    first = campaign.query()
+    asked = first[0].path
+    (pool / asked).rename(pool / "renamed.png")
+    again = [proposal.path for proposal in campaign.query()]
+    assert asked not in again
+    assert all((pool / path).is_file() for path in again)
+    # Two files change places: what has a label is not asked for again.
+    (pool / "renamed.png").rename(pool / asked)
+    first, labelled = campaign.query(1)[0].path, "02 ü.png"
+    campaign.teach({labelled: "red"}, train=False)
+    (pool / first).rename(pool / "aside.png")
+    (pool / labelled).rename(pool / first)
+    assert campaign.query(1)[0].path != first
+
+
+def test_an_only_folder_is_renamed(tmp_path, painted):
+    pool = tmp_path / "pool"
+    (pool / "north").mkdir(parents=True)
+    for i, path in enumerate(list(painted[1])[:6]):
+        (pool / "north" / f"{i}.png").write_bytes((painted[0] / path).read_bytes())
+    with create(tmp_path / "c", pool) as campaign:
+        campaign.teach({"north/0.png": "red", "north/1.png": "blue"}, train=False)
+        (pool / "north").rename(pool / "north-2024")
+        assert len(campaign.query()) == 4
+        assert marks(campaign)["north-2024/0.png"] == "red"
+
+
+def test_a_model_is_of_the_pictures_that_were_labelled(campaign, pool):
+    path = "00 ü.png"
+    campaign.teach({path: "red", "02 ü.png": "blue", "04 ü.png": "green"})
+    expected, old = bits(campaign), (pool / path).read_bytes()
+    for model in (campaign.folder / "models").iterdir():
+        model.unlink()
+    state = (pool / path).stat()
+    Image.new("RGB", (32, 32), "yellow").save(pool / path)
+    with pytest.warns(UserWarning, match="changed since"):
+        assert bits(campaign) != expected  # without it, and under another name
+    (pool / path).write_bytes(old)
+    os.utime(pool / path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert bits(campaign) == expected
+
+
+def test_a_picture_that_changes_during_training(campaign, pool):
+    class Touch(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            Image.new("RGB", (32, 32), "yellow").save(pool / "00 ü.png")
+
+    campaign._trainer._learner.estimator.set_params(callbacks=[("touch", Touch())])
+    with pytest.raises(CampaignError, match="labels are safe, but '00 ü.png' was"):
+        campaign.teach({"00 ü.png": "red", "02 ü.png": "blue"})
+    assert marks(campaign) == {"00 ü.png": "red", "02 ü.png": "blue"}
+    assert not [event for event in campaign.log() if event["kind"] == "train"]
+
+
+def test_an_interrupted_training_leaves_no_model(campaign):
+    class Interrupt(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    campaign._trainer._learner.estimator.set_params(callbacks=[("i", Interrupt())])
+    with pytest.raises(KeyboardInterrupt):
+        campaign.teach({"00 ü.png": "red", "02 ü.png": "blue"})
+    assert marks(campaign) == {"00 ü.png": "red", "02 ü.png": "blue"}
+    assert not [event for event in campaign.log() if event["kind"] == "train"]
+
+
+def test_a_label_is_for_what_was_looked_at(campaign, pool, tmp_path):
+    path = "00 ü.png"
+    file = write(tmp_path, f"path,label\n{path},red\n02 ü.png,blue\n")
+    campaign.teach(file, train=False)
+    (sha256,) = (p.sha256 for p in campaign.query(24) if p.path == "04 ü.png")
+    seen = write(tmp_path, f"path,label,sha256\n04 ü.png,green,{sha256}\n")
+    Image.new("RGB", (32, 32), "yellow").save(pool / "04 ü.png")
+    with pytest.raises(LabelFileError, match="line 2: .*another picture by now"):
+        campaign.teach(seen, train=False)
+    Image.new("RGB", (32, 32), "orange").save(pool / path)
+    again = write(tmp_path, f"path,label\n{path},red\n02 ü.png,blue\n")
+    with (
+        pytest.warns(UserWarning, match="changed since"),
+        pytest.raises(LabelFileError, match="line 2: .*changed since it was labelled"),
+    ):
+        campaign.teach(again, train=False)
+    assert campaign.teach({path: "red"}, train=False).n_new == 1  # said now
+    old = campaign.decisions()
+    rows = "".join(f"{p},{d.mark},{d.sha256}\n" for p, d, _ in old)
+    taught = campaign.teach(write(tmp_path, "path,label,sha256\n" + rows), train=False)
+    assert (taught.n_new, taught.n_changed) == (0, 0)
+
+
+def test_blanks_around_a_name_belong_to_it(pool, tmp_path):
+    Image.new("RGB", (32, 32), "white").save(pool / " 00 ü.png")
+    with create(tmp_path / "c", pool) as campaign:
+        file = write(tmp_path, 'path,label\n" 00 ü.png",red\n 02 ü.png,blue\n')
+        campaign.teach(file, train=False)
+        assert marks(campaign) == {" 00 ü.png": "red", "02 ü.png": "blue"}
+
+
+def test_separators_and_short_rows(campaign, tmp_path):
+    text = 'path;label;"note, who"\n00 ü.png;red;eva\n02 ü.png\n04 ü.png;blue;\n'
+    with pytest.raises(LabelFileError, match=r"line 3: 1 column"):
+        campaign.teach(write(tmp_path, text), train=False)
+    taught = campaign.teach(write(tmp_path, text), partial=True, train=False)
+    assert taught.n_new == 2
+    assert len(taught.refused) == 1
+
+
+@pytest.mark.parametrize("detail", ["[]", "{}", "3"])
+def test_events_that_no_campaign_writes(detail, campaign):
+    campaign.query()
+    campaign._store._connection.execute(
+        "INSERT INTO events (at, who, kind, detail) VALUES ('', '', 'query', ?)",
+        (detail,),
+    )
+    campaign._store._connection.execute(
+        "INSERT INTO events (at, who, kind, detail) VALUES ('', '', 'train', ?)",
+        (detail,),
+    )
+    with pytest.raises(CampaignError, match="no intact campaign"):
+        campaign.query()
+    campaign.teach({"00 ü.png": "red"}, train=False)
+    with pytest.raises(CampaignError, match="no intact campaign"):
+        campaign.estimator()
+
+
+@pytest.mark.parametrize("place", range(2, 12))
+def test_a_database_of_which_sqlite_says_no_text(place, campaign):
+    file = campaign.folder / "campaign.sqlite"
+    campaign.close()
+    whole = file.read_bytes()
+    at = whole.index(b"CREATE TABLE") + place
+    file.write_bytes(whole[:at] + b"\x80" + whole[at + 1 :])
+    with pytest.raises(CampaignError, match="no intact campaign"):
+        reopen(campaign)
+
+
+def test_a_name_that_cannot_be_shown_is_no_failure(pool, tmp_path):
+    create(tmp_path / "c", pool, RandomSampling(), estimator=SQUEEZE).close()
+    command = [sys.executable, "-c", "from skadma.cli import main; main()"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for arguments, said in (
+        (["skip", "00 ü.png"], b"1 new"),
+        (["undo"], rb"00 \xfc.png"),
+    ):
+        shown = subprocess.run(
+            [*command, *arguments, "--campaign", str(tmp_path / "c")],
+            check=True, capture_output=True, env=ascii_only,
+        )  # fmt: skip
+        assert said in shown.stdout
