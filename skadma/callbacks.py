@@ -11,7 +11,8 @@ from itertools import count
 from typing import Any
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
+    from sklearn.callback import with_callbacks as with_callbacks
 
     AVAILABLE = True
 except ImportError:
@@ -23,9 +24,6 @@ except ImportError:
     def with_callbacks(method: Any) -> Any:
         """Return a method as it is."""
         return method
-
-
-__all__ = ["CallbackSupportMixin", "report_rounds", "with_callbacks"]
 
 
 def report_rounds(learner: Any, rounds: Iterator[Any], X: Any, y: Any) -> None:
