@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 from tqdm.auto import tqdm
 
 from .by_hand import ByHand
+from .callbacks import report_rounds, with_callbacks
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError
@@ -132,6 +133,7 @@ class ActiveLearner(ByHand):
         self.verbose = verbose
         self.random_state = random_state
 
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -164,8 +166,7 @@ class ActiveLearner(ByHand):
         -------
         self
         """
-        for _ in self.rounds(X, y, sample_weight, groups, **params):
-            pass
+        report_rounds(self, self.rounds(X, y, sample_weight, groups, **params), X, y)
         return self
 
     def rounds(

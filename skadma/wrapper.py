@@ -12,6 +12,8 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .callbacks import CallbackSupportMixin
+
 
 def _estimator_has(method: str) -> Any:
     def check(self: Wrapper) -> bool:
@@ -21,7 +23,7 @@ def _estimator_has(method: str) -> Any:
     return check
 
 
-class Wrapper(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class Wrapper(CallbackSupportMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """A classifier that predicts as the one does that it has adapted."""
 
     estimator: Any
