@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from skadma import ActiveLearner
 from skadma.strategies import (
@@ -27,6 +28,7 @@ from skadma.strategies import (
     TypiClust,
     UncertaintyCover,
     UncertaintyHerding,
+    _typiclust,
 )
 from skadma.strategies._badge import _draw
 from skadma.strategies._coreset import k_center_greedy
@@ -34,7 +36,7 @@ from skadma.strategies._dropout import drop
 from skadma.strategies._gradient_clusters import _gradients
 from skadma.strategies._pool import Pool, look
 from skadma.strategies._probcover import _greedy_cover, pure_radius
-from skadma.strategies._typiclust import typicality
+from skadma.strategies._typiclust import cluster, typicality
 from skadma.strategies.base import Request
 
 from .conftest import tiny_classifier
@@ -438,3 +440,19 @@ def test_ceal_believes_nothing_of_a_single_class(pictures):
     X, y = pictures
     clf = tiny_classifier().fit(X[:3], [0, 0, 0])
     assert len(CEAL(threshold=0.9).pseudo_labels(clf, X)[0]) == 0
+
+
+@pytest.mark.parametrize("most_by_all_rows", [10_000_000, 1000])
+def test_clusters_are_the_same_with_any_number_of_threads(
+    most_by_all_rows, monkeypatch
+):
+    monkeypatch.setattr(_typiclust, "_SIZE_FOR_ALL_ROWS", most_by_all_rows)
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(12, 48))
+    rows = centers[rng.integers(0, 12, 900)] + rng.normal(size=(900, 48))
+    found = []
+    for n_threads in (1, 2, 3, 4):
+        with threadpool_limits(n_threads):
+            found.append(cluster(rows.astype(np.float32), 40, np.random.default_rng(0)))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+    assert len(np.unique(found[0])) == 40

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, SourceCenters
 from skadma.scan import ScanBatch
@@ -55,6 +56,7 @@ class TwoLayers(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X):
+        check_is_fitted(self)
         return self.head_.predict_proba(self.features(X)[1])
 
     def predict(self, X):
