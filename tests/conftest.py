@@ -33,7 +33,10 @@ def elpv():
     X, y = load_elpv()
     rng = np.random.default_rng(0)
     chosen = np.concatenate(
-        [rng.choice(np.flatnonzero(y == label), 60, replace=False) for label in set(y)]
+        [
+            rng.choice(np.flatnonzero(y == label), 60, replace=False)
+            for label in sorted(set(y))
+        ]
     )
     chosen.sort()
     return X[chosen], y[chosen]
