@@ -258,6 +258,37 @@ def test_zoom_and_contrast_are_view_only(site, page):
     assert page.locator("#stage.zoomed").count() == 0
 
 
+def test_full_screen(site, page):
+    """The key turns it on and off; the picture is seen and takes keys throughout."""
+    on = "document.fullscreenElement !== null"
+    size = "[innerWidth, innerHeight]"
+    window = page.evaluate(f"() => {size}")
+    shown(page)
+    page.keyboard.press("f")
+    until(page, on)
+    whole = page.evaluate("() => document.fullscreenElement.contains(skadmaPage.main)")
+    assert whole and page.locator("#stage img").is_visible()
+    sha256 = shown(page)
+    press(page, "1")
+    press(page, "2")
+    page.keyboard.press("Backspace")
+    shown(page, sha256)
+    saved(page)
+    assert marks_of(site.log())[-2][0] == sha256
+    page.keyboard.press("f")
+    until(page, f"!({on})")
+    page.get_by_role("button", name="Full screen").click()
+    until(page, on)
+    # Escape is the browser's own, which one without a window does not act on: so this.
+    page.evaluate("() => document.exitFullscreen()")
+    until(page, f"!({on})")
+    assert page.evaluate(f"() => {size}") == window
+    last = shown(page)
+    press(page, "1")
+    saved(page)
+    assert marks_of(site.log())[-1] == (last, CLASSES[0])
+
+
 def test_two_tabs(site, page):
     """They share the pictures, the strip, and undo."""
     other = page.context.new_page()
