@@ -23,6 +23,7 @@ PAGES = {
     "../benchmarks/README.md": "reproduce.md",
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
+    "../SECURITY.md": "security.md",
 }
 SITES = {
     "sklearn": "https://scikit-learn.org/stable/modules/generated/{name}.html",
