@@ -61,7 +61,7 @@ def section(folder, name):
 
 
 def test_what_is_exported_is_calibrated(elpv, tmp_path):
-    """On photographs, by a real network that is surer than it is right."""
+    """On photographs, by a real network; which ones differs from run to run."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     clf = lite0(image_size=64, max_epochs=8, head_lr=1e-2, random_state=None)
@@ -82,19 +82,19 @@ def test_what_is_exported_is_calibrated(elpv, tmp_path):
             found = fit_temperature(proba[shown], labels[shown])
             after[held] = apply_temperature(proba[held], found)
         errors = [expected_calibration_error(p, labels) for p in (proba, after)]
-        assert temperature > 1.2
-        assert errors[1] < errors[0]
+        helps = errors[1] < errors[0]
         text = section(tmp_path / "model", "Calibration")
         assert text.startswith("By 80 labels, ")
         assert f"is {errors[0]:.3f}. With a temperature of {temperature:.2f} it" in text
         assert f"it is {errors[1]:.3f}, measured on labels" in text
-        assert "divided by the temperature already" in text
+        assert ("divided by the temperature already" in text) == helps
+        assert ("makes it no better" in text) == (not helps)
 
         # Everything that was handed on says the same.
         loaded = CNNClassifier.load(tmp_path / "model")
         np.testing.assert_allclose(
             loaded.predict_proba(paths)[:, 1],
-            expit(before.decision_function(paths) / temperature),
+            expit(before.decision_function(paths) / (temperature if helps else 1)),
             rtol=0, atol=1e-6,
         )  # fmt: skip
         np.testing.assert_array_equal(loaded.predict(paths), before.predict(paths))
