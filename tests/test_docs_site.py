@@ -26,7 +26,7 @@ GUIDE = ROOT / "CONTRIBUTING.md"
 PAGES = [ROOT / "README.md", GUIDE, *sorted((ROOT / "docs").glob("*.md"))]
 SITE = Path(os.environ.get("SKADMA_SITE", ROOT / "build" / "site"))
 BUILT = ["index", "choose", "label_efficiency", "generated/skadma.CNNClassifier",
-         "auto_examples/plot_01_first_query"]  # fmt: skip
+         "auto_examples/index", "auto_examples/plot_01_first_query"]  # fmt: skip
 
 
 def public_names():

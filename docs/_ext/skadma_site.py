@@ -1,9 +1,10 @@
-"""What the site needs beyond the extensions it uses: three small things.
+"""What the site needs beyond the extensions it uses: four small things.
 
 - Formulas become MathML, which browsers draw and screen readers read without a script,
   by docutils' own converter.
 - Names of other projects (``sklearn.pipeline.Pipeline``) become links by their sites'
   rules, if the name exists in the installed release. So no inventory is downloaded.
+- Empty headings of tables become plain cells, as screen readers announce headings.
 - Links out of ``docs/``, which work in the repository, go to the page that includes the
   file.
 """
@@ -22,6 +23,7 @@ PAGES = {
     "../benchmarks/README.md": "reproduce.md",
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
+    "../SECURITY.md": "security.md",
 }
 SITES = {
     "sklearn": "https://scikit-learn.org/stable/modules/generated/{name}.html",
@@ -116,6 +118,12 @@ def reset_for_example(gallery_conf, fname):
     torch.manual_seed(0)
 
 
+def without_empty_headings(app, pagename, templatename, context, doctree):
+    """Make empty headings of tables plain cells: a screen reader announces headings."""
+    empty = r'<th class="head[^"]*">(?:<p>\s*</p>)?</th>'
+    context["body"] = re.sub(empty, "<td></td>", context.get("body", ""))
+
+
 def setup(app):
     """Register them."""
     app.add_html_math_renderer(
@@ -127,4 +135,5 @@ def setup(app):
     app.connect("missing-reference", elsewhere)
     app.connect("source-read", links_within)
     app.connect("include-read", links_of_included)
+    app.connect("html-page-context", without_empty_headings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

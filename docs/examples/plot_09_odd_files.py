@@ -19,7 +19,8 @@ from skadma.demo import load_elpv
 from skadma.strategies import UncertaintyHerding
 
 # %%
-# One photograph, saved in seven ways, and a text file that calls itself a JPEG:
+# One photograph, saved in seven ways, a file that was cut off, and a text that calls
+# itself a JPEG:
 
 folder = Path(tempfile.mkdtemp())
 photo = load_elpv()[0][3]

@@ -70,10 +70,9 @@ class ADMAScores(Scores):
 class ADMA(ScoringStrategy):
     """Active Deep Model Adaptation [1]_.
 
-    An image is worth its label where the network transforms it, from layer A to
-    layer B, unlike it transforms what it knows from the source task
-    (distinctiveness), and, more and more as rounds go by, where the present model is
-    uncertain:
+    The score of an image is high if the network transforms it, from layer A to layer B,
+    in another way than images of the source task (distinctiveness) and, increasingly
+    from round to round, if the present model is uncertain:
 
     ``(1 - lambda t) distinctiveness + lambda t uncertainty``, lambda t clipped to
     [0, 1] (Eq. 11).

@@ -18,8 +18,8 @@ from .base import Scores, ScoringStrategy
 class AIFT(ScoringStrategy):
     r"""Active, Incremental Fine-Tuning [1]_.
 
-    Patches of an image ought to be predicted alike; where they are not, or where they
-    are uncertain, the image is worth a label. Its score is the sum of the matrix
+    The score of an image is high if the predictions for its patches are uncertain or
+    differ from each other. It is the sum of the matrix
 
     .. math:: R(j, l) = \begin{cases}
               \lambda_1 \, e_j = -\lambda_1 \sum_k p_{jk} \log p_{jk} & j = l \\

@@ -18,22 +18,17 @@ _DIMENSIONS = 2048
 class GradientClusters(BatchStrategy):
     r"""Choose the image at the middle of each cluster of the last layer's gradients.
 
-    An image is described by what the network would learn from its own guess: the
-    gradient of the loss at the predicted label :math:`\hat y` with respect to the last
-    layer's weights, as in `BADGE`,
+    An image is described by the gradient of the loss at the predicted label
+    :math:`\hat y` with respect to the last layer's weights, as in `BADGE`,
 
     .. math:: g_x = (p - e_{\hat y}) \otimes h(x).
 
-    It points where the image lies among the classes and the features h, and is as long
-    as the network is in doubt; images it is sure of lie together near 0. k-means puts
-    the pool into as many clusters as there are labels to buy, and of each the image
-    nearest to the mean is taken.
-
-    So the batch covers the ways in which the network may be wrong, each by a typical
-    case: where `BADGE` draws images far from those drawn before, outliers among them,
-    this takes the middle of what it stands for. Before the first fit the features
-    themselves are clustered: representation first, classifier later, as ADMA wants it.
-    docs/label_efficiency.md tells how it was found and how it fares.
+    Its direction depends on the predicted class and the features h, its length on the
+    uncertainty; confident images lie close to 0. k-means puts the pool into as many
+    clusters as images are to be chosen, and the image nearest to the mean of each is
+    taken. `BADGE` draws images far from those drawn before, which may be outliers; the
+    middle of a cluster is not. Before the first fit the features themselves are
+    clustered. docs/label_efficiency.md has measurements.
 
     Gradients of more than 2,048 numbers are not written out: their two factors are each
     projected onto 1,024 random directions and multiplied, which keeps squared distances

@@ -16,19 +16,18 @@ from ._uncertainty import known_uncertainty
 
 
 class UncertaintyCover(TypiClust):
-    r"""Choose, in the clusters that hold most doubt, what is typical and uncertain.
+    r"""Choose typical and uncertain images of the most uncertain clusters.
 
-    Representation first, classifier later, as ADMA wants it, but by the target's own
-    clusters instead of the source's classes. Labelled and unlabelled images are put
-    into as many clusters as there will be labels (at most `max_clusters`). In turn, of
-    the clusters with the fewest labels the one whose images have the greatest sum of
-    uncertainties gives the image with the greatest
+    Labelled and unlabelled images are put into as many clusters as there will be labels
+    (at most `max_clusters`). Of the clusters with the fewest labels, the one whose
+    images have the largest sum of uncertainties is next. It gives the image with the
+    largest
 
     .. math:: (1 - w) \, r_\text{typicality}(x) + w \, r_\text{uncertainty}(x),
 
-    r being ranks within the cluster, in (0, 1), and typicality as in `TypiClust`.
-    Before the first fit every image is as uncertain as the next, and this is
-    TypiClust. docs/label_efficiency.md tells how it was found and how it fares.
+    with ranks r within the cluster, in (0, 1), and typicality as in `TypiClust`.
+    Before the first fit all images are equally uncertain, and this is TypiClust.
+    docs/label_efficiency.md has measurements.
 
     Parameters
     ----------

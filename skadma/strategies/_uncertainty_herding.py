@@ -23,26 +23,25 @@ _AHEAD = 32
 class UncertaintyHerding(BatchStrategy):
     r"""Choose the images that together cover most of the uncertainty [1]_.
 
-    An image covers another by how alike they are, k in (0, 1], and the images S with
-    labels or chosen cover
+    An image covers another one by their similarity k in (0, 1]. The images S that are
+    labelled or chosen cover
 
     .. math:: U(S) = \sum_{x} u(x) \, \max_{s \in S} k(x, s), \qquad
               k(x, s) = \exp(-\|x - s\|^2 / \sigma^2)
 
     of the pool's uncertainties u. Each next image is the one that adds most to U (the
     paper's Algorithm 1), which comes to at least 1 - 1/e of the best batch. Before the
-    first fit every image is as uncertain as the next, and the densest parts of the pool
-    are covered (MaxHerding [2]_): representation first, classifier later, as ADMA wants
-    it. docs/label_efficiency.md tells how it fares.
+    first fit all images are equally uncertain, and the densest parts of the pool are
+    covered first (MaxHerding [2]_). docs/label_efficiency.md has measurements.
 
-    What is alike depends on how many labels there are to go round: sigma^2 is the mean
-    squared distance from an image to the last of its share of the pool, the
-    n / (labels + b) images nearest to it. So sigma falls as labels come in, and the
-    choice moves from dense regions to single images in doubt. (The paper takes the
-    least distance between two labelled images, which a single pair sets, and scales the
-    probabilities by a temperature found on a part of the labels.)
-    Features have their mean taken off and are brought to length 1. In pools of more
-    than 5,000 images U is estimated on as many, drawn by their uncertainties.
+    sigma^2 is the mean squared distance from an image to its m-th nearest neighbour,
+    m = n / (labels + b), which is an equal share of the pool for each label. So sigma
+    falls as labels are added, and the choice moves from dense regions to single
+    uncertain images. (The paper takes the smallest distance between two labelled
+    images, which depends on a single pair, and scales the probabilities by a
+    temperature found on a part of the labels.) Features are centred and normalised to
+    length 1. In pools of more than 5,000 images U is estimated on 5,000 of them, drawn
+    in proportion to their uncertainties.
 
     Parameters
     ----------
