@@ -1,0 +1,7 @@
+"""Pools that fit no memory: features on the disk, read a block at a time."""
+
+from ..blocks import LazyRows, MappedRows
+from .columns import StoreError
+from .store import FeatureStore, Outputs
+
+__all__ = ["FeatureStore", "MappedRows", "Outputs", "LazyRows", "StoreError"]

@@ -1,0 +1,71 @@
+"""When a pool's features go to the disk by themselves."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from ..classifier import CNNClassifier
+from ..images import StoredImages, n_images
+
+SHARE = 0.5
+"""Share of the available memory that a pool's features may take."""
+_COPIES = 3
+"""Arrays of the features' size that a strategy may hold at once."""
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take, as far as the system says.
+
+    Returns
+    -------
+    int
+    """
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError, IndexError):
+        pass
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = int((group / "memory.max").read_text())
+        limits.append(most - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no group, or no limit
+        pass
+    if not limits and hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return max(min(limits, default=2**34), 0)
+
+
+def fits_memory(estimator: Any, X: Any, strategy: Any) -> bool:
+    """Tell whether the features that a strategy looks at can be held at once.
+
+    They take 4 bytes a number, up to three times over, of at most half the memory
+    that is available.
+
+    Parameters
+    ----------
+    estimator : object
+    X : images
+    strategy : object
+        One without `layer` holds no features.
+
+    Returns
+    -------
+    bool
+        True also where a feature store would be of no use.
+    """
+    if (
+        not isinstance(estimator, CNNClassifier)
+        or not hasattr(strategy, "layer")
+        or isinstance(X, StoredImages)
+        or estimator.takes_rows(X)
+    ):
+        return True
+    source = estimator.source_network()
+    width = math.prod(source.output_shapes[source.graph.position(strategy.layer)])
+    return 4 * _COPIES * n_images(X) * width <= SHARE * available_memory()
