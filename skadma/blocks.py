@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -110,7 +111,16 @@ class MappedRows(LazyRows):
         self.array = array
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        return np.array(self.array[rows])
+        return np.array(_mapped_anew(self.array)[rows])
+
+
+def _mapped_anew(array: np.ndarray) -> np.ndarray:
+    """Map a file for this once: pages that stayed would count as the process's."""
+    if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
+        return array  # in memory, or a part of a file's array
+    if array.filename is None or not array.flags.c_contiguous:
+        return array
+    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
 
 
 class JoinedRows(LazyRows):
@@ -167,6 +177,16 @@ class _Mapped(LazyRows):
         return _Mapped(self._function, [rows.select(indices) for rows in self._sources])
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        if n == 0:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        if isinstance(rows, slice) and n > self.block:
+            found = np.empty((n, *self.shape[1:]), self.dtype)
+            for start in range(0, n, self.block):
+                end = min(start + self.block, n)
+                some = slice(rows.start + start, rows.start + end)
+                found[start:end] = self._read(some)
+            return found
         return self._function(*(source[rows] for source in self._sources))
 
 

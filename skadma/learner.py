@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 from numbers import Integral
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -33,6 +34,9 @@ from .labels import (
     plain_labels,
     with_labels,
 )
+from .pools import FeatureStore
+from .pools.automatic import can_be_stored, fits_memory, temporary_folder
+from .pools.building import numbered_keys
 from .routing import fit_params
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
@@ -71,6 +75,12 @@ class ActiveLearner(Wrapper):
         its own `classes`, else those that occur in `y`: which classes there are is
         part of the task, not a label of an image. In use by hand, classes that first
         come up in ``teach`` are added.
+    store : "auto", str, Path or None, default="auto"
+        Where features of the pool's images are kept on the disk (see
+        :class:`skadma.pools.FeatureStore`), for a CNNClassifier and a strategy that
+        chooses by features. "auto": in a temporary folder, if they would take more
+        than half the memory that is available, three times over. A folder: there, in
+        any case. None: in memory. The same images are chosen.
     verbose : bool, default=False
         Show a progress bar over rounds.
     random_state : int, RandomState instance or None, default=None
@@ -128,6 +138,7 @@ class ActiveLearner(Wrapper):
     _first_iteration: float
     _groups: Groups
     _fit_params: dict[str, Any]
+    _store: FeatureStore | None
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"])],
@@ -136,6 +147,7 @@ class ActiveLearner(Wrapper):
         "n_instances": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "stopping": [None, StoppingRule],
+        "store": [None, str, Path],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -150,6 +162,7 @@ class ActiveLearner(Wrapper):
         warm_start: bool = True,
         stopping: StoppingRule | None = None,
         classes: ArrayLike | None = None,
+        store: str | Path | None = "auto",
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -160,6 +173,7 @@ class ActiveLearner(Wrapper):
         self.warm_start = warm_start
         self.stopping = stopping
         self.classes = classes
+        self.store = store
         self.verbose = verbose
         self.random_state = random_state
 
@@ -334,14 +348,15 @@ class ActiveLearner(Wrapper):
         n = self.n_instances if n_instances is None else n_instances
         begin = perf_counter()
         labelled = np.flatnonzero(self.labeled_)
+        X = self._known_images()
 
         def ask(n: int) -> tuple[np.ndarray, np.ndarray]:
             return self.strategy_(
                 self.estimator_,
-                take(self.X_, pool),
+                take(X, pool),
                 n,
                 iteration=self._iteration(),
-                X_labeled=take(self.X_, labelled),
+                X_labeled=take(X, labelled),
                 y_labeled=plain_labels(self.y_[labelled]),
                 n_rounds=self.n_rounds,
             )
@@ -410,7 +425,8 @@ class ActiveLearner(Wrapper):
                 X,
                 accept_sparse="csr",
                 dtype=None,
-                skip_check_array=hasattr(X, "columns"),
+                # and of an array on the disk, a check would read all.
+                skip_check_array=hasattr(X, "columns") or isinstance(X, np.memmap),
             )
         labels, missing, classes = partial_labels(y, self._declared_classes(), self)
         if labels.ndim == 2:
@@ -442,7 +458,34 @@ class ActiveLearner(Wrapper):
         cnn = last_step(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
+        self._store = self._open_store()
         return missing
+
+    def _open_store(self) -> FeatureStore | None:
+        """Make a place on the disk for the pool's features, where it is wanted."""
+        own = self.estimator_, self.X_, self.strategy_
+        if self.store is None or not can_be_stored(*own):
+            return None
+        folder = self.store
+        if folder == "auto":
+            if fits_memory(*own):
+                return None
+            folder = temporary_folder(self)
+        return FeatureStore.begin(
+            self.estimator_,
+            self.X_,
+            folder,
+            layer=self.strategy_.layer,  # type: ignore[attr-defined]
+            dtype="float32",
+            keys=numbered_keys(self.estimator_.image_dataset(self.X_)),
+            verbose=bool(self.verbose),
+        )
+
+    def _known_images(self) -> Any:
+        """The images, with what is kept of them."""
+        if self._store is not None and self._store.exists:
+            return self._store
+        return self.X_
 
     def _set_classes(self) -> None:
         """Tell the classifier all classes, which its labels may miss for a while."""
@@ -482,7 +525,9 @@ class ActiveLearner(Wrapper):
         pool = self._candidates()
         if hasattr(self.strategy_, "pseudo_labels") and len(pool):
             sure, believed = self.strategy_.pseudo_labels(
-                self.estimator_, take(self.X_, pool), iteration=self._iteration()
+                self.estimator_,
+                take(self._known_images(), pool),
+                iteration=self._iteration(),
             )
             if len(sure):
                 labelled = np.concatenate([labelled, pool[sure]])

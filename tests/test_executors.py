@@ -100,7 +100,7 @@ def test_a_killed_workers_shards_are_done_again(
     kind, images, fitted, serial, tmp_path, monkeypatch, request
 ):
     (tmp_path / "log").mkdir()
-    monkeypatch.setattr("skadma.pools.store.scan_shard", DiesOnce(tmp_path / "log"))
+    monkeypatch.setattr("skadma.pools.outputs.scan_shard", DiesOnce(tmp_path / "log"))
     if kind == "loky":
         executor = lambda: get_reusable_executor(2, timeout=60)  # noqa: E731
     else:
@@ -123,7 +123,7 @@ def test_a_killed_workers_shards_are_done_again(
 
 def test_a_broken_executor_keeps_what_is_done(images, fitted, tmp_path, monkeypatch):
     (tmp_path / "log").mkdir()
-    monkeypatch.setattr("skadma.pools.store.scan_shard", DiesOnce(tmp_path / "log"))
+    monkeypatch.setattr("skadma.pools.outputs.scan_shard", DiesOnce(tmp_path / "log"))
     with processes() as executor, pytest.raises(StoreError, match="call again"):
         FeatureStore.build(
             fitted, images[0], tmp_path / "s", shard_rows=16, executor=executor

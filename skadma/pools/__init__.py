@@ -2,6 +2,7 @@
 
 from ..blocks import LazyRows, MappedRows
 from .columns import StoreError
-from .store import FeatureStore, Outputs
+from .outputs import Outputs
+from .store import FeatureStore
 
 __all__ = ["FeatureStore", "MappedRows", "Outputs", "LazyRows", "StoreError"]

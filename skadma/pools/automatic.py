@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +44,8 @@ def available_memory() -> int:
     return max(min(limits, default=2**34), 0)
 
 
-def fits_memory(estimator: Any, X: Any, strategy: Any) -> bool:
-    """Tell whether the features that a strategy looks at can be held at once.
-
-    They take 4 bytes a number, up to three times over, of at most half the memory
-    that is available.
+def can_be_stored(estimator: Any, X: Any, strategy: Any) -> bool:
+    """Tell whether a feature store is of use to a strategy.
 
     Parameters
     ----------
@@ -57,15 +57,48 @@ def fits_memory(estimator: Any, X: Any, strategy: Any) -> bool:
     Returns
     -------
     bool
-        True also where a feature store would be of no use.
     """
-    if (
-        not isinstance(estimator, CNNClassifier)
-        or not hasattr(strategy, "layer")
-        or isinstance(X, StoredImages)
-        or estimator.takes_rows(X)
-    ):
-        return True
+    return (
+        isinstance(estimator, CNNClassifier)
+        and hasattr(strategy, "layer")
+        and not isinstance(X, StoredImages)
+        and not estimator.takes_rows(X)
+    )
+
+
+def fits_memory(estimator: CNNClassifier, X: Any, strategy: Any) -> bool:
+    """Tell whether the features that a strategy looks at can be held at once.
+
+    They take 4 bytes a number, up to three times over, of at most half the memory
+    that is available.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+    X : images
+    strategy : object
+        See :func:`can_be_stored`.
+
+    Returns
+    -------
+    bool
+    """
     source = estimator.source_network()
     width = math.prod(source.output_shapes[source.graph.position(strategy.layer)])
     return 4 * _COPIES * n_images(X) * width <= SHARE * available_memory()
+
+
+def temporary_folder(owner: Any) -> Path:
+    """Make a folder that is removed together with an object, or at the end.
+
+    Parameters
+    ----------
+    owner : object
+
+    Returns
+    -------
+    Path
+    """
+    folder = tempfile.mkdtemp(prefix="skadma-features-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..classifier import CNNClassifier
-from ..images import StoredImages
+from ..image_forms import UnreadableImageError
+from ..images import ImageDataset, StoredImages
 from .columns import StoreError
 from .plan import Plan, check_keys, cut, read_images, write_images, write_plan
 
@@ -45,10 +46,32 @@ def name_images(
     elif paths is not None:
         names = check_keys(paths)
     else:
-        names = [f"{i:012d}" for i in range(len(dataset))]
+        names = numbered_keys(dataset)
     if len(names) != len(dataset):
         raise ValueError(f"X has {len(dataset)} images, keys {len(names)} entries.")
     return names, paths
+
+
+def numbered_keys(dataset: ImageDataset) -> list[str]:
+    """Names of images by their places and by what they are.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+
+    Returns
+    -------
+    list of str
+        A file is what it is by its path, size and time of change.
+    """
+    return [f"{i:09d}-{_identity(dataset, i)}" for i in range(len(dataset))]
+
+
+def _identity(dataset: ImageDataset, i: int) -> str:
+    try:
+        return dataset.keyed(i)[0]
+    except UnreadableImageError:
+        return "unreadable"
 
 
 def write_planned(

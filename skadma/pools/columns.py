@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -205,11 +205,20 @@ class StoredRows(LazyRows):
         return found
 
 
-def drop_columns(folder: Path, prefix: str, keep: str) -> None:
-    """Remove the columns whose names begin with `prefix`, but not with `keep`."""
-    for column in folder.glob(f"{prefix}*"):
-        if column.is_dir() and not column.name.startswith(keep):
-            for path in column.iterdir():
+def drop_columns(folder: Path, *prefixes: str, keep: str | None = None) -> None:
+    """Remove columns by the beginnings of their names.
+
+    Parameters
+    ----------
+    folder : Path
+    *prefixes : str
+    keep : str, optional
+        Columns whose names begin so stay.
+    """
+    for column in folder.iterdir():
+        stays = keep is not None and column.name.startswith(keep)
+        if column.is_dir() and column.name.startswith(prefixes) and not stays:
+            for path in column.glob("*.safetensors"):
                 path.unlink(missing_ok=True)
-            if not any(os.scandir(column)):
+            with contextlib.suppress(OSError):  # something else is in it
                 column.rmdir()

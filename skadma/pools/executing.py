@@ -66,11 +66,9 @@ class _Away:
         executor: Executor | Callable[[], Executor],
     ) -> None:
         self._function, self._tasks = function, tasks
-        self._make = None if hasattr(executor, "submit") else executor
-        if self._make is None:
-            self._executor: Any = executor
-        elif callable(self._make):
-            self._executor = self._make()
+        makes = callable(executor) and not hasattr(executor, "submit")
+        self._make = executor if makes else None
+        self._executor: Any = self._make() if self._make else executor
         if not hasattr(self._executor, "submit"):
             raise TypeError(
                 f"executor={executor!r} is no concurrent.futures.Executor, such as "

@@ -28,6 +28,8 @@ class Plan:
         Names M0 and its preprocessing.
     layer : int
         Position of the layer whose outputs are kept.
+    width : int
+        Numbers of these.
     dtype : str
         Of these.
     shard_rows : int
@@ -39,6 +41,7 @@ class Plan:
 
     network: str
     layer: int
+    width: int
     dtype: str
     shard_rows: int
     sizes: list[int] = field(default_factory=list)

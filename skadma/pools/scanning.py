@@ -250,7 +250,10 @@ class _Same:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and repr(self.value) == repr(other.value)
+        if not isinstance(other, _Same):
+            return False
+        mine, theirs = self.value.get_params(), other.value.get_params()
+        return repr(sorted(mine.items())) == repr(sorted(theirs.items()))
 
     def __hash__(self) -> int:
         return 0

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import softmax
-from tqdm.auto import tqdm
 
-from ..blocks import BLOCK_ROWS, LazyRows
+from ..blocks import BLOCK_ROWS
 from ..classifier import CNNClassifier
-from ..images import StoredImages, n_images, take
+from ..images import n_images, take
 from .building import (
     check_estimator,
     check_same,
@@ -25,30 +22,13 @@ from .building import (
     write_planned,
 )
 from .care import find_damage
-from .columns import StoredRows, StoreError, drop_columns
-from .executing import run_tasks
-from .heads import Proba, linear_head
-from .plan import Plan, read_images, read_plan
-from .scanning import CONTENT, Column, network_key, scan_shard, send
-from .tasks import ShardTasks
+from .columns import StoreError, drop_columns
+from .outputs import OutputsOfStore
+from .plan import Plan, read_plan
+from .scanning import CONTENT
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What is known of the images of a store.
-
-    Attributes
-    ----------
-    features : LazyRows of shape (n, d)
-    proba : LazyRows of shape (n, n_classes) or (n, n_labels, 2), or None
-        Of the present network; None before the first fit, or where not asked for.
-    """
-
-    features: LazyRows
-    proba: LazyRows | None
-
-
-class FeatureStore(StoredImages):
+class FeatureStore(OutputsOfStore):
     """What networks say of a pool's images, kept on the disk in shards.
 
     Strategies and :class:`~skadma.ActiveLearner` take it where they take images, and
@@ -98,14 +78,8 @@ class FeatureStore(StoredImages):
                 f"partitions={partitions} and block_rows={block_rows} must be at least "
                 "1."
             )
-        self.folder = Path(folder).absolute()
-        self.executor = executor
+        super().__init__(folder, plan, images, block_rows, executor, verbose)
         self.partitions = partitions
-        self.block_rows = block_rows
-        self.verbose = verbose
-        self._plan = plan
-        self._given = images
-        self._rows: np.ndarray | None = None
 
     # --- made and found -------------------------------------------------------------
 
@@ -142,7 +116,7 @@ class FeatureStore(StoredImages):
             As what.
         keys : sequence of str, optional
             Names of the images, all different. If None the paths, or where the images
-            are no files their numbers.
+            are no files their numbers and digests.
         shard_rows : int, default=4096
             Images of a shard, which is what a kill may lose.
         part : tuple of int, default=(0, 1)
@@ -217,9 +191,11 @@ class FeatureStore(StoredImages):
         folder = Path(folder)
         source = estimator.source_network()
         names, paths = name_images(estimator, X, keys)
+        position = source.graph.position(layer)
         plan = Plan(
             source.space,
-            source.graph.position(layer),
+            position,
+            math.prod(source.output_shapes[position]),
             dtype,
             shard_rows,
             from_files=paths is not None,
@@ -227,6 +203,7 @@ class FeatureStore(StoredImages):
         known = read_plan(folder)
         if known is None:
             folder.mkdir(parents=True, exist_ok=True)
+            drop_columns(folder, CONTENT, "source-", "model-")  # of no plan any more
             plan = write_planned(folder, plan, names, paths)
         else:
             check_same(folder, known, plan, names)
@@ -295,6 +272,24 @@ class FeatureStore(StoredImages):
         StoreError
             If X is of another form than the images that are there.
         """
+        store = self.extend(estimator, X, keys)
+        store.scan(estimator)
+        return store
+
+    def extend(
+        self, estimator: CNNClassifier, X: Any, keys: Sequence[str] | None = None
+    ) -> FeatureStore:
+        """Add images as :meth:`append` does, and leave the scan to who asks.
+
+        Parameters
+        ----------
+        estimator, X, keys
+            See :meth:`append`.
+
+        Returns
+        -------
+        FeatureStore
+        """
         self._check_whole("append to")
         self._check_network(estimator)
         if keys is None and not self._plan.from_files:
@@ -324,208 +319,7 @@ class FeatureStore(StoredImages):
             plan = write_planned(self.folder, plan, some, where)
         store = copy.copy(self)
         store._plan, store._given = plan, given
-        store.scan(estimator)
         return store
-
-    # --- as images ------------------------------------------------------------------
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Images, and numbers kept of each."""
-        width = self._column(self._features_column(self._plan.layer)).shape[1]
-        return len(self), width
-
-    def __len__(self) -> int:
-        return self._plan.n_rows if self._rows is None else len(self._rows)
-
-    @property
-    def whole(self) -> FeatureStore:
-        """The store that this is, or is a part of."""
-        store = copy.copy(self)
-        store._rows = None
-        return store
-
-    def select(self, indices: ArrayLike) -> FeatureStore:
-        """Return some of the images, in the order of the indices.
-
-        Parameters
-        ----------
-        indices : array-like of int
-        """
-        indices = np.asarray(indices, dtype=np.intp)
-        part = copy.copy(self)
-        part._rows = indices if self._rows is None else self._rows[indices]
-        return part
-
-    def __getitem__(self, i: int) -> str:
-        """The key of an image."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"image {i} of {len(self)}")
-        return self.select([i % len(self)]).keys[0]
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the images."""
-        return self._texts(0)
-
-    @property
-    def images(self) -> Any:
-        """The images themselves: paths, or what was given."""
-        if self._given is None and self._plan.from_files:
-            return self._texts(1)
-        if self._given is None:
-            raise StoreError(
-                "The images of this store are no files, and have to be looked at: give "
-                "them to FeatureStore.open(folder, images=...)."
-            )
-        return self._given if self._rows is None else take(self._given, self._rows)
-
-    @property
-    def readable(self) -> np.ndarray:
-        """Which images could be decoded, shape (n,), bool."""
-        return self._content("readable")
-
-    @property
-    def sha256(self) -> np.ndarray:
-        """Digests of the images' files (pixels), shape (n, 32), uint8."""
-        return self._content("sha256")
-
-    @property
-    def hashes(self) -> np.ndarray:
-        """Hashes of the keys, shape (n,), uint64."""
-        return self._content("hash")
-
-    # --- what networks say ----------------------------------------------------------
-
-    def source_proba(self) -> LazyRows:
-        """Probabilities of the source classes by M0, shape (n, K).
-
-        Returns
-        -------
-        LazyRows
-        """
-        columns = sorted(self.folder.glob("source-*"), key=lambda p: int(p.name[7:]))
-        return self._column(columns[-1].name).map(_softmax)
-
-    def outputs(
-        self,
-        estimator: CNNClassifier,
-        layer: int | str = -2,
-        *,
-        initial: bool = False,
-        proba: bool = True,
-    ) -> Outputs:
-        """What networks say of the images; scanned where it is not kept yet.
-
-        Where all layers up to `layer` are frozen, the features are M0's; and if only
-        the last layer is trained, a changed network takes one product with the stored
-        features instead of a scan.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-        layer : int or str, default=-2
-        initial : bool, default=False
-            Take the features from M0 instead of the present network.
-        proba : bool, default=True
-            Whether probabilities are wanted.
-
-        Returns
-        -------
-        Outputs
-
-        Raises
-        ------
-        StoreError
-            If the store is of another network.
-        """
-        self._check_network(estimator)
-        graph = estimator.source_network().graph
-        position, head = graph.position(layer), len(graph.layers) - 1
-        fitted = hasattr(estimator, "net_")
-        frozen = not fitted or position < estimator.n_frozen
-        of_source = initial or frozen
-        name = self._features_column(position)
-        if not of_source:
-            name = f"{self._model(estimator)}-{position:03d}"
-        wanted = [Column(name, of_source, position, self._plan.dtype)]
-        linear = None
-        scores = ""
-        if proba and fitted:
-            if position < estimator.n_frozen and position == head - 1:
-                linear = linear_head(estimator)
-            if linear is None:
-                scores = f"{self._model(estimator)}-{head:03d}"
-                wanted.append(Column(scores, False, head, "float32"))
-        self._ensure(estimator, wanted)
-        features = self._column(name)
-        if not (proba and fitted):
-            return Outputs(features, None)
-        if linear is not None:
-            return Outputs(features, features.map(linear))
-        of_scores = self._column(scores).map(Proba(estimator.multilabel_))
-        return Outputs(features, of_scores)
-
-    def proba(self, estimator: CNNClassifier) -> LazyRows | None:
-        """Probabilities by the present network, as strategies take them.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-
-        Returns
-        -------
-        LazyRows or None
-            NaN for images that could not be decoded. None before the first fit.
-        """
-        return self.outputs(estimator, self._plan.layer, initial=True).proba
-
-    def scan(self, estimator: CNNClassifier, part: tuple[int, int] = (0, 1)) -> None:
-        """Scan what is missing; :meth:`build` and the strategies do it by themselves.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-        part : tuple of int, default=(0, 1)
-            See :meth:`build`.
-        """
-        if not 0 <= part[0] < part[1]:
-            raise ValueError(f"part={part} must be (i, m) with 0 <= i < m.")
-        self._check_network(estimator)
-        source = estimator.source_network()
-        head, dtype = len(source.graph.layers) - 1, self._plan.dtype
-        columns = [
-            Column(self._features_column(position), True, position, dtype)
-            for position in sorted({self._plan.layer, head})
-        ]
-        if hasattr(estimator, "net_"):
-            name = f"{self._model(estimator)}-{head:03d}"
-            columns.append(Column(name, False, head, "float32"))
-        self._ensure(estimator, columns, part=part)
-
-    def _ensure(
-        self,
-        estimator: CNNClassifier,
-        columns: Iterable[Column],
-        part: tuple[int, int] = (0, 1),
-    ) -> None:
-        """Scan the shards of which something is missing."""
-        columns = list(columns)
-        if any(not column.source for column in columns):
-            drop_columns(self.folder, "model-", self._model(estimator))
-        tasks = ShardTasks(self, self._plan.sizes, columns, self._touched(), part)
-        if not len(tasks):
-            return
-        if self.executor is not None:
-            tasks.network = send(estimator, self.folder)
-            done = run_tasks(scan_shard, tasks, self.executor)
-        else:
-            done = run_tasks(lambda task: scan_shard(task, estimator), tasks, None)
-        with tqdm(
-            total=tasks.n_rows, desc="scan", disable=not self.verbose, unit=" images"
-        ) as bar:
-            for _, n in done:
-                bar.update(n)
 
     # --- care -----------------------------------------------------------------------
 
@@ -548,62 +342,3 @@ class FeatureStore(StoredImages):
         """
         self._check_whole("verify")
         return find_damage(self, self._plan, estimator, repair=repair)
-
-    # --- inside ---------------------------------------------------------------------
-
-    def _features_column(self, position: int) -> str:
-        return f"source-{position:03d}"
-
-    def _model(self, estimator: CNNClassifier) -> str:
-        return f"model-{network_key(estimator)}"
-
-    def _column(self, name: str, array: str = "rows", *, raw: bool = False) -> LazyRows:
-        rows = StoredRows(
-            self.folder, name, array, self._plan.sizes, self.block_rows, raw=raw
-        )
-        return rows if self._rows is None else rows.select(self._rows)
-
-    def _content(self, name: str) -> np.ndarray:
-        return self._column(CONTENT, name, raw=True)[:]
-
-    def _touched(self) -> np.ndarray:
-        """Numbers of the shards that the images are in."""
-        if self._rows is None:
-            return np.arange(len(self._plan.sizes))
-        ends = np.cumsum(self._plan.sizes)
-        return np.unique(np.searchsorted(ends, self._rows, side="right"))
-
-    def _texts(self, which: int) -> list[str]:
-        """Keys (0) or paths (1)."""
-        if self._rows is None:
-            shards = range(len(self._plan.sizes))
-            return [t for n in shards for t in read_images(self.folder, n)[which]]
-        ends = np.cumsum(self._plan.sizes)
-        numbers = np.searchsorted(ends, self._rows, side="right")
-        starts = ends - self._plan.sizes
-        found: list[str] = [""] * len(self._rows)
-        for i in np.argsort(numbers, kind="stable"):
-            number = int(numbers[i])
-            inside = int(self._rows[i] - starts[number])
-            found[i] = read_images(self.folder, number)[which][inside]
-        return found
-
-    def _check_network(self, estimator: CNNClassifier) -> None:
-        check_estimator(estimator)
-        if estimator.source_network().space != self._plan.network:
-            raise StoreError(
-                f"The feature store {str(self.folder)!r} is of another network, or of "
-                "another image size, than the classifier's. Build one for it, in "
-                "another folder."
-            )
-
-    def _check_whole(self, what: str) -> None:
-        if self._rows is not None:
-            raise StoreError(
-                f"This is a part of a store; {what} the whole one "
-                "(FeatureStore.open(folder))."
-            )
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    return softmax(scores.astype(np.float64), axis=1)

@@ -11,7 +11,7 @@ from .columns import shard_file
 from .scanning import CONTENT, Column, Network, ShardTask
 
 if TYPE_CHECKING:
-    from .store import FeatureStore
+    from .stored_images import ImagesOfStore
 
 
 class ShardTasks(Sequence):
@@ -19,7 +19,7 @@ class ShardTasks(Sequence):
 
     def __init__(
         self,
-        store: FeatureStore,
+        store: ImagesOfStore,
         sizes: Sequence[int],
         columns: list[Column],
         shards: np.ndarray,

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval
 
 from ..adma import uncertainty
-from ..blocks import LazyRows, per_row
+from ..blocks import BLOCK_ROWS, LazyRows, per_row
 from ._batch import BatchStrategy
 from ._pool import Pool
 from ._typiclust import copies_allowed
@@ -107,7 +107,7 @@ class DropQuery(BatchStrategy):
     features with a share dropped differ from the prediction; k-means puts them into as
     many clusters as are to be chosen, and the nearest to each centre is chosen. Where
     there are fewer candidates than that, the images with most changes are added. Before
-    the first fit all images are candidates.
+    the first fit all images are candidates, of more than 16,384 as many that are drawn.
 
     Parameters
     ----------
@@ -161,6 +161,7 @@ class DropQuery(BatchStrategy):
                     changes[rows] += other / self.n_samples
         order = np.lexsort((rng.permutation(n), -changes))
         candidates = order[: max(n_instances, int((changes > 0.5).sum()))]
+        candidates = candidates[: max(n_instances, BLOCK_ROWS)]
         chosen = candidates[
             nearest_to_centers(pool.features[candidates], n_instances, rng)
         ]
