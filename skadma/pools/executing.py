@@ -67,7 +67,7 @@ class _Away:
     ) -> None:
         self._function, self._tasks = function, tasks
         makes = callable(executor) and not hasattr(executor, "submit")
-        self._make = executor if makes else None
+        self._make: Any = executor if makes else None
         self._executor: Any = self._make() if self._make else executor
         if not hasattr(self._executor, "submit"):
             raise TypeError(
