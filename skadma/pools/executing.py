@@ -68,7 +68,9 @@ class _Away:
         self._function, self._tasks = function, tasks
         makes = callable(executor) and not hasattr(executor, "submit")
         self._make: Any = executor if makes else None
-        self._executor: Any = self._make() if self._make else executor
+        self._executor: Any = executor
+        if makes:
+            self._executor = self._make()
         if not hasattr(self._executor, "submit"):
             raise TypeError(
                 f"executor={executor!r} is no concurrent.futures.Executor, such as "
