@@ -57,7 +57,9 @@ def stored(
     where = list(store.images)
     for row, file in zip(rows, files, strict=True):
         where[row] = file
-    return FeatureStore.open(place, images=where).select(rows)
+    store = FeatureStore.open(place, images=where)
+    store.skip_unreadable = True  # of the images before there may be some no more
+    return store.select(rows)
 
 
 def _open(

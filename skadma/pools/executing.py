@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from typing import Any
+from typing import Any, cast
 
 from .columns import StoreError
 
@@ -59,6 +59,9 @@ def run_tasks(
 class _Away:
     """Tasks that are done elsewhere."""
 
+    _make: Any
+    _executor: Any
+
     def __init__(
         self,
         function: Callable[[Any], Any],
@@ -67,10 +70,10 @@ class _Away:
     ) -> None:
         self._function, self._tasks = function, tasks
         makes = callable(executor) and not hasattr(executor, "submit")
-        self._make: Any = executor if makes else None
-        self._executor: Any = executor
+        self._make = executor if makes else None
+        self._executor = executor
         if makes:
-            self._executor = self._make()
+            self._executor = cast(Any, executor)()
         if not hasattr(self._executor, "submit"):
             raise TypeError(
                 f"executor={executor!r} is no concurrent.futures.Executor, such as "

@@ -79,6 +79,8 @@ class ShardTask:
     content : bool
     network : Network or None
         None: done in this process, which has the classifier.
+    skip_unreadable : bool
+        Leave out images that cannot be decoded, whatever the classifier does.
     """
 
     folder: Path
@@ -88,6 +90,7 @@ class ShardTask:
     columns: Sequence[Column]
     content: bool
     network: Network | None = None
+    skip_unreadable: bool = False
 
 
 def scan_shard(task: ShardTask, estimator: CNNClassifier | None = None) -> int:
@@ -120,6 +123,8 @@ def scan_shard(task: ShardTask, estimator: CNNClassifier | None = None) -> int:
     looking.verbose = 0
     if looking.memory is None:  # the process's cache would only fill up
         looking.memory = False
+    if task.skip_unreadable:
+        looking.on_bad_image = "skip"
     n = len(task.keys)
     found: dict[str, np.ndarray] = {}
     readable = np.zeros(n, dtype=bool)

@@ -28,6 +28,12 @@ class ImagesOfStore(StoredImages):
     plan : Plan
     images : images or None
     block_rows : int
+
+    Attributes
+    ----------
+    skip_unreadable : bool
+        Whether images that cannot be decoded are left out whatever the classifier
+        does: where it is known which are there, and only these are selected.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class ImagesOfStore(StoredImages):
     ) -> None:
         self.folder = Path(folder).absolute()
         self.block_rows = block_rows
+        self.skip_unreadable = False
         self._plan = plan
         self._given = images
         self._rows: np.ndarray | None = None

@@ -58,4 +58,5 @@ class ShardTasks(Sequence):
             columns,
             content,
             self.network,
+            self._store.skip_unreadable,
         )
