@@ -76,12 +76,15 @@ class Coverage:
         chosen = np.empty(n, dtype=np.intp)
         added = np.empty(n)
         for k in range(n):
+            n_ahead = _AHEAD
             # A gain only falls as others are added, so that an old one is a bound.
             while not up_to_date[i := int(gains.argmax())]:
-                n_ahead = min(_AHEAD, len(rows) - k)
-                ahead = np.argpartition(-gains, n_ahead - 1)[:n_ahead]
+                n_ahead = min(n_ahead, len(rows) - k)
+                ahead = np.argpartition(gains, len(rows) - n_ahead)[-n_ahead:]
+                ahead = np.union1d(ahead[~up_to_date[ahead]], i)  # i may be of many
                 gains[ahead] = self.gains(rows[ahead])
                 up_to_date[ahead] = True
+                n_ahead = min(2 * n_ahead, _CHUNK)
             chosen[k], added[k] = i, gains[i]
             self.add(rows[i : i + 1])
             up_to_date[:] = False
