@@ -168,8 +168,9 @@ def lazy_k_center(
         n_ahead = _AHEAD
         while seen[i := int(nearest.argmax())] < k:
             n_ahead = min(n_ahead, len(rows))
-            ahead = np.sort(np.argpartition(-nearest, n_ahead - 1)[:n_ahead])
-            ahead = ahead[(seen[ahead] < k) & (nearest[ahead] > -np.inf)]
+            ahead = np.argpartition(nearest, len(rows) - n_ahead)[-n_ahead:]
+            stale = (seen[ahead] < k) & (nearest[ahead] > -np.inf)
+            ahead = np.union1d(ahead[stale], i)  # i may be one of many equals
             since = others[seen[ahead].min() :]
             now = _nearest(rows[ahead], since)
             nearest[ahead] = np.minimum(nearest[ahead], now)
