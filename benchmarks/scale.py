@@ -395,7 +395,10 @@ def longest(path: Path) -> list[str]:
 
 
 def least_seconds(pool: Path) -> dict[str, float]:
-    """Decoding alone as ``start`` does it; decoding and network as ``query`` does."""
+    """Decoding alone as ``start`` does it; decoding and network as ``query`` does.
+
+    The latter of every fourth file, times 4.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from skadma import CNNClassifier
@@ -410,9 +413,9 @@ def least_seconds(pool: Path) -> dict[str, float]:
     clf = CNNClassifier("efficientnet_lite0", image_size=32, memory=False)
     clf.embed(files[:64], -2)
     begin = perf_counter()
-    for _ in clf.scan(files, source_layers=[-2]):
+    for _ in clf.scan(files[::4], source_layers=[-2]):
         pass
-    both = perf_counter() - begin
+    both = (perf_counter() - begin) * len(files) / len(files[::4])
     return {"decode_seconds": decode, "decode_and_network_seconds": both}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -130,16 +131,19 @@ def scan_shard(task: ShardTask, estimator: CNNClassifier | None = None) -> int:
     readable = np.zeros(n, dtype=bool)
     layers = sorted({c.layer for c in task.columns if not c.source})
     source_layers = sorted({c.layer for c in task.columns if c.source})
-    for batch in looking.scan(task.images, layers, source_layers):
-        readable[batch.indices] = True
-        for column in task.columns:
-            outputs = batch.source if column.source else batch.adapted
-            rows = outputs[column.layer].cpu().numpy()
-            if column.name not in found:
-                shape = n, rows.shape[1]
-                found[column.name] = np.full(shape, np.nan, np.dtype(column.dtype))
-            with np.errstate(over="ignore"):
-                found[column.name][batch.indices] = rows
+    with warnings.catch_warnings():
+        if task.skip_unreadable:
+            warnings.filterwarnings("ignore", ".* unreadable image")
+        for batch in looking.scan(task.images, layers, source_layers):
+            readable[batch.indices] = True
+            for column in task.columns:
+                outputs = batch.source if column.source else batch.adapted
+                rows = outputs[column.layer].cpu().numpy()
+                if column.name not in found:
+                    shape = n, rows.shape[1]
+                    found[column.name] = np.full(shape, np.nan, np.dtype(column.dtype))
+                with np.errstate(over="ignore"):
+                    found[column.name][batch.indices] = rows
     for column in task.columns:
         array = found.get(column.name)
         if array is None:  # not one could be decoded

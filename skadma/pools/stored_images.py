@@ -67,6 +67,10 @@ class ImagesOfStore(StoredImages):
         Parameters
         ----------
         indices : array-like of int
+
+        Returns
+        -------
+        FeatureStore
         """
         indices = np.asarray(indices, dtype=np.intp)
         part = copy.copy(self)
