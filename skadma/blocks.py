@@ -79,6 +79,10 @@ class LazyRows(ABC):
         Parameters
         ----------
         indices : ndarray of int
+
+        Returns
+        -------
+        LazyRows
         """
         return _Selected(self, np.asarray(indices, dtype=np.intp))
 
@@ -89,6 +93,10 @@ class LazyRows(ABC):
         ----------
         function : callable
             Makes (b, ...) of (b, d), each row by itself.
+
+        Returns
+        -------
+        LazyRows
         """
         return _Mapped(function, [self])
 
