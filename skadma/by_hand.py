@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from .classifier import CNNClassifier
+from .cnn_view import CNNView
 from .groups import Groups
 from .image_forms import is_table
 from .images import take
@@ -27,6 +29,9 @@ from .labels import (
     plain_labels,
     with_labels,
 )
+from .pools import FeatureStore
+from .pools.automatic import can_be_stored, fits_memory, temporary_folder
+from .pools.building import numbered_keys
 from .routing import fit_params
 from .strategies import QueryStrategy
 from .wrapper import Wrapper, last_step, seed_unseeded
@@ -42,6 +47,8 @@ class ByHand(Wrapper):
     n_instances: int
     warm_start: bool
     classes: ArrayLike | None
+    store: str | Path | None
+    verbose: bool
     random_state: int | np.random.RandomState | None
     estimator_: Any
     strategy_: QueryStrategy
@@ -56,6 +63,7 @@ class ByHand(Wrapper):
     _first_iteration: float
     _groups: Groups
     _fit_params: dict[str, Any]
+    _store: FeatureStore | None
 
     def resume(
         self: _Self,
@@ -142,14 +150,15 @@ class ByHand(Wrapper):
         n = self.n_instances if n_instances is None else n_instances
         begin = perf_counter()
         labelled = np.flatnonzero(self.labeled_)
+        X = self._known_images()
 
         def ask(n: int) -> tuple[np.ndarray, np.ndarray]:
             return self.strategy_(
                 self.estimator_,
-                take(self.X_, pool),
+                take(X, pool),
                 n,
                 iteration=self._iteration(),
-                X_labeled=take(self.X_, labelled),
+                X_labeled=take(X, labelled),
                 y_labeled=plain_labels(self.y_[labelled]),
                 n_rounds=self.n_rounds,
             )
@@ -218,7 +227,8 @@ class ByHand(Wrapper):
                 X,
                 accept_sparse="csr",
                 dtype=None,
-                skip_check_array=hasattr(X, "columns"),
+                # and of an array on the disk, a check would read all.
+                skip_check_array=hasattr(X, "columns") or isinstance(X, np.memmap),
             )
         labels, missing, classes = partial_labels(y, self._declared_classes(), self)
         if labels.ndim == 2:
@@ -250,7 +260,34 @@ class ByHand(Wrapper):
         cnn = last_step(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
+        self._store = self._open_store()
         return missing
+
+    def _open_store(self) -> FeatureStore | None:
+        """Make a place on the disk for the pool's features, where it is wanted."""
+        own = self.estimator_, self.X_, self.strategy_
+        if self.store is None or not can_be_stored(*own):
+            return None
+        folder = self.store
+        if folder == "auto":
+            if fits_memory(*own):
+                return None
+            folder = temporary_folder(self)
+        return FeatureStore.begin(
+            self.estimator_,
+            self.X_,
+            folder,
+            layer=self.strategy_.layer,  # type: ignore[attr-defined]
+            dtype="float32",
+            keys=numbered_keys(CNNView(self.estimator_).image_dataset(self.X_)),
+            verbose=bool(self.verbose),
+        )
+
+    def _known_images(self) -> Any:
+        """The images, with what is kept of them."""
+        if self._store is not None and self._store.exists:
+            return self._store
+        return self.X_
 
     def _set_classes(self) -> None:
         """Tell the classifier all classes, which its labels may miss for a while."""
@@ -290,7 +327,9 @@ class ByHand(Wrapper):
         pool = self._candidates()
         if hasattr(self.strategy_, "pseudo_labels") and len(pool):
             sure, believed = self.strategy_.pseudo_labels(
-                self.estimator_, take(self.X_, pool), iteration=self._iteration()
+                self.estimator_,
+                take(self._known_images(), pool),
+                iteration=self._iteration(),
             )
             if len(sure):
                 labelled = np.concatenate([labelled, pool[sure]])

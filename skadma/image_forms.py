@@ -14,6 +14,8 @@ from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
 from torch.utils.data import Dataset
 
+from .blocks import LazyRows
+
 TAKEN = (
     "Taken are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
     "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
@@ -329,5 +331,5 @@ def is_table(X: Any) -> bool:
         return bool(X) and is_number_like(X[0])
     if isinstance(X, Dataset) or not hasattr(X, "__array__"):
         return False
-    array = np.asarray(X)
+    array = X if isinstance(X, LazyRows) else np.asarray(X)
     return array.ndim == 2 or (array.ndim < 2 and array.dtype.kind in "biufc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
+from .blocks import LazyRows, rows_of_file
 from .image_forms import (
     TAKEN,
     UnreadableImageError,
@@ -51,6 +53,22 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
+class StoredImages(ABC):
+    """Images of which a store on the disk knows more than what they look like."""
+
+    @property
+    @abstractmethod
+    def images(self) -> Any:
+        """The images themselves, in a form that is taken everywhere."""
+
+    @abstractmethod
+    def select(self, indices: ArrayLike) -> StoredImages:
+        """Return some of them."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
 class ImageDataset(Dataset):
     """Images of any accepted form as uint8 tensors.
 
@@ -79,6 +97,8 @@ class ImageDataset(Dataset):
         image_shape: Sequence[int] | None = None,
     ) -> None:
         self.preprocessing = preprocessing
+        if isinstance(X, StoredImages):
+            X = X.images
         self._items, self._decode = open_images(X, image_shape)
         if not len(self._items):
             raise ValueError(f"X has 0 images. {TAKEN}.")
@@ -210,6 +230,8 @@ def content_key(array: np.ndarray) -> str:
 
 def n_images(X: Any) -> int:
     """Count the images (rows) of any accepted form."""
+    if isinstance(X, StoredImages):
+        return len(X)
     if hasattr(X, "shape"):
         return X.shape[0]
     if hasattr(X, "__array__") and not hasattr(X, "__len__"):
@@ -228,6 +250,11 @@ def take(X: Any, indices: ArrayLike) -> Any:
     indices = np.asarray(indices)
     if indices.dtype.kind == "b":
         indices = np.flatnonzero(indices)
+    if isinstance(X, StoredImages):
+        return X.select(indices)
+    X = rows_of_file(X)
+    if isinstance(X, LazyRows):
+        return X.select(indices) if len(indices) > X.block else X[indices]
     if isinstance(X, Dataset):
         return Subset(X, indices.tolist())
     if isinstance(X, torch.Tensor):

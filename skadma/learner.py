@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,12 @@ class ActiveLearner(ByHand):
         its own `classes`, else those that occur in `y`: which classes there are is
         part of the task, not a label of an image. In use by hand, classes that first
         come up in ``teach`` are added.
+    store : "auto", str, Path or None, default="auto"
+        Where features of the pool's images are kept on the disk (see
+        :class:`skadma.pools.FeatureStore`), for a CNNClassifier and a strategy that
+        chooses by features. "auto": in a temporary folder, if they would take more
+        than half the memory that is available, three times over. A folder: there, in
+        any case. None: in memory. The same images are chosen.
     verbose : bool, default=False
         Show a progress bar over rounds.
     random_state : int, RandomState instance or None, default=None
@@ -106,6 +113,7 @@ class ActiveLearner(ByHand):
         "n_instances": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "stopping": [None, StoppingRule],
+        "store": [None, str, Path],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -120,6 +128,7 @@ class ActiveLearner(ByHand):
         warm_start: bool = True,
         stopping: StoppingRule | None = None,
         classes: ArrayLike | None = None,
+        store: str | Path | None = "auto",
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -130,6 +139,7 @@ class ActiveLearner(ByHand):
         self.warm_start = warm_start
         self.stopping = stopping
         self.classes = classes
+        self.store = store
         self.verbose = verbose
         self.random_state = random_state
 

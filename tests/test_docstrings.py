@@ -13,6 +13,7 @@ import skadma.adma
 import skadma.bench
 import skadma.evaluation
 import skadma.plotting
+import skadma.pools
 import skadma.stopping
 import skadma.strategies
 from skadma import ActiveLearner, AdaFilterClassifier, SourceCenters
@@ -21,7 +22,7 @@ from skadma.strategies import MarginSampling
 from .conftest import TinyCNN, tiny_classifier
 
 MODULES = (skadma, skadma.strategies, skadma.adma, skadma.bench, skadma.plotting,
-           skadma.stopping, skadma.evaluation)  # fmt: skip
+           skadma.stopping, skadma.evaluation, skadma.pools)  # fmt: skip
 PUBLIC = [
     getattr(module, name)
     for module in MODULES

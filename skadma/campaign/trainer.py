@@ -26,6 +26,7 @@ from .second_look import quick_model
 from .settings import build_estimator, build_strategy
 from .state import State, digest
 from .store import CampaignError, Store
+from .stored import stored
 
 _log = logging.getLogger(__name__)
 _KEPT = 3
@@ -94,6 +95,7 @@ class Trainer:
     ) -> None:
         self._places = places
         self._store = store
+        self._folder = folder
         self._models = folder / "models"
         self._weights: str | None = None
         self.n_instances: int = settings["n_instances"]
@@ -105,6 +107,7 @@ class Trainer:
             n_rounds=None,
             n_instances=self.n_instances,
             warm_start=self.warm_start,
+            store=None,
             random_state=settings["random_state"],
         )
 
@@ -326,7 +329,8 @@ class Trainer:
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
         files = self.files(images, state)
         y = np.array([labels.get(image) for image in images], dtype=object)
-        self._learner.resume(files, y, iteration=len(labels) / self.n_instances)
+        X = stored(self._folder, self._learner, images, files, state) or files
+        self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)

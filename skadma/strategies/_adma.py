@@ -34,7 +34,7 @@ from ..scan import merged
 from ..scanner import SourceSummary
 from ..view import NetworkView
 from ._coreset import k_center_greedy
-from ._estimators import find_cnn, proba_of_scores
+from ._estimators import find_cnn, in_blocks, proba_of_scores
 from ._pool import look
 from .base import Request, Scores, ScoringStrategy
 
@@ -202,27 +202,29 @@ class ADMA(ScoringStrategy):
         taps = sorted({*layers_a, layer_b})
         scores = [head] if patterns.by_prediction else []
         summary = patterns.as_summary() if self.features == "initial" else None
-        batches = clf.scan(
-            X_pool,
-            ([] if initial else taps) + ([head] if fitted else []),
-            (taps if initial else []) + scores,
-            summary=summary,
-            progress="scoring",
-        )
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
-        for batch in merged(batches, _ROWS) if not summary else batches:
-            if summary and batch.summary is not None:
-                values = batch.summary[:, 0]
-            else:
-                outputs = batch.source if initial else batch.adapted
-                values = patterns.compare(outputs, batch.source.get(head))
-            distinctiveness[batch.indices] = values.cpu().numpy()
-            uncertain[batch.indices] = 1.0
-            if fitted:
-                uncertain[batch.indices] = uncertainty(
-                    proba_of_scores(clf, batch.adapted[head]), self.uncertainty
-                )
+        for start, part in in_blocks(X_pool):
+            batches = clf.scan(
+                part,
+                ([] if initial else taps) + ([head] if fitted else []),
+                (taps if initial else []) + scores,
+                summary=summary,
+                progress="scoring",
+            )
+            for batch in merged(batches, _ROWS) if not summary else batches:
+                if summary and batch.summary is not None:
+                    values = batch.summary[:, 0]
+                else:
+                    outputs = batch.source if initial else batch.adapted
+                    values = patterns.compare(outputs, batch.source.get(head))
+                indices = start + batch.indices
+                distinctiveness[indices] = values.cpu().numpy()
+                uncertain[indices] = 1.0
+                if fitted:
+                    uncertain[indices] = uncertainty(
+                        proba_of_scores(clf, batch.adapted[head]), self.uncertainty
+                    )
         trade_off = self._trade_off(n_rounds)
         total = combined_score(distinctiveness, uncertain, trade_off, iteration)
         return ADMAScores(
@@ -252,7 +254,7 @@ class ADMA(ScoringStrategy):
         initial = self.features == "initial"
         pool = look(some, self.layer_b, initial, use_proba=False)
         rng = np.random.default_rng([self._seed(), 3])
-        return best[k_center_greedy(pool.features, pool.labeled, n, rng)[0]]
+        return best[k_center_greedy(pool.features[:], pool.labeled, n, rng)[0]]
 
     def _positions(self, clf: NetworkView) -> tuple[list[int], int]:
         asked = self.layer_a

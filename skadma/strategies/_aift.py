@@ -11,7 +11,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..images import n_images
-from ._estimators import find_cnn
+from ._estimators import find_cnn, in_blocks
 from .base import Scores, ScoringStrategy
 
 
@@ -93,12 +93,13 @@ class AIFT(ScoringStrategy):
         if not clf.fitted:
             return Scores(np.ones(n))
         total = np.full(n, np.nan)
-        rng = np.random.default_rng(self._seed())
-        for indices, scores in clf.scan_windows(X, self.n_patches, rng):
-            proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
-            total[indices] = patch_score(
-                proba, self.alpha, self.entropy_weight, self.diversity_weight
-            )
+        for start, part in in_blocks(X):
+            rng = np.random.default_rng(self._seed())  # the same patches of all images
+            for indices, scores in clf.scan_windows(part, self.n_patches, rng):
+                proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
+                total[start + indices] = patch_score(
+                    proba, self.alpha, self.entropy_weight, self.diversity_weight
+                )
         return Scores(total)
 
 

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..blocks import LazyRows, row_by_row
+from ._badge_parts import draw_by_parts, squared_norms
 from ._batch import BatchStrategy
 from ._pool import Pool
 
@@ -53,9 +55,14 @@ class BADGE(BatchStrategy):
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        factors = np.ones((len(pool.features), 1))
+        factors: np.ndarray | LazyRows = np.ones((len(pool.features), 1))
         if pool.proba is not None:
-            factors = gradient_factors(pool.proba)
+            factors = row_by_row(gradient_factors, pool.proba)
+        elif isinstance(pool.features, LazyRows):
+            factors = pool.features.map(_ones)
+        if pool.store is not None and pool.store.partitions > 1:
+            seed = int(rng.integers(2**31))
+            return draw_by_parts(pool.store, factors, pool.features, n_instances, seed)
         return _draw(factors, pool.features, n_instances, rng)
 
 
@@ -69,11 +76,18 @@ def gradient_factors(proba: np.ndarray) -> np.ndarray:
     return factors
 
 
+def _ones(rows: np.ndarray) -> np.ndarray:
+    return np.ones((len(rows), 1))
+
+
 def _draw(
-    a: np.ndarray, h: np.ndarray, n: int, rng: np.random.Generator
+    a: np.ndarray | LazyRows,
+    h: np.ndarray | LazyRows,
+    n: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means++ over the outer products of rows of `a` and `h`."""
-    norms = np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", h, h)
+    norms = row_by_row(squared_norms, a, h)[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)
@@ -82,7 +96,9 @@ def _draw(
         i = int(norms.argmax()) if k == 0 else _draw_one(nearest, free, rng)
         chosen[k], weights[k] = i, nearest[i]
         free[i] = False
-        squared = norms + norms[i] - 2 * (a @ a[i]) * (h @ h[i])
+        of_a, of_h = a[i : i + 1][0], h[i : i + 1][0]
+        inner = row_by_row(lambda a, h, x=of_a, z=of_h: (a @ x) * (h @ z), a, h)[:]
+        squared = norms + norms[i] - 2 * inner
         nearest = squared if k == 0 else np.minimum(nearest, squared)
         np.maximum(nearest, 0, out=nearest)
     return chosen, weights

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..adma import uncertainty
 from ._estimators import target_proba
-from ._uncertainty import uncertainty_scores
+from ._uncertainty import known_uncertainty, uncertainty_scores
 from .base import Scores, ScoringStrategy
 
 
@@ -97,6 +96,5 @@ class CEAL(ScoringStrategy):
         # Of a single class that is known so far, every image is sure to be.
         if proba is None or proba.shape[1] < 2 or delta <= 0:
             return np.empty(0, dtype=np.intp), np.empty(0)
-        known = np.flatnonzero(~np.isnan(proba).any(axis=1))
-        sure = known[uncertainty(proba[known], "entropy") < delta]
+        sure = np.flatnonzero(known_uncertainty(proba, "entropy") < delta)
         return sure, np.asarray(estimator.classes_)[proba[sure].argmax(axis=1)]

@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.utils._param_validation import Interval
 
-from ..adma import uncertainty
 from ._batch import BatchStrategy
 from ._pool import Pool
+from ._uncertainty import known_uncertainty
 
 
 class ClusterMargin(BatchStrategy):
@@ -72,7 +72,7 @@ class ClusterMargin(BatchStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         score = np.zeros(len(pool.features))
         if pool.proba is not None:
-            score = uncertainty(pool.proba, "margin")
+            score = known_uncertainty(pool.proba, "margin")
         ties = rng.permutation(len(score))
         short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
         clusters = self._clusters(pool.features[short], n_instances)

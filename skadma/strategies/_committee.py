@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..images import n_images
-from ._estimators import unwrap
+from ._estimators import in_blocks, unwrap
 from ._uncertainty import known_uncertainty
 from .base import Scores, ScoringStrategy
 
@@ -70,14 +70,18 @@ class QueryByCommittee(ScoringStrategy):
             check_is_fitted(estimator)
         except NotFittedError:
             return Scores(np.ones(n_images(X)))
+        scores = [self._disagreements(estimator, part) for _, part in in_blocks(X)]
+        return Scores(np.concatenate(scores))
+
+    def _disagreements(self, estimator: Any, X: Any) -> np.ndarray:
         proba = member_proba(estimator, X)
         if self.disagreement == "vote_entropy":
             votes = proba == proba.max(axis=2, keepdims=True)
             with np.errstate(invalid="ignore"):  # no vote on an unreadable image
                 shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
-            return Scores(known_uncertainty(shares, "entropy"))
+            return known_uncertainty(shares, "entropy")
         divergence = rel_entr(proba, proba.mean(axis=0)).sum(axis=2)
-        return Scores(divergence.mean(axis=0))
+        return divergence.mean(axis=0)
 
 
 def member_proba(estimator: Any, X: Any) -> np.ndarray:

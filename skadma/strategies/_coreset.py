@@ -6,7 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..blocks import LazyRows, per_row
+from ..pools import FeatureStore
 from ._batch import BatchStrategy
+from ._parts import for_parts, parts_of, selected
 from ._pool import Pool
 
 _AHEAD = 32
@@ -48,6 +51,11 @@ class CoreSet(BatchStrategy):
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
+        if pool.store is not None and pool.store.partitions > 1:
+            seed = int(rng.integers(2**31))
+            return _k_center_by_parts(pool, pool.store, n_instances, seed)
+        if isinstance(pool.features, LazyRows):
+            return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
         return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
 
 
@@ -90,6 +98,98 @@ def k_center_greedy(
         nearest = np.minimum(nearest, known[i])
         nearest[chosen[: k + 1]] = -np.inf
     return chosen, distances
+
+
+def _k_center_by_parts(
+    pool: Pool, store: FeatureStore, n: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose from each part, then from what they chose: at most 4 times the optimum.
+
+    Malkomes, Kusner, Chen, Weinberger & Moseley, Fast Distributed k-Center Clustering
+    with Outliers on Massive Data, NeurIPS 2015.
+    """
+    parts = parts_of(store, seed)
+    rows = [selected(pool.features, part) for part in parts]
+    found = for_parts(store, _k_center_of_part, rows, {"labeled": pool.labeled}, n)
+    union = np.concatenate(
+        [part[chosen] for part, chosen in zip(parts, found, strict=True)]
+    )
+    rng = np.random.default_rng(seed)
+    chosen, distances = k_center_greedy(
+        selected(pool.features, union)[:], pool.labeled, n, rng
+    )
+    return union[chosen], distances
+
+
+def _k_center_of_part(
+    rows: np.ndarray | LazyRows, shared: dict[str, np.ndarray], n: int
+) -> np.ndarray:
+    n = min(n, len(rows))
+    rng = np.random.default_rng(0)  # the order of a part is random already
+    if isinstance(rows, LazyRows) and len(rows) > rows.block:
+        return lazy_k_center(rows, shared["labeled"], n, rng)[0]
+    return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]
+
+
+def lazy_k_center(
+    rows: LazyRows, labeled: np.ndarray, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose as :func:`k_center_greedy` does, and read rows only where it matters.
+
+    The distance to the nearest row chosen only falls as others are chosen, so that an
+    old one is a bound: a row is compared with what was chosen since only when no other
+    could be farther.
+
+    Parameters
+    ----------
+    rows : LazyRows of shape (m, d)
+    labeled : ndarray of shape (l, d)
+    n : int
+        At most m.
+    rng : Generator
+
+    Returns
+    -------
+    chosen : ndarray of int, shape (n,)
+    distances : ndarray of shape (n,)
+    """
+    chosen = np.empty(n, dtype=np.intp)
+    distances = np.empty(n)
+    centers = labeled
+    if not len(labeled):
+        chosen[0], distances[0] = int(rng.integers(len(rows))), np.inf
+        centers = rows[chosen[:1]]
+    nearest = per_row(rows, lambda block: _nearest(block, centers))
+    n_chosen = 0 if len(labeled) else 1
+    nearest[chosen[:n_chosen]] = -np.inf
+    seen = np.full(len(rows), n_chosen)
+    others = rows[:0] if len(labeled) else centers
+    for k in range(n_chosen, n):
+        n_ahead = _AHEAD
+        while seen[i := int(nearest.argmax())] < k:
+            n_ahead = min(n_ahead, len(rows))
+            ahead = np.argpartition(nearest, len(rows) - n_ahead)[-n_ahead:]
+            stale = (seen[ahead] < k) & (nearest[ahead] > -np.inf)
+            ahead = np.union1d(ahead[stale], i)  # i may be one of many equals
+            since = others[seen[ahead].min() :]
+            now = _nearest(rows[ahead], since)
+            nearest[ahead] = np.minimum(nearest[ahead], now)
+            seen[ahead] = k
+            n_ahead = min(2 * n_ahead, rows.block)
+        chosen[k], distances[k] = i, np.sqrt(max(nearest[i], 0))
+        others = np.concatenate([others, rows[chosen[k : k + 1]]])
+        nearest[i] = -np.inf
+    return chosen, distances
+
+
+def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Squared distance of each row to the nearest centre, shape (b,), float64."""
+    found = np.full(len(rows), np.inf)
+    for start in range(0, len(centers), 256):
+        some = centers[start : start + 256]
+        squared = np.einsum("ij,ij->i", some, some) - 2 * (rows @ some.T)
+        found = np.minimum(found, squared.min(axis=1))
+    return found + np.einsum("ij,ij->i", rows, rows)
 
 
 def _squared_distances(

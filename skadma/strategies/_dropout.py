@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval
 
 from ..adma import uncertainty
+from ..blocks import BLOCK_ROWS, LazyRows, per_row
 from ._batch import BatchStrategy
 from ._pool import Pool
 from ._typiclust import copies_allowed
@@ -86,9 +88,9 @@ class BALD(BatchStrategy):
         mean = np.zeros(pool.proba.shape)  # type: ignore[union-attr]
         entropy = np.zeros(n)
         for _ in range(self.n_samples):
-            proba = pool.predict_features(drop(pool.features, self.dropout, rng))
-            mean += proba / self.n_samples
-            entropy += uncertainty(proba, "entropy") / self.n_samples
+            for rows, proba in _dropped(pool, self.dropout, rng):
+                mean[rows] += proba / self.n_samples
+                entropy[rows] += uncertainty(proba, "entropy") / self.n_samples
         score = np.maximum(uncertainty(mean, "entropy") - entropy, 0)
         key = score
         if self.power is not None:
@@ -105,7 +107,7 @@ class DropQuery(BatchStrategy):
     features with a share dropped differ from the prediction; k-means puts them into as
     many clusters as are to be chosen, and the nearest to each centre is chosen. Where
     there are fewer candidates than that, the images with most changes are added. Before
-    the first fit all images are candidates.
+    the first fit all images are candidates, of more than 16,384 as many that are drawn.
 
     Parameters
     ----------
@@ -151,17 +153,32 @@ class DropQuery(BatchStrategy):
         n = len(pool.features)
         changes = np.ones(n)
         if pool.predict_features is not None and pool.proba is not None:
-            label = pool.proba.argmax(axis=1)
+            label = per_row(pool.proba, lambda proba: proba.argmax(axis=1))
             changes = np.zeros(n)
             for _ in range(self.n_samples):
-                proba = pool.predict_features(drop(pool.features, self.dropout, rng))
-                changes += (proba.argmax(axis=1) != label) / self.n_samples
+                for rows, proba in _dropped(pool, self.dropout, rng):
+                    other = proba.argmax(axis=1) != label[rows]
+                    changes[rows] += other / self.n_samples
         order = np.lexsort((rng.permutation(n), -changes))
         candidates = order[: max(n_instances, int((changes > 0.5).sum()))]
+        candidates = candidates[: max(n_instances, BLOCK_ROWS)]
         chosen = candidates[
             nearest_to_centers(pool.features[candidates], n_instances, rng)
         ]
         return chosen, changes[chosen]
+
+
+def _dropped(
+    pool: Pool, share: float, rng: np.random.Generator
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Probabilities after dropping features, a block at a time from the disk."""
+    assert pool.predict_features is not None
+    blocks: Any = [(0, pool.features)]
+    if isinstance(pool.features, LazyRows):
+        blocks = pool.features.blocks()
+    for start, rows in blocks:
+        dropped = drop(rows, share, rng)
+        yield slice(start, start + len(rows)), pool.predict_features(dropped)
 
 
 def drop(features: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from ..images import n_images
+from ..blocks import LazyRows, rows_of_file
+from ..images import StoredImages, n_images, take
+from ..pools import FeatureStore
 from ..view import NetworkView, view_of
 
 
@@ -49,20 +53,31 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
     -------
     estimator, X, X_labeled
     """
+    X = rows_of_file(X)
     while (inside := _inside(estimator)) is not estimator:
         for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
             if step is None or step == "passthrough":
                 continue
+            if isinstance(X, StoredImages):
+                raise TypeError(
+                    f"A feature store is of images as the network gets them, but "
+                    f"{step!r} would change them before. Give the images, or the "
+                    "classifier without steps before it."
+                )
             try:
-                X_new = step.transform(X)
+                X_new = _through(step, X)
             except (NotFittedError, AttributeError):  # old PCAs raise the latter
                 step = clone(step).fit(X)
-                X_new = step.transform(X)
+                X_new = _through(step, X)
             if X_labeled is not None:
                 X_labeled = step.transform(X_labeled)
             X = X_new
         estimator = inside
     return estimator, X, X_labeled
+
+
+def _through(step: Any, X: Any) -> Any:
+    return X.map(step.transform) if isinstance(X, LazyRows) else step.transform(X)
 
 
 def innermost(estimator: Any) -> Any:
@@ -158,10 +173,11 @@ def _present(proba: list[np.ndarray], classes: list[np.ndarray]) -> np.ndarray:
     return found
 
 
-def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
+def target_proba(estimator: Any, X: Any) -> np.ndarray | LazyRows | None:
     """Class probabilities, or None where the classifier is not fitted yet.
 
-    Shape (n, n_classes); with several labels per image (n, n_labels, 2).
+    Shape (n, n_classes); with several labels per image (n, n_labels, 2). Of a feature
+    store or of rows on the disk they are not computed before they are read.
     """
     estimator, X = unwrap(estimator, X)
     if not hasattr(estimator, "predict_proba"):
@@ -170,9 +186,38 @@ def target_proba(estimator: Any, X: Any) -> np.ndarray | None:
             "classifier with probabilities, or RandomSampling."
         )
     try:
-        proba = estimator.predict_proba(X)
+        if isinstance(X, FeatureStore):
+            return X.proba(estimator)
+        if isinstance(X, LazyRows):
+            return X.map(partial(_proba, estimator))
+        return _proba(estimator, X)
     except NotFittedError:
         return None
+
+
+def _proba(estimator: Any, X: Any) -> np.ndarray:
+    proba = estimator.predict_proba(X)
     if isinstance(proba, list):
         proba = _present(proba, estimator.classes_)
     return per_label(proba) if is_multilabel(estimator) else proba
+
+
+def in_blocks(X: Any) -> Iterator[tuple[int, Any]]:
+    """Divide a pool on the disk into blocks; any other pool is one.
+
+    Parameters
+    ----------
+    X : images or array-like
+
+    Yields
+    ------
+    start : int
+    part : images or array-like
+    """
+    X = rows_of_file(X)
+    if not isinstance(X, (FeatureStore, LazyRows)):
+        yield 0, X
+        return
+    block = X.block_rows if isinstance(X, FeatureStore) else X.block
+    for start in range(0, len(X), block):
+        yield start, take(X, np.arange(start, min(start + block, len(X))))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 
+from ..blocks import LazyRows, per_row, row_by_row
 from ._badge import gradient_factors
 from ._batch import BatchStrategy
 from ._pool import Pool
@@ -55,11 +57,7 @@ class GradientClusters(BatchStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         gradients = _gradients(pool, rng)
         clusters = cluster(gradients, n_instances, rng)
-        distance = np.empty(len(gradients))
-        for label in np.unique(clusters):
-            members = np.flatnonzero(clusters == label)
-            off = gradients[members] - gradients[members].mean(axis=0)
-            distance[members] = np.sqrt(np.einsum("ij,ij->i", off, off))
+        distance = distance_to_means(gradients, clusters)
         # Copies of images may leave fewer clusters than labels: then the largest ones,
         # by length of gradient, give a second image.
         return in_turn(
@@ -67,20 +65,71 @@ class GradientClusters(BatchStrategy):
             -distance,
             np.zeros(clusters.max() + 1, dtype=np.intp),
             n_instances,
-            mass=np.sqrt(np.einsum("ij,ij->i", gradients, gradients)),
+            mass=per_row(gradients, _lengths),
         )
 
 
-def _gradients(pool: Pool, rng: np.random.Generator) -> np.ndarray:
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+
+def distance_to_means(rows: np.ndarray | LazyRows, clusters: np.ndarray) -> np.ndarray:
+    """Distance of each row to the mean of its cluster.
+
+    Parameters
+    ----------
+    rows : ndarray or LazyRows of shape (n, d)
+    clusters : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    distance = np.empty(len(rows))
+    if not isinstance(rows, LazyRows):
+        for label in np.unique(clusters):
+            members = np.flatnonzero(clusters == label)
+            distance[members] = _lengths(rows[members] - rows[members].mean(axis=0))
+        return distance
+    sizes = np.bincount(clusters)
+    means = np.zeros((len(sizes), rows.shape[1]))
+    for start, block in rows.blocks():
+        some = clusters[start : start + len(block)]
+        which = sparse.csr_matrix(
+            (np.ones(len(some)), (some, np.arange(len(some)))),
+            shape=(len(sizes), len(some)),
+        )
+        means += which @ block
+    means = (means / np.maximum(sizes, 1)[:, None]).astype(rows.dtype)
+    for start, block in rows.blocks():
+        end = start + len(block)
+        distance[start:end] = _lengths(block - means[clusters[start:end]])
+    return distance
+
+
+def _gradients(pool: Pool, rng: np.random.Generator) -> np.ndarray | LazyRows:
     """Gradients, or vectors at nearly the same distances, shape (n, m), float32."""
-    h = pool.features.astype(np.float32)
     if pool.proba is None:
-        return h
-    a = gradient_factors(pool.proba).astype(np.float32)
-    if a.shape[1] * h.shape[1] <= _DIMENSIONS:
-        return np.einsum("ic,id->icd", a, h).reshape(len(h), -1)
+        return row_by_row(_single, pool.features)
+    n_classes, d = pool.proba.shape[1], pool.features.shape[1]
+    if n_classes * d <= _DIMENSIONS:
+        return row_by_row(_outer, pool.proba, pool.features)
     m = _DIMENSIONS // 2
     of_a, of_h = (
-        rng.standard_normal((v.shape[1], m), dtype=np.float32) for v in (a, h)
+        rng.standard_normal((width, m), dtype=np.float32) for width in (n_classes, d)
     )
-    return (a @ of_a) * (h @ of_h) / np.float32(np.sqrt(m))
+
+    def project(proba: np.ndarray, h: np.ndarray) -> np.ndarray:
+        a = _single(gradient_factors(proba))
+        return (a @ of_a) * (_single(h) @ of_h) / np.float32(np.sqrt(m))
+
+    return row_by_row(project, pool.proba, pool.features)
+
+
+def _single(rows: np.ndarray) -> np.ndarray:
+    return rows.astype(np.float32)
+
+
+def _outer(proba: np.ndarray, h: np.ndarray) -> np.ndarray:
+    a = _single(gradient_factors(proba))
+    return np.einsum("ic,id->icd", a, _single(h)).reshape(len(h), -1)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..blocks import LazyRows, as_working, per_row
 from ..images import n_images
+from ..pools import FeatureStore
 from ..view import view_of
 from ._estimators import per_label, target_proba, unwrap_both
 from .base import Request, check_enough, check_finite
@@ -24,9 +26,11 @@ class Pool:
     ----------
     indices : ndarray of int, shape (n,)
         Where they are in X_pool; those that cannot be decoded are missing.
-    features : ndarray of shape (n, d)
-        A layer's outputs, or the rows themselves where the classifier takes rows.
-    proba : ndarray of shape (n, n_classes), or (n, n_labels, 2), or None
+    features : ndarray or LazyRows of shape (n, d)
+        A layer's outputs, or the rows themselves where the classifier takes rows. Of
+        a feature store, or of a memory-mapped array, of more than a block they stay
+        on the disk.
+    proba : ndarray or LazyRows of shape (n, n_classes), or (n, n_labels, 2), or None
         Class probabilities, the latter with several labels per image; None before the
         first fit.
     labeled : ndarray of shape (m, d)
@@ -35,14 +39,17 @@ class Pool:
         Where those are in X_labeled.
     predict_features : callable or None
         Maps changed features (n, d) to probabilities; None before the first fit.
+    store : FeatureStore or None
+        The images, where they are of one.
     """
 
     indices: np.ndarray
-    features: np.ndarray
-    proba: np.ndarray | None
+    features: np.ndarray | LazyRows
+    proba: np.ndarray | LazyRows | None
     labeled: np.ndarray
     labeled_indices: np.ndarray
     predict_features: Callable[[np.ndarray], np.ndarray] | None
+    store: FeatureStore | None = None
 
 
 def look(
@@ -77,20 +84,18 @@ def look(
         X_labeled = None
     estimator, X, X_labeled = unwrap_both(request.estimator, request.X_pool, X_labeled)
     features, proba = _outputs(estimator, X, layer, initial, use_proba)
-    finite = np.isfinite(features).all(axis=1)
-    if proba is not None:
-        finite &= np.isfinite(proba).all(axis=tuple(range(1, proba.ndim)))
+    finite = _finite(X, features, proba)
     check_finite(finite, request.estimator, request.X_pool)
     usable = np.flatnonzero(finite)
     check_enough(len(usable), request.n_instances, len(features))
     labeled, rows = features[:0], np.empty(0, dtype=np.intp)
     if X_labeled is not None:
-        labeled = _outputs(estimator, X_labeled, layer, initial, False)[0]
+        labeled = np.asarray(_outputs(estimator, X_labeled, layer, initial, False)[0])
         rows = np.flatnonzero(np.isfinite(labeled).all(axis=1))
         labeled = labeled[rows]
     if len(usable) < len(features):
-        features = features[usable]
-        proba = None if proba is None else proba[usable]
+        features = _select(features, usable)
+        proba = None if proba is None else _select(proba, usable)
     return Pool(
         usable,
         features,
@@ -98,17 +103,42 @@ def look(
         labeled,
         rows,
         None if proba is None else _head(estimator, layer),
+        X.select(usable) if isinstance(X, FeatureStore) else None,
     )
+
+
+def _select(rows: np.ndarray | LazyRows, indices: np.ndarray) -> np.ndarray | LazyRows:
+    return rows.select(indices) if isinstance(rows, LazyRows) else rows[indices]
+
+
+def _finite(
+    X: Any, features: np.ndarray | LazyRows, proba: np.ndarray | LazyRows | None
+) -> np.ndarray:
+    """Which rows have numbers throughout, shape (n,)."""
+    if isinstance(X, FeatureStore):
+        return X.readable  # the others were checked as they were scanned
+    finite = per_row(features, lambda rows: np.isfinite(rows).all(axis=1))
+    if proba is not None:
+        axes = tuple(range(1, proba.ndim))
+        finite &= per_row(proba, lambda rows: np.isfinite(rows).all(axis=axes))
+    return finite
 
 
 def _outputs(
     estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray | LazyRows, np.ndarray | LazyRows | None]:
+    if isinstance(X, FeatureStore):
+        stored = X.outputs(estimator, layer, initial=initial, proba=use_proba)
+        if len(X) > X.block_rows:
+            return stored.features, stored.proba
+        proba = None if stored.proba is None else stored.proba[:]
+        return stored.features[:], proba
+    if isinstance(X, LazyRows):
+        return X.map(as_working), target_proba(estimator, X) if use_proba else None
     view = view_of(estimator)
     if view is None:
         features = X.toarray() if sparse.issparse(X) else np.asarray(X)
-        if features.dtype not in (np.float32, np.float64):
-            features = features.astype(np.float64)
+        features = as_working(features)
         if features.ndim != 2:
             raise TypeError(
                 f"{type(estimator).__name__} has no layers to take features from, and "

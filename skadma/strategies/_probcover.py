@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.neighbors import radius_neighbors_graph
 from sklearn.utils._param_validation import Interval
 
+from ..blocks import LazyRows, per_row, row_by_row
 from ._batch import BatchStrategy
 from ._pool import Pool
 from ._typiclust import cluster
@@ -66,18 +67,13 @@ class ProbCover(BatchStrategy):
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        features, labeled = unit(pool.features), unit(pool.labeled)
+        features, labeled = row_by_row(unit, pool.features), unit(pool.labeled)
         delta = self.delta
         if delta is None:
             n_classes = 10 if pool.proba is None else pool.proba.shape[1]
             delta = pure_radius(features, n_classes, rng)
-        covers = radius_neighbors_graph(
-            features, delta, mode="connectivity", include_self=True
-        )
-        covered = np.zeros(len(features), dtype=bool)
-        for start in range(0, len(labeled), 256):
-            near = 2 - 2 * labeled[start : start + 256] @ features.T <= delta**2
-            covered |= near.any(axis=0)
+        covers = _covers(features, delta)
+        covered = per_row(features, lambda rows: _near(rows, labeled, delta))
         return _greedy_cover(covers, covered, n_instances, rng)
 
 
@@ -85,6 +81,34 @@ def unit(rows: np.ndarray) -> np.ndarray:
     """Bring rows to length 1; rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
+
+
+def _near(rows: np.ndarray, others: np.ndarray, delta: float) -> np.ndarray:
+    """Which rows of length 1 have one of the others within delta, shape (n,)."""
+    near = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(others), 256):
+        inner = others[start : start + 256] @ rows.T
+        near |= (2 - 2 * inner <= delta**2).any(axis=0)
+    return near
+
+
+def _covers(features: np.ndarray | LazyRows, delta: float) -> sparse.csr_matrix:
+    """Which rows of length 1 are within delta of which."""
+    if not isinstance(features, LazyRows):
+        return radius_neighbors_graph(
+            features, delta, mode="connectivity", include_self=True
+        )
+    bands = []
+    for _, rows in features.blocks():
+        band = [
+            sparse.csr_matrix(2 - 2 * (rows @ others.T) <= delta**2)
+            for _, others in features.blocks()
+        ]
+        bands.append(sparse.hstack(band, format="csr"))
+    covers = sparse.vstack(bands, format="csr").astype(np.float64)
+    covers.setdiag(1)
+    covers.sort_indices()
+    return covers
 
 
 def _greedy_cover(

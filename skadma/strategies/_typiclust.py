@@ -14,11 +14,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
+from ..blocks import BLOCK_ROWS, LazyRows, joined, per_row
 from ._batch import BatchStrategy
 from ._pool import Pool
 
 _SIZE_FOR_ALL_ROWS = 10_000_000
-"""Distances of a step of k-means above which it takes mini-batches."""
+"""Distances of a step of k-means above which it takes mini-batches; it does for pools
+that may be on the disk, too."""
+_BATCH = 5000
+"""Rows of a mini-batch."""
+_STEPS = 100
+"""Mini-batches."""
 
 
 class TypiClust(BatchStrategy):
@@ -86,7 +92,7 @@ class TypiClust(BatchStrategy):
         typical = np.empty(len(every))
         for label in np.unique(clusters):
             members = np.flatnonzero(clusters == label)
-            typical[members] = typicality(every[members], self.n_neighbors)
+            typical[members] = typicality_of(every, members, self.n_neighbors)
         return in_turn(
             clusters[n_labeled:],
             typical[n_labeled:],
@@ -96,21 +102,21 @@ class TypiClust(BatchStrategy):
 
     def _clusters(
         self, pool: Pool, n_instances: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray | LazyRows, np.ndarray]:
         """Features of the labelled and of the pool, and their clusters."""
-        every = np.concatenate([pool.labeled, pool.features])
+        every = joined(pool.labeled, pool.features)
         n_clusters = min(len(pool.labeled) + n_instances, self.max_clusters)
         return every, cluster(every, n_clusters, rng)
 
 
 def cluster(
-    features: np.ndarray, n_clusters: int, rng: np.random.Generator
+    features: np.ndarray | LazyRows, n_clusters: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Put rows into clusters by k-means, in mini-batches where there is much of it.
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray or LazyRows of shape (n, d)
     n_clusters : int
     rng : Generator
 
@@ -123,18 +129,39 @@ def cluster(
         return np.arange(len(features))
     seed = int(rng.integers(2**31))
     with copies_allowed():
-        if len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
-            model = MiniBatchKMeans(
-                n_clusters, n_init=1, batch_size=5000, random_state=seed
-            )
-            return model.fit_predict(features)
+        many = isinstance(features, LazyRows) or len(features) > BLOCK_ROWS
+        if many or len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
+            return _cluster_by_batches(features, n_clusters, seed)
         # scikit-learn would draw some seven candidates for each centre, which takes
         # longer than all the rest and gives no better clusters here.
         start, _ = kmeans_plusplus(
-            features.astype(np.float64), n_clusters, n_local_trials=1, random_state=seed
+            features[:].astype(np.float64),
+            n_clusters,
+            n_local_trials=1,
+            random_state=seed,
         )
         model = KMeans(n_clusters, init=start.astype(np.float32), n_init=1)
-        return model.fit_predict(features.astype(np.float32))
+        return model.fit_predict(features[:].astype(np.float32))
+
+
+def _cluster_by_batches(
+    features: np.ndarray | LazyRows, n_clusters: int, seed: int
+) -> np.ndarray:
+    """Clusters by mini-batch k-means, of rows that are drawn and read in batches."""
+    rng = np.random.default_rng(seed)
+    n = len(features)
+    n_first = min(n, max(3 * _BATCH, 3 * n_clusters))
+    first: np.ndarray = features[np.sort(rng.choice(n, n_first, replace=False))]
+    start, _ = kmeans_plusplus(
+        first.astype(np.float64), n_clusters, n_local_trials=1, random_state=seed
+    )
+    model = MiniBatchKMeans(
+        n_clusters, init=start.astype(np.float32), n_init=1, random_state=seed
+    )
+    for _ in range(_STEPS):
+        drawn = np.sort(rng.integers(n, size=min(n, _BATCH)))
+        model.partial_fit(features[drawn].astype(np.float32))
+    return per_row(features, lambda rows: model.predict(rows.astype(np.float32)))
 
 
 @contextmanager
@@ -171,6 +198,30 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
     with np.errstate(divide="ignore"):
         return 1 / distances.mean(axis=1)
+
+
+def typicality_of(
+    every: np.ndarray | LazyRows, members: np.ndarray, n_neighbors: int
+) -> np.ndarray:
+    """Typicality of a cluster's rows; of very many, 16,384 evenly spaced are measured.
+
+    Parameters
+    ----------
+    every : ndarray or LazyRows of shape (n, d)
+    members : ndarray of int, shape (m,)
+    n_neighbors : int
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        As of :func:`typicality`; 0 for those that are not measured.
+    """
+    typical = np.zeros(len(members))
+    some = np.arange(len(members))
+    if len(members) > BLOCK_ROWS:
+        some = np.linspace(0, len(members) - 1, BLOCK_ROWS).astype(np.intp)
+    typical[some] = typicality(every[members[some]], n_neighbors)
+    return typical
 
 
 def in_turn(

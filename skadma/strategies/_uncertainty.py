@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..adma import uncertainty
+from ..blocks import LazyRows, per_row
 from ..images import n_images
 from ._estimators import target_proba
 from .base import Scores, ScoringStrategy
@@ -88,8 +90,12 @@ def uncertainty_scores(estimator: Any, X_pool: Any, kind: str) -> Scores:
     return Scores(known_uncertainty(proba, kind))
 
 
-def known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
+def known_uncertainty(proba: np.ndarray | LazyRows, kind: str) -> np.ndarray:
     """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
+    return per_row(proba, partial(_known_uncertainty, kind=kind))
+
+
+def _known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
     known = ~np.isnan(proba).any(axis=tuple(range(1, proba.ndim)))
     scores = np.full(len(proba), np.nan)
     if known.any():

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..adma.uncertainty import UNCERTAINTIES
 from ._pool import Pool
-from ._typiclust import TypiClust, in_turn, typicality
+from ._typiclust import TypiClust, in_turn, typicality_of
 from ._uncertainty import known_uncertainty
 
 
@@ -88,7 +88,7 @@ class UncertaintyCover(TypiClust):
         of_pool = clusters[n_labeled:]
         for label in np.unique(of_pool):
             among = np.flatnonzero(clusters == label)
-            typical = typicality(every[among], self.n_neighbors)
+            typical = typicality_of(every, among, self.n_neighbors)
             members = np.flatnonzero(of_pool == label)
             score[members] = (1 - self.weight) * _ranks(typical[among >= n_labeled])
             score[members] += self.weight * _ranks(uncertain[members])

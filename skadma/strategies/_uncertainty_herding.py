@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..adma.uncertainty import UNCERTAINTIES, uncertainty
+from ..adma.uncertainty import UNCERTAINTIES
+from ..blocks import JoinedRows, LazyRows
 from ._batch import BatchStrategy
+from ._coverage import Coverage, share_distance
+from ._herding_parts import herd_by_parts, witnesses_for
 from ._pool import Pool
 from ._probcover import unit
+from ._uncertainty import known_uncertainty
 
 _WITNESSES = 5000
 """Images on which the coverage is measured."""
-_CHUNK = 1024
-"""Rows compared with the witnesses at once."""
-_AHEAD = 32
-"""Gains brought up to date at once: reading the witnesses takes the time."""
 
 
 class UncertaintyHerding(BatchStrategy):
@@ -55,6 +59,10 @@ class UncertaintyHerding(BatchStrategy):
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
         Of which network: the one being adapted, or M0.
+    error : float, optional
+        By how much, as a share of all doubt, any batch's measured coverage may be off
+        (but in 1 of 100 cases): decides on how many images it is measured, and so what
+        it costs. If None on 5,000.
     random_state : int, RandomState instance or None, default=None
         Draws images to measure on, where a pool is large.
 
@@ -75,6 +83,7 @@ class UncertaintyHerding(BatchStrategy):
         **BatchStrategy._parameter_constraints,
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "normalize": ["boolean"],
+        "error": [None, Interval(Real, 0, 1, closed="neither")],
     }
 
     def __init__(
@@ -84,150 +93,90 @@ class UncertaintyHerding(BatchStrategy):
         normalize: bool = True,
         layer: int | str = -2,
         features: str = "initial",
+        error: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(layer=layer, features=features, random_state=random_state)
         self.uncertainty = uncertainty
         self.normalize = normalize
+        self.error = error
 
     def _select(
         self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        n_labeled = len(pool.labeled)
-        every = _centered(np.concatenate([pool.labeled, pool.features]), self.normalize)
-        labeled, features = every[:n_labeled], every[n_labeled:]
+        every, labeled, features = _centered(pool, self.normalize)
         uncertain = np.ones(len(features))
         if pool.proba is not None:
-            doubt = uncertainty(pool.proba, self.uncertainty)
+            doubt = known_uncertainty(pool.proba, self.uncertainty)
             if (most := doubt.max()) > 0:
                 # Where all doubt is covered, the rest of the pool is left to cover.
                 uncertain = doubt + 1e-6 * most
-        width = share_distance(every, n_labeled + n_instances, rng)
-        cover = Coverage(*_witnesses(features, uncertain, rng), width)
+        n_witnesses = _WITNESSES
+        if self.error is not None:
+            n_witnesses = witnesses_for(len(features), n_instances, self.error)
+        if pool.store is not None and pool.store.partitions > 1:
+            seed = int(rng.integers(2**31))
+            return herd_by_parts(
+                pool.store, labeled, features, uncertain, n_instances, n_witnesses, seed
+            )
+        width = share_distance(every, len(labeled) + n_instances, rng)
+        witnesses = _witnesses(features, uncertain, n_witnesses, rng)
+        cover = Coverage(*witnesses, width)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
 
 
-class Coverage:
-    """How much of some weighted rows is covered, and what others would add.
+def _centered(
+    pool: Pool, normalize: bool
+) -> tuple[np.ndarray | LazyRows, np.ndarray, np.ndarray | LazyRows]:
+    """All rows without their mean, and of these the labelled ones and the others."""
+    n = len(pool.labeled)
+    if not isinstance(pool.features, LazyRows):
+        rows = np.concatenate([pool.labeled, pool.features])
+        rows = Centered(_mean([rows]).astype(rows.dtype), normalize)(rows)
+        return rows, rows[:n], rows[n:]
+    mean = _mean(chain([pool.labeled], (rows for _, rows in pool.features.blocks())))
+    center = Centered(mean.astype(pool.features.dtype), normalize)
+    labeled = center(pool.labeled.astype(pool.features.dtype))
+    features = pool.features.map(center)
+    return JoinedRows(labeled, features), labeled, features
 
-    Parameters
+
+def _mean(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of the rows of all parts, float64; sums of half precision are exact."""
+    total, n = np.zeros(1), 0
+    for rows in parts:
+        total = total + rows.sum(axis=0, dtype=np.float64)
+        n += len(rows)
+    return total / n
+
+
+@dataclass(frozen=True)
+class Centered:
+    """Takes a mean off rows and, to compare directions, brings them to length 1.
+
+    Attributes
     ----------
-    witnesses : ndarray of shape (m, d), float32
-        The rows to cover.
-    weights : ndarray of shape (m,)
-        What each counts.
-    width : float
-        sigma^2, the squared distance at which a row covers 1/e.
+    mean : ndarray of shape (d,)
+    normalize : bool
     """
 
-    def __init__(
-        self, witnesses: np.ndarray, weights: np.ndarray, width: float
-    ) -> None:
-        self.witnesses = witnesses
-        self.weights = weights.astype(np.float32)
-        self.width = width
-        self.covered = np.zeros(len(witnesses), dtype=np.float32)
-        self._norms = np.einsum("ij,ij->i", witnesses, witnesses)
+    mean: np.ndarray
+    normalize: bool
 
-    def add(self, rows: np.ndarray) -> None:
-        """Let rows cover what they can."""
-        for start in range(0, len(rows), _CHUNK):
-            alike = self._alike(rows[start : start + _CHUNK])
-            self.covered = np.maximum(self.covered, alike.max(axis=0))
-
-    def gains(self, rows: np.ndarray) -> np.ndarray:
-        """What each row would add to the coverage, shape (n,), float64."""
-        found = np.empty(len(rows))
-        for start in range(0, len(rows), _CHUNK):
-            more = self._alike(rows[start : start + _CHUNK])
-            more -= self.covered
-            np.maximum(more, 0, out=more)
-            found[start : start + _CHUNK] = more @ self.weights
-        return found
-
-    def greedy(self, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Add the row that adds most, n times.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (l, d)
-        n : int
-            At most l.
-
-        Returns
-        -------
-        chosen : ndarray of int, shape (n,)
-        gains : ndarray of shape (n,)
-        """
-        gains = self.gains(rows)
-        up_to_date = np.ones(len(rows), dtype=bool)
-        chosen = np.empty(n, dtype=np.intp)
-        added = np.empty(n)
-        for k in range(n):
-            # A gain only falls as others are added, so that an old one is a bound.
-            while not up_to_date[i := int(gains.argmax())]:
-                n_ahead = min(_AHEAD, len(rows) - k)
-                ahead = np.argpartition(-gains, n_ahead - 1)[:n_ahead]
-                gains[ahead] = self.gains(rows[ahead])
-                up_to_date[ahead] = True
-            chosen[k], added[k] = i, gains[i]
-            self.add(rows[i : i + 1])
-            up_to_date[:] = False
-            gains[i] = -np.inf
-        return chosen, added
-
-    def _alike(self, rows: np.ndarray) -> np.ndarray:
-        norms = np.einsum("ij,ij->i", rows, rows)
-        squared = rows @ self.witnesses.T
-        squared *= -2
-        squared += norms[:, None]
-        squared += self._norms
-        np.maximum(squared, 0, out=squared)
-        squared /= -self.width
-        return np.exp(squared, out=squared)
-
-
-def share_distance(
-    rows: np.ndarray, n_shares: int, rng: np.random.Generator, n_examined: int = 2000
-) -> float:
-    """Mean squared distance from a row to the last of the n / n_shares nearest to it.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d)
-    n_shares : int
-    rng : Generator
-    n_examined : int
-        Rows that are looked at, drawn.
-
-    Returns
-    -------
-    float
-        Greater than 0.
-    """
-    some = rows
-    if len(rows) > n_examined:
-        some = rows[rng.choice(len(rows), n_examined, replace=False)]
-    norms = np.einsum("ij,ij->i", some, some)
-    squared = norms + norms[:, None] - 2 * (some @ some.T)
-    k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
-    found = float(np.partition(squared, k, axis=1)[:, k].mean())
-    # Below that is rounding: copies of an image would not cover each other.
-    return max(found, 1e-5 * float(norms.mean()), float(np.finfo(np.float32).tiny))
-
-
-def _centered(rows: np.ndarray, normalize: bool) -> np.ndarray:
-    mean = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
-    rows = (rows - mean).astype(np.float32)
-    return unit(rows) if normalize else rows
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        rows = (rows - self.mean).astype(np.float32)
+        return unit(rows) if self.normalize else rows
 
 
 def _witnesses(
-    features: np.ndarray, uncertain: np.ndarray, rng: np.random.Generator
+    features: np.ndarray | LazyRows,
+    uncertain: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    if len(features) <= _WITNESSES:
-        return features, uncertain
+    if len(features) <= n:
+        return features[:], uncertain
     total = uncertain.sum()
-    drawn = rng.choice(len(features), _WITNESSES, p=uncertain / total)
-    return features[drawn], np.full(_WITNESSES, total / _WITNESSES)
+    drawn = rng.choice(len(features), n, p=uncertain / total)
+    return features[drawn], np.full(n, total / n)

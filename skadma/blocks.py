@@ -1,0 +1,290 @@
+"""LazyRows of numbers that are read from the disk a block at a time."""
+
+from __future__ import annotations
+
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+BLOCK_ROWS = 16_384
+"""LazyRows that are held at once; a pool of no more is read whole."""
+
+
+class LazyRows(ABC):
+    """LazyRows of numbers of which a block is read when it is asked for.
+
+    ``rows[a:b]`` and ``rows[indices]`` give arrays, as of an array in memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, ...).
+    dtype : dtype
+        What reading gives.
+    block : int, default=16384
+        LazyRows that are to be read at once.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, block: int = BLOCK_ROWS
+    ) -> None:
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+        self.block = block
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return self._read(slice(start, max(start, stop)))
+            key = np.arange(start, stop, step)
+        indices = np.asarray(key, dtype=np.intp)
+        if indices.ndim != 1:
+            raise IndexError(
+                "LazyRows are taken by a slice or by a 1-D array of numbers."
+            )
+        wrong = indices[(indices < -len(self)) | (indices >= len(self))]
+        if len(wrong):
+            raise IndexError(f"row {wrong[0]} of {len(self)}")
+        return self._read(np.where(indices < 0, indices + len(self), indices))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Read everything, a block at a time.
+
+        Yields
+        ------
+        start : int
+        rows : ndarray of shape (b, ...)
+        """
+        for start in range(0, len(self), self.block):
+            yield start, self[start : start + self.block]
+
+    def select(self, indices: np.ndarray) -> LazyRows:
+        """Return some of the rows, unread.
+
+        Parameters
+        ----------
+        indices : ndarray of int
+
+        Returns
+        -------
+        LazyRows
+        """
+        return _Selected(self, np.asarray(indices, dtype=np.intp))
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyRows:
+        """Return the rows as a function makes them of what is read.
+
+        Parameters
+        ----------
+        function : callable
+            Makes (b, ...) of (b, d), each row by itself.
+
+        Returns
+        -------
+        LazyRows
+        """
+        return _Mapped(function, [self])
+
+    @abstractmethod
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Read rows; `rows` is in range, a slice with step 1."""
+
+
+class MappedRows(LazyRows):
+    """Rows of a memory-mapped array.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, d)
+    block : int, default=16384
+    """
+
+    def __init__(self, array: np.ndarray, block: int = BLOCK_ROWS) -> None:
+        super().__init__(array.shape, array.dtype, block)
+        self.array = array
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        return np.array(_mapped_anew(self.array)[rows])
+
+
+def _mapped_anew(array: np.ndarray) -> np.ndarray:
+    """Map a file for this once: pages that stayed would count as the process's."""
+    if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
+        return array  # in memory, or a part of a file's array
+    if array.filename is None or not array.flags.c_contiguous:
+        return array
+    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+
+
+class JoinedRows(LazyRows):
+    """LazyRows in memory with others, unread, behind them.
+
+    Parameters
+    ----------
+    first : ndarray of shape (m, d)
+    others : LazyRows of shape (n, d)
+    """
+
+    def __init__(self, first: np.ndarray, others: LazyRows) -> None:
+        n = len(first) + len(others)
+        super().__init__((n, *others.shape[1:]), others.dtype, others.block)
+        self.first, self.others = first, others
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        m = len(self.first)
+        if isinstance(rows, slice):
+            a, b = rows.start, rows.stop
+            parts = [self.first[a:b]] if a < m else []
+            if b > m:
+                parts.append(self.others[max(a - m, 0) : b - m])
+            return np.concatenate(parts or [self.others[:0]]).astype(self.dtype)
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        of_first = rows < m
+        found[of_first] = self.first[rows[of_first]]
+        found[~of_first] = self.others[rows[~of_first] - m]
+        return found
+
+
+class _Selected(LazyRows):
+    def __init__(self, rows: LazyRows, indices: np.ndarray) -> None:
+        super().__init__((len(indices), *rows.shape[1:]), rows.dtype, rows.block)
+        self._rows, self._indices = rows, indices
+
+    def select(self, indices: np.ndarray) -> LazyRows:
+        return _Selected(self._rows, self._indices[indices])
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self._rows[self._indices[rows]]
+
+
+class _Mapped(LazyRows):
+    def __init__(
+        self, function: Callable[..., np.ndarray], sources: Sequence[LazyRows]
+    ) -> None:
+        first = sources[0]
+        some = function(*(rows[:1] for rows in sources))
+        super().__init__((len(first), *some.shape[1:]), some.dtype, first.block)
+        self._function, self._sources = function, sources
+
+    def select(self, indices: np.ndarray) -> LazyRows:
+        return _Mapped(self._function, [rows.select(indices) for rows in self._sources])
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        if n == 0:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        if isinstance(rows, slice) and n > self.block:
+            found = np.empty((n, *self.shape[1:]), self.dtype)
+            for start in range(0, n, self.block):
+                end = min(start + self.block, n)
+                some = slice(rows.start + start, rows.start + end)
+                found[start:end] = self._read(some)
+            return found
+        return self._function(*(source[rows] for source in self._sources))
+
+
+def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:
+    """Compute rows of rows: at once in memory, else when they are read.
+
+    Parameters
+    ----------
+    function : callable
+        Makes (b, ...) of one (b, ...) or several, each row by itself.
+    *rows : ndarray or LazyRows, all alike
+
+    Returns
+    -------
+    ndarray or LazyRows
+    """
+    if isinstance(rows[0], LazyRows):
+        return _Mapped(function, rows)
+    return function(*rows)
+
+
+def joined(first: np.ndarray, others: Any) -> Any:
+    """Put rows behind others: at once in memory, else when they are read.
+
+    Parameters
+    ----------
+    first : ndarray of shape (m, d)
+    others : ndarray or LazyRows of shape (n, d)
+
+    Returns
+    -------
+    ndarray or LazyRows of shape (m + n, d)
+    """
+    if isinstance(others, LazyRows):
+        return JoinedRows(first, others)
+    return np.concatenate([first, others])
+
+
+def working_dtype(dtype: np.dtype) -> np.dtype:
+    """Type that features are computed with: half precision as single, ints as double.
+
+    Parameters
+    ----------
+    dtype : dtype
+
+    Returns
+    -------
+    dtype
+    """
+    if dtype in (np.float32, np.float64):
+        return dtype
+    return np.dtype(np.float32 if dtype == np.float16 else np.float64)
+
+
+def as_working(rows: np.ndarray) -> np.ndarray:
+    """Bring features to the type that they are computed with."""
+    return rows.astype(working_dtype(rows.dtype), copy=False)
+
+
+def rows_of_file(X: Any) -> Any:
+    """Take a memory-mapped table that is larger than a block as rows to be read.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    LazyRows or object
+        `X` itself where it is something else.
+    """
+    if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
+        return MappedRows(X)
+    return X
+
+
+def per_row(rows: Any, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Compute a number for each row, a block at a time where rows are read.
+
+    Parameters
+    ----------
+    rows : LazyRows or ndarray of shape (n, ...)
+    function : callable
+        Makes (b,) of (b, ...).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    if not isinstance(rows, LazyRows):
+        return function(rows)
+    found = [function(block) for _, block in rows.blocks()]
+    return np.concatenate(found) if found else function(rows[:0])

@@ -1,0 +1,405 @@
+"""Feature stores: built, killed, resumed, appended to and verified."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from skadma import CNNClassifier
+from skadma.images import n_images, take
+from skadma.pools import FeatureStore, StoreError, scanning
+from skadma.pools.columns import shard_file
+from skadma.pools.hashing import key_hashes, partition, priority_sample, uniform
+from skadma.pools.plan import cut
+from skadma.strategies import ADMA, AIFT, MarginSampling, UncertaintyHerding
+
+from .conftest import TinyCNN, tiny_classifier
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """90 picture files of three classes, and their labels."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=90)
+    paths = []
+    for i, label in enumerate(y):
+        pixels = rng.integers(0, 90, (32, 32, 3))
+        pixels[..., label] += 120
+        paths.append(str(folder / f"{i:03d}.png"))
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    return paths, y
+
+
+@pytest.fixture(scope="module")
+def fitted(photographs):
+    paths, y = photographs
+    return tiny_classifier(memory=False).fit(paths[:20], y[:20])
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- build, resume, append, verify ---------------------------------------------------
+
+
+def test_keeps_what_the_network_says(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=32)
+    assert store.shape == (90, 10)
+    assert store.keys == paths
+    assert store.readable.all()
+    m0 = tiny_classifier().embed(paths, -2)[-2]
+    initial = store.outputs(fitted, initial=True)
+    np.testing.assert_array_equal(
+        initial.features[:], m0.astype(np.float16).astype(np.float32)
+    )
+    np.testing.assert_allclose(initial.proba[:], fitted.predict_proba(paths), atol=1e-6)
+    current = store.outputs(fitted).features
+    np.testing.assert_array_equal(
+        current[:], fitted.embed(paths, -2)[-2].astype(np.float16).astype(np.float32)
+    )
+    np.testing.assert_allclose(
+        store.source_proba()[:], fitted.source_proba(paths), atol=1e-3
+    )
+    for sha, path in zip(store.sha256, paths, strict=True):
+        assert sha.tobytes() == hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+def test_rows_come_in_any_order(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, dtype="float32")
+    rows = store.outputs(fitted).features
+    every = fitted.embed(paths, -2)[-2]
+    order = np.random.default_rng(0).permutation(90)[:50]
+    np.testing.assert_array_equal(rows[order], every[order])
+    np.testing.assert_array_equal(rows[20:70], every[20:70])
+    np.testing.assert_array_equal(rows[::-7], every[::-7])
+    np.testing.assert_array_equal(rows.select(order)[3:9], every[order][3:9])
+    np.testing.assert_array_equal(rows[[-1]], every[[-1]])
+    with pytest.raises(IndexError, match="row 90 of 90"):
+        rows[[90]]
+    part = store.select(order).select([4, 2])
+    assert part.keys == [paths[order[4]], paths[order[2]]]
+    assert n_images(take(store, order)) == 50
+
+
+def test_small_last_shards_join_the_one_before():
+    assert cut(10, 4) == [4, 6]
+    assert cut(4096 * 2 + 7, 4096) == [4096, 4103]
+    assert cut(4096 + 8, 4096) == [4096, 8]
+    assert cut(3, 4096) == [3]
+
+
+def count_scans(monkeypatch):
+    scanned = []
+    real = scanning.scan_shard
+
+    def counted(task, estimator=None):
+        scanned.extend(task.keys)
+        return real(task, estimator)
+
+    monkeypatch.setattr("skadma.pools.outputs.scan_shard", counted)
+    return scanned
+
+
+def test_goes_on_after_an_interruption(photographs, fitted, tmp_path, monkeypatch):
+    paths, _ = photographs
+    whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
+    real, n_done = scanning.scan_shard, []
+
+    def interrupted(task, estimator=None):
+        if len(n_done) == 3:
+            raise KeyboardInterrupt
+        n_done.append(task.number)
+        return real(task, estimator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skadma.pools.outputs.scan_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
+    scanned = count_scans(monkeypatch)
+    FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
+    assert scanned == paths[48:]
+    assert files_of(tmp_path / "s") == files_of(whole.folder)
+    scanned.clear()
+    FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
+    assert not scanned
+
+
+BUILD = """
+    import sys, time
+    from pathlib import Path
+    from tests.conftest import tiny_classifier
+    from skadma.pools import FeatureStore, scanning
+    real = scanning.scan_shard
+    def slow(task, estimator=None):
+        time.sleep(0.1)
+        with open(sys.argv[2], "a") as log:
+            log.write(f"{task.number}\\n")
+        return real(task, estimator)
+    import skadma.pools.outputs
+    skadma.pools.outputs.scan_shard = slow
+    paths = open(sys.argv[3]).read().split("\\n")
+    FeatureStore.build(tiny_classifier(memory=False), paths, sys.argv[1], shard_rows=10)
+"""
+
+
+def test_killed_at_any_point_nothing_is_scanned_twice(photographs, tmp_path):
+    paths, _ = photographs
+    (tmp_path / "paths").write_text("\n".join(paths))
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", textwrap.dedent(BUILD)]
+    command += [str(tmp_path / "s"), str(log), str(tmp_path / "paths")]
+    killed = 0
+    for shards in (1, 4, 7, 99):
+        process = subprocess.Popen(command)
+        while process.poll() is None:
+            done = list((tmp_path / "s" / "content").glob("0*.safetensors"))
+            if len(done) >= shards:
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.01)
+        process.wait()
+    assert killed >= 2
+    begun = [int(line) for line in log.read_text().split()]
+    assert set(begun) == set(range(9))
+    assert len(begun) <= 9 + killed  # the shard that a kill was in the middle of
+    store = FeatureStore.open(tmp_path / "s")
+    assert not store.verify()
+    other = FeatureStore.build(tiny_classifier(), paths, tmp_path / "o", shard_rows=10)
+    assert files_of(store.folder) == files_of(other.folder)
+
+
+def test_parts_make_the_whole(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
+    for i in (2, 0, 1):
+        FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16, part=(i, 3))
+    assert files_of(tmp_path / "s") == files_of(whole.folder)
+
+
+def test_appends_once(photographs, fitted, tmp_path, monkeypatch):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths[:40], tmp_path, shard_rows=16)
+    scanned = count_scans(monkeypatch)
+    longer = store.append(fitted, paths[30:])
+    assert scanned == paths[40:]
+    assert longer.keys == FeatureStore.open(tmp_path).keys == paths
+    scanned.clear()
+    assert len(longer.append(fitted, paths)) == 90
+    assert not scanned
+    np.testing.assert_array_equal(
+        longer.outputs(fitted).features[:],
+        fitted.embed(paths, -2)[-2].astype(np.float16).astype(np.float32),
+    )
+
+
+def test_arrays_are_kept_by_their_owner(pictures, tmp_path):
+    X, _ = pictures
+    clf = tiny_classifier()
+    FeatureStore.build(clf, X, tmp_path, shard_rows=8)
+    store = FeatureStore.open(tmp_path)
+    assert store.keys[5].startswith("000000005-")
+    with pytest.raises(StoreError, match="images="):
+        store.images  # noqa: B018
+    np.testing.assert_array_equal(
+        FeatureStore.open(tmp_path, images=X).select([3, 1]).images, X[[3, 1]]
+    )
+    with pytest.raises(StoreError, match="is of 24 images"):
+        FeatureStore.open(tmp_path, images=X[:3])
+    with pytest.raises(ValueError, match="need keys="):
+        store.append(clf, X)
+    more = FeatureStore.open(tmp_path, images=X).append(
+        clf, X[:9], keys=[f"more-{i}" for i in range(9)]
+    )
+    assert len(more) == 33
+    np.testing.assert_array_equal(more.images[24:], X[:9])
+
+
+def test_verify_finds_and_mends(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32)
+    before = files_of(tmp_path)
+    assert store.verify(fitted) == []
+    damaged = shard_file(tmp_path, "source-004", 1)
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    short = shard_file(tmp_path, "content", 2)
+    short.write_bytes(short.read_bytes()[:-10])
+    found = store.verify()
+    assert [f.split()[0] for f in found] == [
+        "source-004/000001.safetensors",
+        "content/000002.safetensors",
+    ]
+    store.verify(repair=True)
+    FeatureStore.build(fitted, paths, tmp_path, shard_rows=32)
+    assert store.verify() == []
+    assert files_of(tmp_path) == before
+
+
+def test_verify_sees_changed_images(pictures, tmp_path):
+    X, _ = pictures
+    clf = tiny_classifier()
+    paths = []
+    for i, pixels in enumerate(X):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    store = FeatureStore.build(clf, paths, tmp_path / "s", shard_rows=8)
+    Image.fromarray(255 - X[9]).save(paths[9])
+    assert store.verify() == []
+    assert store.verify(clf) == [f"{paths[9]!r} has changed since it was scanned"]
+    store.verify(clf, repair=True)
+    store.scan(clf)
+    assert store.verify(clf) == []
+    np.testing.assert_allclose(
+        store.outputs(clf).features[:], clf.embed(paths, -2)[-2], atol=1e-2
+    )
+
+
+def test_unreadable_images_are_left_out(photographs, tmp_path):
+    paths, y = photographs
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    X = [*paths[:30], str(broken), *paths[30:60]]
+    clf = tiny_classifier(on_bad_image="skip")
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        store = FeatureStore.build(clf, X, tmp_path / "s", shard_rows=16)
+    assert np.flatnonzero(~store.readable).tolist() == [30]
+    chosen = UncertaintyHerding().query(clf, store, 60)
+    assert 30 not in chosen
+    with pytest.raises(ValueError, match="only 60 of the 61"):
+        UncertaintyHerding().query(clf, store, 61)
+    with pytest.raises(ValueError, match="cannot be read"):
+        FeatureStore.build(tiny_classifier(), X, tmp_path / "t", shard_rows=16)
+
+
+class Loud(TinyCNN):
+    """Its features exceed half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.penultimate.weight.data *= 1e8
+
+
+def test_numbers_too_large_for_half_precision(pictures, tmp_path):
+    clf = CNNClassifier(Loud, image_size=32, n_frozen_layers=1, random_state=0)
+    with pytest.raises(ValueError, match="dtype='float32'"):
+        FeatureStore.build(clf, pictures[0], tmp_path / "s")
+    FeatureStore.build(clf, pictures[0], tmp_path / "t", dtype="float32")
+
+
+def test_refuses_what_does_not_belong(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    FeatureStore.build(fitted, paths[:20], tmp_path / "s", shard_rows=16)
+    for X, message in (
+        (paths[:21], "of 20 images, X of 21"),
+        (paths[1:21], "other images than X from number 0 on"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            FeatureStore.build(fitted, X, tmp_path / "s", shard_rows=16)
+    with pytest.raises(StoreError, match="another dtype"):
+        FeatureStore.build(fitted, paths[:20], tmp_path / "s", dtype="float32")
+    with pytest.raises(StoreError, match="There is no feature store"):
+        FeatureStore.open(tmp_path / "none")
+    with pytest.raises(ValueError, match="is there twice"):
+        FeatureStore.build(fitted, paths[:3] * 2, tmp_path / "t")
+    with pytest.raises(TypeError, match="needs a CNNClassifier"):
+        FeatureStore.build(LogisticRegression(), paths, tmp_path / "t")
+    other = tiny_classifier(image_size=48)
+    with pytest.raises(StoreError, match="another network"):
+        MarginSampling().query(
+            other.fit(paths[:6], [0, 1] * 3), FeatureStore.open(tmp_path / "s"), 2
+        )
+    (tmp_path / "s" / "store.json").write_text("{}")
+    with pytest.raises(StoreError, match="no feature store of this version"):
+        FeatureStore.open(tmp_path / "s")
+
+
+# --- hashes ---------------------------------------------------------------------------
+
+
+def test_draws_depend_on_keys_alone():
+    keys = [f"image-{i}" for i in range(500)]
+    weights = np.random.default_rng(0).random(500) + 0.1
+    hashes = key_hashes(keys)
+    assert hashes[7] == int.from_bytes(
+        hashlib.blake2b(b"image-7", digest_size=8).digest(), "little"
+    )
+    order = np.random.default_rng(1).permutation(500)
+    chosen, counts = priority_sample(weights, hashes, 50, seed=3)
+    again, counts_again = priority_sample(weights[order], hashes[order], 50, seed=3)
+    assert order[again].tolist() == chosen.tolist()
+    np.testing.assert_array_equal(counts, counts_again)
+    parts = partition(hashes, 7, seed=5)
+    assert sorted(np.concatenate(parts)) == list(range(500))
+    for part, other in zip(parts, partition(hashes[order], 7, seed=5), strict=True):
+        assert part.tolist() == order[other].tolist()
+    assert min(map(len, parts)) > 40
+
+
+def test_priority_sample_is_literal_and_keeps_sums_on_average():
+    rng = np.random.default_rng(0)
+    hashes = key_hashes(map(str, range(200)))
+    weights, values = rng.exponential(size=200), rng.random(200)
+    chosen, counts = priority_sample(weights, hashes, 20, seed=0)
+    priority = [w / r for w, r in zip(weights, uniform(hashes, 0), strict=True)]
+    literal = sorted(range(200), key=lambda i: -priority[i])
+    assert chosen.tolist() == literal[:20]
+    tau = priority[literal[20]]
+    assert counts.tolist() == [max(weights[i], tau) for i in literal[:20]]
+    sums = []
+    for seed in range(3000):
+        chosen, counts = priority_sample(weights, hashes, 20, seed)
+        sums.append((counts * values[chosen]).sum())
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert abs(np.mean(sums) - (weights * values).sum()) < 4 * error
+    every, counts = priority_sample(weights, hashes, 500, 0)
+    np.testing.assert_array_equal(counts, weights[every])
+
+
+# --- strategies that look at images again ---------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["published", "current", "initial"])
+def test_adma_streams_its_distances(photographs, fitted, tmp_path, features):
+    from skadma import SourceCenters
+
+    paths, y = photographs
+    centers = SourceCenters.from_dataset(tiny_classifier(), paths[:30], y[:30] % 2)
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, block_rows=32)
+    strategy = ADMA(centers, features=features, random_state=0)
+    mine = strategy.score(fitted, store, iteration=1)
+    theirs = strategy.score(fitted, paths, iteration=1)
+    np.testing.assert_allclose(mine.total, theirs.total, atol=2e-6)
+    assert (
+        strategy.query(fitted, store, 9).tolist()
+        == strategy.query(fitted, paths, 9).tolist()
+    )
+
+
+def test_aift_cuts_the_same_patches(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, block_rows=32)
+    strategy = AIFT(n_patches=4, random_state=0)
+    np.testing.assert_allclose(
+        strategy.score(fitted, store).total,
+        strategy.score(fitted, paths).total,
+        rtol=1e-5,
+    )
