@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 
-from skadma.strategies import UncertaintyHerding, _uncertainty_herding
+from skadma.strategies import UncertaintyHerding, _coverage, _uncertainty_herding
 from skadma.strategies._uncertainty_herding import Coverage, share_distance
 
 KINDS = {
@@ -185,3 +185,19 @@ def test_share_distance_is_literal():
     assert share_distance(np.ones((5, 2), np.float32), 2, rng) > 0
     assert share_distance(np.zeros((1, 2), np.float32), 1, rng) > 0
     assert share_distance(np.tile(X, (60, 1)), 420, rng) < squared[:, 8].mean()
+
+
+@pytest.mark.parametrize("n_kept", [1, 3, 40])
+def test_what_is_kept_changes_nothing(blobs, n_kept, monkeypatch):
+    X = blobs[0].astype(np.float32)
+    weights = np.random.default_rng(0).random(80)
+    expected = Coverage(X, weights, 30.0).greedy(X, 30)
+    monkeypatch.setattr(_coverage, "_KEPT_BYTES", 4 * 80 * n_kept)
+    chosen, gains = Coverage(X, weights, 30.0).greedy(X, 30)
+    assert chosen.tolist() == expected[0].tolist()
+    np.testing.assert_allclose(gains, expected[1], rtol=1e-5, atol=1e-6)
+    again = Coverage(X, weights, 30.0)
+    for i, gain in zip(chosen, gains, strict=True):
+        every = again.gains(X)
+        assert gain == pytest.approx(every.max(), rel=1e-5, abs=1e-6)
+        again.add(X[i : i + 1])
