@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.backbones.heads import PartsLinear, ProbeHead
@@ -76,6 +77,7 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Class probabilities."""
+        check_is_fitted(self)
         with torch.no_grad():
             return softmax(self.head_(torch.from_numpy(X)).numpy().astype(float), 1)
 

@@ -114,6 +114,8 @@ def build_backbone(
             f"backbone must be a name or a callable that returns an nn.Module, got "
             f"{backbone!r} of type {type(backbone).__name__}."
         )
+    elif backbone.startswith("layers/"):
+        return _build_layered(backbone, weights, image_size)
     elif backbone.startswith("timm/"):
         built = _build_timm(backbone, weights)
     elif backbone in _LITE_NETWORKS:
@@ -251,6 +253,17 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         std=tuple(config["std"]),
     )
     return Backbone(name, module, preprocessing, None, None)
+
+
+def _build_layered(
+    name: str, weights: str | Path | None, image_size: int | None
+) -> Backbone:
+    from .layered import layered_network  # which builds on sources, and these on us
+    from .source import SourceNetwork
+
+    built = build_backbone(name.removeprefix("layers/"), weights, image_size)
+    module = layered_network(SourceNetwork(built))
+    return replace(built, name=name, module=module, state_dict=None)
 
 
 def _build_callable(build: Callable[[], nn.Module], image_size: int | None) -> Backbone:

@@ -15,6 +15,7 @@ from ..images import Preprocessing
 from ..windows import n_distinct
 from .folding import fold_batch_norms
 from .graph import ONE_AT_A_TIME, NetworkGraph
+from .heads import PartsLinear
 from .registry import Backbone, build_backbone
 from .weights import describe_modules, fingerprint, load_into
 
@@ -243,6 +244,8 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
             for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         }
         head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
+    elif isinstance(old, PartsLinear):
+        head = old.resized(n_classes)
     else:
         head = nn.Linear(old.in_features, n_classes, bias=bias)
     head.train(old.training)
