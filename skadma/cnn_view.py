@@ -97,6 +97,21 @@ class CNNView(NetworkView):
         outputs are. The progress bar is shown if the estimator is `verbose`.
         """
         source, dataset = self.open(X)
+        return self.scan_opened(
+            source, dataset, layers, source_layers, summary=summary, progress=progress
+        )
+
+    def scan_opened(
+        self,
+        source: SourceNetwork,
+        dataset: Any,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        summary: SourceSummary | None = None,
+        progress: str | None = None,
+    ) -> Iterator[ScanBatch]:
+        """Pass over what :meth:`open` returned, see :meth:`NetworkView.scan`."""
         scanner = self._scanner(source, layers, source_layers, summary=summary)
         return scan(
             dataset,

@@ -18,6 +18,7 @@ from .backbones.graph import ONE_AT_A_TIME
 from .cnn_view import CNNView
 from .inference import CNNInference
 from .labels import check_labels, known_classes
+from .probe import fit_head
 from .targets import encode, refuse_other_form
 from .training import build_net, train
 from .training_inputs import training_inputs, usable_rows
@@ -76,11 +77,15 @@ class CNNFitting(CNNInference):
                 "warm_start=False."
             )
         weights = loss_weights(labels, found, weights, self.class_weight)
-        inputs, cut = self._training_inputs(source, dataset, n_frozen)
+        targets = encode(labels, found)
+        if self.training == "probe":
+            features = self._last_inputs(source, dataset)
+        else:
+            inputs, cut = self._training_inputs(source, dataset, n_frozen)
         rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         with ONE_AT_A_TIME, torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
-            if not goes_on:
+            if not goes_on or self.training == "probe":
                 network = self._new_network(source, len(found), n_frozen)
                 net = self._build_net(network, len(found), multilabel)
             elif partial and len(found) == len(self.classes_):
@@ -93,7 +98,11 @@ class CNNFitting(CNNInference):
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))
                 net = self._build_net(network, len(found), multilabel)
-        train(net, inputs, encode(labels, found), rng.randint(2**31), cut, weights)
+        if self.training == "probe":
+            fit_head(net.module_.head, features, targets, weights)
+            net.module_.eval()
+        else:
+            train(net, inputs, targets, rng.randint(2**31), cut, weights)
         self.n_labels_ = len(labels) + (self.n_labels_ if goes_on and partial else 0)
         self.net_ = net
         self.source_network_ = source
@@ -102,6 +111,12 @@ class CNNFitting(CNNInference):
         self.multilabel_ = multilabel
         self.random_state_ = rng
         return self
+
+    def _last_inputs(self, source: SourceNetwork, dataset: Dataset) -> np.ndarray:
+        """What the last layer gets of images, (n, d)."""
+        before = len(source.graph.layers) - 2
+        batches = CNNView(self).scan_opened(source, dataset, source_layers=[before])
+        return np.concatenate([batch.source[before].cpu().numpy() for batch in batches])
 
     def _training_inputs(
         self, source: SourceNetwork, dataset: Dataset, n_frozen: int
@@ -120,7 +135,10 @@ class CNNFitting(CNNInference):
         self, source: SourceNetwork, n_classes: int, n_frozen: int
     ) -> AdaptedNetwork:
         update_batch_norm = self.batch_norm == "update"
-        return AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
+        network = AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
+        if self.training == "probe":
+            network.put_probe_head()
+        return network
 
     def _build_net(
         self,

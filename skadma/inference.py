@@ -30,6 +30,7 @@ class CNNInference(FormerMethods, BaseEstimator):
     backbone: str | Callable[[], nn.Module]
     weights: str | Path | None
     n_frozen_layers: str | int
+    training: str
     image_size: int | None
     image_shape: tuple[int, ...] | None
     scan_batch_size: int | None
@@ -211,6 +212,8 @@ class CNNInference(FormerMethods, BaseEstimator):
 
     def _resolve_frozen(self, source: SourceNetwork) -> int:
         n = len(source.graph.layers)
+        if self.training == "probe":
+            return n - 1
         if self.n_frozen_layers == "paper":
             return paper_frozen_layers(source.name, n)
         frozen = int(self.n_frozen_layers)

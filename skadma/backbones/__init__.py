@@ -1,8 +1,9 @@
 """Networks: the registry, their weights, their layers and where to cut them."""
 
+from .heads import get_head
 from .network import AdaptedNetwork, Normalize
 from .registry import available_backbones, paper_frozen_layers
-from .source import SourceNetwork, get_head, load_source
+from .source import SourceNetwork, load_source
 
 __all__ = [
     "AdaptedNetwork",

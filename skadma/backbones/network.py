@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..images import Preprocessing
 from .folding import fold_batch_norms
 from .graph import NetworkGraph
-from .source import SourceNetwork, get_head, replace_head
+from .heads import PartsLinear, ProbeHead, get_head
+from .source import SourceNetwork, replace_head
 
 
 class Normalize(nn.Module):
@@ -179,6 +180,31 @@ class AdaptedNetwork(nn.Module):
         with torch.no_grad():
             for mine, theirs in zip(new.parameters(), old.parameters(), strict=True):
                 mine[list(positions)] = theirs
+
+    def put_probe_head(self) -> None:
+        """Put a last layer that normalises its input in place of the new one.
+
+        Raises
+        ------
+        ValueError
+            If the last layer is no Linear that gets one vector of an image.
+        """
+        old = get_head(self.network, self.head_name)
+        if not isinstance(old, nn.Linear):
+            raise ValueError(
+                f"training='probe' needs a network that ends in a Linear, and this one "
+                f"ends in {old}. Take training='fine-tune' or another backbone."
+            )
+        parts = old.parts if isinstance(old, PartsLinear) else [old.in_features]
+        head = ProbeHead(parts, old.out_features).to(old.weight.device)
+        parent, _, child = self.head_name.rpartition(".")
+        setattr(self.network.get_submodule(parent), child, head)
+        self._set_mode(self.training)
+
+    @property
+    def head(self) -> nn.Module:
+        """The last weighted layer."""
+        return get_head(self.network, self.head_name)
 
     def _get(self, name: str) -> nn.Module | nn.Parameter:
         parent, _, child = name.rpartition(".")

@@ -15,6 +15,8 @@ from ..images import Preprocessing
 from ..windows import n_distinct
 from .folding import fold_batch_norms
 from .graph import ONE_AT_A_TIME, NetworkGraph
+from .heads import PartsLinear, get_head
+from .layered import LAYERED, layered_network
 from .registry import Backbone, build_backbone
 from .weights import describe_modules, fingerprint, load_into
 
@@ -205,7 +207,7 @@ def rebuild_source(
     with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
         built = replace(
-            build_backbone(backbone, None),
+            _backbone(backbone, None, None),
             name=name,
             state_dict=state_dict,
             preprocessing=preprocessing,
@@ -229,7 +231,20 @@ def _build(
 ) -> SourceNetwork:
     with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
-        return SourceNetwork(build_backbone(backbone, weights, image_size), example)
+        return SourceNetwork(_backbone(backbone, weights, image_size), example)
+
+
+def _backbone(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | Path | None,
+    image_size: int | None,
+) -> Backbone:
+    """Build one; "layers/NAME" from the network of that name."""
+    if not isinstance(backbone, str) or not backbone.startswith(LAYERED):
+        return build_backbone(backbone, weights, image_size)
+    inner = build_backbone(backbone.removeprefix(LAYERED), weights, image_size)
+    module = layered_network(SourceNetwork(inner))
+    return replace(inner, name=backbone, module=module, state_dict=None)
 
 
 def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
@@ -243,15 +258,10 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
             for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         }
         head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
+    elif isinstance(old, PartsLinear):
+        head = old.resized(n_classes)
     else:
         head = nn.Linear(old.in_features, n_classes, bias=bias)
     head.train(old.training)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, head.to(old.weight.device))
-
-
-def get_head(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
-    """Return the last weighted layer of a network."""
-    head = network.get_submodule(name)
-    assert isinstance(head, (nn.Conv2d, nn.Linear))
-    return head

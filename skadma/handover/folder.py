@@ -216,6 +216,7 @@ def _write_files(
         "source_classes": source.class_names and list(source.class_names),
         "input_shape": list(source.example.shape[1:]),
         "features": None if names is None else [str(name) for name in names],
+        "not_of_source": sorted(own.keys() - source.module.state_dict().keys()),
         "files": {_NETWORK: digest, _SOURCE: file_digest(folder / _SOURCE)},
     }
     text = json.dumps({**described, "sha256": _digest(described)}, indent=1)
@@ -271,10 +272,12 @@ def _read_source(
     estimator: CNNClassifier, described: dict[str, Any], folder: Path
 ) -> SourceNetwork:
     """M0: its weights are those of the adapted network but where they differ."""
+    stored_network = safetensors.torch.load_file(folder / _NETWORK)
+    new = {f"network.{name}" for name in described.get("not_of_source", ())}
     tensors = {
         name.removeprefix("network."): tensor
-        for name, tensor in safetensors.torch.load_file(folder / _NETWORK).items()
-        if name.startswith("network.")
+        for name, tensor in stored_network.items()
+        if name.startswith("network.") and name not in new
     }
     tensors |= safetensors.torch.load_file(folder / _SOURCE)
     shape = tuple(described["input_shape"])

@@ -1,0 +1,279 @@
+"""The last layer alone, fitted to its optimum, on one or on several layers."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, softmax
+from torch import nn
+
+from skadma import ActiveLearner, CNNClassifier
+from skadma.adafilter import AdaFilterClassifier
+from skadma.backbones import load_source
+from skadma.backbones.graph import NetworkGraph
+from skadma.backbones.heads import ProbeHead
+from skadma.backbones.layered import join, layered_network
+from skadma.backbones.source import get_head
+from skadma.probe import PROBE_C, fit_probe
+from skadma.strategies import UncertaintyHerding
+
+from .conftest import lite0, tiny_classifier
+
+
+def rows(n=30, d=50, n_classes=3):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % n_classes
+    X = rng.normal(0, 2, (n, d)) + y[:, None]
+    return X / np.linalg.norm(X, axis=1, keepdims=True), y
+
+
+def literal_proba(Z, y, n_classes, weights):
+    """Minimise the loss over all d weights of all classes, with no detour."""
+    d = Z.shape[1]
+
+    def loss(v):
+        W, b = v[: d * n_classes].reshape(n_classes, d), v[d * n_classes :]
+        logs = log_softmax(Z @ W.T + b, axis=1)
+        errors = (np.exp(logs) - np.eye(n_classes)[y]) * weights[:, None]
+        value = -(weights * logs[np.arange(len(y)), y]).sum()
+        value += (W**2).sum() / (2 * PROBE_C)
+        slope = errors.T @ Z + W / PROBE_C
+        return value, np.concatenate([slope.ravel(), errors.sum(0)])
+
+    found = minimize(
+        loss, np.zeros((d + 1) * n_classes), jac=True, options={"gtol": 1e-7}
+    )
+    W, b = found.x[: d * n_classes].reshape(n_classes, d), found.x[d * n_classes :]
+    return softmax(Z @ W.T + b, axis=1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_optimum(weighted):
+    X, y = rows()
+    weights = np.random.default_rng(1).uniform(0.2, 2, 30) if weighted else np.ones(30)
+    coef, intercept = fit_probe(X, y, 3, weights if weighted else None)
+    np.testing.assert_allclose(
+        softmax(X @ coef.T + intercept, axis=1),
+        literal_proba(X, y, 3, weights),
+        atol=5e-3,
+    )
+
+
+def test_classes_without_labels_come_last():
+    X, y = rows()
+    coef, intercept = fit_probe(X, y * 2, 6)
+    proba = softmax(X @ coef.T + intercept, axis=1)
+    assert (proba.argmax(1) == y * 2).all()
+    assert (proba[:, 1::2] < 1e-4).all()
+    alone, _ = fit_probe(X, y, 3)
+    np.testing.assert_allclose(coef[[0, 2, 4]], alone)
+
+
+def test_one_class():
+    X, _ = rows()
+    coef, intercept = fit_probe(X, np.full(30, 1), 3)
+    assert not coef.any() and intercept.argmax() == 1
+
+
+def test_two_classes_and_two_labels_agree():
+    X, y = rows(n_classes=2)
+    coef, intercept = fit_probe(X, y, 2)
+    both = fit_probe(X, np.stack([y == 1, y == 0], axis=1).astype(np.float32), 2)
+    margin = X @ (coef[1] - coef[0]) + intercept[1] - intercept[0]
+    np.testing.assert_allclose(X @ both[0].T + both[1], np.stack([margin, -margin], 1),
+                               atol=0.01)  # fmt: skip
+
+
+def test_same_rows():
+    coef, intercept = fit_probe(np.ones((4, 3)), np.array([0, 1, 0, 1]), 2)
+    np.testing.assert_allclose(np.ones(3) @ coef.T + intercept, 0, atol=1e-3)
+    coef, intercept = fit_probe(np.zeros((4, 3)), np.array([0, 1, 1, 1]), 2)
+    assert intercept[1] > intercept[0] and not coef.any()
+
+
+def test_what_the_head_gets():
+    head = ProbeHead([2, 3], 2)
+    head.centre.copy_(torch.arange(5.0))
+    x = torch.rand(4, 5)
+    found = head.prepare(x)
+    for i, j in ((0, 2), (2, 5)):
+        part = x[:, i:j] - torch.arange(5.0)[i:j]
+        wanted = part / part.norm(dim=1, keepdim=True) / 2**0.5
+        torch.testing.assert_close(found[:, i:j], wanted)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
+    more = head.resized(5)
+    assert more.weight.shape == (5, 5) and torch.equal(more.centre, head.centre)
+
+
+def test_what_the_classifier_says(pictures):
+    X, y = pictures
+    names = np.array(["a", "b", "c"])[y]
+    clf = tiny_classifier(training="probe").fit(X, names)
+    features = tiny_classifier().embed(X, -2)[-2]
+    features -= features.mean(0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    coef, intercept = fit_probe(features.astype(float), y, 3)
+    np.testing.assert_allclose(
+        clf.decision_function(X), features @ coef.T + intercept, atol=1e-2
+    )
+    assert clf.n_frozen_ == 5
+    for name, old in clf.source_network_.module.state_dict().items():
+        if not name.startswith("head"):
+            assert torch.equal(clf.net_.module_.network.state_dict()[name], old)
+
+
+def test_weights_are_repetitions(pictures):
+    X, y = pictures
+    weights = 1 + np.arange(24) % 2
+    again = np.repeat(np.arange(24), weights)
+    once = tiny_classifier(training="probe").fit(X, y, sample_weight=weights)
+    often = tiny_classifier(training="probe").fit(X[again], y[again])
+    # Weights have the mean 1: the penalty counts as for 24 images, not for 36.
+    np.testing.assert_allclose(once.net_.module_.head.centre,
+                               often.net_.module_.head.centre, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(once.predict_proba(X), often.predict_proba(X), atol=0.1)
+
+
+def test_going_on_is_fitting_anew(pictures):
+    X, y = pictures
+    clf = tiny_classifier(training="probe", warm_start=True, classes=[0, 1, 2])
+    clf.fit(X[:10], y[:10]).fit(X, y)
+    anew = tiny_classifier(training="probe").fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), anew.predict_proba(X))
+    with pytest.raises(ValueError, match="Call fit with all of them"):
+        clf.partial_fit(X, y)
+
+
+def test_several_labels(pictures):
+    X, y = pictures
+    labels = np.stack([y == 0, y > 0, y == 2], axis=1).astype(int)
+    clf = tiny_classifier(training="probe").fit(X, labels)
+    features = tiny_classifier().embed(X, -2)[-2]
+    features -= features.mean(0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    coef, intercept = fit_probe(features.astype(float), labels, 3)
+    np.testing.assert_allclose(
+        clf.predict_proba(X), expit(features @ coef.T + intercept), atol=1e-2
+    )
+
+
+def test_what_cannot_be(pictures):
+    with pytest.raises(ValueError, match="training"):
+        tiny_classifier(training="head").fit(*pictures)
+    conv = CNNClassifier("squeezenet1_1", weights=None, training="probe", image_size=32)
+    with pytest.raises(ValueError, match="needs a network that ends in a Linear"):
+        conv.fit(*pictures)
+
+
+def test_adafilter_fine_tunes():
+    assert AdaFilterClassifier("resnet18").training == "fine-tune"
+
+
+# --- several layers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "resnet18", "convnext_tiny", "vgg11", "densenet121"]
+)
+def test_the_source_scores_stay(name):
+    m0, layered = (load_source(n, None, 64) for n in (name, f"layers/{name}"))
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(layered.module(x), m0.module(x))
+    assert [la.name for la in layered.graph.layers] == [
+        la.name for la in m0.graph.layers
+    ]
+    assert layered.output_shapes[:-2] == m0.output_shapes[:-2]
+
+
+def test_what_the_last_layer_gets():
+    m0, layered = (load_source(n, None, 64) for n in ("resnet18", "layers/resnet18"))
+    x, module = torch.rand(2, 3, 64, 64), m0.module
+    # 18 layers: what layers 8, 10, 12 and 14 hand on is what the next ones get.
+    got = {}
+    names = [m0.graph.layers[i + 1].name for i in (8, 10, 12, 14)]
+    hooks = [
+        module.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: got.update({name: args[0].clone()})
+        )
+        for name in (*names, "fc")
+    ]
+    with torch.no_grad():
+        module(x)
+        graph = layered.graph
+        (features,) = graph.extract(layered.module, [graph.layers[-2].output])(x)
+    for hook in hooks:
+        hook.remove()
+    length = got["fc"].norm(dim=1, keepdim=True)
+    parts = [got["fc"]]
+    for name in names:
+        flat = got[name].flatten(2)
+        both = torch.cat([flat.mean(2), flat.var(2, unbiased=False).sqrt()], dim=1)
+        parts.append(both / both.norm(dim=1, keepdim=True) * length)
+    torch.testing.assert_close(features, torch.cat(parts, dim=1))
+
+
+def test_a_map_of_one_place_and_of_zeros():
+    last = torch.ones(1, 2)
+    found = join(last, [torch.full((1, 3, 1, 1), 2.0), torch.zeros(1, 4)], [[2, 3], []])
+    assert found.shape == (1, 2 + 6 + 4) and torch.isfinite(found).all()
+    assert not found[0, 5:].any()
+
+
+@pytest.mark.parametrize("name", ["layers/squeezenet1_1", "layers/nothing"])
+def test_networks_that_cannot(name):
+    with pytest.raises(ValueError, match="Take 'squeezenet1_1' as it is|Unknown back"):
+        load_source(name, None, 64)
+
+
+def test_too_few_layers():
+    class Two(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 2))
+
+    source = load_source(Two, None, 2)
+    assert isinstance(get_head(source.module, "2"), nn.Linear)
+    assert isinstance(source.graph, NetworkGraph)
+    with pytest.raises(ValueError, match="behind two other layers"):
+        layered_network(source)
+
+
+def test_saved_and_loaded(pictures, tmp_path):
+    X, y = pictures
+    clf = CNNClassifier(
+        "layers/resnet18", weights=None, image_size=32, training="probe"
+    )
+    proba = clf.fit(X, y).predict_proba(X)
+    clf.save(tmp_path / "model")
+    loaded = CNNClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    np.testing.assert_allclose(loaded.fit(X, y).predict_proba(X), proba, atol=1e-5)
+
+
+def test_exported(pictures, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from skadma.handover.card import CardFacts
+    from skadma.handover.export import export_model
+
+    X, y = pictures
+    clf = CNNClassifier(
+        "layers/resnet18", weights=None, image_size=32, training="probe"
+    )
+    # It is compared with the classifier before it is kept.
+    facts = CardFacts("a model", {"a": 8, "b": 8, "c": 8})
+    export_model(clf.fit(X, y), tmp_path / "model", facts, onnx=True)
+    assert list((tmp_path / "model").glob("*.onnx"))
+
+
+def test_fewer_labels_for_solar_cells(elpv):
+    X, y = elpv
+    learner = ActiveLearner(
+        lite0(training="probe", random_state=0).set_params(
+            backbone="layers/efficientnet_lite0"
+        ),
+        UncertaintyHerding(), n_instances=10, n_rounds=4, random_state=0,
+    )  # fmt: skip
+    learner.fit(X, y)
+    rest = ~learner.labeled_
+    assert learner.score(X[rest], y[rest]) > 0.65
