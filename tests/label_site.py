@@ -50,7 +50,10 @@ class Site:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         self.errors = []
-        threading.Thread(target=self._drain, args=(self.process,), daemon=True).start()
+        self.drain = threading.Thread(
+            target=self._drain, args=(self.process,), daemon=True
+        )
+        self.drain.start()
         self.address = self.process.stdout.readline().strip()
         assert self.address.startswith("http://127.0.0.1:"), "".join(self.errors)
         self.origin, _, self.token = self.address.partition("/#")
@@ -73,6 +76,7 @@ class Site:
             self.kill()
             raise
         said = self.process.stdout.read()
+        self.drain.join(15)  # what is said at the very end, too
         self.process.stdout.close()
         return said
 

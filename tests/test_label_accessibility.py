@@ -2,7 +2,7 @@
 
 import pytest
 
-from .label_site import Site, paint, press, shown
+from .label_site import Site, paint, press, saved, shown, until
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -25,13 +25,15 @@ def test_axe_finds_no_violation(site, pages, scheme):
     # axe is put into the page as a string, which the page's policy forbids.
     page = pages(site, color_scheme=scheme, bypass_csp=True)
     axe = axe_playwright.Axe()
-    for key in "12tsx12":
+    for key in "12tsx1212":
         press(page, key)
     page.keyboard.press("g")
+    until(page, "/ %/.test(document.querySelector('#guess').innerText)")
     for view in VIEWS:
         page.click(f"#view-{view}")
         if view == "grid":
-            page.wait_for_selector(".tile")
+            page.keyboard.press("g")
+            page.wait_for_selector(".badge.guessed")
             page.locator(".tile").first.focus()
             page.keyboard.press("1")
         if view == "progress":
@@ -42,6 +44,16 @@ def test_axe_finds_no_violation(site, pages, scheme):
     page.wait_for_selector("dialog[open]")
     results = axe.run(page)
     assert results.violations_count == 0, results.generate_report()
+    page.keyboard.press("Escape")
+    page.evaluate(
+        """() => {
+          document.querySelector("#sums").style.opacity = "0.3";
+          const input = document.querySelector("#keys-on");
+          input.closest("label").replaceWith(input);
+        }"""
+    )
+    found = {violation["id"] for violation in axe.run(page).response["violations"]}
+    assert found == {"label", "color-contrast"}  # it does look
 
 
 @pytest.mark.parametrize("width", [1280, 380])
@@ -82,6 +94,78 @@ def test_everything_by_keyboard(site, pages, width):
             "() => document.documentElement.scrollWidth > window.innerWidth"
         )
         assert not wide
+
+
+def go(page, selector):
+    """Press Tab until something has the focus, as somebody without a mouse does."""
+    for _ in range(80):
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {selector}")
+
+
+def test_the_work_of_a_day_without_a_mouse(site, pages):
+    page = pages(site)
+    shown(page)
+    go(page, "#view-settings")
+    page.keyboard.press("Enter")
+    go(page, '[data-key-of="class:crack"]')
+    page.keyboard.press("Enter")
+    page.keyboard.press("q")
+    assert "Key of crack: Q" in page.evaluate("() => document.activeElement.ariaLabel")
+    go(page, "#view-single")
+    page.keyboard.press("Enter")
+    press(page, "q")
+    press(page, "2")
+    saved(page)
+    assert [mark for _, mark in site.given()[-2:]] == ["crack", "ok"]
+    n = len(site.held())
+    go(page, ".recent li:nth-child(2) button")
+    page.keyboard.press("Enter")
+    saved(page)
+    assert len(site.held()) == n - 1 and site.given()[-1][0] in site.held()
+    go(page, "#view-grid")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".tile")
+    go(page, ".tile")
+    page.keyboard.press("q")
+    page.keyboard.press("End")
+    page.keyboard.press("Space")  # through the labels
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    saved(page)
+    assert sorted(mark for _, mark in site.given()[-2:]) == ["crack", "ok"]
+    go(page, "#view-progress")
+    focused = "() => document.activeElement.id"
+    page.keyboard.press("h")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    assert page.evaluate(focused) == "view-progress"  # where it was before
+
+
+def test_labels_are_told_by_words_not_by_colour_alone(site, pages):
+    page = pages(site)
+    press(page, "1")
+    assert page.locator(".recent li").first.inner_text().startswith("crack")
+    saved(page)
+    page.click("#view-grid")
+    tile = page.locator(".tile").first
+    tile.focus()
+    path = tile.get_attribute("title")
+    assert tile.get_attribute("aria-label") == f"{path}: no label"
+    page.keyboard.press("2")
+    assert tile.inner_text() == "ok" and page.inner_text("#live") == f"{path}: ok"
+    assert tile.get_attribute("aria-label") == f"{path}: ok"
+    page.keyboard.press("g")
+    guessed = page.locator(".tile:has(.guessed)").first
+    assert guessed.inner_text() == f"{guessed.get_attribute('data-mark')} ?"
+    assert guessed.get_attribute("aria-label").endswith(", the model's guess")
+    page.click("#view-progress")
+    rows = page.locator(".bars tr:not(.quiet) th")
+    rows.first.wait_for()
+    assert rows.all_inner_texts() == ["crack", "ok"]
 
 
 def test_what_is_said(site, pages):

@@ -229,7 +229,7 @@ def test_a_renamed_class(campaign, desk):
     say(desk.ledger, first, "red")
     desk.hear(
         {
-            "kind": "batch", "known": [(first, "red")], "repeats": [], "doubts": [],
+            "kind": "batch", "known": [(first, "red")], "repeats": {}, "doubts": [],
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
@@ -267,8 +267,8 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
     with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
         for sha256 in shas[:3]:
             say(ben.ledger(), sha256, "red")
-    message = {"kind": "batch", "known": [], "doubts": [], "proposals": [],
-               "as_of": 1, "guesses": {}, "repeats": shas[:3]}  # fmt: skip
+    message = {"kind": "batch", "known": [], "doubts": [], "proposals": [], "as_of": 1,
+               "guesses": {}, "repeats": dict.fromkeys(shas[:3])}  # fmt: skip
     desk.hear(message)  # the child's only word: it is slow
     answered, seen = [], []
     for _ in range(10):
@@ -290,6 +290,82 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
         dict.fromkeys(answered, "red")
     )
     assert not {item["sha256"] for item in sync(desk, 12)["items"]} & set(shas[:3])
+
+
+def test_a_repeat_has_a_guess_where_the_others_have_one(campaign):
+    """So that it cannot be told from them, also while it waits on the page."""
+    desk = Desk(campaign.ledger(), "ana", 4, repeat=0.5)
+    shas = list(desk.ledger.usable())
+    with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
+        for sha256 in shas[:3]:
+            say(ben.ledger(), sha256, "red")
+    for sha256 in shas[3:6]:
+        say(desk.ledger, sha256, "blue")
+    message = {"kind": "batch", "known": [], "doubts": [], "as_of": 1, "guesses": {},
+               "proposals": [{"sha256": sha256, "guess": "blue", "confidence": 0.5}
+                             for sha256 in shas[6:9]],
+               "repeats": {shas[0]: None, shas[1]: ("green", 0.7),
+                           shas[2]: ("green", 0.8)}}  # fmt: skip
+    desk.hear(message)
+    items = sync(desk, 3)["items"]
+    guesses = {item["sha256"]: (item["guess"], item["confidence"]) for item in items}
+    assert guesses.pop(shas[1]) == ("green", 0.7)  # the first of those with a guess
+    assert list(guesses.values()) == [("blue", 0.5)] * 2
+    # Drawn by chance, without a guess: nor has the one among them that is a repeat.
+    say(desk.ledger, shas[1], "red")
+    shown = list(guesses)
+    desk.hear({**message, "proposals": []})
+    drawn = desk.sync("tab", shown, 2, meanwhile=True)["items"]
+    assert [item["guess"] for item in drawn] == [None, None]
+    again = {item["sha256"] for item in drawn} & set(shas[:3])
+    assert again == {shas[0]}
+    # A new model's guesses come for all of them at once.
+    shown += [item["sha256"] for item in drawn]
+    others = {sha256: ("green", 0.6) for sha256 in shown if sha256 != shas[0]}
+    late = others.popitem()  # handed out when the child had been asked already
+    proposals = [{"sha256": late[0], "guess": "green", "confidence": 0.6}]
+    desk.hear({**message, "guesses": others, "proposals": proposals,
+               "repeats": {shas[0]: ("red", 0.9)}})  # fmt: skip
+    campaign.rename_class("red", "rouge")
+    told = sync(desk, 0, shown)["guesses"]
+    assert told == {**others, late[0]: late[1], shas[0]: ("rouge", 0.9)}
+
+
+def test_a_tab_with_none_left_takes_over_what_waits_in_another(desk):
+    """One that was forgotten would keep them for good."""
+    shas = list(desk.ledger.usable())
+    message = {"kind": "batch", "known": [], "doubts": [], "as_of": 1, "repeats": {},
+               "guesses": {shas[1]: ("red", 0.9)},
+               "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
+                             for sha256 in shas]}  # fmt: skip
+    assert desk.state()["stage"] == "starting"
+    desk.hear(message)
+    assert desk.state()["stage"] == "idle"
+
+    def ask(tab, want, have=()):
+        told = desk.sync(tab, list(have), want)
+        return [item["sha256"] for item in told["items"]], told
+
+    old, _ = ask("old", 12)
+    assert old == shas
+    new, told = ask("new", 4)
+    assert new == shas[1:5] and told["elsewhere"] == 8
+    assert [item["guess"] for item in told["items"]] == ["red", None, None, None]
+    more, told = ask("old", 20, old)  # it is told, and takes nothing back
+    assert more == [] and told["stale"] == new
+    old = [sha256 for sha256 in old if sha256 not in new]
+    assert ask("new", 6, new)[0] == []  # it has some
+    for sha256 in new:
+        assert say(desk.ledger, sha256, "red").status == "recorded"
+    new, _ = ask("new", 20)
+    assert new == shas[5:]
+    for sha256 in new:
+        say(desk.ledger, sha256, "red")
+    new, told = ask("new", 6)  # what is looked at there stays there
+    assert new == [] and told["elsewhere"] == 1
+    assert ask("old", 20, old)[1]["stale"] == shas[5:]
+    ask("old", 0)  # the page is left
+    assert ask("new", 6)[0] == shas[:1]
 
 
 def test_a_merge_joins_what_is_counted(campaign, desk):

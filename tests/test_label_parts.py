@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import time
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from skadma.cli import main
 from skadma.image_forms import UnreadableImageError
 from skadma.label.foreman import Foreman
 from skadma.label.pictures import Pictures
+from skadma.label.worker import _answer
 
-from .label_site import TINY, paint
+from .label_site import CLASSES, TINY, paint
 
 
 def fails(arguments, capsys):
@@ -145,6 +147,36 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
     with Campaign.open(folder) as campaign:
         asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
     assert asked == {p["sha256"] for p in batch["proposals"]}
+
+
+def test_what_a_repeat_is_taken_for(folder):
+    """By a model that was not told its label; by the network where there is none."""
+    with Campaign.open(folder, who="ben") as ben:
+        labels = {f"{i:03}.png": CLASSES[i % 2] for i in range(6)}
+        ben.teach(labels | {"000.png": CLASSES[1]}, train=False)  # that one is wrong
+        ben.add_classes(["rust"])
+        ben.teach({"007.png": "rust"}, train=False)  # no other model could know of it
+    here, there = Pipe()
+    with Campaign.open(folder, who="ana") as campaign:
+        _answer(there, campaign, 4, [], True)
+        assert here.recv()["stage"] == "training"
+        repeats = here.recv()["repeats"]
+        with pytest.warns(UserWarning, match="'rust' cannot be judged"):
+            unseen = {d.sha256: d for d in campaign.second_look() if d.suggested}
+        rest = dict(repeats)
+        for sha256, doubt in unseen.items():
+            assert rest.pop(sha256) == (doubt.suggested, doubt.confidence)
+            at_least = 1 - doubt.score if doubt.suggested == doubt.label else 1 / 3
+            assert at_least - 1e-6 <= doubt.confidence <= 1
+        assert {doubt.path for doubt in unseen.values()} == set(labels)
+        assert any(d.suggested != d.label for d in unseen.values())
+        ((sha256, (name, confidence)),) = rest.items()
+        alone = campaign.pool / "007.png"
+        assert hashlib.sha256(alone.read_bytes()).hexdigest() == sha256
+        network = campaign.estimator()
+        (row,) = network.predict_proba([str(alone)])
+        assert name == network.classes_[row.argmax()]
+        assert confidence == pytest.approx(row.max(), abs=1e-5)
 
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path):

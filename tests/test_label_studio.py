@@ -462,3 +462,37 @@ def test_below_a_word_nobody_can_guess(campaign):
         body = {"action": "PROJECT_UPDATED"}
         assert client.post("/word/webhook", json=body).status_code == 200
     backend.close()
+
+
+def test_from_the_server_of_the_page(pool, tmp_path, serve):
+    """skadma label --label-studio: both teach one campaign, and its network answers."""
+    for module in ("starlette", "uvicorn"):
+        pytest.importorskip(module)
+    httpx = pytest.importorskip("httpx")
+    site = serve(tmp_path / "c", pool, "--label-studio", n=4, classes=CLASSES)
+    said = [site.process.stdout.readline() for _ in range(2)]
+    address = said[1].split()[-1]
+    with Campaign.open(site.folder) as campaign:
+        created = recorded("annotation_created.json", campaign)
+        asked = recorded("predict.json", campaign)
+        sha256 = shas_of(campaign)[5]
+    page = site.client()
+    with httpx.Client(timeout=120, headers=JSON) as studio:
+        assert studio.post(f"{address}/webhook", content=created).status_code == 201
+        look = {"tab": "t", "have": [], "want": 0}
+        assert page.post("/api/sync", json=look).json()["counts"] == {CRACK: 0, OK: 1}
+        mark = {"sha256": sha256, "mark": CRACK, "before": None}
+        operation = {"id": "from-the-page", "via": "keys", "marks": [mark]}
+        page.post("/api/operations", json={"operations": [operation]})
+        assert site.held() == {path_of(4): OK, path_of(5): CRACK}
+
+        def guesses():
+            return studio.post(f"{address}/predict", content=asked).json()["results"]
+
+        # Half a round is labelled, so the page's process trains.
+        wait_for(lambda: guesses()[0]["model_version"] == "skadma-2-labels")
+        answers = guesses()
+    page.close()
+    assert len(answers) == len(json.loads(asked)["tasks"])
+    for answer in answers:
+        assert answer["result"][0]["value"]["choices"][0] in CLASSES

@@ -53,6 +53,8 @@ class Doubt:
     suggested : str or None
         What a model that did not see this label takes it for; None where there is no
         such model, as for the only label of a class.
+    confidence : float or None
+        That model's probability of what it suggests.
     score : float or None
         How little that model believes in the label: 1 minus its probability.
     likely : bool
@@ -67,6 +69,7 @@ class Doubt:
     who: str
     at: str
     suggested: str | None
+    confidence: float | None
     score: float | None
     likely: bool
     others: list[tuple[str, str]]
@@ -128,7 +131,9 @@ def list_doubts(
             and again.event > max(answer.event, stands)
             and again.mark not in (label, "?skip")
         ]
-        suggested, score, likely = judged.get(image, (None, None, False))
+        suggested, confidence, score, likely = judged.get(
+            image, (None, None, None, False)
+        )
         if others or (score is not None and stands < answer.event):
             doubts.append(
                 Doubt(
@@ -138,6 +143,7 @@ def list_doubts(
                     answer.who,
                     answer.at,
                     suggested,
+                    confidence,
                     score,
                     likely,
                     others,
@@ -150,7 +156,7 @@ def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> dict[int, tuple[str, float, bool]]:
+) -> dict[int, tuple[str, float, float, bool]]:
     """What models that did not see the labels make of them, where there can be one."""
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]
@@ -173,7 +179,7 @@ def _judge(
     proba = predict(images, labels)
     found = suspects(labels, proba, classes=classes)
     return {
-        images[i]: (str(name), float(score), bool(likely))
+        images[i]: (str(name), float(proba[i].max()), float(score), bool(likely))
         for i, name, score, likely in zip(
             found.indices, found.suggested, found.scores, found.likely, strict=True
         )

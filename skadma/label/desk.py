@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..campaign.agreement import n_due
@@ -22,7 +22,7 @@ _STRIP = 10
 @dataclass
 class _Tab:
     seen: float = 0.0
-    have: frozenset[str] = field(default_factory=frozenset)
+    have: tuple[str, ...] = ()
 
 
 class Desk:
@@ -43,7 +43,8 @@ class Desk:
     ) -> None:
         self.doubts: list[dict[str, Any]] = []
         self.doubted_at = 0
-        self._repeats: list[str] = []  # what may be shown again, in order
+        # What may be shown again, in order, with a guess where there is one.
+        self._repeats: dict[str, tuple[str, float] | None] = {}
         self._blind: set[str] = set()  # what was
         self._guesses: dict[str, tuple[str, float]] = {}
         self.ledger = ledger
@@ -52,12 +53,13 @@ class Desk:
         self._repeat = repeat
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
+        self._moved: dict[str, str] = {}  # which tab took a picture over
         self._known: dict[str, str] = {}
         self._asked_with: dict[str, str] | None = None
         self._asked_held = 0
         self._asked_handed = 0
         self._asked_at = 0.0
-        self._stage = "idle"
+        self._stage = "starting"
         self._problem: str | None = None
 
     # --- to and from the child -----------------------------------------------
@@ -75,7 +77,13 @@ class Desk:
         self._queue = list(message["proposals"])
         self._known = dict(message["known"])
         self._repeats = message["repeats"]
-        self._guesses = message["guesses"]
+        # What pages hold may have been handed out since the child was asked.
+        again = {sha: self._repeats.get(sha) for sha in self._held() & self._blind}
+        self._guesses = {
+            **{p["sha256"]: (p["guess"], p["confidence"]) for p in self._queue},
+            **message["guesses"],
+            **{sha: guess for sha, guess in again.items() if guess},
+        }
         self.doubts = message["doubts"]
         self.doubted_at = message["as_of"]
 
@@ -126,19 +134,30 @@ class Desk:
             Draw by chance while none are chosen.
         """
         self.ledger.read()
-        self._tabs[tab] = _Tab(time.monotonic(), frozenset(have))
+        moved = [sha for sha in have if self._has_moved(sha, tab)]
+        held = tuple(sha for sha in have if sha not in moved)
+        self._tabs[tab] = _Tab(time.monotonic(), held)
         items = self._free()[:want]
+        if not items and not held:
+            items = self._taken_over(tab, want)
         if meanwhile and not items:
             items = self._drawn(want)
-        again = self._due()
-        if items and again:  # one at a time, among others
-            items[random.randrange(len(items))] = again
-            self._blind.add(again["sha256"])
-        self._tabs[tab].have |= {item["sha256"] for item in items}
+        if items:  # one at a time, among others
+            place = random.randrange(len(items))
+            again = self._due(guessed=items[place]["guess"] is not None)
+            if again:
+                items[place] = again
+                self._blind.add(again["sha256"])
+        self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
             "items": [self._shown(item) for item in items],
-            "stale": [sha for sha in have if not self._is_open(sha)],
-            "guesses": {sha: g for sha in have if (g := self._guesses.get(sha))},
+            "stale": [*moved, *(sha for sha in held if not self._is_open(sha))],
+            "elsewhere": len(set(self.handed()) - set(self._tabs[tab].have)),
+            "guesses": {
+                sha: (self.ledger.today(guess[0]), guess[1])
+                for sha in have
+                if (guess := self._guesses.get(sha)) and guess[0]
+            },
             **self.state(),
         }
 
@@ -177,6 +196,9 @@ class Desk:
         self._tabs = {k: t for k, t in self._tabs.items() if now - t.seen < _AWAY}
         return list(self._tabs.values())
 
+    def _held(self) -> set[str]:
+        return {sha for tab in self._present() for sha in tab.have}
+
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
         if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
@@ -187,16 +209,23 @@ class Desk:
             return True
         return decision is None or decision.kind == "skip"
 
-    def _due(self) -> dict[str, Any] | None:
-        """A picture to show again, blind: it looks like any other."""
-        held = {sha for tab in self._present() for sha in tab.have}
+    def _due(self, *, guessed: bool) -> dict[str, Any] | None:
+        """A picture to show again, blind; it looks like the one that it replaces."""
+        held = self._held()
         if any(sha in self._blind and self._may_repeat(sha) for sha in held):
             return None
-        left = [s for s in self._repeats if s not in held and self._may_repeat(s)]
+        left = [
+            sha
+            for sha, guess in self._repeats.items()
+            if sha not in held and self._may_repeat(sha) and (guess or not guessed)
+        ]
         if not left or n_due(self._repeat, *self.ledger.n_answered(self.who)) < 1:
             return None
         sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
-        return {"sha256": sha256, "guess": None, "confidence": None, "blind": True}
+        guess, confidence = (guessed and self._repeats[sha256]) or (None, None)
+        return {
+            "sha256": sha256, "guess": guess, "confidence": confidence, "blind": True
+        }  # fmt: skip
 
     def _may_repeat(self, sha256: str) -> bool:
         """Whether a picture has a label, is there, and was not answered again yet."""
@@ -210,12 +239,11 @@ class Desk:
 
     def handed(self) -> list[str]:
         """Pictures that tabs hold and that nobody decided about."""
-        held = {sha for tab in self._present() for sha in tab.have}
-        return [sha for sha in held if self.ledger.decision(sha) is None]
+        return [sha for sha in self._held() if self.ledger.decision(sha) is None]
 
     def _free(self) -> list[dict[str, Any]]:
         """Chosen, not decided, held by no tab."""
-        held = {sha for tab in self._present() for sha in tab.have}
+        held = self._held()
         again = self._only_skipped_left()
         usable = self.ledger.candidates()
         return [
@@ -227,12 +255,38 @@ class Desk:
             and self._is_open(sha)
         ]
 
+    def _has_moved(self, sha256: str, tab: str) -> bool:
+        owner = self._moved.get(sha256, tab)
+        there = self._tabs.get(owner)
+        return owner != tab and there is not None and sha256 in there.have
+
+    def _taken_over(self, tab: str, n: int) -> list[dict[str, Any]]:
+        """Pictures that wait in other tabs, where nothing else is left.
+
+        The first of each is being looked at, perhaps.
+        """
+        waiting = [
+            sha
+            for name, other in self._tabs.items()
+            if name != tab
+            for sha in other.have[1:]
+            if self.ledger.decision(sha) is None and self._is_open(sha)
+        ][:n]
+        self._moved.update(dict.fromkeys(waiting, tab))
+        for other in self._tabs.values():
+            other.have = tuple(sha for sha in other.have if sha not in waiting)
+        items = []
+        for sha in waiting:
+            guess, confidence = self._guesses.get(sha, (None, None))
+            items.append({"sha256": sha, "guess": guess, "confidence": confidence})
+        return items
+
     def _only_skipped_left(self) -> bool:
         usable = self.ledger.candidates()
         return sum(sha in usable for sha in self.ledger.decisions()) >= len(usable)
 
     def _drawn(self, n: int) -> list[dict[str, Any]]:
-        held = {sha for tab in self._present() for sha in tab.have}
+        held = self._held()
         left = [
             sha
             for sha in self.ledger.candidates()

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign
+    from ..campaign import Campaign, Doubt
 
 _log = logging.getLogger(__name__)
 _DOUBTS = 60
 _REPEATS = 500
+_JUDGED = 20
+"""Repeats that the present model judges, in case no other can."""
 
 
 def work(
@@ -47,6 +49,9 @@ def work(
     pools : mapping of str to Path, optional
         Where those of pools are that were added, by name, if they moved.
     """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # its own would be left behind by our end
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's business
     _give_way()
     asked: queue.Queue[tuple[int, list[str]]] = queue.Queue()
@@ -88,7 +93,12 @@ def _answer(
 
     stage = "training" if any(campaign.status().labels.values()) else "choosing"
     connection.send({"kind": "stage", "stage": stage})
-    ahead = choose_ahead(campaign, n, shown)
+    again = [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]] if repeat else []
+    ahead = choose_ahead(campaign, n, [*shown, *again[:_JUDGED]])
+    doubts = _doubts(campaign)
+    # The present model was told the labels of these: rather one that was not.
+    unseen = {d.sha256: (d.suggested, d.confidence) for d in doubts if d.suggested}
+    guesses = {**ahead.guesses, **unseen}
     connection.send(
         {
             "kind": "batch",
@@ -97,32 +107,27 @@ def _answer(
                 for p in ahead.proposals
             ],
             "known": ahead.known,
-            "guesses": ahead.guesses,
+            "guesses": {s: g for s, g in ahead.guesses.items() if s in shown},
             "as_of": ahead.as_of,
-            "repeats": _repeats(campaign) if repeat else [],
-            "doubts": _doubts(campaign),
+            # In order; the page's side knows how many are due.
+            "repeats": {sha256: guesses.get(sha256) for sha256 in again},
+            "doubts": [_listed(d) for d in doubts[:_DOUBTS] if d.likely or d.others],
         }
     )
 
 
-def _repeats(campaign: Campaign) -> list[str]:
-    """What may be shown again, in order; the page's side knows how many are due."""
-    return [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]]
-
-
-def _doubts(campaign: Campaign) -> list[dict[str, Any]]:
-    """Labels that are worth a second look; none where that cannot be told."""
+def _doubts(campaign: Campaign) -> list[Doubt]:
+    """What models that did not see the labels make of them; none where none can be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        doubts = campaign.second_look(_DOUBTS)
-    return [
-        {
-            "sha256": doubt.sha256,
-            "before": doubt.label,
-            "by": doubt.who,
-            "suggested": doubt.suggested,
-            "others": doubt.others,
-        }
-        for doubt in doubts
-        if doubt.likely or doubt.others
-    ]
+        return campaign.second_look()
+
+
+def _listed(doubt: Doubt) -> dict[str, Any]:
+    return {
+        "sha256": doubt.sha256,
+        "before": doubt.label,
+        "by": doubt.who,
+        "suggested": doubt.suggested,
+        "others": doubt.others,
+    }

@@ -56,7 +56,7 @@ class Page {
       h("header", {},
         h("h1", {}, about.campaign),
         this.tabs,
-        h("p", { class: "who quiet" }, about.who),
+        h("p", { class: "who quiet" }, `you are ${about.who}`),
         h("button", { type: "button", class: "icon", "aria-label": "Help", title: "help",
           onclick: () => this.help() }, "?")),
       h("section", { "aria-label": "Where things stand" },
@@ -125,28 +125,33 @@ class Page {
   }
 
   #stageText({ stage, n_labels, n_known }) {
+    if (stage === "starting") return "The network is being loaded";
     const known = n_labels
       ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
     const now = {
       training: "it is learning and choosing",
       choosing: "The first pictures are being chosen",
-      ordering: "almost ready",
     }[stage];
     return [known, now].filter(Boolean).join("; ");
   }
 
   /** What to show where there is no picture. */
   emptiness() {
-    const { state } = this.feed;
-    if (!state) return [h("p", { class: "empty" }, "One moment …")];
+    const { state, elsewhere } = this.feed;
+    const only = (text) => [h("p", { class: "empty" }, text)];
+    if (!state) return only("One moment …");
     if (state.n_decided >= state.n_images && !state.aside["?skip"]) {
-      return [h("p", { class: "empty" }, `All ${state.n_images} pictures are decided.`)];
+      return only(`All ${state.n_images} pictures are decided.`);
     }
-    if (state.stage === "idle") return [h("p", { class: "empty" }, "One moment …")];
+    if (elsewhere && elsewhere >= state.n_images - state.n_decided) {
+      return only("What is left is open in another tab.");
+    }
+    if (state.stage === "idle") return only("One moment …");
     return [h("div", { class: "empty" },
-      h("p", {}, state.stage === "training"
-        ? "The network is learning; then it chooses the next pictures."
-        : `The network looks at all ${state.n_images} pictures to choose the first ones.`),
+      h("p", {}, {
+        starting: "The network is being loaded; then it chooses pictures.",
+        training: "The network is learning; then it chooses the next pictures.",
+      }[state.stage] ?? `The network looks at all ${state.n_images} pictures to choose the first ones.`),
       this.feed.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
         onclick: () => {
           this.feed.meanwhile = true;
@@ -174,7 +179,7 @@ class Page {
     const kept = size ? ` ${size} decisions are kept in this browser until then.` : "";
     this.banner.textContent = status === 401
       ? `The server was started anew. Open the address that it printed.${kept}`
-      : `${message || "The server cannot be reached."} Trying again.${kept}`;
+      : `${message || "The server does not answer."} Trying again.${kept}`;
     this.banner.hidden = false;
   }
 
@@ -195,7 +200,7 @@ class Page {
     ];
     this.dialog.replaceChildren(
       h("h2", {}, "Keys"),
-      keys.on ? null : h("p", {}, "They are switched off, see Settings."),
+      h("p", { hidden: keys.on }, "They are switched off, see Settings."),
       h("table", {}, h("tbody", {}, rows.map(([name, text]) => h("tr", {},
         h("th", { scope: "row" }, text), h("td", {}, h("kbd", {}, keyName(keys.of(name)))))))),
       h("p", { class: "quiet" }, "In the grid: arrows move, a label's key labels and goes " +

@@ -133,7 +133,8 @@ export class Feed extends EventTarget {
       return;
     }
     this.#reachable();
-    const { items, stale, guesses, ...state } = answer;
+    const { items, stale, guesses, elsewhere, ...state } = answer;
+    this.elsewhere = elsewhere; // pictures that other tabs hold
     if (!(this.savedAt > began)) this.#stands(state);
     const waiting = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
     const gone = new Set([...stale, ...waiting.map(({ sha256 }) => sha256)]);

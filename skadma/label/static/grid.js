@@ -11,10 +11,12 @@ export class Grid {
     this.at = 0;
     this.cells = new Map();
     this.head = h("div", { class: "gridhead" });
+    const hint = h("p", { class: "quiet hint" }, "A click goes through the labels; " +
+      "a label's key labels the picture with the focus and goes on.");
     this.tiles = h("div", { class: "tiles", id: "tiles", role: "group",
       "aria-label": "Pictures" });
     this.element = h("section", { class: "grid", "aria-label": "Label many at once" },
-      this.head, this.tiles);
+      this.head, hint, this.tiles);
     this.tiles.addEventListener("keydown", (event) => this.#move(event));
   }
 
@@ -46,7 +48,7 @@ export class Grid {
     } else {
       this.cells.clear();
       refill(this.tiles, ["empty", feed.state?.stage, feed.state?.n_decided,
-        feed.state?.n_images, feed.meanwhile], () => this.page.emptiness());
+        feed.state?.n_images, feed.meanwhile, feed.elsewhere], () => this.page.emptiness());
     }
   }
 
@@ -82,7 +84,7 @@ export class Grid {
         disabled: n === 0, onclick: () => this.take() },
       key("take"), h("span", {}, `Take ${n} ${n === 1 ? "label" : "labels"}`)),
       h("div", { class: "others", role: "group", "aria-label": "All without a label" },
-        h("span", { class: "quiet" }, "All others:"),
+        h("span", { class: "quiet" }, "All others are"),
         feed.about.classes.map((name, i) => h("button", { type: "button",
           class: `choice small hue${i % 8}`, "data-focus": `all:${name}`,
           onclick: () => this.#rest(name) }, h("span", {}, name)))),

@@ -61,7 +61,7 @@ export class Single {
     this.caption.textContent = item ? item.path : "";
     if (!item) {
       refill(this.stage, ["empty", feed.state?.stage, feed.state?.n_images,
-        feed.state?.n_decided, feed.meanwhile], () => this.page.emptiness());
+        feed.state?.n_decided, feed.meanwhile, feed.elsewhere], () => this.page.emptiness());
       return;
     }
     delete this.stage.dataset.key;

@@ -31,7 +31,7 @@ export function fetchTransport() {
       response = await fetch(`/api/${name}`, options);
       answer = await response.json();
     } catch (error) {
-      throw new TransportError(0, "The server cannot be reached.");
+      throw new TransportError(0, "The server cannot be reached: has 'skadma label' ended?");
     }
     if (!response.ok) throw new TransportError(response.status, answer.error);
     return answer;
