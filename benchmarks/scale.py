@@ -66,9 +66,9 @@ def network() -> Any:
 def write_rows(folder: Path, n: int) -> None:
     """Write a store of n rows of 1,280 half-precision numbers.
 
-    In 300 clusters with 64 common directions of falling variance and a little noise,
-    cut at 0, as a network's features are; as if as many images had been scanned, of
-    which there are no pictures.
+    In 300 clusters of falling size (Zipf) with 64 common directions of falling
+    variance and a little noise, cut at 0, as a network's features are; as if as many
+    images had been scanned, of which there are no pictures.
     """
     from skadma.pools.building import write_planned
     from skadma.pools.columns import shard_file, write_shard
@@ -83,11 +83,13 @@ def write_rows(folder: Path, n: int) -> None:
     plan = write_planned(folder, plan, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)
+    shares = 1 / np.arange(1, 301)
+    shares /= shares.sum()
     directions = rng.standard_normal((64, 1280), dtype=np.float32)
     directions /= np.sqrt(1 + np.arange(64, dtype=np.float32))[:, None]
     start = 0
     for number, size in enumerate(plan.sizes):
-        rows = centers[rng.integers(300, size=size)]
+        rows = centers[rng.choice(300, size, p=shares)]
         rows += rng.standard_normal((size, 64), dtype=np.float32) @ directions
         rows += 0.3 * rng.standard_normal(rows.shape, dtype=np.float32)
         rows = np.maximum(rows, 0).astype(np.float16)

@@ -194,6 +194,32 @@ def test_parts_make_the_whole(photographs, fitted, tmp_path):
     assert files_of(tmp_path / "s") == files_of(whole.folder)
 
 
+def test_the_recipe_for_slurm_runs(photographs, tmp_path):
+    """As two plain processes, with two parts instead of a hundred."""
+    paths, _ = photographs
+    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text("utf-8")
+    recipe = text.split("python - <<'PY'\n")[1].split("PY\n")[0]
+    (tmp_path / "paths.txt").write_text("\n".join(paths[:40]))
+    recipe = recipe.replace("/shared/features", "features").replace("100", "2")
+    recipe = recipe.replace("part=part", "part=part, shard_rows=16")
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", recipe],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "SLURM_ARRAY_TASK_ID": str(i),
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+            },
+        )
+        for i in range(2)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0]
+    store = FeatureStore.open(tmp_path / "features")
+    assert store.verify() == []
+    assert store.shape == (40, 1280)
+
+
 def test_appends_once(photographs, fitted, tmp_path, monkeypatch):
     paths, _ = photographs
     store = FeatureStore.build(fitted, paths[:40], tmp_path, shard_rows=16)
