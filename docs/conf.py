@@ -28,6 +28,8 @@ exclude_patterns = ["_ext", "_templates", "examples", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 default_role = "code"
 nitpicky = True
+# numpydoc links an attribute that is a property, and properties have no entry here.
+nitpick_ignore = [("py:obj", "shape")]
 suppress_warnings = ["config.cache"]  # a function in autosummary_context
 
 extlinks = {"doi": ("https://doi.org/%s", "doi:%s")}
