@@ -96,9 +96,9 @@ def test_what_the_head_gets():
     head.centre.copy_(torch.arange(5.0))
     x = torch.rand(4, 5)
     found = head.prepare(x)
-    for i, j in ((0, 2), (2, 5)):
+    for i, j, share in ((0, 2, 2 / 3), (2, 5, 1 / 3)):
         part = x[:, i:j] - torch.arange(5.0)[i:j]
-        wanted = part / part.norm(dim=1, keepdim=True) / 2**0.5
+        wanted = part / part.norm(dim=1, keepdim=True) * share**0.5
         torch.testing.assert_close(found[:, i:j], wanted)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
     more = head.resized(5)
@@ -209,7 +209,7 @@ def test_what_the_last_layer_gets():
     for name in names:
         flat = got[name].flatten(2)
         both = torch.cat([flat.mean(2), flat.var(2, unbiased=False).sqrt()], dim=1)
-        parts.append(both / both.norm(dim=1, keepdim=True) * length)
+        parts.append(both / both.norm(dim=1, keepdim=True) * length / 2**0.5)
     torch.testing.assert_close(features, torch.cat(parts, dim=1))
 
 

@@ -29,10 +29,12 @@ class PartsLinear(nn.Linear):
 
 
 class ProbeHead(PartsLinear):
-    """A Linear on parts that are centred and brought to equal lengths.
+    """A Linear on parts that are centred and brought to set lengths.
 
     With x_i the parts, c_i the centres and m the number of parts it gets
-    (x_i - c_i) / (sqrt(m) |x_i - c_i|), a vector of length 1.
+    w_i (x_i - c_i) / |x_i - c_i|, a vector of length 1: the first part, which is what
+    the network's own last layer got, counts twice, w_1^2 = 2 / (m + 1) and
+    w_i^2 = 1 / (m + 1); with one part w_1 = 1.
 
     Parameters
     ----------
@@ -51,10 +53,15 @@ class ProbeHead(PartsLinear):
         return super().forward(self.prepare(x))
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """Centre the parts and bring them to equal lengths."""
-        parts = torch.split(x - self.centre, self.parts, dim=1)
-        found = torch.cat([normalize(part) for part in parts], dim=1)
-        return found / len(self.parts) ** 0.5
+        """Centre the parts and bring them to their lengths."""
+        first, *more = torch.split(x - self.centre, self.parts, dim=1)
+        shared = 1 / (len(self.parts) + 1) ** 0.5
+        lengths = [2**0.5 * shared if more else 1.0, *(shared for _ in more)]
+        found = [
+            normalize(part) * length
+            for part, length in zip([first, *more], lengths, strict=True)
+        ]
+        return torch.cat(found, dim=1)
 
     def resized(self, n_classes: int) -> ProbeHead:
         """Make one like it with other outputs, of random weights."""

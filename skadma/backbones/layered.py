@@ -27,8 +27,9 @@ def layered_network(source: SourceNetwork) -> fx.GraphModule:
     """Let the last layer of a network see several layers before it as well.
 
     Its input x is followed by a part for each of some layers: mean and spread, over all
-    places, of what the layer hands on, together as long as x. Its weights for these are
-    0, so that the scores of the source classes stay what they were.
+    places, of what the layer hands on, together of length |x| / sqrt(2), so that x
+    counts twice in distances. Its weights for these are 0, so that the scores of the
+    source classes stay what they were.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def layered_network(source: SourceNetwork) -> fx.GraphModule:
 def join(
     last: torch.Tensor, maps: Sequence[torch.Tensor], places: Sequence[list[int]]
 ) -> torch.Tensor:
-    """Put mean and spread of maps behind a vector, for each map as long as that is.
+    """Put mean and spread of maps behind a vector, for each map half its squares.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def join(
     -------
     torch.Tensor of shape (n, d + twice the maps' channels)
     """
-    length = torch.linalg.vector_norm(last, dim=1, keepdim=True)
+    length = torch.linalg.vector_norm(last, dim=1, keepdim=True) * 0.5**0.5
     parts = [last]
     for x, dims in zip(maps, places, strict=True):
         if dims:
