@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     suspects = commands.add_parser(
         "suspects",
         help="list labels that are worth a second look",
-        description="List labels that a model doubts which did not see them, most "
+        description="List labels that a model trained without them doubts, most "
         "doubtful first.",
     )
     suspects.add_argument(

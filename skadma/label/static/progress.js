@@ -65,8 +65,8 @@ export class Progress {
     const { classes } = this.page.feed.about;
     refill(this.parts.doubts, [doubts, classes], () => [
       h("h2", {}, `Worth a second look (${doubts.n})`),
-      h("p", { class: "quiet" }, "Labels that a model doubts which did not see them, or " +
-        "of which somebody said something else."),
+      h("p", { class: "quiet" }, "Labels that a model trained without them doubts, or " +
+        "about which somebody said something else."),
       this.#list(doubts.items.map((item) => ({ ...item, note: doubtNote(item) })), true)]);
     refill(this.parts.unclear, [cant_tell, classes], () => [
       h("h2", {}, `Can't tell (${cant_tell.n})`),
