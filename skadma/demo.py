@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,18 @@ BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
 N_FROZEN = -5
 N_CENTERS = 250
-COLUMNS = (
-    "strategy",
-    "labels",
+MEASURED = (
     "accuracy",
     "auc",
     "query_seconds",
     "adapt_seconds",
     "test_seconds",
 )
+COLUMNS = ("seed", "strategy", "labels", *MEASURED)
 
 
 def demo_classifier(seed: int) -> CNNClassifier:
-    """Build the demo's classifier: the last stage and the head are fine-tuned."""
+    """Build a classifier of which the last stage and the head are fine-tuned."""
     return CNNClassifier(
         BACKBONE,
         image_size=IMAGE_SIZE,
@@ -76,7 +76,7 @@ def run_demo(
     n_instances: int = 20,
     n_pool: int = 600,
     n_test: int = 400,
-    seed: int = 0,
+    seeds: Sequence[int] = (0, 1, 2),
 ) -> list[dict[str, Any]]:
     """Run the strategies, print the table, save curves and numbers.
 
@@ -84,7 +84,9 @@ def run_demo(
     ----------
     out : Path
         Folder for ``curves.png`` and ``results.csv``; made if missing.
-    n_rounds, n_instances, n_pool, n_test, seed : int
+    n_rounds, n_instances, n_pool, n_test : int
+    seeds : sequence of int
+        Each draws a pool and a test set of its own.
 
     Returns
     -------
@@ -100,13 +102,11 @@ def run_demo(
             f"{n_rounds} rounds of {n_instances} labels from a pool of {n_pool} and "
             f"{n_test} test photographs do not fit {len(X)} photographs."
         )
-    X, X_test, y, y_test = train_test_split(
-        X, y, train_size=n_pool, test_size=n_test, stratify=y, random_state=seed
-    )
+    share = (y == "sound").mean()
     print(
-        f"{n_pool} photographs to choose from, {n_test} to test on; "
-        f"{(y_test == 'defective').mean():.0%} are defective, so always saying 'sound' "
-        f"gives {(y_test == 'sound').mean():.3f} accuracy.\n{centers!r}"
+        f"{n_pool} photographs to choose from, {n_test} to test on, others for each "
+        f"seed; {1 - share:.0%} are defective, so always saying 'sound' gives "
+        f"{share:.3f} accuracy.\n{centers!r}"
     )
     strategies = {
         "UncertaintyHerding": UncertaintyHerding(),
@@ -114,24 +114,33 @@ def run_demo(
         "random": RandomSampling(),
     }
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(strategies) * n_rounds, unit="round") as bar:
-        for name, strategy in strategies.items():
-            learner = ActiveLearner(
-                demo_classifier(seed),
-                strategy,
-                n_rounds=n_rounds,
-                n_instances=n_instances,
+    with tqdm(total=len(seeds) * len(strategies) * n_rounds, unit="round") as bar:
+        for seed in seeds:
+            pool, test = train_test_split(
+                np.arange(len(y)),
+                train_size=n_pool,
+                test_size=n_test,
+                stratify=y,
                 random_state=seed,
             )
-            for record in learner.rounds(X, y):
-                rows.append(_measure(name, learner, record, X_test, y_test))
-                bar.set_postfix_str(f"{name} {record['n_labels']} labels")
-                bar.update()
+            for name, strategy in strategies.items():
+                learner = ActiveLearner(
+                    demo_classifier(seed).set_params(training="probe"),
+                    strategy,
+                    n_rounds=n_rounds,
+                    n_instances=n_instances,
+                    random_state=seed,
+                )
+                for record in learner.rounds(X[pool], y[pool]):
+                    row = _measure(name, learner, record, X[test], y[test])
+                    rows.append({"seed": seed, **row})
+                    bar.set_postfix_str(f"seed {seed} {name}")
+                    bar.update()
     out.mkdir(parents=True, exist_ok=True)
     _write_csv(rows, out / "results.csv")
     _plot(rows, out / "curves.png")
     print(format_table(rows, list(strategies)))
-    print(_summary(rows, seed))
+    print(_summary(rows))
     print(
         f"{time.perf_counter() - begin:.0f} s in all. Curves: {out / 'curves.png'}, "
         f"numbers: {out / 'results.csv'}"
@@ -161,39 +170,46 @@ def _measure(
 
 
 def format_table(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """Lay out labels against accuracy, AUC and seconds, strategies side by side."""
+    """Lay out labels against accuracy, AUC and seconds: means over the seeds."""
     head = f"{'':>8}" + "".join(f" | {name:^40}" for name in names)
     columns = f"{'accuracy':>9}{'AUC':>7}{'query s':>8}{'adapt s':>8}{'test s':>8}"
     lines = [head, f"{'labels':>8}" + f" | {columns}" * len(names)]
     for n_labels in sorted({row["labels"] for row in rows}):
         line = f"{n_labels:>8}"
         for name in names:
-            cells = [
-                f"{row['accuracy']:>9.3f}{row['auc']:>7.3f}"
-                f"{row['query_seconds']:>8.1f}{row['adapt_seconds']:>8.1f}"
-                f"{row['test_seconds']:>8.1f}"
-                for row in rows
-                if row["labels"] == n_labels and row["strategy"] == name
-            ]
-            line += f" | {cells[0] if cells else '':<40}"
+            mine = _of(rows, name, n_labels)
+            mean = {what: np.mean([row[what] for row in mine]) for what in MEASURED}
+            line += (
+                f" | {mean['accuracy']:>9.3f}{mean['auc']:>7.3f}"
+                f"{mean['query_seconds']:>8.1f}{mean['adapt_seconds']:>8.1f}"
+                f"{mean['test_seconds']:>8.1f}"
+            )
         lines.append(line)
     return "\n".join(lines)
 
 
-def _summary(rows: list[dict[str, Any]], seed: int) -> str:
-    said = []
+def _of(rows: list[dict[str, Any]], name: str, n_labels: int) -> list[dict[str, Any]]:
+    return [r for r in rows if r["strategy"] == name and r["labels"] == n_labels]
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    seeds = sorted({row["seed"] for row in rows})
+    lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
     for name in dict.fromkeys(row["strategy"] for row in rows):
-        mine = [row for row in rows if row["strategy"] == name]
-        accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
-        said.append(f"{name} {accuracy:.3f} ({auc:.3f})")
-    return (
-        f"Mean accuracy (AUC) over the rounds: {', '.join(said)}.\n"
+        said = []
+        for seed in seeds:
+            mine = [r for r in rows if (r["strategy"], r["seed"]) == (name, seed)]
+            accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
+            said.append(f"{accuracy:.3f} ({auc:.3f})")
+        lines.append(f"{name:>20}: {', '.join(said)}")
+    lines.append(
         "What this shows: the whole road works, from a pretrained network and a pool\n"
         "of photographs to labels chosen and a network adapted, and what each phase\n"
-        "costs. What it does not show: which strategy is better. This is one run\n"
-        f"(seed {seed}) on one data set, in which a few points are noise. --seed N\n"
-        "gives another run."
+        "costs. What it does not show: which strategy is better. This is one data\n"
+        "set, on which seeds differ by as much as strategies; others are in\n"
+        "docs/label_efficiency.md. --seed N gives another run."
     )
+    return "\n".join(lines)
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
@@ -207,21 +223,22 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    labels = sorted({row["labels"] for row in rows})
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, what, label in zip(
         figure.subplots(1, 2), ("accuracy", "auc"), ("accuracy", "AUC"), strict=True
     ):
         for name in dict.fromkeys(row["strategy"] for row in rows):
-            mine = [row for row in rows if row["strategy"] == name]
             axes.plot(
-                [row["labels"] for row in mine],
-                [row[what] for row in mine],
+                labels,
+                [np.mean([r[what] for r in _of(rows, name, n)]) for n in labels],
                 marker="o",
                 label=name,
             )
         axes.set(xlabel="labels", ylabel=f"{label} on the test photographs")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(f"Solar cells, {BACKBONE}, {IMAGE_SIZE} px")
+    n_seeds = len({row["seed"] for row in rows})
+    figure.suptitle(f"Solar cells, {BACKBONE}, {IMAGE_SIZE} px, {n_seeds} seed(s)")
     figure.savefig(path, dpi=120)

@@ -43,7 +43,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=400,
         help="photographs to test on (default: %(default)s)",
     )
-    demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    demo.add_argument(
+        "--seed",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="one or several, of which each draws other photographs (default: 0 1 2)",
+    )
     demo.set_defaults(run=_run)
 
 
@@ -56,5 +62,5 @@ def _run(options: argparse.Namespace) -> None:
         n_instances=options.labels,
         n_pool=options.pool,
         n_test=options.test,
-        seed=options.seed,
+        seeds=options.seed,
     )
