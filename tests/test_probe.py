@@ -264,6 +264,8 @@ def test_exported(pictures, tmp_path):
     facts = CardFacts("a model", {"a": 8, "b": 8, "c": 8})
     export_model(clf.fit(X, y), tmp_path / "model", facts, onnx=True)
     assert list((tmp_path / "model").glob("*.onnx"))
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "layers frozen; the last one is a logistic regression (C = 100)." in card
 
 
 def test_fewer_labels_for_solar_cells(elpv):

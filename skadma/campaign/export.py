@@ -48,7 +48,7 @@ def card_facts(
         choice=(
             f"`{strategy['class']}({params})`, {settings['n_instances']} a round, "
             f"random_state={settings['random_state']}.",
-            "Each model was fine-tuned from "
+            "Each model was trained from "
             + ("the one before." if settings["warm_start"] else "the pretrained one."),
         ),
         curve=hits(events, list(campaign.decisions())),

@@ -168,12 +168,16 @@ def _network(estimator: CNNClassifier) -> str:
     source, weights = estimator.source_network_, estimator.weights
     if weights is not None and is_weights_file(weights):
         weights = Path(weights).name
+    trained = (
+        "the last one is a logistic regression (C = 100)"
+        if estimator.training == "probe"
+        else f"{estimator.max_epochs} epochs, learning rates {estimator.lr:g} and, of "
+        f"the new last layer, {estimator.head_lr:g}"
+    )
     lines = (
         f"Backbone {source.name}, pretrained weights {weights}, fingerprint "
         f"{source.fingerprint}.",
-        f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; "
-        f"{estimator.max_epochs} epochs, learning rates {estimator.lr:g} and, of the "
-        f"new last layer, {estimator.head_lr:g}.",
+        f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; {trained}.",
     )
     return "\n".join(f"- {line}" for line in lines)
 
