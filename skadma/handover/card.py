@@ -177,7 +177,8 @@ def _network(estimator: CNNClassifier) -> str:
     lines = (
         f"Backbone {source.name}, pretrained weights {weights}, fingerprint "
         f"{source.fingerprint}.",
-        f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; {trained}.",
+        f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; "
+        f"{trained}.",
     )
     return "\n".join(f"- {line}" for line in lines)
 
