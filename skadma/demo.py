@@ -203,10 +203,10 @@ def _summary(rows: list[dict[str, Any]]) -> str:
             said.append(f"{accuracy:.3f} ({auc:.3f})")
         lines.append(f"{name:>20}: {', '.join(said)}")
     lines.append(
-        "What this shows: the whole road works, from a pretrained network and a pool\n"
-        "of photographs to labels chosen and a network adapted, and what each phase\n"
-        "costs. What it does not show: which strategy is better. This is one data\n"
-        "set, on which seeds differ by as much as strategies; others are in\n"
+        "This shows how a pretrained network and a pool of photographs lead to chosen\n"
+        "labels and an adapted network, and what each step costs. It does not show\n"
+        "which strategy is better: on one data set, seeds differ by as much as\n"
+        "strategies. Others are in\n"
         "docs/label_efficiency.md. --seed N gives another run."
     )
     return "\n".join(lines)
