@@ -261,17 +261,21 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
 
 def part_workers(work: Path, n: int) -> dict[str, Any]:
     """Scan by two Dask workers against one process with two threads, and with one."""
+    import dask
     import torch
     from distributed import Client, LocalCluster
+    from PIL import Image
 
     from skadma import CNNClassifier
     from skadma.demo import load_elpv
     from skadma.pools import FeatureStore
 
-    X, _ = load_elpv()
-    X = X[:n]
+    cells, _ = load_elpv()
+    X = [str(work / f"{i}.png") for i in range(min(n, len(cells)))]
+    for file, cell in zip(X, cells, strict=False):
+        Image.fromarray(np.asarray(cell)).save(file)
     clf = CNNClassifier("efficientnet_lite0", image_size=128, random_state=0)
-    found: dict[str, Any] = {"images": n, "pixels": 128}
+    found: dict[str, Any] = {"images": len(X), "pixels": 128}
 
     def seconds(name: str, executor: Any = None) -> float:
         begin = perf_counter()
@@ -285,8 +289,12 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
         FeatureStore.build(clf, X[:64], work / "warm", shard_rows=64)
         shutil.rmtree(work / "warm")
         found[f"serial_{threads}_threads_seconds"] = seconds("serial")
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the workers
+    # Dask's own setting makes its workers ask the system for each array anew, see
+    # docs/scale.md.
+    own = "distributed.nanny.pre-spawn-environ."
+    memory = {"MALLOC_TRIM_THRESHOLD_": 2**31, "MALLOC_MMAP_THRESHOLD_": 2**30}
     with (
+        dask.config.set({own + name: value for name, value in memory.items()}),
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
