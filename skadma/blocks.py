@@ -1,4 +1,4 @@
-"""LazyRows of numbers that are read from the disk a block at a time."""
+"""Rows of numbers that are read from the disk a block at a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 BLOCK_ROWS = 16_384
-"""LazyRows that are held at once; a pool of no more is read whole."""
+"""Rows that are held at once; a pool of no more is read whole."""
 
 
 class LazyRows(ABC):
-    """LazyRows of numbers of which a block is read when it is asked for.
+    """Rows of numbers of which a block is read when it is asked for.
 
     ``rows[a:b]`` and ``rows[indices]`` give arrays, as of an array in memory.
 
@@ -25,7 +25,7 @@ class LazyRows(ABC):
     dtype : dtype
         What reading gives.
     block : int, default=16384
-        LazyRows that are to be read at once.
+        Rows that are to be read at once.
     """
 
     def __init__(
@@ -51,9 +51,7 @@ class LazyRows(ABC):
             key = np.arange(start, stop, step)
         indices = np.asarray(key, dtype=np.intp)
         if indices.ndim != 1:
-            raise IndexError(
-                "LazyRows are taken by a slice or by a 1-D array of numbers."
-            )
+            raise IndexError("Rows are taken by a slice or by a 1-D array of numbers.")
         wrong = indices[(indices < -len(self)) | (indices >= len(self))]
         if len(wrong):
             raise IndexError(f"row {wrong[0]} of {len(self)}")
@@ -132,7 +130,7 @@ def _mapped_anew(array: np.ndarray) -> np.ndarray:
 
 
 class JoinedRows(LazyRows):
-    """LazyRows in memory with others, unread, behind them.
+    """Rows in memory with others, unread, behind them.
 
     Parameters
     ----------
@@ -214,6 +212,21 @@ def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:
     if isinstance(rows[0], LazyRows):
         return _Mapped(function, rows)
     return function(*rows)
+
+
+def selected(rows: Any, indices: np.ndarray) -> Any:
+    """Take some of the rows, unread where they are on the disk.
+
+    Parameters
+    ----------
+    rows : ndarray or LazyRows of shape (n, ...)
+    indices : ndarray of int, shape (m,)
+
+    Returns
+    -------
+    ndarray or LazyRows of shape (m, ...)
+    """
+    return rows.select(indices) if isinstance(rows, LazyRows) else rows[indices]
 
 
 def joined(first: np.ndarray, others: Any) -> Any:

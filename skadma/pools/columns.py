@@ -44,7 +44,7 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     arrays : mapping of str to ndarray
     """
     own = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = safetensors.numpy.save(own, {"sha256": _digest(own)})
+    content = safetensors.numpy.save(own, {"sha256": digest_of(own)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: part.write_bytes(content))
 
@@ -72,7 +72,7 @@ def check_shard(path: Path, n_rows: int) -> str | None:
         return f"cannot be read ({error})"
     if any(len(array) != n_rows for array in arrays.values()):
         return f"is not of {n_rows} images"
-    return None if _digest(arrays) == expected else "was changed or damaged"
+    return None if digest_of(arrays) == expected else "was changed or damaged"
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
@@ -130,7 +130,8 @@ def _header(
     return found
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays and their names, in hexadecimal digits."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -140,7 +141,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class StoredRows(LazyRows):
-    """LazyRows of a column.
+    """Rows of a column.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ class StoredRows(LazyRows):
     column, name : str
         The array `name` of the column's files.
     sizes : sequence of int
-        LazyRows of the shards.
+        Rows of the shards.
     block : int
     raw : bool, default=False
         Read numbers as they are: half precision not as single.

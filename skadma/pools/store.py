@@ -51,7 +51,7 @@ class FeatureStore(OutputsOfStore):
         depend on the images' keys, so that the choice does on neither the executor
         nor the shards.
     block_rows : int, default=16384
-        LazyRows held at once; a pool of no more is read whole.
+        Rows held at once; a pool of no more is read whole.
     verbose : bool, default=False
         Show a progress bar over images that are scanned.
 

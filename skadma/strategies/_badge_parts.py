@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import LazyRows
+from ..blocks import LazyRows, selected
 from ..pools import FeatureStore
 from ..pools.hashing import uniform
-from ._parts import for_parts, parts_of, selected
+from ._parts import for_parts, parts_of
 
 _ROUNDS = 5
 """Passes over the pool."""

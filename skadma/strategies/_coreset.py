@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import LazyRows, per_row
+from ..blocks import LazyRows, per_row, selected
 from ..pools import FeatureStore
 from ._batch import BatchStrategy
-from ._parts import for_parts, parts_of, selected
+from ._parts import for_parts, parts_of
 from ._pool import Pool
 
 _AHEAD = 32

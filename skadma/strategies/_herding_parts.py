@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import LazyRows
+from ..blocks import LazyRows, selected
 from ..pools import FeatureStore
 from ..pools.hashing import priority_sample, smallest
 from ._coverage import Coverage, share_distance
-from ._parts import for_parts, parts_of, selected
+from ._parts import for_parts, parts_of
 
 _EXAMINED = 2000
 """Images of which the width is found."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import LazyRows
 from ..pools import FeatureStore
-from ..pools.columns import map_array, write_shard
+from ..pools.columns import digest_of, map_array, write_shard
 from ..pools.executing import run_tasks
 from ..pools.hashing import partition
 
@@ -127,16 +125,8 @@ def _do(task: PartTask) -> Any:
 
 
 def _write(folder: Path, shared: Mapping[str, np.ndarray]) -> Path:
-    digest = hashlib.sha256()
-    for name, array in sorted(shared.items()):
-        digest.update(f"{name}{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
-    file = folder.absolute() / "shared" / f"{digest.hexdigest()[:32]}.safetensors"
+    name = digest_of(shared)[:32]
+    file = folder.absolute() / "shared" / f"{name}.safetensors"
     if not file.exists():
         write_shard(file, shared)
     return file
-
-
-def selected(rows: np.ndarray | LazyRows, part: np.ndarray) -> np.ndarray | LazyRows:
-    """Take a part of rows, unread where they are on the disk."""
-    return rows.select(part) if isinstance(rows, LazyRows) else rows[part]

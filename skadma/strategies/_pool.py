@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..blocks import LazyRows, as_working, per_row
+from ..blocks import LazyRows, as_working, per_row, selected
 from ..images import n_images
 from ..pools import FeatureStore
 from ..view import view_of
@@ -94,8 +94,8 @@ def look(
         rows = np.flatnonzero(np.isfinite(labeled).all(axis=1))
         labeled = labeled[rows]
     if len(usable) < len(features):
-        features = _select(features, usable)
-        proba = None if proba is None else _select(proba, usable)
+        features = selected(features, usable)
+        proba = None if proba is None else selected(proba, usable)
     return Pool(
         usable,
         features,
@@ -105,10 +105,6 @@ def look(
         None if proba is None else _head(estimator, layer),
         X.select(usable) if isinstance(X, FeatureStore) else None,
     )
-
-
-def _select(rows: np.ndarray | LazyRows, indices: np.ndarray) -> np.ndarray | LazyRows:
-    return rows.select(indices) if isinstance(rows, LazyRows) else rows[indices]
 
 
 def _finite(
