@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from ..blocks import LazyRows, row_by_row
-from ._badge_parts import draw_by_parts, squared_norms
+from ._badge_parts import draw_by_parts, outer_norms
 from ._batch import BatchStrategy
+from ._distances import squared_distances
 from ._pool import Pool
 
 
@@ -87,7 +88,7 @@ def _draw(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means++ over the outer products of rows of `a` and `h`."""
-    norms = row_by_row(squared_norms, a, h)[:]
+    norms = row_by_row(outer_norms, a, h)[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)
@@ -98,7 +99,7 @@ def _draw(
         free[i] = False
         of_a, of_h = a[i : i + 1][0], h[i : i + 1][0]
         inner = row_by_row(lambda a, h, x=of_a, z=of_h: (a @ x) * (h @ z), a, h)[:]
-        squared = norms + norms[i] - 2 * inner
+        squared = squared_distances(inner, norms[i], norms)
         nearest = squared if k == 0 else np.minimum(nearest, squared)
         np.maximum(nearest, 0, out=nearest)
     return chosen, weights

@@ -9,6 +9,7 @@ import numpy as np
 from ..blocks import LazyRows, selected
 from ..pools import FeatureStore
 from ..pools.hashing import uniform
+from ._distances import squared_distances, squared_norms
 from ._parts import for_parts, parts_of
 
 _ROUNDS = 5
@@ -17,9 +18,9 @@ _PER_ROUND = 2
 """Candidates of a round, for each image that is to be chosen."""
 
 
-def squared_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
+def outer_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
     """Squared lengths of the outer products of rows of `a` and `h`, shape (n,)."""
-    return np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", h, h)
+    return squared_norms(a) * squared_norms(h)
 
 
 def draw_by_parts(
@@ -120,7 +121,7 @@ def weighted_draw(
         Squared, to the nearest before; the first one's squared length.
     """
     rng = np.random.default_rng(seed)
-    norms = squared_norms(a, h)
+    norms = outer_norms(a, h)
     nearest = np.full(len(a), np.inf)
     free = np.ones(len(a), dtype=bool)
     chosen = np.empty(n, dtype=np.intp)
@@ -134,13 +135,13 @@ def weighted_draw(
             i = int(rng.choice(len(a), p=chance / chance.sum()))
         chosen[k], distances[k] = i, nearest[i] if k else norms[0]
         free[i] = False
-        squared = norms + norms[i] - 2 * (a @ a[i]) * (h @ h[i])
+        squared = squared_distances((a @ a[i]) * (h @ h[i]), norms[i], norms)
         nearest = np.maximum(np.minimum(nearest, squared), 0)
     return chosen, distances
 
 
 def _norms(rows: Any, shared: dict[str, np.ndarray], settings: None) -> np.ndarray:
-    found = [squared_norms(a, h) for a, h in _together(rows)]
+    found = [outer_norms(a, h) for a, h in _together(rows)]
     return np.concatenate(found)
 
 
@@ -149,10 +150,11 @@ def _closest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared distance to the nearest candidate, and which it is."""
     of_a, of_h = shared["a"], shared["h"]
-    norms = squared_norms(of_a, of_h)
+    norms = outer_norms(of_a, of_h)
     distance, which = [], []
     for a, h in _together(rows):
-        squared = squared_norms(a, h)[:, None] + norms - 2 * (a @ of_a.T) * (h @ of_h.T)
+        inner = (a @ of_a.T) * (h @ of_h.T)
+        squared = squared_distances(inner, outer_norms(a, h)[:, None], norms)
         which.append(squared.argmin(axis=1))
         distance.append(np.maximum(squared.min(axis=1), 0))
     return np.concatenate(distance), np.concatenate(which)

@@ -9,6 +9,7 @@ import numpy as np
 from ..blocks import LazyRows, per_row, selected
 from ..pools import FeatureStore
 from ._batch import BatchStrategy
+from ._distances import squared_distances, squared_norms
 from ._parts import for_parts, parts_of
 from ._pool import Pool
 
@@ -79,12 +80,8 @@ def k_center_greedy(
     distances : ndarray of shape (n,)
         Of each to the nearest of those before it, inf for a drawn one.
     """
-    norms = np.einsum("ij,ij->i", features, features)
-    nearest = np.full(len(features), np.inf)
-    for start in range(0, len(labeled), 256):
-        some = labeled[start : start + 256]
-        squared = np.einsum("ij,ij->i", some, some) - 2 * (features @ some.T)
-        nearest = np.minimum(nearest, squared.min(axis=1) + norms)
+    norms = squared_norms(features)
+    nearest = (_nearest_less_norm(features, labeled) + norms).astype(np.float64)
     known: dict[int, np.ndarray] = {}
     chosen = np.empty(n, dtype=np.intp)
     distances = np.empty(n)
@@ -94,7 +91,7 @@ def k_center_greedy(
         chosen[k] = i
         distances[k] = np.sqrt(max(nearest[i], 0))
         if i not in known:
-            known = _squared_distances(features, norms, i, nearest)
+            known = _distances_ahead(features, norms, i, nearest)
         nearest = np.minimum(nearest, known[i])
         nearest[chosen[: k + 1]] = -np.inf
     return chosen, distances
@@ -184,20 +181,25 @@ def lazy_k_center(
 
 def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Squared distance of each row to the nearest centre, shape (b,), float64."""
-    found = np.full(len(rows), np.inf)
+    found = _nearest_less_norm(rows, centers).astype(np.float64)
+    return found + squared_norms(rows)
+
+
+def _nearest_less_norm(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Squared distance to the nearest centre less the row's own squared length."""
+    found = np.full(len(rows), np.inf, dtype=rows.dtype)
     for start in range(0, len(centers), 256):
         some = centers[start : start + 256]
-        squared = np.einsum("ij,ij->i", some, some) - 2 * (rows @ some.T)
+        squared = squared_norms(some) - 2 * (rows @ some.T)
         found = np.minimum(found, squared.min(axis=1))
-    return found + np.einsum("ij,ij->i", rows, rows)
+    return found
 
 
-def _squared_distances(
+def _distances_ahead(
     features: np.ndarray, norms: np.ndarray, i: int, nearest: np.ndarray
 ) -> dict[int, np.ndarray]:
     """Distances to row i and, for the price of one, to those that may come next."""
     n_ahead = min(_AHEAD, len(features))
     rows = np.append(np.argpartition(-nearest, n_ahead - 1)[: n_ahead - 1], i)
-    products = features[rows] @ features.T
-    squared = norms + norms[rows, None] - 2 * products
+    squared = squared_distances(features[rows] @ features.T, norms[rows, None], norms)
     return dict(zip(rows.tolist(), squared, strict=True))

@@ -10,6 +10,7 @@ from scipy import sparse
 from ..blocks import LazyRows, per_row, row_by_row
 from ._badge import gradient_factors
 from ._batch import BatchStrategy
+from ._distances import squared_norms
 from ._pool import Pool
 from ._typiclust import cluster, in_turn
 
@@ -70,7 +71,7 @@ class GradientClusters(BatchStrategy):
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.sqrt(squared_norms(rows))
 
 
 def distance_to_means(rows: np.ndarray | LazyRows, clusters: np.ndarray) -> np.ndarray:

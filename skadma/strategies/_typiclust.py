@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval
 
 from ..blocks import BLOCK_ROWS, LazyRows, joined, per_row
 from ._batch import BatchStrategy
+from ._distances import squared_distances, squared_norms
 from ._pool import Pool
 
 _SIZE_FOR_ALL_ROWS = 10_000_000
@@ -189,8 +190,8 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
     if k == 0:
         return np.zeros(1)
     if len(features) <= 1000:  # for so few the search's bookkeeping takes longest
-        norms = np.einsum("ij,ij->i", features, features)
-        squared = norms + norms[:, None] - 2 * (features @ features.T)
+        norms = squared_norms(features)
+        squared = squared_distances(features @ features.T, norms[:, None], norms)
         np.fill_diagonal(squared, np.inf)
         nearest = np.partition(squared, k - 1, axis=1)[:, :k]
         distances = np.sqrt(np.maximum(nearest, 0))
