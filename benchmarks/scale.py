@@ -321,7 +321,7 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
 def part_kills(work: Path, n: int) -> dict[str, Any]:
     """Run the tests that kill workers and scans; they count what is scanned twice."""
     tests = [
-        "tests/test_feature_store.py::"
+        "tests/test_feature_store_building.py::"
         "test_killed_at_any_point_nothing_is_scanned_twice",
         "tests/test_executors.py::test_a_killed_workers_shards_are_done_again",
     ]

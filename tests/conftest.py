@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import make_blobs
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from skadma import CNNClassifier
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
+from skadma.backbones import load_source
 
 from .label_site import chromium, pages, serve  # noqa: F401
 
@@ -103,3 +106,30 @@ def lite0(**params):
     """The real network with its ImageNet weights, on small images."""
     defaults = {"image_size": 64, "max_epochs": 1, "random_state": 0}
     return CNNClassifier("efficientnet_lite0", **{**defaults, **params})
+
+
+def source(name, image_size=None):
+    """A network by its name, with random weights."""
+    return load_source(name, None, image_size)
+
+
+@pytest.fixture
+def blobs():
+    return make_blobs(
+        300, 6, centers=8, cluster_std=0.3, center_box=(-20, 20), random_state=0
+    )
+
+
+class Unfitted(LogisticRegression):
+    """Stays without probabilities."""
+
+
+@pytest.fixture(scope="module")
+def centers(pictures):
+    X, y = pictures
+    return SourceCenters.from_dataset(tiny_classifier(), X, np.arange(24) % 5)
+
+
+def learner_for(strategy, **params):
+    defaults = {"n_rounds": 3, "n_instances": 4, "random_state": 0}
+    return ActiveLearner(tiny_classifier(), strategy, **{**defaults, **params})

@@ -199,3 +199,13 @@ def press(page, key):
 def saved(page):
     """Wait until nothing is being saved."""
     until(page, "skadmaPage.feed.outbox.size === 0")
+
+
+def marks_of(events):
+    return [(d["sha256"], d["label"]) for e in events for d in e.get("decisions", [])]
+
+
+def strip(page):
+    return page.eval_on_selector_all(
+        ".recent li[data-target]", "all => all.map(e => e.dataset.mark)"
+    )

@@ -1,77 +1,27 @@
 """Second looks: can't-tell, doubts, blind repeats, agreement, pace."""
 
-import csv
-import sqlite3
-import warnings
-from datetime import datetime, timedelta, timezone
+# The fixtures that are imported are the arguments of the same name.
+# ruff: noqa: F811
 
-import numpy as np
+import csv
+from datetime import datetime
+
 import pytest
-from PIL import Image
-from scipy.stats import binomtest
 
 from skadma import Campaign, CNNClassifier
 from skadma.campaign import CampaignError, LabelFileError
-from skadma.campaign.agreement import APART, kappa_and_chance
-from skadma.campaign.schema import SCHEMA
+from skadma.campaign.agreement import APART
 from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
 from skadma.strategies import RandomSampling
 
-from .conftest import TinyCNN, tiny_classifier
-
-CLASSES = ["blue", "green", "red"]
-N = 48
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pool")
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        pixels = rng.integers(0, 90, (32, 32, 3))
-        pixels[:, :, i % 3] += 120
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
-    return folder
-
-
-def truth(path):
-    return ["red", "green", "blue"][int(path[:2]) % 3]
-
-
-def names(*numbers):
-    return [f"{i:02}.png" for i in numbers]
-
-
-@pytest.fixture
-def people(pool, tmp_path):
-    """The same campaign, opened by two people."""
-    folder = tmp_path / "c"
-    Campaign.create(
-        folder, pool, CLASSES, tiny_classifier(random_state=None), RandomSampling()
-    ).close()
-    opened = [
-        Campaign.open(folder, backbone=TinyCNN, who=who) for who in ("eva", "max")
-    ]
-    yield opened
-    for campaign in opened:
-        campaign.close()
-
-
-def teach(campaign, *numbers, **others):
-    given = {path: truth(path) for path in names(*numbers)}
-    campaign.teach({**given, **others}, train=False)
+from .conftest import tiny_classifier
+from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
 
 
 def bits(campaign):
     state = campaign.estimator().net_.module_.state_dict()
     return [tensor.numpy().tobytes() for tensor in state.values()]
-
-
-def quiet(function, *arguments):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*arguments)
 
 
 # --- a repeat changes nothing ------------------------------------------------
@@ -180,88 +130,6 @@ def test_what_is_due_is_a_function_of_the_log(people):
         eva.repeats_due(1.5)
 
 
-# --- agreement ----------------------------------------------------------------
-
-
-def test_agreement_by_hand(people):
-    """48 answers of two; kappa by its definition."""
-    eva, max_ = people
-    said = ["red red"] * 20 + ["red blue"] * 5 + ["blue red"] * 10 + ["blue blue"] * 13
-    first = {p: s.split()[0] for p, s in zip(names(*range(N)), said, strict=True)}
-    eva.teach(first, train=False)
-    for path, answers in zip(first, said, strict=True):
-        max_.record_repeat(path, answers.split()[1])
-    found = eva.agreement()
-    (pair,) = found.pairs
-    assert (pair.first, pair.second, pair.n, pair.n_agree) == ("eva", "max", 48, 33)
-    chance = (25 * 30 + 23 * 18) / 48**2
-    assert pair.kappa == pytest.approx((33 / 48 - chance) / (1 - chance))
-    wilson = binomtest(33, 48).proportion_ci(0.95, "wilson")
-    assert pair.interval == pytest.approx((wilson.low, wilson.high))
-    assert pair.kappa_interval == pytest.approx(
-        ((wilson.low - chance) / (1 - chance), (wilson.high - chance) / (1 - chance))
-    )
-    assert len(found.disagreements) == 15
-    one = found.disagreements[0]
-    assert (one.path, one.first, one.label, one.second, one.other) == (
-        "20.png", "eva", "red", "max", "blue",
-    )  # fmt: skip
-    assert "eva and max: 33 of 48 the same" in str(found)
-    # What is corrected afterwards does not make them agree.
-    eva.relabel("20.png", "blue", train=False)
-    assert eva.agreement() == found
-
-
-def test_agreement_where_little_can_be_said(people):
-    eva, max_ = people
-    assert str(eva.agreement()) == "No image was shown again yet."
-    teach(eva, 0, 3, 6)
-    for path in names(0, 3):
-        max_.record_repeat(path, "red")
-    max_.record_repeat("06.png", "?skip")  # no answer
-    (pair,) = eva.agreement().pairs
-    assert (pair.n, pair.n_agree, pair.kappa, pair.kappa_interval) == (2, 2, None, None)
-    assert pair.interval[0] < 0.5  # two answers prove little
-    assert "no kappa" in str(pair)
-    eva.record_repeat("00.png", "?cant-tell")
-    assert {(p.first, p.second): p.n_agree for p in eva.agreement().pairs} == {
-        ("eva", "eva"): 0,
-        ("eva", "max"): 2,
-    }
-
-
-@pytest.mark.parametrize("accuracy", [0.8, 0.95])
-@pytest.mark.parametrize("n", [15, 60])
-def test_the_interval_of_kappa_covers(n, accuracy, people):
-    """Of two who are right so often; 95 % is meant."""
-    from skadma.campaign.agreement import _pair
-
-    rng = np.random.default_rng(0)
-    prior = np.array([0.6, 0.3, 0.1])
-    confusion = np.full((3, 3), (1 - accuracy) / 2) + np.eye(3) * (
-        accuracy - (1 - accuracy) / 2
-    )
-    joint = np.einsum("k,ki,kj->ij", prior, confusion, confusion)
-    chance = joint.sum(0) @ joint.sum(1)
-    kappa = (np.trace(joint) - chance) / (1 - chance)
-    hits = []
-    for _ in range(300):
-        cells = rng.choice(9, n, p=joint.ravel())
-        marks = [(CLASSES[cell // 3], CLASSES[cell % 3]) for cell in cells]
-        pair = _pair("eva", "max", marks)
-        if pair.kappa_interval is not None:
-            assert pair.kappa_interval[0] <= pair.kappa <= pair.kappa_interval[1]
-            hits.append(pair.kappa_interval[0] <= kappa <= pair.kappa_interval[1])
-    assert len(hits) > 250
-    assert np.mean(hits) > 0.92
-
-
-def test_kappa_where_people_use_other_classes():
-    assert kappa_and_chance([("a", "b"), ("a", "b")]) == (0.0, 0.0)
-    kappa, chance = kappa_and_chance([("a", "a"), ("b", "b"), ("c", "c")])
-    assert (kappa, chance) == (1.0, pytest.approx(1 / 3))
-
-
 # --- what is worth a second look ------------------------------------------------
 
 
@@ -334,30 +202,6 @@ def test_few_labels_and_classes_of_one(people):
     assert {doubt.path for doubt in doubts} == set(names(0, 1, 3, 4))
 
 
-def test_what_people_disagree_about_comes_first(people):
-    eva, max_ = people
-    teach(eva, *range(12))
-    max_.record_repeat("07.png", "blue")
-    max_.record_repeat("08.png", truth("08.png"))
-    first = eva.second_look()[0]
-    assert (first.path, first.others) == ("07.png", [("max", "blue")])
-    assert all(doubt.others == [] for doubt in eva.second_look()[1:])
-    max_.confirm("07.png")
-    assert "07.png" not in [doubt.path for doubt in eva.second_look()]
-    # Also where no model can say anything.
-    for _ in range(4):
-        eva.undo()
-    teach(eva, 0)
-    max_.record_repeat("00.png", "?cant-tell")
-    (doubt,) = quiet(eva.second_look)
-    assert (doubt.suggested, doubt.score) == (None, None)
-    assert doubt.others == [("max", "?cant-tell")]
-    eva.relabel("00.png", "?cant-tell", train=False)
-    assert quiet(eva.second_look) == []
-    with pytest.raises(CampaignError, match="no decision that could stand"):
-        eva.confirm("40.png")
-
-
 def test_cant_tell(people):
     eva, max_ = people
     marks = {"00.png": "?cant-tell", "02.png": "?cant-tell", "03.png": "?skip"}
@@ -373,49 +217,6 @@ def test_cant_tell(people):
     assert [i.path for i in max_.cant_tell(exclude="max")] == names(2)
     max_.teach({"02.png": "blue"}, train=False)
     assert [image.path for image in eva.cant_tell()] == names(0, 4)
-
-
-# --- pace -------------------------------------------------------------------------
-
-
-def set_clock(campaign, seconds):
-    """Write times into the log; `seconds` is by event, from the campaign's start."""
-    campaign.close()
-    connection = sqlite3.connect(
-        campaign.folder / "campaign.sqlite", isolation_level=None
-    )
-    trigger = next(s for s in SCHEMA if "events_no_update" in s)
-    connection.execute("DROP TRIGGER events_no_update")
-    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    for event, at in seconds.items():
-        when = (begin + timedelta(seconds=at)).isoformat(timespec="milliseconds")
-        connection.execute("UPDATE events SET at = ? WHERE id = ?", (when, event))
-    connection.execute(trigger)
-    connection.close()
-    return Campaign.open(campaign.folder, backbone=TinyCNN)
-
-
-def test_labels_per_hour_without_pauses(people):
-    eva, max_ = people
-    eva.query(20)  # event 2
-    teach(eva, *range(10))  # 3: 60 s after the query, ten labels
-    teach(eva, 10)  # 4: 4 s later
-    teach(max_, 11)  # 5: 100 s after the query
-    max_.record_repeat("00.png", "red")  # 6: 6 s later
-    teach(eva, 12)  # 7: after lunch
-    teach(eva, 13)  # 8: 6 s after lunch
-    teach(max_, *range(14, 48))  # 9: an old file of labels
-    clock = {1: 0, 2: 10, 3: 70, 4: 74, 5: 110, 6: 116, 7: 3600, 8: 3606, 9: 116.5}
-    max_.close()
-    with set_clock(eva, clock) as campaign:
-        paces = {pace.who: pace for pace in campaign.labels_per_hour()}
-        said = str(campaign.status())
-    assert paces["eva"].n_labels == 12
-    assert paces["eva"].hours * 3600 == pytest.approx(60 + 4 + 6)
-    assert paces["eva"].per_hour == pytest.approx(12 * 3600 / 70)
-    assert paces["max"].n_labels == 2
-    assert paces["max"].hours * 3600 == pytest.approx(100 + 6)
-    assert "an hour      eva: 617 (12 timed), max: 68 (2 timed)" in said
 
 
 # --- by command --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from skadma.strategies import BADGE, CoreSet, MarginSampling, UncertaintyHerding
 
 from .conftest import tiny_classifier
 from .elsewhere import DiesOnce, always_dies, double
-from .test_feature_store import files_of
+from .photographs import files_of
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -1,12 +1,9 @@
 """Feature stores: built, killed, resumed, appended to and verified."""
 
+# The fixtures that are imported are the arguments of the same name.
+# ruff: noqa: F811
+
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,44 +12,13 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
-from skadma.images import n_images, take
-from skadma.pools import FeatureStore, StoreError, scanning
+from skadma.pools import FeatureStore, StoreError
 from skadma.pools.columns import shard_file
 from skadma.pools.hashing import key_hashes, partition, priority_sample, uniform
-from skadma.pools.plan import cut
 from skadma.strategies import ADMA, AIFT, MarginSampling, UncertaintyHerding
 
 from .conftest import TinyCNN, tiny_classifier
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """90 picture files of three classes, and their labels."""
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    y = rng.integers(3, size=90)
-    paths = []
-    for i, label in enumerate(y):
-        pixels = rng.integers(0, 90, (32, 32, 3))
-        pixels[..., label] += 120
-        paths.append(str(folder / f"{i:03d}.png"))
-        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
-    return paths, y
-
-
-@pytest.fixture(scope="module")
-def fitted(photographs):
-    paths, y = photographs
-    return tiny_classifier(memory=False).fit(paths[:20], y[:20])
-
-
-def files_of(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
+from .photographs import files_of, fitted, photographs  # noqa: F401
 
 # --- build, resume, append, verify ---------------------------------------------------
 
@@ -78,162 +44,6 @@ def test_keeps_what_the_network_says(photographs, fitted, tmp_path):
     )
     for sha, path in zip(store.sha256, paths, strict=True):
         assert sha.tobytes() == hashlib.sha256(Path(path).read_bytes()).digest()
-
-
-def test_rows_come_in_any_order(photographs, fitted, tmp_path):
-    paths, _ = photographs
-    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, dtype="float32")
-    rows = store.outputs(fitted).features
-    every = fitted.embed(paths, -2)[-2]
-    order = np.random.default_rng(0).permutation(90)[:50]
-    np.testing.assert_array_equal(rows[order], every[order])
-    np.testing.assert_array_equal(rows[20:70], every[20:70])
-    np.testing.assert_array_equal(rows[::-7], every[::-7])
-    np.testing.assert_array_equal(rows.select(order)[3:9], every[order][3:9])
-    np.testing.assert_array_equal(rows[[-1]], every[[-1]])
-    with pytest.raises(IndexError, match="row 90 of 90"):
-        rows[[90]]
-    part = store.select(order).select([4, 2])
-    assert part.keys == [paths[order[4]], paths[order[2]]]
-    assert n_images(take(store, order)) == 50
-
-
-def test_small_last_shards_join_the_one_before():
-    assert cut(10, 4) == [4, 6]
-    assert cut(4096 * 2 + 7, 4096) == [4096, 4103]
-    assert cut(4096 + 8, 4096) == [4096, 8]
-    assert cut(3, 4096) == [3]
-
-
-def count_scans(monkeypatch):
-    scanned = []
-    real = scanning.scan_shard
-
-    def counted(task, estimator=None):
-        scanned.extend(task.keys)
-        return real(task, estimator)
-
-    monkeypatch.setattr("skadma.pools.outputs.scan_shard", counted)
-    return scanned
-
-
-def test_goes_on_after_an_interruption(photographs, fitted, tmp_path, monkeypatch):
-    paths, _ = photographs
-    whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
-    real, n_done = scanning.scan_shard, []
-
-    def interrupted(task, estimator=None):
-        if len(n_done) == 3:
-            raise KeyboardInterrupt
-        n_done.append(task.number)
-        return real(task, estimator)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("skadma.pools.outputs.scan_shard", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    scanned = count_scans(monkeypatch)
-    FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    assert scanned == paths[48:]
-    assert files_of(tmp_path / "s") == files_of(whole.folder)
-    scanned.clear()
-    FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    assert not scanned
-
-
-BUILD = """
-    import sys, time
-    from pathlib import Path
-    from tests.conftest import tiny_classifier
-    from skadma.pools import FeatureStore, scanning
-    real = scanning.scan_shard
-    def slow(task, estimator=None):
-        time.sleep(0.1)
-        with open(sys.argv[2], "a") as log:
-            log.write(f"{task.number}\\n")
-        return real(task, estimator)
-    import skadma.pools.outputs
-    skadma.pools.outputs.scan_shard = slow
-    paths = open(sys.argv[3]).read().split("\\n")
-    FeatureStore.build(tiny_classifier(memory=False), paths, sys.argv[1], shard_rows=10)
-"""
-
-
-def test_killed_at_any_point_nothing_is_scanned_twice(photographs, tmp_path):
-    paths, _ = photographs
-    (tmp_path / "paths").write_text("\n".join(paths))
-    log = tmp_path / "log"
-    command = [sys.executable, "-c", textwrap.dedent(BUILD)]
-    command += [str(tmp_path / "s"), str(log), str(tmp_path / "paths")]
-    killed = 0
-    for shards in (1, 4, 7, 99):
-        process = subprocess.Popen(command)
-        while process.poll() is None:
-            done = list((tmp_path / "s" / "content").glob("0*.safetensors"))
-            if len(done) >= shards:
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-                break
-            time.sleep(0.01)
-        process.wait()
-    assert killed >= 2
-    begun = [int(line) for line in log.read_text().split()]
-    assert set(begun) == set(range(9))
-    assert len(begun) <= 9 + killed  # the shard that a kill was in the middle of
-    store = FeatureStore.open(tmp_path / "s")
-    assert not store.verify()
-    other = FeatureStore.build(tiny_classifier(), paths, tmp_path / "o", shard_rows=10)
-    assert files_of(store.folder) == files_of(other.folder)
-
-
-def test_parts_make_the_whole(photographs, fitted, tmp_path):
-    paths, _ = photographs
-    whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
-    for i in (2, 0, 1):
-        FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16, part=(i, 3))
-    assert files_of(tmp_path / "s") == files_of(whole.folder)
-
-
-def test_the_recipe_for_slurm_runs(photographs, tmp_path):
-    """As two plain processes, with two parts instead of a hundred."""
-    paths, _ = photographs
-    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text("utf-8")
-    recipe = text.split("python - <<'PY'\n")[1].split("PY\n")[0]
-    (tmp_path / "paths.txt").write_text("\n".join(paths[:40]))
-    recipe = recipe.replace("/shared/features", "features").replace("100", "2")
-    recipe = recipe.replace("part=part", "part=part, shard_rows=16")
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, "-c", recipe],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "SLURM_ARRAY_TASK_ID": str(i),
-                "PYTHONPATH": str(Path(__file__).parents[1]),
-            },
-        )
-        for i in range(2)
-    ]
-    assert [job.wait() for job in jobs] == [0, 0]
-    store = FeatureStore.open(tmp_path / "features")
-    assert store.verify() == []
-    assert store.shape == (40, 1280)
-
-
-def test_appends_once(photographs, fitted, tmp_path, monkeypatch):
-    paths, _ = photographs
-    store = FeatureStore.build(fitted, paths[:40], tmp_path, shard_rows=16)
-    scanned = count_scans(monkeypatch)
-    longer = store.append(fitted, paths[30:])
-    assert scanned == paths[40:]
-    assert longer.keys == FeatureStore.open(tmp_path).keys == paths
-    scanned.clear()
-    assert len(longer.append(fitted, paths)) == 90
-    assert not scanned
-    np.testing.assert_array_equal(
-        longer.outputs(fitted).features[:],
-        fitted.embed(paths, -2)[-2].astype(np.float16).astype(np.float32),
-    )
 
 
 def test_arrays_are_kept_by_their_owner(pictures, tmp_path):

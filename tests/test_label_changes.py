@@ -1,53 +1,20 @@
 """The page's sum of the log is the campaign's, whatever changes while it is open."""
 
-import contextlib
-import random
-import uuid
-import warnings
-from collections import Counter
+# The fixtures that are imported are the arguments of the same name.
+# ruff: noqa: F811
 
-import numpy as np
+import uuid
+
 import pytest
-from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError
-from skadma.campaign.agreement import n_due
 from skadma.campaign.operations import Mark, Operation
-from skadma.campaign.state import read_state
 from skadma.cli import main
 from skadma.label.desk import Desk
-from skadma.strategies import MarginSampling
 
-from .conftest import TinyCNN, tiny_classifier
+from .conftest import TinyCNN
+from .label_changes import CLASSES, assert_same, campaign, paint  # noqa: F401
 from .label_site import TINY
-
-CLASSES = ["blue", "green", "red"]
-ASIDE = ["?skip", "?cant-tell", "?not-an-image"]
-
-
-def paint(folder, n, seed):
-    """Make `n` different pictures."""
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        pixels = rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    return folder
-
-
-def create(tmp_path, n=12):
-    return Campaign.create(
-        tmp_path / "campaign", paint(tmp_path / "pool", n, 0), CLASSES,
-        tiny_classifier(random_state=None, max_epochs=1), MarginSampling(),
-        n_instances=4, who="ana",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def campaign(tmp_path):
-    with create(tmp_path) as campaign:
-        yield campaign
 
 
 @pytest.fixture
@@ -63,162 +30,6 @@ def say(ledger, sha256, mark, before=None):
 
 def sync(desk, want=4, have=()):
     return desk.sync("tab", list(have), want, meanwhile=True)
-
-
-def assert_same(ledger, campaign):
-    """What a ledger says, and what is added up anew from the whole log."""
-    ledger.read()
-    with campaign._store.reading():
-        state = read_state(campaign._store)
-    assert ledger.classes == state.classes
-    assert ledger.naming.former == state.naming.former
-    assert ledger.pools.names == state.pools.names
-    assert ledger.paths == state.paths
-    assert ledger.contents == state.contents
-    assert list(ledger.usable().items()) == list(state.usable().items())
-    drawn = state.drawn()
-    assert ledger.candidates() == {
-        sha256: i for sha256, i in state.usable().items() if sha256 not in drawn
-    }
-    assert ledger.decisions() == state.decisions
-    assert ledger.counts() == Counter(d.mark for d in state.decisions.values())
-    labels = {s: d.label for s, d in state.decisions.items() if d.label is not None}
-    assert ledger.labels() == labels
-    here = {state.contents[i].sha256: label for i, label in state.labelled()}
-    assert here == {s: label for s, label in labels.items() if s in state.usable()}
-    others = {e["id"] for e in campaign.log() if e["kind"] in ("classes", "pool")}
-    assert list(ledger.acts) == [act for act in state.acts if act not in others]
-    for image, sha256 in state.last_known.items():
-        assert state.contents[ledger.image(sha256)].sha256 in (sha256, None)
-        if state.contents[image].sha256 == sha256:
-            assert ledger.path(sha256) in state.paths.values()
-
-
-class Chaos:
-    """People who do whatever can be done to a campaign, by chance."""
-
-    def __init__(self, campaign, ben, more, seed):
-        self.campaign = campaign
-        self.rng = random.Random(seed)
-        self.ledgers = [campaign.ledger(), ben.ledger()]
-        self.people = [campaign, ben]
-        self.more = more
-        self.done = []
-        self.names = [f"class {i}" for i in range(100)]
-
-    def mark(self):
-        return self.rng.choice([*self.campaign.classes, *self.campaign.classes, *ASIDE])
-
-    def path(self):
-        with self.campaign._store.reading():
-            return self.rng.choice(
-                sorted(read_state(self.campaign._store).paths.values())
-            )
-
-    def teach(self):
-        n = self.rng.choice([1, 1, 3])
-        labels = {self.path(): self.mark() for _ in range(n)}
-        self.rng.choice(self.people).teach(labels, train=False, partial=True)
-
-    def take_back(self):
-        self.rng.choice(self.people).undo()
-
-    def add_class(self):
-        self.campaign.add_classes([self.names.pop(0)])
-
-    def rename(self):
-        old = self.rng.choice(self.campaign.classes)
-        new = self.rng.choice([self.names.pop(0), *CLASSES, *self.campaign.classes])
-        self.campaign.rename_class(old, new)
-
-    def merge(self):
-        names = self.rng.sample(self.campaign.classes, 2)
-        self.campaign.merge_classes(names, self.rng.choice([*names, "both"]))
-
-    def add_pool(self):
-        name = self.rng.choice(["more", "again"])
-        self.campaign.add_pool(self.rng.choice(self.more), name)
-
-    def draw(self):
-        self.campaign.audits.draw(self.rng.choice([1, 2]), method="random")
-
-    def answer(self):
-        pending = self.campaign.audits.pending()
-        if pending:
-            path = self.rng.choice(pending).path
-            self.campaign.audits.answer({path: self.mark()})
-
-    def release(self):
-        self.campaign.audits.release(train=False)
-
-    def repeat(self):
-        self.rng.choice(self.people).record_repeat(self.path(), self.mark())
-
-    def confirm(self):
-        self.campaign.confirm(self.path())
-
-    def change_file(self):
-        file = self.campaign.files([self.path()])[0]
-        if self.rng.random() < 0.4:
-            file.unlink(missing_ok=True)
-        else:
-            pixels = np.full((16, 16, 3), self.rng.randrange(256), np.uint8)
-            Image.fromarray(pixels).save(file)
-        self.campaign.refresh()
-
-    def on_the_page(self):
-        ledger = self.rng.choice(self.ledgers)
-        kind = self.rng.random()
-        if kind < 0.15 and self.done:
-            operation = self.rng.choice(self.done)
-        elif kind < 0.3 and self.done:
-            name = self.rng.choice(self.done).id
-            event = f"event-{self.rng.choice(self.campaign.log())['id']}"
-            undo = self.rng.choice([name, event])
-            operation = Operation(str(uuid.uuid4()), undo=undo)
-        else:
-            known = list(ledger._images)
-            told = ledger.decisions()
-            marks = [
-                Mark(s, self.mark(), told[s].mark if s in told else None)
-                for s in self.rng.sample(known, min(3, len(known)))
-            ]
-            confirm = self.rng.random() < 0.1
-            operation = Operation(str(uuid.uuid4()), marks, confirm=confirm)
-        ledger.record([operation], self.rng.choice([None, 1, 2]))
-        self.done.append(operation)
-
-    def step(self):
-        often = [self.on_the_page] * 10 + [self.teach] * 4 + [self.take_back] * 4
-        often += [self.answer, self.repeat, self.rename] * 2
-        rarely = [
-            self.add_class, self.merge, self.add_pool, self.draw, self.release,
-            self.confirm, self.change_file,
-        ]  # fmt: skip
-        # What cannot be done, such as to undo where nothing is left, changes nothing.
-        with contextlib.suppress(CampaignError, LabelFileError):
-            self.rng.choice(often + rarely)()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_logs(tmp_path, campaign, seed):
-    more = [paint(tmp_path / f"more{i}", 4, 10 + i) for i in range(2)]
-    Image.open(tmp_path / "pool" / "00.png").save(more[0] / "copy.png")
-    ben = Campaign.open(campaign.folder, who="ben", backbone=TinyCNN)
-    chaos = Chaos(campaign, ben, more, seed)
-    with ben, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of files that changed
-        for _ in range(150):
-            chaos.step()
-            assert_same(chaos.ledgers[0], campaign)
-            n = n_due(0.4, *chaos.ledgers[0].n_answered("ana"))
-            there = campaign.repeats_due(1)  # in order, so that these are the first
-            assert campaign.repeats_due(0.4) == there[: max(0, n)]
-        assert_same(chaos.ledgers[1], campaign)
-        assert_same(campaign.ledger(), campaign)
-    kinds = {event["kind"] for event in campaign.log()}
-    assert kinds >= {"teach", "undo", "classes", "scan", "repeat"}
-    assert kinds & {"pool", "audit"}
 
 
 # --- what the page is told ----------------------------------------------------------

@@ -4,79 +4,39 @@ The JSON in tests/data/label_studio has what Label Studio 1.23 sends and writes;
 SHA-256 of the pictures is filled in here.
 """
 
-import base64
+# The fixtures that are imported are the arguments of the same name.
+# ruff: noqa: F811
+
 import json
-import os
 import re
-import signal
-import time
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from skadma import Campaign, CNNClassifier
 from skadma.campaign import CampaignError, LabelFileError, Proposal
 from skadma.cli import main
 from skadma.label_studio import label_config, make_tasks, read_export
-from skadma.strategies import RandomSampling
 
-RECORDED = Path(__file__).with_name("data") / "label_studio"
-CLASSES = ['crack & "co" <x>', "ok"]
-CRACK, OK = CLASSES
-
-
-@pytest.fixture
-def pool(tmp_path):
-    folder = tmp_path / "my photos"
-    (folder / "a b").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        pixels = rng.integers(0, 90, (32, 32, 3))
-        pixels[:, :, i % 2] += 120
-        path = folder / ("a b" if i % 2 else "") / f"{i:02} ü&#%+.png"
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return folder
-
-
-@pytest.fixture
-def campaign(pool, tmp_path):
-    estimator = CNNClassifier(
-        "squeezenet1_1", weights=None, image_size=32, max_epochs=1
-    )
-    with Campaign.create(
-        tmp_path / "c", pool, CLASSES, estimator, RandomSampling(), who="eva"
-    ) as campaign:
-        yield campaign
-
-
-def path_of(number):
-    return f"{'a b/' if number % 2 else ''}{number:02} ü&#%+.png"
-
-
-def recorded(name, campaign):
-    """What Label Studio sent, about the pictures of this campaign."""
-    shas = {path_of(i): sha for i, sha in enumerate(shas_of(campaign))}
-    text = (RECORDED / name).read_text("utf-8")
-    return re.sub(r"sha256 of (\d+)", lambda m: shas[path_of(int(m[1]))], text)
-
-
-def shas_of(campaign):
-    state = campaign._state()
-    return [state.last_known[state.numbers[path_of(i)]] for i in range(12)]
+from .label_studio_campaign import (  # noqa: F401
+    CLASSES,
+    CRACK,
+    OK,
+    annotation,
+    campaign,
+    marks,
+    path_of,
+    pool,
+    recorded,
+    task,
+    write,
+)
 
 
 def export_file(name, campaign, tmp_path):
     path = tmp_path / name
     path.write_text(recorded(name, campaign), "utf-8")
     return path
-
-
-def marks(campaign):
-    return {path: decision.mark for path, decision, _ in campaign.decisions()}
 
 
 # --- out -----------------------------------------------------------------------
@@ -134,9 +94,9 @@ def test_by_command(campaign, tmp_path, capsys):
     with pytest.raises(SystemExit):  # annotations may refer to them
         main(export)
     assert "--overwrite" in capsys.readouterr().err
-    for number, task in enumerate(tasks):
-        task["id"] = number
-        task["annotations"] = [annotation(number, OK)]
+    for number, each in enumerate(tasks):
+        each["id"] = number
+        each["annotations"] = [annotation(number, OK)]
     back = tmp_path / "back.JSON"
     back.write_text(json.dumps(tasks), "utf-8")
     assert main(["teach", str(back), "--later", *options]) == 0
@@ -145,28 +105,6 @@ def test_by_command(campaign, tmp_path, capsys):
 
 
 # --- back ------------------------------------------------------------------------
-
-
-def annotation(number, choice, who=1, at=0, **more):
-    result = [
-        {"from_name": "label", "to_name": "image", "type": "choices",
-         "value": {"choices": [choice]}}
-    ]  # fmt: skip
-    return {
-        "id": number, "completed_by": who, "result": result, "was_cancelled": False,
-        "created_at": f"2026-01-01T00:00:{at:02}.000000Z", **more,
-    }  # fmt: skip
-
-
-def task(campaign, number, *annotations, **data):
-    given = {"path": path_of(number), "sha256": shas_of(campaign)[number], **data}
-    return {"id": 100 + number, "data": given, "annotations": list(annotations)}
-
-
-def write(tmp_path, tasks):
-    path = tmp_path / "export.json"
-    path.write_text(json.dumps(tasks), "utf-8")
-    return path
 
 
 @pytest.mark.parametrize("name", ["export.json", "export_min.json"])
@@ -292,207 +230,3 @@ def test_no_exports(text, message, tmp_path):
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(CampaignError, match=message):
         read_export(path)
-
-
-# --- the backend ------------------------------------------------------------------
-
-HOST = "127.0.0.1:9090"
-JSON = {"content-type": "application/json"}
-
-
-def login(password):
-    code = base64.b64encode(f"skadma:{password}".encode()).decode()
-    return {"authorization": f"Basic {code}"}
-
-
-@pytest.fixture
-def client(campaign):
-    pytest.importorskip("starlette")
-    testclient = pytest.importorskip("starlette.testclient")
-    from skadma.label_studio.backend import backend_app
-
-    app = backend_app(campaign.folder, hosts=[HOST], password="secret")
-    with testclient.TestClient(
-        app, base_url=f"http://{HOST}", headers=login("secret")
-    ) as client:
-        yield client
-
-
-def wait_for(condition):
-    for _ in range(3000):  # a process starts, on a machine that may be busy
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in five minutes")
-
-
-def test_the_four_routes(client, campaign):
-    """As Label Studio calls them: health, setup, annotations, training, predictions."""
-    for path in ("/health", "/"):
-        answer = client.get(path)
-        assert answer.status_code == 200
-        assert answer.json() == {"status": "UP", "model_class": "skadma"}
-    setup = client.post(
-        "/setup", content=recorded("setup.json", campaign), headers=JSON
-    )
-    assert setup.json() == {"model_version": "skadma"}
-    asked = recorded("predict.json", campaign)
-    before = client.post("/predict", content=asked, headers=JSON).json()
-    n_tasks = len(json.loads(asked)["tasks"])
-    assert before["results"] == n_tasks * [
-        {"model_version": "skadma-0-labels", "score": 0.0, "result": []}
-    ]
-    created = recorded("annotation_created.json", campaign)
-    for _ in range(2):  # once more: no change
-        assert client.post("/webhook", content=created, headers=JSON).status_code == 201
-    assert marks(campaign) == {path_of(4): OK}
-    (taught,) = [e for e in campaign.log() if e["kind"] == "teach"]
-    assert taught["who"] == "label-studio-1"
-    updated = json.loads(created)
-    updated["action"] = "ANNOTATION_UPDATED"
-    updated["annotation"]["result"][0]["value"]["choices"] = [CRACK]
-    assert client.post("/webhook", json=updated).status_code == 201
-    assert marks(campaign) == {path_of(4): CRACK}
-    updated["annotation"]["completed_by"] = 2  # somebody else does not overrule
-    updated["annotation"]["result"][0]["value"]["choices"] = [OK]
-    assert client.post("/webhook", json=updated).status_code == 201
-    assert marks(campaign) == {path_of(4): CRACK}
-    assert campaign.agreement().pairs[0].n_agree == 0
-    campaign.teach({path_of(5): OK, path_of(7): OK}, train=False)
-    start = recorded("start_training.json", campaign)
-    assert client.post("/webhook", content=start, headers=JSON).status_code == 201
-    wait_for(lambda: any(e["kind"] == "train" for e in campaign.log()))
-    answers = client.post("/predict", content=asked, headers=JSON).json()["results"]
-    proba = campaign.estimator().predict_proba(
-        [str(campaign.pool / t["data"]["path"]) for t in json.loads(asked)["tasks"]]
-    )
-    assert len(answers) == n_tasks
-    for answer, row in zip(answers, proba, strict=True):
-        assert answer["model_version"] == "skadma-3-labels"
-        assert answer["score"] == pytest.approx(row.max(), abs=1e-5)
-        (choice,) = answer["result"]
-        assert choice["value"]["choices"] == [CLASSES[row.argmax()]]
-        assert (choice["from_name"], choice["to_name"]) == ("label", "image")
-    other = {"action": "PROJECT_UPDATED", "project": {"id": 1}}
-    assert client.post("/webhook", json=other).status_code == 200
-
-
-def test_tasks_of_elsewhere_get_no_guess(client, campaign):
-    campaign.teach({path_of(5): OK, path_of(6): CRACK})
-    sha = shas_of(campaign)[0]
-    tasks = [
-        {"data": {"image": "http://10.0.0.1/secret"}},
-        {"data": {"path": path_of(0), "sha256": "0" * 64}},
-        {"data": {"path": path_of(0), "sha256": sha}},
-        {"data": {"path": ["x"], "sha256": sha}},
-        17,
-    ]
-    answer = client.post("/predict", json={"tasks": tasks})
-    results = answer.json()["results"]
-    assert [bool(result["result"]) for result in results] == [0, 0, 1, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        ({}, 200),
-        ({"host": "evil.example:9090"}, 400),
-        ({"host": "127.0.0.1:9091"}, 400),
-        ({"origin": "http://127.0.0.1:9090"}, 403),
-        ({"sec-fetch-site": "cross-site"}, 403),
-        ({"content-type": "text/plain"}, 415),
-        ({"authorization": ""}, 401),
-        ({"authorization": "Basic %%%"}, 401),
-        (login("wrong"), 401),
-    ],
-)
-def test_who_may_ask(change, status, client):
-    headers = {**JSON, **login("secret"), **change}
-    answer = client.post("/predict", content='{"tasks": []}', headers=headers)
-    assert answer.status_code == status
-
-
-def test_bad_requests(client, campaign):
-    post = client.post
-    assert post("/predict", content="[]", headers=JSON).status_code == 400
-    assert post("/predict", content="[" * 99_999, headers=JSON).status_code == 400
-    assert post("/predict", json={"tasks": {}}).status_code == 400
-    assert post("/predict", json={"tasks": [{}] * 1001}).status_code == 400
-    long = json.dumps({"tasks": [], "more": "x" * (5 << 20)})
-    assert post("/predict", content=long, headers=JSON).status_code == 413
-    assert client.get("/predict").status_code == 405
-    for body in (
-        {"action": "ANNOTATION_CREATED"},
-        {"action": "ANNOTATION_CREATED", "task": 3, "annotation": [3]},
-        {"action": "ANNOTATION_CREATED", "task": task(campaign, 0),
-         "annotation": annotation(1, "rot")},
-    ):  # fmt: skip
-        answer = post("/webhook", json=body)
-        assert answer.status_code == 400
-        assert "task" in answer.json()["error"]
-    assert [e["kind"] for e in campaign.log()] == ["start"]
-
-
-def test_the_process_ends_and_comes_back(client, campaign):
-    assert client.post("/predict", json={"tasks": []}).status_code == 200
-    worker = client.app.state.backend._clerk
-    os.kill(worker._process.pid, signal.SIGKILL)
-    worker._process.join(5)
-    body = {"action": "ANNOTATION_CREATED", "task": task(campaign, 0),
-            "annotation": annotation(1, OK)}  # fmt: skip
-    assert client.post("/webhook", json=body).status_code == 201
-    assert marks(campaign) == {path_of(0): OK}
-
-
-def test_below_a_word_nobody_can_guess(campaign):
-    """As docs/label_studio.md mounts it."""
-    pytest.importorskip("starlette")
-    testclient = pytest.importorskip("starlette.testclient")
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
-
-    from skadma.label_studio.backend import Backend
-
-    backend = Backend(campaign.folder, hosts=[HOST])
-    app = Starlette(routes=[Mount("/word", routes=backend.routes())])
-    with testclient.TestClient(app, base_url=f"http://{HOST}") as client:
-        assert client.get("/word/health").json()["status"] == "UP"
-        assert client.get("/word/").status_code == 200
-        assert client.get("/health").status_code == 404
-        body = {"action": "PROJECT_UPDATED"}
-        assert client.post("/word/webhook", json=body).status_code == 200
-    backend.close()
-
-
-def test_from_the_server_of_the_page(pool, tmp_path, serve):
-    """skadma label --label-studio: both teach one campaign, and its network answers."""
-    for module in ("starlette", "uvicorn"):
-        pytest.importorskip(module)
-    httpx = pytest.importorskip("httpx")
-    site = serve(tmp_path / "c", pool, "--label-studio", n=4, classes=CLASSES)
-    said = [site.process.stdout.readline() for _ in range(2)]
-    address = said[1].split()[-1]
-    with Campaign.open(site.folder) as campaign:
-        created = recorded("annotation_created.json", campaign)
-        asked = recorded("predict.json", campaign)
-        sha256 = shas_of(campaign)[5]
-    page = site.client()
-    with httpx.Client(timeout=120, headers=JSON) as studio:
-        assert studio.post(f"{address}/webhook", content=created).status_code == 201
-        look = {"tab": "t", "have": [], "want": 0}
-        assert page.post("/api/sync", json=look).json()["counts"] == {CRACK: 0, OK: 1}
-        mark = {"sha256": sha256, "mark": CRACK, "before": None}
-        operation = {"id": "from-the-page", "via": "keys", "marks": [mark]}
-        page.post("/api/operations", json={"operations": [operation]})
-        assert site.held() == {path_of(4): OK, path_of(5): CRACK}
-
-        def guesses():
-            return studio.post(f"{address}/predict", content=asked).json()["results"]
-
-        # Half a round is labelled, so the page's process trains.
-        wait_for(lambda: guesses()[0]["model_version"] == "skadma-2-labels")
-        answers = guesses()
-    page.close()
-    assert len(answers) == len(json.loads(asked)["tasks"])
-    for answer in answers:
-        assert answer["result"][0]["value"]["choices"][0] in CLASSES

@@ -11,7 +11,7 @@ from skadma.campaign import LabelFileError
 from skadma.cli import main
 
 # pytest finds the fixtures by their names here
-from .test_label_studio import (  # noqa: F401
+from .label_studio_campaign import (  # noqa: F401
     CLASSES,
     CRACK,
     OK,

@@ -1,0 +1,133 @@
+"""The images that CNNClassifier takes: forms, augmentation, unreadable files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+
+from .conftest import tiny_classifier
+
+
+def test_forms_of_the_same_images_agree(tmp_path, pictures):
+    X, y = pictures
+    paths = [tmp_path / f"{i}.png" for i in range(24)]
+    for image, path in zip(X, paths, strict=True):
+        Image.fromarray(image).save(path)
+    clf = tiny_classifier().fit(X, y)
+    expected = clf.predict_proba(X)
+    forms = {
+        "channels first": X.transpose(0, 3, 1, 2),
+        "floats": X / 255,
+        "paths": paths,
+        "path strings": np.array([str(path) for path in paths]),
+        "series": pd.Series([str(path) for path in paths]),
+        "pil": [Image.fromarray(image) for image in X],
+        "arrays": list(X),
+        "dataset": torch.utils.data.TensorDataset(
+            torch.from_numpy(X).permute(0, 3, 1, 2)
+        ),
+    }
+    for name, form in forms.items():
+        np.testing.assert_array_equal(clf.predict_proba(form), expected, err_msg=name)
+    rows = tiny_classifier(image_shape=(32, 32, 3)).fit(X.reshape(24, -1), y)
+    np.testing.assert_array_equal(rows.predict_proba(X.reshape(24, -1)), expected)
+
+
+def test_unreadable_images(tmp_path, pictures):
+    X, y = pictures
+    paths = [tmp_path / f"{i}.png" for i in range(24)]
+    for image, path in zip(X, paths, strict=True):
+        Image.fromarray(image).save(path)
+    clf = tiny_classifier().fit(paths, y)
+    whole = clf.predict_proba(paths)
+    paths[3].write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"3\.png"):
+        clf.predict_proba(paths)
+    with pytest.raises(ValueError, match=r"3\.png"):
+        tiny_classifier().fit(paths, y)
+    clf.set_params(on_bad_image="skip")
+    with pytest.warns(UserWarning, match=r"1 unreadable.*3\.png") as caught:
+        proba = clf.predict_proba(paths)
+    assert len(caught) == 1
+    assert np.isnan(proba[3]).all()
+    kept = np.arange(24) != 3
+    np.testing.assert_allclose(proba[kept], whole[kept], atol=1e-5)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"\[3\] cannot be decoded"),
+    ):
+        clf.predict(paths)
+    with pytest.warns(UserWarning, match="left out"):
+        skipped = tiny_classifier(on_bad_image="skip").fit(paths, y)
+    assert skipped.n_labels_ == 23
+    expected = tiny_classifier().fit(X[kept], y[kept]).predict_proba(X)
+    np.testing.assert_array_equal(skipped.predict_proba(X), expected)
+
+
+def test_augmentation_is_for_training_only(pictures):
+    X, y = pictures
+    seen = []
+
+    def darken(image):
+        seen.append(image.shape)
+        return image // 2
+
+    clf = tiny_classifier(max_epochs=3, augment=darken).fit(X, y)
+    assert seen == [(3, 32, 32)] * (3 * len(X))
+    clf.predict(X)
+    assert len(seen) == 3 * len(X)
+    dark = tiny_classifier(max_epochs=3).fit(X // 2, y)
+    np.testing.assert_allclose(clf.predict_proba(X), dark.predict_proba(X), atol=1e-4)
+
+
+def test_crops_and_flips_follow_the_seed(pictures):
+    X, y = pictures
+    plain = tiny_classifier(max_epochs=3).fit(X, y).predict_proba(X)
+    clf = tiny_classifier(max_epochs=3, augment="crop_flip")
+    first = clf.fit(X, y).predict_proba(X)
+    assert not np.allclose(first, plain)
+    np.testing.assert_array_equal(clone(clf).fit(X, y).predict_proba(X), first)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ("blur", "The 'augment' parameter"),
+        (lambda image: image.float(), "augment gave torch.float32 of shape"),
+        (lambda image: image[:, 1:], r"of shape torch.Size\(\[3, 31, 32\]\)"),
+        (lambda image: None, "augment gave NoneType"),
+    ],
+)
+def test_refuses_augmentation(augment, message, pictures):
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier(augment=augment).fit(*pictures)
+
+
+@pytest.mark.filterwarnings("ignore:1 unreadable")
+def test_no_image_can_be_decoded(pictures, tmp_path):
+    X, y = pictures
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    bad = [str(tmp_path / "bad.jpg")]
+    clf = tiny_classifier(on_bad_image="skip")
+    assert clf.embed(bad, [1, -1])[1].shape == (1, clf.embed(X[:1], [1])[1].shape[1])
+    clf.fit(X, y)
+    for proba, n_classes in ((clf.predict_proba(bad), 3), (clf.source_proba(bad), 5)):
+        assert proba.shape == (1, n_classes)
+        assert np.isnan(proba).all()
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        clf.predict(bad)
+
+
+def test_a_picture_that_breaks_off_is_unreadable(pictures, tmp_path):
+    X, y = pictures
+    Image.fromarray(X[0]).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    opened = [Image.open(tmp_path / "a.png"), Image.fromarray(X[1])]
+    clf = tiny_classifier(on_bad_image="skip").fit(X, y)
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        proba = clf.predict_proba(opened)
+    assert np.isnan(proba[0]).all()
+    assert np.isfinite(proba[1]).all()
