@@ -1,6 +1,8 @@
-"""Write strategies.md, the table of all strategies, from their classes.
+"""Write what the docs list of all strategies, from their classes.
 
-python docs/make_strategies.py
+    python docs/make_strategies.py
+
+That is the table in strategies.md and, between two comments, the lists in api.rst.
 """
 
 import inspect
@@ -27,12 +29,28 @@ an image may have. This page is made by `docs/make_strategies.py`.
 """
 
 
+DOCS = Path(__file__).parent
+BEGIN = ".. begin: made by docs/make_strategies.py"
+END = ".. end: made by docs/make_strategies.py"
+
+DIRECTIVE = """.. autosummary::
+   :toctree: generated/
+"""
+
+
+def every() -> list[tuple[str, type]]:
+    """List the strategies by their names."""
+    return [
+        (name, kind)
+        for name, kind in sorted(vars(strategies).items())
+        if hasattr(kind, "needs") and not inspect.isabstract(kind)
+    ]
+
+
 def table() -> str:
-    """Make the page."""
+    """Make strategies.md."""
     rows = []
-    for name, kind in sorted(vars(strategies).items()):
-        if not hasattr(kind, "needs") or inspect.isabstract(kind):
-            continue
+    for name, kind in every():
         doc = numpydoc.docscrape.ClassDoc(kind)
         what = re.sub(r" \[\d\]_", "", doc["Summary"][0])
         source = re.match(r"\.\. \[1\] (.*?)(?= \.\. \[2\]|$)", " ".join(
@@ -46,5 +64,37 @@ def table() -> str:
     return HEAD + "\n".join(rows) + "\n"
 
 
+def lists() -> str:
+    """Make the lists of api.rst, by what strategies need."""
+    groups: dict[str, list[str]] = {
+        "From features and probabilities:": [],
+        "From features:": [],
+        "From probabilities:": [],
+        "From the source task's classes, or from nothing:": [],
+    }
+    of_both, of_features, of_proba, others = groups.values()
+    for name, kind in every():
+        if "centres" in kind.needs:
+            others.append(name)
+        elif "features" in kind.needs:
+            (of_both if "probabilities" in kind.needs else of_features).append(name)
+        else:
+            (of_proba if "probabilities" in kind.needs else others).append(name)
+    parts = []
+    for title, names in groups.items():
+        listed = "".join(f"   {name}\n" for name in names)
+        parts.append(
+            f"{title}\n\n.. autosummary::\n   :toctree: generated/\n\n{listed}"
+        )
+    return "\n".join(parts)
+
+
+def api() -> str:
+    """Make api.rst, of what it is and of the lists."""
+    before, _, rest = (DOCS / "api.rst").read_text("utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{lists()}\n{END}{rest.partition(END)[2]}"
+
+
 if __name__ == "__main__":
-    Path(__file__).with_name("strategies.md").write_text(table(), encoding="utf-8")
+    for name, text in (("strategies.md", table()), ("api.rst", api())):
+        (DOCS / name).write_text(text, encoding="utf-8")

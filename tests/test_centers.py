@@ -1,5 +1,7 @@
 """SourceCenters: Eq. 1-2, files, and what does not fit together."""
 
+# ruff: noqa: F811
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -9,14 +11,8 @@ from skadma import SourceCenters
 from skadma.strategies import ADMA
 
 from . import reference
+from .center_sources import source  # noqa: F401
 from .conftest import lite0, tiny_classifier
-
-
-@pytest.fixture(scope="module")
-def source():
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    return X, rng.integers(0, 5, 40)
 
 
 def test_nearest_to_the_class_mean(source):
