@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from evaluation_tables import AUDITS, DATASETS, tables
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -40,7 +41,6 @@ from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.bench import load_dataset
-from skadma.bench.report import markdown_table
 from skadma.evaluation import (
     apply_temperature,
     audit_sample,
@@ -54,14 +54,7 @@ from skadma.files import write_atomically
 from skadma.stopping import EstimatedScore
 from skadma.strategies import MarginSampling
 
-DATASETS = ("elpv", "dogs-vs-cats", "cifar10", "digits")
 REPEATS = 500
-AUDITS = (
-    ("random", "exact"),
-    ("random", "wilson"),
-    ("stratified", "wilson"),
-    ("importance", "wilson"),
-)
 SET_APART = (50, 100, 200)
 TARGETS = {"elpv": 0.8, "dogs-vs-cats": 0.95, "cifar10": 0.65, "digits": 0.9}
 
@@ -287,106 +280,6 @@ PARTS = {
     "suspects": flipped,
     "stopping": stopping,
 }
-
-
-def tables(results: pd.DataFrame) -> str:
-    """The tables of docs/evaluation.md."""
-    texts = []
-    rows = []
-    found = results[results["part"] == "audits"]
-    for (dataset, n_train), mine in found.groupby(["dataset", "n_train"], sort=False):
-        row = [dataset, f"{n_train:.0f}", f"{100 * mine['accuracy'].iloc[0]:.1f}"]
-        for method, interval in AUDITS[1:]:
-            part = mine[(mine["method"] == method) & (mine["interval"] == interval)]
-            part = part[part["n"] == 100]
-            row.append(f"{100 * part['rmse'].iloc[0]:.1f}")
-            if method != "random":
-                row.append(f"{100 / part['relative_variance'].iloc[0]:.0f}")
-        rows.append(row)
-    texts.append(
-        markdown_table(
-            ["data set", "training labels", "accuracy %", "random: error",
-             "stratified: error", "worth", "importance: error", "worth"],
-            rows,
-        )
-    )  # fmt: skip
-    rows = []
-    for (method, interval), mine in found.groupby(["method", "interval"], sort=False):
-        for n, part in mine.groupby("n"):
-            cover = part["coverage"]
-            rows.append(
-                [f"{method}, {interval}", f"{n:.0f}", f"{100 * cover.mean():.1f}",
-                 f"{100 * cover.min():.1f}", f"{100 * part['width'].mean():.1f}",
-                 f"{part['relative_variance'].mean():.2f}",
-                 f"{100 * part['recall_coverage'].mean():.1f}",
-                 f"{100 * part['recall_coverage'].min():.1f}"]
-            )  # fmt: skip
-    texts.append(
-        markdown_table(
-            ["audit", "labels", "coverage %", "least", "width", "variance / random's",
-             "recall: coverage %", "least"],
-            rows,
-        )
-    )  # fmt: skip
-    found = results[results["part"] == "calibration"]
-    means = found.groupby(["dataset", "n_train"], sort=False)[
-        ["ece", "ece_folds", "ece_own", "temperature_folds", "temperature_own"]
-    ].mean()
-    texts.append(
-        markdown_table(
-            ["data set", "labels", "before", "out of fold", "own labels",
-             "temperature", "own labels' temperature"],
-            [[d, f"{n:.0f}", *(f"{v:.3f}" for v in row[:3]),
-              *(f"{v:.2f}" for v in row[3:])]
-             for (d, n), row in zip(means.index, means.to_numpy(), strict=True)],
-        )
-    )  # fmt: skip
-    found = results[results["part"] == "suspects"]
-    rows = []
-    for (n, method), mine in found.groupby(["n_train", "method"], sort=False):
-        by = mine.groupby("dataset", sort=False)["average_precision"].mean()
-        rows.append(
-            [f"{n:.0f}", method, *(f"{by[d]:.3f}" for d in DATASETS),
-             *(f"{mine[c].mean():.3f}" for c in (
-                 "average_precision", "precision_at_50")),
-             *(f"{100 * mine[c].mean():.2f}" for c in (
-                 "accuracy_flipped", "accuracy_corrected", "accuracy_clean"))]
-        )  # fmt: skip
-    texts.append(
-        markdown_table(
-            ["labels", "ranking", *DATASETS, "mean", "precision at 50",
-             "accuracy, flipped", "corrected", "clean"],
-            rows,
-        )
-    )  # fmt: skip
-    columns = ["average_precision", "precision_at_50", "accuracy_flipped",
-               "accuracy_corrected", "accuracy_clean"]  # fmt: skip
-    mine = found[found["method"] == "skadma"].groupby(["n_train", "share"])[columns]
-    texts.append(
-        markdown_table(
-            ["labels", "flipped", "average precision", "precision at 50",
-             "accuracy, flipped", "corrected", "clean"],
-            [[f"{n:.0f}", f"{share:.0%}", *(f"{v:.3f}" for v in row[:2]),
-              *(f"{100 * v:.2f}" for v in row[2:])]
-             for (n, share), row in mine.mean().iterrows()],
-        )
-    )  # fmt: skip
-    found = results[results["part"] == "stopping"]
-    texts.append(
-        markdown_table(
-            ["data set", "target", "labels set apart", "runs that stopped",
-             "of all runs too early", "if the estimate alone decided",
-             "training labels", "accuracy at the stop %"],
-            [[d, f"{mine['target'].iloc[0]:g}", f"{n:.0f}",
-              f"{100 * mine['stopped'].mean():.0f} %",
-              f"{100 * mine['below'].mean():.0f} %",
-              f"{100 * mine['value_below'].mean():.0f} %",
-              f"{mine['n_train'].mean():.0f}",
-              f"{100 * mine[mine['stopped']]['accuracy'].mean():.1f}"]
-             for (d, n), mine in found.groupby(["dataset", "n"], sort=False)],
-        )
-    )  # fmt: skip
-    return "\n\n".join(texts)
 
 
 def main() -> None:
