@@ -93,6 +93,7 @@ def test_cells_keep_data_set_and_network_together(config):
         ({"strategies": {"a": {"class": "ADMA", "scale": 1}}}, r"'a' has \['scale'\]"),
         ({"strategies": ["ScoringStrategy"]}, "There is no strategy"),
         ({"strategies": {"f": {"class": "FullyTrained", "x": 1}}}, r"has \['x'\]"),
+        ({"strategies": {"AIFT": {"datasets": ["elpv"]}}}, r"data sets \['elpv'\]"),
         ({"datasets": ["cifar11"]}, "'cifar11' has no reader"),
         ({"datasets": {"digits": {"size": 3}}}, r"'digits' has \['size'\]"),
         ({"networks": {"n": {"memory": None}}}, r"'n' has \['memory'\]"),
@@ -102,6 +103,15 @@ def test_cells_keep_data_set_and_network_together(config):
 def test_what_is_wrong_with_a_configuration(config, change, message):
     with pytest.raises(ValueError, match=message):
         load_config({**config, **change})
+
+
+def test_a_strategy_for_some_of_the_data_sets(config):
+    binary = {"datasets": ["elpv"], "alpha": 0.5}
+    own = {"datasets": ["digits", "elpv"], "strategies": {"BADGE": {}, "AIFT": binary}}
+    cells = expand(load_config({**config, **own}))
+    found = {(c.dataset, c.strategy) for c in cells}
+    assert found == {("digits", "BADGE"), ("elpv", "BADGE"), ("elpv", "AIFT")}
+    assert cells[-1].settings["strategy"] == {"class": "AIFT", "alpha": 0.5}
 
 
 def test_names_that_would_share_a_file(config):

@@ -125,7 +125,8 @@ def test_outputs_that_fine_tuning_changes(source, pictures):
     clf.fit(*pictures)
     with pytest.raises(ValueError, match="n_frozen_layers=1 or more"):
         ADMA(centers, features="current").query(clf, pool)
-    ADMA(centers, features="initial").query(clf, pool)
+    for features in ("published", "initial"):
+        ADMA(centers, features=features).query(clf, pool)
     deep = SourceCenters.from_dataset(clf, X, y, layer="conv2")
     with pytest.raises(ValueError, match="layer 1 before it is unknown"):
         ADMA(deep, layer_a="conv1").query(clone(clf), pool)

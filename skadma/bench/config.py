@@ -117,7 +117,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         known = own | {"backbone", "centers", "warm_start"}
         _refuse_unknown(settings, known, f"The network {name!r}")
     for name, settings in full["strategies"].items():
-        _check_strategy(name, settings)
+        _check_strategy(name, settings, set(full["datasets"]))
     return full
 
 
@@ -127,7 +127,14 @@ def _refuse_unknown(settings: Mapping[str, Any], known: set[str], what: str) -> 
         raise ValueError(f"{what} has {unknown}, but takes only {sorted(known)}.")
 
 
-def _check_strategy(name: str, settings: Mapping[str, Any]) -> None:
+def _check_strategy(name: str, settings: Mapping[str, Any], datasets: set[str]) -> None:
+    unknown = sorted(set(settings.get("datasets", [])) - datasets)
+    if unknown:
+        raise ValueError(
+            f"The strategy {name!r} is for the data sets {unknown}, but there are only "
+            f"{sorted(datasets)}."
+        )
+    settings = {key: value for key, value in settings.items() if key != "datasets"}
     found = settings.get("class", name)
     if found == FULLY_TRAINED:
         _refuse_unknown(settings, {"class"}, f"The strategy {name!r}")
@@ -225,6 +232,8 @@ def _cells(config: Mapping[str, Any]) -> Iterator[Cell]:
             for seed in config["seeds"]:
                 for strategy, params in config["strategies"].items():
                     chosen = {"class": strategy, **params}
+                    if dataset not in chosen.pop("datasets", [dataset]):
+                        continue
                     settings = {
                         "dataset": reader,
                         "network": built,

@@ -191,7 +191,7 @@ class KeptCenters:
                 f"These centres keep outputs of layer {self.layer}, which fine-tuning "
                 f"changes: only the first {n_frozen} layers are frozen. Set "
                 f"n_frozen_layers={self.layer + 1} or more, take "
-                "ADMA(features='initial'), or make centres that keep images."
+                "ADMA(features='published'), or make centres that keep images."
             )
 
     def _check_network(self, view: NetworkView) -> None:
