@@ -1,4 +1,4 @@
-"""GradientClusters: one image for each kind of doubt."""
+"""GradientClusters: one image for each kind of gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UncertaintyCover: one typical and uncertain image from each cluster in doubt."""
+"""UncertaintyCover: one typical and uncertain image from each uncertain cluster."""
 
 from __future__ import annotations
 
