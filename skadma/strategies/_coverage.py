@@ -9,7 +9,7 @@ from ._bounds import GainBounds
 
 _CHUNK = 1024
 """Rows compared with the witnesses at once."""
-_AHEAD = 32
+_AHEAD = 8
 """Gains computed anew at once: reading the witnesses takes the time."""
 _OLD, _BOUNDED, _EXACT = range(3)
 """What is known of a gain: one of before, a bound of today's, today's."""
