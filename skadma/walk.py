@@ -28,11 +28,11 @@ def walk_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         Relative to `root`, with slashes; in the order of ``sorted``.
     state : os.stat_result
     """
-    return _walk(root, "", image_suffixes())
+    return _walk(root, "", tuple(image_suffixes()))
 
 
 def _walk(
-    root: Path, prefix: str, suffixes: frozenset[str]
+    root: Path, prefix: str, suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, os.stat_result]]:
     try:
         with os.scandir(root / prefix) as entries:
@@ -50,7 +50,7 @@ def _walk(
         if name.endswith("/"):
             if not entry.is_symlink():
                 yield from _walk(root, path, suffixes)
-        elif os.path.splitext(name)[1].lower() in suffixes:
+        elif name.lower().endswith(suffixes):
             try:
                 path.encode()
                 state = entry.stat()
