@@ -25,6 +25,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from scale_files import part_files
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 ROOT = str(Path(__file__).parents[1])
@@ -330,118 +331,6 @@ def part_kills(work: Path, n: int) -> dict[str, Any]:
     )
     print(done.stdout.decode()[-500:])
     return {"passed": done.returncode == 0, "tests": tests}
-
-
-# --- 60,000 small files ---------------------------------------------------------------
-
-
-def part_files(work: Path, n: int) -> dict[str, Any]:
-    """``skadma start``, ``query``, ``status`` beside decoding and network alone."""
-    pool = work / "pool"
-    write_files(pool, n)
-    campaign = str(work / "campaign")
-    found: dict[str, Any] = {"files": n}
-    size = "estimator__image_size=32"
-    begin = perf_counter()
-    imports = "import skadma.campaign, skadma.cli, skadma.strategies"
-    subprocess.run(
-        [sys.executable, "-c", imports],
-        check=True,
-        env={**os.environ, "PYTHONPATH": ROOT},
-    )
-    found["imports_seconds"] = perf_counter() - begin
-    commands = {
-        "start": ["start", str(pool), "--classes", "a", "b", "--set", size],
-        "query": ["query", "-n", "20", "-o", str(work / "labels.csv")],
-        "status": ["status"],
-    }
-    for name, command in commands.items():
-        begin = perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", _RUN, str(work / f"{name}.profile"), *command]
-            + ["--campaign", campaign],
-            check=True,
-            cwd=work,
-            env={**os.environ, "PYTHONPATH": ROOT},
-            stdout=subprocess.DEVNULL,
-        )
-        found[f"{name}_seconds"] = perf_counter() - begin
-        found[f"{name}_longest"] = longest(work / f"{name}.profile")
-    found |= in_process(least_seconds, pool)
-    least = found["decode_seconds"]
-    found["start_everything_else"] = 1 - least / found["start_seconds"]
-    least = found["decode_and_network_seconds"]
-    found["query_everything_else"] = 1 - least / found["query_seconds"]
-    total = sum(found[f"{name}_seconds"] for name in commands)
-    least = found["decode_seconds"] + found["decode_and_network_seconds"]
-    found["everything_else"] = 1 - least / total
-    total -= 3 * found["imports_seconds"]
-    found["everything_else_but_imports"] = 1 - least / total
-    return found
-
-
-_RUN = """
-import cProfile, sys
-from skadma.cli import main
-profile = cProfile.Profile()
-path, sys.argv = sys.argv[1], ["skadma", *sys.argv[2:]]
-try:
-    profile.runcall(main)
-finally:
-    profile.dump_stats(path)
-"""
-
-
-def write_files(pool: Path, n: int) -> None:
-    """Write small JPEGs, a thousand in a folder."""
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for i in range(n):
-        folder = pool / f"{i // 1000:03d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{i:06d}.jpg", quality=90)
-
-
-def longest(path: Path) -> list[str]:
-    """Name the functions that took longest by themselves, in the main thread."""
-    import pstats
-
-    stats = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]
-    rows = sorted(stats.items(), key=lambda item: -item[1][2])[:12]
-    return [
-        f"{values[2]:.2f} s {Path(file).name}:{name}"
-        for (file, _, name), values in rows
-    ]
-
-
-def least_seconds(pool: Path) -> dict[str, float]:
-    """Decoding alone as ``start`` does it; decoding and network as ``query`` does.
-
-    The latter of every fourth file, times 4.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from skadma import CNNClassifier
-    from skadma.image_forms import check_readable, image_files
-
-    files = image_files(pool)
-    begin = perf_counter()
-    with ThreadPoolExecutor() as threads:
-        for _ in threads.map(check_readable, files):
-            pass
-    decode = perf_counter() - begin
-    clf = CNNClassifier("efficientnet_lite0", image_size=32, memory=False)
-    clf.embed(files[:64], -2)
-    begin = perf_counter()
-    from skadma.view import view_of
-
-    for _ in view_of(clf).scan(files[::4], source_layers=[-2]):
-        pass
-    both = (perf_counter() - begin) * len(files) / len(files[::4])
-    return {"decode_seconds": decode, "decode_and_network_seconds": both}
 
 
 PARTS: dict[str, tuple[Callable[[Path, int], dict[str, Any]], int]] = {

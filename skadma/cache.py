@@ -165,8 +165,15 @@ class DiskCache:
         self._nbytes = self.nbytes + value.nbytes
 
     def _write(self, path: Path, value: np.ndarray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = safetensors.numpy.save({_ENTRY: np.ascontiguousarray(value)})
+        try:
+            self._put_file(path, content)
+        except FileNotFoundError:  # the first of its folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._put_file(path, content)
+
+    @staticmethod
+    def _put_file(path: Path, content: bytes) -> None:
         write_atomically(path, lambda part: part.write_bytes(content), durable=False)
 
     def clear(self) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from .image_forms import image_suffixes
@@ -27,32 +28,32 @@ def walk_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         Relative to `root`, with slashes; in the order of ``sorted``.
     state : os.stat_result
     """
-    return _walk(root, "", image_suffixes())
+    return _walk(root, "", tuple(image_suffixes()))
 
 
 def _walk(
-    root: Path, prefix: str, suffixes: frozenset[str]
+    root: Path, prefix: str, suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, os.stat_result]]:
     try:
         with os.scandir(root / prefix) as entries:
-            names = sorted(
+            found = {
                 # A folder stands where its files' paths do: "a.png" before "a/".
-                entry.name + ("/" if entry.is_dir() else "")
+                entry.name + ("/" if entry.is_dir() else ""): entry
                 for entry in entries
                 if not entry.name.startswith(".")
-            )
+            }
     except OSError as error:
         warnings.warn(f"A folder is left out: {error}", stacklevel=2)
         return
-    for name in names:
+    for name, entry in sorted(found.items(), key=itemgetter(0)):
         path = prefix + name
         if name.endswith("/"):
-            if not (root / path[:-1]).is_symlink():
+            if not entry.is_symlink():
                 yield from _walk(root, path, suffixes)
-        elif Path(name).suffix.lower() in suffixes:
+        elif name.lower().endswith(suffixes):
             try:
                 path.encode()
-                state = (root / path).stat()
+                state = entry.stat()
             except (UnicodeEncodeError, OSError) as error:
                 warnings.warn(
                     f"{path!r} is left out: its name is not Unicode or it cannot be "

@@ -248,16 +248,17 @@ def test_a_campaign_chooses_the_same(tmp_path, monkeypatch):
         pixels = rng.integers(0, 120, (32, 32, 3)) + 40 * (i % 3)
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"pool/{i:02d}.png")
 
-    def run(folder):
+    def run(folder, **options):
         asked = []
-        with Campaign.create(
+        Campaign.create(
             tmp_path / folder,
             tmp_path / "pool",
             ["a", "b"],
             tiny_classifier(max_epochs=1),
             UncertaintyHerding(),
             n_instances=5,
-        ) as campaign:
+        ).close()
+        with Campaign(tmp_path / folder, backbone=TinyCNN, **options) as campaign:
             for _ in range(2):
                 some = [image.path for image in campaign.query()]
                 asked.append(some)
@@ -266,6 +267,8 @@ def test_a_campaign_chooses_the_same(tmp_path, monkeypatch):
 
     inside = run("inside")
     assert not (tmp_path / "inside" / "features").exists()
+    assert run("elsewhere", features=tmp_path / "large disk") == inside
+    assert (tmp_path / "large disk" / "store.json").exists()
     monkeypatch.setattr("skadma.pools.automatic.available_memory", lambda: 1000)
     assert run("stored") == inside
     assert (tmp_path / "stored" / "features" / "store.json").exists()
@@ -274,8 +277,9 @@ def test_a_campaign_chooses_the_same(tmp_path, monkeypatch):
     (tmp_path / "pool/39.png").rename(tmp_path / "pool/renamed.png")
     (tmp_path / "pool/38.png").unlink()
     found = []
-    for folder in ("stored", "inside"):
-        with Campaign(tmp_path / folder, backbone=TinyCNN) as campaign:
+    for name, features in (("stored", "auto"), ("inside", None)):
+        own = {"backbone": TinyCNN, "features": features}
+        with Campaign(tmp_path / name, **own) as campaign:
             found.append([image.path for image in campaign.query()])
-        monkeypatch.undo()
     assert found[0] == found[1]
+    assert not (tmp_path / "inside" / "features").exists()

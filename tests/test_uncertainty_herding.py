@@ -1,14 +1,22 @@
 """UncertaintyHerding against the literal objective, and by hand."""
 
+import io
 import itertools
 import math
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 
-from skadma.strategies import UncertaintyHerding, _coverage, _uncertainty_herding
+from skadma.strategies import (
+    UncertaintyHerding,
+    _bounds,
+    _coverage,
+    _uncertainty_herding,
+)
 from skadma.strategies._uncertainty_herding import Coverage, share_distance
 
 KINDS = {
@@ -187,17 +195,71 @@ def test_share_distance_is_literal():
     assert share_distance(np.tile(X, (60, 1)), 420, rng) < squared[:, 8].mean()
 
 
-@pytest.mark.parametrize("n_kept", [1, 3, 40])
-def test_what_is_kept_changes_nothing(blobs, n_kept, monkeypatch):
-    X = blobs[0].astype(np.float32)
-    weights = np.random.default_rng(0).random(80)
-    expected = Coverage(X, weights, 30.0).greedy(X, 30)
-    monkeypatch.setattr(_coverage, "_KEPT_BYTES", 4 * 80 * n_kept)
-    chosen, gains = Coverage(X, weights, 30.0).greedy(X, 30)
-    assert chosen.tolist() == expected[0].tolist()
-    np.testing.assert_allclose(gains, expected[1], rtol=1e-5, atol=1e-6)
-    again = Coverage(X, weights, 30.0)
-    for i, gain in zip(chosen, gains, strict=True):
-        every = again.gains(X)
-        assert gain == pytest.approx(every.max(), rel=1e-5, abs=1e-6)
-        again.add(X[i : i + 1])
+def eager(X, weights, n):
+    """Every gain anew for each choice."""
+    cover = Coverage(X, weights, 30.0)
+    chosen, gains = [], []
+    for _ in range(n):
+        every = cover.gains(X)
+        every[chosen] = -1
+        chosen.append(int(every.argmax()))
+        gains.append(every.max())
+        cover.add(X[chosen[-1:]])
+    return chosen, gains
+
+
+class FullDisk(io.RawIOBase):
+    """A file with room for two blocks, and for half of the third."""
+
+    def __init__(self, **_):
+        self.kept = io.BytesIO()
+
+    def write(self, data):
+        n = min(len(bytes(data)), 2 * 16 * 80 * 2 + 1000 - self.kept.tell())
+        return self.kept.write(bytes(data)[:n])
+
+    def seek(self, at):
+        return self.kept.seek(at)
+
+    def readinto(self, found):
+        return self.kept.readinto(found)
+
+
+@pytest.mark.parametrize("where", ["memory", "a part", "file", "a full disk"])
+def test_lazy_choice_is_the_eager_one(blobs, where, monkeypatch):
+    X = np.concatenate([blobs[0], blobs[0][:20], blobs[0][:20]]).astype(np.float32)
+    weights = np.random.default_rng(0).random(120)
+    weights[30:50] = 0
+    monkeypatch.setattr(_coverage, "_CHUNK", 16)
+    monkeypatch.setattr(_coverage, "_AHEAD", 2)
+    if where != "memory":
+        monkeypatch.setattr(_bounds, "_IN_MEMORY", 2 * 120 * 40)
+    if where == "a part":
+        no_room = shutil.disk_usage("/")._replace(free=2 * 2 * 120 * 120)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: no_room)
+    if where == "a full disk":
+        monkeypatch.setattr(tempfile, "TemporaryFile", FullDisk)
+    chosen, gains = Coverage(X, weights, 30.0).greedy(X, 60)
+    expected, most = eager(X, weights, 60)
+    assert len(set(chosen)) == 60
+    assert (X[chosen] == X[expected]).all()  # which of two copies is left open
+    np.testing.assert_allclose(gains, most, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**9])
+def test_bounds_are_close_and_hold(in_memory, monkeypatch):
+    monkeypatch.setattr(_bounds, "_IN_MEMORY", in_memory)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 6)).astype(np.float32)
+    cover = Coverage(X, 10 * rng.random(600), 8.0)
+    with _bounds.GainBounds(600, cover.weights) as bounds:
+        assert bounds.n_kept == 600
+        for start in range(0, 600, 256):
+            bounds.keep(start, cover.alike(X[start : start + 256]))
+        for n in (0, 1, 30, 400):
+            cover.covered[:] = 0
+            cover.add(X[rng.choice(600, n, replace=False)])
+            for some in (np.arange(600), np.arange(3, 600, 7), np.arange(0)):
+                over = bounds.of(some, cover.covered) - cover.gains(X[some])
+                assert (over >= 0).all()
+                assert (over <= 3 * cover.weights.sum() / 65533 + 0.5).all()

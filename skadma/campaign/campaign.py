@@ -49,6 +49,11 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         Where those of pools are that were added, by name, if they moved.
     backbone : callable, optional
         The network, for a campaign that was started with a callable one.
+    features : "auto", str, Path or None, default="auto"
+        Where features of the images are kept, for a strategy that chooses by them.
+        "auto": in the campaign's folder, if they would take more than half the memory
+        that is available, three times over. A folder: there, in any case. None: in
+        memory. The same images are chosen.
     who : str, optional
         Name for the log; the system's user if None.
     wait : float, default=60
@@ -79,6 +84,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         pool: str | Path | None = None,
         pools: Mapping[str, str | Path] | None = None,
         backbone: Callable[[], nn.Module] | None = None,
+        features: str | Path | None = "auto",
         who: str | None = None,
         wait: float = 60,
     ) -> None:
@@ -95,7 +101,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
                 with self._store.reading(), self._store.intact():
                     self._places.check(read_pools(self._store))
             self._trainer = Trainer(
-                self.folder, self._places, self._store, settings, backbone
+                self.folder, self._places, self._store, settings, backbone, features
             )
         except BaseException:
             self._store.close()
@@ -192,7 +198,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         ----------
         folder : str or Path
         **options
-            `pool`, `pools`, `backbone`, `who`, `wait`: see the class.
+            `pool`, `pools`, `backbone`, `features`, `who`, `wait`: see the class.
 
         Returns
         -------

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -136,8 +136,7 @@ def check_path(path: str) -> str:
     ------
     ValueError
     """
-    pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\0" in path:
+    if not path or path[0] == "/" or ".." in path.split("/") or "\0" in path:
         raise ValueError(f"the path {path!r} leads out of the pool")
     if os.name == "nt" and (":" in path or "\\" in path):
         raise ValueError(f"the path {path!r} leads out of the pool")

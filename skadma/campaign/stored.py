@@ -18,19 +18,22 @@ _log = logging.getLogger(__name__)
 
 def stored(
     folder: Path,
+    features: str | Path | None,
     learner: ActiveLearner,
     images: Sequence[int],
     files: Sequence[str],
     state: State,
 ) -> FeatureStore | None:
-    """Keep features in the campaign's folder, by contents, if they fit no memory.
+    """Keep features on the disk, by contents, if they fit no memory or it is wanted.
 
-    Once they are there, they are used.
+    Once they are in the campaign's folder, they are used.
 
     Parameters
     ----------
     folder : Path
         The campaign's.
+    features : "auto", str, Path or None
+        See :class:`Campaign`.
     learner : ActiveLearner
     images : sequence of int
     files : sequence of str
@@ -43,11 +46,12 @@ def stored(
         Of the images, in order; scanned when a strategy asks.
     """
     estimator, strategy = learner.estimator, learner.strategy
-    place = folder / "features"
     files = list(files)
-    if not can_be_stored(estimator, files, strategy):
+    if features is None or not can_be_stored(estimator, files, strategy):
         return None
-    if not (place / "store.json").exists() and fits_memory(estimator, files, strategy):
+    place = folder / "features" if features == "auto" else Path(features)
+    wanted = features != "auto" or (place / "store.json").exists()
+    if not wanted and fits_memory(estimator, files, strategy):
         return None
     keys = [str(state.contents[image].sha256) for image in images]
     store = _open(place, learner, keys, files)

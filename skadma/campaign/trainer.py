@@ -83,6 +83,8 @@ class Trainer:
     settings : dict
     backbone : callable or None
         Where the settings have only its name.
+    features : str, Path or None, default="auto"
+        See :class:`Campaign`.
     """
 
     def __init__(
@@ -92,10 +94,11 @@ class Trainer:
         store: Store,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
+        features: str | Path | None = "auto",
     ) -> None:
         self._places = places
         self._store = store
-        self._folder = folder
+        self._folder, self._features = folder, features
         self._models = folder / "models"
         self._weights: str | None = None
         self.n_instances: int = settings["n_instances"]
@@ -329,7 +332,8 @@ class Trainer:
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
         files = self.files(images, state)
         y = np.array([labels.get(image) for image in images], dtype=object)
-        X = stored(self._folder, self._learner, images, files, state) or files
+        own = self._folder, self._features, self._learner
+        X = stored(*own, images, files, state) or files
         self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator

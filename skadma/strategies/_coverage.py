@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..blocks import LazyRows
+from ._bounds import GainBounds
 
 _CHUNK = 1024
 """Rows compared with the witnesses at once."""
-_KEPT_BYTES = 128 * 2**20
-"""Comparisons with the witnesses that are kept of the rows that are looked at most."""
-_AHEAD = 32
-"""Gains brought up to date at once: reading the witnesses takes the time."""
+_AHEAD = 8
+"""Gains computed anew at once: reading the witnesses takes the time."""
+_OLD, _BOUNDED, _EXACT = range(3)
+"""What is known of a gain: one of before, a bound of today's, today's."""
 
 
 class Coverage:
@@ -86,25 +87,13 @@ class Coverage:
         chosen : ndarray of int, shape (n,)
         gains : ndarray of shape (n,)
         """
-        gains = self.gains(rows)
-        up_to_date = np.ones(len(rows), dtype=bool)
         chosen = np.empty(n, dtype=np.intp)
         added = np.empty(n)
-        kept = _Kept(self, rows)
-        for k in range(n):
-            n_ahead = _AHEAD
-            # A gain only falls as others are added, so that an old one is a bound.
-            while not up_to_date[i := int(gains.argmax())]:
-                n_ahead = min(n_ahead, len(rows) - k)
-                ahead = np.argpartition(gains, len(rows) - n_ahead)[-n_ahead:]
-                ahead = np.union1d(ahead[~up_to_date[ahead]], i)  # i may be of many
-                kept.bring_up_to_date(ahead, gains)
-                up_to_date[ahead] = True
-                n_ahead = min(2 * n_ahead, _CHUNK)
-            chosen[k], added[k] = i, gains[i]
-            self.add(rows[i : i + 1])
-            up_to_date[:] = False
-            gains[i] = -np.inf
+        with GainBounds(len(rows), self.weights) as bounds:
+            gains = _LazyGains(self, rows, bounds)
+            for k in range(n):
+                chosen[k], added[k] = gains.take()
+                self.add(rows[chosen[k : k + 1]])
         return chosen, added
 
     def alike(self, rows: np.ndarray) -> np.ndarray:
@@ -119,50 +108,67 @@ class Coverage:
         return np.exp(squared, out=squared)
 
 
-class _Kept:
-    """Gains of rows; of those with the greatest, how alike they are is kept.
+class _LazyGains:
+    """Gains of rows; only those that may be the greatest are brought up to date.
 
-    A greedy choice looks at the same rows again and again, and comparing them with the
-    witnesses is what takes the time.
+    A gain only falls as rows are added, so that an old one is a bound. Where old gains
+    do not decide, closer bounds do, which cost no product with the witnesses; the
+    gains of the few rows that are left are computed anew.
     """
 
-    def __init__(self, cover: Coverage, rows: np.ndarray | LazyRows) -> None:
-        m = max(len(cover.witnesses), 1)
-        n_slots = min(len(rows), max(_KEPT_BYTES // (4 * m), 1))
-        self._cover, self._rows = cover, rows
-        self._alike = np.empty((n_slots, m), dtype=np.float32)
-        self._owner = np.full(n_slots, -1)
-        self._slot = np.full(len(rows), -1)
+    def __init__(
+        self, cover: Coverage, rows: np.ndarray | LazyRows, bounds: GainBounds
+    ) -> None:
+        self._cover, self._rows, self._bounds = cover, rows, bounds
+        self._gains = np.empty(len(rows))
+        self._state = np.full(len(rows), _EXACT, dtype=np.int8)
+        self._best = 0.0
+        for start in range(0, len(rows), _CHUNK):
+            alike = cover.alike(rows[start : start + _CHUNK])
+            bounds.keep(start, alike)
+            self._gains[start : start + _CHUNK] = cover.gains_of(alike)
 
-    def bring_up_to_date(self, numbers: np.ndarray, gains: np.ndarray) -> None:
-        """Set the gains of some rows to what they are now.
+    def take(self) -> tuple[int, float]:
+        """Find the row of the greatest gain; it is not found again."""
+        gains, state = self._gains, self._state
+        if state[gains.argmax()] == _OLD:  # a few first, as a mark for the others
+            some = _greatest(np.flatnonzero(gains > 0), gains, _CHUNK // 4)
+            self._bound(some)
+            self._compute(_greatest(some, gains, _AHEAD))
+        while state[i := int(gains.argmax())] != _EXACT and gains[i] > 0:
+            rivals = np.flatnonzero((state == state[i]) & (gains >= self._best))
+            if state[i] == _OLD:
+                self._bound(rivals)
+            else:
+                self._compute(_greatest(rivals, gains, _AHEAD))
+        gain = float(gains[i])
+        state[:], gains[i], self._best = _OLD, -np.inf, 0.0
+        return i, gain
 
-        Parameters
-        ----------
-        numbers : ndarray of int, shape (b,)
-            Of the rows.
-        gains : ndarray of shape (n,)
-            What the gains were, of all rows; changed.
-        """
-        slots = self._slot[numbers]
-        known, new = numbers[slots >= 0], numbers[slots < 0]
-        if len(known):
-            gains[known] = self._cover.gains_of(self._alike[slots[slots >= 0]])
-        if len(new):
-            alike = self._cover.alike(self._rows[new])
-            self._keep(new, alike, gains)
-            gains[new] = self._cover.gains_of(alike)
+    def _bound(self, numbers: np.ndarray) -> None:
+        """Lower bounds of gains to what is kept; compute those that have none."""
+        kept = numbers[numbers < self._bounds.n_kept]
+        closer = self._bounds.of(kept, self._cover.covered)
+        self._gains[kept] = np.minimum(self._gains[kept], closer)
+        self._state[kept] = _BOUNDED
+        others = numbers[len(kept) :]
+        for start in range(0, len(others), _CHUNK):
+            some = others[start : start + _CHUNK]
+            self._compute(some[self._gains[some] >= self._best])
 
-    def _keep(self, new: np.ndarray, alike: np.ndarray, gains: np.ndarray) -> None:
-        """Keep new rows in the place of those with the least gains."""
-        worth = np.where(self._owner < 0, -np.inf, gains[self._owner])
-        n = min(len(new), len(worth))
-        slots = np.argpartition(worth, n - 1)[:n]
-        before = self._owner[slots]
-        self._slot[before[before >= 0]] = -1
-        self._owner[slots] = new[:n]
-        self._slot[new[:n]] = slots
-        self._alike[slots] = alike[:n]
+    def _compute(self, numbers: np.ndarray) -> None:
+        """Set the gains of some rows to what they are now."""
+        found = self._cover.gains(self._rows[numbers])
+        self._gains[numbers] = found
+        self._state[numbers] = _EXACT
+        self._best = max(self._best, found.max(initial=0))
+
+
+def _greatest(numbers: np.ndarray, gains: np.ndarray, n: int) -> np.ndarray:
+    """Those n of some rows that have the greatest gains, ascending."""
+    if len(numbers) <= n:
+        return numbers
+    return np.sort(numbers[np.argpartition(gains[numbers], -n)[-n:]])
 
 
 def share_distance(
