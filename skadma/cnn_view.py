@@ -68,6 +68,11 @@ class CNNView(NetworkView):
         return self._source.fingerprint
 
     @property
+    def source_space(self) -> str:  # type: ignore[override]
+        """Hash of M0's weights, graph, modules and preprocessing."""
+        return self._source.space
+
+    @property
     def image_size(self) -> int:  # type: ignore[override]
         """Side in pixels of the images that M0 sees."""
         return self._source.preprocessing.image_size
@@ -226,8 +231,8 @@ class CNNView(NetworkView):
         return Scanner(
             source,
             network,  # type: ignore[arg-type]
-            [source.graph.position(layer) for layer in layers],
-            [source.graph.position(layer) for layer in source_layers],
+            list(dict.fromkeys(map(source.graph.position, layers))),
+            list(dict.fromkeys(map(source.graph.position, source_layers))),
             n_frozen=n_shared,
             device=estimator.torch_device(),
             cache=open_cache(estimator.memory) if keep else None,

@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -189,13 +189,14 @@ def _scan_batch(
 ) -> ScanBatch:
     x = _cut_values(items, scanner, batch_size, rows)
     known = None
-    if all(item.summary is not None for item in items):
-        kept = np.stack([item.summary for item in items])  # type: ignore[misc]
-        known = torch.from_numpy(kept).to(scanner.device)
-    adapted, source, summary = scanner(x, known, rows)
-    if summary is not None and known is None and rows:
-        keys = [item.key for item in items]
-        _keep(keys, summary, scanner, scanner.summary_space)
+    if scanner.enough and all(len(item.known) == len(scanner.enough) for item in items):
+        columns = zip(*(item.known for item in items), strict=True)
+        known = [torch.from_numpy(np.stack(c)).to(scanner.device) for c in columns]
+    adapted, source, summaries = scanner(x, known, rows)
+    if known is None and rows:
+        for space, values in summaries.items():
+            _keep([item.key for item in items], values, scanner, space)
+    summary = summaries[scanner.asked] if scanner.asked else None
     return ScanBatch(_indices(items), adapted, source, summary)
 
 
@@ -251,7 +252,7 @@ class _Item:
     cut_key: str = ""
     image: torch.Tensor | None = None
     cut_value: np.ndarray | None = None
-    summary: np.ndarray | None = None
+    known: list[np.ndarray] = field(default_factory=list)
     error: str = ""
 
 
@@ -291,8 +292,8 @@ def _load(dataset: Dataset, scanner: Scanner, i: int, skip_unreadable: bool) -> 
             item.image = dataset[i]
             return item
         item.key, load = dataset.keyed(i)
-        if scanner.summary_space:
-            item.summary = cache.get(scanner.summary_space, item.key)
+        found = [cache.get(space, item.key) for space in scanner.enough]
+        item.known = [value for value in found if value is not None]
         if scanner.has_prefix or getattr(dataset, "from_files", False):
             item.cut_key = item.key
             item.cut_value = cache.get(scanner.space, item.key)

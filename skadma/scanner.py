@@ -33,13 +33,21 @@ class SourceSummary:
     compute: Callable[[dict[int, torch.Tensor]], torch.Tensor]
 
 
+def outputs_summary(layers: Sequence[int]) -> SourceSummary:
+    """The outputs of some of M0's layers, side by side."""
+    return SourceSummary(
+        f"outputs-{list(layers)}",
+        lambda outputs: torch.cat([outputs[p] for p in layers], dim=1),
+    )
+
+
 class Scanner:
     """Runs M0 and the adapted network over batches; what they share runs once.
 
     Both networks begin with the same frozen layers. These run up to the deepest
     point where a single tensor crosses, the *cut*; then each network's own tail goes
-    on. What crosses the cut is looked up in a cache first, and so is a summary of M0,
-    such as its scores.
+    on. What crosses the cut is looked up in a cache first, and so is what M0 says: the
+    summary, and its layers' outputs where these are vectors.
 
     Parameters
     ----------
@@ -98,17 +106,19 @@ class Scanner:
             source.part(source_ends, cut, device),
         ]
         self._enlarges = False
-        head = len(graph.layers) - 1
-        self._asked = summary is not None
-        if summary is None and head in source_layers:
-            summary = SourceSummary("scores", lambda outputs: outputs[head])
-        self.summary = summary
-        self._only_scores = self.positions[1] == [head]
+        # Vectors are small enough to be kept, maps are not.
+        self._vectors = [p for p in source_layers if len(source.output_shapes[p]) == 1]
+        kept = [] if summary is None else [summary]
+        kept += [outputs_summary([p]) for p in self._vectors]
+        space = f"{source.space}-{device.type}"
+        self.summaries = {f"{space}-{one.name}": one for one in kept}
+        self.asked = None if summary is None else f"{space}-{summary.name}"
+        # The part of them that makes M0's tail needless.
+        self.enough = [self.asked] if self.asked else list(self.summaries)
+        if not self.asked and len(self._vectors) < len(source_layers):
+            self.enough = []
         self.cache = cache
-        self.space = f"{source.space}-{device.type}-{cut.name}"
-        self.summary_space = ""
-        if summary is not None:
-            self.summary_space = f"{source.space}-{device.type}-{summary.name}"
+        self.space = f"{space}-{cut.name}"
 
     @property
     def has_prefix(self) -> bool:
@@ -138,17 +148,19 @@ class Scanner:
     def __call__(
         self,
         x: torch.Tensor,
-        known: torch.Tensor | None = None,
+        known: list[torch.Tensor] | None = None,
         rows: int | None = None,
-    ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor], torch.Tensor | None]:
-        """Outputs of the adapted network's layers and of M0's, and M0's summary.
+    ) -> tuple[
+        dict[int, torch.Tensor], dict[int, torch.Tensor], dict[str, torch.Tensor]
+    ]:
+        """Outputs of the adapted network's layers and of M0's, and M0's summaries.
 
         Parameters
         ----------
         x : torch.Tensor
             What crosses the cut.
-        known : torch.Tensor, optional
-            The summary, where it is known already.
+        known : list of torch.Tensor, optional
+            What `enough` names, where it is known already.
         rows : int, optional
             Run M0 on so many at a time; on all if None.
         """
@@ -156,13 +168,13 @@ class Scanner:
             x = self.normalize(x)
         with ONE_AT_A_TIME, evaluating(self._modules):
             adapted = self._outputs(0, x, None)
-            if known is not None and self._only_scores and not self._asked:
-                return adapted, {self.positions[1][0]: known}, known
-            if known is not None and self._asked:
-                return adapted, {}, known
+            if known is not None and self.asked:
+                return adapted, {}, {self.asked: known[0]}
+            if known is not None:
+                return adapted, dict(zip(self._vectors, known, strict=True)), {}
             source = self._outputs(1, x, rows)
-        summary = None if self.summary is None else self.summary.compute(source)
-        return adapted, source, summary
+        computed = {s: one.compute(source) for s, one in self.summaries.items()}
+        return adapted, source, computed
 
     @torch.inference_mode()
     def outputs_of_windows(

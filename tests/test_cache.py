@@ -17,7 +17,7 @@ import skadma.cache
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
 from skadma.cnn_view import CNNView
-from skadma.strategies import ADMA
+from skadma.strategies import ADMA, UncertaintyHerding
 
 from .conftest import lite0, tiny_classifier
 
@@ -217,6 +217,30 @@ def test_what_m0_says_is_computed_once(features, elpv):
         assert not np.array_equal(changed.distinctiveness, before.distinctiveness)
     uncached = strategy.score(clf.set_params(memory=False), X)
     np.testing.assert_array_equal(after.total, uncached.total)
+
+
+@pytest.mark.parametrize("strategy", [UncertaintyHerding, ADMA])
+def test_a_round_passes_through_the_present_tail_only(strategy, elpv):
+    """M0's vectors of the pool and all of the centres are kept from the first look."""
+    X, y = elpv[0][:24], elpv[1][:24]
+    clf = lite0(n_frozen_layers=45, memory=MemoryCache())
+    strategy = strategy(random_state=0)
+    if isinstance(strategy, ADMA):
+        centers = SourceCenters.from_dataset(clf, X[:4], [3, 1, 4, 5])
+        strategy.set_params(centers=centers)
+    counter = Counter(clf, "conv_head")
+    first = strategy.query(clf, X, 5)
+    assert counter.images > 0
+    counter.images = 0
+    np.testing.assert_array_equal(strategy.query(clf, X, 5), first)
+    clf.fit(X[:8], y[:8])
+    again = strategy.query(clf, X, 5)
+    assert counter.images == 0
+    counter.handle.remove()
+    uncached = strategy.query(
+        clone(clf).set_params(memory=False).fit(X[:8], y[:8]), X, 5
+    )
+    np.testing.assert_array_equal(again, uncached)
 
 
 def test_what_is_not_the_same_is_not_taken(elpv, tmp_path):

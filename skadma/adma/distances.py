@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,16 @@ class CenterDistances:
         self._mean = centers.mean(dim=0)
         self._centers = centers - self._mean
         self._norms = torch.linalg.vector_norm(self._centers, dim=1).square()
+
+    @cached_property
+    def between(self) -> Tensor:
+        """The distances between the centres, computed when first asked for."""
+        return self.between_centers()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the centres take here."""
+        return self._centers.nbytes + len(self._centers) ** 2 * 8
 
     def between_centers(self) -> Tensor:
         """Compute the distances between the centres (S_C, Eq. 3).

@@ -115,10 +115,13 @@ class SourceNetwork:
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shape of each layer's output for one image."""
-        ends = [layer.output for layer in self.graph.layers]
-        with torch.no_grad():
-            outputs = self.graph.extract(self.module, ends)(self.example)
-        return [tuple(output.shape[1:]) for output in outputs]
+        return self._shapes([layer.output for layer in self.graph.layers])
+
+    def _shapes(self, ends: Sequence[fx.Node]) -> list[tuple[int, ...]]:
+        device = get_head(self.module, self.graph.layers[-1].name).weight.device
+        with ONE_AT_A_TIME, torch.no_grad():
+            part = self.graph.extract(self.module, ends)
+            return [tuple(x.shape[1:]) for x in part(self.example.to(device))]
 
     def last_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
         """Find the last map in the first layers that has room for so many windows.
@@ -147,10 +150,8 @@ class SourceNetwork:
         """Shape of what crosses each cut for one image."""
         graph = self.graph
         cuts = {graph.cut_before(n) for n in range(len(graph.layers))} - {graph.input}
-        with torch.no_grad():
-            outputs = graph.extract(self.module, list(cuts))(self.example)
-        shapes = {cut: tuple(x.shape[1:]) for cut, x in zip(cuts, outputs, strict=True)}
-        return {graph.input: tuple(self.example.shape[1:]), **shapes}
+        shapes = zip(cuts, self._shapes(list(cuts)), strict=True)
+        return {graph.input: tuple(self.example.shape[1:]), **dict(shapes)}
 
 
 def load_source(

@@ -17,7 +17,7 @@ from ..classifier import CNNClassifier
 from ..files import write_atomically
 from ..images import content_key
 from ..scan import ScanBatch
-from ..scanner import SourceSummary
+from ..scanner import outputs_summary
 from ..view import NetworkView, need_view
 from ._cover import covering_classes
 
@@ -135,7 +135,7 @@ class KeptCenters:
             [] if initial else layers,
             layers if initial else [],
             start=self.layer,
-            summary=SourceSummary(f"outputs-{layers}", _joined) if initial else None,
+            summary=outputs_summary(layers) if initial else None,
         )
 
         def of_batch(batch: ScanBatch) -> dict[int, torch.Tensor]:
@@ -299,7 +299,3 @@ class KeptCenters:
             len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
         ):
             raise ValueError("it has other names than classes")
-
-
-def _joined(outputs: dict[int, torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(outputs.values()), dim=1)

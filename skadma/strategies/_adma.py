@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..adma import (
-    UNCERTAINTIES,
-    CenterDistances,
-    approximated_pattern,
-    combined_score,
-    distance_weights,
-    distinctiveness,
-    layer_scale,
-    pairwise_distinctiveness,
-    predict_weights,
-    transformation_pattern,
-    uncertainty,
-)
-from ..centers import SourceCenters, shipped_centers
+from ..adma import UNCERTAINTIES, combined_score, uncertainty
+from ..centers import SourceCenters
 from ..images import n_images, take
 from ..scan import merged
-from ..scanner import SourceSummary
 from ..view import NetworkView
+from ._center_patterns import CenterPatterns
 from ._coreset import k_center_greedy
 from ._estimators import find_cnn, in_blocks, proba_of_scores
 from ._pool import look
@@ -40,9 +24,6 @@ from .base import Request, Scores, ScoringStrategy
 
 _ROWS = 128
 """Images whose distances are computed in one matrix product."""
-
-_BETWEEN: WeakKeyDictionary[SourceCenters, dict] = WeakKeyDictionary()
-"""S_C by M0 (Algorithm 1, line 10): the same in every round, fold and grid cell."""
 
 _ROUNDS = 11
 """Rounds that ``trade_off="auto"`` spans where the length of the run is not known."""
@@ -195,13 +176,13 @@ class ADMA(ScoringStrategy):
         layers_a, layer_b = self._positions(clf)
         fitted = clf.fitted
         initial = self.features == "initial" or not fitted
-        patterns = _CenterPatterns(
+        patterns = CenterPatterns(
             self, clf, layers_a, layer_b, initial or self.features == "published"
         )
         head = patterns.head
         taps = sorted({*layers_a, layer_b})
         scores = [head] if patterns.by_prediction else []
-        summary = patterns.as_summary() if self.features == "initial" else None
+        summary = patterns.as_summary() if initial else None
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
         for start, part in in_blocks(X_pool):
@@ -272,100 +253,3 @@ class ADMA(ScoringStrategy):
                 f"layer_b={self.layer_b!r} (position {layer_b})."
             )
         return layers_a, layer_b
-
-
-class _CenterPatterns:
-    """The centres' side of Eq. 3-7 under one network, made once per query if at all."""
-
-    def __init__(
-        self,
-        strategy: ADMA,
-        clf: NetworkView,
-        layers_a: list[int],
-        layer_b: int,
-        initial: bool,
-    ) -> None:
-        given = strategy.centers
-        self.centers = shipped_centers(clf.estimator) if given is None else given
-        if len(self.centers) < 2:
-            raise ValueError(
-                f"ADMA ranks source classes, so it needs at least 2 centres; got "
-                f"{len(self.centers)}."
-            )
-        self.layers_a, self.layer_b = layers_a, layer_b
-        # ADMA-2 approximates nothing, so it needs no weights.
-        self.by_prediction = strategy.weights == "predict" and len(layers_a) == 1
-        self.rescale = strategy.rescale
-        self.head = clf.n_layers - 1
-        layers = sorted({*layers_a, layer_b})
-        self.centers.check_fits(clf.estimator, layers, initial=initial)
-        self._initial = initial
-        self._outputs = partial(
-            self.centers.outputs, clf.estimator, layers, initial=initial
-        )
-
-    @cached_property
-    def distances(self) -> dict[int, CenterDistances]:
-        """What measures the distances to the centres, by layer."""
-        return {p: CenterDistances(c) for p, c in self._outputs().items()}
-
-    @cached_property
-    def _between(self) -> dict[int, torch.Tensor]:
-        kept = _BETWEEN.setdefault(self.centers, {}) if self._initial else {}
-        for p, distances in self.distances.items():
-            if p not in kept:
-                kept[p] = distances.between_centers().cpu()  # Eq. 3
-        return {p: kept[p].to(d.device) for p, d in self.distances.items()}
-
-    @cached_property
-    def _center_patterns(self) -> torch.Tensor:
-        """Column k is the pattern of centre k (Eq. 6)."""
-        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
-        (a,) = self.layers_a
-        return self._pattern(self._between[a], self._between[self.layer_b], a).T
-
-    @cached_property
-    def _scales(self) -> dict[int, float]:
-        return {p: layer_scale(s_c) for p, s_c in self._between.items()}
-
-    def _pattern(
-        self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
-    ) -> torch.Tensor:
-        rescale = None
-        if self.rescale:
-            rescale = self._scales[layer], self._scales[self.layer_b]
-        return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
-
-    def compare(
-        self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Distinctiveness of a batch (Eq. 4-9, or Sec. 4.2), shape (b,)."""
-        s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
-        s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
-        patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
-        if len(patterns) > 1:
-            return pairwise_distinctiveness(patterns)
-        weights = self._weights(source_scores, s_a[self.layers_a[0]])
-        approximated = approximated_pattern(weights, self._center_patterns)
-        return distinctiveness(patterns[0], approximated)
-
-    def _weights(
-        self, source_scores: torch.Tensor | None, s_a: torch.Tensor
-    ) -> torch.Tensor:
-        if not self.by_prediction:
-            return distance_weights(s_a)
-        assert source_scores is not None
-        proba = torch.softmax(source_scores.double(), dim=1)
-        classes = torch.as_tensor(self.centers.classes, device=proba.device)
-        return predict_weights(proba, classes)  # Eq. 8
-
-    def as_summary(self) -> SourceSummary:
-        """The comparison as something of M0 that is worth keeping."""
-        parts = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
-        described = f"{self.centers.digest}{parts}".encode()
-        name = hashlib.blake2b(described, digest_size=16).hexdigest()
-        # 2: of several layers A, the patterns' disagreement alone.
-        return SourceSummary(
-            f"distinctiveness-2-{name}",
-            lambda outputs: self.compare(outputs, outputs.get(self.head))[:, None],
-        )
