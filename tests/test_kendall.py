@@ -1,7 +1,13 @@
 """Kendall's tau in batches, by the compiled code and by torch."""
 
+import importlib.util
 import itertools
 import math
+import shutil
+import subprocess
+import sysconfig
+from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +146,28 @@ def test_no_rows_give_no_taus():
     assert kendall_tau(torch.zeros(0, 5), torch.zeros(0, 5)).shape == (0,)
 
 
+def test_compilers_without_vector_types_count_the_same(code, tmp_path):
+    cc = shutil.which("cc")
+    source = Path(__file__).parents[1] / "skadma/adma/_kendall.c"
+    if code == "torch" or cc is None or not source.is_file():
+        pytest.skip("needs a C compiler and its source, and the compiled module")
+    built = tmp_path / "_kendall.so"
+    options = ["-shared", "-fPIC", "-O1", "-DPORTABLE", "-DPy_LIMITED_API=0x030B0000"]
+    include = "-I" + sysconfig.get_path("include")
+    subprocess.run([cc, *options, include, str(source), "-o", str(built)], check=True)
+    loader = ExtensionFileLoader("_kendall", str(built))
+    spec = importlib.util.spec_from_loader("_kendall", loader)
+    portable = importlib.util.module_from_spec(spec)
+    loader.exec_module(portable)
+    for K, levels in ((15, None), (1000, None), (1025, 3), (5000, None)):
+        a, b = (x.numpy() for x in vectors(K, 4, K, levels, torch.float64))
+        counts = np.zeros((2, 4, 4), dtype=np.int64)
+        for module, found in zip((kendall._kendall, portable), counts, strict=True):
+            module.count_pairs(a, b, K, False, found)
+        np.testing.assert_array_equal(*counts)
+        assert counts[0, :, 0].all()
+
+
 def test_inputs_stay_as_they_are():
     a, b = vectors(10, 5, 20, None, torch.float64)
     before = a.clone(), b.clone()
@@ -169,6 +197,8 @@ def test_memory_does_not_grow_with_the_rows(code, monkeypatch):
         (torch.zeros(2, 3).bool(), torch.zeros(2, 3), {}, "a has .*got torch.bool"),
         (torch.full((2, 3), math.nan), torch.zeros(2, 3), {}, "a has NaN"),
         (torch.zeros(1, 2), tensor([[math.nan, 0.0]]), {}, "b has NaN"),
+        (torch.linspace(-1, 1, 99).log()[None], torch.zeros(1, 99), {}, "a has NaN"),
+        (torch.eye(2, 99), torch.linspace(1, -1, 198).log().view(2, 99), {}, "b has"),
         (torch.zeros(2, 3), torch.zeros(2, 3), {"variant": "c"}, "got 'c'"),
     ],
 )
