@@ -6,6 +6,7 @@ import numpy as np
 
 from ..blocks import LazyRows
 from ._bounds import GainBounds
+from ._distances import squared_distances, squared_norms
 
 _CHUNK = 1024
 """Rows compared with the witnesses at once."""
@@ -35,7 +36,7 @@ class Coverage:
         self.weights = weights.astype(np.float32)
         self.width = width
         self.covered = np.zeros(len(witnesses), dtype=np.float32)
-        self._norms = np.einsum("ij,ij->i", witnesses, witnesses)
+        self._norms = squared_norms(witnesses)
 
     def add(self, rows: np.ndarray) -> None:
         """Let rows cover what they can."""
@@ -98,10 +99,10 @@ class Coverage:
 
     def alike(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each witness, shape (b, m), float32."""
-        norms = np.einsum("ij,ij->i", rows, rows)
+        # As squared_distances, but in place: here a query spends most of its time.
         squared = rows @ self.witnesses.T
         squared *= -2
-        squared += norms[:, None]
+        squared += squared_norms(rows)[:, None]
         squared += self._norms
         np.maximum(squared, 0, out=squared)
         squared /= -self.width
@@ -196,8 +197,8 @@ def share_distance(
         some = rows[rng.choice(len(rows), n_examined, replace=False)]
     else:
         some = rows[:]
-    norms = np.einsum("ij,ij->i", some, some)
-    squared = norms + norms[:, None] - 2 * (some @ some.T)
+    norms = squared_norms(some)
+    squared = squared_distances(some @ some.T, norms[:, None], norms)
     k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
     # Below that is rounding: copies of an image would not cover each other.
