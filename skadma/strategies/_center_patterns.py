@@ -86,22 +86,24 @@ class CenterPatterns:
         self.head = clf.n_layers - 1
         layers = sorted({*layers_a, layer_b})
         self.centers.check_fits(clf.estimator, layers, initial=initial)
-        self._layers, self._initial = layers, initial
+        self._layers = layers
         self._outputs = partial(self.centers.outputs, clf.estimator, initial=initial)
         # The device is the classifier's; another estimator has none of its own.
         device = getattr(clf.estimator, "torch_device", lambda: "cpu")()
         self._name = f"{self.centers.digest}{clf.source_space}{device}"
+        # Of a network that does not say what its outputs depend on, nothing is kept.
+        self._is_kept = initial and clf.source_space is not None
 
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
         """What measures the distances to the centres, by layer."""
-        known = {p: _OF_M0.get(self._name, p) for p in self._layers if self._initial}
+        known = {p: _OF_M0.get(self._name, p) for p in self._layers if self._is_kept}
         found = {p: one for p, one in known.items() if one is not None}
         missing = [p for p in self._layers if p not in found]
         if missing:
             for p, outputs in self._outputs(missing).items():
                 found[p] = CenterDistances(outputs)
-                if self._initial:
+                if self._is_kept:
                     _OF_M0.keep(self._name, p, found[p])
         return found
 
