@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 ROOT = str(Path(__file__).parents[1])
+PIXELS = 64
+"""Edge of what the network gets; the files are of 32."""
 _RUN = "from skadma.cli import main; raise SystemExit(main())"
 
 
@@ -20,8 +22,8 @@ def part_files(work: Path, n: int) -> dict[str, Any]:
     pool = work / "pool"
     write_files(pool, n)
     campaign = str(work / "campaign")
-    found: dict[str, Any] = {"files": n}
-    size = "estimator__image_size=32"
+    found: dict[str, Any] = {"files": n, "pixels": PIXELS}
+    size = f"estimator__image_size={PIXELS}"
     environment = {**os.environ, "PYTHONPATH": ROOT}
     begin = perf_counter()
     imports = "import skadma.campaign, skadma.cli, skadma.strategies"
@@ -84,7 +86,7 @@ def least_seconds(pool: Path) -> dict[str, float]:
         for _ in threads.map(check_readable, files):
             pass
     decode = perf_counter() - begin
-    clf = CNNClassifier("efficientnet_lite0", image_size=32, memory=False)
+    clf = CNNClassifier("efficientnet_lite0", image_size=PIXELS, memory=False)
     clf.embed(files[:64], -2)
     begin = perf_counter()
     from skadma.view import view_of

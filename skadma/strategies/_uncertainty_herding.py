@@ -47,6 +47,9 @@ class UncertaintyHerding(BatchStrategy):
     length 1. In pools of more than 5,000 images U is estimated on 5,000 of them, drawn
     in proportion to their uncertainties.
 
+    In pools of more than 26,000 images a temporary file of 10,000 bytes an image spares
+    most of the time (docs/scale.md); the folder is that of the variable TMPDIR.
+
     Parameters
     ----------
     uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"
