@@ -30,7 +30,7 @@ from skadma.strategies import (
     TypiClust,
 )
 
-from .conftest import tiny_classifier
+from .conftest import TinyCNN, tiny_classifier
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,20 @@ def strategies(centers):
         MarginSampling(),
         EntropySampling(),
     ]
+
+
+def test_fit_with_labels_builds_the_network_once(pictures):
+    X, y = pictures
+    built = []
+
+    def build():
+        built.append(1)
+        return TinyCNN()
+
+    start = np.where(np.arange(len(y)) < 8, y, -1)
+    estimator = tiny_classifier().set_params(backbone=build)
+    ActiveLearner(estimator, TypiClust(), random_state=0).fit(X, start).query(2)
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize("number", range(6))
