@@ -64,6 +64,7 @@ class ByHand(Wrapper):
     _groups: Groups
     _fit_params: dict[str, Any]
     _store: FeatureStore | None
+    _is_store_open: bool
 
     def resume(
         self: _Self,
@@ -260,7 +261,9 @@ class ByHand(Wrapper):
         cnn = last_step(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
-        self._store = self._open_store()
+        # "auto" depends on how many features M0 has, which need not be built for that.
+        self._is_store_open = self.store != "auto"
+        self._store = self._open_store() if self._is_store_open else None
         return missing
 
     def _open_store(self) -> FeatureStore | None:
@@ -285,6 +288,8 @@ class ByHand(Wrapper):
 
     def _known_images(self) -> Any:
         """The images, with what is kept of them."""
+        if not self._is_store_open:
+            self._store, self._is_store_open = self._open_store(), True
         if self._store is not None and self._store.exists:
             return self._store
         return self.X_

@@ -115,10 +115,11 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         example ``{"optimizer__weight_decay": 0.1}``. Single entries can be set and
         searched as ``net_params__optimizer__weight_decay``.
     memory : None, False, str, Path, joblib.Memory or a cache, default=None
-        Where the frozen layers' outputs of images are kept, so that rounds, folds and
-        grid cells compute them once. None: in the process, up to 2 GiB for all
-        estimators together. A folder (or joblib's Memory, for its location): on disk,
-        up to 2 GiB, shared by processes. False: nowhere. With another limit:
+        Where the frozen layers' outputs of images are kept, and M0's features and
+        scores, so that rounds, folds and grid cells compute them once. None: in the
+        process, up to 2 GiB for all estimators together. A folder (or joblib's Memory,
+        for its location): on disk, up to 2 GiB, shared by processes. False: nowhere.
+        With another limit:
         ``skadma.cache.MemoryCache(limit)`` or ``DiskCache(folder, limit)``. Files are
         told apart by path, size and time of change, everything else by content.
     device : str, default="auto"

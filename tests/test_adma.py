@@ -1,6 +1,8 @@
 """ADMA on networks against the literal formulas, for every option."""
 
 import copy
+import pickle
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skadma import ActiveLearner, SourceCenters
 from skadma.cache import MemoryCache
 from skadma.cnn_view import CNNView
-from skadma.strategies import ADMA
+from skadma.strategies import ADMA, _center_patterns
 
 from . import reference
 from .conftest import lite0, tiny_classifier
@@ -162,15 +164,16 @@ class _Watched(MemoryCache):
         super().put(space, key, value)
 
 
-def test_published_features_compute_the_centers_once(tiny, pictures):
+def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
     """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
+    monkeypatch.setattr(_center_patterns, "_OF_M0", _center_patterns._Kept())
     fitted, centers = tiny
     X, y = pictures
     cache = _Watched()
     clf = clone(fitted).set_params(memory=cache)
     strategy = ADMA(centers, features="published")
     strategy.query(clf, X, 3)
-    of_centers = [key for space, key in cache.computed if "[" in space]
+    of_centers = [key for space, key in cache.computed if "," in space]
     assert len(of_centers) == len(set(of_centers)) == len(centers)
     clf.fit(X[:10], y[:10])
     cache.computed.clear()
@@ -179,6 +182,21 @@ def test_published_features_compute_the_centers_once(tiny, pictures):
     without = copy.deepcopy(clf).set_params(memory=False)
     again = strategy.score(without, X, iteration=1).total
     np.testing.assert_array_equal(total, again)
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
+    clf, centers = tiny
+    monkeypatch.setattr(_center_patterns, "_LIMIT", limit)
+    monkeypatch.setattr(_center_patterns, "_OF_M0", _center_patterns._Kept())
+    others = replace(centers, inputs=255 - centers.inputs)
+    copied = pickle.loads(pickle.dumps(centers))
+    first, second, again = (
+        ADMA(c).score(clf, pictures[0]) for c in (centers, others, copied)
+    )
+    assert not np.array_equal(first.distinctiveness, second.distinctiveness)
+    np.testing.assert_array_equal(first.total, again.total)
+    assert len(_center_patterns._OF_M0._kept) == (4 if limit else 1)
 
 
 def test_query_takes_the_top(tiny, pictures):

@@ -21,7 +21,7 @@ from skadma.strategies import (
     TypiClust,
 )
 
-from .conftest import learner_for, tiny_classifier
+from .conftest import TinyCNN, learner_for, tiny_classifier
 
 
 def test_by_hand_is_the_same_as_the_simulation(centers, pictures):
@@ -209,3 +209,17 @@ def test_images_that_cannot_be_decoded_are_never_asked_for(
         learner.fit(paths, y)
     asked = np.concatenate(learner.queried_indices_)
     assert sorted(asked) == sorted(set(range(24)) - set(bad))
+
+
+def test_fit_with_labels_builds_the_network_once(pictures):
+    X, y = pictures
+    built = []
+
+    def build():
+        built.append(1)
+        return TinyCNN()
+
+    start = np.where(np.arange(len(y)) < 8, y, -1)
+    estimator = tiny_classifier().set_params(backbone=build)
+    ActiveLearner(estimator, TypiClust(), random_state=0).fit(X, start).query(2)
+    assert len(built) == 1

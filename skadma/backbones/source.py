@@ -91,6 +91,7 @@ class SourceNetwork:
         """Name of what this network makes of images: weights, graph, preprocessing."""
         modules = describe_modules(self.module)
         described = f"{self.fingerprint}{self.graph.graph}{modules}{self.preprocessing}"
+        described += "reduced" * self.preprocessing.reduced
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     def part(
