@@ -58,6 +58,11 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         (H, W), (H, W, 3) or (3, H, W): how the rows of a 2-D `X` become images. A
         callable's network without `image_shape` gets the rows of a 2-D `X` as they
         are, as float32 vectors.
+    reduced_decoding : bool, default=False
+        Whether JPEG files much larger than the network's images are decoded at a half,
+        a quarter or an eighth of their size, which libjpeg does in a fraction of the
+        time. Their pixels then differ a little, and so may what is chosen: see the
+        user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
         ``"probe"``: the last layer alone is fitted, to its optimum, by a logistic
         regression (C = 100) on what it receives from M0, centred on the labelled
@@ -162,6 +167,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
     _parameter_constraints: dict = {
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
+        "reduced_decoding": ["boolean"],
         "training": [StrOptions({"fine-tune", "probe"})],
         "batch_norm": [StrOptions({"fixed", "update"})],
         "lr": [Interval(Real, 0, None, closed="left")],
@@ -186,6 +192,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         n_frozen_layers: str | int = "paper",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
+        reduced_decoding: bool = False,
         training: str = "fine-tune",
         batch_norm: str = "fixed",
         lr: float = 1e-4,
@@ -213,6 +220,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         self.n_frozen_layers = n_frozen_layers
         self.image_size = image_size
         self.image_shape = image_shape
+        self.reduced_decoding = reduced_decoding
         self.training = training
         self.batch_norm = batch_norm
         self.lr = lr

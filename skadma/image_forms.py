@@ -199,15 +199,21 @@ def check_readable(path: str) -> None:
     from_path(path, "")
 
 
-def from_path(path: str, what: str) -> np.ndarray:
-    """Decode a file to (H, W, 3) uint8 pixels."""
-    return from_file(path, path)
+def from_path(path: str, what: str, least: int | None = None) -> np.ndarray:
+    """Decode a file to (H, W, 3) uint8 pixels; a JPEG smaller, as `from_file` does."""
+    return from_file(path, path, least)
 
 
-def from_file(file: str | BinaryIO, path: str) -> np.ndarray:
-    """Decode an open file, or one by its path, to (H, W, 3) uint8 pixels."""
+def from_file(file: str | BinaryIO, path: str, least: int | None = None) -> np.ndarray:
+    """Decode an open file, or one by its path, to (H, W, 3) uint8 pixels.
+
+    With `least`, a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size
+    that leaves both sides at least that long.
+    """
     try:
         with Image.open(file, formats=_formats()) as image:
+            if least is not None:
+                image.draft(None, (least, least))  # does nothing but to a JPEG
             image.load()
             return _from_pil(image, path)
     except UnreadableImageError:

@@ -30,6 +30,9 @@ from .image_forms import (
     unreadable,
 )
 
+_MARGIN = 3
+"""With 2, twice as many pixels differ (benchmarks/decoding.py)."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -44,6 +47,9 @@ class Preprocessing:
     interpolation : {"bilinear", "bicubic"}
     mean, std : tuple of float
         Of pixels in [0, 1], subtracted and divided by in the network.
+    reduced : bool
+        Whether JPEG files are decoded at a half, a quarter or an eighth of their size
+        where the shorter side stays at least three times `resize_size`.
     """
 
     image_size: int
@@ -51,6 +57,12 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    reduced: bool = False
+
+    @property
+    def least(self) -> int | None:
+        """What the shorter side of a file that is decoded smaller has at least."""
+        return _MARGIN * self.resize_size if self.reduced else None
 
 
 class StoredImages(ABC):
@@ -123,7 +135,10 @@ class ImageDataset(Dataset):
     def __getitem__(self, i: int) -> torch.Tensor:
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
-        pixels = self._decode(self._items[i], f"X[{i}]")
+        if self.from_files:
+            pixels = from_path(self._items[i], "", self.preprocessing.least)
+        else:
+            pixels = self._decode(self._items[i], f"X[{i}]")
         return fit_to_size(pixels, self.preprocessing)
 
     def select(self, indices: np.ndarray) -> ImageDataset:

@@ -33,6 +33,7 @@ class CNNInference(FormerMethods, BaseEstimator):
     training: str
     image_size: int | None
     image_shape: tuple[int, ...] | None
+    reduced_decoding: bool
     scan_batch_size: int | None
     on_bad_image: str
     memory: Any
@@ -226,7 +227,13 @@ class CNNInference(FormerMethods, BaseEstimator):
 
     def _load_source(self, rows: np.ndarray | None) -> SourceNetwork:
         example = None if rows is None else torch.from_numpy(rows)
-        return load_source(self.backbone, self.weights, self.image_size, example)
+        return load_source(
+            self.backbone,
+            self.weights,
+            self.image_size,
+            example,
+            reduced=self.reduced_decoding,
+        )
 
     def _scan_batch_size(self) -> int:
         if self.scan_batch_size is not None:

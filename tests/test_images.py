@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
-from skadma.image_forms import UnreadableImageError, is_table
+from skadma import CNNClassifier
+from skadma.image_forms import UnreadableImageError, from_path, is_table
 from skadma.images import ImageDataset, Preprocessing, n_images, take
 
 SAME = Preprocessing(16, 16)
@@ -327,3 +328,33 @@ def test_take_and_count(colour, tmp_path):
 )
 def test_tables_and_images_are_told_apart(X, table):
     assert is_table(X) is table
+
+
+def test_reduced_decoding_of_jpeg_files(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    ramp = np.linspace(0, 255, 400)[:, None] + np.zeros((400, 320))
+    photo = Image.fromarray(ramp.astype(np.uint8)).convert("RGB")
+    for kind in ("jpg", "png"):
+        photo.save(tmp_path / f"large.{kind}", exif=exif, quality=95)
+        photo.resize((90, 90)).save(tmp_path / f"small.{kind}", exif=exif)
+    paths = sorted(map(str, tmp_path.iterdir()))
+    full = tensors(paths, Preprocessing(16, 16)).int()
+    reduced = tensors(paths, Preprocessing(16, 16, reduced=True)).int()
+    differ = [not torch.equal(a, b) for a, b in zip(full, reduced, strict=True)]
+    assert differ == [path.endswith("large.jpg") for path in paths]
+    assert (full - reduced).abs().max() <= 2
+    assert reduced[0, 0, :, 15].max() < 40  # what was above is now on the right
+    assert from_path(paths[0], "", 48).shape == (80, 100, 3)
+    assert from_path(paths[0], "", 81).shape == (160, 200, 3)
+
+
+def test_reduced_decoding_is_part_of_what_is_kept():
+    plain, reduced = (
+        CNNClassifier("squeezenet1_1", weights=None, image_size=32, reduced_decoding=r)
+        for r in (False, True)
+    )
+    sources = plain.source_network(), reduced.source_network()
+    assert [source.preprocessing.least for source in sources] == [None, 111]
+    assert sources[0].fingerprint == sources[1].fingerprint
+    assert sources[0].space != sources[1].space

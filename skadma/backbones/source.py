@@ -160,6 +160,7 @@ def load_source(
     weights: str | Path | None,
     image_size: int | None,
     example: torch.Tensor | None = None,
+    reduced: bool = False,
 ) -> SourceNetwork:
     """Build M0, or fetch it from the last few that were built.
 
@@ -171,12 +172,14 @@ def load_source(
         See :class:`skadma.CNNClassifier`.
     example : torch.Tensor, optional
         See :class:`SourceNetwork`.
+    reduced : bool
+        See :class:`~skadma.images.Preprocessing`.
     """
     if isinstance(backbone, str):
         path = Path(weights) if weights is not None else None
         changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-        return _load_named(backbone, weights, image_size, changed)
-    return _build(backbone, weights, image_size, example)
+        return _load_named(backbone, weights, image_size, reduced, changed)
+    return _build(backbone, weights, image_size, reduced, example)
 
 
 def rebuild_source(
@@ -220,20 +223,27 @@ def rebuild_source(
 
 @lru_cache(maxsize=2)
 def _load_named(
-    backbone: str, weights: str | Path | None, image_size: int | None, changed: int
+    backbone: str,
+    weights: str | Path | None,
+    image_size: int | None,
+    reduced: bool,
+    changed: int,
 ) -> SourceNetwork:
-    return _build(backbone, weights, image_size, None)
+    return _build(backbone, weights, image_size, reduced, None)
 
 
 def _build(
     backbone: str | Callable[[], nn.Module],
     weights: str | Path | None,
     image_size: int | None,
+    reduced: bool,
     example: torch.Tensor | None,
 ) -> SourceNetwork:
     with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
-        return SourceNetwork(_backbone(backbone, weights, image_size), example)
+        built = _backbone(backbone, weights, image_size)
+        preprocessing = replace(built.preprocessing, reduced=reduced)
+        return SourceNetwork(replace(built, preprocessing=preprocessing), example)
 
 
 def _backbone(

@@ -147,7 +147,13 @@ def preprocessing_steps(estimator: CNNClassifier) -> list[str]:
     p = estimator.source_network_.preprocessing
     mean, std = ([round(v, 6) for v in values] for values in (p.mean, p.std))
     side, short = p.image_size, p.resize_size
+    reduced = (
+        "A JPEG file is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size "
+        f"that leaves both sides at least {p.least} pixels, by Pillow's "
+        f"`Image.draft(None, ({p.least}, {p.least}))`."
+    )
     return [
+        *([reduced] if p.reduced else []),
         "The image is turned as its EXIF entry says.",
         "16-bit values are divided by 257 and rounded to 8 bits; any other mode "
         "becomes RGB as by Pillow's `convert('RGB')`. Grey fills all three channels.",
