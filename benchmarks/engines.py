@@ -125,6 +125,7 @@ def main() -> None:
     clf = CNNClassifier("efficientnet_lite0", image_size=128)
     X, y = class_folders(options.folder)
     some = np.random.default_rng(0).choice(len(X), N_IMAGES, replace=False)
+    clf.embed(X[:2], -2)  # from now on the process keeps memory as after any scan
     source = clf.source_network()
     images = ImageDataset(X[some], source.preprocessing)
     tensors = torch.stack([images[i] for i in range(N_IMAGES)])
