@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from typing import Any
@@ -41,9 +42,10 @@ class GainBounds:
         self._weights = weights
         self._file: Any = None
         self.n_kept = min(n_rows, _IN_MEMORY // (2 * m))
-        room = shutil.disk_usage(tempfile.gettempdir()).free
+        folder = _folder()
+        room = shutil.disk_usage(folder).free
         if self.n_kept < n_rows and room > 2 * (2 * m * n_rows):
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
             self.n_kept = n_rows
         else:
             self._levels = np.empty((self.n_kept, len(weights)), np.uint16)
@@ -122,3 +124,9 @@ class GainBounds:
         if self._file.readinto(found.data) != found.nbytes:
             raise OSError("A temporary file was cut short.")
         return found
+
+
+def _folder() -> str:
+    """Where large temporary files belong: /tmp lies in memory on many a Linux."""
+    found = tempfile.gettempdir()
+    return "/var/tmp" if found == "/tmp" and os.access("/var/tmp", os.W_OK) else found
