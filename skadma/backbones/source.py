@@ -173,7 +173,7 @@ def load_source(
     example : torch.Tensor, optional
         See :class:`SourceNetwork`.
     reduced : bool
-        See :class:`~skadma.images.Preprocessing`.
+        Whether large JPEG files are decoded at a part of their size.
     """
     if isinstance(backbone, str):
         path = Path(weights) if weights is not None else None
