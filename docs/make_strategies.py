@@ -33,10 +33,6 @@ DOCS = Path(__file__).parent
 BEGIN = ".. begin: made by docs/make_strategies.py"
 END = ".. end: made by docs/make_strategies.py"
 
-DIRECTIVE = """.. autosummary::
-   :toctree: generated/
-"""
-
 
 def every() -> list[tuple[str, type]]:
     """List the strategies by their names."""

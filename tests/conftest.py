@@ -1,5 +1,6 @@
 """Shared fixtures: real data where it is, tiny networks."""
 
+import inspect
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: two times two threads crawl
@@ -14,7 +15,7 @@ from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from skadma import ActiveLearner, CNNClassifier, SourceCenters
+from skadma import ActiveLearner, CNNClassifier, SourceCenters, strategies
 from skadma.backbones import load_source
 
 from .label_site import chromium, pages, serve  # noqa: F401
@@ -128,6 +129,17 @@ class Unfitted(LogisticRegression):
 def centers(pictures):
     X, y = pictures
     return SourceCenters.from_dataset(tiny_classifier(), X, np.arange(24) % 5)
+
+
+def kinds_of_strategies():
+    """The strategies of the package, by their classes."""
+    return [
+        kind
+        for kind in vars(strategies).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, strategies.QueryStrategy)
+        and not inspect.isabstract(kind)
+    ]
 
 
 def learner_for(strategy, **params):

@@ -10,11 +10,17 @@ from sklearn.base import clone
 from .conftest import tiny_classifier
 
 
-def test_forms_of_the_same_images_agree(tmp_path, pictures):
-    X, y = pictures
+@pytest.fixture
+def paths(tmp_path, pictures):
+    """The pictures as files."""
     paths = [tmp_path / f"{i}.png" for i in range(24)]
-    for image, path in zip(X, paths, strict=True):
+    for image, path in zip(pictures[0], paths, strict=True):
         Image.fromarray(image).save(path)
+    return paths
+
+
+def test_forms_of_the_same_images_agree(paths, pictures):
+    X, y = pictures
     clf = tiny_classifier().fit(X, y)
     expected = clf.predict_proba(X)
     forms = {
@@ -35,11 +41,8 @@ def test_forms_of_the_same_images_agree(tmp_path, pictures):
     np.testing.assert_array_equal(rows.predict_proba(X.reshape(24, -1)), expected)
 
 
-def test_unreadable_images(tmp_path, pictures):
+def test_unreadable_images(paths, pictures):
     X, y = pictures
-    paths = [tmp_path / f"{i}.png" for i in range(24)]
-    for image, path in zip(X, paths, strict=True):
-        Image.fromarray(image).save(path)
     clf = tiny_classifier().fit(paths, y)
     whole = clf.predict_proba(paths)
     paths[3].write_bytes(b"not an image")

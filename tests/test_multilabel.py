@@ -1,6 +1,5 @@
 """Several labels per image: the classifier, the learner, the strategies."""
 
-import inspect
 import warnings
 
 import numpy as np
@@ -20,7 +19,7 @@ from sklearn.neural_network import MLPClassifier
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from skadma import ActiveLearner, AdaFilterClassifier, strategies
+from skadma import ActiveLearner, AdaFilterClassifier
 from skadma.adma import uncertainty
 from skadma.stopping import TargetScore
 from skadma.strategies import (
@@ -31,7 +30,6 @@ from skadma.strategies import (
     LeastConfident,
     MarginSampling,
     ProbCover,
-    QueryStrategy,
     RandomSampling,
     TypiClust,
     UncertaintyCover,
@@ -40,7 +38,7 @@ from skadma.strategies import (
     from_skactiveml,
 )
 
-from .conftest import learner_for, tiny_classifier
+from .conftest import kinds_of_strategies, learner_for, tiny_classifier
 from .test_weights import parameters, plain_classifier
 
 
@@ -208,14 +206,7 @@ def test_a_forests_label_without_examples():
 # --- ActiveLearner ---------------------------------------------------------------
 
 
-ABLE = [
-    kind
-    for kind in vars(strategies).values()
-    if inspect.isclass(kind)
-    and issubclass(kind, QueryStrategy)
-    and not inspect.isabstract(kind)
-    and kind.multilabel
-]
+ABLE = [kind for kind in kinds_of_strategies() if kind.multilabel]
 
 
 @pytest.mark.parametrize("kind", ABLE)

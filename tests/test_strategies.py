@@ -35,16 +35,13 @@ from skadma.strategies import (
     SkactivemlStrategy,
 )
 
-from .conftest import tiny_classifier
+from .conftest import kinds_of_strategies, tiny_classifier
 
 ALL = [
     kind
-    for kind in vars(strategies).values()
-    if inspect.isclass(kind)
-    and issubclass(kind, QueryStrategy)
-    and not inspect.isabstract(kind)
+    for kind in kinds_of_strategies()
     # These need another estimator or a package: tested in files of their own.
-    and kind not in (QueryByCommittee, ModALStrategy, SkactivemlStrategy)
+    if kind not in (QueryByCommittee, ModALStrategy, SkactivemlStrategy)
 ]
 OF_PROBABILITIES = [LeastConfident, MarginSampling, EntropySampling]
 

@@ -48,7 +48,8 @@ class UncertaintyHerding(BatchStrategy):
     in proportion to their uncertainties.
 
     In pools of more than 26,000 images a temporary file of 10,000 bytes an image spares
-    most of the time (docs/scale.md); the folder is that of the variable TMPDIR.
+    most of the time (docs/scale.md). It lies in the folder that the variable TMPDIR
+    names, and in /var/tmp or the system's temporary folder without one.
 
     Parameters
     ----------
