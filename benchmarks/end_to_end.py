@@ -64,7 +64,7 @@ Rounds = Iterator[tuple[float, np.ndarray]]
 
 
 def ours(
-    training: str, strategy: str, backbone: str = BACKBONE
+    training: str, strategy: str, backbone: str = BACKBONE, **params: str
 ) -> Callable[..., Rounds]:
     """Rounds of skadma, with a cache in the process that is empty at first."""
 
@@ -76,6 +76,7 @@ def ours(
             classes=np.arange(len(split.classes)),
             memory=MemoryCache(),
             random_state=seed,
+            **params,
         )
         asked = getattr(strategies, strategy)(random_state=seed)
         labeled = np.array([], dtype=int)
@@ -147,6 +148,9 @@ WAYS: dict[str, Callable[..., Rounds]] = {
     "skadma, probe, UncertaintyHerding": ours("probe", "UncertaintyHerding"),
     "skadma, probe of middle layers, UncertaintyHerding": ours(
         "probe", "UncertaintyHerding", f"layers/{BACKBONE}"
+    ),
+    "skadma, probe, UncertaintyHerding, OpenVINO in bfloat16": ours(
+        "probe", "UncertaintyHerding", engine="openvino", precision="bfloat16"
     ),
     "skadma, probe, random": ours("probe", "RandomSampling"),
     BASE: activeml(RandomSampling),

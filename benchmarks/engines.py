@@ -1,20 +1,20 @@
 """M0's features by other engines and in other precisions, in one run.
 
-    pip install onnx onnxruntime onnxscript openvino
+    pip install skadma[onnx,openvino]
     python benchmarks/engines.py FOLDER [--json FILE] [--threads 1]
 
 FOLDER has subfolders of images, one for each class. EfficientNet-Lite0 at 128 x 128 on
 batches of 16, decoded and normalised before the clock starts. Seconds are the
 processor's, the least of nine passes. Beside them: how far the penultimate features are
 from float32's, and of 20 images chosen by margin and by UncertaintyHerding's coverage
-how many are the same. Int8 is ONNX Runtime's static quantisation (QDQ, per channel,
-calibrated on 64 of the images); OpenVINO runs the same file. About 3 minutes.
+how many are the same. "engine=" and "precision=" are options of CNNClassifier; the
+others are not. Int8 is ONNX Runtime's static quantisation (QDQ, per channel, calibrated
+on 64 of the images); OpenVINO runs the same file. About 3 minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import tempfile
 from collections.abc import Callable
@@ -31,35 +31,37 @@ from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
 from skadma.backbones import Normalize
+from skadma.backbones.engines import Engine
 from skadma.bench.folders import class_folders
 from skadma.images import ImageDataset
 from skadma.strategies import MarginSampling, UncertaintyHerding
 
 BATCH, N_IMAGES, N_LABELS = 16, 320, 40
+SCAN = "skadma's scan"
 Run = Callable[[torch.Tensor], np.ndarray]
 
 
-def torch_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
-    """The plain network, and the scan's own part of it in float32 and bfloat16."""
-    source = clf.source_network()
+def own_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
+    """The plain network, and the scan's own part of it by each of its engines."""
+    source, cpu = clf.source_network(), torch.device("cpu")
     end = source.graph.layers[-2].output
     plain = source.graph.extract(source.module, [end], None)
-    part = source.part([end], None, torch.device("cpu"))
-    half = copy.deepcopy(part).bfloat16()
+    part = source.part([end], None, cpu)
 
-    def last(x: torch.Tensor) -> torch.Tensor:
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def autocast(x: torch.Tensor) -> np.ndarray:
-        with torch.autocast("cpu", torch.bfloat16):
-            return part(last(x))[0].float().numpy()
+    def run_by(engine: Engine) -> Run:
+        ready = engine.ready(part, cpu)
+        if engine.name == "openvino":
+            return lambda x: ready(x)[0].numpy()
+        last = torch.channels_last
+        return lambda x: ready(x.contiguous(memory_format=last))[0].numpy()
 
     return plain, {
         "torch, plain": lambda x: plain(x)[0].numpy(),
-        "skadma's scan": lambda x: part(last(x))[0].numpy(),
-        "skadma's scan, bfloat16 by autocast": autocast,
-        "skadma's scan, all in bfloat16": lambda x: (
-            half(last(x.bfloat16()))[0].float().numpy()
+        SCAN: run_by(Engine()),
+        'precision="bfloat16"': run_by(Engine("torch", "bfloat16")),
+        'engine="openvino"': run_by(Engine("openvino")),
+        'engine="openvino", precision="bfloat16"': run_by(
+            Engine("openvino", "bfloat16")
         ),
     }
 
@@ -67,7 +69,7 @@ def torch_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
 def engine_runs(
     plain: torch.nn.Module, images: torch.Tensor, folder: Path, threads: int
 ) -> dict[str, Run]:
-    """ONNX Runtime and OpenVINO on the same graph."""
+    """Engines that are no option of the package, on the same graph."""
     single, ready, int8 = (str(folder / n) for n in ("f.onnx", "r.onnx", "i.onnx"))
     exported = torch.onnx.export(plain, (images[:BATCH],), dynamo=True)
     exported.save(single)
@@ -90,16 +92,14 @@ def engine_runs(
         session = ort.InferenceSession(path, options)
         return lambda x: session.run(None, {name: x.numpy()})[0]
 
-    def openvino(path: str, kind: str) -> Run:
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": kind}
+    def openvino(path: str) -> Run:
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         model = core.compile_model(core.read_model(path), "CPU", settings)
-        return lambda x: model(x.numpy())[0].copy()
+        return lambda x: model(x.numpy())[0]
 
     runs["ONNX Runtime, float32"] = onnx(single)
     runs["ONNX Runtime, int8"] = onnx(int8)
-    runs["OpenVINO, float32"] = openvino(single, "f32")
-    runs["OpenVINO, bfloat16"] = openvino(single, "bf16")
-    runs["OpenVINO, int8"] = openvino(int8, "f32")
+    runs["OpenVINO, int8"] = openvino(int8)
     return runs
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     tensors = torch.stack([images[i] for i in range(N_IMAGES)])
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         inputs = Normalize(source.preprocessing)(tensors)
-        plain, runs = torch_runs(clf)
+        plain, runs = own_runs(clf)
         runs |= engine_runs(plain, inputs, Path(folder), options.threads)
         found = {n: [np.concatenate([r(b) for b in inputs.split(BATCH)])]
                  for n, r in runs.items()}  # fmt: skip
@@ -148,7 +148,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, (features,) in found.items():
         ms = 1e3 * min(spent[name]) / N_IMAGES
-        ratio = min(spent["skadma's scan"]) / min(spent[name])
+        ratio = min(spent[SCAN]) / min(spent[name])
         off = float(np.linalg.norm(features - truth) / np.linalg.norm(truth))
         same = [
             len(a & b)

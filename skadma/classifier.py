@@ -15,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from .backbones.engines import ENGINES, PRECISIONS
 from .fitting import CNNFitting
 from .handover.saved import SavedMixin
 from .net_params import NetParams
@@ -63,6 +64,14 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         a quarter or an eighth of their size, which libjpeg does in a fraction of the
         time. Their pixels then differ a little, and so may what is chosen: see the
         user guide.
+    engine : {"torch", "openvino"}, default="torch"
+        What runs M0, and with it the frozen layers, in all but training with `augment`.
+        ``"openvino"`` (``pip install skadma[openvino]``) is faster on a CPU. Layers
+        behind the frozen ones are trained and run by torch.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the products in what `engine` runs. ``"bfloat16"`` is faster on a CPU or GPU
+        that has instructions for it; features then differ by a few percent, and so may
+        what is chosen: see the user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
         ``"probe"``: the last layer alone is fitted, to its optimum, by a logistic
         regression (C = 100) on what it receives from M0, centred on the labelled
@@ -168,6 +177,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
         "reduced_decoding": ["boolean"],
+        "engine": [StrOptions(set(ENGINES))],
+        "precision": [StrOptions(set(PRECISIONS))],
         "training": [StrOptions({"fine-tune", "probe"})],
         "batch_norm": [StrOptions({"fixed", "update"})],
         "lr": [Interval(Real, 0, None, closed="left")],
@@ -193,6 +204,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
+        engine: str = "torch",
+        precision: str = "float32",
         training: str = "fine-tune",
         batch_norm: str = "fixed",
         lr: float = 1e-4,
@@ -221,6 +234,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         self.image_size = image_size
         self.image_shape = image_shape
         self.reduced_decoding = reduced_decoding
+        self.engine = engine
+        self.precision = precision
         self.training = training
         self.batch_norm = batch_norm
         self.lr = lr

@@ -16,6 +16,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from .backbones import SourceNetwork, load_source, paper_frozen_layers
+from .backbones.engines import Engine
 from .backbones.layer_table import LayerTable, layer_table
 from .cnn_view import CNNView
 from .former import FormerMethods
@@ -34,6 +35,8 @@ class CNNInference(FormerMethods, BaseEstimator):
     image_size: int | None
     image_shape: tuple[int, ...] | None
     reduced_decoding: bool
+    engine: str
+    precision: str
     scan_batch_size: int | None
     on_bad_image: str
     memory: Any
@@ -233,6 +236,7 @@ class CNNInference(FormerMethods, BaseEstimator):
             self.image_size,
             example,
             reduced=self.reduced_decoding,
+            engine=Engine(self.engine, self.precision),
         )
 
     def _scan_batch_size(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
@@ -251,14 +252,17 @@ def _run(
     depend on the number of rows. With the same number always, a row has been found to
     come out the same in any batch (tests/test_cache.py).
     """
+    laid_out = (
+        _channels_last if isinstance(part, nn.Module) else torch.Tensor.contiguous
+    )
     if rows is None or x.device.type != "cpu":
-        return part(_channels_last(x))
+        return part(laid_out(x))
     found = []
     for some in x.split(rows):
         missing = rows - len(some)
         if missing:
             some = torch.cat([some, some[-1:].expand(missing, *some.shape[1:])])
-        found.append(part(_channels_last(some)))
+        found.append(part(laid_out(some)))
     return [torch.cat(outputs)[: len(x)] for outputs in zip(*found, strict=True)]
 
 

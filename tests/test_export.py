@@ -241,6 +241,15 @@ def test_the_card(campaign, tmp_path):
     assert f"The shorter side is resized to {side} pixels" in body
 
 
+def test_the_card_tells_another_engine(pictures):
+    X, y = pictures
+    for precision in ("float32", "bfloat16"):
+        clf = tiny_classifier(precision=precision, max_epochs=0).fit(X, y)
+        assert ("run by torch in bfloat16" in make_card(clf, FACTS, onnx=False)) == (
+            precision == "bfloat16"
+        )
+
+
 def test_names_in_a_card_are_names(pictures):
     labels = np.array(["a: b", "- x", '"#\n'])[pictures[1]]
     clf = tiny_classifier(max_epochs=0).fit(pictures[0], labels)

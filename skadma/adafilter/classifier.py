@@ -54,10 +54,10 @@ class AdaFilterClassifier(CNNClassifier):
         normalises the mixture, and is fine-tuned.
     gate_width : int, default=128
         Width of the recurrent network.
-    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, batch_norm
-    lr, head_lr, optimizer, criterion, max_epochs, batch_size, scan_batch_size
-    callbacks, train_split, augment, warm_start, classes, class_weight, on_bad_image
-    net_params, memory, device, verbose, random_state
+    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, engine
+    precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs, batch_size
+    scan_batch_size, callbacks, train_split, augment, warm_start, classes, class_weight
+    on_bad_image, net_params, memory, device, verbose, random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
@@ -115,6 +115,8 @@ class AdaFilterClassifier(CNNClassifier):
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
+        engine: str = "torch",
+        precision: str = "float32",
         batch_norm: str = "fixed",
         lr: float = 1e-4,
         head_lr: float = 1e-3,
@@ -143,6 +145,8 @@ class AdaFilterClassifier(CNNClassifier):
             image_size=image_size,
             image_shape=image_shape,
             reduced_decoding=reduced_decoding,
+            engine=engine,
+            precision=precision,
             batch_norm=batch_norm,
             lr=lr,
             head_lr=head_lr,

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ..images import Preprocessing
 from ..windows import n_distinct
+from .engines import TORCH, Engine, Part
 from .folding import fold_batch_norms
 from .graph import ONE_AT_A_TIME, NetworkGraph
 from .heads import PartsLinear, get_head
@@ -32,6 +33,8 @@ class SourceNetwork:
         The network as built.
     example : torch.Tensor of shape (1, ...), optional
         An input, for networks that take something else than images.
+    engine : Engine, optional
+        What runs its layers in a scan; torch in float32 by default.
 
     Attributes
     ----------
@@ -47,7 +50,15 @@ class SourceNetwork:
         K, the number of source classes.
     """
 
-    def __init__(self, backbone: Backbone, example: torch.Tensor | None = None) -> None:
+    engine = TORCH  # what a pickle from before there was another means
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        example: torch.Tensor | None = None,
+        engine: Engine = TORCH,
+    ) -> None:
+        self.engine = engine
         self.name = backbone.name
         self.module = backbone.module
         self.preprocessing: Preprocessing = backbone.preprocessing
@@ -60,7 +71,7 @@ class SourceNetwork:
             with torch.no_grad():
                 self.module(self.example)
         self.graph = NetworkGraph(self.module, self.example)
-        self._parts: dict[tuple, fx.GraphModule] = {}
+        self._parts: dict[tuple, Part] = {}
         head = self.graph.layers[-1].name
         if backbone.state_dict is not None:
             stored = backbone.state_dict.get(f"{head}.weight")
@@ -88,15 +99,18 @@ class SourceNetwork:
 
     @cached_property
     def space(self) -> str:
-        """Name of what this network makes of images: weights, graph, preprocessing."""
+        """Name of what this network makes of images.
+
+        It depends on weights, graph, preprocessing and engine.
+        """
         modules = describe_modules(self.module)
         described = f"{self.fingerprint}{self.graph.graph}{modules}{self.preprocessing}"
-        described += "reduced" * self.preprocessing.reduced
+        described += "reduced" * self.preprocessing.reduced + str(self.engine)
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     def part(
         self, ends: Sequence[fx.Node], start: fx.Node | None, device: torch.device
-    ) -> fx.GraphModule:
+    ) -> Part:
         """Make a part of the network for inference, or fetch it from the last few.
 
         Parameters
@@ -110,7 +124,7 @@ class SourceNetwork:
             while len(self._parts) > 8:
                 self._parts.pop(next(iter(self._parts)))
             part = fold_batch_norms(self.graph.extract(self.module, ends, start))
-            self._parts[key] = part.to(device)
+            self._parts[key] = self.engine.ready(part.to(device), device)
         return self._parts[key]
 
     @cached_property
@@ -161,6 +175,7 @@ def load_source(
     image_size: int | None,
     example: torch.Tensor | None = None,
     reduced: bool = False,
+    engine: Engine = TORCH,
 ) -> SourceNetwork:
     """Build M0, or fetch it from the last few that were built.
 
@@ -174,12 +189,14 @@ def load_source(
         See :class:`SourceNetwork`.
     reduced : bool
         Whether large JPEG files are decoded at a part of their size.
+    engine : Engine, optional
+        See :class:`SourceNetwork`.
     """
     if isinstance(backbone, str):
         path = Path(weights) if weights is not None else None
         changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-        return _load_named(backbone, weights, image_size, reduced, changed)
-    return _build(backbone, weights, image_size, reduced, example)
+        return _load_named(backbone, weights, image_size, reduced, engine, changed)
+    return _build(backbone, weights, image_size, reduced, engine, example)
 
 
 def rebuild_source(
@@ -190,6 +207,7 @@ def rebuild_source(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     example: torch.Tensor,
+    engine: Engine = TORCH,
 ) -> SourceNetwork:
     """Build M0 from weights that are at hand, without fetching its own.
 
@@ -203,6 +221,8 @@ def rebuild_source(
     class_names : tuple of str or None
     example : torch.Tensor of shape (1, ...)
         An input of the right shape.
+    engine : Engine, optional
+        See :class:`SourceNetwork`.
 
     Raises
     ------
@@ -218,7 +238,7 @@ def rebuild_source(
             preprocessing=preprocessing,
             class_names=class_names,
         )
-        return SourceNetwork(built, example)
+        return SourceNetwork(built, example, engine)
 
 
 @lru_cache(maxsize=2)
@@ -227,9 +247,10 @@ def _load_named(
     weights: str | Path | None,
     image_size: int | None,
     reduced: bool,
+    engine: Engine,
     changed: int,
 ) -> SourceNetwork:
-    return _build(backbone, weights, image_size, reduced, None)
+    return _build(backbone, weights, image_size, reduced, engine, None)
 
 
 def _build(
@@ -237,13 +258,15 @@ def _build(
     weights: str | Path | None,
     image_size: int | None,
     reduced: bool,
+    engine: Engine,
     example: torch.Tensor | None,
 ) -> SourceNetwork:
     with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
         built = _backbone(backbone, weights, image_size)
         preprocessing = replace(built.preprocessing, reduced=reduced)
-        return SourceNetwork(replace(built, preprocessing=preprocessing), example)
+        built = replace(built, preprocessing=preprocessing)
+        return SourceNetwork(built, example, engine)
 
 
 def _backbone(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backbones.engines import TORCH, Engine
 from ..backbones.registry import is_weights_file
 
 if TYPE_CHECKING:
@@ -185,8 +186,16 @@ def _network(estimator: CNNClassifier) -> str:
         f"{source.fingerprint}.",
         f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; "
         f"{trained}.",
+        *([_engine(source.engine)] if source.engine != TORCH else []),
     )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _engine(engine: Engine) -> str:
+    return (
+        f"By skadma the frozen layers are run by {engine.name} in {engine.precision}, "
+        "so its probabilities differ a little from those of an ONNX file."
+    )
 
 
 def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:

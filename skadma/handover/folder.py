@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from ..backbones.engines import Engine
 from ..backbones.source import SourceNetwork, rebuild_source
 from ..files import file_digest, replace_folder
 from ..images import Preprocessing
@@ -300,6 +301,7 @@ def _read_source(
             preprocessing=preprocessing,
             class_names=None if names is None else tuple(map(str, names)),
             example=torch.zeros(1, *shape),
+            engine=Engine(estimator.engine, estimator.precision),
         )
     except _WRONG as error:
         raise ModelError(

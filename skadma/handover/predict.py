@@ -240,11 +240,13 @@ def _problem(path: str) -> str:
 
 def _identity(estimator: CNNClassifier) -> str:
     """Name all that predictions depend on."""
+    source = estimator.source_network_
     parts = (
         fingerprint(estimator.net_.module_),
         describe_labels(estimator.classes_),
-        asdict(estimator.source_network_.preprocessing),
+        asdict(source.preprocessing),
         bool(estimator.multilabel_),
+        *filter(None, [str(source.engine)]),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
