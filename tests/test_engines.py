@@ -115,7 +115,7 @@ class _NumberedCNN(TinyCNN):
 @pytest.mark.parametrize("case", CASES[1:2])
 def test_what_openvino_gets_wrong_is_refused(case, pictures):
     clf = CNNClassifier(_NumberedCNN, image_size=32, **case)
-    with pytest.raises(RuntimeError, match="take engine='torch'"):
+    with pytest.raises(ValueError, match="take engine='torch'"):
         clf.embed(pictures[0], 0)
 
 

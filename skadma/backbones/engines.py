@@ -123,11 +123,11 @@ class _OpenVINOPart:
             compiled = self._core.compile_model(model, "CPU", self._settings())
             found = self._run(compiled, x)
         except Exception as error:  # of types that are OpenVINO's own
-            raise RuntimeError(f"{_CANNOT} ({error}).") from error
+            raise ValueError(f"{_CANNOT} ({error}).") from error
         for mine, expected in zip(found, self._part(x), strict=True):
             off = float((mine - expected).norm() / expected.norm().clamp(min=1e-12))
             if not off <= _ROUNDING[self._precision]:
-                raise RuntimeError(f"{_CANNOT}: its outputs are off by {off:.0%}.")
+                raise ValueError(f"{_CANNOT}: its outputs are off by {off:.0%}.")
         return compiled
 
     def _settings(self) -> dict[str, object]:
