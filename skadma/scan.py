@@ -174,13 +174,14 @@ def _recalled(
     if network is None or scanner.cache is None:
         return None
     found = scanner.cache.recent.get(_name(items, network))
-    if found is None:
+    known = [] if scanner.asked else _known(items, scanner)
+    if found is None or known is None:
         return None
     (adapted, summary), device = found, scanner.device
     return ScanBatch(
         _indices(items),
         {p: values.to(device, copy=True) for p, values in adapted.items()},
-        {},
+        scanner.vectors(known),
         None if summary is None else summary.to(device, copy=True),
     )
 
@@ -206,6 +207,14 @@ def _name(items: list[_Item], network: str) -> str:
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 
+def _known(items: list[_Item], scanner: Scanner) -> list[torch.Tensor] | None:
+    """What M0 says of a batch; None where that is not known of all its images."""
+    if not all(len(item.known) == len(scanner.enough) for item in items):
+        return None
+    columns = zip(*(item.known for item in items), strict=True)
+    return [torch.from_numpy(np.stack(c)).to(scanner.device) for c in columns]
+
+
 def _scan_batch(
     items: list[_Item],
     scanner: Scanner,
@@ -215,10 +224,7 @@ def _scan_batch(
     network: str | None,
 ) -> ScanBatch:
     x = _cut_values(items, scanner, batch_size, rows)
-    known = None
-    if scanner.enough and all(len(item.known) == len(scanner.enough) for item in items):
-        columns = zip(*(item.known for item in items), strict=True)
-        known = [torch.from_numpy(np.stack(c)).to(scanner.device) for c in columns]
+    known = _known(items, scanner) or None
     adapted, source, summaries = scanner(x, known, rows, n_tail)
     if known is None and rows:
         for space in scanner.summaries:

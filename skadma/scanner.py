@@ -139,12 +139,13 @@ class Scanner:
         self.space = f"{space}-{cut.name}"
         used_up = () if summary is None else summary.layers
         self.remembered = [p for p in layers if p not in used_up]
-        # Again vectors only, and not where M0's outputs are wanted for themselves.
+        # Again vectors only, and where M0's outputs are wanted, those that are kept.
         self._is_remembered = (
             cache is not None
             and adapted is not None
             and all(len(source.output_shapes[p]) == 1 for p in self.remembered)
-            and (not source_layers or bool(used_up))
+            and bool(layers)
+            and (not source_layers or summary is not None or bool(self.enough))
         )
 
     @cached_property
@@ -165,6 +166,10 @@ class Scanner:
     def has_prefix(self) -> bool:
         """Whether anything runs before the cut."""
         return self._prefix is not None
+
+    def vectors(self, known: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """M0's outputs that are known, by position."""
+        return dict(zip(self._vectors, known, strict=bool(known)))
 
     @torch.inference_mode()
     def frozen_outputs(
@@ -215,7 +220,7 @@ class Scanner:
             if known is not None and self.enough == [self.asked]:
                 return adapted, {}, {self.enough[0]: known[0]}
             if known is not None:
-                source = dict(zip(self._vectors, known, strict=True))
+                source = self.vectors(known)
             else:
                 source = self._outputs(1, x, rows)
         new = {} if known is not None else self.summaries
