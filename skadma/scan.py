@@ -25,9 +25,9 @@ _TAIL_BATCHES = 4
 _SUMMARY_ROWS = 128
 """Images of which a summary is made at once: matrix products want more than that."""
 
-_MANY = 512
+_MANY = 1000
 """Of fewer images, what the adapted network says is not kept: to name the network by
-its weights would take more than about a hundredth of the scan."""
+its weights would take more than about a hundredth of a prediction."""
 
 _ROWS = 16
 """What is kept is computed for so many images at a time, see `scanner`."""

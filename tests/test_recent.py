@@ -138,10 +138,10 @@ def test_few_images_name_no_network(centers, pictures, monkeypatch):
     clf = tiny_classifier(memory=memory).fit(X[:10], y[:10])
     ADMA(centers).score(clf, X)
     assert len(memory.recent) == 0
-    many = np.random.default_rng(0).integers(0, 256, (600, 32, 32, 3), np.uint8)
+    many = np.random.default_rng(0).integers(0, 256, (1100, 32, 32, 3), np.uint8)
     scores = ADMA(centers).score(clf, many)
-    assert len(memory.recent) == 5
-    assert memory.recent.nbytes == 600 * (3 * 4 + 8)  # three scores, distinctiveness
+    assert len(memory.recent) == 9
+    assert memory.recent.nbytes == 1100 * (3 * 4 + 8)  # three scores, distinctiveness
     np.testing.assert_array_equal(
         scores.total, ADMA(centers).score(without(clf), many).total
     )
