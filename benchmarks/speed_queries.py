@@ -80,16 +80,21 @@ def time_queries(
     forward()
     plain = seconds(forward, repeat=2)
     strategy = pickle.loads(pickle.dumps(strategy))  # knows no centre any more
-    _center_patterns._OF_M0 = type(_center_patterns._OF_M0)()
+    _center_patterns._OF_M0.clear()
     clf = clone(clf).set_params(memory=MemoryCache())
 
     def query() -> None:
+        clf.memory.recent.clear()  # or the same query again would be a look-up
         strategy.query(clf, X, 20, X_labeled=X[:20])
+
+    def predict() -> None:
+        clf.memory.recent.clear()
+        clf.predict_proba(X)
 
     cold = seconds(query)
     clf.fit(X[:20], np.arange(20) % 2)
     again = seconds(query, repeat=3)
-    tail = seconds(clf.predict_proba, X, repeat=3)
+    tail = seconds(predict, repeat=3)
     name = (
         f"{type(strategy).__name__}, {len(X)} images, {clf.backbone}, "
         f"n_frozen_layers={clf.n_frozen_layers!r}"

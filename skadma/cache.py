@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -34,8 +35,62 @@ _IDLE = 10_000
 """Accesses to a memory cache after which a space that had none is out of use."""
 
 
+_SHARE = 16
+"""What adapted networks said lately may take one part in so many of a cache's limit."""
+
+
+class Recent:
+    """What is of use for a while; in the process, the last used of it.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes. The last thing is kept whatever its size.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, name: Any) -> Any:
+        """Return what was kept under a name, or None."""
+        with self._lock:
+            if name not in self._kept:
+                return None
+            self._kept.move_to_end(name)
+            return self._kept[name][0]
+
+    def keep(self, name: Any, value: Any, nbytes: int) -> None:
+        """Keep something of that many bytes; what was not used for longest goes."""
+        with self._lock:
+            self.nbytes += nbytes - self._kept.pop(name, (None, 0))[1]
+            while self._kept and self.nbytes > self.limit:
+                self.nbytes -= self._kept.popitem(last=False)[1][1]
+            self._kept[name] = value, nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+            self.nbytes = 0
+
+    def __deepcopy__(self, memo: dict) -> Recent:
+        return self  # clones of an estimator share it
+
+    def __reduce__(self) -> tuple:
+        return Recent, (self.limit,)  # another process starts with an empty one
+
+
 class Cache(Protocol):
     """Where outputs are kept."""
+
+    recent: Recent
+    """What adapted networks said of batches of images."""
 
     def get(self, space: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
@@ -57,11 +112,12 @@ class MemoryCache:
     Parameters
     ----------
     limit : int
-        Bytes.
+        Bytes. What adapted networks said lately (`recent`) takes a sixteenth more.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
+        self.recent = Recent(limit // _SHARE)
         self.nbytes = 0
         self._lock = Lock()
         self._spaces: dict[str, dict[str, np.ndarray]] = {}
@@ -109,6 +165,7 @@ class MemoryCache:
             self._spaces.clear()
             self._last_use.clear()
             self.nbytes = 0
+        self.recent.clear()
 
 
 class DiskCache:
@@ -129,6 +186,7 @@ class DiskCache:
     def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = Path(folder) / "skadma-activations"
         self.limit = limit
+        self.recent = Recent(limit // _SHARE)
         self._nbytes: int | None = None
 
     @property
@@ -180,6 +238,7 @@ class DiskCache:
         """Remove the entries' folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._nbytes = None
+        self.recent.clear()
 
 
 def _size(path: Path) -> int:

@@ -18,7 +18,7 @@ from .cache import open_cache
 from .image_forms import is_table
 from .images import ImageDataset, Rows, n_images
 from .scan import ScanBatch, scan, scan_windows
-from .scanner import Scanner, SourceSummary
+from .scanner import Scanner, Summary
 from .view import NetworkView
 from .windows import random_windows
 
@@ -93,7 +93,7 @@ class CNNView(NetworkView):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         progress: str | None = None,
     ) -> Iterator[ScanBatch]:
         """Pass over images once, see :meth:`NetworkView.scan`.
@@ -113,7 +113,7 @@ class CNNView(NetworkView):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         progress: str | None = None,
     ) -> Iterator[ScanBatch]:
         """Pass over what :meth:`open` returned, see :meth:`NetworkView.scan`."""
@@ -165,7 +165,7 @@ class CNNView(NetworkView):
         source_layers: Sequence[int | str] = (),
         *,
         start: int | None = None,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         keep: bool = True,
     ) -> Iterator[ScanBatch]:
         """Scan what is prepared, see :meth:`NetworkView.scan_prepared`."""
@@ -215,7 +215,7 @@ class CNNView(NetworkView):
         source_layers: Sequence[int | str],
         *,
         start: int | None = None,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         keep: bool = True,
         n_shared: int | None = None,
     ) -> Scanner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,8 +22,18 @@ from .windows import Window
 _TAIL_BATCHES = 4
 """Batches that go through the tail together: its maps are smaller."""
 
+_SUMMARY_ROWS = 128
+"""Images of which a summary is made at once: matrix products want more than that."""
+
+_MANY = 1000
+"""Of fewer images, what the adapted network says is not kept: to name the network by
+its weights would take more than about a hundredth of a prediction."""
+
 _ROWS = 16
 """What is kept is computed for so many images at a time, see `scanner`."""
+
+_LOADED = 4
+"""Images that a thread looks up or decodes in one go."""
 
 _FEW = 8
 """Predictions for fewer images are spared that, and keep nothing."""
@@ -36,7 +48,8 @@ class ScanBatch:
     indices : ndarray of int, shape (b,)
         Positions of the images in X. Unreadable ones are missing.
     adapted : dict of int to torch.Tensor of shape (b, d)
-        Flattened outputs of layers of the network being adapted, by position.
+        Flattened outputs of layers of the network being adapted, by position; without
+        those that only the summary needs, if it was known.
     source : dict of int to torch.Tensor of shape (b, d)
         The same of M0; empty if a summary was asked for and was known.
     summary : torch.Tensor of shape (b, m) or None
@@ -84,8 +97,14 @@ def scan(
         For an image that cannot be decoded, unless `skip_unreadable`.
     """
     rows = _ROWS if _is_many(dataset) or scanner.positions[1] else None
-    for items in _readable(dataset, scanner, batch_size, skip_unreadable, progress):
-        yield _scan_batch(items, scanner, batch_size, rows)
+    n_tail = n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
+    if scanner.summary:
+        n_together *= math.ceil(_SUMMARY_ROWS / n_tail)
+    network = scanner.adapted_name if len(dataset) >= _MANY else None  # type: ignore[arg-type]
+    for items in _readable(dataset, scanner, n_together, skip_unreadable, progress):
+        yield _recalled(items, scanner, network) or _scan_batch(
+            items, scanner, batch_size, rows, n_tail, network
+        )
 
 
 def scan_windows(
@@ -112,7 +131,8 @@ def scan_windows(
     outputs : torch.Tensor of shape (b, n_windows, d)
     """
     rows = _ROWS if _is_many(dataset) else None
-    for items in _readable(dataset, scanner, batch_size, skip_unreadable, progress):
+    n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
+    for items in _readable(dataset, scanner, n_together, skip_unreadable, progress):
         x = _cut_values(items, scanner, batch_size, rows)
         yield _indices(items), scanner.outputs_of_windows(x, windows)
 
@@ -124,14 +144,13 @@ def _is_many(dataset: Dataset) -> bool:
 def _readable(
     dataset: Dataset,
     scanner: Scanner,
-    batch_size: int,
+    n_together: int,
     skip_unreadable: bool,
     progress: str | None,
 ) -> Iterator[list[_Item]]:
     """Batches of the images that can be decoded; a warning at the end of others."""
     n: int = len(dataset)  # type: ignore[arg-type]
     unreadable: list[str] = []
-    n_together = batch_size * (_TAIL_BATCHES if scanner.has_prefix else 1)
     batches = _batches(dataset, scanner, n_together, skip_unreadable)
     with tqdm(total=n, desc=progress, disable=progress is None, unit=" images") as bar:
         for items in batches:
@@ -148,56 +167,73 @@ def _indices(items: list[_Item]) -> np.ndarray:
     return np.array([item.index for item in items], dtype=np.intp)
 
 
-def merged(batches: Iterator[ScanBatch], n_rows: int) -> Iterator[ScanBatch]:
-    """Put batches together until they have that many rows.
-
-    Matrix products want more rows at once than convolutions do.
-
-    Parameters
-    ----------
-    batches : iterator of ScanBatch
-    n_rows : int
-
-    Yields
-    ------
-    ScanBatch
-    """
-    some: list[ScanBatch] = []
-    for batch in batches:
-        some.append(batch)
-        if sum(len(b.indices) for b in some) >= n_rows:
-            yield _merge(some)
-            some = []
-    if some:
-        yield _merge(some)
-
-
-def _merge(batches: list[ScanBatch]) -> ScanBatch:
-    first = batches[0]
+def _recalled(
+    items: list[_Item], scanner: Scanner, network: str | None
+) -> ScanBatch | None:
+    """What the same network said of the same batch, if that is still known."""
+    if network is None or scanner.cache is None:
+        return None
+    found = scanner.cache.recent.get(_name(items, network))
+    known = [] if scanner.asked else _known(items, scanner)
+    if found is None or known is None:
+        return None
+    (adapted, summary), device = found, scanner.device
     return ScanBatch(
-        np.concatenate([b.indices for b in batches]),
-        {p: torch.cat([b.adapted[p] for b in batches]) for p in first.adapted},
-        {p: torch.cat([b.source[p] for b in batches]) for p in first.source},
-        None
-        if first.summary is None
-        else torch.cat([b.summary for b in batches if b.summary is not None]),
+        _indices(items),
+        {p: values.to(device, copy=True) for p, values in adapted.items()},
+        scanner.vectors(known),
+        None if summary is None else summary.to(device, copy=True),
     )
 
 
+def _remember(
+    items: list[_Item], scanner: Scanner, network: str, batch: ScanBatch
+) -> None:
+    """Keep what the adapted network says of a batch for an equal network.
+
+    By the batch, not by the image as of M0: so it does not matter that an image's
+    rounding depends on the other images that go through the tail with it.
+    """
+    adapted = {p: batch.adapted[p].to("cpu", copy=True) for p in scanner.remembered}
+    summary = None if batch.summary is None else batch.summary.to("cpu", copy=True)
+    kept = [*adapted.values(), *([] if summary is None else [summary])]
+    scanner.cache.recent.keep(  # type: ignore[union-attr]
+        _name(items, network), (adapted, summary), sum(values.nbytes for values in kept)
+    )
+
+
+def _name(items: list[_Item], network: str) -> str:
+    described = network + "".join(item.key for item in items)
+    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+
+def _known(items: list[_Item], scanner: Scanner) -> list[torch.Tensor] | None:
+    """What M0 says of a batch; None where that is not known of all its images."""
+    if not all(len(item.known) == len(scanner.enough) for item in items):
+        return None
+    columns = zip(*(item.known for item in items), strict=True)
+    return [torch.from_numpy(np.stack(c)).to(scanner.device) for c in columns]
+
+
 def _scan_batch(
-    items: list[_Item], scanner: Scanner, batch_size: int, rows: int | None
+    items: list[_Item],
+    scanner: Scanner,
+    batch_size: int,
+    rows: int | None,
+    n_tail: int,
+    network: str | None,
 ) -> ScanBatch:
     x = _cut_values(items, scanner, batch_size, rows)
-    known = None
-    if scanner.enough and all(len(item.known) == len(scanner.enough) for item in items):
-        columns = zip(*(item.known for item in items), strict=True)
-        known = [torch.from_numpy(np.stack(c)).to(scanner.device) for c in columns]
-    adapted, source, summaries = scanner(x, known, rows)
+    known = _known(items, scanner) or None
+    adapted, source, summaries = scanner(x, known, rows, n_tail)
     if known is None and rows:
-        for space, values in summaries.items():
-            _keep([item.key for item in items], values, scanner, space)
+        for space in scanner.summaries:
+            _keep([item.key for item in items], summaries[space], scanner, space)
     summary = summaries[scanner.asked] if scanner.asked else None
-    return ScanBatch(_indices(items), adapted, source, summary)
+    batch = ScanBatch(_indices(items), adapted, source, summary)
+    if network is not None and all(item.key for item in items):
+        _remember(items, scanner, network, batch)
+    return batch
 
 
 def frozen_outputs(
@@ -269,16 +305,24 @@ def _batches(
         for start in range(0, n, batch_size):
             yield [load(i) for i in range(start, min(start + batch_size, n))]
         return
-    ahead: deque[list[Future[_Item]]] = deque()
+    ahead: deque[list[Future[list[_Item]]]] = deque()
     pool = ThreadPoolExecutor(torch.get_num_threads())
+
+    def load_some(indices: range) -> list[_Item]:
+        return [load(i) for i in indices]
+
+    def wait() -> list[_Item]:
+        return [item for future in ahead.popleft() for item in future.result()]
+
     try:
         for start in range(0, n, batch_size):
             indices = range(start, min(start + batch_size, n))
-            ahead.append([pool.submit(load, i) for i in indices])
+            some = (indices[i : i + _LOADED] for i in range(0, len(indices), _LOADED))
+            ahead.append([pool.submit(load_some, part) for part in some])
             if len(ahead) > 2:
-                yield [future.result() for future in ahead.popleft()]
+                yield wait()
         while ahead:
-            yield [future.result() for future in ahead.popleft()]
+            yield wait()
     finally:
         pool.shutdown(cancel_futures=True)
 

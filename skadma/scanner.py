@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME, evaluating
+from .backbones.weights import describe_modules, fingerprint
 from .cache import Cache
 from .windows import Window
 
@@ -29,26 +30,30 @@ _PARTS = 64
 
 
 @dataclass(frozen=True)
-class SourceSummary:
-    """Something that M0 says of an image, computed once and kept.
+class Summary:
+    """Something that the networks say of an image, computed once and kept.
 
     Attributes
     ----------
     name : str
-        Tells it from all other summaries, beside the network.
+        Tells it from all other summaries, beside the networks.
     compute : callable
-        Makes a tensor (b, m) of M0's layer outputs (b, d), by position.
+        Makes a tensor (b, m) of the adapted network's layer outputs (b, d), by
+        position, and M0's.
+    layers : tuple of int
+        Those of the adapted network that nothing else needs. Empty if M0 alone says it.
     """
 
     name: str
-    compute: Callable[[dict[int, torch.Tensor]], torch.Tensor]
+    compute: Callable[[dict[int, torch.Tensor], dict[int, torch.Tensor]], torch.Tensor]
+    layers: tuple[int, ...] = ()
 
 
-def outputs_summary(layers: Sequence[int]) -> SourceSummary:
+def outputs_summary(layers: Sequence[int]) -> Summary:
     """The outputs of some of M0's layers, side by side."""
-    return SourceSummary(
+    return Summary(
         f"outputs-{list(layers)}",
-        lambda outputs: torch.cat([outputs[p] for p in layers], dim=1),
+        lambda _, outputs: torch.cat([outputs[p] for p in layers], dim=1),
     )
 
 
@@ -76,8 +81,8 @@ class Scanner:
     cache : Cache or None
     start : int, optional
         Batches are not images but outputs of this layer of M0.
-    summary : SourceSummary, optional
-        Made of the outputs of `source_layers`.
+    summary : Summary, optional
+        Made of the outputs of `layers` and `source_layers`.
     """
 
     def __init__(
@@ -91,12 +96,13 @@ class Scanner:
         device: torch.device,
         cache: Cache | None = None,
         start: int | None = None,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
     ) -> None:
         graph = source.graph
         self.device = device
         _keep_freed()
         self.positions = list(layers), list(source_layers)
+        self.summary = summary
         self.normalize = Normalize(source.preprocessing).to(device)
         networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
@@ -120,22 +126,51 @@ class Scanner:
         self._enlarges = False
         # Vectors are small enough to be kept, maps are not.
         self._vectors = [p for p in source_layers if len(source.output_shapes[p]) == 1]
-        kept = [] if summary is None else [summary]
+        kept = [] if summary is None or summary.layers else [summary]
+        of_m0 = bool(kept)
         kept += [outputs_summary([p]) for p in self._vectors]
         space = f"{source.space}-{device.type}"
         self.summaries = {f"{space}-{one.name}": one for one in kept}
         self.asked = None if summary is None else f"{space}-{summary.name}"
         # The part of them that makes M0's tail needless.
-        self.enough = [self.asked] if self.asked else list(self.summaries)
-        if not self.asked and len(self._vectors) < len(source_layers):
+        self.enough = [self.asked] if of_m0 and self.asked else list(self.summaries)
+        if not of_m0 and len(self._vectors) < len(source_layers):
             self.enough = []
         self.cache = cache
         self.space = f"{space}-{cut.name}"
+        used_up = () if summary is None else summary.layers
+        self.remembered = [p for p in layers if p not in used_up]
+        # Again vectors only, and where M0's outputs are wanted, those that are kept.
+        self._is_remembered = (
+            cache is not None
+            and adapted is not None
+            and all(len(source.output_shapes[p]) == 1 for p in self.remembered)
+            and bool(layers)
+            and (not source_layers or summary is not None or bool(self.enough))
+        )
+
+    @cached_property
+    def adapted_name(self) -> str | None:
+        """Name of all that the adapted network's outputs depend on beside the images.
+
+        None where they are not to be kept for a network that is equal to the bit.
+        """
+        if not self._is_remembered:
+            return None
+        tail = self._tails[0]
+        # The number of threads may change how sums are rounded.
+        parts = self.space, self.asked, self.positions, torch.get_num_threads()
+        modules = describe_modules(tail)
+        return f"{parts}{tail.graph}{modules}{fingerprint(tail)}"
 
     @property
     def has_prefix(self) -> bool:
         """Whether anything runs before the cut."""
         return self._prefix is not None
+
+    def vectors(self, known: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """M0's outputs that are known, by position."""
+        return dict(zip(self._vectors, known, strict=bool(known)))
 
     @torch.inference_mode()
     def frozen_outputs(
@@ -162,6 +197,7 @@ class Scanner:
         x: torch.Tensor,
         known: list[torch.Tensor] | None = None,
         rows: int | None = None,
+        n_tail: int | None = None,
     ) -> tuple[
         dict[int, torch.Tensor], dict[int, torch.Tensor], dict[str, torch.Tensor]
     ]:
@@ -175,17 +211,23 @@ class Scanner:
             What `enough` names, where it is known already.
         rows : int, optional
             Run M0 on so many at a time; on all if None.
+        n_tail : int, optional
+            Run the adapted network on up to so many at a time; on all if None.
         """
         if self._prefix is None:
             x = self.normalize(x)
         with ONE_AT_A_TIME, evaluating(self._modules):
-            adapted = self._outputs(0, x, None)
-            if known is not None and self.asked:
-                return adapted, {}, {self.asked: known[0]}
+            adapted = self._outputs(0, x, n_tail, fill=False)
+            if known is not None and self.enough == [self.asked]:
+                return adapted, {}, {self.enough[0]: known[0]}
             if known is not None:
-                return adapted, dict(zip(self._vectors, known, strict=True)), {}
-            source = self._outputs(1, x, rows)
-        computed = {s: one.compute(source) for s, one in self.summaries.items()}
+                source = self.vectors(known)
+            else:
+                source = self._outputs(1, x, rows)
+        new = {} if known is not None else self.summaries
+        computed = {s: one.compute(adapted, source) for s, one in new.items()}
+        if self.summary and self.summary.layers and self.asked:
+            computed[self.asked] = self.summary.compute(adapted, source)
         return adapted, source, computed
 
     @torch.inference_mode()
@@ -232,12 +274,12 @@ class Scanner:
         return self._outputs(0, parts, None)[self.positions[0][0]]
 
     def _outputs(
-        self, network: int, x: torch.Tensor, rows: int | None
+        self, network: int, x: torch.Tensor, rows: int | None, fill: bool = True
     ) -> dict[int, torch.Tensor]:
         positions = self.positions[network]
         if not positions:
             return {}
-        outputs = _run(self._tails[network], x, rows)
+        outputs = _run(self._tails[network], x, rows, fill)
         return {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
 
 
@@ -245,8 +287,11 @@ def _run(
     part: Callable[[torch.Tensor], Sequence[torch.Tensor]],
     x: torch.Tensor,
     rows: int | None,
+    fill: bool = True,
 ) -> Sequence[torch.Tensor]:
-    """Run a part of a network, on a CPU on so many rows at a time, the last repeated.
+    """Run a part of a network, on a CPU on so many rows at a time.
+
+    Where there are fewer, the last is repeated to `fill` the number.
 
     The kernels that a matrix product or a convolution takes there, and so its rounding,
     depend on the number of rows. With the same number always, a row has been found to
@@ -255,12 +300,12 @@ def _run(
     laid_out = (
         _channels_last if isinstance(part, nn.Module) else torch.Tensor.contiguous
     )
-    if rows is None or x.device.type != "cpu":
+    if rows is None or x.device.type != "cpu" or (not fill and len(x) <= rows):
         return part(laid_out(x))
     found = []
     for some in x.split(rows):
         missing = rows - len(some)
-        if missing:
+        if fill and missing:
             some = torch.cat([some, some[-1:].expand(missing, *some.shape[1:])])
         found.append(part(laid_out(some)))
     return [torch.cat(outputs)[: len(x)] for outputs in zip(*found, strict=True)]

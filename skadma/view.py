@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 
 from .images import n_images
 from .scan import ScanBatch
-from .scanner import SourceSummary
+from .scanner import Summary
 
 
 class NetworkView(ABC):
@@ -73,7 +73,7 @@ class NetworkView(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         progress: str | None = None,
     ) -> Iterator[ScanBatch]:
         """Pass over images once, batch by batch, for outputs of both networks.
@@ -85,9 +85,10 @@ class NetworkView(ABC):
             Layers of the adapted network (of M0 before ``fit``); -1 is the scores.
         source_layers : sequence of int or str
             Layers of M0.
-        summary : SourceSummary, optional
-            What to make of M0's layers. Whoever keeps it need not compute these layers
-            where it is known for a whole batch; whoever does not may ignore it.
+        summary : Summary, optional
+            What to make of the layers. Whoever keeps it need not compute the layers
+            that only it needs where it is known for a whole batch; whoever does not may
+            ignore it.
         progress : str, optional
             Label of a progress bar.
 
@@ -182,7 +183,7 @@ class NetworkView(ABC):
         source_layers: Sequence[int | str] = (),
         *,
         start: int | None = None,
-        summary: SourceSummary | None = None,
+        summary: Summary | None = None,
         keep: bool = True,
     ) -> Iterator[ScanBatch]:
         """Scan what is already as a network takes it; for ADMA.
@@ -196,7 +197,7 @@ class NetworkView(ABC):
             See :meth:`scan`.
         start : int, optional
             Position of the layer whose outputs `inputs` are.
-        summary : SourceSummary, optional
+        summary : Summary, optional
             See :meth:`scan`.
         keep : bool, default=True
             Whether outputs may be kept; not of what will not be seen again.

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skadma import ActiveLearner, SourceCenters
-from skadma.cache import MemoryCache
+from skadma.cache import MemoryCache, Recent
 from skadma.cnn_view import CNNView
 from skadma.strategies import ADMA, _center_patterns
 
@@ -166,7 +166,7 @@ class _Watched(MemoryCache):
 
 def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
     """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
-    monkeypatch.setattr(_center_patterns, "_OF_M0", _center_patterns._Kept())
+    monkeypatch.setattr(_center_patterns, "_OF_M0", Recent(2**30))
     fitted, centers = tiny
     X, y = pictures
     cache = _Watched()
@@ -187,8 +187,7 @@ def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     clf, centers = tiny
-    monkeypatch.setattr(_center_patterns, "_LIMIT", limit)
-    monkeypatch.setattr(_center_patterns, "_OF_M0", _center_patterns._Kept())
+    monkeypatch.setattr(_center_patterns, "_OF_M0", Recent(limit))
     others = replace(centers, inputs=255 - centers.inputs)
     copied = pickle.loads(pickle.dumps(centers))
     first, second, again = (
@@ -196,7 +195,7 @@ def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     )
     assert not np.array_equal(first.distinctiveness, second.distinctiveness)
     np.testing.assert_array_equal(first.total, again.total)
-    assert len(_center_patterns._OF_M0._kept) == (4 if limit else 1)
+    assert len(_center_patterns._OF_M0) == (4 if limit else 1)
 
 
 def test_query_takes_the_top(tiny, pictures):

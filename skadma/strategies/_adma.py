@@ -14,16 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..adma import UNCERTAINTIES, combined_score, uncertainty
 from ..centers import SourceCenters
 from ..images import n_images, take
-from ..scan import merged
 from ..view import NetworkView
 from ._center_patterns import CenterPatterns
 from ._coreset import k_center_greedy
 from ._estimators import find_cnn, in_blocks, proba_of_scores
 from ._pool import look
 from .base import Request, Scores, ScoringStrategy
-
-_ROWS = 128
-"""Images whose distances are computed in one matrix product."""
 
 _ROUNDS = 11
 """Rounds that ``trade_off="auto"`` spans where the length of the run is not known."""
@@ -182,21 +178,20 @@ class ADMA(ScoringStrategy):
         head = patterns.head
         taps = sorted({*layers_a, layer_b})
         scores = [head] if patterns.by_prediction else []
-        summary = patterns.as_summary() if initial else None
+        summary = patterns.as_summary(of_m0=initial)
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
         for start, part in in_blocks(X_pool):
-            batches = clf.scan(
+            for batch in clf.scan(
                 part,
                 ([] if initial else taps) + ([head] if fitted else []),
                 (taps if initial else []) + scores,
                 summary=summary,
                 progress="scoring",
-            )
-            for batch in merged(batches, _ROWS) if not summary else batches:
-                if summary and batch.summary is not None:
+            ):
+                if batch.summary is not None:
                     values = batch.summary[:, 0]
-                else:
+                else:  # another estimator's view may leave it to us
                     outputs = batch.source if initial else batch.adapted
                     values = patterns.compare(outputs, batch.source.get(head))
                 indices = start + batch.indices

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from functools import cached_property, partial
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +18,9 @@ from ..adma import (
     predict_weights,
     transformation_pattern,
 )
+from ..cache import Recent
 from ..centers import shipped_centers
-from ..scanner import SourceSummary
+from ..scanner import Summary
 from ..view import NetworkView
 
 if TYPE_CHECKING:
@@ -31,34 +30,11 @@ _LIMIT = 1024**3
 """Bytes of centres' features that a process keeps beside those last asked for."""
 
 
-class _Kept:
-    """The centres under M0 (Algorithm 1, lines 8-11), which no round changes.
+_OF_M0 = Recent(_LIMIT)
+"""The centres under M0 (Algorithm 1, lines 8-11), which no round changes.
 
-    One for the process: rounds, folds and grid cells differ in none of it.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], CenterDistances] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, name: str, layer: int) -> CenterDistances | None:
-        with self._lock:
-            if (name, layer) in self._kept:
-                self._kept.move_to_end((name, layer))
-            return self._kept.get((name, layer))
-
-    def keep(self, name: str, layer: int, distances: CenterDistances) -> None:
-        with self._lock:
-            while self._kept and self._nbytes + distances.nbytes > _LIMIT:
-                self._kept.popitem(last=False)
-            self._kept[name, layer] = distances
-
-    @property
-    def _nbytes(self) -> int:
-        return sum(one.nbytes for one in self._kept.values())
-
-
-_OF_M0 = _Kept()
+One for the process: rounds, folds and grid cells differ in none of it.
+"""
 
 
 class CenterPatterns:
@@ -97,14 +73,14 @@ class CenterPatterns:
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
         """What measures the distances to the centres, by layer."""
-        known = {p: _OF_M0.get(self._name, p) for p in self._layers if self._is_kept}
+        known = {p: _OF_M0.get((self._name, p)) for p in self._layers if self._is_kept}
         found = {p: one for p, one in known.items() if one is not None}
         missing = [p for p in self._layers if p not in found]
         if missing:
             for p, outputs in self._outputs(missing).items():
                 found[p] = CenterDistances(outputs)
                 if self._is_kept:
-                    _OF_M0.keep(self._name, p, found[p])
+                    _OF_M0.keep((self._name, p), found[p], found[p].nbytes)
         return found
 
     @cached_property
@@ -153,13 +129,25 @@ class CenterPatterns:
         classes = torch.as_tensor(self.centers.classes, device=proba.device)
         return predict_weights(proba, classes)  # Eq. 8
 
-    def as_summary(self) -> SourceSummary:
-        """The comparison as something of M0 that is worth keeping."""
+    def as_summary(self, *, of_m0: bool) -> Summary:
+        """The comparison as something of a network that is worth keeping.
+
+        Parameters
+        ----------
+        of_m0 : bool
+            Whether M0 gives the images' features, or the network being adapted.
+        """
         parts = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
         described = f"{self.centers.digest}{parts}".encode()
         name = hashlib.blake2b(described, digest_size=16).hexdigest()
         # 2: of several layers A, the patterns' disagreement alone.
-        return SourceSummary(
-            f"distinctiveness-2-{name}",
-            lambda outputs: self.compare(outputs, outputs.get(self.head))[:, None],
+        name = f"distinctiveness-2-{name}"
+        if of_m0:
+            return Summary(
+                name, lambda _, m0: self.compare(m0, m0.get(self.head))[:, None]
+            )
+        return Summary(
+            name,
+            lambda adapted, m0: self.compare(adapted, m0.get(self.head))[:, None],
+            layers=tuple(p for p in self._layers if p != self.head),
         )
