@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
 from .backbones import AdaptedNetwork, Normalize, SourceNetwork
@@ -158,6 +158,7 @@ class Scanner:
         if not self._is_remembered:
             return None
         tail = self._tails[0]
+        assert isinstance(tail, fx.GraphModule)  # an engine runs M0 alone
         # The number of threads may change how sums are rounded.
         parts = self.space, self.asked, self.positions, torch.get_num_threads()
         modules = describe_modules(tail)
