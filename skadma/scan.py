@@ -261,24 +261,26 @@ def _batches(
 ) -> Iterator[list[_Item]]:
     """Batches of items in order, prepared in threads while the network runs."""
 
-    def load(i: int) -> _Item:
-        return _load(dataset, scanner, i, skip_unreadable)
+    def load(indices: range) -> list[_Item]:
+        return [_load(dataset, scanner, i, skip_unreadable) for i in indices]
 
     n: int = len(dataset)  # type: ignore[arg-type]
+    batches = [range(n)[i : i + batch_size] for i in range(0, n, batch_size)]
     if not getattr(dataset, "concurrent", False):
-        for start in range(0, n, batch_size):
-            yield [load(i) for i in range(start, min(start + batch_size, n))]
+        yield from map(load, batches)
         return
-    ahead: deque[list[Future[_Item]]] = deque()
-    pool = ThreadPoolExecutor(torch.get_num_threads())
+    n_threads = torch.get_num_threads()
+    share = -(-batch_size // n_threads)  # a task per image costs more than a look-up
+    ahead: deque[list[Future[list[_Item]]]] = deque()
+    pool = ThreadPoolExecutor(n_threads)
     try:
-        for start in range(0, n, batch_size):
-            indices = range(start, min(start + batch_size, n))
-            ahead.append([pool.submit(load, i) for i in indices])
+        for batch in batches:
+            shares = [batch[i : i + share] for i in range(0, len(batch), share)]
+            ahead.append([pool.submit(load, some) for some in shares])
             if len(ahead) > 2:
-                yield [future.result() for future in ahead.popleft()]
+                yield [item for future in ahead.popleft() for item in future.result()]
         while ahead:
-            yield [future.result() for future in ahead.popleft()]
+            yield [item for future in ahead.popleft() for item in future.result()]
     finally:
         pool.shutdown(cancel_futures=True)
 

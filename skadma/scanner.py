@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import torch
 from torch.nn import functional
@@ -99,7 +100,9 @@ class Scanner:
         self.normalize = Normalize(source.preprocessing).to(device)
         networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
-            network.to(device)
+            tensors = chain(network.parameters(), network.buffers())
+            if any(tensor.device != device for tensor in tensors):
+                network.to(device)
         self._modules = [module for network in networks for module in network.modules()]
         cut = graph.input if start is None else graph.layers[start].output
         if start is None:

@@ -1,5 +1,7 @@
 """The last layer alone, fitted to its optimum, on one or on several layers."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,33 @@ def test_going_on_is_fitting_anew(pictures):
     np.testing.assert_array_equal(clf.predict_proba(X), anew.predict_proba(X))
     with pytest.raises(ValueError, match="Call fit with all of them"):
         clf.partial_fit(X, y)
+
+
+def test_nothing_leaks_from_one_to_another(pictures):
+    X, y = pictures
+    one, other = (
+        CNNClassifier("resnet18", weights=None, image_size=32, training="probe")
+        for _ in range(2)
+    )
+    one.fit(X, y)
+    other.fit(X, y)
+    assert one.source_network_ is other.source_network_
+    proba, m0 = other.predict_proba(X), other.source_proba(X)
+    network = one.net_.module_.train().requires_grad_(True)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    for clf in (other, one.set_params(random_state=1).fit(X, y)):
+        np.testing.assert_array_equal(clf.predict_proba(X), proba)
+        np.testing.assert_array_equal(clf.source_proba(X), m0)
+    loaded = pickle.loads(pickle.dumps(other))
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    # Fine-tuning goes on from it, and changes its own network alone.
+    again = {"training": "fine-tune", "n_frozen_layers": -1, "warm_start": True}
+    other.set_params(**again).fit(X, y)
+    assert not np.allclose(other.predict_proba(X), proba)
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    np.testing.assert_array_equal(other.source_proba(X), m0)
 
 
 def test_several_labels(pictures):
