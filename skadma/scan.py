@@ -23,6 +23,9 @@ _TAIL_BATCHES = 4
 _ROWS = 16
 """What is kept is computed for so many images at a time, see `scanner`."""
 
+_LOADED = 4
+"""Images that a thread looks up or decodes in one go."""
+
 _FEW = 8
 """Predictions for fewer images are spared that, and keep nothing."""
 
@@ -261,26 +264,32 @@ def _batches(
 ) -> Iterator[list[_Item]]:
     """Batches of items in order, prepared in threads while the network runs."""
 
-    def load(indices: range) -> list[_Item]:
-        return [_load(dataset, scanner, i, skip_unreadable) for i in indices]
+    def load(i: int) -> _Item:
+        return _load(dataset, scanner, i, skip_unreadable)
 
     n: int = len(dataset)  # type: ignore[arg-type]
-    batches = [range(n)[i : i + batch_size] for i in range(0, n, batch_size)]
     if not getattr(dataset, "concurrent", False):
-        yield from map(load, batches)
+        for start in range(0, n, batch_size):
+            yield [load(i) for i in range(start, min(start + batch_size, n))]
         return
-    n_threads = torch.get_num_threads()
-    share = -(-batch_size // n_threads)  # a task per image costs more than a look-up
     ahead: deque[list[Future[list[_Item]]]] = deque()
-    pool = ThreadPoolExecutor(n_threads)
+    pool = ThreadPoolExecutor(torch.get_num_threads())
+
+    def load_some(indices: range) -> list[_Item]:
+        return [load(i) for i in indices]
+
+    def wait() -> list[_Item]:
+        return [item for future in ahead.popleft() for item in future.result()]
+
     try:
-        for batch in batches:
-            shares = [batch[i : i + share] for i in range(0, len(batch), share)]
-            ahead.append([pool.submit(load, some) for some in shares])
+        for start in range(0, n, batch_size):
+            indices = range(start, min(start + batch_size, n))
+            some = (indices[i : i + _LOADED] for i in range(0, len(indices), _LOADED))
+            ahead.append([pool.submit(load_some, part) for part in some])
             if len(ahead) > 2:
-                yield [item for future in ahead.popleft() for item in future.result()]
+                yield wait()
         while ahead:
-            yield [item for future in ahead.popleft() for item in future.result()]
+            yield wait()
     finally:
         pool.shutdown(cancel_futures=True)
 

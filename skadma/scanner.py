@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 
 import torch
 from torch.nn import functional
@@ -100,7 +99,7 @@ class Scanner:
         self.normalize = Normalize(source.preprocessing).to(device)
         networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
-            tensors = chain(network.parameters(), network.buffers())
+            tensors = [*network.parameters(), *network.buffers()]
             if any(tensor.device != device for tensor in tensors):
                 network.to(device)
         self._modules = [module for network in networks for module in network.modules()]
