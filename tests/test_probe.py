@@ -249,6 +249,23 @@ def test_a_map_of_one_place_and_of_zeros():
     assert not found[0, 5:].any()
 
 
+def test_mean_and_spread():
+    rng = torch.Generator().manual_seed(0)
+    last, x = torch.ones(16, 2), torch.randn(16, 40, 5, 3, generator=rng) * 9 + 20
+    x[:, 7] = 3.0  # no spread: its slope is 0
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    found, exact = join(last, [x], [[2, 3]]), x.detach().double().numpy()
+    both = np.concatenate([exact.mean((2, 3)), exact.std((2, 3))], axis=1)
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, 2:].detach().numpy(), both, rtol=1e-5)
+    assert not found[:, 2 + 40 + 7].any()
+    slope = torch.autograd.grad(found[:, 50].sum(), x)[0]
+    y = x.detach().requires_grad_(True)
+    theirs = torch.cat([y.mean((2, 3)), y.std((2, 3), correction=0)], dim=1)
+    theirs = nn.functional.normalize(theirs)[:, 48].sum()
+    torch.testing.assert_close(slope, torch.autograd.grad(theirs, y)[0])
+
+
 @pytest.mark.parametrize("name", ["layers/squeezenet1_1", "layers/nothing"])
 def test_networks_that_cannot(name):
     with pytest.raises(ValueError, match="Take 'squeezenet1_1' as it is|Unknown back"):
