@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from .backbones import AdaptedNetwork, SourceNetwork
 from .backbones.graph import ONE_AT_A_TIME
+from .backbones.network import copy_network
 from .cnn_view import CNNView
 from .inference import CNNInference
 from .labels import check_labels, known_classes
@@ -93,7 +93,7 @@ class CNNFitting(CNNInference):
                     self.net_.module_, len(found), multilabel, self.net_
                 )
             else:
-                network = copy.deepcopy(self.net_.module_)  # for the case of failure
+                network = copy_network(self.net_.module_)  # for the case of failure
                 if not multilabel:
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))

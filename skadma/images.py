@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,7 @@ class ImageDataset(Dataset):
         self._items, self._decode = open_images(X, image_shape)
         if not len(self._items):
             raise ValueError(f"X has 0 images. {TAKEN}.")
+        self._folders: dict[str, str] = {}
 
     @property
     def from_files(self) -> bool:
@@ -165,15 +167,25 @@ class ImageDataset(Dataset):
         item = self._items[i]
         if self.from_files:
             try:
-                state = Path(item).stat()
+                path, state = self._real(item)
             except OSError as error:
                 raise unreadable(item, error) from error
-            name = f"{os.path.realpath(item)}|{state.st_size}|{state.st_mtime_ns}"
+            name = f"{path}|{state.st_size}|{state.st_mtime_ns}"
             return _digest(name.encode()), lambda: self[i]
         if self._decode is from_array:
             return content_key(item), lambda: self[i]
         pixels = self._decode(item, f"X[{i}]")
         return content_key(pixels), lambda: fit_to_size(pixels, self.preprocessing)
+
+    def _real(self, path: str) -> tuple[str, os.stat_result]:
+        """A file's path without links, and its state; folders are looked up once."""
+        state = os.lstat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return os.path.realpath(path), Path(path).stat()
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder).rstrip(os.sep)
+        return f"{self._folders[folder]}{os.sep}{name}", state
 
     def readable(self) -> np.ndarray:
         """Tell which images can be decoded; only files are tried.

@@ -68,17 +68,31 @@ def fit_probe(
     intercept : ndarray of shape (n_classes,)
     """
     # The optimum lies in the span of the rows: n numbers instead of d.
-    vectors, values, basis = np.linalg.svd(rows, full_matrices=False)
-    kept = values > 1e-6 * values.max()
-    kept[0] = True  # all rows are 0: a regression on nothing
-    inside, basis = vectors[:, kept] * values[kept], basis[kept]
+    inside, basis = _in_span(rows)
     if targets.ndim == 1:
         coef, intercept = _fit(inside, targets, n_classes, weights)
     else:
         found = [_fit(inside, column > 0.5, 2, weights) for column in targets.T]
         coef = np.stack([w[1] - w[0] for w, _ in found])
         intercept = np.stack([b[1] - b[0] for _, b in found])
-    return coef @ basis, intercept
+    return np.linalg.multi_dot([coef, *basis]), intercept
+
+
+def _in_span(rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Find coordinates of the rows in a basis of their span, and that basis.
+
+    It is the factors' product. By eigenvectors of the rows' products with each other,
+    of which an SVD of the rows takes ten times as long.
+    """
+    wide = rows.shape[0] < rows.shape[1]
+    squares, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    kept = squares > 1e-12 * squares[-1]
+    kept[-1] = True  # all rows are 0: a regression on nothing
+    vectors = vectors[:, kept]
+    if not wide:
+        return rows @ vectors, [vectors.T]
+    lengths = np.sqrt(np.maximum(squares[kept], np.finfo(float).tiny))
+    return vectors * lengths, [(vectors / lengths).T, rows]
 
 
 def _fit(

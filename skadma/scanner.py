@@ -106,7 +106,9 @@ class Scanner:
         self.normalize = Normalize(source.preprocessing).to(device)
         networks = [source.module if adapted is None else adapted, source.module]
         for network in networks:
-            network.to(device)
+            tensors = [*network.parameters(), *network.buffers()]
+            if any(tensor.device != device for tensor in tensors):
+                network.to(device)
         self._modules = [module for network in networks for module in network.modules()]
         cut = graph.input if start is None else graph.layers[start].output
         if start is None:

@@ -1,8 +1,11 @@
 """The activation cache: same results, less work, and nothing broken by a kill."""
 
+import contextlib
+import hashlib
 import multiprocessing
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import joblib
@@ -17,6 +20,8 @@ import skadma.cache
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
 from skadma.cnn_view import CNNView
+from skadma.image_forms import UnreadableImageError
+from skadma.images import ImageDataset, Preprocessing
 from skadma.strategies import ADMA, UncertaintyHerding
 
 from .conftest import lite0, tiny_classifier
@@ -272,6 +277,28 @@ def test_a_changed_file_is_read_again(tmp_path, pictures):
     np.testing.assert_array_equal(
         second, clf.set_params(memory=False).source_proba([path])
     )
+
+
+def test_a_file_is_named_by_where_it_is(tmp_path, pictures, monkeypatch):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    Image.fromarray(pictures[0][0]).save(folder / "image.png")
+    shutil.copy2(folder / "image.png", folder / "copy.png")
+    monkeypatch.chdir(folder)
+    ways = ["image.png", folder / "image.png", f"{folder}/../b/./image.png"]
+    with contextlib.suppress(OSError):  # on Windows links need a right
+        (tmp_path / "link.png").symlink_to(folder / "image.png")
+        (tmp_path / "link").symlink_to(tmp_path / "a", target_is_directory=True)
+        ways += [tmp_path / "link.png", tmp_path / "link" / "b" / "image.png"]
+    keys = [ImageDataset([way], Preprocessing(32, 32)).keyed(0)[0] for way in ways]
+    state, real = (folder / "image.png").stat(), os.path.realpath("image.png")
+    described = f"{real}|{state.st_size}|{state.st_mtime_ns}".encode()
+    assert set(keys) == {hashlib.sha256(described).hexdigest()[:32]}
+    other = ImageDataset(["copy.png"], Preprocessing(32, 32)).keyed(0)[0]
+    assert other not in keys
+    for missing in ("gone.png", ""):
+        with pytest.raises(UnreadableImageError):
+            ImageDataset([missing], Preprocessing(32, 32)).keyed(0)
 
 
 class Shaking(torch.utils.data.Dataset):

@@ -1,5 +1,7 @@
 """The last layer alone, fitted to its optimum, on one or on several layers."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +146,33 @@ def test_going_on_is_fitting_anew(pictures):
         clf.partial_fit(X, y)
 
 
+def test_nothing_leaks_from_one_to_another(pictures):
+    X, y = pictures
+    one, other = (
+        CNNClassifier("resnet18", weights=None, image_size=32, training="probe")
+        for _ in range(2)
+    )
+    one.fit(X, y)
+    other.fit(X, y)
+    assert one.source_network_ is other.source_network_
+    proba, m0 = other.predict_proba(X), other.source_proba(X)
+    network = one.net_.module_.train().requires_grad_(True)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    for clf in (other, one.set_params(random_state=1).fit(X, y)):
+        np.testing.assert_array_equal(clf.predict_proba(X), proba)
+        np.testing.assert_array_equal(clf.source_proba(X), m0)
+    loaded = pickle.loads(pickle.dumps(other))
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    # Fine-tuning goes on from it, and changes its own network alone.
+    again = {"training": "fine-tune", "n_frozen_layers": -1, "warm_start": True}
+    other.set_params(**again).fit(X, y)
+    assert not np.allclose(other.predict_proba(X), proba)
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    np.testing.assert_array_equal(other.source_proba(X), m0)
+
+
 def test_several_labels(pictures):
     X, y = pictures
     labels = np.stack([y == 0, y > 0, y == 2], axis=1).astype(int)
@@ -218,6 +247,23 @@ def test_a_map_of_one_place_and_of_zeros():
     found = join(last, [torch.full((1, 3, 1, 1), 2.0), torch.zeros(1, 4)], [[2, 3], []])
     assert found.shape == (1, 2 + 6 + 4) and torch.isfinite(found).all()
     assert not found[0, 5:].any()
+
+
+def test_mean_and_spread():
+    rng = torch.Generator().manual_seed(0)
+    last, x = torch.ones(16, 2), torch.randn(16, 40, 5, 3, generator=rng) * 9 + 20
+    x[:, 7] = 3.0  # no spread: its slope is 0
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    found, exact = join(last, [x], [[2, 3]]), x.detach().double().numpy()
+    both = np.concatenate([exact.mean((2, 3)), exact.std((2, 3))], axis=1)
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, 2:].detach().numpy(), both, rtol=1e-5)
+    assert not found[:, 2 + 40 + 7].any()
+    slope = torch.autograd.grad(found[:, 50].sum(), x)[0]
+    y = x.detach().requires_grad_(True)
+    theirs = torch.cat([y.mean((2, 3)), y.std((2, 3), correction=0)], dim=1)
+    theirs = nn.functional.normalize(theirs)[:, 48].sum()
+    torch.testing.assert_close(slope, torch.autograd.grad(theirs, y)[0])
 
 
 @pytest.mark.parametrize("name", ["layers/squeezenet1_1", "layers/nothing"])

@@ -94,7 +94,12 @@ def join(
     parts = [last]
     for x, dims in zip(maps, places, strict=True):
         if dims:
-            x = torch.cat([x.mean(dims), x.std(dims, correction=0)], dim=1)
+            mean = x.mean(dims, keepdim=True)
+            # x.std() takes 20 times as long, a fifth of all of M0's time.
+            variance = (x - mean).square().mean(dims)
+            varies = variance > 0  # the root of 0 has an infinite slope
+            spread = torch.where(varies, variance, 1).sqrt() * varies
+            x = torch.cat([mean.flatten(1), spread], dim=1)
         parts.append(normalize(x) * length)
     return torch.cat(parts, dim=1)
 

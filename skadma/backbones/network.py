@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -15,6 +17,8 @@ from .folding import fold_batch_norms
 from .graph import NetworkGraph
 from .heads import PartsLinear, ProbeHead, get_head
 from .source import SourceNetwork, replace_head
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Normalize(nn.Module):
@@ -43,6 +47,26 @@ class Normalize(nn.Module):
         return x * self.scale + self.shift
 
 
+def copy_network(network: _Network) -> _Network:
+    """Copy a network deeply, in about half the time that `copy.deepcopy` takes.
+
+    That takes each module's dozen dicts of hooks apart, nearly all of them empty.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    """
+    memo: dict[int, Any] = {}
+    for module in reversed(list(network.modules())):  # children first
+        if id(module) not in memo and not hasattr(type(module), "__deepcopy__"):
+            memo[id(module)] = new = copy.copy(module)
+            for name, value in vars(new).items():
+                if type(value) in (dict, OrderedDict) and not value:
+                    memo.setdefault(id(value), value.copy())
+                vars(new)[name] = copy.deepcopy(value, memo)
+    return copy.deepcopy(network, memo)
+
+
 class AdaptedNetwork(nn.Module):
     """M0 with a new last layer, ready to be fine-tuned.
 
@@ -68,7 +92,7 @@ class AdaptedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = Normalize(source.preprocessing)
-        self.network = copy.deepcopy(source.module).requires_grad_(True)
+        self.network = copy_network(source.module).requires_grad_(True)
         self.head_name = source.graph.layers[-1].name
         replace_head(self.network, self.head_name, n_classes)
         self.n_frozen = n_frozen
@@ -198,8 +222,7 @@ class AdaptedNetwork(nn.Module):
         parts = old.parts if isinstance(old, PartsLinear) else [old.in_features]
         head = ProbeHead(parts, old.out_features).to(old.weight.device)
         parent, _, child = self.head_name.rpartition(".")
-        setattr(self.network.get_submodule(parent), child, head)
-        self._set_mode(self.training)
+        setattr(self.network.get_submodule(parent), child, head.train(old.training))
 
     @property
     def head(self) -> nn.Module:
