@@ -52,10 +52,13 @@ def forward_pass(clf: CNNClassifier, X: np.ndarray) -> Callable[[], None]:
 def measure_query(folder: Path) -> Iterator[Measure]:
     """Time queries against a plain forward pass over the same images."""
     sources, classes = source_images(folder)
-    for backbone, weights, n_frozen, sizes in (
-        ("efficientnet_lite0", "DEFAULT", "paper", (1399, 280)),
-        ("resnet18", None, "paper", (1399,)),
-        ("resnet18", None, -4, (1399,)),
+    fastest = {"engine": "openvino", "precision": "bfloat16"}
+    for backbone, weights, n_frozen, sizes, engine in (
+        ("efficientnet_lite0", "DEFAULT", "paper", (1399, 280), {}),
+        ("efficientnet_lite0", "DEFAULT", "paper", (1399, 280), fastest),
+        ("resnet18", None, "paper", (1399,), {}),
+        ("resnet18", None, "paper", (1399,), fastest),
+        ("resnet18", None, -4, (1399,), {}),
     ):
         clf = CNNClassifier(
             backbone,
@@ -64,6 +67,7 @@ def measure_query(folder: Path) -> Iterator[Measure]:
             image_size=SIDE,
             max_epochs=1,
             random_state=0,
+            **engine,
         )
         centers = SourceCenters.from_dataset(clf, sources, classes)
         X = pool_at(clf.source_network().preprocessing.resize_size)
@@ -99,6 +103,8 @@ def time_queries(
         f"{type(strategy).__name__}, {len(X)} images, {clf.backbone}, "
         f"n_frozen_layers={clf.n_frozen_layers!r}"
     )
+    if clf.engine != "torch":
+        name += f", {clf.engine} in {clf.precision}"
     parts = {"forward_s": plain, "cold_s": cold, "next_s": again, "tail_s": tail}
     centers = " and of 1000 centres" if isinstance(strategy, ADMA) else ""
     yield Measure(
