@@ -37,9 +37,15 @@ from skadma.images import take
 from skadma.probe import fit_head
 from skadma.strategies import (
     BADGE,
+    BALD,
+    ClusterMargin,
+    CoreSet,
     DropQuery,
+    EntropySampling,
     GradientClusters,
+    LeastConfident,
     MarginSampling,
+    ProbCover,
     QueryStrategy,
     RandomSampling,
     TypiClust,
@@ -73,7 +79,13 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "TypiClust": TypiClust,
     "UncertaintyCover": UncertaintyCover,
     "GradientClusters": GradientClusters,
+    "BALD": BALD,
     "DropQuery": DropQuery,
+    "least confident": LeastConfident,
+    "entropy": EntropySampling,
+    "CoreSet": CoreSet,
+    "ProbCover": ProbCover,
+    "ClusterMargin": ClusterMargin,
     **{f"their {name}": partial(theirs, name) for name in THEIRS},
 }
 
