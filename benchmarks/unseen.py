@@ -162,7 +162,10 @@ def run(
     for record in simulate(learner, split, 0, seed):
         proba = np.zeros((len(split.y_test), len(split.classes)))
         fitted = learner.estimator_
-        proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
+        if hasattr(fitted, "classes_"):
+            proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
+        else:  # all labels are the same so far
+            proba[:, split.y_pool[learner.labeled_]] = 1
         row = {"set": name, "layers": layers, "training": "probe", "rule": rule}
         row["seed"] = seed
         row["n_labels"] = record["n_labels"]
