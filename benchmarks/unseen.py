@@ -37,9 +37,15 @@ from skadma.images import take
 from skadma.probe import fit_head
 from skadma.strategies import (
     BADGE,
+    BALD,
+    ClusterMargin,
+    CoreSet,
     DropQuery,
+    EntropySampling,
     GradientClusters,
+    LeastConfident,
     MarginSampling,
+    ProbCover,
     QueryStrategy,
     RandomSampling,
     TypiClust,
@@ -73,7 +79,13 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "TypiClust": TypiClust,
     "UncertaintyCover": UncertaintyCover,
     "GradientClusters": GradientClusters,
+    "BALD": BALD,
     "DropQuery": DropQuery,
+    "least confident": LeastConfident,
+    "entropy": EntropySampling,
+    "CoreSet": CoreSet,
+    "ProbCover": ProbCover,
+    "ClusterMargin": ClusterMargin,
     **{f"their {name}": partial(theirs, name) for name in THEIRS},
 }
 
@@ -150,7 +162,10 @@ def run(
     for record in simulate(learner, split, 0, seed):
         proba = np.zeros((len(split.y_test), len(split.classes)))
         fitted = learner.estimator_
-        proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
+        if hasattr(fitted, "classes_"):
+            proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
+        else:  # all labels are the same so far
+            proba[:, split.y_pool[learner.labeled_]] = 1
         row = {"set": name, "layers": layers, "training": "probe", "rule": rule}
         row["seed"] = seed
         row["n_labels"] = record["n_labels"]

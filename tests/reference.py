@@ -165,3 +165,56 @@ def adma_parts(
         "uncertainty": np.array(u),
         "total": np.array(total),
     }
+
+
+def probe_scores(X, y, weights, x, sharpness=None):
+    """training="probe": scores of one row x, and the two factors that were found.
+
+    Of the labelled rows each is left out in turn, and everything is computed anew
+    from the others but the classes' shares and n.
+    """
+    n, classes = weights.sum(), np.unique(y)
+
+    def discriminant(x, keep):
+        means = []
+        for c in classes:
+            some = keep & (y == c)
+            means.append((weights[some] @ X[some]) / weights[some].sum())
+        S = 0.2 * np.eye(X.shape[1])
+        for i in np.flatnonzero(keep):
+            away = X[i] - means[np.searchsorted(classes, y[i])]
+            S += weights[i] * np.outer(away, away)
+        A = np.linalg.inv(S)
+        return np.array([
+            x @ A @ m - m @ A @ m / 2 + np.log(weights[y == c].sum() / n) / n
+            for c, m in zip(classes, means, strict=True)
+        ])  # fmt: skip
+
+    def regression(x, keep):
+        Z = np.column_stack([X[keep], np.ones(keep.sum())])
+        penalty = 0.2 * np.eye(Z.shape[1])
+        penalty[-1, -1] = 0
+        V = np.diag(weights[keep])
+        indicators = (y[keep, None] == classes).astype(float)
+        W = np.linalg.solve(Z.T @ V @ Z + penalty, Z.T @ V @ indicators)
+        return np.append(x, 1) @ W
+
+    def best(scores, rows, most):
+        left_out = [(i, scores(X[i], np.arange(len(X)) != i)) for i in rows]
+
+        def loss(factor):
+            total = 0.0
+            for i, s in left_out:
+                p = np.exp(factor * s) / np.exp(factor * s).sum()
+                total -= weights[i] * np.log(p[np.searchsorted(classes, y[i])])
+            return total
+
+        tried = np.geomspace(0.01, most, 2000)
+        return tried[np.argmin([loss(factor) for factor in tried])] if rows else 1.0
+
+    if sharpness is None:
+        several = [i for i in range(len(X)) if (y == y[i]).sum() > 1]
+        sharpness = best(discriminant, several, n), best(regression, range(len(X)), 40)
+    every = np.ones(len(X), dtype=bool)
+    tau, T = sharpness
+    return (tau * discriminant(x, every) + T * regression(x, every)) / 2, sharpness

@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier
@@ -16,9 +15,10 @@ from skadma.backbones.graph import NetworkGraph
 from skadma.backbones.heads import ProbeHead
 from skadma.backbones.layered import join, layered_network
 from skadma.backbones.source import get_head
-from skadma.probe import PROBE_C, fit_probe
+from skadma.probe import fit_probe
 from skadma.strategies import UncertaintyHerding
 
+from . import reference
 from .conftest import lite0, tiny_classifier
 
 
@@ -29,36 +29,38 @@ def rows(n=30, d=50, n_classes=3):
     return X / np.linalg.norm(X, axis=1, keepdims=True), y
 
 
-def literal_proba(Z, y, n_classes, weights):
-    """Minimise the loss over all d weights of all classes, with no detour."""
-    d = Z.shape[1]
-
-    def loss(v):
-        W, b = v[: d * n_classes].reshape(n_classes, d), v[d * n_classes :]
-        logs = log_softmax(Z @ W.T + b, axis=1)
-        errors = (np.exp(logs) - np.eye(n_classes)[y]) * weights[:, None]
-        value = -(weights * logs[np.arange(len(y)), y]).sum()
-        value += (W**2).sum() / (2 * PROBE_C)
-        slope = errors.T @ Z + W / PROBE_C
-        return value, np.concatenate([slope.ravel(), errors.sum(0)])
-
-    found = minimize(
-        loss, np.zeros((d + 1) * n_classes), jac=True, options={"gtol": 1e-7}
-    )
-    W, b = found.x[: d * n_classes].reshape(n_classes, d), found.x[d * n_classes :]
-    return softmax(Z @ W.T + b, axis=1)
-
-
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_optimum(weighted):
-    X, y = rows()
-    weights = np.random.default_rng(1).uniform(0.2, 2, 30) if weighted else np.ones(30)
-    coef, intercept = fit_probe(X, y, 3, weights if weighted else None)
+def test_the_formula(weighted):
+    X, y = rows(n=16, d=20)
+    y[0] = 3  # the only row of its class
+    weights = np.random.default_rng(1).uniform(0.2, 2, 16) if weighted else np.ones(16)
+    coef, intercept = fit_probe(X, y, 4, weights if weighted else None)
+    factors = None
+    for x in X[:3]:
+        scores, factors = reference.probe_scores(X, y, weights, x, factors)
+        np.testing.assert_allclose(
+            x @ coef.T + intercept, scores - scores.mean(), rtol=0.01, atol=0.01
+        )
+
+
+def test_rows_that_are_alone_in_their_classes():
+    X, _ = rows(n=3)
+    coef, intercept = fit_probe(X, np.arange(3), 3)
+    scores, factors = reference.probe_scores(X, np.arange(3), np.ones(3), X[0])
+    assert factors[0] == 1  # there is nothing to find it from
     np.testing.assert_allclose(
-        softmax(X @ coef.T + intercept, axis=1),
-        literal_proba(X, y, 3, weights),
-        atol=5e-3,
+        X[0] @ coef.T + intercept, scores - scores.mean(), rtol=0.01
     )
+
+
+def test_rows_of_no_weight_do_not_count():
+    X, y = rows()
+    weights = np.repeat([1.0, 0.0], 15)
+    y[20:] = 3
+    for found, wanted in zip(
+        fit_probe(X, y, 4, weights), fit_probe(X[:15], y[:15], 4), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_classes_without_labels_come_last():
@@ -311,7 +313,7 @@ def test_exported(pictures, tmp_path):
     export_model(clf.fit(X, y), tmp_path / "model", facts, onnx=True)
     assert list((tmp_path / "model").glob("*.onnx"))
     card = (tmp_path / "model" / "README.md").read_text("utf-8")
-    assert "layers frozen; the last one is a logistic regression (C = 100)." in card
+    assert "layers frozen; the last one is fitted in closed form" in card
 
 
 def test_fewer_labels_for_solar_cells(elpv):

@@ -176,7 +176,8 @@ def _network(estimator: CNNClassifier) -> str:
     if weights is not None and is_weights_file(weights):
         weights = Path(weights).name
     trained = (
-        "the last one is a logistic regression (C = 100)"
+        "the last one is fitted in closed form (a discriminant analysis and a ridge "
+        "regression)"
         if estimator.training == "probe"
         else f"{estimator.max_epochs} epochs, learning rates {estimator.lr:g} and, of "
         f"the new last layer, {estimator.head_lr:g}"
