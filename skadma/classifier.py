@@ -73,10 +73,9 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         that has instructions for it; features then differ by a few percent, and so may
         what is chosen: see the user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
-        ``"probe"``: the last layer alone is fitted, in closed form, by a discriminant
-        analysis and a ridge regression (docs/training.md) to what it receives from M0,
-        centred on the labelled images' mean and brought to length 1. All other layers
-        are frozen,
+        ``"probe"``: the last layer alone is fitted, in closed form, to what it receives
+        from M0, centred on the labelled images' mean and brought to length 1: the mean
+        of a discriminant analysis and a ridge regression. All other layers are frozen,
         and `batch_norm`, `lr` to `batch_size`, `callbacks` and `train_split` mean
         nothing. With ``backbone="layers/..."`` this needs fewer labels than
         fine-tuning, and milliseconds.
