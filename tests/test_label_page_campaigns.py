@@ -102,7 +102,7 @@ def latencies_while_it_trains(page, n):
 
 def test_learning_does_not_slow_the_hand(tmp_path, serve, pages):
     """From a key to the next picture, while the child trains: under 100 ms."""
-    slow = ["--set", "estimator__image_size=32", "estimator__max_epochs=150"]
+    slow = ["--set", "estimator__image_size=32", "estimator__max_epochs=400"]
     photos = paint(tmp_path / "photos", 260)
     site = serve(tmp_path / "campaign", photos, *slow, n=60)
     page = pages(site)
