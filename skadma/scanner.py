@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -164,7 +165,8 @@ class Scanner:
         # The number of threads may change how sums are rounded.
         parts = self.space, self.asked, self.positions, torch.get_num_threads()
         modules = describe_modules(tail)
-        return f"{parts}{tail.graph}{modules}{fingerprint(tail)}"
+        described = f"{parts}{tail.graph}{modules}{fingerprint(tail)}"
+        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     @property
     def has_prefix(self) -> bool:
@@ -224,10 +226,9 @@ class Scanner:
             if known is not None and self.enough == [self.asked]:
                 return adapted, {}, {self.enough[0]: known[0]}
             if known is not None:
-                source = self.vectors(known)
+                source, new = self.vectors(known), {}
             else:
-                source = self._outputs(1, x, rows)
-        new = {} if known is not None else self.summaries
+                source, new = self._outputs(1, x, rows), self.summaries
         computed = {s: one.compute(adapted, source) for s, one in new.items()}
         if self.summary and self.summary.layers and self.asked:
             computed[self.asked] = self.summary.compute(adapted, source)
@@ -300,9 +301,8 @@ def _run(
     depend on the number of rows. With the same number always, a row has been found to
     come out the same in any batch (tests/test_cache.py).
     """
-    laid_out = (
-        _channels_last if isinstance(part, nn.Module) else torch.Tensor.contiguous
-    )
+    # Other engines than torch lay batches out themselves.
+    laid_out = _channels_last if isinstance(part, nn.Module) else nn.Identity()
     if rows is None or x.device.type != "cpu" or (not fill and len(x) <= rows):
         return part(laid_out(x))
     found = []
