@@ -40,8 +40,8 @@ setup(
     # Optional: without a compiler torch does its work, about 15 times slower.
     ext_modules=[
         Extension(
-            "skadma.adma._kendall",
-            ["skadma/adma/_kendall.c"],
+            "skadma.strategies.adma._kendall",
+            ["skadma/strategies/adma/_kendall.c"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
             py_limited_api=LIMITED,
             optional=True,

@@ -10,8 +10,8 @@ from PIL import Image
 
 import skadma
 from skadma import CNNClassifier
-from skadma.adma import kendall
 from skadma.centers import shipped_centers
+from skadma.strategies.adma import kendall
 
 
 def run(*words):

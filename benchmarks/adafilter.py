@@ -33,8 +33,8 @@ from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier
 from skadma.bench import load_dataset, split_dataset
-from skadma.demo import demo_centers, demo_classifier
-from skadma.images import take
+from skadma.bench.demo import demo_centers, demo_classifier
+from skadma.images.dataset import take
 from skadma.strategies import ADMA, RandomSampling
 
 DATASETS = ("dogs-vs-cats", "cifar10", "elpv")

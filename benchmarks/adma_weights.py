@@ -21,7 +21,8 @@ import torch
 from scipy.stats import spearmanr
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.adma import (
+from skadma.bench.datasets import load_dataset, split_dataset
+from skadma.strategies.adma import (
     CenterDistances,
     approximated_pattern,
     distance_weights,
@@ -29,7 +30,6 @@ from skadma.adma import (
     predict_weights,
     transformation_pattern,
 )
-from skadma.bench.datasets import load_dataset, split_dataset
 
 A, B = -4, -2
 

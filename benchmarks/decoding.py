@@ -23,9 +23,9 @@ from PIL import Image
 
 from skadma import CNNClassifier
 from skadma.bench.folders import class_folders
-from skadma.cache import MemoryCache
 from skadma.centers import shipped_centers
-from skadma.images import ImageDataset
+from skadma.features.cache import MemoryCache
+from skadma.images.dataset import ImageDataset
 from skadma.strategies import ADMA, MarginSampling, UncertaintyHerding
 
 SIZES = {0: 200, 2: 200, 5: 200, 12: 64}
@@ -56,7 +56,9 @@ def photographs(paths: np.ndarray, megapixels: int, work: Path) -> list[str]:
     return made
 
 
-def look(paths: list[str], y: np.ndarray, reduced: bool) -> dict[str, Any]:
+def extract_pool_features(
+    paths: list[str], y: np.ndarray, reduced: bool
+) -> dict[str, Any]:
     """Time decoding and a cold scan, and choose."""
     clf = CNNClassifier(
         "efficientnet_lite0",
@@ -111,7 +113,9 @@ def main() -> None:
     for megapixels, n in SIZES.items():
         some = drawn[:n]
         paths = photographs(X[some], megapixels, options.work)
-        full, reduced = (look(paths, y[some], r) for r in (False, True))
+        full, reduced = (
+            extract_pool_features(paths, y[some], r) for r in (False, True)
+        )
         off = float((full["pixels"] - reduced["pixels"]).abs().mean())
         logits = np.abs(full["logits"] - reduced["logits"]).mean()
         row = {

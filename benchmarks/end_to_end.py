@@ -45,11 +45,11 @@ from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader
 
 from skadma import CNNClassifier, strategies
-from skadma.backbones import Normalize
 from skadma.bench import load_dataset, split_dataset
 from skadma.bench.datasets import Split
-from skadma.cache import MemoryCache
-from skadma.images import ImageDataset, n_images, take
+from skadma.features.cache import MemoryCache
+from skadma.images.dataset import ImageDataset, n_images, take
+from skadma.networks import Normalize
 
 BACKBONE, SIDE = "efficientnet_lite0", 128
 N_ROUNDS, N_INSTANCES = 10, 20

@@ -30,10 +30,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
-from skadma.backbones import Normalize
-from skadma.backbones.engines import Engine
 from skadma.bench.folders import class_folders
-from skadma.images import ImageDataset
+from skadma.images.dataset import ImageDataset
+from skadma.networks import Normalize
+from skadma.networks.engines import Engine
 from skadma.strategies import MarginSampling, UncertaintyHerding
 
 BATCH, N_IMAGES, N_LABELS = 16, 320, 40

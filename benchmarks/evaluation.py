@@ -40,6 +40,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, CNNClassifier
+from skadma._utils.atomic import write_atomically
 from skadma.bench import load_dataset
 from skadma.evaluation import (
     apply_temperature,
@@ -50,7 +51,6 @@ from skadma.evaluation import (
     out_of_fold_proba,
     suspects,
 )
-from skadma.files import write_atomically
 from skadma.stopping import EstimatedScore
 from skadma.strategies import MarginSampling
 

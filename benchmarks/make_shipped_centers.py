@@ -20,7 +20,7 @@ import torch
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
 from skadma.centers._sheet import resized, to_sheet
-from skadma.cnn_view import CNNView
+from skadma.features.cnn_adapter import CNNAdapter
 
 SIDE = 128
 QUALITY = 80
@@ -29,7 +29,9 @@ QUALITY = 80
 def recognised(images: np.ndarray, network: str, size: int) -> float:
     """Share of the images that a network takes for their own class."""
     clf = CNNClassifier(network, image_size=size, memory=False)
-    batches = CNNView(clf).scan_prepared(resized(images, size), source_layers=[-1])
+    batches = CNNAdapter(clf).iter_outputs_prepared(
+        resized(images, size), source_layers=[-1]
+    )
     scores = torch.cat([next(iter(batch.source.values())) for batch in batches])
     return float((scores.argmax(1).numpy() == np.arange(len(images))).mean())
 

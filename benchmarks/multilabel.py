@@ -22,8 +22,8 @@ from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, CNNClassifier
+from skadma._utils.atomic import write_atomically
 from skadma.bench.report import markdown_table
-from skadma.files import write_atomically
 from skadma.strategies import MarginSampling, RandomSampling, UncertaintyHerding
 
 LABELS = ("defective", "mono")

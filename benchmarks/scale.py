@@ -71,10 +71,10 @@ def write_rows(folder: Path, n: int) -> None:
     variance and a little noise, cut at 0, as a network's features are; as if as many
     images had been scanned, of which there are no pictures.
     """
-    from skadma.pools.building import write_planned
-    from skadma.pools.columns import shard_file, write_shard
-    from skadma.pools.hashing import key_hashes
-    from skadma.pools.plan import Plan
+    from skadma.features.store.building import write_planned
+    from skadma.features.store.columns import shard_file, write_shard
+    from skadma.features.store.hashing import key_hashes
+    from skadma.features.store.plan import Plan
 
     source = network().source_network()
     position = source.graph.position(-2)
@@ -106,8 +106,8 @@ def write_rows(folder: Path, n: int) -> None:
 
 
 def read_and_multiply(folder: Path) -> dict[str, float]:
-    """Read the store once, and multiply all rows once with 5,000 witnesses."""
-    from skadma.pools import FeatureStore
+    """Read the store once, and multiply all rows once with 5,000 reference_points."""
+    from skadma.features.store import FeatureStore
 
     store = FeatureStore.open(folder)
     rows = store._column(store._features_column(store._plan.layer))
@@ -115,17 +115,17 @@ def read_and_multiply(folder: Path) -> dict[str, float]:
     for start in range(0, len(rows), 1024):
         rows[start : start + 1024]
     read = perf_counter() - begin
-    witnesses = rows[np.linspace(0, len(rows) - 1, 5000).astype(int)]
+    reference_points = rows[np.linspace(0, len(rows) - 1, 5000).astype(int)]
     some = rows[:1024]
     begin = perf_counter()
     for _ in range(0, len(rows), 1024):
-        some @ witnesses.T
+        some @ reference_points.T
     return {"read": read, "product": perf_counter() - begin}
 
 
 def herd(folder: Path, n: int) -> dict[str, float]:
     """Choose n by UncertaintyHerding."""
-    from skadma.pools import FeatureStore
+    from skadma.features.store import FeatureStore
     from skadma.strategies import UncertaintyHerding
 
     clf = network()
@@ -166,7 +166,7 @@ class Augmented:
     def __init__(self, n: int) -> None:
         from PIL import Image
 
-        from skadma.demo import load_elpv
+        from skadma.bench.demo import load_elpv
 
         folder = Path(os.environ["SKADMA_DATA"]) / "cifar10-sample"
         files = sorted(folder.rglob("*.jpg"))
@@ -207,10 +207,10 @@ def augmented(n: int) -> Any:
 def part_coverage(work: Path, n: int) -> dict[str, Any]:
     """Coverage of RandGreeDi over 50 parts against greedy on all rows."""
     from skadma import CNNClassifier
-    from skadma.pools import FeatureStore
+    from skadma.features.store import FeatureStore
     from skadma.strategies import UncertaintyHerding
     from skadma.strategies._coverage import Coverage, share_distance
-    from skadma.strategies._pool import look
+    from skadma.strategies._pool_features import extract_pool_features
     from skadma.strategies._uncertainty import known_uncertainty
     from skadma.strategies._uncertainty_herding import _centered
     from skadma.strategies.base import Request
@@ -230,7 +230,7 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
         verbose=True,
     )
     request = Request(clf, store, 100)
-    pool = look(request, -2, True)
+    pool = extract_pool_features(request, -2, True)
     _, _, features = _centered(pool, True)
     doubt = known_uncertainty(pool.proba, "margin")
     width = share_distance(features, 100, np.random.default_rng(0))
@@ -268,8 +268,8 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
     from PIL import Image
 
     from skadma import CNNClassifier
-    from skadma.demo import load_elpv
-    from skadma.pools import FeatureStore
+    from skadma.bench.demo import load_elpv
+    from skadma.features.store import FeatureStore
 
     cells, _ = load_elpv()
     X = [str(work / f"{i}.png") for i in range(min(n, len(cells)))]

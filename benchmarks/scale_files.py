@@ -26,7 +26,7 @@ def part_files(work: Path, n: int) -> dict[str, Any]:
     size = f"estimator__image_size={PIXELS}"
     environment = {**os.environ, "PYTHONPATH": ROOT}
     begin = perf_counter()
-    imports = "import skadma.campaign, skadma.cli, skadma.strategies"
+    imports = "import skadma.labelling.campaign, skadma.cli, skadma.strategies"
     subprocess.run([sys.executable, "-c", imports], check=True, env=environment)
     found["imports_seconds"] = perf_counter() - begin
     commands = {
@@ -78,7 +78,7 @@ def least_seconds(pool: Path) -> dict[str, float]:
     from concurrent.futures import ThreadPoolExecutor
 
     from skadma import CNNClassifier
-    from skadma.image_forms import check_readable, image_files
+    from skadma.images.forms import check_readable, image_files
 
     files = image_files(pool)
     begin = perf_counter()
@@ -89,9 +89,9 @@ def least_seconds(pool: Path) -> dict[str, float]:
     clf = CNNClassifier("efficientnet_lite0", image_size=PIXELS, memory=False)
     clf.embed(files[:64], -2)
     begin = perf_counter()
-    from skadma.view import view_of
+    from skadma.features.adapter import get_adapter
 
-    for _ in view_of(clf).scan(files[::4], source_layers=[-2]):
+    for _ in get_adapter(clf).iter_outputs(files[::4], source_layers=[-2]):
         pass
     both = (perf_counter() - begin) * len(files) / len(files[::4])
     return {"decode_seconds": decode, "decode_and_network_seconds": both}

@@ -38,11 +38,11 @@ from speed_parts import Measure, pool_at, seconds
 from speed_queries import measure_patches, measure_query
 
 from skadma import ActiveLearner, CNNClassifier
-from skadma.adma import distinctiveness, kendall_tau
-from skadma.cache import MemoryCache
-from skadma.cnn_view import CNNView
-from skadma.demo import demo_centers, demo_classifier, load_elpv
+from skadma.bench.demo import demo_centers, demo_classifier, load_elpv
+from skadma.features.cache import MemoryCache
+from skadma.features.cnn_adapter import CNNAdapter
 from skadma.strategies import ADMA
+from skadma.strategies.adma import distinctiveness, kendall_tau
 
 # --- Kendall's tau --------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ def measure_training(folder: Path) -> Iterator[Measure]:
 
 def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable:
     """Make a function that trains as `clf` does, by a loop over tensors at hand."""
-    source, dataset = CNNView(clf).open(X)
+    source, dataset = CNNAdapter(clf).open(X)
     kept, cut = clf._training_inputs(source, dataset, clf.n_frozen_)
     inputs, targets = torch.from_numpy(kept.X), torch.from_numpy(y)
 

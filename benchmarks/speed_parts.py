@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from skadma.demo import load_elpv
+from skadma.bench.demo import load_elpv
 
 SIDE = 128
 clock = time.perf_counter

@@ -13,17 +13,17 @@ from speed_parts import SIDE, Measure, pool_at, seconds
 from torch.utils.data import DataLoader, TensorDataset
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.backbones import Normalize
-from skadma.cache import MemoryCache
-from skadma.images import ImageDataset
+from skadma.features.cache import MemoryCache
+from skadma.images.dataset import ImageDataset
+from skadma.networks import Normalize
 from skadma.strategies import (
     ADMA,
     AIFT,
     MarginSampling,
     QueryStrategy,
     UncertaintyHerding,
-    _center_patterns,
 )
+from skadma.strategies.adma import _center_patterns
 
 
 def source_images(folder: Path) -> tuple[list[Path], list[int]]:

@@ -28,13 +28,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, CNNClassifier
-from skadma.backbones.heads import PartsLinear, ProbeHead
-from skadma.backbones.source import get_head
 from skadma.bench import compare, load_dataset, split_dataset
 from skadma.bench.cells import measure, simulate
 from skadma.bench.folders import LabelledImages
-from skadma.images import take
-from skadma.probe import fit_head
+from skadma.images.dataset import take
+from skadma.networks.heads import PartsLinear, ProbeHead
+from skadma.networks.pretrained import get_head
 from skadma.strategies import (
     BADGE,
     BALD,
@@ -53,6 +52,7 @@ from skadma.strategies import (
     UncertaintyHerding,
     from_skactiveml,
 )
+from skadma.training.probe import fit_head
 
 PACKAGED = ("cifar10", "dogs-vs-cats", "elpv", "digits")
 CHOSEN_ON = (*PACKAGED, "letters", "slant", "textures", "cifar10-tail")

@@ -48,7 +48,7 @@ def table() -> str:
     rows = []
     for name, kind in every():
         doc = numpydoc.docscrape.ClassDoc(kind)
-        what = re.sub(r" \[\d\]_", "", doc["Summary"][0])
+        what = re.sub(r" \[\d\]_", "", doc["DerivedOutput"][0])
         source = re.match(r"\.\. \[1\] (.*?)(?= \.\. \[2\]|$)", " ".join(
             line.strip() for line in doc["References"]
         ))  # fmt: skip

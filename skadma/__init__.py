@@ -1,10 +1,10 @@
 """Active adaptation of pretrained CNNs for scikit-learn users."""
 
-from ._report import show_versions
+from ._utils.versions import show_versions
 from .adafilter import AdaFilterClassifier
-from .campaign import Campaign
 from .centers import SourceCenters
 from .classifier import CNNClassifier
+from .labelling.campaign import Campaign
 from .learner import ActiveLearner
 
 __all__ = [

@@ -17,24 +17,24 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._utils.routing import fit_params
+from ._utils.wrapper import Wrapper, last_step, seed_unseeded
 from .classifier import CNNClassifier
-from .cnn_view import CNNView
-from .groups import Groups
-from .image_forms import is_table
-from .images import take
-from .labels import (
+from .features.cnn_adapter import CNNAdapter
+from .features.store import FeatureStore
+from .features.store.automatic import can_be_stored, fits_memory, temporary_folder
+from .features.store.building import numbered_keys
+from .images.dataset import take
+from .images.forms import is_table
+from .strategies import QueryStrategy
+from .targets.groups import Groups
+from .targets.labels import (
     check_indices,
     known_classes,
     partial_labels,
     plain_labels,
     with_labels,
 )
-from .pools import FeatureStore
-from .pools.automatic import can_be_stored, fits_memory, temporary_folder
-from .pools.building import numbered_keys
-from .routing import fit_params
-from .strategies import QueryStrategy
-from .wrapper import Wrapper, last_step, seed_unseeded
 
 _Self = TypeVar("_Self", bound="ByHand")
 
@@ -282,7 +282,7 @@ class ByHand(Wrapper):
             folder,
             layer=self.strategy_.layer,  # type: ignore[attr-defined]
             dtype="float32",
-            keys=numbered_keys(CNNView(self.estimator_).image_dataset(self.X_)),
+            keys=numbered_keys(CNNAdapter(self.estimator_).image_dataset(self.X_)),
             verbose=bool(self.verbose),
         )
 
@@ -339,8 +339,8 @@ class ByHand(Wrapper):
             if len(sure):
                 labelled = np.concatenate([labelled, pool[sure]])
                 y = np.concatenate([y, believed])
-        copes = "classes" in last_step(self.estimator_).get_params(deep=False)
-        if wait_for_classes and not copes and len(np.unique(y)) < 2:
+        accepts_classes = "classes" in last_step(self.estimator_).get_params(deep=False)
+        if wait_for_classes and not accepts_classes and len(np.unique(y)) < 2:
             return  # most classifiers cannot be fitted to a single class
         if not isinstance(last_step(self.estimator_), CNNClassifier):
             self.estimator_ = clone(self.estimator_)  # some go on by themselves

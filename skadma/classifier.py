@@ -15,10 +15,10 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .backbones.engines import ENGINES, PRECISIONS
 from .fitting import CNNFitting
-from .handover.saved import SavedMixin
 from .net_params import NetParams
+from .networks.engines import ENGINES, PRECISIONS
+from .persistence.saved import SavedMixin
 
 
 class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
@@ -134,8 +134,9 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         process, up to 2 GiB for all estimators together. A folder (or joblib's Memory,
         for its location): on disk, up to 2 GiB, shared by processes. False: nowhere.
         With another limit:
-        ``skadma.cache.MemoryCache(limit)`` or ``DiskCache(folder, limit)``. Files are
-        told apart by path, size and time of change, everything else by content.
+        ``skadma.features.cache.MemoryCache(limit)`` or ``DiskCache(folder, limit)``.
+        Files are told apart by path, size and time of change, everything else by
+        content.
     device : str, default="auto"
         A torch device; ``"auto"`` is CUDA if there is, else the CPU.
     verbose : int, default=0
@@ -152,7 +153,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
-    source_network_ : SourceNetwork
+    source_network_ : PretrainedNetwork
         M0, untouched.
     n_frozen_ : int
         Number of frozen layers.

@@ -12,17 +12,17 @@ from sklearn.utils import check_consistent_length, check_random_state
 from skorch import NeuralNetClassifier
 from torch.utils.data import Dataset
 
-from .backbones import AdaptedNetwork, SourceNetwork
-from .backbones.graph import ONE_AT_A_TIME
-from .backbones.network import copy_network
-from .cnn_view import CNNView
+from .features.cnn_adapter import CNNAdapter
 from .inference import CNNInference
-from .labels import check_labels, known_classes
-from .probe import fit_head
-from .targets import encode, refuse_other_form
-from .training import build_net, train
-from .training_inputs import training_inputs, usable_rows
-from .weighting import check_sample_weight, loss_weights
+from .networks import AdaptedNetwork, PretrainedNetwork
+from .networks.adapted import copy_network
+from .networks.graph import ONE_AT_A_TIME
+from .targets.labels import check_labels, known_classes
+from .targets.multilabel import encode, refuse_other_form
+from .targets.weights import check_sample_weight, loss_weights
+from .training.finetune import build_net, train
+from .training.inputs import training_inputs, usable_rows
+from .training.probe import fit_head
 
 _Self = TypeVar("_Self", bound="CNNFitting")
 
@@ -58,7 +58,7 @@ class CNNFitting(CNNInference):
     ) -> _Self:
         self._validate_params()
         labels = check_labels(y, self)
-        source, dataset = CNNView(self).open(X, reset=not goes_on)
+        source, dataset = CNNAdapter(self).open(X, reset=not goes_on)
         check_consistent_length(dataset, labels)
         weights = check_sample_weight(sample_weight, labels)
         rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
@@ -112,14 +112,16 @@ class CNNFitting(CNNInference):
         self.random_state_ = rng
         return self
 
-    def _last_inputs(self, source: SourceNetwork, dataset: Dataset) -> np.ndarray:
+    def _last_inputs(self, source: PretrainedNetwork, dataset: Dataset) -> np.ndarray:
         """What the last layer gets of images, (n, d)."""
         before = len(source.graph.layers) - 2
-        batches = CNNView(self).scan_opened(source, dataset, source_layers=[before])
+        batches = CNNAdapter(self).iter_outputs_of(
+            source, dataset, source_layers=[before]
+        )
         return np.concatenate([batch.source[before].cpu().numpy() for batch in batches])
 
     def _training_inputs(
-        self, source: SourceNetwork, dataset: Dataset, n_frozen: int
+        self, source: PretrainedNetwork, dataset: Dataset, n_frozen: int
     ) -> tuple[Dataset, str | None]:
         return training_inputs(
             source,
@@ -132,7 +134,7 @@ class CNNFitting(CNNInference):
         )
 
     def _new_network(
-        self, source: SourceNetwork, n_classes: int, n_frozen: int
+        self, source: PretrainedNetwork, n_classes: int, n_frozen: int
     ) -> AdaptedNetwork:
         update_batch_norm = self.batch_norm == "update"
         network = AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)

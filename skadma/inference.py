@@ -15,14 +15,13 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from .backbones import SourceNetwork, load_source, paper_frozen_layers
-from .backbones.engines import Engine
-from .backbones.layer_table import LayerTable, layer_table
-from .cnn_view import CNNView
-from .former import FormerMethods
+from .features.cnn_adapter import CNNAdapter
+from .networks import PretrainedNetwork, load_pretrained, paper_frozen_layers
+from .networks.engines import Engine
+from .networks.layer_table import LayerTable, layer_table
 
 
-class CNNInference(FormerMethods, BaseEstimator):
+class CNNInference(BaseEstimator):
     """The part of :class:`~skadma.CNNClassifier` that looks at images.
 
     M0 speaks before ``fit``, the adapted network (and M0 beside it) afterwards.
@@ -43,13 +42,13 @@ class CNNInference(FormerMethods, BaseEstimator):
     device: str
     verbose: int
     net_: NeuralNetClassifier
-    source_network_: SourceNetwork
+    source_network_: PretrainedNetwork
     n_frozen_: int
     classes_: np.ndarray
     multilabel_: bool
 
-    def __skadma_view__(self) -> CNNView:
-        return CNNView(self)
+    def __skadma_adapter__(self) -> CNNAdapter:
+        return CNNAdapter(self)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities.
@@ -66,7 +65,7 @@ class CNNInference(FormerMethods, BaseEstimator):
             that cannot be decoded with ``on_bad_image="skip"``.
         """
         check_is_fitted(self)
-        view = CNNView(self)
+        view = CNNAdapter(self)
         (scores,) = view.collect(X, layers=[-1])[0].values()
         return view.proba_of(scores)
 
@@ -86,8 +85,8 @@ class CNNInference(FormerMethods, BaseEstimator):
             As by :meth:`predict_proba`, of each part.
         """
         check_is_fitted(self)
-        view = CNNView(self)
-        for n, batches in view.scan_parts(parts, [-1]):
+        view = CNNAdapter(self)
+        for n, batches in view.iter_outputs_in_parts(parts, [-1]):
             proba = np.full((n, len(self.classes_)), np.nan)
             for batch in batches:
                 (scores,) = batch.adapted.values()
@@ -111,7 +110,7 @@ class CNNInference(FormerMethods, BaseEstimator):
             ``on_bad_image="skip"``.
         """
         check_is_fitted(self)
-        (scores,) = CNNView(self).collect(X, layers=[-1])[0].values()
+        (scores,) = CNNAdapter(self).collect(X, layers=[-1])[0].values()
         if scores.shape[1] == 2 and not self.multilabel_:
             return scores[:, 1] - scores[:, 0]
         return scores
@@ -168,7 +167,7 @@ class CNNInference(FormerMethods, BaseEstimator):
             if isinstance(layers, (Integral, str))
             else list(layers)  # type: ignore[arg-type]
         )
-        view = CNNView(self)
+        view = CNNAdapter(self)
         if view.fitted:
             found, _ = view.collect(X, layers=asked)
         else:
@@ -186,7 +185,7 @@ class CNNInference(FormerMethods, BaseEstimator):
         -------
         ndarray of shape (n, K), float64
         """
-        (scores,) = CNNView(self).collect(X, source_layers=[-1])[1].values()
+        (scores,) = CNNAdapter(self).collect(X, source_layers=[-1])[1].values()
         return _softmax(scores)
 
     def layers(self) -> LayerTable:
@@ -201,7 +200,7 @@ class CNNInference(FormerMethods, BaseEstimator):
         n_classes = len(self.classes_) if hasattr(self, "net_") else source.n_classes
         return layer_table(source, self._resolve_frozen(source), n_classes)
 
-    def source_network(self) -> SourceNetwork:
+    def source_network(self) -> PretrainedNetwork:
         """Return M0: as used in ``fit``, or built from the parameters before it."""
         if hasattr(self, "net_"):
             return self.source_network_
@@ -214,7 +213,7 @@ class CNNInference(FormerMethods, BaseEstimator):
             return self.n_frozen_
         return self._resolve_frozen(self.source_network())
 
-    def _resolve_frozen(self, source: SourceNetwork) -> int:
+    def _resolve_frozen(self, source: PretrainedNetwork) -> int:
         n = len(source.graph.layers)
         if self.training == "probe":
             return n - 1
@@ -228,9 +227,9 @@ class CNNInference(FormerMethods, BaseEstimator):
             )
         return frozen % n
 
-    def _load_source(self, rows: np.ndarray | None) -> SourceNetwork:
+    def _load_source(self, rows: np.ndarray | None) -> PretrainedNetwork:
         example = None if rows is None else torch.from_numpy(rows)
-        return load_source(
+        return load_pretrained(
             self.backbone,
             self.weights,
             self.image_size,

@@ -15,12 +15,12 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from ._utils.callbacks import report_rounds, with_callbacks
+from ._utils.wrapper import last_step
 from .by_hand import ByHand
-from .callbacks import report_rounds, with_callbacks
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .strategies.base import TooFewCandidatesError
-from .wrapper import last_step
 
 
 class ActiveLearner(ByHand):
@@ -56,7 +56,7 @@ class ActiveLearner(ByHand):
         come up in ``teach`` are added.
     store : "auto", str, Path or None, default="auto"
         Where features of the pool's images are kept on the disk (see
-        :class:`skadma.pools.FeatureStore`), for a CNNClassifier and a strategy that
+        FeatureStore), for a CNNClassifier and a strategy that
         chooses by features. "auto": in a temporary folder, if they would take more
         than half the memory that is available, three times over. A folder: there, in
         any case. None: in memory. The same images are chosen.

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters, strategies
-from skadma.backbones import load_source
+from skadma.networks import load_pretrained
 
 from .label_site import chromium, pages, serve  # noqa: F401
 
@@ -32,7 +32,7 @@ def data_dir():
 @pytest.fixture(scope="session")
 def elpv():
     """120 photographs of solar cells, half of them defective."""
-    from skadma.demo import load_elpv
+    from skadma.bench.demo import load_elpv
 
     X, y = load_elpv()
     rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def lite0(**params):
 
 def source(name, image_size=None):
     """A network by its name, with random weights."""
-    return load_source(name, None, image_size)
+    return load_pretrained(name, None, image_size)
 
 
 @pytest.fixture

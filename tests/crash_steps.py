@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign import LabelRow
+from skadma.labelling.campaign import LabelRow
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN

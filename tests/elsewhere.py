@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from skadma.pools import scanning
+from skadma.features.store import scanning
 
 
 def die_once(task, folder):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign.state import read_state
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
 from .conftest import tiny_classifier

@@ -93,7 +93,7 @@ def login(password):
 def client(campaign):
     pytest.importorskip("starlette")
     testclient = pytest.importorskip("starlette.testclient")
-    from skadma.label_studio.backend import backend_app
+    from skadma.labelling.label_studio.backend import backend_app
 
     app = backend_app(campaign.folder, hosts=[HOST], password="secret")
     with testclient.TestClient(

@@ -4,9 +4,7 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier
-from skadma.strategies import (
-    MarginSampling,
-)
+from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, tiny_classifier
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skadma.pools import FeatureStore
+from skadma.features.store import FeatureStore
 
 from .conftest import tiny_classifier
 

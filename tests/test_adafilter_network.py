@@ -11,7 +11,7 @@ from torch import nn
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma.adafilter.gates import mix, threshold
 from skadma.adafilter.used import UsedFilters
-from skadma.cnn_view import CNNView
+from skadma.features.cnn_adapter import CNNAdapter
 
 from .conftest import TinyCNN
 from .gated import KINDS, SIZES, ShortcutFirst, scores, set_gates, tiny
@@ -316,9 +316,9 @@ def test_recurrent_gates_need_the_layers_before(pictures):
         position = clf.source_network_.graph.position("conv1")
         if kind == "recurrent":
             with pytest.raises(ValueError, match="cannot be entered behind 'shortcut'"):
-                CNNView(clf).scan_prepared(inside, ["conv2"], start=position)
+                CNNAdapter(clf).iter_outputs_prepared(inside, ["conv2"], start=position)
     flat = np.zeros((8, 16), np.float32)
-    (batch,) = CNNView(tiny().fit(X, y)).scan_prepared(flat, [-1], start=3)
+    (batch,) = CNNAdapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
     assert batch.adapted[5].shape == (8, 3)
 
 
@@ -370,7 +370,7 @@ def test_used_filters_are_found_in_networks(backbone, pictures):
     X, y = pictures
     ada = pair(backbone)[1].fit(X, y)
     network, graph = ada.net_.module_, ada.source_network_.graph
-    part = network.inference_part(graph, [graph.output], None)
+    part = network.inference_subgraph(graph, [graph.output], None)
     used = [m for m in part.modules() if isinstance(m, UsedFilters)]
     dense = [
         conv

@@ -14,9 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skadma import ActiveLearner, SourceCenters
-from skadma.cache import MemoryCache, Recent
-from skadma.cnn_view import CNNView
-from skadma.strategies import ADMA, _center_patterns
+from skadma.features.cache import LRUCache, MemoryCache
+from skadma.features.cnn_adapter import CNNAdapter
+from skadma.strategies import ADMA
+from skadma.strategies.adma import _center_patterns
 
 from . import reference
 from .conftest import lite0, tiny_classifier
@@ -44,7 +45,7 @@ def literal(clf, strategy, centers, X, iteration):
     network = clf if strategy.features == "current" else clone(clf)  # a clone is M0
     of_images = clone(clf) if strategy.features == "initial" else clf
     of_centers: dict = {layer: [] for layer in layers}
-    for batch in CNNView(network).scan_prepared(centers.inputs, layers):
+    for batch in CNNAdapter(network).iter_outputs_prepared(centers.inputs, layers):
         for layer in layers:
             position = network.source_network().graph.position(layer)
             of_centers[layer].extend(batch.adapted[position].numpy())
@@ -166,7 +167,7 @@ class _Watched(MemoryCache):
 
 def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
     """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
-    monkeypatch.setattr(_center_patterns, "_OF_M0", Recent(2**30))
+    monkeypatch.setattr(_center_patterns, "_OF_M0", LRUCache(2**30))
     fitted, centers = tiny
     X, y = pictures
     cache = _Watched()
@@ -187,7 +188,7 @@ def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     clf, centers = tiny
-    monkeypatch.setattr(_center_patterns, "_OF_M0", Recent(limit))
+    monkeypatch.setattr(_center_patterns, "_OF_M0", LRUCache(limit))
     others = replace(centers, inputs=255 - centers.inputs)
     copied = pickle.loads(pickle.dumps(centers))
     first, second, again = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skadma.adma import (
+from skadma.strategies.adma import (
     CenterDistances,
     approximated_pattern,
     distance_weights,

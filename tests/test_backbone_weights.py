@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from skadma import CNNClassifier
-from skadma.cache import MemoryCache
+from skadma.features.cache import MemoryCache
 
 from .conftest import source, tiny_classifier
 

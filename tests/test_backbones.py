@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from skadma import CNNClassifier
-from skadma.backbones import AdaptedNetwork, available_backbones
-from skadma.backbones.folding import fold_batch_norms
-from skadma.backbones.graph import NetworkGraph
-from skadma.backbones.network import copy_network
+from skadma.networks import AdaptedNetwork, available_backbones
+from skadma.networks.adapted import copy_network
+from skadma.networks.folding import fold_batch_norms
+from skadma.networks.graph import NetworkGraph
 
 from .conftest import TinyCNN, lite0, source, tiny_classifier
 

@@ -27,7 +27,7 @@ from skadma.strategies import (
 from skadma.strategies._badge import _draw
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._dropout import drop
-from skadma.strategies._pool import look
+from skadma.strategies._pool_features import extract_pool_features
 from skadma.strategies._probcover import _greedy_cover, pure_radius
 from skadma.strategies.base import Request
 
@@ -256,7 +256,7 @@ def test_steps_before_the_classifier_are_fitted_to_the_pool_once():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 6)) * 5 + 3
     steps = make_pipeline(StandardScaler(), PCA(3), LogisticRegression())
-    found = look(Request(steps, X[1:], 2, X_labeled=X[:1]), -2, False)
+    found = extract_pool_features(Request(steps, X[1:], 2, X_labeled=X[:1]), -2, False)
     by_hand = make_pipeline(StandardScaler(), PCA(3)).fit(X[1:])
     np.testing.assert_allclose(found.features, by_hand.transform(X[1:]))
     np.testing.assert_allclose(found.labeled, by_hand.transform(X[:1]))

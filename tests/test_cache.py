@@ -16,12 +16,12 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-import skadma.cache
+import skadma.features.cache
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
-from skadma.cache import DiskCache, MemoryCache, open_cache, process_cache
-from skadma.cnn_view import CNNView
-from skadma.image_forms import UnreadableImageError
-from skadma.images import ImageDataset, Preprocessing
+from skadma.features.cache import DiskCache, MemoryCache, open_cache, process_cache
+from skadma.features.cnn_adapter import CNNAdapter
+from skadma.images.dataset import ImageDataset, Preprocessing
+from skadma.images.forms import UnreadableImageError
 from skadma.strategies import ADMA, UncertaintyHerding
 
 from .conftest import lite0, tiny_classifier
@@ -53,7 +53,7 @@ def test_limits(cache):
 
 
 def test_a_space_out_of_use_makes_room(monkeypatch):
-    monkeypatch.setattr(skadma.cache, "_IDLE", 5)
+    monkeypatch.setattr(skadma.features.cache, "_IDLE", 5)
     cache = MemoryCache(1000)
     for space in "ab":
         for i in range(2):
@@ -363,10 +363,16 @@ def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
     clf = CNNClassifier("squeezenet1_1", weights=None, image_size=48, memory=memory)
     prepared = np.random.default_rng(0).integers(0, 256, (8, 3, 48, 48), np.uint8)
     head = len(clf.layers()) - 1
-    first = [b.source[head] for b in CNNView(clf).scan_prepared(prepared, [], [head])]
+    first = [
+        b.source[head]
+        for b in CNNAdapter(clf).iter_outputs_prepared(prepared, [], [head])
+    ]
     as_images = clf.source_proba(prepared)
     np.testing.assert_array_equal(
         as_images, clf.set_params(memory=False).source_proba(prepared)
     )
-    again = [b.source[head] for b in CNNView(clf).scan_prepared(prepared, [], [head])]
+    again = [
+        b.source[head]
+        for b in CNNAdapter(clf).iter_outputs_prepared(prepared, [], [head])
+    ]
     assert torch.equal(torch.cat(first), torch.cat(again))

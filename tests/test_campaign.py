@@ -10,16 +10,10 @@ import pytest
 from PIL import Image
 
 from skadma import ActiveLearner, Campaign, CNNClassifier, SourceCenters
-from skadma.campaign import CampaignError
-from skadma.campaign.report import make_report
 from skadma.cli import main
-from skadma.strategies import (
-    ADMA,
-    BADGE,
-    MarginSampling,
-    RandomSampling,
-    TypiClust,
-)
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.report import make_report
+from skadma.strategies import ADMA, BADGE, MarginSampling, RandomSampling, TypiClust
 
 from .conftest import tiny_classifier
 

@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import binomtest
 
 from skadma import Campaign
-from skadma.campaign import CampaignError
-from skadma.campaign.agreement import kappa_and_chance
-from skadma.campaign.schema import SCHEMA
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.agreement import kappa_and_chance
+from skadma.labelling.campaign.schema import SCHEMA
 
 from .conftest import TinyCNN
 from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
@@ -80,7 +80,7 @@ def test_agreement_where_little_can_be_said(people):
 @pytest.mark.parametrize("n", [15, 60])
 def test_the_interval_of_kappa_covers(n, accuracy, people):
     """Of two who are right so often; 95 % is meant."""
-    from skadma.campaign.agreement import _pair
+    from skadma.labelling.campaign.agreement import _pair
 
     rng = np.random.default_rng(0)
     prior = np.array([0.6, 0.3, 0.1])

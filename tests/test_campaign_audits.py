@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign import CampaignError, LabelFileError
 from skadma.cli import main
 from skadma.evaluation import estimate
+from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.strategies import MarginSampling, RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier

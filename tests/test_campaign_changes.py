@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError
-from skadma.campaign.naming import Naming
-from skadma.campaign.pool import check_path
-from skadma.campaign.pools import AddedPool, Places, Pools, check_name
-from skadma.campaign.report import make_report
-from skadma.campaign.schema import SCHEMA
+from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.folders import AddedPool, Places, Pools, check_name
+from skadma.labelling.campaign.image_index import check_path
+from skadma.labelling.campaign.naming import Naming
+from skadma.labelling.campaign.report import make_report
+from skadma.labelling.campaign.schema import SCHEMA
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401

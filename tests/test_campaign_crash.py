@@ -69,7 +69,7 @@ def test_the_named_points_are_there():
 
 _SABOTAGE = """
 import sys
-from skadma.campaign.store import Store
+from skadma.labelling.campaign.event_log import Store
 from tests import crash
 
 add = Store.add

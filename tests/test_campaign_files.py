@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign import CampaignError, LabelFileError
 
 from .conftest import TinyCNN, tiny_classifier
 

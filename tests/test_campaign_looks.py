@@ -9,10 +9,10 @@ from datetime import datetime
 import pytest
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign import CampaignError, LabelFileError
-from skadma.campaign.agreement import APART
 from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
+from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.agreement import APART
 from skadma.strategies import RandomSampling
 
 from .conftest import tiny_classifier
@@ -39,7 +39,10 @@ def test_a_repeat_changes_no_decision_and_no_model(people):
     assert kinds.count("repeat") == 2
     assert kinds.count("train") == 1
     looks = [event["looks"] for event in eva.log() if event["kind"] == "repeat"]
-    assert [look["label"] for (look,) in looks] == ["green", "?cant-tell"]
+    assert [look["label"] for (look,) in looks] == [
+        "green",
+        "?cant-tell",
+    ]
 
 
 def test_the_same_answer_again_changes_nothing_another_replaces_it(people):

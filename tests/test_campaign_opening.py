@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign import CampaignBusyError, CampaignError, LabelFileError
-from skadma.campaign.store import Store
+from skadma.labelling.campaign import CampaignBusyError, CampaignError, LabelFileError
+from skadma.labelling.campaign.event_log import Store
 from skadma.strategies import (
     CEAL,
     EntropySampling,
@@ -79,7 +79,7 @@ def test_two_processes_at_once(painted, campaign, request):
 
 
 def test_the_second_process_gets_a_clear_error(campaign):
-    from skadma.campaign.lock import locked
+    from skadma.labelling.campaign.lock import locked
 
     with locked(campaign.folder, 0, "query"):
         other = Campaign.open(campaign.folder, backbone=TinyCNN, wait=0.2)

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError, LabelRow
-from skadma.campaign.report import make_report
 from skadma.cli import main
+from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
+from skadma.labelling.campaign.report import make_report
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from skadma import Campaign
-from skadma.campaign import CampaignError
-from skadma.campaign.schema import SCHEMA, SCHEMA_VERSION, SCHEMAS
-from skadma.campaign.store import Store
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.event_log import Store
+from skadma.labelling.campaign.schema import SCHEMA, SCHEMA_VERSION, SCHEMAS
 
 from .conftest import TinyCNN
 from .crash import Killer

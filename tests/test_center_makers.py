@@ -18,7 +18,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import _labels, _nearest
-from skadma.cnn_view import CNNView
+from skadma.features.cnn_adapter import CNNAdapter
 from skadma.strategies import ADMA
 
 from .center_sources import same, source  # noqa: F401
@@ -126,9 +126,9 @@ def test_goes_on_after_a_kill(folder, source, tmp_path, killed_at, monkeypatch):
     with pytest.raises(ValueError, match="another network.*Delete it"):
         SourceCenters.from_dataset(other, folder, checkpoint=checkpoint)
     seen = []
-    scan = CNNView.scan
+    scan = CNNAdapter.scan
     monkeypatch.setattr(
-        CNNView,
+        CNNAdapter,
         "scan",
         lambda self, X, *args, **options: (
             seen.append(len(X)) or scan(self, X, *args, **options)

@@ -14,7 +14,7 @@ from skadma.strategies import (
     _typiclust,
 )
 from skadma.strategies._gradient_clusters import _gradients
-from skadma.strategies._pool import Pool
+from skadma.strategies._pool_features import Pool
 from skadma.strategies._typiclust import cluster, typicality
 
 from .conftest import Unfitted

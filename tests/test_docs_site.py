@@ -16,8 +16,8 @@ import pytest
 
 import skadma
 from skadma import ActiveLearner
-from skadma.adma import kendall
 from skadma.cli import main
+from skadma.strategies.adma import kendall
 
 from .conftest import tiny_classifier
 

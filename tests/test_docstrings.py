@@ -9,20 +9,28 @@ from numpydoc.docscrape import ClassDoc, FunctionDoc
 from numpydoc.validate import validate
 
 import skadma
-import skadma.adma
 import skadma.bench
 import skadma.evaluation
+import skadma.features.store
 import skadma.plotting
-import skadma.pools
 import skadma.stopping
 import skadma.strategies
+import skadma.strategies.adma
 from skadma import ActiveLearner, AdaFilterClassifier, SourceCenters
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, tiny_classifier
 
-MODULES = (skadma, skadma.strategies, skadma.adma, skadma.bench, skadma.plotting,
-           skadma.stopping, skadma.evaluation, skadma.pools)  # fmt: skip
+MODULES = (
+    skadma,
+    skadma.strategies,
+    skadma.strategies.adma,
+    skadma.bench,
+    skadma.plotting,
+    skadma.stopping,
+    skadma.evaluation,
+    skadma.features.store,
+)
 PUBLIC = [
     getattr(module, name)
     for module in MODULES

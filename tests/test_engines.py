@@ -10,8 +10,8 @@ from sklearn.base import clone
 from torch import nn
 
 from skadma import CNNClassifier
-from skadma.backbones.engines import ENGINES, PRECISIONS, Engine
-from skadma.cache import MemoryCache
+from skadma.features.cache import MemoryCache
+from skadma.networks.engines import ENGINES, PRECISIONS, Engine
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, lite0, tiny_classifier

@@ -10,8 +10,8 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV
 
 from skadma import ActiveLearner
-from skadma.pools import FeatureStore, StoreError
-from skadma.pools.executing import run_tasks
+from skadma.features.store import FeatureStore, StoreError
+from skadma.features.store.executing import run_tasks
 from skadma.strategies import BADGE, CoreSet, MarginSampling, UncertaintyHerding
 
 from .conftest import tiny_classifier
@@ -100,7 +100,9 @@ def test_a_killed_workers_shards_are_done_again(
     kind, images, fitted, serial, tmp_path, monkeypatch, request
 ):
     (tmp_path / "log").mkdir()
-    monkeypatch.setattr("skadma.pools.outputs.scan_shard", DiesOnce(tmp_path / "log"))
+    monkeypatch.setattr(
+        "skadma.features.store.outputs.scan_shard", DiesOnce(tmp_path / "log")
+    )
     if kind == "loky":
         executor = lambda: get_reusable_executor(2, timeout=60)  # noqa: E731
     else:
@@ -123,7 +125,9 @@ def test_a_killed_workers_shards_are_done_again(
 
 def test_a_broken_executor_keeps_what_is_done(images, fitted, tmp_path, monkeypatch):
     (tmp_path / "log").mkdir()
-    monkeypatch.setattr("skadma.pools.outputs.scan_shard", DiesOnce(tmp_path / "log"))
+    monkeypatch.setattr(
+        "skadma.features.store.outputs.scan_shard", DiesOnce(tmp_path / "log")
+    )
     with processes() as executor, pytest.raises(StoreError, match="call again"):
         FeatureStore.build(
             fitted, images[0], tmp_path / "s", shard_rows=16, executor=executor

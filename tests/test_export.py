@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from skadma import AdaFilterClassifier, Campaign, CNNClassifier
-from skadma.campaign import CampaignError
 from skadma.cli import main
-from skadma.cnn_view import CNNView
-from skadma.handover import ModelError
-from skadma.handover import onnx as writing
-from skadma.handover.card import CardFacts, make_card
-from skadma.handover.export import export_model
+from skadma.features.cnn_adapter import CNNAdapter
+from skadma.labelling.campaign import CampaignError
+from skadma.persistence import ModelError
+from skadma.persistence import onnx as writing
+from skadma.persistence.card import CardFacts, make_card
+from skadma.persistence.export import export_model
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, lite0, tiny_classifier
@@ -134,7 +134,7 @@ def run(clf, folder, X):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    images = CNNView(clf).image_dataset(X)
+    images = CNNAdapter(clf).image_dataset(X)
     pixels = np.stack([images[i].numpy() for i in range(len(images))])
     return session.run(None, {"pixels": pixels})[0]
 

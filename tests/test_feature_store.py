@@ -12,9 +12,14 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
-from skadma.pools import FeatureStore, StoreError
-from skadma.pools.columns import shard_file
-from skadma.pools.hashing import key_hashes, partition, priority_sample, uniform
+from skadma.features.store import FeatureStore, StoreError
+from skadma.features.store.columns import shard_file
+from skadma.features.store.hashing import (
+    key_hashes,
+    partition,
+    priority_sample,
+    uniform,
+)
 from skadma.strategies import ADMA, AIFT, MarginSampling, UncertaintyHerding
 
 from .conftest import TinyCNN, tiny_classifier

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skadma.images import n_images, take
-from skadma.pools import FeatureStore, scanning
-from skadma.pools.plan import cut
+from skadma.features.store import FeatureStore, scanning
+from skadma.features.store.plan import cut
+from skadma.images.dataset import n_images, take
 
 from .conftest import tiny_classifier
 from .photographs import files_of, fitted, photographs  # noqa: F401
@@ -55,7 +55,7 @@ def count_scans(monkeypatch):
         scanned.extend(task.keys)
         return real(task, estimator)
 
-    monkeypatch.setattr("skadma.pools.outputs.scan_shard", counted)
+    monkeypatch.setattr("skadma.features.store.outputs.scan_shard", counted)
     return scanned
 
 
@@ -71,7 +71,7 @@ def test_goes_on_after_an_interruption(photographs, fitted, tmp_path, monkeypatc
         return real(task, estimator)
 
     with monkeypatch.context() as patch:
-        patch.setattr("skadma.pools.outputs.scan_shard", interrupted)
+        patch.setattr("skadma.features.store.outputs.scan_shard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
     scanned = count_scans(monkeypatch)
@@ -87,15 +87,15 @@ BUILD = """
     import sys, time
     from pathlib import Path
     from tests.conftest import tiny_classifier
-    from skadma.pools import FeatureStore, scanning
+    from skadma.features.store import FeatureStore, scanning
     real = scanning.scan_shard
     def slow(task, estimator=None):
         time.sleep(0.1)
         with open(sys.argv[2], "a") as log:
             log.write(f"{task.number}\\n")
         return real(task, estimator)
-    import skadma.pools.outputs
-    skadma.pools.outputs.scan_shard = slow
+    import skadma.features.store.outputs
+    skadma.features.store.outputs.scan_shard = slow
     paths = open(sys.argv[3]).read().split("\\n")
     FeatureStore.build(tiny_classifier(memory=False), paths, sys.argv[1], shard_rows=10)
 """

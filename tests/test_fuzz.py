@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skadma import Campaign, SourceCenters
-from skadma.backbones.weights import read_state_dict
-from skadma.cache import DiskCache
-from skadma.campaign import CampaignError
-from skadma.campaign.labels_csv import read_labels
-from skadma.campaign.model import load_model
-from skadma.campaign.pool import check_path
-from skadma.campaign.settings import build_estimator, build_strategy
-from skadma.image_forms import UnreadableImageError, check_readable
+from skadma.features.cache import DiskCache
+from skadma.images.forms import UnreadableImageError, check_readable
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.image_index import check_path
+from skadma.labelling.campaign.labels_csv import read_labels
+from skadma.labelling.campaign.model import load_model
+from skadma.labelling.campaign.settings import build_estimator, build_strategy
+from skadma.networks.weights import read_state_dict
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier

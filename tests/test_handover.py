@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from skorch.callbacks import EpochTimer
 from torch import nn
 
-from skadma import AdaFilterClassifier, CNNClassifier, files
-from skadma.handover import ModelError
-from skadma.handover.folder import _digest
+from skadma import AdaFilterClassifier, CNNClassifier
+from skadma._utils import atomic as files
+from skadma.persistence import ModelError
+from skadma.persistence.folder import _digest
 
 from .conftest import TinyCNN, lite0, tiny_classifier
 
@@ -243,7 +244,7 @@ def test_a_full_disk(overwrite, saved, folder, tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-import skadma.files
+import skadma._utils.atomic
 from skadma import CNNClassifier
 from tests.conftest import TinyCNN
 clf = CNNClassifier.load(sys.argv[1], backbone=TinyCNN)

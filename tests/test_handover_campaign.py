@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign.state import read_state
-from skadma.campaign.store import SCHEMA
+from skadma.labelling.campaign.event_log import SCHEMA
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
 CLASSES = ["blue", "red"]

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from skadma import CNNClassifier
-from skadma.handover import ModelError
-from skadma.handover import predict as predicting
-from skadma.handover.card import CardFacts, make_card
-from skadma.handover.export import export_model
-from skadma.handover.predict import predict_files
+from skadma.labelling import predict as predicting
+from skadma.labelling.predict import predict_files
+from skadma.persistence import ModelError
+from skadma.persistence.card import CardFacts, make_card
+from skadma.persistence.export import export_model
 
 from .conftest import TinyCNN, tiny_classifier
 

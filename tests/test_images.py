@@ -12,8 +12,8 @@ from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
 from skadma import CNNClassifier
-from skadma.image_forms import UnreadableImageError, from_path, is_table
-from skadma.images import ImageDataset, Preprocessing, n_images, take
+from skadma.images.dataset import ImageDataset, Preprocessing, n_images, take
+from skadma.images.forms import UnreadableImageError, from_path, is_table
 
 SAME = Preprocessing(16, 16)
 

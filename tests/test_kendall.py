@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from skadma.adma import distinctiveness, kendall, kendall_tau
+from skadma.strategies.adma import distinctiveness, kendall, kendall_tau
 
 
 def tensor(values):
@@ -148,7 +148,7 @@ def test_no_rows_give_no_taus():
 
 def test_compilers_without_vector_types_count_the_same(code, tmp_path):
     cc = shutil.which("cc")
-    source = Path(__file__).parents[1] / "skadma/adma/_kendall.c"
+    source = Path(__file__).parents[1] / "skadma/strategies/adma/_kendall.c"
     if code == "torch" or cc is None or not source.is_file():
         pytest.skip("needs a C compiler and its source, and the compiled module")
     built = tmp_path / "_kendall.so"

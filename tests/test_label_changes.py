@@ -8,9 +8,9 @@ import uuid
 import pytest
 
 from skadma import Campaign
-from skadma.campaign.operations import Mark, Operation
 from skadma.cli import main
-from skadma.label.desk import Desk
+from skadma.labelling.campaign.operations import Mark, Operation
+from skadma.labelling.page.controller import Controller
 
 from .conftest import TinyCNN
 from .label_changes import CLASSES, assert_same, campaign, paint  # noqa: F401
@@ -20,7 +20,7 @@ from .label_site import TINY
 @pytest.fixture
 def desk(campaign):
     """What the page is told, of a ledger that was open before all changes."""
-    return Desk(campaign.ledger(), "ana", 4)
+    return Controller(campaign.ledger(), "ana", 4)
 
 
 def say(ledger, sha256, mark, before=None):
@@ -73,7 +73,7 @@ def test_a_renamed_class(campaign, desk):
 
 def test_repeats_among_pictures_drawn_meanwhile(campaign):
     """As many as are due by what was answered, one at a time, none twice."""
-    desk = Desk(campaign.ledger(), "ana", 4, repeat=0.5)
+    desk = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
     shas = list(desk.ledger.usable())
     with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
         for sha256 in shas[:3]:
@@ -105,7 +105,7 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
 
 def test_a_repeat_has_a_guess_where_the_others_have_one(campaign):
     """So that it cannot be told from them, also while it waits on the page."""
-    desk = Desk(campaign.ledger(), "ana", 4, repeat=0.5)
+    desk = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
     shas = list(desk.ledger.usable())
     with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
         for sha256 in shas[:3]:

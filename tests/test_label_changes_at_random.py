@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import CampaignError, LabelFileError
-from skadma.campaign.agreement import n_due
-from skadma.campaign.operations import Mark, Operation
-from skadma.campaign.state import read_state
+from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.agreement import n_due
+from skadma.labelling.campaign.operations import Mark, Operation
+from skadma.labelling.campaign.state import read_state
 
 from .conftest import TinyCNN
 from .label_changes import CLASSES, assert_same, campaign, paint  # noqa: F401

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier
-from skadma.campaign import CampaignError
-from skadma.campaign.ledger import Mark, Operation
-from skadma.campaign.state import read_state
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.ledger import Mark, Operation
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
 CLASSES = ["blue", "green", "red"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from skadma import Campaign
 from skadma.cli import main
-from skadma.images import ImageDataset, Preprocessing
+from skadma.images.dataset import ImageDataset, Preprocessing
 
 from .label_site import (
     CLASSES,

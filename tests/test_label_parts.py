@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign.ahead import chain
 from skadma.cli import main
-from skadma.image_forms import UnreadableImageError
-from skadma.label.foreman import Foreman
-from skadma.label.pictures import Pictures
-from skadma.label.worker import _answer
+from skadma.images.forms import UnreadableImageError
+from skadma.labelling.campaign.ahead import chain
+from skadma.labelling.page.pictures import Pictures
+from skadma.labelling.page.training_process import TrainingProcess
+from skadma.labelling.page.worker import _answer
 
 from .label_site import CLASSES, TINY, paint
 
@@ -119,11 +119,11 @@ def test_large_pictures_are_made_smaller(tmp_path):
 
 def test_a_child_that_dies_is_started_again(folder, monkeypatch):
     """It says so, holds no lock, and the next question is answered."""
-    monkeypatch.setattr("skadma.label.foreman._PAUSE", 0.0)
+    monkeypatch.setattr("skadma.labelling.page.training_process._PAUSE", 0.0)
     heard = []
     with Campaign.open(folder) as campaign:
         pool = campaign.pool
-    foreman = Foreman((folder, pool, "ana", 60, False), heard.append)
+    foreman = TrainingProcess((folder, pool, "ana", 60, False), heard.append)
 
     def wait_for(kind, seconds=180):
         end = time.monotonic() + seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import skadma.label
+import skadma.labelling.page
 
 from .label_site import Site, paint
 
@@ -235,7 +235,9 @@ def test_6_headers_hold_the_browser_back(site, client):
 
 def test_7_the_page_makes_no_html_of_text(client):
     """Beside the test with a hostile name in the browser."""
-    scripts = sorted((Path(skadma.label.__file__).parent / "static").glob("*.js"))
+    scripts = sorted(
+        (Path(skadma.labelling.page.__file__).parent / "static").glob("*.js")
+    )
     assert len(scripts) > 5
     for script in scripts:
         text = client.get(f"/static/{script.name}").text

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from skadma.campaign import CampaignError, LabelFileError, Proposal
 from skadma.cli import main
-from skadma.label_studio import label_config, make_tasks, read_export
+from skadma.labelling.campaign import CampaignError, LabelFileError, Proposal
+from skadma.labelling.label_studio import label_config, make_tasks, read_export
 
 from .label_studio_campaign import (  # noqa: F401
     CLASSES,

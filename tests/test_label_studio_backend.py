@@ -165,7 +165,7 @@ def test_below_a_word_nobody_can_guess(campaign):
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    from skadma.label_studio.backend import Backend
+    from skadma.labelling.label_studio.backend import Backend
 
     backend = Backend(campaign.folder, hosts=[HOST])
     app = Starlette(routes=[Mount("/word", routes=backend.routes())])

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
-from skadma.campaign import LabelFileError
 from skadma.cli import main
+from skadma.labelling.campaign import LabelFileError
 
 # pytest finds the fixtures by their names here
 from .label_studio_campaign import (  # noqa: F401

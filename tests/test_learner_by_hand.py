@@ -14,12 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from skadma import ActiveLearner
 from skadma.stopping import TargetScore
-from skadma.strategies import (
-    ADMA,
-    MarginSampling,
-    RandomSampling,
-    TypiClust,
-)
+from skadma.strategies import ADMA, MarginSampling, RandomSampling, TypiClust
 
 from .conftest import TinyCNN, learner_for, tiny_classifier
 

@@ -20,7 +20,6 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from skadma import ActiveLearner, AdaFilterClassifier
-from skadma.adma import uncertainty
 from skadma.stopping import TargetScore
 from skadma.strategies import (
     ADMA,
@@ -37,6 +36,7 @@ from skadma.strategies import (
     from_modal,
     from_skactiveml,
 )
+from skadma.strategies.adma import uncertainty
 
 from .conftest import kinds_of_strategies, learner_for, tiny_classifier
 from .test_weights import parameters, plain_classifier

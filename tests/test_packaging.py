@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import skadma.adma
-from skadma.adma import kendall
+import skadma.strategies.adma
+from skadma.strategies.adma import kendall
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,9 +57,11 @@ def test_links_lead_to_the_repository_where_there_is_one(checkout, monkeypatch):
 
 def test_without_a_compiler_the_counts_are_the_same(monkeypatch):
     """As where no wheel fits and the sdist is built without one."""
-    monkeypatch.setitem(sys.modules, "skadma.adma._kendall", None)
-    monkeypatch.delattr(skadma.adma, "_kendall", raising=False)
-    spec = importlib.util.spec_from_file_location("skadma.adma.other", kendall.__file__)
+    monkeypatch.setitem(sys.modules, "skadma.strategies.adma._kendall", None)
+    monkeypatch.delattr(skadma.strategies.adma, "_kendall", raising=False)
+    spec = importlib.util.spec_from_file_location(
+        "skadma.strategies.adma.other", kendall.__file__
+    )
     other = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(other)
     assert other._kendall is None

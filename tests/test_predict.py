@@ -14,11 +14,11 @@ from PIL import Image
 
 from skadma import Campaign, CNNClassifier
 from skadma.cli import main
-from skadma.handover import ModelError
-from skadma.handover import predict as predicting
-from skadma.handover.predict import predict_files
+from skadma.images.folder import iter_images
+from skadma.labelling import predict as predicting
+from skadma.labelling.predict import predict_files
+from skadma.persistence import ModelError
 from skadma.strategies import MarginSampling
-from skadma.walk import walk_images
 
 from .conftest import tiny_classifier
 
@@ -113,7 +113,7 @@ def test_walk_is_sorted(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
     with pytest.warns(UserWarning, match=r"'gone\.png' is left out"):
-        found = [path for path, _ in walk_images(tmp_path)]
+        found = [path for path, _ in iter_images(tmp_path)]
     expected = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.PNG")]
     assert found == sorted(expected)
     assert len(found) > 20
@@ -348,7 +348,7 @@ def test_killed(model, pictures, tmp_path, monkeypatch):
 MEASURED = """
 import resource, sys
 from skadma import CNNClassifier
-from skadma.handover.predict import predict_files
+from skadma.labelling.predict import predict_files
 from tests.conftest import TinyCNN
 clf = CNNClassifier.load(sys.argv[1], backbone=TinyCNN)
 for folder in sys.argv[2:]:

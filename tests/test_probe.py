@@ -10,13 +10,13 @@ from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.adafilter import AdaFilterClassifier
-from skadma.backbones import load_source
-from skadma.backbones.graph import NetworkGraph
-from skadma.backbones.heads import ProbeHead
-from skadma.backbones.layered import join, layered_network
-from skadma.backbones.source import get_head
-from skadma.probe import fit_probe
+from skadma.networks import load_pretrained
+from skadma.networks.graph import NetworkGraph
+from skadma.networks.heads import ProbeHead
+from skadma.networks.multilayer import join, layered_network
+from skadma.networks.pretrained import get_head
 from skadma.strategies import UncertaintyHerding
+from skadma.training.probe import fit_probe
 
 from . import reference
 from .conftest import lite0, tiny_classifier
@@ -208,7 +208,7 @@ def test_adafilter_fine_tunes():
     "name", ["efficientnet_lite0", "resnet18", "convnext_tiny", "vgg11", "densenet121"]
 )
 def test_the_source_scores_stay(name):
-    m0, layered = (load_source(n, None, 64) for n in (name, f"layers/{name}"))
+    m0, layered = (load_pretrained(n, None, 64) for n in (name, f"layers/{name}"))
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(layered.module(x), m0.module(x))
@@ -219,7 +219,9 @@ def test_the_source_scores_stay(name):
 
 
 def test_what_the_last_layer_gets():
-    m0, layered = (load_source(n, None, 64) for n in ("resnet18", "layers/resnet18"))
+    m0, layered = (
+        load_pretrained(n, None, 64) for n in ("resnet18", "layers/resnet18")
+    )
     x, module = torch.rand(2, 3, 64, 64), m0.module
     # 18 layers: what layers 8, 10, 12 and 14 hand on is what the next ones get.
     got = {}
@@ -272,7 +274,7 @@ def test_mean_and_spread():
 @pytest.mark.parametrize("name", ["layers/squeezenet1_1", "layers/nothing"])
 def test_networks_that_cannot(name):
     with pytest.raises(ValueError, match="Take 'squeezenet1_1' as it is|Unknown back"):
-        load_source(name, None, 64)
+        load_pretrained(name, None, 64)
 
 
 def test_too_few_layers():
@@ -280,7 +282,7 @@ def test_too_few_layers():
         def __init__(self):
             super().__init__(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 2))
 
-    source = load_source(Two, None, 2)
+    source = load_pretrained(Two, None, 2)
     assert isinstance(get_head(source.module, "2"), nn.Linear)
     assert isinstance(source.graph, NetworkGraph)
     with pytest.raises(ValueError, match="behind two other layers"):
@@ -302,8 +304,8 @@ def test_saved_and_loaded(pictures, tmp_path):
 def test_exported(pictures, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    from skadma.handover.card import CardFacts
-    from skadma.handover.export import export_model
+    from skadma.persistence.card import CardFacts
+    from skadma.persistence.export import export_model
 
     X, y = pictures
     clf = CNNClassifier(

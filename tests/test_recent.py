@@ -9,9 +9,10 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skadma import SourceCenters, scan
-from skadma.cache import DiskCache, MemoryCache, Recent
-from skadma.scanner import Scanner
+from skadma import SourceCenters
+from skadma.features import passes as scan
+from skadma.features.cache import DiskCache, LRUCache, MemoryCache
+from skadma.features.extractor import FeatureExtractor
 from skadma.strategies import ADMA, UncertaintyHerding
 
 from .conftest import tiny_classifier
@@ -28,13 +29,13 @@ def passes(monkeypatch):
     """Lets small pools be kept, and lists the images that go through a tail."""
     monkeypatch.setattr(scan, "_MANY", 1)
     seen = []
-    run = Scanner.__call__
+    run = FeatureExtractor.__call__
 
     def watched(self, x, *args, **kwargs):
         seen.append(len(x))
         return run(self, x, *args, **kwargs)
 
-    monkeypatch.setattr(Scanner, "__call__", watched)
+    monkeypatch.setattr(FeatureExtractor, "__call__", watched)
     return seen
 
 
@@ -148,7 +149,7 @@ def test_few_images_name_no_network(centers, pictures, monkeypatch):
 
 
 def test_the_last_used_stay():
-    recent = Recent(100)
+    recent = LRUCache(100)
     for name in "abc":
         recent.keep(name, name.upper(), 30)
     assert recent.get("a") == "A"

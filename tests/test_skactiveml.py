@@ -26,7 +26,7 @@ from skadma.strategies import (
     from_skactiveml,
     to_skactiveml,
 )
-from skadma.strategies._pool import look
+from skadma.strategies._pool_features import extract_pool_features
 from skadma.strategies._skactiveml import _encoded
 from skadma.strategies.base import Request
 
@@ -216,7 +216,7 @@ def test_labels_stay_with_their_images(pictures, tmp_path):
     clf = tiny_classifier(on_bad_image="skip", classes=[0, 1, 2])
     request = Request(clf, X, 2, X_labeled=paths, y_labeled=[0, 1, 2, 2])
     with pytest.warns(UserWarning, match="1 unreadable"):
-        found = look(request, -2, True)
+        found = extract_pool_features(request, -2, True)
     classes, encoded = _encoded(request, found)
     assert classes[encoded[:3].astype(int)].tolist() == [1, 2, 2]
     assert np.isnan(encoded[3:]).all()

@@ -9,12 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
 from skadma import ActiveLearner
-from skadma.stopping import (
-    EstimatedScore,
-    LabelBudget,
-    StablePredictions,
-    TargetScore,
-)
+from skadma.stopping import EstimatedScore, LabelBudget, StablePredictions, TargetScore
 from skadma.strategies import MarginSampling
 
 

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
-from skadma.blocks import MappedRows
-from skadma.pools import FeatureStore
-from skadma.pools.hashing import key_hashes
-from skadma.strategies import (
-    BADGE,
-    CoreSet,
-    UncertaintyHerding,
-)
+from skadma._utils.lazy_rows import MappedRows
+from skadma.features.store import FeatureStore
+from skadma.features.store.hashing import key_hashes
+from skadma.strategies import BADGE, CoreSet, UncertaintyHerding
 from skadma.strategies._badge_parts import draw_by_parts, weighted_draw
 from skadma.strategies._coreset import k_center_greedy, lazy_k_center
 from skadma.strategies._coverage import Coverage
@@ -90,7 +86,7 @@ def literal_coverage(rows, weights, chosen, width):
 
 
 def test_herding_by_parts_is_randgreedi(rows, monkeypatch):
-    """Against all steps written out, on a small pool with all of it as witnesses."""
+    """Against all steps written out, on a small pool with all of it as references."""
     X, weights = rows[0][:60].astype(float), rows[1][:60]
     pool = Shuffled(np.arange(60), 4)
     width = 30.0
@@ -115,7 +111,7 @@ def test_herding_by_parts_is_randgreedi(rows, monkeypatch):
             )
         return chosen
 
-    from skadma.pools.hashing import partition
+    from skadma.features.store.hashing import partition
 
     parts = [p for p in partition(pool.hashes, 4, 2) if len(p)]
     local = [greedy(list(part)) for part in parts]
@@ -165,9 +161,9 @@ def test_the_error_decides_on_how_much_coverage_is_measured(store, monkeypatch):
     sizes = []
     real = Coverage.__init__
 
-    def noted(self, witnesses, weights, width):
-        sizes.append(len(witnesses))
-        real(self, witnesses, weights, width)
+    def noted(self, reference_points, weights, width):
+        sizes.append(len(reference_points))
+        real(self, reference_points, weights, width)
 
     monkeypatch.setattr(Coverage, "__init__", noted)
     UncertaintyHerding(error=0.3, random_state=0).query(clf, pool, 2)

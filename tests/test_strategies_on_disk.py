@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skadma import ActiveLearner, Campaign
-from skadma.blocks import BLOCK_ROWS, MappedRows
-from skadma.images import take
-from skadma.pools import FeatureStore
-from skadma.pools.automatic import available_memory, fits_memory
+from skadma._utils.lazy_rows import BLOCK_ROWS, MappedRows
+from skadma.features.store import FeatureStore
+from skadma.features.store.automatic import available_memory, fits_memory
+from skadma.images.dataset import take
 from skadma.strategies import (
     BADGE,
     BALD,
@@ -172,7 +172,7 @@ def test_only_a_trained_last_layer_needs_no_scan(store, tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError("scanned")
 
-    monkeypatch.setattr("skadma.pools.outputs.scan_shard", fail)
+    monkeypatch.setattr("skadma.features.store.outputs.scan_shard", fail)
     outputs = pool.outputs(clf)
     np.testing.assert_allclose(outputs.proba[:], clf.predict_proba(X), rtol=1e-4)
     np.testing.assert_allclose(outputs.features[:], clf.embed(X, -2)[-2], rtol=1e-5)
@@ -211,7 +211,9 @@ def test_a_learner_chooses_the_same(store, strategy, where, tmp_path, monkeypatc
 
     monkeypatch.setattr(FeatureStore, "begin", classmethod(noted))
     if where == "auto":
-        monkeypatch.setattr("skadma.pools.automatic.available_memory", lambda: 24_000)
+        monkeypatch.setattr(
+            "skadma.features.store.automatic.available_memory", lambda: 24_000
+        )
         got = learner().fit(X, y)
     elif where == "folder":
         got = learner(store=tmp_path).fit(X, y)
@@ -269,7 +271,9 @@ def test_a_campaign_chooses_the_same(tmp_path, monkeypatch):
     assert not (tmp_path / "inside" / "features").exists()
     assert run("elsewhere", features=tmp_path / "large disk") == inside
     assert (tmp_path / "large disk" / "store.json").exists()
-    monkeypatch.setattr("skadma.pools.automatic.available_memory", lambda: 1000)
+    monkeypatch.setattr(
+        "skadma.features.store.automatic.available_memory", lambda: 1000
+    )
     assert run("stored") == inside
     assert (tmp_path / "stored" / "features" / "store.json").exists()
     # What is new, renamed or gone

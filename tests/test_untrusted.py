@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier, SourceCenters
-from skadma.backbones.weights import read_state_dict
-from skadma.cache import DiskCache
-from skadma.campaign.pool import scan_pool
-from skadma.images import ImageDataset, Preprocessing
+from skadma.features.cache import DiskCache
+from skadma.images.dataset import ImageDataset, Preprocessing
+from skadma.labelling.campaign.image_index import scan_pool
+from skadma.networks.weights import read_state_dict
 from skadma.strategies import RandomSampling
 
 from .bombs import KINDS, bombs, target  # noqa: F401

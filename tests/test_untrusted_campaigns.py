@@ -13,8 +13,8 @@ import safetensors.numpy
 from PIL import Image
 
 from skadma import Campaign, SourceCenters
-from skadma.campaign import CampaignError
-from skadma.campaign.store import SCHEMA, Store
+from skadma.labelling.campaign import CampaignError
+from skadma.labelling.campaign.event_log import SCHEMA, Store
 from skadma.strategies import ADMA
 
 from .bombs import KINDS, bombs, target  # noqa: F401
@@ -148,7 +148,7 @@ def test_tensors_of_a_campaign(kind, what, campaign_folder, target):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_with_a_forged_digest(kind, campaign_folder, target):
-    from skadma.files import file_digest
+    from skadma._utils.atomic import file_digest
 
     (path,) = (campaign_folder / "models").iterdir()
     path.write_bytes(bombs(target)[kind])
@@ -162,7 +162,7 @@ def test_a_model_with_a_forged_digest(kind, campaign_folder, target):
 
 
 def test_a_model_of_another_network(campaign_folder):
-    from skadma.files import file_digest
+    from skadma._utils.atomic import file_digest
 
     (path,) = (campaign_folder / "models").iterdir()
     for tensors in ({}, {"stem.weight": np.zeros(3, np.float32)}):

@@ -11,7 +11,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, SourceCenters
-from skadma.scan import ScanBatch
+from skadma.features.adapter import NetworkAdapter, get_adapter
+from skadma.features.passes import OutputBatch
 from skadma.strategies import (
     ADMA,
     AIFT,
@@ -22,7 +23,6 @@ from skadma.strategies import (
     TypiClust,
     UncertaintyHerding,
 )
-from skadma.view import NetworkView, view_of
 
 from .conftest import tiny_classifier
 from .reference import adma_parts
@@ -65,11 +65,11 @@ class TwoLayers(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "head_")
 
-    def __skadma_view__(self):
+    def __skadma_adapter__(self):
         return TwoLayersView(self)
 
 
-class TwoLayersView(NetworkView):
+class TwoLayersView(NetworkAdapter):
     """Scans in batches of 50."""
 
     source_name = "two-layers"
@@ -84,7 +84,9 @@ class TwoLayersView(NetworkView):
     def position(self, layer):
         return range(3)[layer]
 
-    def scan(self, X, layers=(), source_layers=(), *, summary=None, progress=None):
+    def iter_outputs(
+        self, X, layers=(), source_layers=(), *, summary=None, progress=None
+    ):
         for start in range(0, len(X), 50):
             a, b = self.estimator.features(X[start : start + 50])
             source_scores = b @ self.estimator.weights()[2]
@@ -102,9 +104,9 @@ class TwoLayersView(NetworkView):
                     (source_layers, (a, b, source_scores)),
                 )
             )
-            yield ScanBatch(np.arange(start, start + len(a)), adapted, source, None)
+            yield OutputBatch(np.arange(start, start + len(a)), adapted, source, None)
 
-    def scan_prepared(
+    def iter_outputs_prepared(
         self,
         inputs,
         layers=(),
@@ -114,7 +116,7 @@ class TwoLayersView(NetworkView):
         summary=None,
         keep=True,
     ):
-        return self.scan(inputs, layers, source_layers)
+        return self.iter_outputs(inputs, layers, source_layers)
 
 
 @pytest.fixture(scope="module")
@@ -214,12 +216,14 @@ def test_inside_a_pipeline(digits, centers):
 def test_what_a_view_lacks_is_named(digits, centers):
     X, y = digits
     estimator = TwoLayers().fit(X[:60], y[:60])
-    with pytest.raises(TypeError, match="'scan_windows'.*TwoLayers.*another strategy"):
+    with pytest.raises(
+        TypeError, match="'iter_patch_outputs'.*TwoLayers.*another strategy"
+    ):
         AIFT().query(estimator, X[60:], 2)
     for strategy in (BALD(), DropQuery()):
         with pytest.raises(TypeError, match="'predict_features'.*TwoLayers"):
             strategy.query(estimator, X[60:], 2)
-    with pytest.raises(TypeError, match="LogisticRegression.*__skadma_view__"):
+    with pytest.raises(TypeError, match="LogisticRegression.*__skadma_adapter__"):
         centers.outputs(estimator.head_, [0], initial=True)
     with pytest.raises(ValueError, match="the package has none for 'two-layers'"):
         ADMA(layer_a=0).query(estimator, X[60:], 2)
@@ -233,26 +237,8 @@ def test_centres_of_another_network_are_refused(digits, centers):
 
 
 def test_who_has_a_view():
-    assert view_of(LogisticRegression()) is None
-    assert view_of(TwoLayers()).n_layers == 3
+    assert get_adapter(LogisticRegression()) is None
+    assert get_adapter(TwoLayers()).n_layers == 3
     clf = tiny_classifier(max_epochs=0)
-    assert view_of(clf).n_layers == len(clf.layers())
-    assert view_of(clf).n_frozen == clf.n_frozen
-
-
-def test_the_former_methods_say_where_they_went(pictures):
-    X, y = pictures
-    clf = tiny_classifier(max_epochs=1).fit(X, y)
-    view = view_of(clf)
-    for name, argument in {
-        "readable": X,
-        "takes_rows": X,
-        "proba_of": np.eye(len(clf.classes_)),
-    }.items():
-        with pytest.warns(FutureWarning, match=rf"view_of\(estimator\).{name}"):
-            old = getattr(clf, name)(argument)
-        assert np.array_equal(old, getattr(view, name)(argument))
-    with pytest.warns(FutureWarning, match="collect"):
-        (old,) = clf.collect(X, layers=[-2])[0].values()
-    (new,) = view.collect(X, layers=[-2])[0].values()
-    assert np.array_equal(old, new)
+    assert get_adapter(clf).n_layers == len(clf.layers())
+    assert get_adapter(clf).n_frozen == clf.n_frozen

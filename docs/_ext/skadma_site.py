@@ -111,7 +111,7 @@ def reset_for_example(gallery_conf, fname):
     import numpy as np
     import torch
 
-    from skadma.cache import process_cache
+    from skadma.features.cache import process_cache
 
     process_cache.clear()
     np.random.seed(0)  # noqa: NPY002

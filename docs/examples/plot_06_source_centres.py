@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skadma import CNNClassifier, SourceCenters
+from skadma.bench.demo import load_elpv
 from skadma.centers import shipped_centers
-from skadma.demo import load_elpv
 
 X, _ = load_elpv()
 pool = X[np.random.default_rng(0).choice(len(X), 300, replace=False)]

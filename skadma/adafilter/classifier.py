@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import fx, nn
 
-from ..backbones import SourceNetwork
-from ..backbones.graph import NetworkGraph
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
+from ..features.cnn_adapter import CNNAdapter
+from ..networks import PretrainedNetwork
+from ..networks.graph import NetworkGraph
 from .gates import KINDS
 from .network import AdaFilterNetwork
 
@@ -68,7 +68,7 @@ class AdaFilterClassifier(CNNClassifier):
         Whether an image has any number of labels instead of one.
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
-    source_network_ : SourceNetwork
+    source_network_ : PretrainedNetwork
         M0, untouched.
     n_frozen_ : int
         Number of frozen layers.
@@ -194,8 +194,8 @@ class AdaFilterClassifier(CNNClassifier):
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        gates_only = CNNView(self, _GatesOnly(network))
-        for batch in gates_only.scan(X, [-1], progress="images"):
+        gates_only = CNNAdapter(self, _GatesOnly(network))
+        for batch in gates_only.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)
@@ -209,7 +209,7 @@ class AdaFilterClassifier(CNNClassifier):
         }
 
     def _new_network(
-        self, source: SourceNetwork, n_classes: int, n_frozen: int
+        self, source: PretrainedNetwork, n_classes: int, n_frozen: int
     ) -> AdaFilterNetwork:
         return AdaFilterNetwork(
             source,
@@ -223,13 +223,13 @@ class AdaFilterClassifier(CNNClassifier):
 
 
 class _GatesOnly(nn.Module):
-    """An adapted network, as a scanner takes it, whose output is its gates."""
+    """An adapted network, as a extractor takes it, whose output is its gates."""
 
     def __init__(self, network: AdaFilterNetwork) -> None:
         super().__init__()
         self.whole = network
 
-    def inference_part(
+    def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
     ) -> fx.GraphModule:
         return self.whole.gates_part(graph, start)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..backbones import AdaptedNetwork, SourceNetwork
-from ..backbones.folding import fold_batch_norms
-from ..backbones.graph import NetworkGraph
-from ..backbones.parts import extract_part
+from ..networks import AdaptedNetwork, PretrainedNetwork
+from ..networks.folding import fold_batch_norms
+from ..networks.graph import NetworkGraph
+from ..networks.subgraph import extract_subgraph
 from .gates import GateNetwork
 from .rewrite import GatedGraph, GatedLayer, find_gated_layers, rewrite
 from .used import compute_used_filters
@@ -66,7 +66,7 @@ class AdaFilterNetwork(AdaptedNetwork):
     Parameters
     ----------
     source, n_classes, n_frozen, update_batch_norm
-        See :class:`skadma.backbones.AdaptedNetwork`.
+        See :class:`skadma.networks.AdaptedNetwork`.
     gates : {"recurrent", "independent", "global"}
     gated_batch_norm : bool
         Whether each set of filters has a batch norm of its own.
@@ -80,7 +80,7 @@ class AdaFilterNetwork(AdaptedNetwork):
 
     def __init__(
         self,
-        source: SourceNetwork,
+        source: PretrainedNetwork,
         n_classes: int,
         n_frozen: int,
         update_batch_norm: bool,
@@ -118,7 +118,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         Parameters
         ----------
         graph, ends, start
-            See :meth:`skadma.backbones.AdaptedNetwork.part`.
+            See :meth:`skadma.networks.AdaptedNetwork.part`.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         begin = gated.nodes[graph.input if start is None else start]
         try:
             found = [gated.nodes[end] for end in ends]
-            return extract_part(gated.graph, self, found, begin)
+            return extract_subgraph(gated.graph, self, found, begin)
         except ValueError as error:
             if self.branch.gates.kind != "recurrent":
                 raise
@@ -138,7 +138,7 @@ class AdaFilterNetwork(AdaptedNetwork):
                 f"network cannot be entered behind {self.gated_layers[0].name!r}."
             ) from error
 
-    def inference_part(
+    def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
         """Make a part that is fast, and true until the network is trained again.
@@ -148,7 +148,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         graph, ends, start
             See :meth:`part`.
         """
-        return compute_used_filters(super().inference_part(graph, ends, start))
+        return compute_used_filters(super().inference_subgraph(graph, ends, start))
 
     def gates_part(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
         """Make the part that leads to all gates, (n, sum of filters), for inference.
@@ -160,7 +160,7 @@ class AdaFilterNetwork(AdaptedNetwork):
         """
         gated = self._rewritten(graph)
         begin = gated.nodes[start]
-        part = extract_part(gated.graph, self, [gated.gates], begin)
+        part = extract_subgraph(gated.graph, self, [gated.gates], begin)
         return compute_used_filters(fold_batch_norms(part))
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:

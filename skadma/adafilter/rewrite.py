@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..backbones.graph import NetworkGraph
+from ..networks.graph import NetworkGraph
 from .gates import GateNetwork, mix
 
 

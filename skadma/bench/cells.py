@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ..cache import DEFAULT_LIMIT, MemoryCache
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
-from ..images import n_images
+from ..features.cache import DEFAULT_LIMIT, MemoryCache
+from ..features.cnn_adapter import CNNAdapter
+from ..images.dataset import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, needs_centers, strategy_class
@@ -191,7 +191,7 @@ def read_centers(
 
 
 def _pass_over(clf: CNNClassifier, X: Any) -> None:
-    for _ in CNNView(clf).scan(X, source_layers=[-1]):
+    for _ in CNNAdapter(clf).iter_outputs(X, source_layers=[-1]):
         pass
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ..demo import load_elpv
-from ..images import take
+from ..images.dataset import take
+from .demo import load_elpv
 from .folders import LabelledImages, read_folder
 from .official import (
     read_dogs_vs_cats,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image_forms import image_files
+from ..images.forms import image_files
 
 
 @dataclass(frozen=True)

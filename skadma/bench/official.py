@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..image_forms import image_files
+from ..images.forms import image_files
 from .folders import LabelledImages, class_folders
 
 VOC_CLASSES = (

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..files import write_atomically
+from .._utils.atomic import write_atomically
 from .analysis import GROUP
 from .cells import Workbench
 from .config import Cell, expand, load_config

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
-from ..images import take
-from ..scan import ScanBatch
+from ..features.cnn_adapter import CNNAdapter
+from ..features.passes import OutputBatch
+from ..images.dataset import take
+from ..networks import PretrainedNetwork
 from ._cover import covering_classes
 from ._kept import KeptCenters
 from ._labels import labeled_images
@@ -269,17 +269,17 @@ class SourceCenters(KeptCenters):
         source = estimator.source_network()
         if position is not None:
             inputs = _raw_outputs(estimator, X, position)
-        elif CNNView(estimator).takes_rows(X):
+        elif CNNAdapter(estimator).takes_rows(X):
             inputs = np.asarray(X, dtype=np.float32)
         else:
-            dataset = CNNView(estimator).image_dataset(X)
+            dataset = CNNAdapter(estimator).image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         return cls._with(source, inputs, classes, origin, position)
 
     @classmethod
     def _with(
         cls,
-        source: SourceNetwork,
+        source: PretrainedNetwork,
         inputs: np.ndarray,
         classes: np.ndarray,
         origin: str,
@@ -298,7 +298,7 @@ class SourceCenters(KeptCenters):
         )
 
 
-def _separating_layer(source: SourceNetwork, layer: int | str) -> int:
+def _separating_layer(source: PretrainedNetwork, layer: int | str) -> int:
     """Position of a layer whose output is all that the rest of the network gets."""
     position = source.graph.position(layer)
     output = source.graph.layers[position].output
@@ -312,7 +312,9 @@ def _separating_layer(source: SourceNetwork, layer: int | str) -> int:
 
 
 def _raw_outputs(estimator: CNNClassifier, X: Any, position: int) -> np.ndarray:
-    batches: Iterator[ScanBatch] = CNNView(estimator).scan(X, source_layers=[position])
+    batches: Iterator[OutputBatch] = CNNAdapter(estimator).iter_outputs(
+        X, source_layers=[position]
+    )
     rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
     shape = estimator.source_network().output_shapes[position]
     return rows.astype(np.float16).reshape(-1, *shape)

@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
-from ..backbones import SourceNetwork, get_head
+from ..networks import PretrainedNetwork, get_head
 
 
 def covering_classes(
-    source: SourceNetwork, n_centers: int, among: np.ndarray
+    source: PretrainedNetwork, n_centers: int, among: np.ndarray
 ) -> np.ndarray:
     """Choose source classes that stand for all of them, see `SourceCenters.subset`."""
     if not 2 <= n_centers <= len(among):

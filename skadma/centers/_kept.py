@@ -13,12 +13,12 @@ import safetensors
 import safetensors.numpy
 import torch
 
+from .._utils.atomic import write_atomically
 from ..classifier import CNNClassifier
-from ..files import write_atomically
-from ..images import content_key
-from ..scan import ScanBatch
-from ..scanner import outputs_summary
-from ..view import NetworkView, need_view
+from ..features.adapter import NetworkAdapter, need_view
+from ..features.extractor import derived_outputs
+from ..features.passes import OutputBatch
+from ..images.dataset import content_key
 from ._cover import covering_classes
 
 _FORMAT = "skadma-centers-1"
@@ -130,15 +130,15 @@ class KeptCenters:
         """
         self.check_fits(estimator, layers, initial=initial)
         view = need_view(estimator)
-        batches = view.scan_prepared(
+        batches = view.iter_outputs_prepared(
             self.inputs,
             [] if initial else layers,
             layers if initial else [],
             start=self.layer,
-            summary=outputs_summary(layers) if initial else None,
+            summary=derived_outputs(layers) if initial else None,
         )
 
-        def of_batch(batch: ScanBatch) -> dict[int, torch.Tensor]:
+        def of_batch(batch: OutputBatch) -> dict[int, torch.Tensor]:
             if not initial:
                 return batch.adapted
             if batch.summary is None:
@@ -194,7 +194,7 @@ class KeptCenters:
                 "ADMA(features='published'), or make centres that keep images."
             )
 
-    def _check_network(self, view: NetworkView) -> None:
+    def _check_network(self, view: NetworkAdapter) -> None:
         own = view.source_name, view.source_fingerprint
         if (self.network, self.fingerprint) != own:
             raise ValueError(

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, column_or_1d
 from torch.utils.data import Dataset, Subset
 
-from ..backbones import SourceNetwork
-from ..image_forms import image_files, image_suffixes
-from ..images import n_images
+from ..images.dataset import n_images
+from ..images.forms import image_files, image_suffixes
+from ..networks import PretrainedNetwork
 
 
 def labeled_images(
-    X: Any, y: ArrayLike | None, source: SourceNetwork
+    X: Any, y: ArrayLike | None, source: PretrainedNetwork
 ) -> tuple[Any, np.ndarray]:
     """Bring images and their source classes into one form.
 
@@ -27,7 +27,7 @@ def labeled_images(
     X : images, folder, Dataset or mapping
         See :meth:`SourceCenters.from_dataset` and :meth:`SourceCenters.from_examples`.
     y : array-like of shape (n,) or None
-    source : SourceNetwork
+    source : PretrainedNetwork
         M0, whose outputs the classes are.
 
     Returns
@@ -60,14 +60,14 @@ def labeled_images(
     return X, numbers
 
 
-def class_numbers(y: ArrayLike, source: SourceNetwork) -> np.ndarray:
+def class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
     """Labels of the source task as numbers of M0's outputs.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Numbers, or M0's class names.
-    source : SourceNetwork
+    source : PretrainedNetwork
 
     Returns
     -------
@@ -149,7 +149,7 @@ def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
     return targets, [c if isinstance(c, str) else c[0] for c in classes]
 
 
-def _by_name(names: Sequence[str], source: SourceNetwork) -> np.ndarray:
+def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
     """M0's output for each of a data set's classes."""
     known = {name: k for k, name in enumerate(source.class_names or ())}
     # ImageNet has a crane that flies and one that lifts: both are called "crane".

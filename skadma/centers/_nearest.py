@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from .._utils.atomic import write_atomically
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
-from ..files import write_atomically
-from ..images import content_key, n_images, take
+from ..features.cnn_adapter import CNNAdapter
+from ..images.dataset import content_key, n_images, take
 
 _SECONDS_BETWEEN_WRITES = 30
 
@@ -67,12 +67,12 @@ def nearest_to_class_mean(
     classes, counts = np.unique(numbers, return_counts=True)
     if (counts == 1).all():
         nearest = np.argsort(numbers)
-        _refuse_missing(classes, CNNView(estimator).readable(X)[nearest])
+        _refuse_missing(classes, CNNAdapter(estimator).readable(X)[nearest])
         return nearest
 
     def batches(start: int) -> Iterator[_Batch]:
         some = take(X, np.arange(start, n_images(X))) if start else X
-        for batch in CNNView(estimator).scan(some, source_layers=[-2]):
+        for batch in CNNAdapter(estimator).iter_outputs(some, source_layers=[-2]):
             (z,) = batch.source.values()
             rows = batch.indices + start
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
@@ -102,7 +102,7 @@ def _identity(estimator: CNNClassifier, X: Any) -> str:
     if isinstance(X, Dataset):
         return ""
     sample = np.unique(np.linspace(0, n_images(X) - 1, 64).astype(int))
-    view = CNNView(estimator)
+    view = CNNAdapter(estimator)
     if view.takes_rows(X):
         return content_key(np.asarray(take(X, sample)))
     some = take(X, sample)
@@ -130,7 +130,7 @@ def nearest_by_prediction(
     """
 
     def batches(start: int) -> Iterator[_Batch]:
-        for batch in CNNView(estimator).scan(X, source_layers=[-2, -1]):
+        for batch in CNNAdapter(estimator).iter_outputs(X, source_layers=[-2, -1]):
             z, scores = (batch.source[layer] for layer in sorted(batch.source))
             confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
             yield _Batch(

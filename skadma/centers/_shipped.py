@@ -9,9 +9,9 @@ from importlib.resources import as_file, files
 import numpy as np
 from PIL import Image
 
-from ..backbones import SourceNetwork
 from ..classifier import CNNClassifier
-from ..view import need_view
+from ..features.adapter import need_view
+from ..networks import PretrainedNetwork
 from ._centers import SourceCenters
 from ._sheet import from_sheet, resized
 from ._synthesis import N_STEPS, SIDE, synthesis_seconds
@@ -76,7 +76,7 @@ def _read(
     )
 
 
-def _how_to_make_them(source: SourceNetwork, estimator: CNNClassifier) -> str:
+def _how_to_make_them(source: PretrainedNetwork, estimator: CNNClassifier) -> str:
     def seconds(side: int) -> float:
         return synthesis_seconds(
             source,

@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
-from ..backbones import Normalize, SourceNetwork
-from ..backbones.folding import batch_norms_behind, fold_batch_norms
+from ..networks import Normalize, PretrainedNetwork
+from ..networks.folding import batch_norms_behind, fold_batch_norms
 
 N_STEPS = 140
 SIDE = 128
@@ -24,7 +24,7 @@ _STATISTICS_EVERY = 3  # steps, as they cost more than the rest
 
 
 def synthesize_images(
-    source: SourceNetwork,
+    source: PretrainedNetwork,
     classes: np.ndarray,
     *,
     side: int,
@@ -38,7 +38,7 @@ def synthesize_images(
 
     Parameters
     ----------
-    source : SourceNetwork
+    source : PretrainedNetwork
         M0.
     classes : ndarray of int, shape (k,)
     side : int
@@ -85,7 +85,7 @@ def synthesize_images(
 
 
 def synthesis_seconds(
-    source: SourceNetwork,
+    source: PretrainedNetwork,
     n_images: int,
     *,
     side: int,
@@ -127,7 +127,7 @@ class _Descent:
 
     Parameters
     ----------
-    source : SourceNetwork
+    source : PretrainedNetwork
     side : int
     generator : torch.Generator
     device : torch.device
@@ -143,7 +143,7 @@ class _Descent:
 
     def __init__(
         self,
-        source: SourceNetwork,
+        source: PretrainedNetwork,
         side: int,
         generator: torch.Generator,
         device: torch.device,
@@ -165,7 +165,7 @@ class _Descent:
         if self.sizes[0] == side:
             self.sizes.insert(0, side)
 
-    def _prepare(self, source: SourceNetwork) -> fx.GraphModule:
+    def _prepare(self, source: PretrainedNetwork) -> fx.GraphModule:
         """M0 for inference, which is a third of the cost, telling its statistics."""
         part = source.graph.extract(source.module, [source.graph.layers[-1].output])
         norms = [

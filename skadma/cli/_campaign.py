@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign, Taught
+    from ..labelling.campaign import Campaign, Taught
 
 FOLDER = Path("skadma-campaign")
 
@@ -142,7 +142,9 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
 
 def open_campaign(options: argparse.Namespace) -> Campaign:
     """Open the campaign that the options mean."""
-    from ..campaign import Campaign  # its imports take seconds, --help should not
+    from ..labelling.campaign import (
+        Campaign,  # its imports take seconds, --help should not
+    )
 
     return Campaign.open(
         options.campaign,
@@ -208,8 +210,8 @@ def _start(options: argparse.Namespace) -> None:
 
 def start_campaign(options: argparse.Namespace) -> Campaign:
     """Start the campaign that the options mean."""
-    from ..campaign import Campaign
     from ..classifier import CNNClassifier
+    from ..labelling.campaign import Campaign
 
     estimator = CNNClassifier(
         options.backbone,
@@ -243,8 +245,8 @@ def start_campaign(options: argparse.Namespace) -> Campaign:
 
 
 def _strategy(name: str, centers: Path | None) -> Any:
-    from ..campaign.settings import STRATEGIES
     from ..centers import SourceCenters
+    from ..labelling.campaign.settings import STRATEGIES
 
     known = {key.lower(): cls for key, cls in STRATEGIES.items()}
     cls = known.get(name.lower().replace("-", "").replace("_", ""))
@@ -267,8 +269,8 @@ def _value(text: str) -> Any:
 
 
 def _query(options: argparse.Namespace) -> None:
-    from ..files import new_file
-    from ..tables import write_table
+    from .._utils.atomic import new_file
+    from .._utils.tables import write_table
 
     new_file(options.out, overwrite=options.overwrite)  # before minutes of work
     with open_campaign(options) as campaign:

@@ -45,8 +45,8 @@ def _command(
 
 
 def _cant_tell_list(options: argparse.Namespace) -> None:
-    from ..files import new_file
-    from ..tables import write_table
+    from .._utils.atomic import new_file
+    from .._utils.tables import write_table
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
@@ -71,8 +71,8 @@ def _confirm(options: argparse.Namespace) -> None:
 
 
 def _repeats(options: argparse.Namespace) -> None:
-    from ..files import new_file
-    from ..tables import write_table
+    from .._utils.atomic import new_file
+    from .._utils.tables import write_table
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:

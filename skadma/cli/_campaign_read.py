@@ -69,8 +69,8 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ..files import new_file, write_atomically
-    from ..tables import write_table
+    from .._utils.atomic import new_file, write_atomically
+    from .._utils.tables import write_table
 
     if options.to == "label-studio":
         _export_tasks(options)
@@ -105,8 +105,8 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _export_tasks(options: argparse.Namespace) -> None:
-    from ..files import new_file, write_atomically
-    from ..label_studio import label_config, make_tasks
+    from .._utils.atomic import new_file, write_atomically
+    from ..labelling.label_studio import label_config, make_tasks
 
     files = [options.out / name for name in ("label_config.xml", "tasks.json")]
     for file in files:
@@ -145,8 +145,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from ..campaign.report import make_report
-    from ..files import new_file, write_atomically
+    from .._utils.atomic import new_file, write_atomically
+    from ..labelling.campaign.report import make_report
 
     new_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:

@@ -76,8 +76,8 @@ def _classifier(options: argparse.Namespace) -> CNNClassifier:
 
 
 def _make(options: argparse.Namespace) -> None:
+    from .._utils.atomic import new_file
     from ..centers import SourceCenters
-    from ..files import new_file
 
     new_file(options.out, overwrite=options.overwrite)
     if (options.folder is None) != options.synthesize:
@@ -101,9 +101,9 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
+    from .._utils.atomic import new_file
     from ..centers import SourceCenters
     from ..centers._sheet import to_sheet
-    from ..files import new_file
 
     new_file(options.out, overwrite=options.overwrite)
     centers = SourceCenters.load(options.file)

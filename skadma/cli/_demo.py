@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..demo import run_demo  # its imports take seconds, --help should not
+    from ..bench.demo import run_demo  # its imports take seconds, --help should not
 
     run_demo(
         options.out,

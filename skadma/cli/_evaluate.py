@@ -11,7 +11,7 @@ from ._campaign import add_common, add_pool, open_campaign
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign, Doubt
+    from ..labelling.campaign import Campaign, Doubt
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -138,7 +138,7 @@ def _take(campaign: Campaign, options: argparse.Namespace) -> None:
 
 
 def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
-    from ..campaign import folder_audit
+    from ..labelling.campaign import folder_audit
 
     if options.draw:
         n = folder_audit.draw(
@@ -164,7 +164,7 @@ def _say_next(options: argparse.Namespace, n: int) -> None:
 
 
 def _write(path: Path, drawn: Iterable[Any]) -> None:
-    from ..tables import write_table
+    from .._utils.tables import write_table
 
     write_table(
         path, ("path", "label", "sha256"), ((p.path, "", p.sha256) for p in drawn)
@@ -172,14 +172,14 @@ def _write(path: Path, drawn: Iterable[Any]) -> None:
 
 
 def _check_output(options: argparse.Namespace) -> None:
-    from ..files import new_file
+    from .._utils.atomic import new_file
 
     if options.out:
         new_file(options.out, overwrite=options.overwrite)  # before minutes of work
 
 
 def _suspects(options: argparse.Namespace) -> None:
-    from ..tables import write_table
+    from .._utils.tables import write_table
 
     _check_output(options)
     with open_campaign(options) as campaign:

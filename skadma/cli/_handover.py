@@ -59,8 +59,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from ..files import new_file
-    from ..handover.predict import predict_files
+    from .._utils.atomic import new_file
+    from ..labelling.predict import predict_files
 
     new_file(options.out, overwrite=options.overwrite)  # before a campaign may train
     done = predict_files(
@@ -92,8 +92,8 @@ def _export_model(options: argparse.Namespace) -> None:
 
 
 def _estimator(options: argparse.Namespace) -> CNNClassifier:
-    from ..campaign import Campaign
     from ..classifier import CNNClassifier
+    from ..labelling.campaign import Campaign
 
     if options.model is not None:
         return CNNClassifier.load(options.model)

@@ -62,7 +62,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _label(options: argparse.Namespace) -> None:
-    from ..label.server import serve
+    from ..labelling.page.server import serve
 
     keys = _keys(options.keys)
     _open_or_start(options, keys)
@@ -101,8 +101,8 @@ def _keys(items: list[str]) -> dict[str, str]:
 
 def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Start the campaign if there is none; else refuse what contradicts it."""
-    from ..campaign import Campaign, CampaignError
-    from ..campaign.campaign import DATABASE
+    from ..labelling.campaign import Campaign, CampaignError
+    from ..labelling.campaign.campaign import DATABASE
 
     if (options.campaign / DATABASE).exists():
         campaign = Campaign.open(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..labels import plain_labels, unlabelled_mask, unmixed
+from ..targets.labels import plain_labels, unlabelled_mask, unmixed
 from ._audit import Audit
 from ._checks import class_numbers
 from ._designs import population_weights, share_of_mistakes, smoothed

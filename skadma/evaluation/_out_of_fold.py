@@ -11,9 +11,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 from tqdm.auto import tqdm
 
-from ..images import take
-from ..labels import check_labels, known_classes
-from ..strategies._estimators import innermost
+from ..features.estimators import innermost
+from ..images.dataset import take
+from ..targets.labels import check_labels, known_classes
 
 
 def out_of_fold_proba(

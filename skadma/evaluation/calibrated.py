@@ -13,11 +13,7 @@ from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold
 
-from ._calibration import (
-    apply_temperature,
-    expected_calibration_error,
-    fit_temperature,
-)
+from ._calibration import apply_temperature, expected_calibration_error, fit_temperature
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier

@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike
 from sklearn.manifold import TSNE
 from sklearn.utils import check_random_state
 
-from ..adma import CenterDistances
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
-from ..images import n_images, take
+from ..features.cnn_adapter import CNNAdapter
+from ..features.estimators import find_cnn
+from ..images.dataset import n_images, take
 from ..learner import ActiveLearner
 from ..strategies import ADMA
-from ..strategies._estimators import find_cnn
+from ..strategies.adma import CenterDistances
 from ._matplotlib import new_axes
 
 
@@ -307,7 +307,7 @@ def _examples(
     features = torch.from_numpy(clf.embed(take(X, indices), layer)[layer])
     nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
     names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
-    dataset = CNNView(clf).image_dataset(take(X, indices))
+    dataset = CNNAdapter(clf).image_dataset(take(X, indices))
     has_images = centers.layer is None and centers.inputs.ndim == 4
     return [
         QueryExample(

@@ -1,6 +1,5 @@
 """Query strategies: which images to label next."""
 
-from ._adma import ADMA, ADMAScores
 from ._aift import AIFT
 from ._badge import BADGE
 from ._ceal import CEAL
@@ -17,6 +16,7 @@ from ._typiclust import TypiClust
 from ._uncertainty import EntropySampling, LeastConfident, MarginSampling
 from ._uncertainty_cover import UncertaintyCover
 from ._uncertainty_herding import UncertaintyHerding
+from .adma._adma import ADMA, ADMAScores
 from .base import QueryStrategy, Scores, ScoringStrategy
 
 __all__ = [

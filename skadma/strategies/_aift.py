@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..images import n_images
-from ._estimators import find_cnn, in_blocks
+from ..features.estimators import find_cnn, in_blocks
+from ..images.dataset import n_images
 from .base import Scores, ScoringStrategy
 
 
@@ -95,7 +95,7 @@ class AIFT(ScoringStrategy):
         total = np.full(n, np.nan)
         for start, part in in_blocks(X):
             rng = np.random.default_rng(self._seed())  # the same patches of all images
-            for indices, scores in clf.scan_windows(part, self.n_patches, rng):
+            for indices, scores in clf.iter_patch_outputs(part, self.n_patches, rng):
                 proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
                 total[start + indices] = patch_score(
                     proba, self.alpha, self.entropy_weight, self.diversity_weight

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import LazyRows, row_by_row
+from .._utils.lazy_rows import LazyRows, row_by_row
 from ._badge_parts import draw_by_parts, outer_norms
 from ._batch import BatchStrategy
 from ._distances import squared_distances
-from ._pool import Pool
+from ._pool_features import Pool
 
 
 class BADGE(BatchStrategy):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import LazyRows, selected
-from ..pools import FeatureStore
-from ..pools.hashing import uniform
+from .._utils.lazy_rows import LazyRows, selected
+from ..features.store import FeatureStore
+from ..features.store.hashing import uniform
 from ._distances import squared_distances, squared_norms
 from ._parts import for_parts, parts_of
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from ._pool import Pool, look
+from ._pool_features import Pool, extract_pool_features
 from .base import QueryStrategy, Request
 
 
@@ -45,7 +45,7 @@ class BatchStrategy(QueryStrategy):
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         self._validate_params()
-        pool = look(
+        pool = extract_pool_features(
             request,
             self.layer,
             self.features == "initial",

@@ -18,9 +18,9 @@ _CHUNK = 256
 
 
 class GainBounds:
-    """Upper bounds of rows' gains, of how alike they are to the witnesses.
+    """Upper bounds of rows' gains, of how alike they are to the reference_points.
 
-    A product of all rows with all witnesses takes most of the time of a greedy choice,
+    A product of all rows with all references takes most of the time of a greedy choice,
     so that it is done once. Its results, rounded up, lie in memory or in a temporary
     file without a name; where the disk has no room for twice as much, those of the
     first rows only.
@@ -29,7 +29,7 @@ class GainBounds:
     ----------
     n_rows : int
     weights : ndarray of shape (m,), float32
-        Of the witnesses.
+        Of the reference_points.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class GainBounds:
             self._file.close()
 
     def keep(self, start: int, alike: np.ndarray) -> None:
-        """Keep how alike rows are to the witnesses.
+        """Keep how alike rows are to the reference_points.
 
         Parameters
         ----------

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._estimators import target_proba
+from ..features.estimators import target_proba
 from ._uncertainty import known_uncertainty, uncertainty_scores
 from .base import Scores, ScoringStrategy
 

@@ -10,7 +10,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.utils._param_validation import Interval
 
 from ._batch import BatchStrategy
-from ._pool import Pool
+from ._pool_features import Pool
 from ._uncertainty import known_uncertainty
 
 

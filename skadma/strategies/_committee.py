@@ -10,8 +10,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..images import n_images
-from ._estimators import in_blocks, unwrap
+from ..features.estimators import in_blocks, unwrap
+from ..images.dataset import n_images
 from ._uncertainty import known_uncertainty
 from .base import Scores, ScoringStrategy
 

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import LazyRows, per_row, selected
-from ..pools import FeatureStore
+from .._utils.lazy_rows import LazyRows, per_row, selected
+from ..features.store import FeatureStore
 from ._batch import BatchStrategy
 from ._distances import squared_distances, squared_norms
 from ._parts import for_parts, parts_of
-from ._pool import Pool
+from ._pool_features import Pool
 
 _AHEAD = 32
 """Rows compared with all others at once: reading the features takes the time."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import LazyRows
+from .._utils.lazy_rows import LazyRows
 from ._bounds import GainBounds
 from ._distances import squared_distances, squared_norms
 
 _CHUNK = 1024
-"""Rows compared with the witnesses at once."""
+"""Rows compared with the reference_points at once."""
 _AHEAD = 8
-"""Gains computed anew at once: reading the witnesses takes the time."""
+"""Gains computed anew at once: reading the reference_points takes the time."""
 _OLD, _BOUNDED, _EXACT = range(3)
 """What is known of a gain: one of before, a bound of today's, today's."""
 
@@ -21,7 +21,7 @@ class Coverage:
 
     Parameters
     ----------
-    witnesses : ndarray of shape (m, d), float32
+    reference_points : ndarray of shape (m, d), float32
         The rows to cover.
     weights : ndarray of shape (m,)
         What each counts.
@@ -30,13 +30,13 @@ class Coverage:
     """
 
     def __init__(
-        self, witnesses: np.ndarray, weights: np.ndarray, width: float
+        self, reference_points: np.ndarray, weights: np.ndarray, width: float
     ) -> None:
-        self.witnesses = witnesses
+        self.reference_points = reference_points
         self.weights = weights.astype(np.float32)
         self.width = width
-        self.covered = np.zeros(len(witnesses), dtype=np.float32)
-        self._norms = squared_norms(witnesses)
+        self.covered = np.zeros(len(reference_points), dtype=np.float32)
+        self._norms = squared_norms(reference_points)
 
     def add(self, rows: np.ndarray) -> None:
         """Let rows cover what they can."""
@@ -58,7 +58,7 @@ class Coverage:
         return found
 
     def gains_of(self, alike: np.ndarray) -> np.ndarray:
-        """What rows would add, of how alike they are to the witnesses; overwrites it.
+        """What rows would add, of how alike they are to the references; overwrites it.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Coverage:
     def alike(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each witness, shape (b, m), float32."""
         # As squared_distances, but in place: here a query spends most of its time.
-        squared = rows @ self.witnesses.T
+        squared = rows @ self.reference_points.T
         squared *= -2
         squared += squared_norms(rows)[:, None]
         squared += self._norms
@@ -113,7 +113,7 @@ class _LazyGains:
     """Gains of rows; only those that may be the greatest are brought up to date.
 
     A gain only falls as rows are added, so that an old one is a bound. Where old gains
-    do not decide, closer bounds do, which cost no product with the witnesses; the
+    do not decide, closer bounds do, which cost no product with the references; the
     gains of the few rows that are left are computed anew.
     """
 

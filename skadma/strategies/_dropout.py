@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval
 
-from ..adma import uncertainty
-from ..blocks import BLOCK_ROWS, LazyRows, per_row
+from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, per_row
 from ._batch import BatchStrategy
-from ._pool import Pool
+from ._pool_features import Pool
 from ._typiclust import copies_allowed
+from .adma import uncertainty
 
 
 class BALD(BatchStrategy):

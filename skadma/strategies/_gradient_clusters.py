@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from ..blocks import LazyRows, per_row, row_by_row
+from .._utils.lazy_rows import LazyRows, per_row, row_by_row
 from ._badge import gradient_factors
 from ._batch import BatchStrategy
 from ._distances import squared_norms
-from ._pool import Pool
+from ._pool_features import Pool
 from ._typiclust import cluster, in_turn
 
 _DIMENSIONS = 2048

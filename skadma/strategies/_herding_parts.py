@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..blocks import LazyRows, selected
-from ..pools import FeatureStore
-from ..pools.hashing import priority_sample, smallest
+from .._utils.lazy_rows import LazyRows, selected
+from ..features.store import FeatureStore
+from ..features.store.hashing import priority_sample, smallest
 from ._coverage import Coverage, share_distance
 from ._parts import for_parts, parts_of
 
@@ -18,10 +18,10 @@ _EXAMINED = 2000
 
 
 def witnesses_for(n: int, k: int, error: float, risk: float = 0.01) -> int:
-    r"""How many witnesses measure every possible batch's coverage to within an error.
+    r"""How many references measure every possible batch's coverage to within an error.
 
     The coverage of a batch, as a share of all doubt, is a mean of numbers in [0, 1]
-    over witnesses drawn by their doubt. By Hoeffding's inequality and a union over
+    over references drawn by their doubt. By Hoeffding's inequality and a union over
     the at most :math:`n^k` batches,
 
     .. math:: m \ge \frac{k \ln n + \ln(2 / \delta)}{2 \epsilon^2}
@@ -59,7 +59,7 @@ def herd_by_parts(
     """Choose greedily from each part, then from what they chose [1]_.
 
     All parts, and the choice from their choices, maximise the coverage of the same
-    witnesses. The answer is the last choice, or the best part's if that covers more:
+    references. The answer is the last choice, or the best part's if that covers more:
     in expectation at least (1 - 1/e) / 2 of the best batch's coverage.
 
     Parameters
@@ -91,7 +91,7 @@ def herd_by_parts(
     cover = Coverage(features[drawn], counts, width)
     cover.add(labeled)
     shared = {
-        "witnesses": cover.witnesses,
+        "reference_points": cover.reference_points,
         "weights": cover.weights,
         "covered": cover.covered,
     }
@@ -113,7 +113,7 @@ def _herd_part(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Choose from a part; also say how much is covered then."""
     width, n = settings
-    cover = Coverage(shared["witnesses"], shared["weights"], width)
+    cover = Coverage(shared["reference_points"], shared["weights"], width)
     cover.covered = shared["covered"].copy()
     chosen, gains = cover.greedy(rows, min(n, len(rows)))
     return chosen, gains, cover.value

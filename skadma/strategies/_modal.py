@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ..classifier import CNNClassifier
-from ..cnn_view import CNNView
-from ..images import n_images
+from ..features.cnn_adapter import CNNAdapter
+from ..features.estimators import unwrap
+from ..images.dataset import n_images
 from ._committee import member_proba
-from ._estimators import unwrap
 from .base import QueryStrategy, Request, check_enough, global_seed
 
 
@@ -131,5 +131,5 @@ def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."
         )
-    dataset = CNNView(estimator).image_dataset(X)
+    dataset = CNNAdapter(estimator).image_dataset(X)
     return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..pools import FeatureStore
-from ..pools.columns import digest_of, map_array, write_shard
-from ..pools.executing import run_tasks
-from ..pools.hashing import partition
+from ..features.store import FeatureStore
+from ..features.store.columns import digest_of, map_array, write_shard
+from ..features.store.executing import run_tasks
+from ..features.store.hashing import partition
 
 
 @dataclass(frozen=True)

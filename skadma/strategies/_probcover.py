@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.neighbors import radius_neighbors_graph
 from sklearn.utils._param_validation import Interval
 
-from ..blocks import LazyRows, per_row, row_by_row
+from .._utils.lazy_rows import LazyRows, per_row, row_by_row
 from ._batch import BatchStrategy
-from ._pool import Pool
+from ._pool_features import Pool
 from ._typiclust import cluster
 
 

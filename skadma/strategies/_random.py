@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..images import n_images
-from ._estimators import labels_fitted_with
+from ..features.estimators import labels_fitted_with
+from ..images.dataset import n_images
 from .base import Scores, ScoringStrategy
 
 

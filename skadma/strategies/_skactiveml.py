@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
-from ._pool import Pool, look
+from ._pool_features import Pool, extract_pool_features
 from .base import QueryStrategy, Request, global_seed
 
 
@@ -99,7 +99,7 @@ class SkactivemlStrategy(QueryStrategy):
         asked = {"clf", "estimator"} & set(takes) - set(arguments)
         # M0's features say nothing to the adapted network's last layer.
         initial = self.features == "initial" and not asked
-        pool = look(request, self.layer, initial)
+        pool = extract_pool_features(request, self.layer, initial)
         if theirs.random_state is None:
             theirs.set_params(random_state=self._seed())
         X = np.concatenate([pool.labeled, pool.features])

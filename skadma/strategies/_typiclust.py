@@ -14,10 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
-from ..blocks import BLOCK_ROWS, LazyRows, joined, per_row
+from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, joined, per_row
 from ._batch import BatchStrategy
 from ._distances import squared_distances, squared_norms
-from ._pool import Pool
+from ._pool_features import Pool
 
 _SIZE_FOR_ALL_ROWS = 10_000_000
 """Distances of a step of k-means above which it takes mini-batches; it does for pools

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..adma import uncertainty
-from ..blocks import LazyRows, per_row
-from ..images import n_images
-from ._estimators import target_proba
+from .._utils.lazy_rows import LazyRows, per_row
+from ..features.estimators import target_proba
+from ..images.dataset import n_images
+from .adma import uncertainty
 from .base import Scores, ScoringStrategy
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..adma.uncertainty import UNCERTAINTIES
-from ._pool import Pool
+from ._pool_features import Pool
 from ._typiclust import TypiClust, in_turn, typicality_of
 from ._uncertainty import known_uncertainty
+from .adma.uncertainty import UNCERTAINTIES
 
 
 class UncertaintyCover(TypiClust):
@@ -34,7 +34,7 @@ class UncertaintyCover(TypiClust):
     weight : float, default=0.6
         w, in [0, 1].
     uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"
-        See `skadma.adma.uncertainty`.
+        See `skadma.strategies.adma.uncertainty`.
     n_neighbors, max_clusters : int
         See `TypiClust`.
     layer : int or str, default=-2

@@ -11,14 +11,14 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ..adma.uncertainty import UNCERTAINTIES
-from ..blocks import JoinedRows, LazyRows
+from .._utils.lazy_rows import JoinedRows, LazyRows
 from ._batch import BatchStrategy
 from ._coverage import Coverage, share_distance
 from ._herding_parts import herd_by_parts, witnesses_for
-from ._pool import Pool
+from ._pool_features import Pool
 from ._probcover import unit
 from ._uncertainty import known_uncertainty
+from .adma.uncertainty import UNCERTAINTIES
 
 _WITNESSES = 5000
 """Images on which the coverage is measured."""
@@ -54,7 +54,7 @@ class UncertaintyHerding(BatchStrategy):
     Parameters
     ----------
     uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"
-        See `skadma.adma.uncertainty`.
+        See `skadma.strategies.adma.uncertainty`.
     normalize : bool, default=True
         Whether to compare features by direction, which suits a network's. False: as
         they are, which suits tables of few columns.
@@ -124,8 +124,8 @@ class UncertaintyHerding(BatchStrategy):
                 pool.store, labeled, features, uncertain, n_instances, n_witnesses, seed
             )
         width = share_distance(every, len(labeled) + n_instances, rng)
-        witnesses = _witnesses(features, uncertain, n_witnesses, rng)
-        cover = Coverage(*witnesses, width)
+        reference_points = _witnesses(features, uncertain, n_witnesses, rng)
+        cover = Coverage(*reference_points, width)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
 

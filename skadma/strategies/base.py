@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from ..images import n_images, take
-from ..view import view_of
-from ._estimators import innermost, is_multilabel, labels_fitted_with, unwrap
+from ..features.adapter import get_adapter
+from ..features.estimators import innermost, is_multilabel, labels_fitted_with, unwrap
+from ..images.dataset import n_images, take
 
 
 class TooFewCandidatesError(ValueError):
@@ -282,7 +282,7 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
         If fewer than are asked for can be decoded.
     """
     n = request.n_instances
-    view = view_of(innermost(request.estimator))
+    view = get_adapter(innermost(request.estimator))
     if view is None or not view.skips_unreadable:
         return order[:n]
     _, X = unwrap(request.estimator, request.X_pool)
@@ -349,7 +349,7 @@ def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
     if not len(wrong):
         return
     inner, X_inner = unwrap(estimator, X)
-    view = view_of(inner)
+    view = get_adapter(inner)
     params = inner.get_params() if hasattr(inner, "get_params") else {}
     if view is not None:
         wrong = wrong[view.readable(take(X_inner, wrong))]

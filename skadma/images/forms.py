@@ -1,0 +1,341 @@
+"""What is given as X, and the pixels of its images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from scipy import sparse
+from torch.utils.data import Dataset
+
+from .._utils.lazy_rows import LazyRows
+
+TAKEN = (
+    "Taken are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
+    "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
+    "of paths; a list of PIL images or arrays; a torch Dataset of images"
+)
+
+FORMATS = [
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+]
+"""What is read from files. Not EPS and its kin: Pillow runs Ghostscript for them."""
+
+
+class UnreadableImageError(ValueError):
+    """An image file is missing, or cannot be decoded."""
+
+
+def open_images(
+    X: Any, image_shape: Sequence[int] | None
+) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    """Find what to index, and what makes (H, W, 3) uint8 pixels of an item."""
+    if isinstance(X, Dataset):
+        if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
+            raise ValueError(
+                f"X is {type(X).__name__}, a torch Dataset without a length or without "
+                f"items by number. Make a list of its images. {TAKEN}."
+            )
+        return X, _from_item
+    if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
+        hint = ""
+        if isinstance(X, (str, os.PathLike)):
+            hint = " (a single path: put it in a list)"
+        raise ValueError(f"X is {type(X).__name__}{hint}. {TAKEN}.")
+    if sparse.issparse(X):
+        raise ValueError(
+            f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
+            f"and give image_shape=. {TAKEN}."
+        )
+    if isinstance(X, torch.Tensor):
+        X = _to_numpy(X, "X")
+    if isinstance(X, (list, tuple)) and not (len(X) and is_number_like(X[0])):
+        return _open_list(list(X))
+    try:
+        array = np.asarray(X)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"X is {type(X).__name__} and no array can be made of it: {error}. {TAKEN}."
+        ) from error
+    if array.dtype.kind in "OUT" and array.ndim == 1:
+        return _open_list(array.tolist())
+    return _open_array(array, image_shape)
+
+
+def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} is a tensor of {tensor.dtype}, {tensor.layout}, on "
+            f"{tensor.device} that no array can be made of: {error}. {TAKEN}."
+        ) from error
+
+
+def is_number_like(item: Any) -> bool:
+    """Whether a list's first item is a number or a row of numbers."""
+    while isinstance(item, (list, tuple)) and len(item):
+        item = item[0]
+    if isinstance(item, np.ndarray):
+        return item.ndim < 2 and item.dtype.kind not in "OUT"
+    return isinstance(item, (int, float, complex, np.number))
+
+
+def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    paths = [isinstance(item, (str, os.PathLike)) for item in items]
+    if all(paths):
+        return np.array([os.fspath(item) for item in items], dtype=object), from_path
+    if any(paths):
+        other = paths.index(False)
+        raise ValueError(
+            f"X is a list that mixes paths with other things: X[{paths.index(True)}] "
+            f"is a path, X[{other}] is {type(items[other]).__name__}. {TAKEN}."
+        )
+    for i, item in enumerate(items):
+        if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
+            raise ValueError(
+                f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
+                f"an array. {TAKEN}."
+            )
+    return items, _from_item
+
+
+def _open_array(
+    array: np.ndarray, image_shape: Sequence[int] | None
+) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    got = f"X has shape {array.shape} and dtype {array.dtype}"
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{got}. {TAKEN}.")
+    if array.ndim == 2 and image_shape is None:
+        raise ValueError(
+            f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
+            f"(3, H, W). {TAKEN}."
+        )
+    if array.ndim == 2 and image_shape is not None:
+        shape = tuple(image_shape)
+        if len(shape) not in (2, 3) or np.prod(shape) != array.shape[1]:
+            raise ValueError(
+                f"{got}, but image_shape={shape} has {np.prod(shape)} numbers instead "
+                f"of {array.shape[1]}."
+            )
+        array = array.reshape(len(array), *shape)
+    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+        raise ValueError(f"{got}. {TAKEN}.")
+    if array.ndim == 4 and not _channel_axis(array.shape[1:]):
+        raise ValueError(
+            f"{got}: neither the last nor the first axis of an image has 3 channels "
+            f"(or 1). {TAKEN}."
+        )
+    if len(array):
+        _check_values(array, "X", allow_uint16=False)
+    return array, from_array
+
+
+def _channel_axis(shape: tuple[int, ...]) -> str:
+    """Return "last", "first" or "" for an image's three axes; the last one wins."""
+    if shape[-1] in (1, 3):
+        return "last"
+    return "first" if shape[0] in (1, 3) else ""
+
+
+def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
+    kind = array.dtype.kind
+    if kind == "b" or array.dtype == np.uint8:
+        return
+    if array.dtype == np.uint16 and allow_uint16:
+        return
+    low, high = array.min(), array.max()
+    if kind == "f":
+        if np.isnan(low) or np.isnan(high):
+            raise ValueError(f"{what} contains NaN. {TAKEN}.")
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
+                "must be in [0, 1]. Scale them, or cast pixel values from 0 to 255 "
+                f"with X.astype(np.uint8). {TAKEN}."
+            )
+        return
+    fits = low >= 0 and high <= 255
+    advice = (
+        "Cast them with X.astype(np.uint8)."
+        if fits
+        else "Scale them to 0 to 255 first."
+    )
+    raise ValueError(
+        f"{what} has {array.dtype} values from {low} to {high}. {advice} {TAKEN}."
+    )
+
+
+def check_readable(path: str) -> None:
+    """Decode an image file.
+
+    Raises
+    ------
+    UnreadableImageError
+        If it is missing or cannot be decoded.
+    """
+    from_path(path, "")
+
+
+def from_path(path: str, what: str, least: int | None = None) -> np.ndarray:
+    """Decode a file to (H, W, 3) uint8 pixels; a JPEG smaller, as `from_file` does."""
+    return from_file(path, path, least)
+
+
+def from_file(file: str | BinaryIO, path: str, least: int | None = None) -> np.ndarray:
+    """Decode an open file, or one by its path, to (H, W, 3) uint8 pixels.
+
+    With `least`, a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size
+    that leaves both sides at least that long.
+    """
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            if least is not None:
+                image.draft(None, (least, least))  # does nothing but to a JPEG
+            image.load()
+            return _from_pil(image, path)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise almost anything
+        raise unreadable(path, error) from error
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@lru_cache
+def image_suffixes() -> frozenset[str]:
+    """Endings of the names of files that are decoded, lower case, with the dot."""
+    Image.init()
+    return frozenset(s for s, name in Image.EXTENSION.items() if name in FORMATS)
+
+
+def image_files(folder: Path) -> list[str]:
+    """List the images in a folder and below, by their names' endings, sorted."""
+    suffixes = image_suffixes()
+    return sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+
+
+def unreadable(path: str, error: Exception) -> UnreadableImageError:
+    """Say which file cannot be read, why, and what to do."""
+    return UnreadableImageError(
+        f"The image {path!r} cannot be read ({type(error).__name__}: {error}). Mend or "
+        "remove it, or set on_bad_image='skip'."
+    )
+
+
+def _from_item(item: Any, what: str) -> np.ndarray:
+    """Pixels of an element of a list or of a Dataset, label and all."""
+    if isinstance(item, (tuple, list)) and len(item):
+        item = item[0]
+    if isinstance(item, Image.Image):
+        try:
+            return _from_pil(item, what)
+        except OSError as error:  # opened, and read only now
+            raise unreadable(what, error) from error
+    if isinstance(item, torch.Tensor):
+        item = _to_numpy(item, what)
+    if not isinstance(item, np.ndarray):
+        raise ValueError(
+            f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
+            f"{TAKEN}."
+        )
+    if item.ndim not in (2, 3) or 0 in item.shape:
+        raise ValueError(
+            f"{what} has shape {item.shape}; an image is (H, W), (H, W, 3) or "
+            "(3, H, W)."
+        )
+    if item.ndim == 3 and item.shape[-1] == 4:
+        item = item[..., :3]  # alpha is dropped, as PIL's convert does
+    if item.ndim == 3 and not _channel_axis(item.shape):
+        raise ValueError(
+            f"{what} has shape {item.shape}: neither the last nor the first axis has 3 "
+            "channels (or 1)."
+        )
+    _check_values(item, what, allow_uint16=True)
+    return from_array(item, what)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its EXIF entry says, which is how people see it."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # a broken entry says nothing; the pixels are there
+        return image
+
+
+def _from_pil(image: Image.Image, what: str) -> np.ndarray:
+    image = _upright(image)
+    if image.mode.startswith("I"):  # I;16 and its kin: 16 bits, whatever they hold
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadableImageError(
+                f"{what} has mode {image.mode} and values from {values.min()} to "
+                f"{values.max()}; 16-bit images have 0 to 65535."
+            )
+        return from_array(values.astype(np.uint16), what)
+    if image.mode == "F":
+        return _from_item(np.asarray(image), what)
+    return from_array(np.asarray(image.convert("RGB")), what)
+
+
+def from_array(image: np.ndarray, what: str) -> np.ndarray:
+    """(H, W, 3) uint8 pixels of an array whose shape and values are checked."""
+    if image.dtype.kind == "f":
+        image = np.rint(image * 255).astype(np.uint8)
+    elif image.dtype == np.uint16:
+        image = np.rint(image / 257).astype(np.uint8)
+    elif image.dtype.kind == "b":
+        image = image.astype(np.uint8) * 255
+    if image.ndim == 2:
+        image = image[..., None]
+    elif _channel_axis(image.shape) == "first":
+        image = image.transpose(1, 2, 0)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image)
+
+
+def is_table(X: Any) -> bool:
+    """Tell whether `X` is numbers in rows, as most of scikit-learn takes it.
+
+    A 1-D array of numbers counts too: it is a table gone wrong, not images.
+    """
+    if sparse.issparse(X) or hasattr(X, "columns"):
+        return True
+    if isinstance(X, (list, tuple)):
+        return bool(X) and is_number_like(X[0])
+    if isinstance(X, Dataset) or not hasattr(X, "__array__"):
+        return False
+    array = X if isinstance(X, LazyRows) else np.asarray(X)
+    return array.ndim == 2 or (array.ndim < 2 and array.dtype.kind in "biufc")

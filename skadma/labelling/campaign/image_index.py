@@ -1,0 +1,178 @@
+"""The pool: what images there are in a folder, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..._utils.atomic import file_digest
+from ...images.folder import iter_images
+from ...images.forms import UnreadableImageError, check_readable
+from .event_log import CampaignError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was found at a path.
+
+    Attributes
+    ----------
+    sha256 : str or None
+        Of the file's bytes; None where the file is gone.
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of change.
+    problem : str or None
+        Why it cannot be decoded.
+    """
+
+    sha256: str | None
+    size: int = 0
+    mtime_ns: int = 0
+    problem: str | None = None
+
+
+GONE = Content(None)
+
+
+def scan_pool(
+    root: Path,
+    known: Mapping[str, Content],
+    *,
+    progress: bool = False,
+    name: str = "",
+    leave_out: Sequence[str] = (),
+) -> dict[str, Content]:
+    """Look at a folder and find what is new, changed or gone.
+
+    A file of the same size and time of change as before is not read again, unless it
+    could not be decoded.
+
+    Parameters
+    ----------
+    root : Path
+    known : mapping of str to Content
+        What was found before, by path.
+    progress : bool, default=False
+        Show a progress bar over files to read.
+    name : str, optional
+        The pool's, for messages.
+    leave_out : sequence of str, optional
+        Folders in it that are not looked at.
+
+    Returns
+    -------
+    dict of str to Content
+        The differences only.
+
+    Raises
+    ------
+    CampaignError
+        If the folder is not there, or none of the known images is.
+    """
+    how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
+    if not root.is_dir():
+        raise CampaignError(
+            f"The pool {str(root)!r} is no folder. If it moved, say where it is with "
+            f"{how}; if its disk is not mounted, mount it."
+        )
+    found = dict(_files(root, leave_out))
+    before = {path for path, content in known.items() if content.sha256}
+    if before and not before & found.keys() and not _moved(root, found, known):
+        raise CampaignError(
+            f"None of the {len(before)} images of the campaign is in the pool "
+            f"{str(root)!r} any more. Is its disk mounted? If it moved, say where it "
+            f"is with {how}."
+        )
+    unread = {
+        path: state
+        for path, state in found.items()
+        if path not in known
+        or known[path].sha256 is None
+        or known[path].problem is not None
+        or (known[path].size, known[path].mtime_ns)
+        != (state.st_size, state.st_mtime_ns)
+    }
+    changes = dict.fromkeys(sorted(before - found.keys()), GONE)
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
+        read = pool.map(lambda item: _read(root / item[0], item[1]), unread.items())
+        bar = tqdm(read, "reading", len(unread), disable=not progress, unit=" images")
+        now = dict(zip(unread, bar, strict=True))
+    changes.update(
+        {p: content for p, content in now.items() if content != known.get(p)}
+    )
+    return changes
+
+
+def _moved(
+    root: Path, found: Mapping[str, os.stat_result], known: Mapping[str, Content]
+) -> bool:
+    """Whether some file is a known image under another path."""
+    contents = {(content.size, content.sha256) for content in known.values()}
+    sizes = {size for size, _ in contents}
+    return any(
+        (state.st_size, file_digest(root / path)) in contents
+        for path, state in found.items()
+        if state.st_size in sizes
+    )
+
+
+def check_path(path: str) -> str:
+    """Refuse a path that could lead out of the pool.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not path or path[0] == "/" or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    if os.name == "nt" and (":" in path or "\\" in path):
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    return path
+
+
+def _files(
+    root: Path, leave_out: Sequence[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Paths of image files, sorted, with their state."""
+    told: set[str] = set()
+    for path, state in iter_images(root):
+        name, inside, _ = path.partition("/")
+        if not inside or name not in leave_out:
+            yield path, state
+        elif name not in told:
+            told.add(name)
+            warnings.warn(
+                f"The folder {name!r} of the pool {str(root)!r} is left out: it has "
+                "the name of a pool that was added. Give it another one.",
+                stacklevel=2,
+            )
+
+
+def _read(path: Path, state: os.stat_result) -> Content:
+    size, changed = state.st_size, state.st_mtime_ns
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        _log.info("%s cannot be read: %s", path, error)
+        # No content, but a name for it, so that the path is known.
+        name = hashlib.sha256(f"unreadable|{path}".encode()).hexdigest()
+        return Content(name, size, changed, str(error))
+    problem = None
+    try:
+        check_readable(os.fspath(path))
+    except UnreadableImageError as error:
+        problem = str(error)
+    return Content(digest, size, changed, problem)

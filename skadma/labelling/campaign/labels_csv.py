@@ -1,0 +1,182 @@
+"""Label files: CSV with a header, the columns ``path`` and ``label``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .event_log import CampaignError
+
+MARKS = ("?skip", "?cant-tell", "?not-an-image")
+"""What stands in the column ``label`` for an image that gets none."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """A row of a label file.
+
+    Attributes
+    ----------
+    where : str
+        What messages call it, such as "line 7".
+    path : str
+    label : str
+        A class, or one of `MARKS`.
+    sha256 : str
+        What was looked at; empty where the file does not say.
+    problem : str
+        Why it cannot be taken; empty where it can.
+    who : str
+        Who said it; empty: whoever works on the campaign.
+    more : tuple of str
+        What stands in the other columns that were asked for.
+    """
+
+    where: str
+    path: str
+    label: str
+    sha256: str = ""
+    problem: str = ""
+    who: str = ""
+    more: tuple[str, ...] = ()
+
+
+class LabelFileError(CampaignError):
+    """A label file has rows that cannot be taken.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    problems : sequence of str
+        One a row, with its line number.
+    n_rows : int
+        How many rows there are in all.
+    partial : bool, default=True
+        The others could be taken alone.
+    """
+
+    def __init__(
+        self, name: str, problems: Sequence[str], n_rows: int, *, partial: bool = True
+    ) -> None:
+        self.problems = list(problems)
+        shown = "\n  ".join(self.problems[:20])
+        more = len(self.problems) - 20
+        others = ", or take the others alone with --partial (partial=True)"
+        others = others if partial else ""
+        super().__init__(
+            f"{name}: {len(self.problems)} of {n_rows} rows cannot be taken, so none "
+            f"was:\n  {shown}" + (f"\n  and {more} more" if more > 0 else "") + "\n"
+            f"Correct them{others}."
+        )
+
+
+def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]:
+    """Read a label file.
+
+    Commas, semicolons or tabs separate the columns, whichever the header has. A column
+    ``sha256`` tells what was looked at; columns besides that, ``path`` and ``label``
+    are ignored. A row without a label is one that
+    is not labelled yet, and is left out.
+
+    Parameters
+    ----------
+    path : str or Path
+    more : sequence of str, optional
+        Other columns that must be there. Rows without a label are kept then.
+
+    Returns
+    -------
+    list of LabelRow
+
+    Raises
+    ------
+    CampaignError
+        If it is no such file; the message has the line number.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CampaignError(
+            f"{str(path)!r} is not UTF-8 text ({error}). Save it as CSV in UTF-8."
+        ) from error
+    delimiter = _delimiter(text)
+    # newline="" leaves line breaks inside quotes to the reader.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[LabelRow] = []
+    columns: list[int] | None = None
+    others: list[int] = []
+    line = 1
+    try:
+        for cells in reader:
+            if columns is None:
+                columns = _columns(cells, path)
+                others = _others(cells, path, more)
+            elif any(cell.strip() for cell in cells):
+                row = _row(cells, columns, f"line {line}")
+                if more:
+                    values = tuple(cells[k] if k < len(cells) else "" for k in others)
+                    rows.append(replace(row, more=values))
+                elif row.label or row.problem:
+                    rows.append(row)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CampaignError(
+            f"{str(path)!r}, line {reader.line_num}: no CSV ({error})."
+        ) from error
+    if columns is None:
+        raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
+    return rows
+
+
+def _columns(cells: list[str], path: Path) -> list[int]:
+    names = [cell.strip().lower() for cell in cells]
+    missing = [name for name in ("path", "label") if names.count(name) != 1]
+    if missing:
+        raise CampaignError(
+            f"{str(path)!r}, line 1: the header must have the columns path and label "
+            f"once each, got {names}."
+        )
+    sha256 = [names.index("sha256")] if names.count("sha256") == 1 else []
+    return [names.index("path"), names.index("label"), *sha256]
+
+
+def _others(cells: list[str], path: Path, more: Sequence[str]) -> list[int]:
+    names = [cell.strip().lower() for cell in cells]
+    missing = [name for name in more if names.count(name) != 1]
+    if missing:
+        raise CampaignError(
+            f"{str(path)!r}, line 1: the columns {', '.join(missing)} are missing. "
+            "Give the file that skadma wrote, with the column label filled in."
+        )
+    return [names.index(name) for name in more]
+
+
+def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
+    if len(cells) <= max(columns[:2]):
+        problem = (
+            f"{len(cells)} column(s), but the header has path and label among "
+            f"{max(columns[:2]) + 1} or more."
+        )
+        return LabelRow(where, "", "", problem=problem)
+    sha256 = [cells[k].strip().lower() for k in columns[2:] if k < len(cells)]
+    label = cells[columns[1]].strip()
+    return LabelRow(where, cells[columns[0]], label, sha256[0] if sha256 else "")
+
+
+def _delimiter(text: str) -> str:
+    """Find what separates the columns, of which path and label are two."""
+    header = io.StringIO(text[:10_000], newline="")
+    for mark in ",;\t":
+        header.seek(0)
+        try:
+            cells = next(csv.reader(header, delimiter=mark), [])
+        except csv.Error:
+            continue
+        if {"path", "label"} <= {cell.strip().lower() for cell in cells}:
+            return mark
+    return next((mark for mark in ",;\t" if mark in text.split("\n", 1)[0]), ",")

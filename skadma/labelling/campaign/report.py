@@ -1,0 +1,238 @@
+"""A page about a campaign: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ...images.dataset import ImageDataset, Preprocessing
+from ...images.forms import UnreadableImageError
+from ...strategies.adma import uncertainty
+from .pace import LONGEST, Pace
+from .state import Decision
+
+if TYPE_CHECKING:
+    from .campaign import Campaign
+
+_SIDE = 96
+_SHOWN = 60
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em;
+       padding: 0 1em; color: #222; }
+h1, h2 { font-weight: 600; } h2 { margin-top: 2em; }
+table { border-collapse: collapse; } td, th { padding: .15em .9em .15em 0; }
+th { text-align: left; font-weight: 600; } td.n { text-align: right; }
+.bar { background: #4878a8; height: .8em; display: inline-block; }
+.images { display: flex; flex-wrap: wrap; gap: .8em; }
+figure { margin: 0; width: 96px; font-size: 11px; overflow-wrap: anywhere; }
+figure img { display: block; } pre { white-space: pre-wrap; } .wrong { color: #b00; }
+"""
+
+
+def make_report(campaign: Campaign) -> str:
+    """Make the page.
+
+    Images and names are put into it as data: it loads nothing, and nothing in it runs.
+
+    Parameters
+    ----------
+    campaign : Campaign
+        If its model is not made yet, this makes it.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    status = campaign.status()
+    events = campaign.log()
+    decisions = list(campaign.decisions())
+    sections = [
+        f"<pre>{escape(str(status))}</pre>",
+        "<h2>Right before the label came</h2>"
+        "<p>Of the images of each query that have a label by now, the share that the "
+        "model at the time of the query had right. They were chosen, mostly for being "
+        "hard, so this is no estimate of the accuracy on all images.</p>"
+        + _curve(hits(events, decisions)),
+        "<h2>Classes</h2>" + _balance(status.labels),
+        "<h2>Pace</h2>" + _pace(status.pace),
+        f"<h2>Decisions, the latest {_SHOWN}</h2>"
+        + _latest(campaign, events, decisions),
+        "<h2>Most uncertain of those left</h2>" + _uncertain(campaign),
+    ]
+    title = escape(campaign.folder.name)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{title}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+
+
+def hits(
+    events: list[dict[str, Any]], decisions: list[tuple[str, Decision, str]]
+) -> list[tuple[int, int, int]]:
+    """Per query: labels before it, images with a label by now, those guessed right."""
+    labels = {path: d for path, d, _ in decisions if d.kind == "label"}
+    first: dict[str, int] = {}  # events in which contents got their first label
+    for event in events:
+        for decision in event.get("decisions", []):
+            if not decision["label"].startswith("?"):
+                first.setdefault(decision["sha256"], event["id"])
+    given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
+    rounds = []
+    seen: set[str] = set()
+    for event in reversed(events):  # an image counts for the last query it was in
+        guesses = {
+            p["path"]: p["guess"]
+            for p in event.get("proposals", [])
+            if p["guess"] is not None and p["path"] in labels
+        }
+        mine = [
+            path
+            for path in guesses
+            if path not in seen and labels[path].event > event["id"]
+        ]
+        seen.update(mine)
+        if mine:
+            right = sum(guesses[path] == labels[path].label for path in mine)
+            n_before = int(np.searchsorted(given, event["id"]))
+            rounds.append((n_before, len(mine), right))
+    return rounds[::-1]
+
+
+def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
+    if not rounds:
+        return "<p>No query with a trained model has been answered yet.</p>"
+    width, height, left, bottom = 620, 240, 50, 40
+    most = max(n for n, _, _ in rounds) or 1
+    points = [
+        (
+            left + (width - left - 10) * n / most,
+            10 + (height - bottom - 10) * (1 - r / m),
+        )
+        for n, m, r in rounds
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    grid = "".join(
+        f'<line x1="{left}" x2="{width}" y1="{y:.0f}" y2="{y:.0f}" stroke="#ddd"/>'
+        f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{share:.0%}</text>'
+        for share in (0, 0.25, 0.5, 0.75, 1)
+        for y in [10 + (height - bottom - 10) * (1 - share)]
+    )
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="#4878a8">'
+        f"<title>{n} labels: {r} of {m}</title></circle>"
+        for (x, y), (n, m, r) in zip(points, rounds, strict=True)
+    )
+    return (
+        f'<svg width="{width}" height="{height}" font-size="12">{grid}'
+        f'<polyline points="{line}" fill="none" stroke="#4878a8" stroke-width="2"/>'
+        f'{dots}<text x="{left}" y="{height - 6}">labels at the time of the query '
+        f"(up to {most})</text></svg>"
+        + _table(("labels", "answered", "right"), ((n, m, r) for n, m, r in rounds))
+    )
+
+
+def _balance(labels: dict[str, int]) -> str:
+    most = max(labels.values()) or 1
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="n">{n}</td>'
+        f'<td><span class="bar" style="width:{300 * n / most:.0f}px"></span></td></tr>'
+        for name, n in labels.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _pace(paces: Sequence[Pace]) -> str:
+    if not paces:
+        return "<p>No answer has been timed yet.</p>"
+    return (
+        "<p>From somebody's answer before, or the last query, to an answer; pauses of "
+        f"more than {LONGEST:.0f} seconds a label are left out.</p>"
+        + _table(
+            ("who", "labels", "hours", "per hour"),
+            ((p.who, p.n_labels, f"{p.hours:.2f}", f"{p.per_hour:.0f}") for p in paces),
+        )
+    )
+
+
+def _latest(
+    campaign: Campaign,
+    events: list[dict[str, Any]],
+    decisions: list[tuple[str, Decision, str]],
+) -> str:
+    guesses = {
+        p["path"]: p["guess"] for event in events for p in event.get("proposals", [])
+    }
+    decisions = sorted(decisions, key=lambda row: (-row[1].event, row[0]))[:_SHOWN]
+    figures = []
+    for path, decision, state in decisions:
+        guess = guesses.get(path)
+        said = escape(decision.mark)
+        if guess is not None and decision.label is not None and guess != decision.label:
+            said += f' <span class="wrong">(guessed {escape(guess)})</span>'
+        if state != "as labelled":
+            said += f" ({state} since)"
+        figures.append((path, said))
+    return _figures(campaign, figures) or "<p>None yet.</p>"
+
+
+def _uncertain(campaign: Campaign) -> str:
+    left = campaign.candidates()
+    estimator = campaign.estimator()
+    if not left or not hasattr(estimator, "net_"):
+        return "<p>Nothing is left, or there is no model yet.</p>"
+    proba = estimator.predict_proba([str(file) for file in campaign.files(left)])
+    if not np.isfinite(proba).all():
+        worst = left[int(np.flatnonzero(~np.isfinite(proba).all(axis=1))[0])]
+        raise ValueError(f"The model's probabilities for {worst!r} are not finite.")
+    order = np.argsort(-uncertainty(proba, "margin"), kind="stable")[:12]
+    figures = []
+    for i in order:
+        best = np.argsort(-proba[i], kind="stable")[:2]
+        said = ", ".join(
+            f"{escape(str(estimator.classes_[k]))} {proba[i, k]:.0%}" for k in best
+        )
+        figures.append((left[i], said))
+    return _figures(campaign, figures)
+
+
+def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
+    figures = list(figures)
+    files = campaign.files(path for path, _ in figures)
+    shown = "".join(
+        f"<figure>{_thumbnail(str(file))}"
+        f"<figcaption>{escape(path)}<br><b>{said}</b></figcaption></figure>"
+        for file, (path, said) in zip(files, figures, strict=True)
+    )
+    return f'<div class="images">{shown}</div>' if shown else ""
+
+
+def _thumbnail(path: str) -> str:
+    try:
+        pixels = ImageDataset([path], Preprocessing(_SIDE, _SIDE))[0]
+    except UnreadableImageError:
+        return "<i>cannot be read</i>"
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    size = f'width="{_SIDE}" height="{_SIDE}"'
+    return f'<img {size} alt="" src="data:image/jpeg;base64,{data}">'
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="n">{escape(str(c))}</td>' for c in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,192 @@
+"""An estimator and a strategy as JSON: names and plain values, never pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ... import strategies
+from ..._utils.atomic import write_atomically
+from ...centers import SourceCenters
+from ...classifier import CNNClassifier
+from ...persistence.errors import ModelError
+from ...persistence.params import build_estimator as _build
+from ...persistence.params import describe_params, plain
+from ...strategies import QueryStrategy
+from .event_log import CampaignError
+from .naming import check_classes
+
+CENTERS = "centers.safetensors"
+_KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
+"""Parameters of CNNClassifier that are the campaign's to set."""
+
+_NOT_TAKEN = {
+    "CEAL": "it trains on its own guesses, which no label in the log accounts for",
+    "QueryByCommittee": "it needs an ensemble, a campaign has one CNNClassifier",
+    "ModALStrategy": "it holds a function, which cannot be stored as plain values",
+    "SkactivemlStrategy": "it holds an object of another package",
+}
+STRATEGIES: dict[str, Any] = {
+    name: cls
+    for name, cls in vars(strategies).items()
+    if isinstance(cls, type)
+    and issubclass(cls, QueryStrategy)
+    and name not in _NOT_TAKEN
+    and name not in ("QueryStrategy", "ScoringStrategy")
+}
+"""What a campaign takes, by name."""
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuse settings that no campaign writes.
+
+    Raises
+    ------
+    CampaignError
+    """
+    kinds = {
+        "pool": str,
+        "classes": list,
+        "estimator": dict,
+        "strategy": dict,
+        "n_instances": int,
+        "warm_start": bool,
+        "random_state": int,
+    }
+    for name, kind in kinds.items():
+        if type(settings.get(name)) is not kind:
+            raise CampaignError(
+                f"The campaign cannot be opened: its setting {name!r} is "
+                f"{settings.get(name)!r}."
+            )
+    check_classes(settings["classes"])
+
+
+def check_usable(
+    estimator: CNNClassifier,
+    strategy: QueryStrategy,
+    n_instances: int,
+    random_state: int,
+) -> None:
+    """Refuse what would fail only when the first labels are there.
+
+    Raises
+    ------
+    CampaignError
+    """
+    if n_instances < 1 or not 0 <= random_state < 2**32:
+        raise CampaignError(
+            f"n_instances={n_instances} must be at least 1, random_state="
+            f"{random_state} from 0 to {2**32 - 1}."
+        )
+    for one in (estimator, strategy):
+        try:
+            if hasattr(one, "_parameter_constraints"):
+                one._validate_params()
+            if isinstance(one, CNNClassifier):
+                torch.empty(0, device=one.torch_device())
+                one.source_network()
+        except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
+            raise CampaignError(
+                f"The {type(one).__name__} cannot be used: {error}"
+            ) from error
+
+
+def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
+    """Describe an estimator by plain values.
+
+    Raises
+    ------
+    CampaignError
+        If a parameter is something that cannot be.
+    """
+    if not isinstance(estimator, CNNClassifier):
+        raise CampaignError(
+            f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
+        )
+    described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
+    for error in refused.values():
+        raise CampaignError(str(error)) from error
+    return described
+
+
+def build_estimator(
+    described: dict[str, Any], backbone: Callable[[], nn.Module] | None, memory: Path
+) -> CNNClassifier:
+    """Build an estimator from its description.
+
+    Nothing is imported by a name that stands there. A callable backbone has no
+    description, so it has to be given.
+
+    Parameters
+    ----------
+    described : dict
+    backbone : callable or None
+    memory : Path
+        Folder of the cache.
+
+    Raises
+    ------
+    CampaignError
+        If the description is none, or needs a backbone that is not given.
+    """
+    try:
+        return _build(
+            CNNClassifier,
+            described,
+            backbone,
+            owner="campaign",
+            how="Campaign.open(folder, backbone=...)",
+            memory=memory,
+        )
+    except ModelError as error:
+        raise CampaignError(str(error)) from error
+
+
+def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
+    """Describe a strategy by its class's name and plain values; see `centers_of`."""
+    name = type(strategy).__name__
+    if STRATEGIES.get(name) is not type(strategy):
+        reason = _NOT_TAKEN.get(name, "it is not one of skadma.strategies")
+        raise CampaignError(
+            f"A campaign cannot take the strategy {name}: {reason}. It takes "
+            f"{', '.join(sorted(STRATEGIES))}."
+        )
+    try:
+        params = {
+            key: CENTERS
+            if isinstance(value, SourceCenters)
+            else plain(value, f"{name}({key}=...)")
+            for key, value in strategy.get_params(deep=False).items()
+        }
+    except ModelError as error:
+        raise CampaignError(str(error)) from error
+    return {"class": name, "params": params}
+
+
+def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
+    """Build a strategy from its description and the centres in a folder."""
+    try:
+        cls = STRATEGIES[described["class"]]
+        params = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in described["params"].items()
+        }
+        if params.get("centers") is not None:
+            params["centers"] = SourceCenters.load(folder / CENTERS)
+        return cls(**params)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CampaignError(f"The campaign's strategy is not known: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CampaignError(f"The campaign's centres are not there: {error}") from error
+
+
+def save_centers(strategy: QueryStrategy, folder: Path) -> None:
+    """Write the centres of a strategy that has some."""
+    centers = strategy.get_params(deep=False).get("centers")
+    if isinstance(centers, SourceCenters):
+        write_atomically(folder / CENTERS, centers.save)

@@ -1,0 +1,349 @@
+"""What a network is made of: its weighted layers, found by tracing it.
+
+A network is traced once, in eval mode, with :mod:`torch.fx`. The trace answers
+four questions, for every architecture alike and without a list per model:
+
+- which layers are on the main path (:attr:`NetworkGraph.layers`);
+- what each of them hands on, i.e. what the next weighted layer receives;
+- which parameters the first n layers' output depends on (to freeze them);
+- where a single tensor crosses, so that the network can be cut in two.
+
+Reading a layer's output as the *input of the next layer* is also what makes taps
+safe from in-place operations: a weighted layer keeps its input for the backward
+pass, so no network that can be trained overwrites it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torchvision.ops
+from torch import fx, nn
+
+from .subgraph import ancestors, extract_subgraph, subgraph
+
+WEIGHTED = (nn.Conv2d, nn.Linear)
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a network is traced, which changes all modules' behaviour for a while, and
+so while one runs or is trained as well: threads have to wait for each other."""
+
+_RUNNING = nn.Module.__call__, nn.Module.__getattr__
+_MULTIPLICATIONS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+
+
+class _Tracer(fx.Tracer):
+    """Traces down to the weighted layers; what holds none of them stays opaque.
+
+    Norms, activations, pooling and their data-dependent control flow are thus
+    never looked into. Where a network branches on the shape of a tensor, the branch
+    of the example is followed.
+    """
+
+    def __init__(self, example: torch.Tensor) -> None:
+        modules = (math, torchvision.ops)
+        super().__init__(autowrap_modules=modules)  # type: ignore[arg-type]
+        self.example = example
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        part = subgraph(self.graph, ancestors([obj.node]), None, [obj.node])
+        assert isinstance(self.root, nn.Module)
+        with torch.no_grad(), evaluating(self.root.modules()), _modules_run():
+            (value,) = fx.GraphModule(self.root, part)(self.example)
+        if isinstance(value, bool):  # of shapes; comparing values gives a tensor
+            return value
+        return super().to_bool(obj)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return (
+            isinstance(m, WEIGHTED)
+            or not any(isinstance(child, WEIGHTED) for child in m.modules())
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weighted layer of the main path.
+
+    Attributes
+    ----------
+    name : str
+        Name of its module, as in ``network.get_submodule(name)``.
+    node : torch.fx.Node
+        The call of the module in the graph.
+    output : torch.fx.Node
+        The node whose value the next weighted layer receives; for the last layer,
+        the network's output.
+    """
+
+    name: str
+    node: fx.Node
+    output: fx.Node
+
+
+class NetworkGraph:
+    """The traced graph of a network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes one batch of images and returns one tensor of scores.
+    example : torch.Tensor
+        A batch that it takes.
+    evaluate : bool, default=True
+        Trace it in eval mode, or else in the mode that it is in.
+
+    Raises
+    ------
+    ValueError
+        If the network cannot be traced, does not return a single tensor, or has
+        no weighted layer.
+    """
+
+    def __init__(
+        self, network: nn.Module, example: torch.Tensor, *, evaluate: bool = True
+    ) -> None:
+        training = network.training
+        network.train(training and not evaluate)
+        try:
+            with ONE_AT_A_TIME:
+                self.graph = _Tracer(example).trace(network)
+        except Exception as error:
+            raise ValueError(
+                f"{type(network).__name__} cannot be traced by torch.fx "
+                f"({type(error).__name__}: {error}). Its forward must not branch on "
+                "tensor values; move such parts into a submodule without Conv2d or "
+                "Linear layers, or mark the function with torch.fx.wrap."
+            ) from error
+        finally:
+            network.train(training)
+        placeholders = [n for n in self.graph.nodes if n.op == "placeholder"]
+        self.input = placeholders[0]
+        result = next(n for n in self.graph.nodes if n.op == "output").args[0]
+        if not isinstance(result, fx.Node):
+            raise ValueError(
+                f"{type(network).__name__} returns {type(result).__name__}; skadma "
+                "needs a network that returns one tensor of class scores."
+            )
+        self.output = result
+        self._parametric = {
+            name
+            for name, module in network.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        }
+        self.layers = self._find_layers(network)
+        if not self.layers:
+            raise ValueError(
+                f"{type(network).__name__} has no Conv2d or Linear layer that its "
+                "output depends on, so there is nothing to adapt."
+            )
+
+    def _find_layers(self, network: nn.Module) -> list[Layer]:
+        """Weighted layers on the path with most of them, from input to output.
+
+        The path with most weighted layers is what the literature counts (18 in
+        ResNet-18, 121 in DenseNet-121): shortcut projections lie on shorter ways.
+        Among parallel ways of equal length the one with more weights is taken.
+        Squeeze-excite branches are cut off by :meth:`_main_inputs`.
+        """
+        needed = ancestors([self.output])
+        best: dict[fx.Node, tuple[tuple[int, int], fx.Node | None]] = {}
+        for node in self.graph.nodes:
+            if node not in needed:
+                continue
+            before = [n for n in self._main_inputs(node) if n in best]
+            if node is not self.input and not before:
+                continue  # a constant: no way from the image leads here
+            previous = max(before, key=lambda n: best[n][0], default=None)
+            length = best[previous][0] if previous else (0, 0)
+            module = _weighted_module(network, node)
+            if module is not None:
+                length = (length[0] + 1, length[1] + module.weight.numel())
+            best[node] = (length, previous)
+        path: list[fx.Node] = []
+        step: fx.Node | None = self.output if self.output in best else None
+        while step is not None:
+            if _weighted_module(network, step) is not None:
+                path.append(step)
+            step = best[step][1]
+        path.reverse()
+        outputs = [node.all_input_nodes[0] for node in path[1:]] + [self.output]
+        return [
+            Layer(str(n.target), n, out) for n, out in zip(path, outputs, strict=True)
+        ]
+
+    def _main_inputs(self, node: fx.Node) -> list[fx.Node]:
+        """Inputs of a node that may continue the main path.
+
+        Where a tensor is multiplied by a gate computed from itself (squeeze-excite,
+        self-gating activations), the path goes through the tensor, not the gate.
+        """
+        inputs = node.all_input_nodes
+        if node.target in _MULTIPLICATIONS and len(inputs) == 2:
+            first, second = inputs
+            if first in ancestors([second]):
+                return [first]
+            if second in ancestors([first]):
+                return [second]
+        return inputs
+
+    def position(self, address: int | str) -> int:
+        """Position (from 0) of a layer given by position or by name.
+
+        Parameters
+        ----------
+        address : int or str
+            A position, negative from the end as in Python, or the name of a layer,
+            or of a block: then its last layer of the main path is meant.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer; the message lists what there is.
+        """
+        n = len(self.layers)
+        if isinstance(address, str):
+            inside = [
+                i
+                for i, layer in enumerate(self.layers)
+                if layer.name == address or layer.name.startswith(address + ".")
+            ]
+            if inside:
+                return inside[-1]
+            names = [layer.name for layer in self.layers]
+            near = difflib.get_close_matches(address, names, n=3) or names[-4:]
+            raise ValueError(
+                f"There is no layer {address!r} on the main path. Did you mean one of "
+                f"{near}? layers() lists all of them."
+            )
+        if isinstance(address, bool) or not hasattr(address, "__index__"):
+            raise ValueError(
+                f"A layer is addressed by int position or by name, got {address!r} of "
+                f"type {type(address).__name__}."
+            )
+        position = operator.index(address)
+        if not -n <= position < n:
+            raise ValueError(
+                f"Layer {position} is out of range: the network has {n} weighted "
+                f"layers, {-n} to {n - 1}."
+            )
+        return position % n
+
+    def modules_of_first(self, n_layers: int) -> set[str]:
+        """Names of the modules and parameters that feed the first layers' output.
+
+        The output of layer n is what layer n + 1 receives, so the norm and the
+        activation behind a layer belong to it, and so do shortcut projections
+        that are already added in.
+        """
+        if n_layers == 0:
+            return set()
+        nodes = ancestors([self.layers[n_layers - 1].output])
+        return {str(n.target) for n in nodes if n.op in ("call_module", "get_attr")}
+
+    @cached_property
+    def _cuts(self) -> list[fx.Node]:
+        """Nodes past which nothing computed before them is used, in order."""
+        order = {node: i for i, node in enumerate(self.graph.nodes)}
+        cuts, reach = [], -1
+        for node in order:
+            if node.op == "get_attr":
+                continue  # a parameter: both sides can have it
+            if reach <= order[node] and self._keeps_value(node):
+                cuts.append(node)
+            reach = max([reach, *(order[user] for user in node.users)])
+        return cuts
+
+    def _keeps_value(self, node: fx.Node) -> bool:
+        """Tell whether a node's value is a tensor that no later step overwrites.
+
+        A module with parameters keeps its input for the backward pass, so what it
+        reads is safe from in-place operations.
+        """
+        return any(
+            user.op == "call_module" and user.target in self._parametric
+            for user in node.users
+        )
+
+    def cut_before(self, position: int) -> fx.Node:
+        """Find the deepest single-tensor crossing at or before a layer's output.
+
+        Parameters
+        ----------
+        position : int
+            The layer, from 0; -1 stands for the image itself.
+        """
+        if position < 0:
+            return self.input
+        inside = ancestors([self.layers[position].output])
+        return next((n for n in reversed(self._cuts) if n in inside), self.input)
+
+    def extract(
+        self,
+        network: nn.Module,
+        ends: Sequence[fx.Node],
+        start: fx.Node | None = None,
+    ) -> fx.GraphModule:
+        """Build the part of a network that leads from one node to others.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            The traced network or one with the same modules under the same names
+            (a new last layer is fine). Its weights are shared, not copied.
+        ends : sequence of torch.fx.Node
+            The nodes whose values are returned.
+        start : torch.fx.Node, optional
+            Where the part begins; the network's input if None.
+
+        Returns
+        -------
+        torch.fx.GraphModule
+            Maps a batch of `start`'s values to a tuple with one tensor per end,
+            with the semantics of eval mode.
+
+        Raises
+        ------
+        ValueError
+            If an end does not lie behind `start`.
+        """
+        return extract_subgraph(self.graph, network, ends, start or self.input)
+
+
+def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
+    if node.op != "call_module":
+        return None
+    module = network.get_submodule(str(node.target))
+    return module if isinstance(module, WEIGHTED) else None
+
+
+@contextmanager
+def _modules_run() -> Iterator[None]:
+    """Let modules run as usual while a trace, which records calls, is under way."""
+    recording = nn.Module.__call__, nn.Module.__getattr__
+    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore
+    try:
+        yield
+    finally:
+        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Switch modules to eval mode, each for itself, and back to what they were in."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

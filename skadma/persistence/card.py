@@ -1,0 +1,266 @@
+"""The model card: what somebody who gets a model has to know."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..networks.engines import TORCH, Engine
+from ..networks.registry import is_weights_file
+
+if TYPE_CHECKING:
+    from ..classifier import CNNClassifier
+    from ..evaluation import Estimate
+
+_NO_CALIBRATION = (
+    "Not measured. Take the probabilities for an order of the images, not for how "
+    "often the model is right."
+)
+
+
+_SEVERAL = (
+    "\n\nAn image has any number of these labels, also none: each that is more "
+    "probable than not. Their probabilities do not sum to 1."
+)
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the model itself does not know.
+
+    Attributes
+    ----------
+    title : str
+    n_labels : mapping of str to int
+        Labelled images by class.
+    data : sequence of str
+        Sentences about the images.
+    choice : sequence of str
+        Sentences about how those to label were chosen.
+    curve : sequence of (int, int, int)
+        Per query: labels before it, images answered, those that were guessed right.
+    calibration : str or None
+        Markdown about the probabilities.
+    estimate : Estimate or None
+        By an audit, of the accuracy on the pool.
+    """
+
+    title: str
+    n_labels: Mapping[str, int]
+    data: Sequence[str] = ()
+    choice: Sequence[str] = ()
+    curve: Sequence[tuple[int, int, int]] = field(default_factory=tuple)
+    calibration: str | None = None
+    estimate: Estimate | None = None
+
+
+def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
+    """Write the card: Markdown with YAML front matter.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+        Fitted.
+    facts : CardFacts
+    onnx : bool
+        Whether there is a ``model.onnx``.
+
+    Returns
+    -------
+    str
+    """
+    labels = [str(label) for label in estimator.classes_]
+    front = {
+        "license": "",
+        "library_name": "skadma",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "active-learning", *(["onnx"] * onnx)],
+        "base_model": estimator.source_network_.name,
+        "labels": labels,
+        "n_labels": {name: int(n) for name, n in facts.n_labels.items()},
+    }
+    sections = {
+        "Classes and labels": _table(
+            ("class", "labelled images"),
+            [(name, facts.n_labels.get(name, 0)) for name in labels],
+        )
+        + (_SEVERAL if estimator.multilabel_ else ""),
+        "Data": "\n".join(f"- {line}" for line in facts.data) or "Not recorded.",
+        "How the labelled images were chosen": "\n".join(
+            f"- {line}" for line in facts.choice
+        )
+        or "Not recorded.",
+        "Right before the label came": _curve(facts.curve),
+        "Accuracy": _accuracy(facts.estimate),
+        "Calibration": facts.calibration or _NO_CALIBRATION,
+        "Network": _network(estimator),
+        "What images go through": "\n".join(
+            f"{n}. {step}" for n, step in enumerate(preprocessing_steps(estimator), 1)
+        ),
+        "Use": _use(type(estimator).__name__, onnx),
+        "Licence": "Fill in `license` above, and here:\n\n"
+        "- of this model: \n- of the labelled images: \n- of the pretrained weights: ",
+    }
+    # JSON is YAML, and quotes whatever a name may hold.
+    yaml = "\n".join(f"{k}: {json.dumps(v)}" for k, v in front.items())
+    body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
+    return f"---\n{yaml}\n---\n\n# {_plain(facts.title)}\n\n{body}\n"
+
+
+def describe_preprocessing(estimator: CNNClassifier) -> dict[str, Any]:
+    """Say all that leads from an image file to the probabilities of ``model.onnx``.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+        Fitted.
+
+    Returns
+    -------
+    dict of str to plain value
+    """
+    preprocessing = estimator.source_network_.preprocessing
+    side = preprocessing.image_size
+    return {
+        **asdict(preprocessing),
+        "labels": estimator.classes_.tolist(),
+        "input": {"name": "pixels", "dtype": "uint8", "shape": ["n", 3, side, side]},
+        "output": {"name": "probabilities", "dtype": "float32"},
+        "steps": preprocessing_steps(estimator),
+    }
+
+
+def preprocessing_steps(estimator: CNNClassifier) -> list[str]:
+    """Describe resizing and normalising, to the pixel.
+
+    Parameters
+    ----------
+    estimator : CNNClassifier
+
+    Returns
+    -------
+    list of str
+    """
+    p = estimator.source_network_.preprocessing
+    mean, std = ([round(v, 6) for v in values] for values in (p.mean, p.std))
+    side, short = p.image_size, p.resize_size
+    reduced = (
+        "A JPEG file is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size "
+        f"that leaves both sides at least {p.least} pixels, by Pillow's "
+        f"`Image.draft(None, ({p.least}, {p.least}))`."
+    )
+    return [
+        *([reduced] if p.reduced else []),
+        "The image is turned as its EXIF entry says.",
+        "16-bit values are divided by 257 and rounded to 8 bits; any other mode "
+        "becomes RGB as by Pillow's `convert('RGB')`. Grey fills all three channels.",
+        f"The shorter side is resized to {short} pixels, the longer one to int({short} "
+        f"* longer / shorter), by Pillow's `Image.resize` with the {p.interpolation} "
+        "filter. An image whose shorter side has that length is left alone.",
+        f"The centre of {side} x {side} pixels is cropped; its left edge is at "
+        f"round((width - {side}) / 2), its upper edge likewise, and halves are rounded "
+        "to the even number.",
+        "In the network, and in model.onnx, which takes the uint8 pixels (n, 3, "
+        f"height, width): (pixel / 255 - mean) / std with mean {mean} and std {std}.",
+        f"The scores' {'sigmoid' if estimator.multilabel_ else 'softmax'} is the "
+        "probabilities, in the order of `labels`.",
+    ]
+
+
+def _network(estimator: CNNClassifier) -> str:
+    source, weights = estimator.source_network_, estimator.weights
+    if weights is not None and is_weights_file(weights):
+        weights = Path(weights).name
+    trained = (
+        "the last one is fitted in closed form (a discriminant analysis and a ridge "
+        "regression)"
+        if estimator.training == "probe"
+        else f"{estimator.max_epochs} epochs, learning rates {estimator.lr:g} and, of "
+        f"the new last layer, {estimator.head_lr:g}"
+    )
+    lines = (
+        f"Backbone {source.name}, pretrained weights {weights}, fingerprint "
+        f"{source.fingerprint}.",
+        f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; "
+        f"{trained}.",
+        *([_engine(source.engine)] if source.engine != TORCH else []),
+    )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _engine(engine: Engine) -> str:
+    return (
+        f"By skadma the frozen layers are run by {engine.name} in {engine.precision}, "
+        "so its probabilities differ a little from those of an ONNX file."
+    )
+
+
+def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
+    if not rounds:
+        return "No query with a trained model has been answered yet."
+    rows = [(n, m, r, f"{r / m:.0%}") for n, m, r in rounds]
+    return (
+        "Of the images of each query, the share that the model at the time had right. "
+        "They were chosen, mostly for being hard: this is no estimate of the accuracy "
+        "on all images.\n\n" + _table(("labels", "answered", "right", "share"), rows)
+    )
+
+
+def _accuracy(found: Estimate | None) -> str:
+    if found is None:
+        return (
+            "Not measured. `skadma evaluate` measures it, with some 50 labels that are "
+            "drawn for that and not trained with."
+        )
+    share = f"{found.confidence:.0%}"
+    return (
+        f"{found.value:.1%} ({share} interval: {found.low:.1%} to {found.high:.1%}) on "
+        f"the {found.n_population} images of the pool that had no label when the audit "
+        f"was drawn, or on such like them, by {found.n_labels} labels that were drawn "
+        f"for it ({found.method}) and not trained with.\n\n"
+        + _table(
+            ("class", "found (recall)", f"{share} interval", "labels"),
+            [
+                (
+                    name,
+                    "?" if math.isnan(recall.value) else f"{recall.value:.1%}",
+                    f"{recall.low:.1%} to {recall.high:.1%}",
+                    recall.n_labels,
+                )
+                for name, recall in found.recall.items()
+            ],
+        )
+    )
+
+
+def _use(cls: str, onnx: bool) -> str:
+    text = (
+        f"```python\nfrom skadma import {cls}\n\n"
+        f'clf = {cls}.load("FOLDER")\nclf.predict_proba(["photo.jpg"])\n```\n\n'
+        "or `skadma predict PHOTOS -o out.csv --model FOLDER`."
+    )
+    if onnx:
+        text += (
+            " Without skadma: `model.onnx` and `preprocessing.json`, with 20 lines of "
+            "NumPy, Pillow and onnxruntime (docs/handover.md of skadma)."
+        )
+    return text
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(_plain(str(cell)) for cell in line) + " |" for line in lines
+    )
+
+
+def _plain(text: str) -> str:
+    """A name as Markdown shows it, not as Markdown reads it."""
+    text = " ".join(text.split())
+    for mark in "\\`*_[]<>|#":
+        text = text.replace(mark, f"\\{mark}")
+    return text
