@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..labelling.campaign import Campaign, Taught
+    from ..labelling.campaign import Campaign, TeachResult
 
 FOLDER = Path("skadma-campaign")
 
@@ -316,7 +316,7 @@ def _mark(options: argparse.Namespace) -> None:
         _finish(campaign, campaign.teach(marks, train=False), True)
 
 
-def _finish(campaign: Campaign, taught: Taught, later: bool) -> None:
+def _finish(campaign: Campaign, taught: TeachResult, later: bool) -> None:
     print(
         f"Safe: {taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as "
         "before.",
@@ -327,7 +327,7 @@ def _finish(campaign: Campaign, taught: Taught, later: bool) -> None:
         campaign.estimator()
 
 
-def _tell_refused(taught: Taught) -> None:
+def _tell_refused(taught: TeachResult) -> None:
     for refused in taught.refused:
         print(f"left out: {refused}", flush=True)
 

@@ -11,7 +11,7 @@ from ._campaign import add_common, add_pool, open_campaign
 from ._types import positive
 
 if TYPE_CHECKING:
-    from ..labelling.campaign import Campaign, Doubt
+    from ..labelling.campaign import Campaign, SuspectLabel
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -138,17 +138,15 @@ def _take(campaign: Campaign, options: argparse.Namespace) -> None:
 
 
 def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
-    from ..labelling.campaign import folder_audit
-
     if options.draw:
-        n = folder_audit.draw(
-            campaign, options.images, options.draw, options.method, options.out
+        campaign.audits.draw_from_folder(
+            options.images, options.draw, options.out, method=options.method
         )
-        _say_next(options, n)
+        _say_next(options, options.draw)
     elif options.labels:
         print(
-            folder_audit.evaluate(
-                campaign, options.images, options.labels, options.confidence
+            campaign.audits.estimate_on_folder(
+                options.images, options.labels, confidence=options.confidence
             )
         )
     else:
@@ -217,6 +215,6 @@ def _suspects(options: argparse.Namespace) -> None:
         print("No label is in doubt, or none can be judged yet.")
 
 
-def _others(doubt: Doubt) -> str:
+def _others(doubt: SuspectLabel) -> str:
     """What other people said in blind repeats."""
     return ", ".join(f"{who}: {mark}" for who, mark in doubt.others)

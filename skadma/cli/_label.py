@@ -102,7 +102,7 @@ def _keys(items: list[str]) -> dict[str, str]:
 def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
     """Start the campaign if there is none; else refuse what contradicts it."""
     from ..labelling.campaign import Campaign, CampaignError
-    from ..labelling.campaign.campaign import DATABASE
+    from ..labelling.campaign.event_log import DATABASE
 
     if (options.campaign / DATABASE).exists():
         campaign = Campaign.open(
