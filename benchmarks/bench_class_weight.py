@@ -1,6 +1,6 @@
 """class_weight="balanced" against none: elpv, 100 labels.
 
-    python benchmarks/bench_class_weight.py [--seeds 5] [--image-size 64] [--test-size 400]
+    python benchmarks/bench_class_weight.py [--seeds 5] [--image-size 64]
 
 Macro recall (the mean of both classes' recalls, at the predicted labels) and AUC on
 images that were not trained on, for labels drawn at random and for a draw in which a

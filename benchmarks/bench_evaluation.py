@@ -1,6 +1,6 @@
 """Estimates of accuracy, calibration, suspects and stopping, on real images.
 
-    python benchmarks/bench_evaluation.py OUT.csv [--data DIR] [--parts audits ...] [--md]
+    python benchmarks/bench_evaluation.py OUT.csv [--data DIR] [--parts ...] [--md]
 
 The features are efficientnet_lite0's at 128 pixels, kept in a folder beside OUT; the
 models are logistic regressions on them. Where cleanlab is installed, its rankings of

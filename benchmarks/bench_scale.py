@@ -1,6 +1,6 @@
 """Pools of any size: memory, time, coverage, workers, kills, and what else takes time.
 
-    pip install "skadma[demo,dask]" && python benchmarks/bench_scale.py [--only PART ...]
+    pip install "skadma[demo,dask]" && python benchmarks/bench_scale.py [--only PART]
 
 Parts: herding, coverage, workers, kills, files. Each adds its numbers to
 benchmarks/results/scale.json. Writes up to 6 GB into a temporary folder and removes
