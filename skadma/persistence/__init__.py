@@ -1,6 +1,5 @@
-"""A model that is handed on: saved, loaded, asked, exported."""
+"""Save, load and export models."""
 
-from ..labelling.predict import Predicted, predict_files
 from .errors import ModelError
 
-__all__ = ["ModelError", "Predicted", "predict_files"]
+__all__ = ["ModelError"]
