@@ -1,6 +1,9 @@
-"""The labelling application: campaigns, the page, Label Studio, files of predictions."""
+"""The labelling application: campaigns, page, Label Studio, predictions of files."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .predict import Predicted, predict_files
 
 __all__ = ["Predicted", "predict_files"]
 
