@@ -1,5 +1,5 @@
-"""Save, load and export models."""
+"""Save and load a fitted classifier, and export it with a model card and ONNX file."""
 
-from .errors import ModelError
+from .params import ModelError
 
 __all__ = ["ModelError"]
