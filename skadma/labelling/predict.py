@@ -28,8 +28,8 @@ from .._utils.tables import safe_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
 from ..networks.weights import fingerprint
-from ..persistence.errors import ModelError
 from ..persistence.network_file import describe_labels
+from ..persistence.params import ModelError
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
