@@ -49,7 +49,6 @@ STILL_TO_CUT = {
     ("skadma.features.store.outputs", "classifier"),
     ("skadma.features.store.scanning", "classifier"),
     ("skadma.features.store.scanning", "persistence"),
-    ("skadma.persistence", "labelling"),
     ("skadma.persistence.card", "evaluation"),
 }
 """What is against the order now. Shrinks to nothing, then this goes."""
