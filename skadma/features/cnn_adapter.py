@@ -37,6 +37,10 @@ class CNNAdapter(NetworkAdapter):
         super().__init__(estimator)
         self._network = network
 
+    def with_network(self, network: nn.Module) -> CNNAdapter:
+        """Return an adapter that runs `network` in place of the adapted network."""
+        return CNNAdapter(self.estimator, network)
+
     @property
     def skips_unreadable(self) -> bool:  # type: ignore[override]
         """Whether images that cannot be decoded are left out instead of raising."""
