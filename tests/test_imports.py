@@ -51,7 +51,6 @@ STILL_IN_CIRCLES = {
     ("skadma.features.store.care", "skadma.features.store.feature_store"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.audits"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.export"),
-    ("skadma.networks.pretrained", "skadma.networks.multilayer"),
     ("skadma.strategies.adma._adma", "skadma.strategies.adma._center_patterns"),
 }
 """Imports that close a circle now. Shrinks to nothing, then this goes."""
