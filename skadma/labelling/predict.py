@@ -26,7 +26,7 @@ from .._utils.atomic import new_file, sync_folder, write_atomically
 from .._utils.tables import safe_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
-from ..networks.weights import fingerprint
+from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
 from ..persistence.network_file import describe_labels
 
