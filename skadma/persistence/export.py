@@ -115,7 +115,7 @@ class _PixelsToProbabilities(nn.Module):
         self.multilabel = estimator.multilabel_
         self.normalize = network.normalize
         # A subgraph is a plain graph, AdaFilter's rewritten one included.
-        self.scores = network.part(graph, [graph.output], None).eval()
+        self.scores = network.subgraph(graph, [graph.output], None).eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         scores = self.scores(self.normalize(pixels))[0].flatten(1)

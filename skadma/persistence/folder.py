@@ -21,7 +21,7 @@ from .. import __version__
 from .._utils.atomic import file_digest, replace_folder
 from ..images.dataset import Preprocessing
 from ..networks.engines import Engine
-from ..networks.pretrained import PretrainedNetwork, rebuild_source
+from ..networks.pretrained import PretrainedNetwork, rebuild_pretrained
 from .network_file import DAMAGED, read_network, write_network, write_tensors
 from .params import ModelError, build_estimator, describe_params
 
@@ -272,7 +272,7 @@ def _read_source(
         raise ValueError(f"it is for inputs of shape {shape}")
     names = described["source_classes"]
     try:
-        source = rebuild_source(
+        source = rebuild_pretrained(
             estimator.backbone,
             name=str(described["network"]),
             state_dict=tensors,
