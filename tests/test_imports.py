@@ -60,7 +60,6 @@ STILL_TO_MERGE = {
     "fitting": "classifier",
     "inference": "classifier",
     "net_params": "classifier",
-    "by_hand": "learner",
 }
 """Files at the top that become part of another. When they have, this goes."""
 
