@@ -20,9 +20,9 @@ All strategies with what they need and what they cost; the chooser is
 
 n is the number of images in the pool, b of those to choose, C of classes, K of source
 centres, d of features. A *pass* is a pass of the pool through the network; from the
-second query on only the trainable layers are computed, as the frozen layers' outputs are kept. Cost
-and memory are in addition to those of the pass. *Labels* is the number of labels that
-an image may have. This page is made by `docs/make_strategies.py`.
+second query on only the trainable layers are computed, as the frozen layers' outputs
+are cached. Cost and memory are in addition to those of the pass. *Labels* is the number
+of labels that an image may have. This page is made by `docs/make_strategies.py`.
 
 | strategy | what it does | needs | cost | memory | labels | source |
 |---|---|---|---|---|---|---|
