@@ -29,9 +29,9 @@ from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.labels_csv import read_labels
 from skadma.labelling.campaign.settings import build_estimator, build_strategy
-from skadma.networks.weights import read_state_dict
-from skadma.persistence.errors import ModelError
+from skadma.networks.registry import read_state_dict
 from skadma.persistence.network_file import read_network
+from skadma.persistence.params import ModelError
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier

@@ -14,9 +14,8 @@ from torch import nn
 from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
 from ...evaluation.calibrated import calibrated
-from ...persistence.export import export_model
+from ...persistence.export import OPSET, check_onnx, export_model
 from ...persistence.folder import refuse_folder
-from ...persistence.onnx import OPSET, check_onnx
 from ...strategies import QueryStrategy
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
@@ -979,7 +978,7 @@ class Campaign:
         overwrite: bool = False,
         verbose: bool = False,
     ) -> None:
-        """Write the model of all labels so far, to hand it on: see docs/handover.md.
+        """Write the model of all labels so far, to hand it on: see docs/persistence.md.
 
         Weights, labels, preprocessing and a model card;
         :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it. The card has

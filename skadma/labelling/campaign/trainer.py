@@ -19,11 +19,10 @@ from torch import nn
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
-from ...features.store import FeatureStore, StoreError
-from ...features.store.automatic import can_be_stored, fits_memory
+from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
-from ...persistence.errors import ModelError
 from ...persistence.network_file import read_network, write_network
+from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
 from .second_look import quick_model
@@ -391,18 +390,20 @@ class Trainer:
         estimator, strategy = self._learner.estimator, self._learner.strategy
         names, paths = list(files), list(files.values())
         try:
-            return FeatureStore.open(place).extend(estimator, paths, names)
+            store = FeatureStore.open(place)
+            return store.append(estimator, paths, names, compute=False)
         except StoreError as error:
             if (place / "store.json").exists():
                 _logger.warning("the features are computed anew: %s", error)
                 (place / "store.json").unlink()
-        return FeatureStore.begin(
+        return FeatureStore.build(
             estimator,
             paths,
             place,
             layer=strategy.layer,  # type: ignore[attr-defined]
             dtype="float32",
             keys=names,
+            compute=False,
         )
 
     # --- labels judged by models that did not see them ----------------------
