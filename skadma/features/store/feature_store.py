@@ -193,7 +193,7 @@ class FeatureStore(StoredImages):
         names, paths = _name_images(adapter, X, keys)
         position = adapter.position(layer)
         manifest = Manifest(
-            str(adapter.source_space),
+            str(adapter.source_namespace),
             position,
             adapter.width(position, adapted=False),
             dtype,
@@ -552,7 +552,7 @@ class FeatureStore(StoredImages):
 
     def _check_network(self, estimator: Any) -> NetworkAdapter:
         adapter = _adapter_of(estimator)
-        if adapter.source_space != self._manifest.network:
+        if adapter.source_namespace != self._manifest.network:
             raise StoreError(
                 f"The feature store {str(self.folder)!r} is of another network, or of "
                 "another image size, than the classifier's. Build one for it, in "
