@@ -18,7 +18,7 @@ from ..images.dataset import ImageDataset, Rows, n_images
 from ..images.forms import is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
-from ..networks.weights import fingerprint
+from ..networks.pretrained import fingerprint
 from .adapter import NetworkAdapter
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor
