@@ -351,7 +351,7 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
 
 
 def part_workers(work: Path, n: int) -> dict[str, Any]:
-    """Compute features by two Dask workers against one process with two threads, and with one."""
+    """Compute by two Dask workers against one process with two threads and with one."""
     import dask
     import torch
     from distributed import Client, LocalCluster
