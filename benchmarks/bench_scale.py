@@ -93,7 +93,8 @@ def least_seconds(pool: Path) -> dict[str, float]:
     from concurrent.futures import ThreadPoolExecutor
 
     from skadma import CNNClassifier
-    from skadma.images.forms import check_readable, image_files
+    from skadma.images.folder import image_files
+    from skadma.images.forms import check_readable
 
     files = image_files(pool)
     begin = perf_counter()
