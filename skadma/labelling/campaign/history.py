@@ -108,12 +108,8 @@ def right_guesses(
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right.
 
-    Parameters
-    ----------
-    events
-        As :meth:`Campaign.log` lists them.
-    decisions
-        As :meth:`Campaign.decisions` lists them.
+    Events and decisions as :meth:`Campaign.log` and :meth:`Campaign.decisions` list
+    them.
     """
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
     first: dict[str, int] = {}  # events in which contents got their first label

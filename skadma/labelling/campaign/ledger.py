@@ -26,85 +26,43 @@ ACTS = ("teach", "repeat", "confirm", "answer")
 
 @dataclass(frozen=True)
 class Mark:
-    """Somebody's answer about one picture.
+    """Somebody's answer about one picture."""
 
-    Attributes
-    ----------
-    sha256 : str
-        The picture that was looked at.
-    mark : str
-        A class, ``"?skip"``, ``"?cant-tell"`` or ``"?not-an-image"``.
-    before : str or None
-        The mark that it had when it was looked at, as far as the person was told.
-    """
-
-    sha256: str
-    mark: str
-    before: str | None = None
+    sha256: str  # the picture that was looked at
+    mark: str  # a class, or a mark such as "?skip"
+    before: str | None = None  # its mark then, as far as the person was told
 
 
 @dataclass(frozen=True)
 class Operation:
-    """Something to be done once, however often it is asked for.
+    """Something to be done once, however often it is asked for."""
 
-    Attributes
-    ----------
-    id : str
-        Made by who asks.
-    marks : sequence of Mark
-        What to write; one event, undone as one.
-    undo : str or None
-        Instead: the operation, or ``"event-N"``, to take back.
-    confirm : bool
-        The marks are what holds already, and stand after a second look.
-    via : str
-        How it was given, for the log.
-    """
-
-    id: str
-    marks: Sequence[Mark] = ()
-    undo: str | None = None
-    confirm: bool = False
-    via: str = "page"
+    id: str  # made by who asks
+    marks: Sequence[Mark] = ()  # to write, undone as one
+    undo: str | None = None  # instead: the operation, or "event-N", to take back
+    confirm: bool = False  # the marks hold already, and stand after a second look
+    via: str = "page"  # how it was given, for the log
 
 
 @dataclass
 class Outcome:
-    """The result of an operation.
-
-    Attributes
-    ----------
-    id : str
-    status : {"recorded", "known", "undone", "nothing"}
-        "known": it was done before. "nothing": there was nothing to do.
-    refused : list of dict
-        Marks that were not taken: `sha256`, `reason` and what `holds` and by whom.
-    """
+    """The result of an operation."""
 
     id: str
+    # "recorded" or "undone"; "known": done before; "nothing": nothing was to be done
     status: str
+    # marks that were not taken: sha256, reason, what holds and by whom
     refused: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event with somebody's answers about images.
-
-    Attributes
-    ----------
-    id : int
-    at : str
-    who : str
-    kind : {"teach", "repeat", "confirm", "answer"}
-        "teach" decides; the others change no label.
-    operation : str or None
-    decisions : list of Decision
-    """
+    """An event with somebody's answers about images."""
 
     id: int
     at: str
     who: str
-    kind: str
+    kind: str  # of `ACTS`; "teach" decides, the others change no label
     operation: str | None
     decisions: list[Decision]
 
@@ -115,23 +73,6 @@ class Ledger:
     Others may write meanwhile; ``read`` and ``record`` read what they wrote. Where the
     classes or the folders changed, or a change of them was taken back, all is read
     again.
-
-    Parameters
-    ----------
-    log : EventLog
-
-    Attributes
-    ----------
-    class_names : ClassNames
-        Labels are in present names.
-    folders : AddedFolders
-    paths : dict of int to str
-        Of images that are in a folder, or were until their file went.
-    contents : dict of int to Content
-    acts : dict of int to Event
-        Those that were not undone, oldest first.
-    last_query : int or None
-        The event of the last query.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -146,10 +87,10 @@ class Ledger:
         self._last = 0
         self.class_names: ClassNames
         self.folders: AddedFolders
-        self.paths: dict[int, str] = {}
+        self.paths: dict[int, str] = {}  # of images in a folder, or missing from it
         self.contents: dict[int, Content] = {}
-        self.acts: dict[int, Event] = {}
-        self.last_query: int | None = None
+        self.acts: dict[int, Event] = {}  # those not undone, oldest first
+        self.last_query: int | None = None  # its event
         self._usable: dict[str, int] | None = None
         self._candidates: dict[str, int] | None = None
         self._all_paths: dict[int, str] = {}  # those of removed folders too

@@ -59,53 +59,26 @@ class Decision:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decision, a blind repeat, a confirmation or an audit's answer, and whose.
-
-    Attributes
-    ----------
-    event : int
-    at : str
-        ISO 8601, UTC.
-    who : str
-    act : {"teach", "repeat", "confirm", "answer"}
-    image : int
-    sha256 : str
-        What the image was then.
-    mark : str
-        The present name of the class, or a mark such as "?skip".
-    """
+    """A decision, a blind repeat, a confirmation or an audit's answer, and whose."""
 
     event: int
-    at: str
+    at: str  # ISO 8601, UTC
     who: str
-    act: str
+    act: str  # "teach", "repeat", "confirm" or "answer"
     image: int
-    sha256: str
-    mark: str
+    sha256: str  # the content that the image had then
+    mark: str  # the present name of the class, or a mark such as "?skip"
 
 
 @dataclass(frozen=True)
 class DrawnAudit:
-    """Images that were drawn to measure models with: not queried, not trained with.
-
-    Attributes
-    ----------
-    event : int
-    model : str or None
-        Name of the model by which they were drawn.
-    images : list of int
-        In the order of the draw.
-    contents : list of str
-        SHA-256 of what they were then.
-    design : Audit
-        Its indices are places in `images`.
-    """
+    """Images that were drawn to measure models with: not queried, not trained with."""
 
     event: int
-    model: str | None
-    images: list[int]
-    contents: list[str]
-    design: Audit
+    model: str | None  # name of the model by which they were drawn
+    images: list[int]  # in the order of the draw
+    contents: list[str]  # SHA-256 of what they were then
+    design: Audit  # its indices are places in `images`
 
 
 @dataclass
@@ -114,40 +87,24 @@ class State:
 
     A decision is about a content: all images of that content share it. An image whose
     file changed counts as a new one; the decision stays with the old content.
-
-    Attributes
-    ----------
-    class_names : ClassNames
-    folders : AddedFolders
-    paths : dict of int to str
-        By number of the image.
-    contents : dict of int to Content
-        The last that was found at each path.
-    last_known : dict of int to str
-        SHA-256 of what was last found, also of files that are missing.
-    decisions : dict of str to Decision
-        The one that holds, by content.
-    acts : list of int
-        Events in which people answered, or changed the classes or folders, but for
-        those undone.
-    training_sets : list of list of (int, str)
-        The labelled images and their labels after each change of them, oldest first;
-        as far as the contents are still there. Labels that came one by one within a
-        round are one change. A change of the classes begins anew.
-    audits : list of DrawnAudit
-        Those that were not released.
-    answers : dict of str to Decision
-        The answers about their images, by content.
     """
 
     class_names: ClassNames
-    folders: AddedFolders = field(default_factory=AddedFolders)
+    folders: AddedFolders
+    # By number of the image: its path, the last content found there, and the last
+    # SHA-256, also of files that are missing.
     paths: dict[int, str] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
     last_known: dict[int, str] = field(default_factory=dict)
+    # The decision that holds, by content.
     decisions: dict[str, Decision] = field(default_factory=dict)
+    # Events, of `ACTS`, that were not undone.
     acts: list[int] = field(default_factory=list)
+    # The labelled images and their labels after each change of them, oldest first; as
+    # far as the contents are still there. Labels that came one by one within a round
+    # are one change. A change of the classes begins anew.
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
+    # Audits that were not released, and the answers about their images by content.
     audits: list[DrawnAudit] = field(default_factory=list)
     answers: dict[str, Decision] = field(default_factory=dict)
 
