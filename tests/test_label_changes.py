@@ -59,7 +59,7 @@ def test_a_renamed_class(campaign, desk):
     assert say(desk.ledger, second, "red").status == "recorded"
     assert say(desk.ledger, first, "blue", before="red").status == "recorded"
     assert say(desk.ledger, third, "green").refused == []
-    held = {s: d.mark for s, d in desk.ledger.decisions().items()}
+    held = {s: d.mark for s, d in desk.ledger.decisions.items()}
     assert held == {first: "blue", second: "rouge", third: "green"}
     campaign.undo()
     campaign.undo()
@@ -97,7 +97,7 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
     assert seen == shas[:3] and len(set(answered)) == len(answered)
     acts = [event["kind"] for event in campaign.log()]
     assert acts.count("repeat") == 3
-    assert {s: d.mark for s, d in desk.ledger.decisions().items()} == (
+    assert {s: d.mark for s, d in desk.ledger.decisions.items()} == (
         dict.fromkeys(answered, "red")
     )
     assert not {item["sha256"] for item in sync(desk, 12)["items"]} & set(shas[:3])

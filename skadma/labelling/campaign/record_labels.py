@@ -19,7 +19,6 @@ from .state import (
     State,
     last_decisions,
     last_repeats,
-    read_answers,
     read_state,
 )
 
@@ -100,7 +99,7 @@ def record_labels(
     """
     state = read_state(log)
     if any(row.who for row in rows):
-        rows, others = _split_by_person(rows, state, read_answers(log, state), folders)
+        rows, others = _split_by_person(rows, state, state.answers, folders)
         repeats = [*repeats, *others]
     resolved, refused = resolve_rows(rows, state, folders, at_once=at_once)
     counts, first = add_changes(log, "teach", name, resolved, state.decisions)
@@ -157,7 +156,7 @@ def _resolve_repeats(
 ) -> tuple[list[ResolvedRow], list[str]]:
     """Find the blind answers that are new, and the reasons against others."""
     state = read_state(log)
-    known = last_repeats(read_answers(log, state))
+    known = last_repeats(state.answers)
     new: list[ResolvedRow] = []
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others

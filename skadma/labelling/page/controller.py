@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..campaign.agreement import n_repeats_due
-from ..campaign.ledger import Event, Ledger, Operation
+from ..campaign.ledger import Ledger, Operation
+from ..campaign.state import Act
 
 _AWAY = 20.0
 """Seconds without a word from a tab after which its pictures go to others."""
@@ -99,7 +100,7 @@ class Controller:
             n_changed = sum(before.get(k) != v for k, v in labels.items())
             n_changed += len(before.keys() - labels.keys())
             again = time.monotonic() - self._asked_at > _AGAIN
-            news = len(self.ledger.decisions()) != self._asked_held
+            news = len(self.ledger.decisions) != self._asked_held
             news |= n_handed > self._asked_handed
             short = len(self._free()) < self.n_instances and news
             lacking = again and (self._problem is not None or not self._free())
@@ -110,7 +111,7 @@ class Controller:
     def asked(self) -> None:
         """Note that the child was asked, with the labels that there are now."""
         self._asked_with = self.ledger.labels()
-        self._asked_held = len(self.ledger.decisions())
+        self._asked_held = len(self.ledger.decisions)
         self._asked_handed = len(self.handed())
         self._asked_at = time.monotonic()
 
@@ -172,8 +173,8 @@ class Controller:
         """Where things stand."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
-        usable = self.ledger.candidates()
-        decided = sum(sha in usable for sha in self.ledger.decisions())
+        usable = self.ledger.available()
+        decided = sum(sha in usable for sha in self.ledger.decisions)
         return {
             "classes": self.ledger.classes,
             "former": self.ledger.class_names.former,
@@ -235,7 +236,7 @@ class Controller:
         return (
             decision is not None
             and decision.label is not None
-            and sha256 in self.ledger.candidates()
+            and sha256 in self.ledger.available()
             and not self.ledger.has_repeated(sha256, self.who)
         )
 
@@ -247,7 +248,7 @@ class Controller:
         """Chosen, not decided, held by no tab."""
         held = self._held()
         again = self._only_skipped_left()
-        usable = self.ledger.candidates()
+        usable = self.ledger.available()
         return [
             item
             for item in self._queue
@@ -284,14 +285,14 @@ class Controller:
         return items
 
     def _only_skipped_left(self) -> bool:
-        usable = self.ledger.candidates()
-        return sum(sha in usable for sha in self.ledger.decisions()) >= len(usable)
+        usable = self.ledger.available()
+        return sum(sha in usable for sha in self.ledger.decisions) >= len(usable)
 
     def _drawn(self, n: int) -> list[dict[str, Any]]:
         held = self._held()
         left = [
             sha
-            for sha in self.ledger.candidates()
+            for sha in self.ledger.available()
             if sha not in held and self.ledger.decision(sha) is None
         ]
         drawn = random.sample(left, min(n, len(left)))
@@ -308,8 +309,8 @@ class Controller:
             "before": None if decision is None else decision.mark,
         }
 
-    def _latest(self) -> list[Event]:
-        mine: list[Event] = []
+    def _latest(self) -> list[Act]:
+        mine: list[Act] = []
         for event in reversed(self.ledger.acts.values()):
             if event.kind == "answer":  # an audit asked it; it is no label
                 continue
@@ -319,7 +320,7 @@ class Controller:
                     break
         return mine
 
-    def _recent(self, event: Event) -> dict[str, Any]:
+    def _recent(self, event: Act) -> dict[str, Any]:
         first = event.decisions[0]
         return {
             "target": event.operation or f"event-{event.id}",
