@@ -18,7 +18,7 @@ from pathlib import Path
 from .crash_steps import Run, do_step
 
 WATCHED = (
-    "campaign", "files.py", "learner.py", "training.py", "classifier.py", "cache.py",
+    "campaign", "atomic.py", "learner.py", "training.py", "classifier.py", "cache.py",
 )  # fmt: skip
 NAMED = {
     "before a transaction": ('self._execute("BEGIN IMMEDIATE")', 0),
@@ -28,7 +28,7 @@ NAMED = {
     "before training": ("net.partial_fit(", 0),
     "trained, not saved": ("sha256 = save_model(", 0),
     "written, not synced": ("os.fsync(file.fileno())", 0),
-    "synced, not renamed": ("part.replace(path)", 0),
+    "synced, not renamed": ("tmp.replace(path)", 0),
     "renamed, folder not synced": ("sync_folder(path.parent)", 0),
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),
