@@ -138,7 +138,7 @@ class Workbench:
 
     def _make_room(self, group: tuple[str, str]) -> None:
         """Empty a cache that belongs to other cells, or that is about to be full."""
-        # Half: strategies that look at parts of images leave those in the cache, and
+        # Half: strategies that crop images leave the crops' outputs in the cache, and
         # then the next seed's images would not fit.
         if group != self._group or self.cache.nbytes > self.cache.limit // 2:
             self.cache.clear()

@@ -168,12 +168,12 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     seeds = sorted({row["seed"] for row in rows})
     lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
     for name in dict.fromkeys(row["strategy"] for row in rows):
-        said = []
+        cells = []
         for seed in seeds:
             mine = [r for r in rows if (r["strategy"], r["seed"]) == (name, seed)]
             accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
-            said.append(f"{accuracy:.3f} ({auc:.3f})")
-        lines.append(f"{name:>20}: {', '.join(said)}")
+            cells.append(f"{accuracy:.3f} ({auc:.3f})")
+        lines.append(f"{name:>20}: {', '.join(cells)}")
     lines.append(
         "This shows how a pretrained network and a pool of photographs lead to chosen\n"
         "labels and an adapted network, and what each step costs. It does not show\n"

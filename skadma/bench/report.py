@@ -51,20 +51,20 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
     if curves(results).empty:
         raise ValueError(f"There are no curves in {str(out)!r} yet, only ceilings.")
     best = against or _best(results)
-    parts = [_head(results)]
+    sections = [_head(results)]
     for metric in _metrics(results):
         measured = results[results[metric].notna()]
         strongest = best if best in set(measured["strategy"]) else _best(measured)
-        parts += _of_areas(measured, strongest, metric, METRICS[metric])
+        sections += _of_areas(measured, strongest, metric, METRICS[metric])
     for dataset, network in curves(results)[GROUP].drop_duplicates().to_numpy():
-        parts.append(f"## {dataset}, {network}")
+        sections.append(f"## {dataset}, {network}")
         for metric in _metrics(_of_group(results, dataset, network)):
-            parts.append(f"### {METRICS[metric]}")
-            parts.append(_learning(results, metric, dataset, network))
+            sections.append(f"### {METRICS[metric]}")
+            sections.append(_learning(results, metric, dataset, network))
         figure = _figure(results, dataset, network, out / "figures")
-        parts.append(f"![learning curves](figures/{figure.name})")
+        sections.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
-    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+    path.write_text("\n\n".join(sections) + "\n", "utf-8")
     return path
 
 
@@ -85,7 +85,7 @@ def _best(results: Any) -> str:
 
 
 def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
-    parts = [
+    sections = [
         f"## Area under the {label} curve",
         _areas(results, metric),
         f"### Against {against}",
@@ -98,12 +98,12 @@ def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
     ]
     random = _random(results)
     if random is not None:
-        parts += [
+        sections += [
             f"### Labels needed for the final {label} of {random}",
             f"In brackets the share of {random}'s labels; > where it is not reached.",
             _needed(results, random, metric),
         ]
-    return parts
+    return sections
 
 
 def _random(results: Any) -> str | None:
@@ -185,8 +185,8 @@ def _needed(results: Any, random: str, metric: str) -> str:
     names = list(dict.fromkeys(table["strategy"]))
     last = curves(results).groupby([*GROUP, "strategy"])["n_labels"].max()
     rows = []
-    for group, part in table.groupby(GROUP, sort=False):
-        found = part.set_index("strategy")
+    for group, rows_of_group in table.groupby(GROUP, sort=False):
+        found = rows_of_group.set_index("strategy")
         cells = []
         for name in names:
             if name not in found.index:
@@ -233,7 +233,7 @@ def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
         table = learning_table(curves(chosen), metric).droplevel(GROUP)
         for i, name in enumerate(dict.fromkeys(name for name, _ in table.index)):
             mine = table.loc[name].sort_index()
-            # Ten colours are told apart, so more curves differ by their dashes.
+            # There are ten colours; more curves differ by their dashes.
             style = {"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3]}
             ax.plot(mine.index, mine["mean"], marker=".", label=name, **style)
             low, high = mine["mean"] - mine["std"], mine["mean"] + mine["std"]

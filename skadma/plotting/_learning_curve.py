@@ -150,7 +150,7 @@ class LearningCurveDisplay:
         self.bands_: dict[str, Any] = {}
         for i, (name, x) in enumerate(self.n_labels.items()):
             mean, std = self.mean[name], self.std[name]
-            # Ten colours are told apart, so more curves differ by their dashes.
+            # There are ten colours; more curves differ by their dashes.
             style = ("-", "--", ":")[i // 10 % 3]
             (line,) = ax.plot(
                 x, mean, style, marker=".", color=f"C{i % 10}", label=name

@@ -118,7 +118,7 @@ class QueryDisplay:
             How many queried images, the first ones, and as many others, drawn at
             random, are shown beside their centres.
         max_images : int, default=2000
-            With more, t-SNE gets all queried ones and a random part of the others.
+            With more, t-SNE gets all queried ones and a random sample of the others.
         random_state : int, RandomState instance or None, default=None
             Seeds t-SNE and the drawing.
         kind : {"embedding", "random", "examples"}, default="embedding"
