@@ -18,6 +18,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import _nearest
+from skadma.centers._labels import labeled_images
 from skadma.features.cnn_adapter import CNNAdapter
 from skadma.strategies import ADMA
 
@@ -227,17 +228,18 @@ class _Named(FakeData):
 
 
 def test_two_classes_of_one_name():
-    """ImageNet has a crane that flies and one that lifts."""
-    clf = lite0(image_size=32)
-    names = clf.source_network().class_names
-    cranes = [k for k, name in enumerate(names) if name == "crane"]
-    assert len(cranes) == 2
-    everything = _Named([(name, "synonym") for name in names], cranes)
-    assert SourceCenters.from_dataset(clf, everything).classes.tolist() == cranes
-    two = SourceCenters.from_dataset(clf, _Named(["hen", "goldfish"], [0, 1]))
-    assert two.class_names == ("goldfish", "hen")
+    class Network:
+        name, n_classes = "network", 5
+        class_names = ("owl", "crane", "crane", "fox", "hen")
+
+    everything = _Named(
+        [("owl",), ("crane", "bird"), ("crane",), ("fox",), ("hen",)], range(5)
+    )
+    assert labeled_images(everything, None, Network)[1].tolist() == [*range(5)] * 2
+    two = _Named(["hen", "owl"], [0, 1])
+    assert labeled_images(two, None, Network)[1].tolist() == [4, 0] * 5
     with pytest.raises(ValueError, match="a name stands for two"):
-        SourceCenters.from_dataset(clf, _Named(["hen", "crane"], [0, 1]))
+        labeled_images(_Named(["hen", "crane"], [0, 1]), None, Network)
 
 
 def test_a_checkpoint_of_other_images_is_refused(source, tmp_path, monkeypatch):
