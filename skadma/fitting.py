@@ -17,8 +17,12 @@ from .inference import CNNInference
 from .networks import AdaptedNetwork, PretrainedNetwork
 from .networks.adapted import copy_network
 from .networks.graph import ONE_AT_A_TIME
-from .targets.labels import check_labels, known_classes
-from .targets.multilabel import encode, refuse_other_form
+from .targets.labels import (
+    check_labels,
+    encode,
+    known_classes,
+    refuse_other_form,
+)
 from .targets.weights import check_sample_weight, loss_weights
 from .training.finetune import build_net, train
 from .training.inputs import training_inputs, usable_rows
