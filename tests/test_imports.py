@@ -37,18 +37,9 @@ ALLOWED: dict[tuple[str, str], str] = {
 
 STILL_TO_CUT = {
     ("skadma.bench.report", "plotting"),
-    ("skadma.features.store.automatic", "classifier"),
-    ("skadma.features.store.building", "classifier"),
-    ("skadma.features.store.care", "classifier"),
-    ("skadma.features.store.feature_store", "classifier"),
-    ("skadma.features.store.heads", "classifier"),
-    ("skadma.features.store.outputs", "classifier"),
-    ("skadma.features.store.scanning", "classifier"),
-    ("skadma.features.store.scanning", "persistence"),
 }
 """What is against the order now. Shrinks to nothing, then this goes."""
 STILL_IN_CIRCLES = {
-    ("skadma.features.store.care", "skadma.features.store.feature_store"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.audits"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.export"),
     ("skadma.strategies.adma._adma", "skadma.strategies.adma._center_patterns"),

@@ -14,6 +14,7 @@ from ._options import (
     open_campaign,
     positive,
     prepare_file,
+    print_next,
     write_label_file,
 )
 from ._teach import print_taught
@@ -109,20 +110,16 @@ def _answer(campaign: Campaign, options: argparse.Namespace) -> None:
 
 
 def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
-    from ..labelling.campaign import folder_audit
-
     if options.draw:
-        n = folder_audit.draw(
-            campaign, options.images, options.draw, options.method, options.out
+        campaign.audits.draw_from_folder(
+            options.images, options.draw, options.out, method=options.method
         )
-        print(
-            f"{n} images to label: fill in the column 'label' of {options.out}, then: "
-            f"skadma evaluate --images {options.images} {options.out}"
-        )
+        n, then = options.draw, f"evaluate --images {options.images}"
+        print_next(n, "images to label: fill in", options.out, then)
     else:
         print(
-            folder_audit.evaluate(
-                campaign, options.images, options.labels, options.confidence
+            campaign.audits.estimate_on_folder(
+                options.images, options.labels, confidence=options.confidence
             )
         )
 

@@ -155,9 +155,12 @@ def write_label_file(
     """Write a label file, and print what to do with it."""
     rows = list(rows)
     write_table(path, ("path", "label", *columns, "sha256"), rows)
-    print(
-        f"{len(rows)} {what} the column 'label' of {path}, then: skadma {then} {path}"
-    )
+    print_next(len(rows), what, path, then)
+
+
+def print_next(n: int, what: str, path: Path, then: str) -> None:
+    """Print what to do with a label file."""
+    print(f"{n} {what} the column 'label' of {path}, then: skadma {then} {path}")
 
 
 def prepare_folder(folder: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import expit, softmax
+from torch import nn
 
-from ..images.dataset import n_images
+from ..images.dataset import ImageDataset, n_images
 from .extractor import DerivedOutput
 from .passes import OutputBatch
 
@@ -240,6 +241,35 @@ class NetworkAdapter(ABC):
         ndarray of shape (n, n_classes), float64
         """
         raise self._cannot("predict_features")
+
+    # --- for feature stores
+
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights; for feature stores."""
+        raise self._cannot("adapted_fingerprint")
+
+    def takes_images(self, X: Any) -> bool:
+        """Tell whether :meth:`image_dataset` takes `X`; for feature stores."""
+        return False
+
+    def image_dataset(self, X: Any) -> ImageDataset:
+        """Open images as the network takes them; for feature stores."""
+        raise self._cannot("image_dataset")
+
+    def last_layer(self) -> nn.Linear | None:
+        """Return the adapted network's last layer if it is Linear; for feature stores.
+
+        It maps the outputs of layer -2 to class scores.
+        """
+        return None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
+        """Return an adapter that keeps no outputs in the process; for feature stores.
+
+        With `skip_unreadable`, it leaves out images that cannot be decoded.
+        """
+        return self
 
     def _cannot(self, method: str) -> TypeError:
         return TypeError(

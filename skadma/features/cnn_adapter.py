@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from ..images.dataset import ImageDataset, Rows, n_images
 from ..images.forms import is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
+from ..networks.pretrained import fingerprint
 from .adapter import NetworkAdapter
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor
@@ -275,6 +277,32 @@ class CNNAdapter(NetworkAdapter):
         with torch.inference_mode():
             rows = torch.from_numpy(features).to(module.weight)
             return softmax(module(rows).double().cpu().numpy(), axis=1)
+
+    # --- for feature stores ---------------------------------------------------------
+
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights."""
+        return fingerprint(self._network or self.estimator.net_.module_)
+
+    def takes_images(self, X: Any) -> bool:
+        """Tell whether `X` are images, not a table for a callable's network."""
+        return not self.takes_rows(X)
+
+    def last_layer(self) -> nn.Linear | None:
+        """Return the adapted network's last layer if it is Linear."""
+        network: Any = self._network or self.estimator.net_.module_
+        module = network.network.get_submodule(network.head_name)
+        return module if isinstance(module, nn.Linear) else None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
+        """Return an adapter that keeps no outputs in the process."""
+        estimator = copy.copy(self.estimator)
+        if estimator.memory is None:
+            estimator.memory = False
+        if skip_unreadable:
+            estimator.on_bad_image = "skip"
+        return CNNAdapter(estimator, self._network)
 
     # --- images ---------------------------------------------------------------------
 

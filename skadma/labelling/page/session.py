@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..campaign import Campaign, CampaignError
+from ..campaign.history import right_guesses
 from ..campaign.ledger import Operation
-from ..campaign.report import hits
 from .controller import Controller
 from .pictures import Pictures
 from .training_process import TrainingProcess
@@ -92,7 +92,7 @@ class Session:
             "pool": self._campaign.pool.name,
             "who": controller.who,
             "classes": controller.ledger.classes,
-            "former": controller.ledger.naming.former,
+            "former": controller.ledger.class_names.former,
             "keys": self._keys,
             "n_instances": controller.n_instances,
         }
@@ -115,11 +115,10 @@ class Session:
 
     async def path_of(self, sha256: str) -> Path | None:
         """The file of an image; None if there is none."""
-        ledger, places = self._controller.ledger, self._campaign._places
 
         def find() -> Path | None:
-            path = ledger.path(sha256)
-            return places.file(path, ledger.pools) if path else None
+            path = self._controller.ledger.path(sha256)
+            return self._campaign.files([path])[0] if path else None
 
         return await self._run(find)
 
@@ -168,7 +167,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.today(suspect["suggested"]),
+            "suggested": ledger.present_name(suspect["suggested"]),
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
@@ -185,7 +184,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         ],
         "curve": [
             {"labels": n, "answered": m, "right": r}
-            for n, m, r in hits(campaign.log(), campaign.decisions())
+            for n, m, r in right_guesses(campaign.log(), campaign.decisions())
         ],
         "cant_tell": {"n": len(cant_tell), "items": cant_tell[:_LISTED]},
         "suspects": {"n": len(suspects), "items": suspects[:_LISTED]},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..worker import Worker, WorkerEndedError
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign, Doubt
+    from ..campaign import Campaign, SuspectLabel
 
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -99,31 +99,31 @@ def choose_batch(
 
     Repeats are in order of their turn; the controller knows how many are due.
     """
-    from ..campaign.ahead import choose_ahead
+    from ..campaign.prefetch import prefetch_batch
 
     repeats = [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]] if repeat else []
-    ahead = choose_ahead(campaign, n, [*shown, *repeats[:_JUDGED]])
+    batch = prefetch_batch(campaign, n, [*shown, *repeats[:_JUDGED]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         suspects = campaign.second_look()
     # The present model was trained with the labels of repeats: rather one that was not.
     unseen = {s.sha256: (s.suggested, s.confidence) for s in suspects if s.suggested}
-    guesses = {**ahead.guesses, **unseen}
+    guesses = {**batch.guesses, **unseen}
     return {
         "kind": "batch",
         "proposals": [
             {"sha256": p.sha256, "guess": p.guess, "confidence": p.confidence}
-            for p in ahead.proposals
+            for p in batch.proposals
         ],
-        "known": ahead.known,
-        "guesses": {s: g for s, g in ahead.guesses.items() if s in shown},
-        "as_of": ahead.as_of,
+        "known": batch.known,
+        "guesses": {s: g for s, g in batch.guesses.items() if s in shown},
+        "as_of": batch.as_of,
         "repeats": {sha256: guesses.get(sha256) for sha256 in repeats},
         "suspects": [_listed(s) for s in suspects[:_SUSPECTS] if s.likely or s.others],
     }
 
 
-def _listed(suspect: Doubt) -> dict[str, Any]:
+def _listed(suspect: SuspectLabel) -> dict[str, Any]:
     return {
         "sha256": suspect.sha256,
         "before": suspect.label,
