@@ -256,7 +256,7 @@ class Augmented:
     def __init__(self, n: int) -> None:
         from PIL import Image
 
-        from skadma.bench.demo import load_elpv
+        from skadma.bench.datasets import load_elpv
 
         folder = Path(os.environ["SKADMA_DATA"]) / "cifar10-sample"
         files = sorted(folder.rglob("*.jpg"))
@@ -358,7 +358,7 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
     from PIL import Image
 
     from skadma import CNNClassifier
-    from skadma.bench.demo import load_elpv
+    from skadma.bench.datasets import load_elpv
     from skadma.features.store import FeatureStore
 
     cells, _ = load_elpv()

@@ -112,17 +112,15 @@ def _answer(campaign: Campaign, options: argparse.Namespace) -> None:
 
 
 def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
-    from ..labelling.campaign import folder_audit
-
     if options.draw:
-        n = folder_audit.draw(
-            campaign, options.images, options.draw, options.method, options.out
+        campaign.audits.draw_from_folder(
+            options.images, options.draw, options.out, method=options.method
         )
-        _print_next(options, n)
+        _print_next(options, options.draw)
     else:
         print(
-            folder_audit.evaluate(
-                campaign, options.images, options.labels, options.confidence
+            campaign.audits.estimate_on_folder(
+                options.images, options.labels, confidence=options.confidence
             )
         )
 

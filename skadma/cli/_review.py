@@ -15,7 +15,7 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
-    from ..labelling.campaign import Doubt
+    from ..labelling.campaign import SuspectLabel
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -101,7 +101,7 @@ def _suspects(options: argparse.Namespace) -> None:
         print("No label is in doubt, or none can be judged yet.")
 
 
-def _others(doubt: Doubt) -> str:
+def _others(doubt: SuspectLabel) -> str:
     """What other people answered in blind repeats."""
     return ", ".join(f"{who}: {mark}" for who, mark in doubt.others)
 

@@ -17,7 +17,7 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
-    from ..labelling.campaign import Campaign, Taught
+    from ..labelling.campaign import Campaign, TeachResult
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -108,13 +108,13 @@ def _mark(options: argparse.Namespace) -> None:
         _finish(campaign, campaign.teach(marks, train=False), True)
 
 
-def _finish(campaign: Campaign, taught: Taught, later: bool) -> None:
+def _finish(campaign: Campaign, taught: TeachResult, later: bool) -> None:
     print_taught(taught)
     if not later:
         campaign.estimator()
 
 
-def print_taught(taught: Taught) -> None:
+def print_taught(taught: TeachResult) -> None:
     """Say that labels are on the disk, before training may take minutes."""
     print(
         f"Safe: {taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as "
@@ -124,7 +124,7 @@ def print_taught(taught: Taught) -> None:
     print_refused(taught)
 
 
-def print_refused(taught: Taught) -> None:
+def print_refused(taught: TeachResult) -> None:
     """Say which rows were left out, and why."""
     for refused in taught.refused:
         print(f"left out: {refused}", flush=True)
