@@ -18,7 +18,7 @@ from .folding import fold_batch_norms
 from .graph import ONE_AT_A_TIME, NetworkGraph
 from .heads import PartsLinear, get_head
 from .multilayer import LAYERED, layered_network
-from .registry import Backbone, build_backbone
+from .registry import Backbone, build_backbone, paper_frozen_layers
 from .weights import describe_modules, fingerprint, load_into
 
 _OF_THE_GRAPH = ("graph", "_parts", "_cut_shapes")
@@ -300,3 +300,17 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
     head.train(old.training)
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, head.to(old.weight.device))
+
+
+def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -> int:
+    """Number of frozen layers for "paper" or a number, negative from the end."""
+    n = len(source.graph.layers)
+    if n_frozen_layers == "paper":
+        return paper_frozen_layers(source.name, n)
+    frozen = int(n_frozen_layers)
+    if not -n <= frozen < n:
+        raise ValueError(
+            f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
+            f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+        )
+    return frozen % n
