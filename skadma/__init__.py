@@ -1,11 +1,11 @@
-"""Active adaptation of pretrained CNNs for scikit-learn users."""
+"""Active adaptation of pretrained CNNs for scikit-learn users.
 
-from ._utils.versions import show_versions
-from .adafilter import AdaFilterClassifier
-from .centers import SourceCenters
-from .classifier import CNNClassifier
-from .labelling.campaign import Campaign
-from .learner import ActiveLearner
+Public names and submodules are imported on first use (PEP 562), so ``import skadma``
+takes no time. ``__init__.pyi`` declares them for type checkers.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __all__ = [
     "ActiveLearner",
@@ -16,3 +16,50 @@ __all__ = [
     "show_versions",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ActiveLearner": "learner",
+    "AdaFilterClassifier": "adafilter",
+    "CNNClassifier": "classifier",
+    "Campaign": "labelling.campaign",
+    "SourceCenters": "centers",
+    "show_versions": "_utils.versions",
+}
+"""The submodule that defines each public name."""
+
+_SUBMODULES = frozenset(
+    {
+        "adafilter",
+        "bench",
+        "centers",
+        "classifier",
+        "cli",
+        "evaluation",
+        "features",
+        "images",
+        "labelling",
+        "learner",
+        "networks",
+        "persistence",
+        "plotting",
+        "stopping",
+        "strategies",
+        "targets",
+        "training",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name or a submodule."""
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found  # not asked for again
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_SUBMODULES})

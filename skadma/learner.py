@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from ._utils.callbacks import report_rounds, with_callbacks
+from ._utils.candidates import TooFewCandidatesError
 from ._utils.wrapper import last_step
 from .by_hand import ByHand
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
-from .strategies.base import TooFewCandidatesError
 
 
 class ActiveLearner(ByHand):

@@ -1,9 +1,12 @@
-"""What is built of the repository: its page on PyPI, and a build without a compiler."""
+"""The package: its page on PyPI, a build without a compiler, imports on first use."""
 
+import ast
 import importlib.util
 import re
 import runpy
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +70,67 @@ def test_without_a_compiler_the_counts_are_the_same(monkeypatch):
     assert other._kendall is None
     a, b = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (2, 50, 40)) / 9)
     assert torch.equal(other.kendall_tau(a, b), kendall.kendall_tau(a, b))
+
+
+def run_python(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_importing_the_package_imports_nothing_large():
+    version, *loaded = run_python(
+        "import sys, skadma; print(skadma.__version__); dir(skadma)\n"
+        "heavy = 'torch', 'torchvision', 'sklearn', 'skorch', 'pandas', 'numpy'\n"
+        "print(*[name for name in heavy if name in sys.modules])"
+    )
+    assert version == skadma.__version__
+    assert loaded == []
+
+
+def test_public_names_and_submodules_are_imported_on_first_use():
+    said = run_python(
+        "import skadma\n"
+        "print(skadma.strategies.MarginSampling.__name__)\n"
+        "print(skadma.stopping.LabelBudget.__name__)\n"
+        "from skadma import *\n"
+        "print(CNNClassifier.__name__, ActiveLearner is skadma.ActiveLearner)\n"
+        "print(set(skadma.__all__) < set(dir(skadma)), 'centers' in dir(skadma))\n"
+        "print(hasattr(skadma, 'other'))"
+    )
+    names = ["MarginSampling", "LabelBudget", "CNNClassifier"]
+    assert said == [*names, "True", "True", "True", "False"]
+
+
+def test_type_checkers_see_the_public_names_and_submodules():
+    text = (ROOT / "skadma" / "__init__.pyi").read_text("utf-8")
+    stub = ast.parse(text).body
+    imported = {
+        alias.asname or alias.name
+        for node in stub
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(skadma.__all__) <= imported
+    rooms = {path.parent.name for path in (ROOT / "skadma").glob("[!_]*/__init__.py")}
+    assert imported - set(skadma.__all__) == rooms | {"stopping"}
+    assert rooms <= set(dir(skadma))
+
+
+def test_the_wheel_holds_every_file_that_is_no_module():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    folder = ROOT / "skadma"
+    wanted = {
+        path
+        for pattern in project["tool"]["setuptools"]["package-data"]["skadma"]
+        for path in folder.glob(pattern)
+    }
+    others = {
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.suffix not in {".py", ".pyc", ".so", ".c"}
+        and ".mypy_cache" not in path.parts
+    }
+    assert wanted == others

@@ -1,15 +1,14 @@
-"""What a bug report needs to say."""
+"""Versions and settings that a bug report needs."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-
-from ..strategies.adma import kendall
 
 _REQUIRED = (
     "numpy",
@@ -49,18 +48,16 @@ def show_versions() -> None:
 
 
 def _report() -> str:
-    """Make the lines."""
-    from .. import __version__  # only now: the package imports this module
+    from .. import __version__
 
     device = "cpu"
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
     elif torch.backends.mps.is_available():
         device = "mps"
-    tau = "torch, as there is no compiled module" if kendall._kendall is None else "C"
     lines = {
         "skadma": __version__,
-        "Kendall's tau": tau,
+        "Kendall's tau": "C" if _is_compiled() else "torch (no compiled module)",
         "Python": sys.version.replace("\n", " "),
         "system": platform.platform(),
         "processors": os.cpu_count(),
@@ -69,6 +66,15 @@ def _report() -> str:
         **{name: _version(name) for name in _REQUIRED + _OPTIONAL},
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def _is_compiled() -> bool:
+    # By name: this package imports nothing of skadma.strategies.
+    try:
+        import_module("skadma.strategies.adma._kendall")
+    except ImportError:
+        return False
+    return True
 
 
 def _version(package: str) -> str:

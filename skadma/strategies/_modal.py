@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._utils.candidates import check_enough
 from ..classifier import CNNClassifier
 from ..features.cnn_adapter import CNNAdapter
 from ..features.estimators import unwrap
 from ..images.dataset import n_images
 from ._committee import member_proba
-from .base import QueryStrategy, Request, check_enough, global_seed
+from .base import QueryStrategy, Request, global_seed
 
 
 def from_modal(function: Callable, **kwargs: Any) -> ModALStrategy:

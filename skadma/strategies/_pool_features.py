@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from .._utils.candidates import check_enough
 from .._utils.lazy_rows import LazyRows, as_working, per_row, selected
 from ..features.adapter import get_adapter
 from ..features.estimators import per_label, target_proba, unwrap_both
 from ..features.store import FeatureStore
 from ..images.dataset import n_images
-from .base import Request, check_enough, check_finite
+from .base import Request, check_finite
 
 
 @dataclass(frozen=True)

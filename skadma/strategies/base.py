@@ -16,24 +16,10 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from .._utils.candidates import check_enough, check_n_instances
 from ..features.adapter import get_adapter
 from ..features.estimators import innermost, is_multilabel, labels_fitted_with, unwrap
 from ..images.dataset import n_images, take
-
-
-class TooFewCandidatesError(ValueError):
-    """More images were asked for than a pool has usable ones.
-
-    Parameters
-    ----------
-    message : str
-    n_available : int
-        How many there are.
-    """
-
-    def __init__(self, message: str, n_available: int) -> None:
-        super().__init__(message)
-        self.n_available = n_available
 
 
 @dataclass(frozen=True)
@@ -315,21 +301,6 @@ def global_seed(seed: int) -> Iterator[None]:
             np.random.set_state(state)  # noqa: NPY002
 
 
-def check_enough(n_usable: int, n_instances: int, n_pool: int) -> None:
-    """Refuse to choose more images than can be.
-
-    Raises
-    ------
-    TooFewCandidatesError
-    """
-    if n_usable < n_instances:
-        raise TooFewCandidatesError(
-            f"n_instances={n_instances}, but only {n_usable} of the {n_pool} images in "
-            "the pool can be decoded and scored.",
-            n_usable,
-        )
-
-
 def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
     """Refuse NaN and infinity where they mean anything but an unreadable image.
 
@@ -365,23 +336,4 @@ def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
             f"The scores of {len(wrong)} image(s) are NaN or infinite, the first: "
             f"{', '.join(named)}. The network's weights or the image's values are at "
             "fault; a lower learning rate may help."
-        )
-
-
-def check_n_instances(n_instances: int, n_pool: int) -> None:
-    """Refuse a number of images that cannot be chosen.
-
-    Raises
-    ------
-    ValueError
-        If `n_instances` is not an int from 1 to `n_pool`.
-    """
-    if (
-        not isinstance(n_instances, Integral)
-        or isinstance(n_instances, bool)
-        or not 1 <= n_instances <= n_pool
-    ):
-        raise ValueError(
-            f"n_instances={n_instances!r}; it must be an int from 1 to the size of the "
-            f"pool, {n_pool}."
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
-from ..strategies.base import TooFewCandidatesError, check_n_instances
+from .._utils.candidates import TooFewCandidatesError, check_n_instances
 
 
 class Groups:
