@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 from ._utils.routing import fit_params
 from ._utils.wrapper import Wrapper, last_step, seed_unseeded
 from .classifier import CNNClassifier
-from .features.cnn_adapter import CNNAdapter
+from .features.adapter import cnn_adapter
 from .features.store import (
     FeatureStore,
     can_be_stored,
@@ -286,7 +286,7 @@ class ByHand(Wrapper):
             folder,
             layer=self.strategy_.layer,  # type: ignore[attr-defined]
             dtype="float32",
-            keys=numbered_keys(CNNAdapter(self.estimator_).image_dataset(self.X_)),
+            keys=numbered_keys(cnn_adapter(self.estimator_).image_dataset(self.X_)),
             compute=False,
             verbose=bool(self.verbose),
         )

@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
+from ..features.adapter import cnn_adapter
 from ..features.cache import DEFAULT_LIMIT, MemoryCache
-from ..features.cnn_adapter import CNNAdapter
 from ..images.dataset import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
@@ -191,7 +191,7 @@ def read_centers(
 
 
 def _pass_over(clf: CNNClassifier, X: Any) -> None:
-    for _ in CNNAdapter(clf).iter_outputs(X, source_layers=[-1]):
+    for _ in cnn_adapter(clf).iter_outputs(X, source_layers=[-1]):
         pass
 
 

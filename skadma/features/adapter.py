@@ -497,3 +497,11 @@ def need_adapter(estimator: Any) -> NetworkAdapter:
             "skadma.features.adapter.NetworkAdapter."
         )
     return adapter
+
+
+def cnn_adapter(estimator: Any) -> CNNAdapter:
+    """Return the adapter of a CNNClassifier; raise TypeError for anything else."""
+    adapter = get_adapter(estimator)
+    if not isinstance(adapter, CNNAdapter):
+        raise TypeError(f"This needs a CNNClassifier; got {type(estimator).__name__}.")
+    return adapter

@@ -205,7 +205,7 @@ def _rows(
     together, asked = itertools.tee(
         iter(lambda: list(itertools.islice(paths, _TOGETHER)), [])
     )
-    scores = estimator.predict_proba_in_parts(asked)
+    scores = estimator.iter_predict_proba(asked)
     for some, part in zip(together, scores, strict=True):
         yield [
             _row(path, row, names, proba, estimator.multilabel_)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import cnn_adapter
 from ..features.estimators import find_cnn
 from ..images.dataset import n_images, take
 from ..learner import ActiveLearner
@@ -307,7 +307,7 @@ def _examples(
     features = torch.from_numpy(clf.embed(take(X, indices), layer)[layer])
     nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
     names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
-    dataset = CNNAdapter(clf).image_dataset(take(X, indices))
+    dataset = cnn_adapter(clf).image_dataset(take(X, indices))
     has_images = centers.layer is None and centers.inputs.ndim == 4
     return [
         QueryExample(

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...classifier import CNNClassifier
 from ...images.dataset import StoredImages, n_images
-from ..cnn_adapter import CNNAdapter
+from ..adapter import cnn_adapter
 
 SHARE = 0.5
 """Share of the available memory that a pool's features may take."""
@@ -63,7 +63,7 @@ def can_be_stored(estimator: Any, X: Any, strategy: Any) -> bool:
         isinstance(estimator, CNNClassifier)
         and hasattr(strategy, "layer")
         and not isinstance(X, StoredImages)
-        and not CNNAdapter(estimator).takes_rows(X)
+        and not cnn_adapter(estimator).takes_rows(X)
     )
 
 

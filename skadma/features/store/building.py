@@ -12,7 +12,7 @@ import numpy as np
 from ...classifier import CNNClassifier
 from ...images.dataset import ImageDataset, StoredImages
 from ...images.forms import UnreadableImageError
-from ..cnn_adapter import CNNAdapter
+from ..adapter import cnn_adapter
 from .columns import StoreError
 from .plan import Plan, check_keys, cut, read_images, write_images, write_plan
 
@@ -38,7 +38,7 @@ def name_images(
     """Keys of images, and their paths if they are files."""
     if isinstance(X, StoredImages):
         raise TypeError("X is a feature store already; give the images.")
-    dataset = CNNAdapter(estimator).image_dataset(X)
+    dataset = cnn_adapter(estimator).image_dataset(X)
     paths = None
     if dataset.from_files:
         paths = [str(Path(path).absolute()) for path in X]

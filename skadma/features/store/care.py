@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...classifier import CNNClassifier
-from ..cnn_adapter import CNNAdapter
+from ..adapter import cnn_adapter
 from .columns import check_shard, shard_file
 from .plan import Plan
 from .scanning import CONTENT, content_digest
@@ -46,7 +46,7 @@ def _changed(
     start = sum(plan.sizes[:number])
     some = store.select(np.arange(start, start + plan.sizes[number]))
     X = some.images
-    dataset = CNNAdapter(estimator).image_dataset(X)
+    dataset = cnn_adapter(estimator).image_dataset(X)
     before = [sha.tobytes().hex() if sha.any() else "" for sha in some.sha256]
     return [
         key

@@ -18,7 +18,7 @@ from ..._utils.atomic import file_digest
 from ...classifier import CNNClassifier
 from ...images.dataset import ImageDataset
 from ...persistence.network_file import read_network, write_network
-from ..cnn_adapter import CNNAdapter
+from ..adapter import cnn_adapter
 from .columns import shard_file, write_shard
 from .hashing import key_hashes
 
@@ -135,7 +135,7 @@ def scan_shard(task: ShardTask, estimator: CNNClassifier | None = None) -> int:
     with warnings.catch_warnings():
         if task.skip_unreadable:
             warnings.filterwarnings("ignore", ".* unreadable image")
-        for batch in CNNAdapter(looking).iter_outputs(
+        for batch in cnn_adapter(looking).iter_outputs(
             task.images, layers, source_layers
         ):
             readable[batch.indices] = True
@@ -189,7 +189,7 @@ def _check(rows: np.ndarray, column: Column, task: ShardTask) -> None:
 
 def _digests(estimator: CNNClassifier, X: Any) -> np.ndarray:
     """SHA-256 of files' bytes or of arrays, shape (n, 32); zeros if unreadable."""
-    dataset = CNNAdapter(estimator).image_dataset(X)
+    dataset = cnn_adapter(estimator).image_dataset(X)
     found = np.zeros((len(dataset), 32), dtype=np.uint8)
     for i in range(len(dataset)):
         digest = content_digest(dataset, X, i)

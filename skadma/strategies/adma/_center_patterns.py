@@ -129,7 +129,7 @@ class CenterPatterns:
         classes = torch.as_tensor(self.centers.classes, device=proba.device)
         return predict_weights(proba, classes)  # Eq. 8
 
-    def as_summary(self, *, of_m0: bool) -> DerivedOutput:
+    def as_derived(self, *, of_m0: bool) -> DerivedOutput:
         """The comparison as something of a network that is worth keeping.
 
         Parameters
