@@ -96,8 +96,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Trainable layers are always trained and run by torch.
     precision : {"float32", "bfloat16"}, default="float32"
         Of matrix products in the layers that `engine` runs. ``"bfloat16"`` is faster on
-        a CPU or GPU that has instructions for it; features then differ by a few percent,
-        and so may a strategy's choice: see the user guide.
+        a CPU or GPU that has instructions for it; features then differ by a few
+        percent, and so may a strategy's choice: see the user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
         ``"probe"``: a linear probe. The last layer alone is fitted, in closed form, to
         its inputs, centred on the labelled images' mean and scaled to length 1: the
@@ -475,9 +475,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _params_of_network(self) -> dict[str, Any]:
         """Parameters that a network keeps from the fit that built it."""
-        names = ("backbone", "weights", "image_size", "reduced_decoding", "engine")
-        names += ("precision", "training", "batch_norm")
-        return {name: getattr(self, name) for name in names}
+        names = "backbone weights image_size reduced_decoding engine precision"
+        names += " training batch_norm"
+        return {name: getattr(self, name) for name in names.split()}
 
     def _check_same_network(self) -> None:
         now = self._params_of_network()

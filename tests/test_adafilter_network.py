@@ -316,7 +316,9 @@ def test_recurrent_gates_need_the_layers_before(pictures):
         position = clf.source_network_.graph.position("conv1")
         if kind == "recurrent":
             with pytest.raises(ValueError, match="cannot be entered behind 'shortcut'"):
-                cnn_adapter(clf).iter_outputs_prepared(inside, ["conv2"], start=position)
+                cnn_adapter(clf).iter_outputs_prepared(
+                    inside, ["conv2"], start=position
+                )
     flat = np.zeros((8, 16), np.float32)
     (batch,) = cnn_adapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
     assert batch.adapted[5].shape == (8, 3)

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from skadma.networks.folding import fold_batch_norms
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from skadma import CNNClassifier
 from skadma.networks import AdaptedNetwork, available_backbones
 from skadma.networks.adapted import copy_network
-from skadma.networks.folding import fold_batch_norms
 from skadma.networks.graph import NetworkGraph
 
 from .conftest import TinyCNN, lite0, source, tiny_classifier

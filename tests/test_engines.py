@@ -71,7 +71,7 @@ def test_what_is_kept_and_saved_is_named_by_the_engine(case, pictures, tmp_path)
     clf = tiny_classifier(memory=memory, **case).fit(X, y)
     sources = plain.source_network_, clf.source_network_
     assert sources[0].fingerprint == sources[1].fingerprint
-    assert sources[0].space != sources[1].space
+    assert sources[0].namespace != sources[1].namespace
     expected = clf.predict_proba(X)
     clf.save(tmp_path / "model")
     loaded = CNNClassifier.load(tmp_path / "model", backbone=TinyCNN)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
+from skadma.networks.multilayer import join, layered_network
 from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier
@@ -13,7 +14,6 @@ from skadma.adafilter import AdaFilterClassifier
 from skadma.networks import load_pretrained
 from skadma.networks.graph import NetworkGraph
 from skadma.networks.heads import ProbeHead
-from skadma.networks.multilayer import join, layered_network
 from skadma.networks.pretrained import get_head
 from skadma.strategies import UncertaintyHerding
 from skadma.training.probe import fit_probe

@@ -194,7 +194,7 @@ class AdaFilterClassifier(CNNClassifier):
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        gates_only = cnn_adapter(self, _GatesOnly(network))
+        gates_only = cnn_adapter(self).with_network(_GatesOnly(network))
         for batch in gates_only.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()

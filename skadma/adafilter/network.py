@@ -106,9 +106,9 @@ class AdaFilterNetwork(AdaptedNetwork):
         self._set_mode(self.training)
 
     @property
-    def new_parts(self) -> list[str]:
+    def new_modules(self) -> list[str]:
         """Modules that M0 does not have: they learn at a rate of their own."""
-        return [*super().new_parts, "branch.gates"]
+        return [*super().new_modules, "branch.gates"]
 
     def part(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None

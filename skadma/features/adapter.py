@@ -154,7 +154,7 @@ class NetworkAdapter(ABC):
         return 1
 
     def readable(self, X: Any) -> np.ndarray:
-        """Which images can be decoded, bool (n,); all if a bad one is an error anyway."""
+        """Which images can be decoded, bool (n,); all if a bad one raises anyway."""
         return np.ones(n_images(X), dtype=bool)
 
     def iter_outputs_prepared(
@@ -306,7 +306,7 @@ class CNNAdapter(NetworkAdapter):
 
     @property
     def source_namespace(self) -> str:  # type: ignore[override]
-        """Hash of the pretrained network's weights, graph, modules and preprocessing."""
+        """Hash of all that the pretrained network's outputs depend on."""
         return self.source.namespace
 
     @property

@@ -299,7 +299,7 @@ class FeatureExtractor:
     def frozen_outputs(
         self, dataset: Dataset, batch_size: int, limit: int
     ) -> np.ndarray | None:
-        """What crosses the cut, (n, ...); None where it would take over `limit` bytes."""
+        """What crosses the cut, (n, ...); None where it would exceed `limit` bytes."""
         found: np.ndarray | None = None
         n: int = len(dataset)  # type: ignore[arg-type]
         for items in self._batches(dataset, batch_size, skip_unreadable=False):

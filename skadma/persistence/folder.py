@@ -20,7 +20,7 @@ from torch import nn
 from .._utils.atomic import file_digest, replace_folder
 from ..images.dataset import Preprocessing
 from ..networks.engines import Engine
-from ..networks.pretrained import PretrainedNetwork, rebuild_source
+from ..networks.pretrained import PretrainedNetwork, rebuild_pretrained
 from .errors import ModelError
 from .network_file import read_network, write_network, write_tensors
 from .params import build_estimator, describe_params
@@ -294,7 +294,7 @@ def _read_source(
         raise ValueError(f"it is for inputs of shape {shape}")
     names = described["source_classes"]
     try:
-        source = rebuild_source(
+        source = rebuild_pretrained(
             estimator.backbone,
             name=str(described["network"]),
             state_dict=tensors,

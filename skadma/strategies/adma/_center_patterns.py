@@ -66,9 +66,9 @@ class CenterPatterns:
         self._outputs = partial(self.centers.outputs, clf.estimator, initial=initial)
         # The device is the classifier's; another estimator has none of its own.
         device = getattr(clf.estimator, "torch_device", lambda: "cpu")()
-        self._name = f"{self.centers.digest}{clf.source_space}{device}"
+        self._name = f"{self.centers.digest}{clf.source_namespace}{device}"
         # Of a network that does not say what its outputs depend on, nothing is kept.
-        self._is_kept = initial and clf.source_space is not None
+        self._is_kept = initial and clf.source_namespace is not None
 
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
