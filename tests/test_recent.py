@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 
 from skadma import SourceCenters
-from skadma.features import passes as scan
+from skadma.features import extractor as scan
 from skadma.features.cache import DiskCache, LRUCache, MemoryCache
 from skadma.features.extractor import FeatureExtractor
 from skadma.strategies import ADMA, UncertaintyHerding
@@ -27,9 +27,9 @@ def centers():
 @pytest.fixture
 def passes(monkeypatch):
     """Lets small pools be kept, and lists the images that go through a tail."""
-    monkeypatch.setattr(scan, "_MANY", 1)
+    monkeypatch.setattr(scan, "_MIN_NAMED", 1)
     seen = []
-    run = FeatureExtractor.__call__
+    run = FeatureExtractor._compute
 
     def watched(self, x, *args, **kwargs):
         seen.append(len(x))

@@ -27,7 +27,8 @@ from .._utils.atomic import new_file, sync_folder, write_atomically
 from .._utils.tables import safe_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
-from ..networks.weights import fingerprint
+from ..networks.engines import TORCH
+from ..networks.pretrained import fingerprint
 from ..persistence.errors import ModelError
 from ..persistence.network_file import describe_labels
 
@@ -246,7 +247,7 @@ def _identity(estimator: CNNClassifier) -> str:
         describe_labels(estimator.classes_),
         asdict(source.preprocessing),
         bool(estimator.multilabel_),
-        *filter(None, [str(source.engine)]),
+        *([] if source.engine == TORCH else [str(source.engine)]),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

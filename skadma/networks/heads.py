@@ -191,9 +191,9 @@ def append_feature_blocks(
 ) -> torch.Tensor:
     """Append a feature block for each layer output (n, ...) to a vector (n, d).
 
-    A block is mean and standard deviation over `pooled_dims`, or the output itself where
-    there are none. Its norm is that of `last` / sqrt(2), so `last` counts twice in
-    distances.
+    A block is mean and standard deviation over `pooled_dims`, or the output itself
+    where there are none. Its norm is that of `last` / sqrt(2), so `last` counts twice
+    in distances.
     """
     norm = torch.linalg.vector_norm(last, dim=1, keepdim=True) * 0.5**0.5
     blocks = [last]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,10 @@ _MULTILAYER = "layers/"
 
 _N_SUBGRAPHS = 9
 """How many subgraphs for inference a network keeps."""
+
+_N_LOADED = 2
+_LOADED: OrderedDict[tuple | None, PretrainedNetwork] = OrderedDict()
+"""The last networks loaded by name, by all that they depend on."""
 
 _NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_cut_shapes")
 
@@ -229,23 +234,15 @@ def load_pretrained(
     engine : Engine, optional
         See :class:`PretrainedNetwork`.
     """
-    if not isinstance(backbone, str):
-        return _build(backbone, weights, image_size, example, reduced, engine)
-    path = None if weights is None else Path(weights)
-    changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-    return _build_named(backbone, weights, image_size, None, reduced, engine, changed)
-
-
-def _build(
-    backbone: str | Callable[[], nn.Module],
-    weights: str | Path | None,
-    image_size: int | None,
-    example: torch.Tensor | None,
-    reduced: bool,
-    engine: Engine,
-    changed: int = 0,  # when a file of weights was: part of the cache's key
-) -> PretrainedNetwork:
+    key: tuple | None = None
+    if isinstance(backbone, str):
+        path = None if weights is None else Path(weights)
+        changed = path.stat().st_mtime_ns if path and path.is_file() else 0
+        key = (backbone, weights, image_size, reduced, engine, changed)
     with ONE_AT_A_TIME, torch.random.fork_rng():
+        if key in _LOADED:
+            _LOADED.move_to_end(key)
+            return _LOADED[key]
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
@@ -253,10 +250,12 @@ def _build(
             built = build_backbone(backbone, weights, image_size)
         preprocessing = replace(built.preprocessing, reduced=reduced)
         built = replace(built, preprocessing=preprocessing)
-        return PretrainedNetwork(built, example, engine)
-
-
-_build_named = lru_cache(maxsize=2)(_build)
+        network = PretrainedNetwork(built, example, engine)
+        if key is not None:
+            _LOADED[key] = network
+            if len(_LOADED) > _N_LOADED:
+                _LOADED.popitem(last=False)
+        return network
 
 
 def _build_multilayer(

@@ -1,4 +1,4 @@
-"""The available networks, built by name or by a callable, and their files of weights."""
+"""The available networks, built by name or by a callable, and files of weights."""
 
 from __future__ import annotations
 

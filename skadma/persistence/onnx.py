@@ -36,8 +36,8 @@ class _Whole(nn.Module):
         graph = estimator.source_network_.graph
         self.multilabel = estimator.multilabel_
         self.normalize = network.normalize
-        # A part is a plain graph, AdaFilter's rewritten one included.
-        self.scores = network.part(graph, [graph.output], None).eval()
+        # A subgraph is a plain graph, AdaFilter's rewritten one included.
+        self.scores = network.subgraph(graph, [graph.output], None).eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         scores = self.scores(self.normalize(pixels))[0].flatten(1)
