@@ -80,7 +80,7 @@ class CenterPatterns:
             for p, outputs in self._outputs(missing).items():
                 found[p] = CenterDistances(outputs)
                 if self._is_kept:
-                    _OF_M0.keep((self._name, p), found[p], found[p].nbytes)
+                    _OF_M0.put((self._name, p), found[p], found[p].nbytes)
         return found
 
     @cached_property
