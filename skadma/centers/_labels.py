@@ -13,7 +13,8 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from torch.utils.data import Dataset, Subset
 
 from ..images.dataset import n_images
-from ..images.forms import image_files, image_suffixes
+from ..images.folder import images_by_class
+from ..images.forms import image_suffixes
 from ..networks import PretrainedNetwork
 
 
@@ -85,18 +86,15 @@ def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Return files, each one's position among the sorted class names, and the names."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {str(folder)!r}.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    files, targets = [], []
-    for target, name in enumerate(names):
-        mine = image_files(folder / name)
-        files += mine
-        targets += [target] * len(mine)
+    found = images_by_class(folder)
+    files = [path for paths in found.values() for path in paths]
     if not files:
         raise ValueError(
             f"{str(folder)!r} has no images in subfolders. One subfolder per source "
             f"class is wanted, with files that end in {sorted(image_suffixes())}."
         )
-    return files, np.asarray(targets), names
+    targets = np.repeat(np.arange(len(found)), [len(paths) for paths in found.values()])
+    return files, targets, list(found)
 
 
 def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -239,10 +240,10 @@ def load_pretrained(
         path = None if weights is None else Path(weights)
         changed = path.stat().st_mtime_ns if path and path.is_file() else 0
         key = (backbone, weights, image_size, reduced, engine, changed)
+    with suppress(KeyError):  # not under the lock: it is held for a whole training
+        _LOADED.move_to_end(key)
+        return _LOADED[key]
     with ONE_AT_A_TIME, torch.random.fork_rng():
-        if key in _LOADED:
-            _LOADED.move_to_end(key)
-            return _LOADED[key]
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
