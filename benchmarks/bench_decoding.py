@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from skadma import CNNClassifier
-from skadma.bench.folders import class_folders
+from skadma.bench.datasets import class_folders
 from skadma.centers import shipped_centers
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset

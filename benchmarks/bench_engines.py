@@ -30,7 +30,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
-from skadma.bench.folders import class_folders
+from skadma.bench.datasets import class_folders
 from skadma.images.dataset import ImageDataset
 from skadma.networks import Normalize
 from skadma.networks.engines import Engine

@@ -33,7 +33,7 @@ from skadma.bench import (
     wins_and_losses,
 )
 from skadma.bench.cells import measure, simulate
-from skadma.bench.folders import LabelledImages
+from skadma.bench.datasets import LabelledImages
 from skadma.strategies import (
     BADGE,
     ClusterMargin,

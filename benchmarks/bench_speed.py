@@ -38,7 +38,8 @@ from sklearn.model_selection import GridSearchCV
 from torch.utils.data import DataLoader, TensorDataset
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
-from skadma.bench.demo import demo_centers, demo_classifier, load_elpv
+from skadma.bench.datasets import load_elpv
+from skadma.bench.demo import demo_centers, demo_classifier
 from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset

@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from skadma import ActiveLearner, CNNClassifier
 from skadma.bench import compare, load_dataset, split_dataset
 from skadma.bench.cells import measure, simulate
-from skadma.bench.folders import LabelledImages
+from skadma.bench.datasets import LabelledImages
 from skadma.images.dataset import take
 from skadma.networks.heads import BlockLinear, ProbeHead, get_head
 from skadma.strategies import (

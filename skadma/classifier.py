@@ -34,8 +34,12 @@ from .networks.engines import ENGINES, PRECISIONS, Engine
 from .networks.graph import ONE_AT_A_TIME
 from .networks.pretrained import LayerTable, layer_table
 from .networks.registry import load_into
-from .targets.labels import check_labels, known_classes
-from .targets.multilabel import encode, refuse_other_form
+from .targets.labels import (
+    check_labels,
+    encode,
+    known_classes,
+    refuse_other_form,
+)
 from .targets.weights import check_sample_weight, loss_weights
 from .training.finetune import build_net, train, training_inputs, usable_rows
 from .training.probe import fit_head, probe_inputs

@@ -1,4 +1,4 @@
-"""AdaFilterClassifier as an estimator, and what it says of its gates."""
+"""AdaFilterClassifier as an estimator, and the usage of its gates."""
 
 import inspect
 import pickle

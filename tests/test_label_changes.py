@@ -9,7 +9,7 @@ import pytest
 
 from skadma import Campaign
 from skadma.cli import main
-from skadma.labelling.campaign.operations import Mark, Operation
+from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.page.controller import Controller
 
 from .conftest import TinyCNN

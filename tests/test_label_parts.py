@@ -12,7 +12,7 @@ from PIL import Image
 from skadma import Campaign
 from skadma.cli import main
 from skadma.images.forms import UnreadableImageError
-from skadma.labelling.campaign.ahead import chain
+from skadma.labelling.campaign.prefetch import order_by_similarity
 from skadma.labelling.page.pictures import Pictures
 from skadma.labelling.page.training_process import TrainingProcess
 from skadma.labelling.page.worker import _answer
@@ -76,15 +76,15 @@ def test_like_beside_like():
     features = rng.normal(size=(30, 5))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     for begin in (0, 7):
-        order = chain(features, begin)
+        order = order_by_similarity(features, begin)
         assert order[0] == begin and sorted(order) == list(range(30))
         for k in range(29):
             left = order[k + 1 :]
             distance = np.linalg.norm(features[left] - features[order[k]], axis=1)
             assert distance[0] == distance.min()
     two = np.repeat(np.eye(2), 3, axis=0)[[0, 3, 1, 4, 2, 5]]
-    assert chain(two) == [0, 2, 4, 1, 3, 5]
-    assert chain(np.empty((0, 3))) == []
+    assert order_by_similarity(two) == [0, 2, 4, 1, 3, 5]
+    assert order_by_similarity(np.empty((0, 3))) == []
 
 
 def test_pictures_are_kept_up_to_a_limit(tmp_path):

@@ -35,8 +35,8 @@ def shipped_centers(estimator: Any) -> SourceCenters:
     Raises
     ------
     ValueError
-        If there are none for the network with these weights; the message says how to
-        make them, and how long that takes on this machine.
+        If there are none for the network with these weights; the message describes how
+        to make them, and how long that takes on this machine.
     """
     if not hasattr(estimator, "source_network"):
         name = need_adapter(estimator).source_name

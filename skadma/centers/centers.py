@@ -128,7 +128,7 @@ class SourceCenters:
         Raises
         ------
         ValueError
-            If a label is not one of the source classes, `layer` is not as said above,
+            If a label is not one of the source classes, `layer` is not as described,
             or `checkpoint` belongs to other data.
         """
         adapter, source = _cnn_adapter(estimator), estimator.source_network()

@@ -18,6 +18,7 @@ from ..images.dataset import ImageDataset, Rows, n_images
 from ..images.forms import is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork, count_frozen_layers
+from ..networks.pretrained import fingerprint
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 
@@ -200,6 +201,35 @@ class NetworkAdapter(ABC):
         For DropQuery and BALD.
         """
         raise self._cannot("predict_features")
+
+    # --- for feature stores
+
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights; for feature stores."""
+        raise self._cannot("adapted_fingerprint")
+
+    def takes_images(self, X: Any) -> bool:
+        """Whether :meth:`image_dataset` takes `X`; for feature stores."""
+        return False
+
+    def image_dataset(self, X: Any) -> ImageDataset:
+        """Images as a data set of uint8 tensors for the network; for feature stores."""
+        raise self._cannot("image_dataset")
+
+    def last_layer(self) -> nn.Linear | None:
+        """The adapted network's last layer if it is Linear; for feature stores.
+
+        It maps the outputs of layer -2 to class scores.
+        """
+        return None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
+        """Return an adapter that keeps no outputs in the process; for feature stores.
+
+        With `skip_unreadable`, it leaves out images that cannot be decoded.
+        """
+        return self
 
     def _cannot(self, method: str) -> TypeError:
         return TypeError(
@@ -455,6 +485,23 @@ class CNNAdapter(NetworkAdapter):
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights."""
+        return fingerprint(self._adapted)
+
+    def last_layer(self) -> nn.Linear | None:
+        """The adapted network's last layer if it is Linear."""
+        head = self._adapted.head
+        return head if isinstance(head, nn.Linear) else None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
+        """Return an adapter that keeps no outputs in the process."""
+        other = copy.copy(self)
+        other.memory = False if self.memory is None else self.memory
+        other.skips_unreadable = self.skips_unreadable or skip_unreadable
+        return other
+
     # --- images ---------------------------------------------------------------------
 
     def open(self, X: Any) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
@@ -468,6 +515,10 @@ class CNNAdapter(NetworkAdapter):
         """Images as a data set of uint8 tensors of the network's size."""
         preprocessing = self.source.preprocessing
         return ImageDataset(X, preprocessing, image_shape=self._image_shape)
+
+    def takes_images(self, X: Any) -> bool:
+        """Whether `X` are images, not a table for a callable's network."""
+        return not self.takes_rows(X)
 
     def readable(self, X: Any) -> np.ndarray:
         """Which images can be decoded, see :meth:`NetworkAdapter.readable`."""

@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from .._utils.lazy_rows import LazyRows, row_by_row
-from ._badge_parts import draw_by_parts, outer_norms
 from ._batch import BatchStrategy
-from ._distances import squared_distances
+from ._distances import squared_distances, squared_norms
 from ._pool_features import Pool
 
 
@@ -61,9 +60,6 @@ class BADGE(BatchStrategy):
             factors = row_by_row(gradient_factors, pool.proba)
         elif isinstance(pool.features, LazyRows):
             factors = pool.features.map(_ones)
-        if pool.store is not None and pool.store.partitions > 1:
-            seed = int(rng.integers(2**31))
-            return draw_by_parts(pool.store, factors, pool.features, n_instances, seed)
         return _draw(factors, pool.features, n_instances, rng)
 
 
@@ -88,7 +84,7 @@ def _draw(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means++ over the outer products of rows of `a` and `h`."""
-    norms = row_by_row(outer_norms, a, h)[:]
+    norms = row_by_row(_outer_norms, a, h)[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)
@@ -103,6 +99,11 @@ def _draw(
         nearest = squared if k == 0 else np.minimum(nearest, squared)
         np.maximum(nearest, 0, out=nearest)
     return chosen, weights
+
+
+def _outer_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Squared lengths of the outer products of rows of `a` and `h`, shape (n,)."""
+    return squared_norms(a) * squared_norms(h)
 
 
 def _draw_one(weights: np.ndarray, free: np.ndarray, rng: np.random.Generator) -> int:

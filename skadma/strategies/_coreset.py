@@ -8,9 +8,10 @@ import numpy as np
 
 from .._utils.lazy_rows import LazyRows, per_row, selected
 from ..features.store import FeatureStore
+from ..features.store.executing import map_partitions
+from ..features.store.hashing import partition
 from ._batch import BatchStrategy
 from ._distances import squared_distances, squared_norms
-from ._parts import for_parts, parts_of
 from ._pool_features import Pool
 
 _AHEAD = 32
@@ -54,7 +55,7 @@ class CoreSet(BatchStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         if pool.store is not None and pool.store.partitions > 1:
             seed = int(rng.integers(2**31))
-            return _k_center_by_parts(pool, pool.store, n_instances, seed)
+            return _k_center_over_partitions(pool, pool.store, n_instances, seed)
         if isinstance(pool.features, LazyRows):
             return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
         return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
@@ -97,19 +98,25 @@ def k_center_greedy(
     return chosen, distances
 
 
-def _k_center_by_parts(
+def _k_center_over_partitions(
     pool: Pool, store: FeatureStore, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose from each part, then from what they chose: at most 4 times the optimum.
+    """Choose n rows of each partition, then n of these: at most 4 times the optimum.
 
     Malkomes, Kusner, Chen, Weinberger & Moseley, Fast Distributed k-Center Clustering
     with Outliers on Massive Data, NeurIPS 2015.
     """
-    parts = parts_of(store, seed)
-    rows = [selected(pool.features, part) for part in parts]
-    found = for_parts(store, _k_center_of_part, rows, {"labeled": pool.labeled}, n)
+    partitions = partition(store.hashes, store.partitions, seed)
+    found = map_partitions(
+        _k_center_of_partition,
+        [selected(pool.features, rows) for rows in partitions],
+        {"labeled": pool.labeled},
+        n,
+        executor=store.executor,
+        folder=store.folder,
+    )
     union = np.concatenate(
-        [part[chosen] for part, chosen in zip(parts, found, strict=True)]
+        [rows[chosen] for rows, chosen in zip(partitions, found, strict=True)]
     )
     rng = np.random.default_rng(seed)
     chosen, distances = k_center_greedy(
@@ -118,11 +125,11 @@ def _k_center_by_parts(
     return union[chosen], distances
 
 
-def _k_center_of_part(
+def _k_center_of_partition(
     rows: np.ndarray | LazyRows, shared: dict[str, np.ndarray], n: int
 ) -> np.ndarray:
     n = min(n, len(rows))
-    rng = np.random.default_rng(0)  # the order of a part is random already
+    rng = np.random.default_rng(0)  # the order of a partition is random
     if isinstance(rows, LazyRows) and len(rows) > rows.block:
         return lazy_k_center(rows, shared["labeled"], n, rng)[0]
     return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._utils.lazy_rows import JoinedRows, LazyRows
 from ._batch import BatchStrategy
 from ._coverage import Coverage, share_distance
-from ._herding_parts import herd_by_parts, witnesses_for
+from ._partitioned_herding import herd_over_partitions, n_reference_points
 from ._pool_features import Pool
 from ._probcover import unit
 from ._uncertainty import known_uncertainty
@@ -117,10 +117,10 @@ class UncertaintyHerding(BatchStrategy):
                 uncertain = doubt + 1e-6 * most
         n_witnesses = _WITNESSES
         if self.error is not None:
-            n_witnesses = witnesses_for(len(features), n_instances, self.error)
+            n_witnesses = n_reference_points(len(features), n_instances, self.error)
         if pool.store is not None and pool.store.partitions > 1:
             seed = int(rng.integers(2**31))
-            return herd_by_parts(
+            return herd_over_partitions(
                 pool.store, labeled, features, uncertain, n_instances, n_witnesses, seed
             )
         width = share_distance(every, len(labeled) + n_instances, rng)

@@ -24,7 +24,7 @@ except ImportError as error:
         'pip install "skadma[label]"'
     ) from error
 
-from ..campaign.label_studio_export import in_order, in_todays_names, rows_of_task
+from ..campaign.label_studio_export import in_order, in_present_names, rows_of_task
 from ..campaign.labels_csv import LabelRow
 from .tasks import prediction
 from .worker import Worker
@@ -281,7 +281,7 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
     """Take labels."""
-    rows = in_todays_names(rows, campaign.former_classes())
+    rows = in_present_names(rows, campaign.former_classes())
     return campaign.teach(rows, train=False)
 
 
@@ -297,19 +297,6 @@ def guesses(
 
     Nor of images of an audit: who sees a guess agrees too often.
     """
-    with campaign._store.reading():
-        state = campaign._state()
-    n_labels, estimator = campaign._trainer.latest(state)
-    version = f"skadma-{n_labels}-labels"
-    drawn = state.drawn()
-    usable = {sha256: i for sha256, i in state.usable().items() if sha256 not in drawn}
-    found: list[tuple[str, float] | None] = [None] * len(asked)
-    places = [k for k, (path, sha256) in enumerate(asked) if path and sha256 in usable]
-    if estimator is None or not places:
-        return version, found
-    files = campaign._trainer.files([usable[asked[k][1]] for k in places], state)
-    proba = estimator.predict_proba(files)
-    for k, row in zip(places, proba, strict=True):
-        best = int(row.argmax())
-        found[k] = str(estimator.classes_[best]), float(row[best])
-    return version, found
+    n_labels, found = campaign.guesses([sha256 for path, sha256 in asked if path])
+    answers = [found.get(sha256) if path else None for path, sha256 in asked]
+    return f"skadma-{n_labels}-labels", answers

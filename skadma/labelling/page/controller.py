@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..campaign.agreement import n_due
-from ..campaign.ledger import Ledger
-from ..campaign.operations import Event, Operation
+from ..campaign.agreement import n_repeats_due
+from ..campaign.ledger import Event, Ledger, Operation
 
 _AWAY = 20.0
 """Seconds without a word from a tab after which its pictures go to others."""
@@ -154,7 +153,7 @@ class Controller:
             "stale": [*moved, *(sha for sha in held if not self._is_open(sha))],
             "elsewhere": len(set(self.handed()) - set(self._tabs[tab].have)),
             "guesses": {
-                sha: (self.ledger.today(guess[0]), guess[1])
+                sha: (self.ledger.present_name(guess[0]), guess[1])
                 for sha in have
                 if (guess := self._guesses.get(sha)) and guess[0]
             },
@@ -177,7 +176,7 @@ class Controller:
         decided = sum(sha in usable for sha in self.ledger.decisions())
         return {
             "classes": self.ledger.classes,
-            "former": self.ledger.naming.former,
+            "former": self.ledger.class_names.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
             "n_images": len(usable),
@@ -219,7 +218,10 @@ class Controller:
             for sha, guess in self._repeats.items()
             if sha not in held and self._may_repeat(sha) and (guess or not guessed)
         ]
-        if not left or n_due(self._repeat, *self.ledger.n_answered(self.who)) < 1:
+        if (
+            not left
+            or n_repeats_due(self._repeat, *self.ledger.n_answered(self.who)) < 1
+        ):
             return None
         sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
         guess, confidence = (guessed and self._repeats[sha256]) or (None, None)
@@ -301,7 +303,7 @@ class Controller:
         return {
             "sha256": sha256,
             "path": self.ledger.path(sha256),
-            "guess": self.ledger.today(item["guess"]),
+            "guess": self.ledger.present_name(item["guess"]),
             "confidence": item["confidence"],
             "before": None if decision is None else decision.mark,
         }

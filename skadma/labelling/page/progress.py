@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..campaign import Campaign
-from ..campaign.report import hits
+from ..campaign.history import right_guesses
 from .controller import Controller
 
 _LISTED = 60
@@ -39,7 +39,7 @@ def make_progress(campaign: Campaign, desk: Controller) -> dict[str, Any]:
         ],
         "curve": [
             {"labels": n, "answered": m, "right": r}
-            for n, m, r in hits(campaign.log(), campaign.decisions())
+            for n, m, r in right_guesses(campaign.log(), campaign.decisions())
         ],
         "cant_tell": _listed(
             [
@@ -74,7 +74,7 @@ def _standing_doubts(desk: Controller) -> list[dict[str, Any]]:
         {
             **doubt,
             "path": desk.ledger.path(sha256),
-            "suggested": desk.ledger.today(doubt["suggested"]),
+            "suggested": desk.ledger.present_name(doubt["suggested"]),
         }
         for doubt in desk.doubts
         if (sha256 := doubt["sha256"]) not in confirmed

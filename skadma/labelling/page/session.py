@@ -101,7 +101,7 @@ class Session:
             "pool": self._campaign.pool.name,
             "who": self._desk.who,
             "classes": ledger.classes,
-            "former": ledger.naming.former,
+            "former": ledger.class_names.former,
             "keys": self._keys,
             "n_instances": self._desk.n_instances,
         }
@@ -124,11 +124,10 @@ class Session:
 
     async def path_of(self, sha256: str) -> Path | None:
         """The file of a picture; None if there is none."""
-        ledger, places = self._desk.ledger, self._campaign._places
 
         def find() -> Path | None:
-            path = ledger.path(sha256)
-            return places.file(path, ledger.pools) if path else None
+            path = self._desk.ledger.path(sha256)
+            return self._campaign.files([path])[0] if path else None
 
         return await self._run(find)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..campaign import Campaign, Doubt
+    from ..campaign import Campaign, SuspectLabel
 
 _log = logging.getLogger(__name__)
 _DOUBTS = 60
@@ -89,12 +89,12 @@ def _give_way() -> None:
 def _answer(
     connection: Connection, campaign: Campaign, n: int, shown: list[str], repeat: bool
 ) -> None:
-    from ..campaign.ahead import choose_ahead
+    from ..campaign.prefetch import prefetch_batch
 
     stage = "training" if any(campaign.status().labels.values()) else "choosing"
     connection.send({"kind": "stage", "stage": stage})
     again = [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]] if repeat else []
-    ahead = choose_ahead(campaign, n, [*shown, *again[:_JUDGED]])
+    ahead = prefetch_batch(campaign, n, [*shown, *again[:_JUDGED]])
     doubts = _doubts(campaign)
     # The present model was told the labels of these: rather one that was not.
     unseen = {d.sha256: (d.suggested, d.confidence) for d in doubts if d.suggested}
@@ -116,14 +116,14 @@ def _answer(
     )
 
 
-def _doubts(campaign: Campaign) -> list[Doubt]:
+def _doubts(campaign: Campaign) -> list[SuspectLabel]:
     """What models that did not see the labels make of them; none where none can be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         return campaign.second_look()
 
 
-def _listed(doubt: Doubt) -> dict[str, Any]:
+def _listed(doubt: SuspectLabel) -> dict[str, Any]:
     return {
         "sha256": doubt.sha256,
         "before": doubt.label,
