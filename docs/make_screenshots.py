@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 
 CLASSES = ["defective", "sound"]
 SIZE = {"width": 1180, "height": 800}
