@@ -169,7 +169,7 @@ def write_rows(folder: Path, n: int) -> None:
     position = source.graph.position(-2)
     folder.mkdir(parents=True)
     keys = [f"row-{i}" for i in range(n)]
-    manifest = Manifest(source.namespace, position, 1280, "float16", 4096)
+    manifest = Manifest(source.namespace, position, position + 1, 1280, "float16", 4096)
     manifest = add_images(folder, manifest, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)
@@ -256,7 +256,7 @@ class Augmented:
     def __init__(self, n: int) -> None:
         from PIL import Image
 
-        from skadma.bench.demo import load_elpv
+        from skadma.bench.datasets import load_elpv
 
         folder = Path(os.environ["SKADMA_DATA"]) / "cifar10-sample"
         files = sorted(folder.rglob("*.jpg"))
@@ -358,7 +358,7 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
     from PIL import Image
 
     from skadma import CNNClassifier
-    from skadma.bench.demo import load_elpv
+    from skadma.bench.datasets import load_elpv
     from skadma.features.store import FeatureStore
 
     cells, _ = load_elpv()
