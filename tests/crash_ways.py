@@ -37,7 +37,7 @@ NAMED = {
     "before training": ("net.partial_fit(", 0),
     "trained, not saved": ("sha256 = write_network(", 0),
     "written, not synced": ("os.fsync(file.fileno())", 0),
-    "synced, not renamed": ("part.replace(path)", 0),
+    "synced, not renamed": ("tmp.replace(path)", 0),
     "renamed, folder not synced": ("sync_folder(path.parent)", 0),
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),

@@ -149,7 +149,8 @@ def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
         index=PAIR, columns="strategy", values="area"
     )
     others = [s for s in _order(results) if s != against]
-    groups = [(group, areas.xs(group, level=GROUP)) for group in _groups(areas)]
+    names = dict.fromkeys(areas.index.droplevel("seed"))
+    groups = [(group, areas.xs(group, level=GROUP)) for group in names]
     rows = []
     for group, table in [*groups, (("all", "all"), areas)]:
         found = []
@@ -227,10 +228,6 @@ def summary_table(results: Any, metric: str = "accuracy") -> Any:
 
 def _order(results: Any) -> list[str]:
     return list(dict.fromkeys(curves(results)["strategy"]))
-
-
-def _groups(areas: Any) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((d, n) for d, n, _ in areas.index))
 
 
 def _distinct(results: Any, columns: list[str], *group: str) -> list[tuple]:
