@@ -40,8 +40,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.bench.datasets import load_elpv
 from skadma.bench.demo import demo_centers, demo_classifier
+from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
-from skadma.features.cnn_adapter import CNNAdapter
 from skadma.images.dataset import ImageDataset
 from skadma.networks import Normalize
 from skadma.strategies import (
@@ -344,7 +344,7 @@ def measure_training(folder: Path) -> Iterator[Measure]:
 
 def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable:
     """Make a function that trains as `clf` does, by a loop over tensors at hand."""
-    source, dataset = CNNAdapter(clf).open(X)
+    source, dataset = cnn_adapter(clf).open(X)
     kept, cut = clf._training_inputs(source, dataset, clf.n_frozen_)
     inputs, targets = torch.from_numpy(kept.X), torch.from_numpy(y)
 

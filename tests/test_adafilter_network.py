@@ -10,7 +10,7 @@ from torch import nn
 
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma.adafilter.network import UsedFilters, mix, threshold
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import cnn_adapter
 
 from .conftest import TinyCNN
 from .gated import KINDS, SIZES, ShortcutFirst, scores, set_gates, tiny
@@ -315,9 +315,11 @@ def test_recurrent_gates_need_the_layers_before(pictures):
         position = clf.source_network_.graph.position("conv1")
         if kind == "recurrent":
             with pytest.raises(ValueError, match="cannot be entered behind 'shortcut'"):
-                CNNAdapter(clf).iter_outputs_prepared(inside, ["conv2"], start=position)
+                cnn_adapter(clf).iter_outputs_prepared(
+                    inside, ["conv2"], start=position
+                )
     flat = np.zeros((8, 16), np.float32)
-    (batch,) = CNNAdapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
+    (batch,) = cnn_adapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
     assert batch.adapted[5].shape == (8, 3)
 
 

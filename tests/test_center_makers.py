@@ -19,7 +19,7 @@ from torchvision.datasets import FakeData, ImageFolder
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import _nearest
 from skadma.centers._labels import labeled_images
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import CNNAdapter
 from skadma.strategies import ADMA
 
 from .center_sources import same, source  # noqa: F401

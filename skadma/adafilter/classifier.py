@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import fx, nn
 
 from ..classifier import CNNClassifier
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import cnn_adapter
 from ..networks import PretrainedNetwork
 from ..networks.graph import NetworkGraph
 from .network import KINDS, AdaFilterNetwork
@@ -193,7 +193,7 @@ class AdaFilterClassifier(CNNClassifier):
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        gates_only = CNNAdapter(self, _GatesOnly(network))
+        gates_only = cnn_adapter(self).with_network(_GatesOnly(network))
         for batch in gates_only.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()

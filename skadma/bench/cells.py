@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
-from ..features.adapter import need_view
+from ..features.adapter import need_adapter
 from ..features.cache import DEFAULT_LIMIT, MemoryCache
 from ..images.dataset import n_images
 from ..learner import ActiveLearner
@@ -51,7 +51,7 @@ class Workbench:
         self._make_room((cell.dataset, cell.network))
         # First of all, so that no strategy's other images take the cache's room.
         for X in (split.X_pool, split.X_test):
-            for _ in need_view(clf).iter_outputs(X, source_layers=[-1]):
+            for _ in need_adapter(clf).iter_outputs(X, source_layers=[-1]):
                 pass
         if settings["strategy"]["class"] == FULLY_TRAINED:
             strategy: QueryStrategy = RandomSampling()

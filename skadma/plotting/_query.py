@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.utils import check_random_state
 
 from ..centers import SourceCenters, shipped_centers
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import CNNAdapter
 from ..features.estimators import find_cnn
 from ..images.dataset import n_images, take
 from ..learner import ActiveLearner

@@ -10,7 +10,7 @@ import torch
 
 from .._utils.candidates import check_enough
 from ..classifier import CNNClassifier
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import cnn_adapter
 from ..features.estimators import unwrap
 from ..images.dataset import n_images
 from ._committee import member_proba
@@ -132,5 +132,5 @@ def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."
         )
-    dataset = CNNAdapter(estimator).image_dataset(X)
+    dataset = cnn_adapter(estimator).image_dataset(X)
     return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])

@@ -178,7 +178,7 @@ class ADMA(ScoringStrategy):
         head = patterns.head
         taps = sorted({*layers_a, layer_b})
         scores = [head] if patterns.by_prediction else []
-        summary = patterns.as_summary(of_m0=initial)
+        derived = patterns.as_derived(of_m0=initial)
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
         for start, part in in_blocks(X_pool):
@@ -186,11 +186,11 @@ class ADMA(ScoringStrategy):
                 part,
                 ([] if initial else taps) + ([head] if fitted else []),
                 (taps if initial else []) + scores,
-                summary=summary,
+                derived=derived,
                 progress="scoring",
             ):
-                if batch.summary is not None:
-                    values = batch.summary[:, 0]
+                if batch.derived is not None:
+                    values = batch.derived[:, 0]
                 else:  # another estimator's view may leave it to us
                     outputs = batch.source if initial else batch.adapted
                     values = patterns.compare(outputs, batch.source.get(head))

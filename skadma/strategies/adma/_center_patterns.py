@@ -80,7 +80,7 @@ class CenterPatterns:
             for p, outputs in self._outputs(missing).items():
                 found[p] = CenterDistances(outputs)
                 if self._is_kept:
-                    _OF_M0.keep((self._name, p), found[p], found[p].nbytes)
+                    _OF_M0.put((self._name, p), found[p], found[p].nbytes)
         return found
 
     @cached_property
@@ -129,7 +129,7 @@ class CenterPatterns:
         classes = torch.as_tensor(self.centers.classes, device=proba.device)
         return predict_weights(proba, classes)  # Eq. 8
 
-    def as_summary(self, *, of_m0: bool) -> DerivedOutput:
+    def as_derived(self, *, of_m0: bool) -> DerivedOutput:
         """The comparison as something of a network that is worth keeping.
 
         Parameters
