@@ -52,7 +52,7 @@ STILL_TO_MERGE = {
 
 
 def name_of(path: Path) -> str:
-    """`skadma.cli` for its `__init__.py`, `skadma.cli._demo` for a file of it."""
+    """`skadma.cli` for its `__init__.py`, `skadma.cli._bench` for a file of it."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
