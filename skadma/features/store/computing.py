@@ -28,14 +28,27 @@ CONTENT = "content"
 """The column of what depends on the images alone: digests, keys' hashes, readable."""
 
 
+SOURCE = "source"
+"""The pretrained network, in the names of its columns."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A layer's outputs: of the pretrained network (`source`) or of the adapted one."""
+    """The outputs of a layer of the pretrained network or of an adapted one."""
 
-    name: str
-    source: bool
+    network: str  # SOURCE, or "model-" and a fingerprint
     layer: int
     dtype: str
+
+    @property
+    def name(self) -> str:
+        """Name of the column's folder."""
+        return f"{self.network}-{self.layer:03d}"
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the network is an adapted one."""
+        return self.network != SOURCE
 
 
 @dataclass(frozen=True)
@@ -76,21 +89,21 @@ def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int
     readable = np.zeros(n, dtype=bool)
     arrays = {
         column.name: np.full(
-            (n, adapter.width(column.layer, adapted=not column.source)),
+            (n, adapter.width(column.layer, adapted=column.adapted)),
             np.nan,
             np.dtype(column.dtype),
         )
         for column in task.columns
     }
-    layers = sorted({column.layer for column in task.columns if not column.source})
-    source_layers = sorted({column.layer for column in task.columns if column.source})
+    layers = sorted({column.layer for column in task.columns if column.adapted})
+    source_layers = sorted({c.layer for c in task.columns if not c.adapted})
     with warnings.catch_warnings():
         if task.skip_unreadable:
             warnings.filterwarnings("ignore", ".* unreadable image")
         for batch in adapter.iter_outputs(task.images, layers, source_layers):
             readable[batch.indices] = True
             for column in task.columns:
-                outputs = batch.source if column.source else batch.adapted
+                outputs = batch.adapted if column.adapted else batch.source
                 rows = outputs[column.layer].cpu().numpy()
                 with np.errstate(over="ignore"):
                     arrays[column.name][batch.indices] = rows

@@ -25,6 +25,7 @@ from ...images.forms import UnreadableImageError
 from ..adapter import NetworkAdapter, get_adapter
 from .computing import (
     CONTENT,
+    SOURCE,
     Column,
     ShardTask,
     compute_shard,
@@ -195,6 +196,7 @@ class FeatureStore(StoredImages):
         manifest = Manifest(
             str(adapter.source_namespace),
             position,
+            adapter.n_layers - 1,
             adapter.width(position, adapted=False),
             dtype,
             shard_rows,
@@ -433,21 +435,20 @@ class FeatureStore(StoredImages):
             If the store is of another network.
         """
         adapter = self._check_network(estimator)
-        position, head = adapter.position(layer), adapter.n_layers - 1
+        position, head = adapter.position(layer), self._manifest.head
+        proba = proba and adapter.fitted
         is_frozen = not adapter.fitted or position < adapter.n_frozen
-        if initial or is_frozen:
-            columns = [self._source_column(position)]
-        else:
-            columns = [self._model_column(adapter, position, self._manifest.dtype)]
-        last_layer = None
-        if proba and adapter.fitted:
-            if is_frozen and position == head - 1:
-                last_layer = adapter.last_layer()
-            if last_layer is None:
-                columns.append(self._model_column(adapter, head, "float32"))
+        adapted = not (initial or is_frozen)
+        is_input_of_head = is_frozen and position == head - 1
+        last_layer = adapter.last_layer() if proba and is_input_of_head else None
+        needs_scores = proba and last_layer is None
+        model = _model_name(adapter) if adapted or needs_scores else SOURCE
+        columns = [Column(model if adapted else SOURCE, position, self._manifest.dtype)]
+        if needs_scores:
+            columns.append(Column(model, head, "float32"))
         self._compute(adapter, columns)
         features = self._rows_of(columns[0].name)
-        if not (proba and adapter.fitted):
+        if not proba:
             return Outputs(features, None)
         if last_layer is None:
             scores = self._rows_of(columns[1].name)
@@ -475,9 +476,14 @@ class FeatureStore(StoredImages):
         Returns
         -------
         LazyRows
+
+        Raises
+        ------
+        StoreError
+            If they are not computed yet, see :meth:`compute`.
         """
-        columns = sorted(self.folder.glob("source-*"), key=lambda p: int(p.name[7:]))
-        return self._rows_of(columns[-1].name).map(partial(_proba, False))
+        column = Column(SOURCE, self._manifest.head, self._manifest.dtype)
+        return self._rows_of(column.name).map(partial(_proba, False))
 
     def compute(self, estimator: Any, job: tuple[int, int] = (0, 1)) -> None:
         """Compute outputs that are missing, as :meth:`build` and the strategies do.
@@ -494,13 +500,13 @@ class FeatureStore(StoredImages):
         if not 0 <= job[0] < job[1]:
             raise ValueError(f"job={job} must be (i, m) with 0 <= i < m.")
         adapter = self._check_network(estimator)
-        head = adapter.n_layers - 1
+        layer, head = self._manifest.layer, self._manifest.head
         columns = [
-            self._source_column(position)
-            for position in sorted({self._manifest.layer, head})
+            Column(SOURCE, position, self._manifest.dtype)
+            for position in sorted({layer, head})
         ]
         if adapter.fitted:
-            columns.append(self._model_column(adapter, head, "float32"))
+            columns.append(Column(_model_name(adapter), head, "float32"))
         self._compute(adapter, columns, job)
 
     # --- checks ---------------------------------------------------------------------
@@ -576,8 +582,9 @@ class FeatureStore(StoredImages):
         job: tuple[int, int] = (0, 1),
     ) -> None:
         """Compute what is missing of the shards that the images are in."""
-        if any(not column.source for column in columns):
-            drop_columns(self.folder, "model-", keep=_model_name(adapter))
+        for column in columns:
+            if column.adapted:  # the columns of networks before this one
+                drop_columns(self.folder, "model-", keep=column.network)
         numbers = np.arange(len(self._manifest.sizes))
         if self._rows is not None:
             numbers = np.unique(self._manifest.shards_of(self._rows))
@@ -588,7 +595,8 @@ class FeatureStore(StoredImages):
                 for name in self._columns_on_disk():
                     shard_file(self.folder, name, number).unlink(missing_ok=True)
                     if name.startswith("source-"):
-                        wanted[name] = self._source_column(int(name[7:]))
+                        layer = int(name.removeprefix("source-"))
+                        wanted[name] = Column(SOURCE, layer, self._manifest.dtype)
             own = [
                 column
                 for column in wanted.values()
@@ -647,15 +655,6 @@ class FeatureStore(StoredImages):
 
     def _columns_on_disk(self) -> list[str]:
         return [CONTENT, *(path.name for path in sorted(self.folder.glob("*-*")))]
-
-    def _source_column(self, position: int) -> Column:
-        name = f"source-{position:03d}"
-        return Column(name, True, position, self._manifest.dtype)
-
-    def _model_column(
-        self, adapter: NetworkAdapter, position: int, dtype: str
-    ) -> Column:
-        return Column(f"{_model_name(adapter)}-{position:03d}", False, position, dtype)
 
     def _rows_of(
         self, column: str, array: str = "rows", *, raw: bool = False

@@ -45,7 +45,8 @@ class Manifest:
 
     network: str  # namespace of the pretrained network's outputs
     layer: int  # position of the layer whose outputs are stored
-    width: int  # of these outputs
+    head: int  # position of the last layer
+    width: int  # of the stored outputs
     dtype: str
     shard_rows: int
     sizes: list[int] = field(default_factory=list)
@@ -240,7 +241,10 @@ class ShardedRows(LazyRows):
         self._manifest = manifest
         found = sorted((folder / column).glob("*.safetensors"))
         if not found:
-            raise StoreError(f"The feature store {str(folder)!r} has no {column!r}.")
+            raise StoreError(
+                f"The feature store {str(folder)!r} has no column {column!r} yet. "
+                "FeatureStore.compute(estimator) makes it."
+            )
         first = map_array(found[0], name)
         dtype = first.dtype if raw else working_dtype(first.dtype)
         super().__init__((manifest.n_rows, *first.shape[1:]), dtype, block)
