@@ -74,6 +74,8 @@ def run_demo(
             f"{n_rounds} rounds of {n_instances} labels from a pool of {n_pool} and "
             f"{n_test} test photographs do not fit {len(X)} photographs."
         )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.csv").touch()  # fails before minutes of work, not after
     share = (y == "sound").mean()
     print(
         f"{n_pool} photographs to choose from, {n_test} to test on, others for each "
@@ -120,7 +122,6 @@ def run_demo(
                     )
                     bar.set_postfix_str(f"seed {seed} {name}")
                     bar.update()
-    out.mkdir(parents=True, exist_ok=True)
     with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
