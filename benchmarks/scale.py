@@ -211,7 +211,7 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
     from skadma.strategies import UncertaintyHerding
     from skadma.strategies._coverage import Coverage, share_distance
     from skadma.strategies._pool_features import extract_pool_features
-    from skadma.strategies._uncertainty import known_uncertainty
+    from skadma.strategies._uncertainty import row_uncertainty
     from skadma.strategies._uncertainty_herding import _centered
     from skadma.strategies.base import Request
 
@@ -232,7 +232,7 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
     request = Request(clf, store, 100)
     pool = extract_pool_features(request, -2, True)
     _, _, features = _centered(pool, True)
-    doubt = known_uncertainty(pool.proba, "margin")
+    doubt = row_uncertainty(pool.proba, "margin")
     width = share_distance(features, 100, np.random.default_rng(0))
 
     def covered(chosen: np.ndarray) -> float:

@@ -81,7 +81,7 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         labeled = is_labeled(y, self.missing_label_)
         strategy = clone(self.strategy)
         strategy.set_params(random_state=int(self.random_state_.randint(2**31 - 1)))
-        chosen, utilities = _ask(
+        chosen, utilities = _query(
             strategy, _inner(clf), X_pool, batch_size, X[labeled], y[labeled]
         )
         if mapping is None:
@@ -100,7 +100,7 @@ def _inner(clf: SkactivemlClassifier) -> Any:
     return getattr(clf, "estimator", clf)
 
 
-def _ask(
+def _query(
     strategy: QueryStrategy,
     estimator: Any,
     X_pool: np.ndarray,
@@ -108,10 +108,11 @@ def _ask(
     X_labeled: np.ndarray,
     y_labeled: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chosen and a row of utilities for each."""
+    """Return the chosen candidates and a row of utilities for each."""
     request = Request(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
     if isinstance(strategy, ScoringStrategy):
-        chosen, row = strategy.choose_and_score(request)
+        row = strategy.score(estimator, X_pool, iteration=request.iteration).total
+        chosen = strategy._take_best(request, row)
     else:
         chosen, row = strategy._choose(request)[0], np.zeros(len(X_pool))
     utilities = np.tile(row, (n, 1))
