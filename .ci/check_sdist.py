@@ -5,9 +5,8 @@ import subprocess
 import sys
 import tarfile
 
-# What git keeps and an sdist does not need: its own settings, and what a benchmark
-# wrote for each simulation.
-LEFT_OUT = re.compile(r"\.gitignore|benchmarks/results/[^/]+/cells/.*")
+# What git keeps and an sdist does not need.
+LEFT_OUT = re.compile(r"\.gitignore")
 
 with tarfile.open(sys.argv[1]) as archive:
     packed = {name.partition("/")[2] for name in archive.getnames()}

@@ -23,7 +23,7 @@ def run(*words):
 skadma.show_versions()
 assert kendall._kendall is not None, "the wheel has no compiled module"
 package = resources.files("skadma")
-assert (package / "label" / "static" / "index.html").is_file()
+assert (package / "labelling" / "page" / "static" / "index.html").is_file()
 assert (package / "py.typed").is_file()
 clf = CNNClassifier("efficientnet_lite0", image_size=64)
 assert len(shipped_centers(clf)) == 1000

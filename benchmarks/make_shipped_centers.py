@@ -19,7 +19,8 @@ import torch
 
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
-from skadma.centers._sheet import resized, to_sheet
+from skadma.centers._shipped import to_sheet
+from skadma.centers._synthesis import resized
 from skadma.features.cnn_adapter import CNNAdapter
 
 SIDE = 128

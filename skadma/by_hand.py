@@ -21,9 +21,13 @@ from ._utils.routing import fit_params
 from ._utils.wrapper import Wrapper, last_step, seed_unseeded
 from .classifier import CNNClassifier
 from .features.cnn_adapter import CNNAdapter
-from .features.store import FeatureStore
-from .features.store.automatic import can_be_stored, fits_memory, temporary_folder
-from .features.store.building import numbered_keys
+from .features.store import (
+    FeatureStore,
+    can_be_stored,
+    fits_memory,
+    numbered_keys,
+    temporary_folder,
+)
 from .images.dataset import take
 from .images.forms import is_table
 from .strategies import QueryStrategy
@@ -276,13 +280,14 @@ class ByHand(Wrapper):
             if fits_memory(*own):
                 return None
             folder = temporary_folder(self)
-        return FeatureStore.begin(
+        return FeatureStore.build(
             self.estimator_,
             self.X_,
             folder,
             layer=self.strategy_.layer,  # type: ignore[attr-defined]
             dtype="float32",
             keys=numbered_keys(CNNAdapter(self.estimator_).image_dataset(self.X_)),
+            compute=False,
             verbose=bool(self.verbose),
         )
 

@@ -126,12 +126,12 @@ def test_goes_on_after_a_kill(folder, source, tmp_path, killed_at, monkeypatch):
     with pytest.raises(ValueError, match="another network.*Delete it"):
         SourceCenters.from_dataset(other, folder, checkpoint=checkpoint)
     seen = []
-    scan = CNNAdapter.scan
+    iter_outputs = CNNAdapter.iter_outputs
     monkeypatch.setattr(
         CNNAdapter,
-        "scan",
+        "iter_outputs",
         lambda self, X, *args, **options: (
-            seen.append(len(X)) or scan(self, X, *args, **options)
+            seen.append(len(X)) or iter_outputs(self, X, *args, **options)
         ),
     )
     resumed = SourceCenters.from_dataset(clf, folder, checkpoint=checkpoint)

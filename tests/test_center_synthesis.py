@@ -12,7 +12,8 @@ from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
-from skadma.centers._sheet import from_sheet, resized, to_sheet
+from skadma.centers._shipped import from_sheet, to_sheet
+from skadma.centers._synthesis import resized
 from skadma.cli import main
 from skadma.strategies import ADMA
 

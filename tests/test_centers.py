@@ -102,7 +102,7 @@ def test_wrong_labels(y, message, source):
 
 
 def test_unknown_class_name(pictures):
-    with pytest.raises(ValueError, match=r"does not know: \['Katze'\]"):
+    with pytest.raises(ValueError, match=r"does not have: \['Katze'\]"):
         SourceCenters.from_dataset(lite0(), pictures[0], ["Katze"] * 24)
 
 

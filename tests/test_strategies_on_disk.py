@@ -203,13 +203,13 @@ def test_a_learner_chooses_the_same(store, strategy, where, tmp_path, monkeypatc
 
     expected = learner(store=None).fit(X, y)
     began = []
-    real = FeatureStore.begin.__func__
+    real = FeatureStore.build.__func__
 
     def noted(cls, *args, **kwargs):
         began.append(args[2])
         return real(cls, *args, **kwargs)
 
-    monkeypatch.setattr(FeatureStore, "begin", classmethod(noted))
+    monkeypatch.setattr(FeatureStore, "build", classmethod(noted))
     if where == "auto":
         monkeypatch.setattr(
             "skadma.features.store.automatic.available_memory", lambda: 24_000

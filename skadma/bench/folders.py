@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.forms import image_files
+from ..images.folder import images_by_class
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,7 @@ def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If there are not at least two classes with images.
     """
-    found = {
-        sub.name: image_files(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()
-    }
-    found = {name: paths for name, paths in found.items() if paths}
+    found = {name: paths for name, paths in images_by_class(folder).items() if paths}
     if len(found) < 2:
         raise ValueError(
             f"{str(folder)!r} must hold a subfolder with images for each of at least "

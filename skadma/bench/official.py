@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..images.forms import image_files
+from ..images.folder import image_files
 from .folders import LabelledImages, class_folders
 
 VOC_CLASSES = (

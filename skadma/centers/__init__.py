@@ -1,6 +1,6 @@
-"""SourceCenters: one representative of each source class."""
+"""Source centres: a representative of each class of the source task."""
 
-from ._centers import SourceCenters
 from ._shipped import shipped_centers
+from .centers import SourceCenters
 
 __all__ = ["SourceCenters", "shipped_centers"]

@@ -1,4 +1,4 @@
-"""Which source classes images belong to, however that is told."""
+"""Read labelled images of the source task: arrays, mappings, folders, data sets."""
 
 from __future__ import annotations
 
@@ -13,33 +13,17 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from torch.utils.data import Dataset, Subset
 
 from ..images.dataset import n_images
-from ..images.forms import image_files, image_suffixes
+from ..images.folder import images_by_class
+from ..images.forms import image_suffixes
 from ..networks import PretrainedNetwork
 
 
 def labeled_images(
     X: Any, y: ArrayLike | None, source: PretrainedNetwork
 ) -> tuple[Any, np.ndarray]:
-    """Bring images and their source classes into one form.
+    """Return images and, for each, the network's output that is its class, (n,).
 
-    Parameters
-    ----------
-    X : images, folder, Dataset or mapping
-        See :meth:`SourceCenters.from_dataset` and :meth:`SourceCenters.from_examples`.
-    y : array-like of shape (n,) or None
-    source : PretrainedNetwork
-        M0, whose outputs the classes are.
-
-    Returns
-    -------
-    X : images
-    numbers : ndarray of int64, shape (n,)
-        The output of M0 for each image's class.
-
-    Raises
-    ------
-    ValueError
-        If the classes are missing, or not those of M0.
+    X and y are those of `SourceCenters.from_dataset` and `from_examples`.
     """
     if isinstance(X, Mapping):
         X, y = _from_mapping(X)
@@ -55,28 +39,13 @@ def labeled_images(
             "of its images. Pass y, a folder with one subfolder per class, or a "
             "Dataset with `targets`, such as torchvision's."
         )
-    numbers = class_numbers(y, source)
+    numbers = _class_numbers(y, source)
     check_consistent_length(range(n_images(X)), numbers)
     return X, numbers
 
 
-def class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
-    """Labels of the source task as numbers of M0's outputs.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Numbers, or M0's class names.
-    source : PretrainedNetwork
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-
-    Raises
-    ------
-    ValueError
-    """
+def _class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
+    """Convert numbers or class names to numbers of the network's outputs."""
     labels = column_or_1d(y)
     if labels.dtype.kind in "iu":
         wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
@@ -88,15 +57,16 @@ def class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
         return labels.astype(np.int64)
     if source.class_names is None:
         raise ValueError(
-            f"y must hold the numbers of M0's outputs, 0 to {source.n_classes - 1}: "
-            f"the class names of {source.name} are not known. Got dtype {labels.dtype}."
+            f"y must hold the numbers of the network's outputs, 0 to "
+            f"{source.n_classes - 1}: the class names of {source.name} are not known. "
+            f"Got dtype {labels.dtype}."
         )
     numbers = {name: k for k, name in enumerate(source.class_names)}
     unknown = [k for k in np.unique(labels.astype(str)).tolist() if k not in numbers]
     if unknown:
         raise ValueError(
-            f"y has source classes that {source.name} does not know: {unknown[:5]}. It "
-            f"knows {list(source.class_names[:3])}, ...; the numbers 0 to "
+            f"y has source classes that {source.name} does not have: {unknown[:5]}. It "
+            f"has {list(source.class_names[:3])}, ...; the numbers 0 to "
             f"{source.n_classes - 1} are taken as well."
         )
     return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
@@ -113,25 +83,22 @@ def _from_mapping(examples: Mapping[Any, Any]) -> tuple[list, np.ndarray]:
 
 
 def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """Files, the position of each one's class, and the classes' names, sorted."""
+    """Return files, each one's position among the sorted class names, and the names."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {str(folder)!r}.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    files, targets = [], []
-    for target, name in enumerate(names):
-        mine = image_files(folder / name)
-        files += mine
-        targets += [target] * len(mine)
+    found = images_by_class(folder)
+    files = [path for paths in found.values() for path in paths]
     if not files:
         raise ValueError(
             f"{str(folder)!r} has no images in subfolders. One subfolder per source "
             f"class is wanted, with files that end in {sorted(image_suffixes())}."
         )
-    return files, np.asarray(targets), names
+    targets = np.repeat(np.arange(len(found)), [len(paths) for paths in found.values()])
+    return files, targets, list(found)
 
 
 def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
-    """Targets as a data set tells them, and the names of its classes if it does."""
+    """Return a data set's targets, and the names of its classes if it has any."""
     if isinstance(dataset, Subset):
         targets, names = _from_dataset(dataset.dataset)
         return targets[np.asarray(dataset.indices, dtype=int)], names
@@ -150,7 +117,7 @@ def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
 
 
 def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
-    """M0's output for each of a data set's classes."""
+    """Return the network's output for each of a data set's classes."""
     known = {name: k for k, name in enumerate(source.class_names or ())}
     # ImageNet has a crane that flies and one that lifts: both are called "crane".
     meant = Counter(source.class_names or ())
@@ -164,6 +131,6 @@ def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
         f"The data set has {len(names)} classes ({list(names[:3])}, ...), "
         f"{source.name} has {source.n_classes}, and they do not go by the same names, "
         "or a name stands for two of them. "
-        "Give all classes in M0's order, call them by its names, or pass y with the "
-        "numbers of M0's outputs."
+        "Give all classes in the network's order, call them by its names, or pass y "
+        "with the numbers of its outputs."
     )

@@ -1,4 +1,4 @@
-"""Eq. 1-2 over any number of images: class means, and the members nearest to them."""
+"""Class means over any number of images, and the members nearest to them (Eq. 1-2)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .._utils.atomic import write_atomically
-from ..classifier import CNNClassifier
 from ..features.cnn_adapter import CNNAdapter
 from ..images.dataset import content_key, n_images, take
+from ..networks import PretrainedNetwork
 
 _SECONDS_BETWEEN_WRITES = 30
 
@@ -35,50 +35,32 @@ class _Batch:
 
 
 def nearest_to_class_mean(
-    estimator: CNNClassifier,
+    adapter: CNNAdapter,
+    source: PretrainedNetwork,
     X: Any,
     numbers: np.ndarray,
     *,
     checkpoint: str | Path | None,
     verbose: bool,
 ) -> np.ndarray:
-    """Find the member nearest to each class's mean.
+    """Find the member nearest to each class's mean: indices into X, sorted by class.
 
-    Parameters
-    ----------
-    estimator : CNNClassifier
-    X : images
-    numbers : ndarray of int, shape (n,)
-        Their source classes.
-    checkpoint : str, Path or None
-        File to go on from, see :meth:`SourceCenters.from_dataset`.
-    verbose : bool
-
-    Returns
-    -------
-    ndarray of int
-        Indices into X, sorted by class.
-
-    Raises
-    ------
-    ValueError
-        If a class has no image that can be decoded.
+    `numbers` are the images' source classes, shape (n,).
     """
     classes, counts = np.unique(numbers, return_counts=True)
     if (counts == 1).all():
         nearest = np.argsort(numbers)
-        _refuse_missing(classes, CNNAdapter(estimator).readable(X)[nearest])
+        _refuse_missing(classes, adapter.readable(X)[nearest])
         return nearest
 
     def batches(start: int) -> Iterator[_Batch]:
         some = take(X, np.arange(start, n_images(X))) if start else X
-        for batch in CNNAdapter(estimator).iter_outputs(some, source_layers=[-2]):
+        for batch in adapter.iter_outputs(some, source_layers=[-2]):
             (z,) = batch.source.values()
             rows = batch.indices + start
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
 
-    source = estimator.source_network()
-    seen = _identity(estimator, X) if checkpoint is not None else ""
+    seen = _identity(adapter, X) if checkpoint is not None else ""
     described = f"{source.space}{n_images(X)}{content_key(numbers)}{seen}"
     progress = _Progress(n_images(X), verbose, checkpoint, described)
     nearest = _two_passes(batches, source.n_classes, progress)[classes]
@@ -94,57 +76,45 @@ def _refuse_missing(classes: np.ndarray, found: np.ndarray) -> None:
         )
 
 
-def _identity(estimator: CNNClassifier, X: Any) -> str:
-    """Tell images from others by a sample: names, sizes and times of files, or pixels.
+def _identity(adapter: CNNAdapter, X: Any) -> str:
+    """Hash a sample of the images: names, sizes and times of files, or pixels.
 
-    Of a Dataset nothing: it may give something else each time.
+    Empty for a Dataset, whose images may be different ones each time.
     """
     if isinstance(X, Dataset):
         return ""
     sample = np.unique(np.linspace(0, n_images(X) - 1, 64).astype(int))
-    view = CNNAdapter(estimator)
-    if view.takes_rows(X):
+    if adapter.takes_rows(X):
         return content_key(np.asarray(take(X, sample)))
     some = take(X, sample)
-    dataset = view.image_dataset(take(some, view.readable(some)))
+    dataset = adapter.image_dataset(take(some, adapter.readable(some)))
     return "".join(dataset.keyed(i)[0] for i in range(len(dataset)))
 
 
 def nearest_by_prediction(
-    estimator: CNNClassifier, X: Any, *, verbose: bool
+    adapter: CNNAdapter, n_classes: int, X: Any, *, verbose: bool
 ) -> np.ndarray:
-    """Find, per class, the image nearest to the mean of those M0 assigns to it.
+    """Find, per class, the image nearest to the mean of those predicted as the class.
 
-    Images count by M0's confidence in the class.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-    X : images
-    verbose : bool
-
-    Returns
-    -------
-    ndarray of int, shape (K,)
-        Indices into X; -1 for classes that M0 assigns to no image.
+    The mean is weighted by the pretrained network's confidence. Returns indices into
+    X, shape (n_classes,); -1 for classes that no image is predicted as.
     """
 
     def batches(start: int) -> Iterator[_Batch]:
-        for batch in CNNAdapter(estimator).iter_outputs(X, source_layers=[-2, -1]):
+        for batch in adapter.iter_outputs(X, source_layers=[-2, -1]):
             z, scores = (batch.source[layer] for layer in sorted(batch.source))
             confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
             yield _Batch(
                 batch.indices, _numpy(z), classes.cpu().numpy(), _numpy(confidence)
             )
 
-    n_classes = estimator.source_network().n_classes
     return _two_passes(batches, n_classes, _Progress(n_images(X), verbose))
 
 
 def _two_passes(
     batches: Callable[[int], Iterator[_Batch]], n_classes: int, progress: _Progress
 ) -> np.ndarray:
-    """Means first (Eq. 1), then the nearest members (Eq. 2; the first of equals)."""
+    """Compute means (Eq. 1), then the nearest members (Eq. 2; the first of equals)."""
     state = progress.read()
     if not state:
         state = {
@@ -187,7 +157,7 @@ def _compare(state: dict[str, np.ndarray], batch: _Batch) -> None:
 
 
 class _Progress:
-    """Bars, and a file of what is known so far, replaced as a whole."""
+    """Progress bars, and a checkpoint file of the state so far."""
 
     def __init__(
         self,
@@ -242,7 +212,7 @@ class _Progress:
         metadata = {"skadma-means": self.key}
         write_atomically(
             self.path,
-            lambda part: safetensors.numpy.save_file(state, part, metadata),
+            lambda tmp_path: safetensors.numpy.save_file(state, tmp_path, metadata),
         )
         self._written = time.monotonic()
 

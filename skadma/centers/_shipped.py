@@ -1,23 +1,23 @@
-"""Centres that come with the package: synthesised ones, which are ours to ship."""
+"""Centres that the package ships as a picture, all of them synthesised."""
 
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..classifier import CNNClassifier
 from ..features.adapter import need_view
 from ..networks import PretrainedNetwork
-from ._centers import SourceCenters
-from ._sheet import from_sheet, resized
-from ._synthesis import N_STEPS, SIDE, synthesis_seconds
+from ._synthesis import N_STEPS, SIDE, resized, synthesis_seconds
+from .centers import SourceCenters
 
 
-def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
+def shipped_centers(estimator: Any) -> SourceCenters:
     """Read the centres that the package has for a network, at its image size.
 
     They were synthesised from the network itself (`SourceCenters.synthesize`) and are
@@ -53,6 +53,26 @@ def shipped_centers(estimator: CNNClassifier) -> SourceCenters:
     return found
 
 
+def to_sheet(images: np.ndarray) -> Image.Image:
+    """Lay images (k, 3, side, side) out in rows, the rest of the last row black."""
+    k, _, side, _ = images.shape
+    columns = math.isqrt(k - 1) + 1
+    rows = -(-k // columns)
+    sheet = np.zeros((rows * side, columns * side, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * side, i % columns * side
+        sheet[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+    return Image.fromarray(sheet)
+
+
+def from_sheet(sheet: Image.Image, k: int, side: int) -> np.ndarray:
+    """Cut :func:`to_sheet`'s picture into its k images, (k, 3, side, side)."""
+    columns = math.isqrt(k - 1) + 1
+    pixels = np.asarray(sheet.convert("RGB")).transpose(2, 0, 1)
+    rows = pixels.reshape(3, -1, side, columns, side)
+    return rows.transpose(1, 3, 0, 2, 4).reshape(-1, 3, side, side)[:k].copy()
+
+
 @lru_cache(maxsize=1)
 def _read(
     network: str, fingerprint: str, image_size: int, names: tuple[str, ...] | None
@@ -76,7 +96,7 @@ def _read(
     )
 
 
-def _how_to_make_them(source: PretrainedNetwork, estimator: CNNClassifier) -> str:
+def _how_to_make_them(source: PretrainedNetwork, estimator: Any) -> str:
     def seconds(side: int) -> float:
         return synthesis_seconds(
             source,

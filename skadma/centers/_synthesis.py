@@ -1,4 +1,4 @@
-"""Images of the source classes, made from M0 itself: no source data needed."""
+"""Synthesise images of the source classes from the pretrained network alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -34,32 +35,10 @@ def synthesize_images(
     device: torch.device,
     progress: bool,
 ) -> np.ndarray:
-    """Make an image of each class that M0 takes for one.
+    """Make an image of each class: uint8, shape (k, 3, side, side).
 
-    Parameters
-    ----------
-    source : PretrainedNetwork
-        M0.
-    classes : ndarray of int, shape (k,)
-    side : int
-        Of the images, in pixels.
-    n_steps : int
-        Gradient steps, a quarter of them at half the size.
-    batch_size : int
-        Images made together.
-    seed : int
-    device : torch.device
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    ndarray of uint8, shape (k, 3, side, side)
-
-    Raises
-    ------
-    ValueError
-        If M0 takes something else than images, or not of that size.
+    A quarter of the gradient steps are taken at half the size. `batch_size` images are
+    made together.
     """
     if source.example.ndim != 4:
         raise ValueError(
@@ -92,19 +71,7 @@ def synthesis_seconds(
     n_steps: int,
     device: torch.device,
 ) -> float:
-    """Estimate how long :func:`synthesize_images` takes, by trying a few images.
-
-    Parameters
-    ----------
-    source, side, n_steps, device
-        See :func:`synthesize_images`.
-    n_images : int
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Estimate how long :func:`synthesize_images` takes, from a few images."""
     spent = []
     for steps in (4, 12):
         begin = time.perf_counter()
@@ -122,23 +89,25 @@ def synthesis_seconds(
     return (spent[1] - spent[0]) / 8 / 8 * n_images * n_steps
 
 
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Resize square images (k, 3, old, old) of uint8 to (k, 3, side, side)."""
+    if images.shape[-1] == side:
+        return images
+    out = np.empty((len(images), 3, side, side), dtype=np.uint8)
+    for new, image in zip(out, images, strict=True):
+        pixels = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        new[:] = np.asarray(
+            pixels.resize((side, side), Image.Resampling.BICUBIC)
+        ).transpose(2, 0, 1)
+    return out
+
+
 class _Descent:
-    """Follows M0's gradient from images in [0, 1] towards their classes.
+    """Follows the network's gradient from images in [0, 1] towards their classes.
 
-    Parameters
-    ----------
-    source : PretrainedNetwork
-    side : int
-    generator : torch.Generator
-    device : torch.device
-    report : callable
-        Called with the number of images after each step.
-
-    Attributes
-    ----------
-    sizes : list of int
-        Half of the side, three quarters of it, all of it, five quarters: those that M0
-        can take. Images seen at several sizes are recognised at others, too.
+    `sizes` are half of the side, three quarters of it, all of it and five quarters,
+    those that the network accepts. Images seen at several sizes are recognised at
+    others, too. `report` is called with the number of images after each step.
     """
 
     def __init__(
@@ -166,12 +135,12 @@ class _Descent:
             self.sizes.insert(0, side)
 
     def _prepare(self, source: PretrainedNetwork) -> fx.GraphModule:
-        """M0 for inference, which is a third of the cost, telling its statistics."""
-        part = source.graph.extract(source.module, [source.graph.layers[-1].output])
+        """Fold batch norms, which saves a third of the time, and hook their places."""
+        whole = source.graph.extract(source.module, [source.graph.layers[-1].output])
         norms = [
-            (conv, norm) for _, conv, norm in batch_norms_behind(part) if norm.affine
+            (conv, norm) for _, conv, norm in batch_norms_behind(whole) if norm.affine
         ]
-        network = copy.deepcopy(fold_batch_norms(part))
+        network = copy.deepcopy(fold_batch_norms(whole))
         for module in network.modules():
             if getattr(module, "inplace", False):
                 # Statistics are taken of what it would change.
@@ -181,7 +150,7 @@ class _Descent:
         return network
 
     def _watcher(self, norm: nn.BatchNorm2d) -> Callable:
-        """Compare the output of a folded batch norm with what it should be."""
+        """Compare the output of a folded batch norm with the statistics it keeps."""
         mean = norm.bias.detach().clone()
         std = norm.weight.detach().abs() + 1e-3
 
@@ -221,7 +190,7 @@ class _Descent:
         n_steps: int,
         sizes: list[int],
     ) -> torch.Tensor:
-        """Take some steps, seeing the images shifted, mirrored and at several sizes."""
+        """Take steps, with the images shifted, mirrored and resized at random."""
         images = images.detach().requires_grad_()
         side = images.shape[-1]
         optimizer = torch.optim.Adam([images], _STEP_SIZE, betas=(0.5, 0.9))

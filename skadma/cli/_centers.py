@@ -103,7 +103,7 @@ def _make(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     from .._utils.atomic import new_file
     from ..centers import SourceCenters
-    from ..centers._sheet import to_sheet
+    from ..centers._shipped import to_sheet
 
     new_file(options.out, overwrite=options.overwrite)
     centers = SourceCenters.load(options.file)

@@ -32,7 +32,7 @@ from .forms import (
 )
 
 _MARGIN = 3
-"""With 2, twice as many pixels differ (benchmarks/decoding.py)."""
+"""With 2, twice as many pixels differ (benchmarks/bench_decoding.py)."""
 
 
 @dataclass(frozen=True)

@@ -1,65 +1,134 @@
-"""The image files in a folder and below, one at a time."""
+"""Image files of a folder and below: the one rule for reading folders.
+
+Files count by the ending of their name. Hidden files and folders (names that begin with
+a dot) are passed over, and links to folders are not followed.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import warnings
 from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 
 from .forms import image_suffixes
 
+_ONE_ENTRY = {
+    errno.EACCES,
+    errno.EINVAL,  # Windows, for a link to itself
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+}
+"""Errors that concern a single file or link; any other may be a failing disk."""
+
 
 def iter_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Find image files by their names' endings.
+    """Find image files, holding the names of one folder at a time.
 
-    Hidden files and folders are passed over, and links to folders not followed. Only
-    one folder's names are held at a time.
-
-    Parameters
-    ----------
-    root : Path
+    Subfolders without permission and files whose state cannot be read are left out,
+    each with a warning.
 
     Yields
     ------
     path : str
         Relative to `root`, with slashes; in the order of ``sorted``.
     state : os.stat_result
+
+    Raises
+    ------
+    OSError
+        If `root` cannot be listed, or a disk fails on the way: files that cannot be
+        seen for the moment must not pass for files that are gone.
     """
-    return _walk(root, "", tuple(image_suffixes()))
+    return _walk(Path(root), "", tuple(image_suffixes()))
+
+
+def image_files(folder: Path) -> list[str]:
+    """List the paths of :func:`iter_images`, with `folder` in front."""
+    return [str(Path(folder) / path) for path, _ in iter_images(folder)]
+
+
+def images_by_class(root: Path) -> dict[str, list[str]]:
+    """List the image files of each class: of each subfolder, or link to a folder.
+
+    Returns
+    -------
+    dict of str to list of str
+        Classes in the order of ``sorted``, those without images too.
+    """
+    entries = _list(Path(root), "", (), follow_links=True)
+    names = sorted(name[:-1] for name in entries)
+    return {name: image_files(Path(root) / name) for name in names}
 
 
 def _walk(
     root: Path, prefix: str, suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        with os.scandir(root / prefix) as entries:
-            found = {
-                # A folder stands where its files' paths do: "a.png" before "a/".
-                entry.name + ("/" if entry.is_dir() else ""): entry
-                for entry in entries
-                if not entry.name.startswith(".")
-            }
-    except OSError as error:
-        warnings.warn(f"A folder is left out: {error}", stacklevel=2)
+        entries = _list(root, prefix, suffixes)
+    except PermissionError as error:
+        if not prefix:
+            raise
+        _leave_out(prefix, error)
         return
-    for name, entry in sorted(found.items(), key=itemgetter(0)):
+    for name in sorted(entries):
         path = prefix + name
         if name.endswith("/"):
-            if not entry.is_symlink():
-                yield from _walk(root, path, suffixes)
-        elif name.lower().endswith(suffixes):
-            try:
-                path.encode()
-                state = entry.stat()
-            except (UnicodeEncodeError, OSError) as error:
-                warnings.warn(
-                    f"{path!r} is left out: its name is not Unicode or it cannot be "
-                    f"looked at ({error}).",
-                    stacklevel=2,
-                )
-                continue
+            yield from _walk(root, path, suffixes)
+            continue
+        try:
+            path.encode()
+            state = entries[name].stat()
+        except UnicodeEncodeError as error:
+            _leave_out(path, error)
+        except OSError as error:
+            if error.errno not in _ONE_ENTRY:
+                raise _named(error, root / prefix) from error
+            _leave_out(path, error)
+        else:
             if stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
                 yield path, state
+
+
+def _list(
+    root: Path, prefix: str, suffixes: tuple[str, ...], *, follow_links: bool = False
+) -> dict[str, os.DirEntry[str]]:
+    """Subfolders, with a slash behind their names, and files with these endings.
+
+    The slash sorts a folder where the paths of its files belong: "a.png" before "a/".
+    """
+    found = {}
+    try:
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    is_folder = entry.is_dir(follow_symlinks=follow_links)
+                except OSError as error:
+                    if error.errno not in _ONE_ENTRY:
+                        raise
+                    _leave_out(prefix + entry.name, error)
+                    continue
+                if is_folder:
+                    found[f"{entry.name}/"] = entry
+                elif entry.name.lower().endswith(suffixes):
+                    found[entry.name] = entry
+    except OSError as error:
+        raise _named(error, root / prefix) from error
+    return found
+
+
+def _named(error: OSError, folder: Path) -> OSError:
+    """Return the same error with a folder's path, which it may come without."""
+    return OSError(error.errno, error.strerror or str(error), str(folder))
+
+
+def _leave_out(path: str, error: Exception) -> None:
+    reason = getattr(error, "strerror", None) or error
+    warnings.warn(f"{path!r} is left out: {reason}.", stacklevel=4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -233,16 +232,6 @@ def image_suffixes() -> frozenset[str]:
     """Endings of the names of files that are decoded, lower case, with the dot."""
     Image.init()
     return frozenset(s for s, name in Image.EXTENSION.items() if name in FORMATS)
-
-
-def image_files(folder: Path) -> list[str]:
-    """List the images in a folder and below, by their names' endings, sorted."""
-    suffixes = image_suffixes()
-    return sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
-    )
 
 
 def unreadable(path: str, error: Exception) -> UnreadableImageError:

@@ -96,6 +96,7 @@ class FeatureStore(OutputsOfStore):
         shard_rows: int = 4096,
         part: tuple[int, int] = (0, 1),
         executor: Executor | Callable[[], Executor] | None = None,
+        compute: bool = True,
         **options: Any,
     ) -> FeatureStore:
         """Scan images and keep what M0 (and the present network) says of them.
@@ -149,7 +150,8 @@ class FeatureStore(OutputsOfStore):
             executor=executor,
             **options,
         )
-        store.scan(estimator, part=part)
+        if compute:
+            store.scan(estimator, part=part)
         return store
 
     @classmethod
@@ -248,7 +250,12 @@ class FeatureStore(OutputsOfStore):
         return cls(folder, plan, images=images, **options)
 
     def append(
-        self, estimator: CNNClassifier, X: Any, keys: Sequence[str] | None = None
+        self,
+        estimator: CNNClassifier,
+        X: Any,
+        keys: Sequence[str] | None = None,
+        *,
+        compute: bool = True,
     ) -> FeatureStore:
         """Add images behind those that are there.
 
@@ -273,7 +280,8 @@ class FeatureStore(OutputsOfStore):
             If X is of another form than the images that are there.
         """
         store = self.extend(estimator, X, keys)
-        store.scan(estimator)
+        if compute:
+            store.scan(estimator)
         return store
 
     def extend(

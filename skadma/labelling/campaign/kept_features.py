@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...features.store import FeatureStore, StoreError
-from ...features.store.automatic import can_be_stored, fits_memory
+from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
 from .state import State
 
@@ -74,16 +73,17 @@ def _open(
     names, paths = [key for key, _ in unique], [file for _, file in unique]
     try:
         store = FeatureStore.open(place)
-        return store.extend(estimator, paths, names)
+        return store.append(estimator, paths, names, compute=False)
     except StoreError as error:
         if (place / "store.json").exists():
             _log.warning("the features are computed anew: %s", error)
             (place / "store.json").unlink()
-    return FeatureStore.begin(
+    return FeatureStore.build(
         estimator,
         paths,
         place,
         layer=learner.strategy.layer,  # type: ignore[attr-defined]
         dtype="float32",
         keys=names,
+        compute=False,
     )
