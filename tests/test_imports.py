@@ -56,7 +56,6 @@ STILL_TO_CUT = {
 STILL_IN_CIRCLES = {
     ("skadma.networks.pretrained", "skadma.networks.multilayer"),
     ("skadma.features.store.care", "skadma.features.store.feature_store"),
-    ("skadma.strategies.adma._adma", "skadma.strategies.adma._center_patterns"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.audits"),
     ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.export"),
 }

@@ -13,8 +13,7 @@ from sklearn.datasets import make_blobs
 from skadma._utils.lazy_rows import MappedRows
 from skadma.features.store import FeatureStore
 from skadma.features.store.hashing import key_hashes
-from skadma.strategies import BADGE, CoreSet, UncertaintyHerding
-from skadma.strategies._badge_parts import draw_by_parts, weighted_draw
+from skadma.strategies import CoreSet, UncertaintyHerding
 from skadma.strategies._coreset import k_center_greedy, lazy_k_center
 from skadma.strategies._coverage import Coverage
 from skadma.strategies._herding_parts import herd_by_parts, witnesses_for
@@ -36,28 +35,24 @@ class Shuffled:
 def rows():
     X, _ = make_blobs(1500, 8, centers=20, cluster_std=1.5, random_state=0)
     weights = np.random.default_rng(0).random(1500) ** 3
-    proba = np.random.default_rng(1).dirichlet(np.ones(3), 1500)
-    return X.astype(np.float16).astype(np.float32), weights, proba
+    return X.astype(np.float16).astype(np.float32), weights
 
 
-def by_parts(kind, order, partitions, rows):
-    X, weights, proba = (array[order] for array in rows)
+def by_parts(order, partitions, rows):
+    X, weights = (array[order] for array in rows)
     pool = Shuffled(order, partitions)
-    if kind == "herding":
-        return herd_by_parts(pool, X[:0], X, weights, 20, 400, seed=0)
-    return draw_by_parts(pool, proba, X, 20, seed=0)
+    return herd_by_parts(pool, X[:0], X, weights, 20, 400, seed=0)
 
 
-@pytest.mark.parametrize("kind", ["herding", "badge"])
-def test_the_order_of_the_pool_does_not_matter(rows, kind):
-    expected = by_parts(kind, np.arange(1500), 8, rows)[0]
+def test_the_order_of_the_pool_does_not_matter(rows):
+    expected = by_parts(np.arange(1500), 8, rows)[0]
     assert len(set(expected.tolist())) == 20
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(1500)
-        assert order[by_parts(kind, order, 8, rows)[0]].tolist() == expected.tolist()
+        assert order[by_parts(order, 8, rows)[0]].tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("strategy", [UncertaintyHerding(), CoreSet(), BADGE()])
+@pytest.mark.parametrize("strategy", [UncertaintyHerding(), CoreSet()])
 def test_the_order_of_the_shards_does_not_matter(store, strategy, tmp_path):
     _, clf, X = store
     strategy.set_params(random_state=0)
@@ -129,8 +124,8 @@ def test_parts_cover_nearly_as_much_as_the_whole(rows, monkeypatch):
     monkeypatch.setattr(
         "skadma.strategies._herding_parts.share_distance", lambda *_: 30.0
     )
-    X, weights, _ = rows
-    chosen, _ = by_parts("herding", np.arange(1500), 10, rows)
+    X, weights = rows
+    chosen, _ = by_parts(np.arange(1500), 10, rows)
     cover = Coverage(X, weights, 30.0)
     _, gains = Coverage(X, weights, 30.0).greedy(X, 20)
     cover.add(X[chosen])
@@ -161,9 +156,9 @@ def test_the_error_decides_on_how_much_coverage_is_measured(store, monkeypatch):
     sizes = []
     real = Coverage.__init__
 
-    def noted(self, reference_points, weights, width):
+    def noted(self, reference_points, weights, bandwidth_sq):
         sizes.append(len(reference_points))
-        real(self, reference_points, weights, width)
+        real(self, reference_points, weights, bandwidth_sq)
 
     monkeypatch.setattr(Coverage, "__init__", noted)
     UncertaintyHerding(error=0.3, random_state=0).query(clf, pool, 2)
@@ -194,40 +189,3 @@ def test_coreset_by_parts_is_gonzalez_twice(store):
     assert covered(chosen) <= 4 * covered(one)  # the best is at most covered(one)
     assert len(set(chosen.tolist())) == 12
     assert (np.diff(radius[1:]) <= 1e-4).all()
-
-
-def test_weighted_draw_is_kmeans_plus_plus():
-    rng = np.random.default_rng(0)
-    a, h = rng.normal(size=(30, 2)), rng.normal(size=(30, 3))
-    weights = rng.integers(1, 9, 30).astype(float)
-    g = np.array([np.outer(x, z).ravel() for x, z in zip(a, h, strict=True)])
-    mine = np.random.default_rng(5)
-    expected = [0]
-    while len(expected) < 8:
-        d = np.array([min(((x - g[j]) ** 2).sum() for j in expected) for x in g])
-        chance = d * weights
-        chance[expected] = 0
-        expected.append(int(mine.choice(30, p=chance / chance.sum())))
-    assert weighted_draw(a, h, weights, 8, 5)[0].tolist() == expected
-
-
-def test_kmeans_parallel_spreads_as_kmeans_plus_plus(rows):
-    """The cost that seeds leave is about that of k-means++ (Bahmani et al., Sec. 5)."""
-    X, _, proba = rows
-    a = proba.copy()
-    a[np.arange(len(a)), a.argmax(axis=1)] -= 1
-    g = np.einsum("ic,id->icd", a, X).reshape(len(a), -1)
-
-    def cost(chosen):
-        return min_distance(g, g[chosen]).sum()
-
-    from skadma.strategies._badge import _draw
-
-    plus = [cost(_draw(a, X, 20, np.random.default_rng(s))[0]) for s in range(5)]
-    pool = Shuffled(np.arange(len(X)), 6)
-    parallel = [cost(draw_by_parts(pool, a, X, 20, s)[0]) for s in range(5)]
-    assert np.mean(parallel) < 1.1 * np.mean(plus)
-
-
-def min_distance(rows, centers):
-    return ((rows[:, None] - centers) ** 2).sum(axis=2).min(axis=1)

@@ -145,9 +145,7 @@ def _as_target(proba: Any, estimator: Any) -> np.ndarray:
     """Bring what ``predict_proba`` returns to the shapes of :func:`target_proba`."""
     if isinstance(proba, list):  # an array per label
         present = np.zeros((len(proba[0]), len(proba)))
-        for k, (rows, values) in enumerate(
-            zip(proba, estimator.classes_, strict=True)
-        ):
+        for k, (rows, values) in enumerate(zip(proba, estimator.classes_, strict=True)):
             for column in np.flatnonzero(np.asarray(values) == 1):
                 present[:, k] = rows[:, column]
         proba = present

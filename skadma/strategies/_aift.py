@@ -58,7 +58,7 @@ class AIFT(ScoringStrategy):
     """
 
     needs: ClassVar[str] = "probabilities of patches"
-    cost: ClassVar[str] = "1 pass, and n_patches times a quarter of the trainable layers"
+    cost: ClassVar[str] = "1 pass, and n_patches / 4 of the trainable layers"
     memory: ClassVar[str] = "a batch"
 
     _parameter_constraints = {
@@ -94,7 +94,8 @@ class AIFT(ScoringStrategy):
         total = np.full(n, np.nan)
         for start, block in in_blocks(X):
             rng = np.random.default_rng(self._seed())  # same patches in all blocks
-            for indices, scores in adapter.iter_patch_outputs(block, self.n_patches, rng):
+            batches = adapter.iter_patch_outputs(block, self.n_patches, rng)
+            for indices, scores in batches:
                 proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
                 total[start + indices] = patch_score(
                     proba, self.alpha, self.entropy_weight, self.diversity_weight

@@ -155,6 +155,7 @@ def k_center_by_partitions(
     Moseley, Fast Distributed k-Center Clustering with Outliers on Massive Data,
     NeurIPS 2015.
     """
+    assert pool.store is not None
     partitions = parts_of(pool.store, seed)
     rows = [selected(pool.features, indices) for indices in partitions]
     shared = {"labeled": pool.labeled}

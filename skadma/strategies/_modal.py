@@ -121,7 +121,7 @@ class _Learner:
 
 def _for_dropout(estimator: Any, X: Any) -> tuple[SimpleNamespace, torch.Tensor]:
     """A learner around the skorch net, and the images as tensors."""
-    adapter = get_adapter(estimator)
+    adapter: Any = get_adapter(estimator)
     if not hasattr(adapter, "image_dataset") or not hasattr(estimator, "net_"):
         raise TypeError(
             "modAL's dropout strategies run a network, so they need a fitted "

@@ -1,4 +1,4 @@
-"""ProbCover: cover the densest parts of the pool with balls."""
+"""ProbCover: cover the densest regions of the pool with balls."""
 
 from __future__ import annotations
 
@@ -148,9 +148,10 @@ def pure_radius(
     The rows have length 1 and are put into `n_classes` clusters; of more than
     `n_examined` as many are drawn.
     """
-    some = features
     if len(features) > n_examined:
         some = features[rng.choice(len(features), n_examined, replace=False)]
+    else:
+        some = features[:]
     clusters = cluster(some, n_classes, rng)
     squared = np.maximum(2 - 2 * some @ some.T, 0)
     # A ball is pure up to the nearest row of another cluster.

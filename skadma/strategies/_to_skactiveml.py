@@ -48,25 +48,9 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
     ) -> Any:
         """Choose candidates to label next, as scikit-activeml's strategies do.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-        y : array-like of shape (n,)
-            `missing_label` where there is no label.
-        clf : SkactivemlClassifier
-        fit_clf : bool, default=True
-            Whether a clone of `clf` is fitted first. For weights of samples fit it
-            beforehand.
-        candidates : None, array-like of int or of samples
-        batch_size : int, default=1
-        return_utilities : bool, default=False
-
-        Returns
-        -------
-        query_indices : ndarray of int, shape (batch_size,)
-        utilities : ndarray of shape (batch_size, n)
-            If `return_utilities`. Of strategies that choose a batch as a whole: 1 for
-            the chosen one, 0 for the others.
+        With `fit_clf` a clone of `clf` is fitted first; for sample weights fit it
+        beforehand. The utilities of strategies that choose a batch as a whole are 1
+        for the chosen candidate and 0 for the others.
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True

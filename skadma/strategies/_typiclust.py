@@ -109,9 +109,7 @@ class TypiClust(BatchStrategy):
         return every, cluster(every, n_clusters, rng)
 
 
-def cluster(
-    features: AnyRows, n_clusters: int, rng: np.random.Generator
-) -> np.ndarray:
+def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
     """Put rows into clusters by k-means, of many rows in mini-batches; shape (n,)."""
     n_clusters = min(n_clusters, len(features))
     if n_clusters == len(features):
@@ -121,7 +119,7 @@ def cluster(
         many = not isinstance(features, np.ndarray) or len(features) > BLOCK_ROWS
         if many or len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
             return _cluster_by_batches(features, n_clusters, seed)
-        # By default about seven candidates are drawn for each centre, which takes longer
+        # By default some seven candidates are drawn for each centre, which takes longer
         # than all the rest and gives no better clusters here.
         start, _ = kmeans_plusplus(
             features[:].astype(np.float64),
@@ -133,9 +131,7 @@ def cluster(
         return model.fit_predict(features[:].astype(np.float32))
 
 
-def _cluster_by_batches(
-    features: AnyRows, n_clusters: int, seed: int
-) -> np.ndarray:
+def _cluster_by_batches(features: AnyRows, n_clusters: int, seed: int) -> np.ndarray:
     """Mini-batch k-means: the rows of each batch are drawn, then read."""
     rng = np.random.default_rng(seed)
     n = len(features)
@@ -178,9 +174,7 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return 1 / distances.mean(axis=1)
 
 
-def typicality_of(
-    every: AnyRows, members: np.ndarray, n_neighbors: int
-) -> np.ndarray:
+def typicality_of(every: AnyRows, members: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Typicality among the rows `members`, shape (m,).
 
     Of more than 16,384, as many evenly spaced ones are measured, and the others get 0.

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ._pool_features import PoolFeatures
 from ._typiclust import TypiClust, in_turn, typicality_of
 from ._uncertainty import row_uncertainty
-from .adma.uncertainty import UNCERTAINTIES
+from .adma import UNCERTAINTIES
 
 
 class UncertaintyCover(TypiClust):

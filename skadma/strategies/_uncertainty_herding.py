@@ -108,7 +108,7 @@ class UncertaintyHerding(BatchStrategy):
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         every = joined(pool.labeled, pool.features)
-        center = Centering(_mean(every).astype(every.dtype), self.normalize)
+        center = Centering(mean_of_rows(every).astype(every.dtype), self.normalize)
         labeled = center(pool.labeled.astype(every.dtype))
         features = row_by_row(center, pool.features)
         weights = np.ones(len(features))
@@ -133,7 +133,7 @@ class UncertaintyHerding(BatchStrategy):
         return cover.greedy(features, n_instances)
 
 
-def _mean(rows: AnyRows) -> np.ndarray:
+def mean_of_rows(rows: AnyRows) -> np.ndarray:
     """Mean of rows, float64, in which sums of half precision are exact."""
     total = np.zeros(1)
     for _, block in iter_blocks(rows):

@@ -32,7 +32,7 @@ UNCERTAINTIES = ("gini", "entropy", "margin", "least_confident")
 
 
 class CenterDistances:
-    """Squared L2 distances to fixed centres, whose part is computed once.
+    """Squared L2 distances to fixed centres, whose terms are computed once.
 
     ``||x - c||^2 = ||x||^2 + ||c||^2 - 2 x.c`` turns the distances of a batch into one
     matrix product. The subtraction loses the digits that the terms have in common,
@@ -40,11 +40,11 @@ class CenterDistances:
     that the terms are of the size of the distances themselves, and the product is
     computed in float64 whatever the features' type (float32 on ``mps``).
 
-    What remains is rounding of about ``sqrt(d) * eps`` of the terms. A distance below
-    eight times that cannot be told from 0 and is set to exactly 0. So the distance of
-    a centre to itself is 0, also where the network computed its features twice with
-    float32 noise, while distances that mean something stay: in float64, at d = 4096,
-    only pairs nearer than about 3e-7 of their distance to the mean are affected.
+    The rounding error is about ``sqrt(d) * eps`` of the terms. A distance below eight
+    times that is set to exactly 0. So the distance of a centre to itself is 0, also
+    where the network computed its features twice with float32 noise. In float64, at
+    d = 4096, only pairs nearer than about 3e-7 of their distance to the mean are
+    affected.
 
     Parameters
     ----------
@@ -68,28 +68,27 @@ class CenterDistances:
         self._centers = centers - self._mean
         self._norms = torch.linalg.vector_norm(self._centers, dim=1).square()
 
-    @cached_property
-    def between(self) -> Tensor:
-        """The distances between the centres, computed when first asked for."""
-        return self.between_centers()
-
     @property
     def nbytes(self) -> int:
-        """Bytes that the centres take here."""
+        """Bytes of memory that the centres take."""
         return self._centers.nbytes + len(self._centers) ** 2 * 8
 
     def between_centers(self) -> Tensor:
-        """Compute the distances between the centres (S_C, Eq. 3).
+        """Compute the distances between the centres (S_C, Eq. 3), once.
 
         Returns
         -------
         Tensor of shape (K, K), float64 (float32 on ``mps``), >= 0
         """
+        return self._between
+
+    @cached_property
+    def _between(self) -> Tensor:
         return self._squared(self._centers)
 
     @property
     def device(self) -> torch.device:
-        """Where the centres are."""
+        """Device of the centres."""
         return self._centers.device
 
     @property
@@ -134,7 +133,7 @@ def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
     """Compute the squared L2 distances of features to the centres (Eq. 3-4).
 
     With ``x = centers`` it is S_C of Eq. 3. For more than one batch prepare the
-    centres once with :class:`CenterDistances`, which also says how exact it is.
+    centres once with :class:`CenterDistances`, which documents the rounding.
 
     Parameters
     ----------
@@ -239,7 +238,7 @@ def transformation_pattern(
 def predict_weights(
     source_proba: Tensor, classes: Sequence[int] | Tensor | None = None
 ) -> Tensor:
-    """Weigh the centres by M0's class probabilities ("predict", Eq. 8).
+    """Weigh the centres by the pretrained network's class probabilities (Eq. 8).
 
     Parameters
     ----------
@@ -277,7 +276,7 @@ def predict_weights(
             f"got {int(columns.min())} to {int(columns.max())}."
         )
     weights = source_proba.detach().to(working_dtype(source_proba.device))
-    _refuse_negative("source_proba", weights)
+    _check_nonnegative("source_proba", weights)
     weights = weights[:, columns.long().to(weights.device)]
     sums = weights.sum(dim=1, keepdim=True)
     return torch.where(sums > 0, weights / sums, 1 / len(columns))
@@ -310,7 +309,7 @@ def distance_weights(S_a: Tensor) -> Tensor:
             f"S_a has to be a matrix (n, K) with K >= 1; got shape {tuple(S_a.shape)}."
         )
     distances = S_a.detach().to(working_dtype(S_a.device))
-    _refuse_negative("S_a", distances)
+    _check_nonnegative("S_a", distances)
     distances = distances.sqrt()
     nearest = distances.min(dim=1, keepdim=True).values
     # nearest / distance, not 1 / distance: nothing overflows near a centre.
@@ -350,7 +349,7 @@ def approximated_pattern(weights: Tensor, center_patterns: Tensor) -> Tensor:
     return weights.to(dtype) @ center_patterns.to(dtype).T
 
 
-def _refuse_negative(name: str, values: Tensor) -> None:
+def _check_nonnegative(name: str, values: Tensor) -> None:
     if not bool((values >= 0).all()):
         lowest = float(values.min())
         got = "NaN" if math.isnan(lowest) else f"a lowest value of {lowest}"
@@ -375,8 +374,8 @@ def distinctiveness(pattern: Tensor, approximated: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
-        0: both rank the centres alike; 1: in reverse. Where a row is constant it
-        ranks nothing and tau is undefined; it counts as 0, which gives 0.5.
+        0: both rank the centres in the same order; 1: in reverse. Where a row is
+        constant tau is undefined and counts as 0, which gives 0.5.
 
     Raises
     ------
