@@ -46,10 +46,10 @@ def own_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
     source, cpu = clf.source_network(), torch.device("cpu")
     end = source.graph.layers[-2].output
     plain = source.graph.extract(source.module, [end], None)
-    part = source.part([end], None, cpu)
+    part = source.inference_subgraph([end], None, cpu)
 
     def run_by(engine: Engine) -> Run:
-        ready = engine.ready(part, cpu)
+        ready = engine.compile(part, cpu)
         if engine.name == "openvino":
             return lambda x: ready(x)[0].numpy()
         last = torch.channels_last

@@ -93,7 +93,8 @@ def least_seconds(pool: Path) -> dict[str, float]:
     from concurrent.futures import ThreadPoolExecutor
 
     from skadma import CNNClassifier
-    from skadma.images.forms import check_readable, image_files
+    from skadma.images.folder import image_files
+    from skadma.images.forms import check_readable
 
     files = image_files(pool)
     begin = perf_counter()
@@ -165,7 +166,7 @@ def write_rows(folder: Path, n: int) -> None:
     position = source.graph.position(-2)
     folder.mkdir(parents=True)
     keys = [f"row-{i}" for i in range(n)]
-    plan = Plan(source.space, position, 1280, "float16", 4096)
+    plan = Plan(source.namespace, position, 1280, "float16", 4096)
     plan = write_planned(folder, plan, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)

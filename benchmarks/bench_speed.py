@@ -349,7 +349,7 @@ def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable
 
     def run() -> None:
         network = clf._new_network(source, 2, clf.n_frozen_)
-        new = [f"{part}." for part in network.new_parts]
+        new = [f"{name}." for name in network.new_modules]
         groups: tuple[list, list] = [], []
         for name, parameter in network.named_parameters():
             groups[name.startswith(tuple(new))].append(parameter)

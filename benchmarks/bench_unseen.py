@@ -32,8 +32,7 @@ from skadma.bench import compare, load_dataset, split_dataset
 from skadma.bench.cells import measure, simulate
 from skadma.bench.folders import LabelledImages
 from skadma.images.dataset import take
-from skadma.networks.heads import PartsLinear, ProbeHead
-from skadma.networks.pretrained import get_head
+from skadma.networks.heads import BlockLinear, ProbeHead, get_head
 from skadma.strategies import (
     BADGE,
     BALD,
@@ -120,7 +119,7 @@ def read_features(name: str, folder: Path) -> tuple[LabelledImages, tuple[int, .
     clf = CNNClassifier(BACKBONE, image_size=128, memory=False)
     source = clf.source_network()
     head = get_head(source.module, source.graph.layers[-1].name)
-    assert isinstance(head, PartsLinear)
+    assert isinstance(head, BlockLinear)
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)
         data = os.environ.get("SKADMA_DATA")
@@ -140,7 +139,7 @@ def read_features(name: str, folder: Path) -> tuple[LabelledImages, tuple[int, .
         np.savez(path, allow_pickle=False, **found)
     with np.load(path) as file:
         read = {key: file[key] for key in file.files}
-    return LabelledImages(**read), tuple(head.parts)
+    return LabelledImages(**read), tuple(head.block_widths)
 
 
 def run(

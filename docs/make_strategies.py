@@ -20,9 +20,9 @@ All strategies with what they need and what they cost; the chooser is
 
 n is the number of images in the pool, b of those to choose, C of classes, K of source
 centres, d of features. A *pass* is a pass of the pool through the network; from the
-second query on only the tail is computed, as the frozen layers' outputs are kept. Cost
-and memory are in addition to those of the pass. *Labels* is the number of labels that
-an image may have. This page is made by `docs/make_strategies.py`.
+second query on only the trainable layers are computed, as the frozen layers' outputs
+are cached. Cost and memory are in addition to those of the pass. *Labels* is the number
+of labels that an image may have. This page is made by `docs/make_strategies.py`.
 
 | strategy | what it does | needs | cost | memory | labels | source |
 |---|---|---|---|---|---|---|
@@ -48,7 +48,7 @@ def table() -> str:
     rows = []
     for name, kind in every():
         doc = numpydoc.docscrape.ClassDoc(kind)
-        what = re.sub(r" \[\d\]_", "", doc["DerivedOutput"][0])
+        what = re.sub(r" \[\d\]_", "", doc["Summary"][0])
         source = re.match(r"\.\. \[1\] (.*?)(?= \.\. \[2\]|$)", " ".join(
             line.strip() for line in doc["References"]
         ))  # fmt: skip

@@ -18,7 +18,7 @@ from torch import nn
 from .features.cnn_adapter import CNNAdapter
 from .networks import PretrainedNetwork, load_pretrained, paper_frozen_layers
 from .networks.engines import Engine
-from .networks.layer_table import LayerTable, layer_table
+from .networks.pretrained import LayerTable, layer_table
 
 
 class CNNInference(BaseEstimator):

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from skadma import AdaFilterClassifier, CNNClassifier
-from skadma.adafilter.gates import mix, threshold
-from skadma.adafilter.used import UsedFilters
+from skadma.adafilter.network import UsedFilters, mix, threshold
 from skadma.features.cnn_adapter import CNNAdapter
 
 from .conftest import TinyCNN

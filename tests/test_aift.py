@@ -81,7 +81,7 @@ def test_aift_against_patches_one_by_one(n_frozen, pictures):
     X, y = pictures
     clf = tiny_classifier(n_frozen_layers=n_frozen, max_epochs=3).fit(X[:9], y[:9])
     strategy = AIFT(random_state=5)
-    n_layers, shape = clf.source_network_.last_map(n_frozen, 16)
+    n_layers, shape = clf.source_network_.deepest_map(n_frozen, 16)
     windows = random_windows(*shape, 16, np.random.default_rng(5))
     assert len(set(windows)) == 16
     np.testing.assert_allclose(

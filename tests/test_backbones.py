@@ -11,8 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from skadma import CNNClassifier
 from skadma.networks import AdaptedNetwork, available_backbones
 from skadma.networks.adapted import copy_network
-from skadma.networks.folding import fold_batch_norms
-from skadma.networks.graph import NetworkGraph
+from skadma.networks.graph import NetworkGraph, fold_batch_norms
 
 from .conftest import TinyCNN, lite0, source, tiny_classifier
 
@@ -253,6 +252,27 @@ def test_branches_on_shapes_are_followed(pictures):
     clf.set_params(lr=0, head_lr=0, batch_size=24).fit(X, y)
     predicted = -np.log(clf.predict_proba(X)[np.arange(24), y]).mean()
     assert abs(clf.net_.history[-1]["train_loss"] - predicted) > 1e-4
+
+
+def test_tracing_follows_branches_on_another_device():
+    """The example is moved to the network, here to a device without data."""
+    network = BranchingOnShape().to("meta")
+    graph = NetworkGraph(network, torch.zeros(1, 3, 16, 16))
+    assert [layer.name for layer in graph.layers] == ["conv", "hidden", "fc"]
+
+
+def test_the_shared_network_stays_on_its_device():
+    shared = source("resnet18", 32)
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    ends, x = [layer.output for layer in shared.graph.layers], torch.rand(1, 3, 32, 32)
+    expected = shared.inference_subgraph(ends, None, cpu)(x)
+    for output in shared.inference_subgraph(ends, None, meta)(x.to(meta)):
+        assert output.device == meta
+    assert all(tensor.device == cpu for tensor in shared.module.state_dict().values())
+    for found, wanted in zip(
+        shared.inference_subgraph(ends, None, cpu)(x), expected, strict=True
+    ):
+        assert torch.equal(found, wanted)
 
 
 def test_untraceable_network():

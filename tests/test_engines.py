@@ -71,7 +71,7 @@ def test_what_is_kept_and_saved_is_named_by_the_engine(case, pictures, tmp_path)
     clf = tiny_classifier(memory=memory, **case).fit(X, y)
     sources = plain.source_network_, clf.source_network_
     assert sources[0].fingerprint == sources[1].fingerprint
-    assert sources[0].space != sources[1].space
+    assert sources[0].namespace != sources[1].namespace
     expected = clf.predict_proba(X)
     clf.save(tmp_path / "model")
     loaded = CNNClassifier.load(tmp_path / "model", backbone=TinyCNN)
@@ -83,15 +83,20 @@ def test_what_is_kept_and_saved_is_named_by_the_engine(case, pictures, tmp_path)
 
 @pytest.mark.parametrize("case", CASES)
 def test_maps_of_any_size_and_number(case):
-    source = tiny_classifier(**case).source_network()
-    part = source.part([source.graph.layers[1].output], None, torch.device("cpu"))
-    plain = tiny_classifier().source_network()
-    same = plain.part([plain.graph.layers[1].output], None, torch.device("cpu"))
+    compiled, plain = (
+        network.inference_subgraph(
+            [network.graph.layers[1].output], None, torch.device("cpu")
+        )
+        for network in (
+            tiny_classifier(**case).source_network(),
+            tiny_classifier().source_network(),
+        )
+    )
     most = 1e-2 if case["precision"] == "bfloat16" else 1e-5
     for n, height in ((1, 32), (5, 32), (3, 48), (0, 32)):
         x = torch.rand(n, 3, height, 32)
         with torch.inference_mode():
-            (found,), (expected,) = part(x), same(x)
+            (found,), (expected,) = compiled(x), plain(x)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, atol=most, rtol=0)
 
@@ -126,7 +131,7 @@ def test_what_does_not_go_says_what_does(pictures, monkeypatch):
     with pytest.raises(ValueError, match=r"'bfloat16'.*Got 'int8'"):
         tiny_classifier(precision="int8").fit(X, y)
     with pytest.raises(ValueError, match="device is 'cuda'"):
-        Engine("openvino").ready(nn.Identity(), torch.device("cuda"))
+        Engine("openvino").compile(nn.Identity(), torch.device("cuda"))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ImportError, match=r"pip install skadma\[openvino\]"):
         tiny_classifier(engine="openvino").fit(X, y)

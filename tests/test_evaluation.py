@@ -7,13 +7,14 @@ import pytest
 from scipy.stats import binomtest, hypergeom
 
 from skadma.evaluation import Audit, audit_sample, estimate
-from skadma.evaluation._designs import (
+from skadma.evaluation._estimate import (
+    exact_interval,
     lure_variance,
     lure_weights,
     population_weights,
     share_of_mistakes,
+    wilson_interval,
 )
-from skadma.evaluation._intervals import exact_interval, wilson_interval
 
 METHODS = ["random", "stratified", "importance"]
 

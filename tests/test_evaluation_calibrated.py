@@ -182,7 +182,8 @@ def test_a_network_that_cannot_have_a_temperature(pictures):
     clf.fit(pictures[0], y)
     proba, labels = noise()
     sure = apply_temperature(proba, 0.4)
-    same, text = calibrated(clf, labels.tolist(), lambda: sure)
+    with pytest.warns(UserWarning, match="not calibrated: a temperature of"):
+        same, text = calibrated(clf, labels.tolist(), lambda: sure)
     assert same is clf
     assert "It cannot be built into this network" in text
 
@@ -212,6 +213,28 @@ def test_with_temperature(make, pictures, tmp_path):
     backbone = clf.backbone if callable(clf.backbone) else None
     loaded = CNNClassifier.load(tmp_path / "model", backbone=backbone)
     np.testing.assert_array_equal(loaded.predict_proba(X), better.predict_proba(X))
+
+
+def test_a_probe_is_calibrated(pictures, tmp_path):
+    """Its last layer has a buffer, which is not to be scaled."""
+    y = np.array(["a", "b"])[(pictures[1] == 0).astype(int)]
+    clf = tiny_classifier(training="probe").fit(pictures[0], y)
+    proba, labels = noise()
+    better, text = calibrated(
+        clf, labels.tolist(), lambda: apply_temperature(proba, 0.4)
+    )
+    assert "divided by the temperature already" in text
+    temperature = fit_temperature(apply_temperature(proba, 0.4), labels)
+    np.testing.assert_allclose(
+        better.decision_function(pictures[0]),
+        clf.decision_function(pictures[0]) / temperature,
+        rtol=1e-5,
+    )
+    better.save(tmp_path / "model")
+    loaded = CNNClassifier.load(tmp_path / "model", backbone=TinyCNN)
+    np.testing.assert_array_equal(
+        loaded.predict_proba(pictures[0]), better.predict_proba(pictures[0])
+    )
 
 
 # --- how good it is --------------------------------------------------------------

@@ -15,14 +15,14 @@ from skadma.cli import main
 from skadma.features.cnn_adapter import CNNAdapter
 from skadma.labelling.campaign import CampaignError
 from skadma.persistence import ModelError
-from skadma.persistence import onnx as writing
+from skadma.persistence import export as writing
 from skadma.persistence.card import CardFacts, make_card
 from skadma.persistence.export import export_model
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, lite0, tiny_classifier
 
-DOCS = Path(__file__).parents[1] / "docs" / "handover.md"
+DOCS = Path(__file__).parents[1] / "docs" / "persistence.md"
 FACTS = CardFacts("a model", {"a": 2, "b": 1})
 
 
@@ -161,7 +161,9 @@ def test_a_file_that_says_something_else_is_not_kept(onnx, pictures, tmp_path,
     other = tiny_classifier(max_epochs=0, random_state=1).fit(*pictures)
     write = writing._write
     monkeypatch.setattr(
-        writing, "_write", lambda _, *rest: write(writing._Whole(other), *rest)
+        writing,
+        "_write",
+        lambda _, *rest: write(writing._PixelsToProbabilities(other), *rest),
     )
     with pytest.raises(ModelError, match="differ by"):
         export_model(clf, tmp_path / "model", FACTS, onnx=True)

@@ -30,7 +30,7 @@ from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.labels_csv import read_labels
 from skadma.labelling.campaign.model import load_model
 from skadma.labelling.campaign.settings import build_estimator, build_strategy
-from skadma.networks.weights import read_state_dict
+from skadma.networks.registry import read_state_dict
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier

@@ -357,4 +357,4 @@ def test_reduced_decoding_is_part_of_what_is_kept():
     sources = plain.source_network(), reduced.source_network()
     assert [source.preprocessing.least for source in sources] == [None, 111]
     assert sources[0].fingerprint == sources[1].fingerprint
-    assert sources[0].space != sources[1].space
+    assert sources[0].namespace != sources[1].namespace

@@ -166,7 +166,7 @@ def begin(clf, monkeypatch, n_batches, **options):
 
 
 def test_it_goes_on(clf, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "_TOGETHER", 2)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
     predict_files(clf, ["photos"], "expected.csv")
     expected = (tmp_path / "expected.csv").read_bytes()
     for n_batches in (0, 1, 2, 4):
@@ -182,11 +182,11 @@ def test_it_goes_on(clf, photos, tmp_path, monkeypatch):
 
 def test_from_whatever_is_whole(clf, photos, tmp_path, monkeypatch):
     """A part that was cut off or scrambled anywhere leads to the same file."""
-    monkeypatch.setattr(predicting, "_TOGETHER", 2)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
     predict_files(clf, ["photos"], "expected.csv")
     expected = (tmp_path / "expected.csv").read_bytes()
     begin(clf, monkeypatch, 4)
-    part, note = tmp_path / "out.csv.part", tmp_path / "out.csv.part.json"
+    part, note = tmp_path / "out.csv.part", tmp_path / "out.csv.part.jsonl"
     whole, noted = part.read_bytes(), note.read_bytes()
     rng = np.random.default_rng(0)
     for place in [*range(0, len(whole), 11), len(whole) - 1, len(whole)]:
@@ -198,7 +198,7 @@ def test_from_whatever_is_whole(clf, photos, tmp_path, monkeypatch):
 
 
 def test_files_that_came_and_went_meanwhile(clf, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "_TOGETHER", 2)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
     begin(clf, monkeypatch, 3)
     (photos / "a.png").unlink()
     shutil.copy(photos / "c.png", photos / "a" / "0.png")
@@ -208,9 +208,50 @@ def test_files_that_came_and_went_meanwhile(clf, photos, tmp_path, monkeypatch):
     assert (tmp_path / "out.csv").read_bytes() == again
 
 
+def test_images_that_changed_meanwhile(clf, photos, pictures, tmp_path, monkeypatch):
+    """Of the same name and size, but of another time: no row of the former is kept."""
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
+    begin(clf, monkeypatch, 3)
+    changed = photos / "a" / "1.png"
+    size = changed.stat().st_size
+    Image.fromarray(pictures[0][7]).save(changed)
+    with changed.open("ab") as file:
+        file.write(b"\0" * (size - changed.stat().st_size))
+    done = predict_files(clf, ["photos"], "out.csv")
+    again = (tmp_path / "out.csv").read_bytes()
+    assert done.n_before == 4
+    assert "not resumed: the rows from 'photos/a/1.png' on" in str(done)
+    assert "added, removed or changed" in done.not_resumed
+    predict_files(clf, ["photos"], "out.csv", overwrite=True)
+    assert (tmp_path / "out.csv").read_bytes() == again
+
+
+def test_the_same_names_in_another_folder(clf, photos, pictures, tmp_path, monkeypatch):
+    """A file that was begun about A/photos is not finished with those of B/photos."""
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
+    begin(clf, monkeypatch, 2)
+    part = tmp_path / "out.csv.part"
+    before = part.read_bytes()
+    other = tmp_path / "B"
+    shutil.copytree(photos, other / "photos")  # with the same sizes and times
+    for i, path in enumerate(sorted((other / "photos").rglob("*.png"))):
+        Image.fromarray(pictures[0][-i]).save(path)
+    monkeypatch.chdir(other)
+    out = tmp_path / "out.csv"
+    with pytest.raises(ModelError, match="another inputs") as refused:
+        predict_files(clf, ["photos"], out)
+    assert f"({photos}; now {other / 'photos'})" in str(refused.value)
+    assert part.read_bytes() == before
+    done = predict_files(clf, ["photos"], out, overwrite=True)
+    assert done.n_before == 0
+    assert "not resumed: what was begun with another inputs" in str(done)
+    predict_files(clf, ["photos"], "expected.csv")
+    assert out.read_bytes() == (other / "expected.csv").read_bytes()
+
+
 def test_what_another_began_is_not_gone_on_with(clf, photos, pictures, tmp_path,
                                                 monkeypatch):  # fmt: skip
-    monkeypatch.setattr(predicting, "_TOGETHER", 2)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
     begin(clf, monkeypatch, 2)
     part = tmp_path / "out.csv.part"
     before = part.read_bytes()
@@ -225,7 +266,7 @@ def test_what_another_began_is_not_gone_on_with(clf, photos, pictures, tmp_path,
             predict_files(who, ["photos"], "out.csv", **options)
     with pytest.raises(ModelError, match="another inputs"):
         predict_files(clf, ["photos/a"], "out.csv")
-    note = tmp_path / "out.csv.part.json"
+    note = tmp_path / "out.csv.part.jsonl"
     noted = note.read_bytes()
     for text in (b"", b"{}", b"7", b"[" * 100_000):
         note.write_bytes(text)
@@ -238,7 +279,7 @@ def test_what_another_began_is_not_gone_on_with(clf, photos, pictures, tmp_path,
 
 
 def test_a_full_disk(clf, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "_TOGETHER", 2)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 2)
     predict_files(clf, ["photos"], "expected.csv")
     append, left = predicting._append, [3]
 

@@ -12,9 +12,12 @@ from skadma import ActiveLearner, CNNClassifier
 from skadma.adafilter import AdaFilterClassifier
 from skadma.networks import load_pretrained
 from skadma.networks.graph import NetworkGraph
-from skadma.networks.heads import ProbeHead
-from skadma.networks.multilayer import join, layered_network
-from skadma.networks.pretrained import get_head
+from skadma.networks.heads import (
+    ProbeHead,
+    append_feature_blocks,
+    get_head,
+    multilayer_network,
+)
 from skadma.strategies import UncertaintyHerding
 from skadma.training.probe import fit_probe
 
@@ -249,7 +252,9 @@ def test_what_the_last_layer_gets():
 
 def test_a_map_of_one_place_and_of_zeros():
     last = torch.ones(1, 2)
-    found = join(last, [torch.full((1, 3, 1, 1), 2.0), torch.zeros(1, 4)], [[2, 3], []])
+    found = append_feature_blocks(
+        last, [torch.full((1, 3, 1, 1), 2.0), torch.zeros(1, 4)], [[2, 3], []]
+    )
     assert found.shape == (1, 2 + 6 + 4) and torch.isfinite(found).all()
     assert not found[0, 5:].any()
 
@@ -259,7 +264,10 @@ def test_mean_and_spread():
     last, x = torch.ones(16, 2), torch.randn(16, 40, 5, 3, generator=rng) * 9 + 20
     x[:, 7] = 3.0  # no spread: its slope is 0
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_(True)
-    found, exact = join(last, [x], [[2, 3]]), x.detach().double().numpy()
+    found, exact = (
+        append_feature_blocks(last, [x], [[2, 3]]),
+        x.detach().double().numpy(),
+    )
     both = np.concatenate([exact.mean((2, 3)), exact.std((2, 3))], axis=1)
     both /= np.linalg.norm(both, axis=1, keepdims=True)
     np.testing.assert_allclose(found[:, 2:].detach().numpy(), both, rtol=1e-5)
@@ -286,7 +294,7 @@ def test_too_few_layers():
     assert isinstance(get_head(source.module, "2"), nn.Linear)
     assert isinstance(source.graph, NetworkGraph)
     with pytest.raises(ValueError, match="behind two other layers"):
-        layered_network(source)
+        multilayer_network("Two", source.module, source.graph, source.output_shapes)
 
 
 def test_saved_and_loaded(pictures, tmp_path):

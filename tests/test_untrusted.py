@@ -20,7 +20,7 @@ from skadma import Campaign, CNNClassifier, SourceCenters
 from skadma.features.cache import DiskCache
 from skadma.images.dataset import ImageDataset, Preprocessing
 from skadma.labelling.campaign.image_index import scan_pool
-from skadma.networks.weights import read_state_dict
+from skadma.networks.registry import read_state_dict
 from skadma.strategies import RandomSampling
 
 from .bombs import KINDS, bombs, target  # noqa: F401

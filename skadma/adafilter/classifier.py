@@ -18,8 +18,7 @@ from ..classifier import CNNClassifier
 from ..features.cnn_adapter import CNNAdapter
 from ..networks import PretrainedNetwork
 from ..networks.graph import NetworkGraph
-from .gates import KINDS
-from .network import AdaFilterNetwork
+from .network import KINDS, AdaFilterNetwork
 
 
 class AdaFilterClassifier(CNNClassifier):
@@ -232,4 +231,4 @@ class _GatesOnly(nn.Module):
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
     ) -> fx.GraphModule:
-        return self.whole.gates_part(graph, start)
+        return self.whole.gates_subgraph(graph, start)

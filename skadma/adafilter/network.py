@@ -1,63 +1,270 @@
-"""The network being adapted, with two sets of filters in each convolution."""
+"""The adapted network with two sets of filters, and the gates that choose between them.
+
+The gates and the second set of filters are inserted into the network's graph. For
+inference, filters that no image of a batch takes are left out.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..networks import AdaptedNetwork, PretrainedNetwork
-from ..networks.folding import fold_batch_norms
-from ..networks.graph import NetworkGraph
-from ..networks.subgraph import extract_subgraph
-from .gates import GateNetwork
-from .rewrite import GatedGraph, GatedLayer, find_gated_layers, rewrite
-from .used import compute_used_filters
+from ..networks.graph import NetworkGraph, extract_subgraph, fold_batch_norms
+
+KINDS = ("recurrent", "independent", "global")
 
 _CACHES = ("_gated", "_whole")
 
+_MOST_MIXED = 0.5
+"""Share of filters that need both sets, above which all are computed: indexing channels
+costs more than it saves then (1 x 1 convolutions, two cores)."""
 
-class PretrainedBranch(nn.Module):
-    """The filters that stay as they are, and the gates that choose them or others.
+
+# --- gates ----------------------------------------------------------------------------
+
+
+def threshold(logits: torch.Tensor) -> torch.Tensor:
+    r"""Turn logits into gates of 0 or 1 that let a gradient through.
+
+    .. math:: G = 1[z > 0], \qquad \partial G / \partial z := \sigma(z)(1 - \sigma(z)),
+
+    the straight-through estimator [1]_ with the slope of the sigmoid in place of the
+    step's, which is 0 wherever it exists.
+
+    References
+    ----------
+    .. [1] Bengio, Leonard & Courville, Estimating or Propagating Gradients Through
+       Stochastic Neurons for Conditional Computation, 2013, arXiv 1308.3432.
+    """
+    soft = torch.sigmoid(logits)
+    hard = (logits > 0).to(soft.dtype)
+    return hard + (soft - soft.detach())  # the difference is 0, exactly
+
+
+def mix(fine: torch.Tensor, frozen: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """Take each channel from the fine-tuned filter or from the pretrained one.
+
+    G F(x) + (1 - G) S(x), for F(x) and S(x) of shape (n, c, h, w) and gates (n, c).
+    """
+    # Exact at both ends, and one pass over the maps where the formula takes three.
+    return torch.lerp(frozen, fine, gate[:, :, None, None])
+
+
+class GateNetwork(nn.Module):
+    """One gate for each example and filter of each layer.
+
+    A layer's gates come from its input: average over the area, projection to a width
+    that all layers share, an LSTM cell whose state goes on from layer to layer, and
+    projection to the number of filters. The network is not called: :meth:`insert`
+    appends it to a graph, layer by layer, so the state is a value of the graph and is
+    not stored between batches.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        Its convolutions and norms are copied.
-    layers : sequence of GatedLayer
-    kind, width
-        See :class:`GateNetwork`.
-
-    Attributes
-    ----------
-    convolutions, norms : torch.nn.ModuleList
-        By number of the layer; an identity where there is no norm.
-    gates : GateNetwork
-    n_filters : list of int
-        Of each layer.
+    kind : {"recurrent", "independent", "global"}
+        ``"independent"``: tanh in place of the cell, so no layer depends on another.
+        ``"global"``: the gates are parameters, the same for all examples.
+    channels : sequence of (int, int)
+        Input channels and filters of each layer.
+    width : int
+        The common width, and that of the cell.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[GatedLayer], kind: str, width: int
+        self, kind: str, channels: Sequence[tuple[int, int]], width: int
     ) -> None:
         super().__init__()
-        convs = [_convolution(network, layer.name) for layer in layers]
-        norms = [
-            nn.Identity() if layer.norm is None else network.get_submodule(layer.norm)
-            for layer in layers
-        ]
-        self.convolutions = nn.ModuleList(copy.deepcopy(convs)).requires_grad_(False)
-        self.norms = nn.ModuleList(copy.deepcopy(norms)).requires_grad_(False)
-        self.n_filters = [conv.out_channels for conv in convs]
-        channels = [(conv.in_channels, conv.out_channels) for conv in convs]
-        self.gates = GateNetwork(kind, channels, width)
+        self.kind = kind
+        if kind == "global":
+            policies = [GlobalPolicy(n_out, width) for _, n_out in channels]
+            self.outputs = nn.ModuleList(policies)
+            return
+        self.inputs = nn.ModuleList(nn.Linear(n_in, width) for n_in, _ in channels)
+        self.outputs = nn.ModuleList(nn.Linear(width, n_out) for _, n_out in channels)
+        if kind == "recurrent":
+            self.cell = nn.LSTMCell(width, width)
+
+    def insert(
+        self, graph: fx.Graph, name: str, layer: int, x: fx.Node, state: fx.Node | None
+    ) -> tuple[fx.Node, fx.Node | None]:
+        """Append the gates (n, filters) of layer number `layer` to a graph.
+
+        `name` is this module's name in the network that the graph runs, `x` the layer's
+        input (n, c, h, w), `state` the cell's state after the layer before. The new
+        state is returned beside the gates.
+        """
+        hidden = x
+        if self.kind != "global":
+            pooled = graph.call_function(_average, (x,))
+            hidden = graph.call_module(f"{name}.inputs.{layer}", (pooled,))
+        if self.kind == "independent":
+            hidden = graph.call_function(torch.tanh, (hidden,))
+        if self.kind == "recurrent":
+            before = () if state is None else (state,)
+            state = graph.call_module(f"{name}.cell", (hidden, *before))
+            hidden = graph.call_function(_hidden, (state,))
+        logits = graph.call_module(f"{name}.outputs.{layer}", (hidden,))
+        return graph.call_function(threshold, (logits,)), state
+
+
+class GlobalPolicy(nn.Module):
+    """Logits that are the same for all examples.
+
+    They start as the bias of a linear layer of `width` inputs does, so that about half
+    of the gates are open: with all of them shut, nothing would be learnt.
+    """
+
+    def __init__(self, n_filters: int, width: int) -> None:
+        super().__init__()
+        start = torch.empty(n_filters).uniform_(-1, 1) / width**0.5
+        self.logits = nn.Parameter(start)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat the logits for each example of a batch."""
+        return self.logits.expand(len(x), -1)
+
+
+def _average(x: torch.Tensor) -> torch.Tensor:
+    return x.mean((2, 3))
+
+
+def _hidden(state: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return state[0]
+
+
+# --- the rewritten graph --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GatedLayer:
+    """A convolution with two sets of filters.
+
+    Attributes
+    ----------
+    name : str
+        Its module.
+    norm : str or None
+        The batch norm that normalises each set on its own, if there is one.
+    """
+
+    name: str
+    norm: str | None
+
+
+@dataclass(frozen=True)
+class GatedGraph:
+    """A rewritten graph.
+
+    Attributes
+    ----------
+    graph : torch.fx.Graph
+    nodes : dict of torch.fx.Node to torch.fx.Node
+        From nodes of the old graph to nodes of the new one. Nodes between a convolution
+        and its norm are missing: there are two of each.
+    gates : torch.fx.Node
+        The gates of all layers, of shape (n, sum of filters).
+    """
+
+    graph: fx.Graph
+    nodes: dict[fx.Node, fx.Node]
+    gates: fx.Node
+
+
+def find_gated_layers(
+    graph: NetworkGraph,
+    network: nn.Module,
+    frozen: Container[str],
+    *,
+    with_norms: bool,
+) -> list[GatedLayer]:
+    """List the convolutions that get two sets of filters, in the order of running.
+
+    These are all that are neither frozen nor the last layer, including those on
+    shortcuts and in squeeze-excite, depthwise and grouped ones. `with_norms` pairs each
+    with the batch norm that reads it, where nothing else does.
+    """
+    nodes = [n for n in graph.graph.nodes if n.op == "call_module"]
+    calls = Counter(str(n.target) for n in nodes)
+    found: dict[str, GatedLayer] = {}
+    for node in nodes:
+        name = str(node.target)
+        is_conv = isinstance(network.get_submodule(name), nn.Conv2d)
+        if not is_conv or name in frozen or name == graph.layers[-1].name:
+            continue
+        norm = _norm_of(node, network) if with_norms and calls[name] == 1 else None
+        if norm is not None and calls[norm] > 1:
+            norm = None
+        found[name] = GatedLayer(name, norm)
+    return list(found.values())
+
+
+def _norm_of(conv: fx.Node, network: nn.Module) -> str | None:
+    if len(conv.users) != 1:
+        return None
+    user = next(iter(conv.users))
+    if user.op != "call_module" or user.args != (conv,):
+        return None
+    is_norm = isinstance(network.get_submodule(str(user.target)), _BatchNorm)
+    return str(user.target) if is_norm else None
+
+
+def rewrite(
+    graph: NetworkGraph, layers: Sequence[GatedLayer], gates: GateNetwork
+) -> GatedGraph:
+    """Make a graph with the second set of filters and the gates.
+
+    It calls the modules of the network as ``network.<name>``, the pretrained filters
+    and norms as ``branch.convolutions.<number>`` and ``branch.norms.<number>``, and the
+    gates as ``branch.gates``.
+    """
+    numbers = {layer.name: i for i, layer in enumerate(layers)}
+    new = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    state: fx.Node | None = None
+    all_gates: list[fx.Node] = []
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            break
+        if node in nodes:
+            continue  # a norm, done with its convolution
+        number = numbers.get(str(node.target)) if node.op == "call_module" else None
+        if number is None:
+            nodes[node] = _copy(node, new, nodes)
+            continue
+        x = nodes[node.all_input_nodes[0]]
+        gate, state = gates.insert(new, "branch.gates", number, x, state)
+        fine = _copy(node, new, nodes)
+        frozen = new.call_module(f"branch.convolutions.{number}", (x,))
+        norm = layers[number].norm
+        if norm is not None:
+            (node,) = node.users
+            fine = new.call_module(f"network.{norm}", (fine,))
+            frozen = new.call_module(f"branch.norms.{number}", (frozen,))
+        nodes[node] = new.call_function(mix, (fine, frozen, gate))
+        all_gates.append(gate)
+    return GatedGraph(new, nodes, new.call_function(torch.cat, (all_gates, 1)))
+
+
+def _copy(node: fx.Node, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.Node:
+    copied = graph.node_copy(node, nodes.__getitem__)
+    if node.op in ("call_module", "get_attr"):
+        copied.target = f"network.{node.target}"
+    return copied
+
+
+# --- the network ----------------------------------------------------------------------
 
 
 class AdaFilterNetwork(AdaptedNetwork):
-    """M0 with a new last layer, and with gates between its filters and their copies.
+    """The adapted network with gates between its filters and the pretrained ones.
 
     The network's own convolutions are the fine-tuned filters F; the pretrained ones S
     and the gates are a module ``branch`` beside it. The network stays as it is, down to
@@ -106,24 +313,24 @@ class AdaFilterNetwork(AdaptedNetwork):
         self._set_mode(self.training)
 
     @property
-    def new_parts(self) -> list[str]:
-        """Modules that M0 does not have: they learn at a rate of their own."""
-        return [*super().new_parts, "branch.gates"]
+    def new_modules(self) -> list[str]:
+        """The new last layer and the gates."""
+        return [*super().new_modules, "branch.gates"]
 
-    def part(
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        whole = self.__dict__.setdefault("_whole", {})
+        if self.training not in whole:
+            graph = self._trace(self.training)
+            whole[self.training] = self.subgraph(graph, [graph.output], None)
+        return whole[self.training](x)[0]
+
+    def subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
-        """Make a part of the network, of shared weights.
+        """Make a subgraph of the network, with shared weights.
 
-        Parameters
-        ----------
-        graph, ends, start
-            See :meth:`skadma.networks.AdaptedNetwork.part`.
-
-        Raises
-        ------
-        ValueError
-            If `start` lies behind a gated layer, and recurrent gates before an end.
+        ValueError if `start` lies behind a gated layer and recurrent gates before an
+        end.
         """
         gated = self._rewritten(graph)
         begin = gated.nodes[graph.input if start is None else start]
@@ -141,44 +348,27 @@ class AdaFilterNetwork(AdaptedNetwork):
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
-        """Make a part that is fast, and true until the network is trained again.
-
-        Parameters
-        ----------
-        graph, ends, start
-            See :meth:`part`.
-        """
+        """Make a fast subgraph, which is valid until the network is trained again."""
         return compute_used_filters(super().inference_subgraph(graph, ends, start))
 
-    def gates_part(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
-        """Make the part that leads to all gates, (n, sum of filters), for inference.
-
-        Parameters
-        ----------
-        graph, start
-            See :meth:`part`.
-        """
+    def gates_subgraph(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
+        """Make the subgraph that computes all gates (n, sum of filters)."""
         gated = self._rewritten(graph)
-        begin = gated.nodes[start]
-        part = extract_subgraph(gated.graph, self, [gated.gates], begin)
-        return compute_used_filters(fold_batch_norms(part))
+        subgraph = extract_subgraph(
+            gated.graph, self, [gated.gates], gated.nodes[start]
+        )
+        return compute_used_filters(fold_batch_norms(subgraph))
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
-        """Make room for new classes; the known ones keep their weights."""
+        """Add outputs for new classes; those of known classes keep their weights."""
         super().grow_head(positions, n_classes)
-        self._forget()
+        for name in _CACHES:
+            self.__dict__.pop(name, None)
 
     def _set_mode(self, mode: bool) -> None:
         super()._set_mode(mode)
         if "branch" in self._modules and not self.update_batch_norm:
             self.branch.eval()
-
-    def _run(self, x: torch.Tensor) -> torch.Tensor:
-        parts = self.__dict__.setdefault("_whole", {})
-        if self.training not in parts:
-            graph = self._trace(self.training)
-            parts[self.training] = self.part(graph, [graph.output], None)
-        return parts[self.training](x)[0]
 
     def _rewritten(self, graph: NetworkGraph) -> GatedGraph:
         """Rewrite a graph, or take the last one that was rewritten."""
@@ -188,16 +378,125 @@ class AdaFilterNetwork(AdaptedNetwork):
             self.__dict__["_gated"] = (graph, gated)
         return gated
 
-    def _forget(self) -> None:
-        for name in _CACHES:
-            self.__dict__.pop(name, None)
-
     def __getstate__(self) -> dict[str, Any]:
         # Graphs do not pickle, and a copy's must lead to the copy's modules.
         return {k: v for k, v in self.__dict__.items() if k not in _CACHES}
 
 
-def _convolution(network: nn.Module, name: str) -> nn.Conv2d:
-    module = network.get_submodule(name)
-    assert isinstance(module, nn.Conv2d)
-    return module
+class PretrainedBranch(nn.Module):
+    """The filters that stay as they are, and the gates that choose them or others.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its convolutions and norms are copied.
+    layers : sequence of GatedLayer
+    kind, width
+        See :class:`GateNetwork`.
+
+    Attributes
+    ----------
+    convolutions, norms : torch.nn.ModuleList
+        By number of the layer; an identity where there is no norm.
+    gates : GateNetwork
+    n_filters : list of int
+        Of each layer.
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: Sequence[GatedLayer], kind: str, width: int
+    ) -> None:
+        super().__init__()
+        convs: list[Any] = [network.get_submodule(layer.name) for layer in layers]
+        norms = [
+            nn.Identity() if layer.norm is None else network.get_submodule(layer.norm)
+            for layer in layers
+        ]
+        self.convolutions = nn.ModuleList(copy.deepcopy(convs)).requires_grad_(False)
+        self.norms = nn.ModuleList(copy.deepcopy(norms)).requires_grad_(False)
+        self.n_filters = [conv.out_channels for conv in convs]
+        channels = [(conv.in_channels, conv.out_channels) for conv in convs]
+        self.gates = GateNetwork(kind, channels, width)
+
+
+# --- inference ------------------------------------------------------------------------
+
+
+class UsedFilters(nn.Module):
+    """Both convolutions and their mixture, without the filters that no image takes.
+
+    A channel whose gate is the same in the whole batch needs one filter, so a single
+    convolution with the needed filter of each channel computes it; only the other
+    channels are computed a second time. Both convolutions have the same shape.
+    """
+
+    def __init__(self, fine: nn.Conv2d, frozen: nn.Conv2d) -> None:
+        super().__init__()
+        self.fine = fine
+        self.frozen = frozen
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Convolve a batch (n, c, h, w) with the filters of its gates (n, filters)."""
+        if x.device.type != "cpu":  # reading the gates would wait for the device
+            return mix(self.fine(x), self.frozen(x), gate)
+        n_open = gate.sum(0)
+        mixed = torch.nonzero((n_open > 0) & (n_open < len(gate)))[:, 0]
+        if len(mixed) > _MOST_MIXED * gate.shape[1]:
+            return mix(self.fine(x), self.frozen(x), gate)
+        fine, frozen = self.fine, self.frozen
+        is_fine = n_open == len(gate)
+        weight = torch.where(is_fine[:, None, None, None], fine.weight, frozen.weight)
+        bias = None
+        if fine.bias is not None and frozen.bias is not None:
+            bias = torch.where(is_fine, fine.bias, frozen.bias)
+        y = fine._conv_forward(x, weight, bias)
+        if len(mixed):
+            bias = None if fine.bias is None else fine.bias[mixed]
+            second = fine._conv_forward(x, fine.weight[mixed], bias)
+            y[:, mixed] = mix(second, y[:, mixed], gate[:, mixed])
+        return y
+
+
+def compute_used_filters(subgraph: fx.GraphModule) -> fx.GraphModule:
+    """Put :class:`UsedFilters` where two plain convolutions are mixed, in place.
+
+    `subgraph` is for inference, with its batch norms folded. Depthwise and grouped
+    convolutions stay: leaving filters out saves little there.
+    """
+    for node in list(subgraph.graph.nodes):
+        if node.target is not mix:
+            continue
+        found = [_plain_convolution(subgraph, branch) for branch in node.args[:2]]
+        (fine, activation), (frozen, other) = found
+        if fine is None or frozen is None or type(activation) is not type(other):
+            continue
+        name = f"used_{node.name}"
+        convs = (subgraph.get_submodule(str(conv.target)) for conv in (fine, frozen))
+        subgraph.add_submodule(name, UsedFilters(*convs))  # type: ignore[arg-type]
+        with subgraph.graph.inserting_before(node):
+            y = subgraph.graph.call_module(name, (fine.args[0], node.args[2]))
+            if activation is not None:
+                y = subgraph.graph.call_module(node.args[0].target, (y,))
+        node.replace_all_uses_with(y)
+        subgraph.graph.erase_node(node)
+    subgraph.graph.eliminate_dead_code()
+    subgraph.delete_all_unused_submodules()
+    subgraph.recompile()
+    return subgraph
+
+
+def _plain_convolution(
+    subgraph: fx.GraphModule, node: fx.Node
+) -> tuple[fx.Node | None, nn.Module | None]:
+    """Find the convolution that a value comes from, and the activation behind it."""
+    if node.op != "call_module" or len(node.users) > 1:
+        return None, None
+    module = subgraph.get_submodule(str(node.target))
+    if type(module) is nn.Conv2d and module.groups == 1:
+        return node, None
+    before = node.all_input_nodes[0]
+    has_state = next(iter(module.state_dict()), None) is not None
+    if has_state or before.op != "call_module":
+        return None, None
+    conv, activation = _plain_convolution(subgraph, before)
+    return (conv, module) if conv is not None and activation is None else (None, None)

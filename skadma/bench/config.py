@@ -90,7 +90,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config, (str, Path)):
         try:
             config = json.loads(Path(config).read_text("utf-8"))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{str(config)!r} is not JSON: {error}.") from error
     if not isinstance(config, Mapping):
         raise ValueError(f"A configuration is a dict, got {type(config).__name__}.")

@@ -61,7 +61,7 @@ def nearest_to_class_mean(
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
 
     seen = _identity(adapter, X) if checkpoint is not None else ""
-    described = f"{source.space}{n_images(X)}{content_key(numbers)}{seen}"
+    described = f"{source.namespace}{n_images(X)}{content_key(numbers)}{seen}"
     progress = _Progress(n_images(X), verbose, checkpoint, described)
     nearest = _two_passes(batches, source.n_classes, progress)[classes]
     _refuse_missing(classes, nearest >= 0)

@@ -1,4 +1,4 @@
-"""The ``skadma`` command: one file per subcommand."""
+"""The ``skadma`` command: each file adds the commands of one subject."""
 
 from __future__ import annotations
 
@@ -13,39 +13,22 @@ from contextlib import contextmanager
 from .. import __version__
 from . import (
     _bench,
-    _campaign,
-    _campaign_change,
-    _campaign_looks,
-    _campaign_read,
     _centers,
+    _change,
     _demo,
     _evaluate,
-    _handover,
     _label,
+    _model,
+    _read,
+    _review,
+    _start,
+    _teach,
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Instead of those of the shell.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
-    parser = argparse.ArgumentParser(
-        prog="skadma", description="Active adaptation of pretrained CNNs."
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    campaign = (_campaign, _campaign_read, _campaign_looks, _campaign_change, _evaluate)
-    for command in (_demo, _centers, *campaign, _label, _handover, _bench):
-        command.add_parser(commands)
+    """Run the command with these arguments, or the shell's; return the exit status."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -63,6 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         parser.exit(130, f"skadma {options.command}: interrupted\n")
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands; what is slow is imported when they run."""
+    parser = argparse.ArgumentParser(
+        prog="skadma", description="Active adaptation of pretrained CNNs."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    campaign = (_start, _teach, _read, _review, _change, _evaluate)
+    for command in (_demo, _centers, *campaign, _label, _model, _bench):
+        command.add_parser(commands)
+    return parser
 
 
 @contextmanager

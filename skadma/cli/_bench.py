@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ._types import positive
+from ._options import positive
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._campaign import add_output
-from ._types import positive
+from ._options import add_output, positive, prepare_file
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     centers = commands.add_parser(
-        "centers",
-        help="make, show or check the source centres that ADMA compares with",
+        "centers", help="make, show or check the source centres that ADMA compares with"
     )
     actions = centers.add_subparsers(dest="action", required=True)
     make = actions.add_parser(
@@ -76,12 +74,11 @@ def _classifier(options: argparse.Namespace) -> CNNClassifier:
 
 
 def _make(options: argparse.Namespace) -> None:
-    from .._utils.atomic import new_file
     from ..centers import SourceCenters
 
-    new_file(options.out, overwrite=options.overwrite)
     if (options.folder is None) != options.synthesize:
         raise ValueError("give a folder of source images, or --synthesize without one.")
+    prepare_file(options.out, overwrite=options.overwrite)
     clf = _classifier(options)
     if options.synthesize:
         steps = {"n_steps": options.steps} if options.steps else {}
@@ -101,11 +98,10 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from .._utils.atomic import new_file
     from ..centers import SourceCenters
     from ..centers._shipped import to_sheet
 
-    new_file(options.out, overwrite=options.overwrite)
+    prepare_file(options.out, overwrite=options.overwrite)
     centers = SourceCenters.load(options.file)
     if centers.inputs.dtype != "uint8":
         raise ValueError(f"{options.file} has no images but {centers!r}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ._types import positive
+from ._options import positive, prepare_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -56,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> None:
     from ..bench.demo import run_demo  # its imports take seconds, --help should not
 
+    prepare_folder(options.out)
     run_demo(
         options.out,
         n_rounds=options.rounds,

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ._campaign import add_common, add_pool, add_start, start_campaign
+from ._options import add_campaign_command, open_campaign, port, share
+from ._start import add_start, start_campaign
+
+if TYPE_CHECKING:
+    from ..labelling.campaign import Campaign
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add the subcommand."""
+    """Add the command."""
     what = "label in the browser, while the network learns"
-    parser = commands.add_parser(
+    parser = add_campaign_command(
+        commands,
         "label",
-        help=what,
-        description=what.capitalize() + ". Serves a page to this machine only; the "
-        "first line printed is its address. With a folder of images and --classes it "
-        "starts the campaign where there is none yet.",
+        _label,
+        what,
+        f"{what.capitalize()}. Serves a page to this machine only; the first line "
+        "printed is its address. With a folder of images and --classes it starts the "
+        "campaign where there is none yet.",
     )
     parser.add_argument(
         "photos",
@@ -27,8 +34,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--classes", nargs="+", help="all labels")
     parser.add_argument(
         "--port",
-        type=int,
-        help="default: one that is free, the same for a campaign every time",
+        type=port,
+        help="0: any that is free (default: one that is free, the same for a campaign "
+        "every time)",
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address"
@@ -42,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--repeat",
-        type=_share,
+        type=share,
         default=0,
         metavar="SHARE",
         help="show so many of the pictures again, blind, to tell how far people agree; "
@@ -53,19 +61,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="be an ML backend of Label Studio as well; the address is printed",
     )
-    add_common(parser)
-    add_pool(parser)
     add_start(
         parser.add_argument_group("where the campaign is started; see 'skadma start'")
     )
-    parser.set_defaults(run=_label)
 
 
 def _label(options: argparse.Namespace) -> None:
     from ..labelling.page.server import serve
 
     keys = _keys(options.keys)
-    _open_or_start(options, keys)
+    with _open_or_start(options) as campaign:
+        _check(campaign, options, keys)
     serve(
         options.campaign,
         {name: getattr(options, name) for name in ("pool", "pools", "who", "wait")},
@@ -75,13 +81,6 @@ def _label(options: argparse.Namespace) -> None:
         repeat=options.repeat,
         label_studio=options.label_studio,
     )
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{value:g} is not from 0 to below 1")
-    return value
 
 
 def _keys(items: list[str]) -> dict[str, str]:
@@ -99,46 +98,37 @@ def _keys(items: list[str]) -> dict[str, str]:
     return keys
 
 
-def _open_or_start(options: argparse.Namespace, keys: dict[str, str]) -> None:
-    """Start the campaign if there is none; else refuse what contradicts it."""
-    from ..labelling.campaign import Campaign, CampaignError
+def _open_or_start(options: argparse.Namespace) -> Campaign:
     from ..labelling.campaign.campaign import DATABASE
 
     if (options.campaign / DATABASE).exists():
-        campaign = Campaign.open(
-            options.campaign,
-            pool=options.pool,
-            pools=options.pools,
-            wait=options.wait,
-        )
-        photos, classes = options.photos, campaign.classes
-        if photos is not None and photos.resolve() != campaign.pool.resolve():
-            campaign.close()
-            raise CampaignError(
-                f"The campaign in {str(options.campaign)!r} is about "
-                f"{str(campaign.pool)!r}, not {str(photos)!r}. For another one give "
-                "--campaign FOLDER; if its images moved, give --pool."
-            )
-        if options.classes and options.classes != classes:
-            campaign.close()
-            raise CampaignError(
-                f"The campaign in {str(options.campaign)!r} has the classes "
-                f"{', '.join(classes)}. Leave --classes out, or start another "
-                "one with --campaign FOLDER."
-            )
-    elif options.photos is None or not options.classes:
-        raise CampaignError(
+        return open_campaign(options)
+    if options.photos is None or not options.classes:
+        raise ValueError(
             f"There is no campaign in {str(options.campaign)!r}. Start one with "
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
             "--campaign FOLDER."
         )
-    else:
-        options.pool = options.photos
-        campaign = start_campaign(options)
-    with campaign:
-        unknown = [name for name in keys if name not in campaign.classes]
-        if unknown:
-            raise ValueError(
-                f"--keys: {unknown[0]!r} is none of the classes "
-                f"{', '.join(campaign.classes)}."
-            )
+    options.pool = options.photos
+    return start_campaign(options, options.photos)
+
+
+def _check(
+    campaign: Campaign, options: argparse.Namespace, keys: dict[str, str]
+) -> None:
+    """Refuse options that contradict the campaign."""
+    photos, classes = options.photos, ", ".join(campaign.classes)
+    if photos is not None and photos.resolve() != campaign.pool.resolve():
+        raise ValueError(
+            f"The campaign in {str(options.campaign)!r} is about "
+            f"{str(campaign.pool)!r}, not {str(photos)!r}. For another one give "
+            "--campaign FOLDER; if its images moved, give --pool."
+        )
+    if options.classes and options.classes != campaign.classes:
+        raise ValueError(
+            f"The campaign in {str(options.campaign)!r} has the classes {classes}. "
+            "Leave --classes out, or start another one with --campaign FOLDER."
+        )
+    unknown = [name for name in keys if name not in campaign.classes]
+    if unknown:
+        raise ValueError(f"--keys: {unknown[0]!r} is none of the classes {classes}.")

@@ -1,4 +1,4 @@
-"""How good a model is, how far its confidence can be trusted, and which labels not."""
+"""Estimates of accuracy from few labels, calibration, and labels that may be wrong."""
 
 from ._audit import METHODS, Audit, audit_sample
 from ._calibration import (

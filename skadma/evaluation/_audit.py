@@ -1,4 +1,4 @@
-"""Which images to label in order to learn how good a model is."""
+"""Draw the images whose labels an estimate of a model's accuracy needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNIFORM = 0.4
 
 @dataclass(frozen=True)
 class Audit:
-    """Images drawn to be labelled, and by what chances: all an estimate needs of them.
+    """Images drawn to be labelled, and the probabilities they were drawn with.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def audit_sample(
     - ``"random"``: each image with the same chance.
     - ``"stratified"``: the images are sorted by the model's confidence and cut into up
       to five strata, narrower where mistakes are likely; each gets labels by its size
-      and, half of them, by how much its accuracy is in doubt (Neyman's allocation).
+      and, half of them, by how uncertain its accuracy is (Neyman's allocation).
     - ``"importance"``: one after the other, by the square root of the chance that the
       model is wrong, the choice of the least variance for a loss of 0 or 1 (active
       testing [1]_).
@@ -101,7 +101,7 @@ def audit_sample(
     >>> from skadma.evaluation import audit_sample
     >>> right = np.linspace(0.5, 1, 1000)
     >>> audit = audit_sample(np.c_[right, 1 - right], 50, random_state=0)
-    >>> len(audit), bool((audit.indices < 500).mean() > 0.5)  # in doubt more often
+    >>> len(audit), bool((audit.indices < 500).mean() > 0.5)  # uncertain more often
     (50, True)
     """
     table = check_proba(proba)
@@ -119,9 +119,9 @@ def audit_sample(
             "method='random' can draw without."
         )
     rng = check_random_state(random_state)
-    doubt = 1 - table.max(axis=1)
+    uncertainty = 1 - table.max(axis=1)
     if method == "importance":
-        weights = np.sqrt(doubt)
+        weights = np.sqrt(uncertainty)
         weights = (1 - _UNIFORM) * weights / max(weights.mean(), 1e-12) + _UNIFORM
         order, probabilities = _one_by_one(weights, n, rng)
         zeros = np.zeros(n, dtype=int)
@@ -130,31 +130,33 @@ def audit_sample(
     if method == "random":
         strata, counts = np.zeros(n_population, dtype=int), np.array([n])
     else:
-        strata = _by_confidence(doubt, n, rng)
-        counts = _allocation(doubt, strata, n)
+        strata = _by_confidence(uncertainty, n, rng)
+        counts = _allocation(uncertainty, strata, n)
     return _from_strata(strata, counts, method, rng)
 
 
-def _by_confidence(doubt: np.ndarray, n: int, rng: np.random.RandomState) -> np.ndarray:
-    """Strata of equal cumulated doubt (Dalenius and Hodges's rule on a 0-1 loss)."""
+def _by_confidence(
+    uncertainty: np.ndarray, n: int, rng: np.random.RandomState
+) -> np.ndarray:
+    """Cut into strata of equal cumulated spread of the loss (Dalenius and Hodges)."""
     n_strata = max(1, min(_STRATA, n // _PER_STRATUM))
-    order = np.lexsort((rng.permutation(len(doubt)), -doubt))
-    mass = np.cumsum(_spread(doubt[order]))
-    strata = np.empty(len(doubt), dtype=int)
+    order = np.lexsort((rng.permutation(len(uncertainty)), -uncertainty))
+    mass = np.cumsum(_spread(uncertainty[order]))
+    strata = np.empty(len(uncertainty), dtype=int)
     strata[order] = np.minimum((mass / mass[-1] * n_strata).astype(int), n_strata - 1)
     return np.unique(strata, return_inverse=True)[1]
 
 
-def _spread(doubt: np.ndarray) -> np.ndarray:
-    """Standard deviation of the loss, if the model's confidence were right."""
-    p = np.maximum(doubt, _FLOOR)
+def _spread(uncertainty: np.ndarray) -> np.ndarray:
+    """Return the loss's standard deviation if the model's confidence were right."""
+    p = np.maximum(uncertainty, _FLOOR)
     return np.sqrt(p * (1 - p))
 
 
-def _allocation(doubt: np.ndarray, strata: np.ndarray, n: int) -> np.ndarray:
-    """Labels per stratum: half by size, half by size times spread; at least two."""
+def _allocation(uncertainty: np.ndarray, strata: np.ndarray, n: int) -> np.ndarray:
+    """Deal labels to strata: half by size, half by size times spread; at least two."""
     sizes = np.bincount(strata)
-    spread = np.bincount(strata, _spread(doubt))
+    spread = np.bincount(strata, _spread(uncertainty))
     wanted = n * (sizes / sizes.sum() + spread / spread.sum()) / 2
     counts = np.minimum(np.minimum(2, sizes), n)
     while counts.sum() < n:  # one more where it is missed most
@@ -187,7 +189,7 @@ def _from_strata(
 def _one_by_one(
     weights: np.ndarray, n: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw without replacement by weights; each draw's probability among the rest."""
+    """Draw without replacement by weights; return rows and each draw's probability."""
     # The order of exponential waiting times is that of successive draws.
     with np.errstate(divide="ignore"):
         waits = rng.exponential(size=len(weights)) / weights

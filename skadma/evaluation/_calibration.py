@@ -1,4 +1,4 @@
-"""How far a model's confidence can be trusted, and making it so."""
+"""Temperature scaling and calibration error of probabilities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._checks import check_proba, class_numbers
 BINNINGS = ("quantile", "uniform")
 
 _LEAST = 1e-12
-"""Stands for a probability of 0, which no temperature changes."""
+"""Replaces probabilities of 0, whose logarithm is infinite."""
 _RANGE = (math.log(0.05), math.log(20))
 _SPREAD = 0.35
-"""Standard deviation of log temperatures, before labels are seen; measured as best
-from 60 to 400 labels on four data sets. It keeps few labels from extremes."""
+"""Standard deviation of the prior of log temperatures, the best with 60 to 400 labels
+on four data sets."""
 
 
 def fit_temperature(
@@ -27,7 +27,7 @@ def fit_temperature(
 ) -> float:
     """Find the temperature that makes probabilities fit labels best [1]_.
 
-    Few labels move it little from 1: its logarithm is taken for normally distributed.
+    Its logarithm has a normal prior with mean 0, so few labels move it little from 1.
 
     Parameters
     ----------
@@ -58,20 +58,22 @@ def fit_temperature(
     >>> apply_temperature(proba, fit_temperature(proba, y))[0].round(2).tolist()
     [0.81, 0.19]
     """
-    table, given = _judged(proba, y, classes)
+    table, given = _known_rows(proba, y, classes)
     logits = np.log(np.maximum(table, _LEAST))
     rows = np.arange(len(given))
 
+    # Not scikit-learn's temperature scaling: it has no prior, which few labels need,
+    # and comes with 1.8 only.
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
-        unlikely = (log_temperature / _SPREAD) ** 2 / 2
-        return unlikely - float(scaled[rows, given].sum())
+        prior = (log_temperature / _SPREAD) ** 2 / 2
+        return prior - float(scaled[rows, given].sum())
 
     return math.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x)
 
 
 def apply_temperature(proba: ArrayLike, temperature: float) -> np.ndarray:
-    """Make probabilities less sure (above 1) or more (below).
+    """Divide log probabilities by a temperature: above 1 makes them less sure.
 
     The order of the classes, and so every prediction, stays.
 
@@ -142,7 +144,7 @@ def reliability(
         raise ValueError(f"binning={binning!r}; it is one of {', '.join(BINNINGS)}.")
     if n_bins < 1:
         raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
-    table, given = _judged(proba, y, classes)
+    table, given = _known_rows(proba, y, classes)
     confidence, right = table.max(axis=1), table.argmax(axis=1) == given
     if binning == "uniform":
         bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
@@ -198,9 +200,10 @@ def expected_calibration_error(
     return found.error
 
 
-def _judged(
+def _known_rows(
     proba: ArrayLike, y: ArrayLike, classes: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that have probabilities, and their labels' columns."""
     table = check_proba(proba)
     given = class_numbers(y, table.shape[1], classes)[1]
     if len(given) != len(table):

@@ -1,4 +1,4 @@
-"""Probabilities, and the labels that belong to them."""
+"""Check tables of probabilities, and match labels with their columns."""
 
 from __future__ import annotations
 
@@ -7,22 +7,7 @@ from numpy.typing import ArrayLike
 
 
 def check_proba(proba: ArrayLike) -> np.ndarray:
-    """Check a table of class probabilities.
-
-    Parameters
-    ----------
-    proba : array-like of shape (n, n_classes)
-        Rows of NaN stand for images without.
-
-    Returns
-    -------
-    ndarray of float, shape (n, n_classes)
-
-    Raises
-    ------
-    ValueError
-        If it is no such table.
-    """
+    """Check a table of class probabilities (n, n_classes); rows may be all NaN."""
     table = np.asarray(proba, dtype=float)
     if table.ndim != 2 or table.shape[1] < 2 or not len(table):
         raise ValueError(
@@ -46,25 +31,9 @@ def check_proba(proba: ArrayLike) -> np.ndarray:
 def class_numbers(
     y: ArrayLike, n_classes: int, classes: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Say which column of probabilities each label means.
+    """Return the classes of the columns, and each label's column.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-    n_classes : int
-        How many columns there are.
-    classes : array-like or None
-        Those of the columns; those in `y`, sorted, if None.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-    numbers : ndarray of int, shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If the columns are more or fewer than the classes, or a label is none of them.
+    The classes are those in `y`, sorted, if None.
     """
     labels = np.asarray(y)
     names = np.unique(labels) if classes is None else np.asarray(classes)

@@ -1,26 +1,28 @@
-"""How good a model is, from an audit's labels."""
+"""Estimate a model's accuracy, recall and confusion from an audit's labels."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest, hypergeom, norm
 
 from ..targets.labels import plain_labels, unlabelled_mask, unmixed
 from ._audit import Audit
 from ._checks import class_numbers
-from ._designs import population_weights, share_of_mistakes, smoothed
-from ._intervals import exact_interval, wilson_interval
 
 INTERVALS = ("exact", "wilson")
+_PSEUDO = 0.5
+"""Mistakes added to those seen, in variances only: none seen is not none."""
 
 
 class Share(NamedTuple):
-    """A share with its interval; NaN from 0 to 1 where no label tells.
+    """A share with its interval; NaN, from 0 to 1, where there is no label.
 
     Attributes
     ----------
@@ -73,7 +75,7 @@ class Estimate:
     confusion: np.ndarray
 
     def labels_for(self, half_width: float) -> int:
-        """Say about how many labels in all would make the interval that narrow.
+        """Estimate how many labels in all would make the interval that narrow.
 
         Parameters
         ----------
@@ -89,7 +91,7 @@ class Estimate:
         now = max((self.high - self.low) / 2, 1e-12)
         if now <= half_width:
             return self.n_labels
-        # Far from the goal the interval is not yet as the square root tells.
+        # With few labels the interval does not yet shrink as the square root.
         by_root = self.n_labels * (now / half_width) ** 2
         by_share = 4 * share * (1 - share) / half_width**2
         wanted = by_root if self.n_labels >= 20 else by_share
@@ -114,11 +116,6 @@ class Estimate:
         for name, row in zip(self.classes, self.confusion, strict=True):
             cells = "".join(f"{count:>{width + 2}.0f}" for count in row)
             lines.append(f"  {name!s:<{width}}{cells}")
-        lines.extend(self._advice())
-        return "\n".join(lines)
-
-    def _advice(self) -> list[str]:
-        lines = []
         if self.high - self.low > 0.1 and self.n_labels < self.n_population:
             lines.append(
                 f"The interval is wide: about {self.labels_for(0.05)} labels in all "
@@ -130,7 +127,7 @@ class Estimate:
                 f"Fewer than 5 of the labels are of {', '.join(few)}: their recall is "
                 "hardly known."
             )
-        return lines
+        return "\n".join(lines)
 
 
 def estimate(
@@ -254,7 +251,7 @@ def estimate(
 def _numbered(
     predicted: ArrayLike, y: ArrayLike, classes: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Classes, and their numbers in what was predicted and what is true (-1: none)."""
+    """Return the classes and, as their numbers, predictions and labels (-1: none)."""
     guessed, labels = np.asarray(predicted), np.asarray(unmixed(y))
     every = guessed if classes is None else classes
     missing = unlabelled_mask(labels, every)
@@ -270,7 +267,7 @@ def _numbered(
 def _combined(
     audits: list[Audit], wrong: np.ndarray, answered: np.ndarray, finite: bool
 ) -> tuple[np.ndarray, float, float]:
-    """Weights of all images, the accuracy, and the effective number of labels."""
+    """Return all weights, the accuracy, and the effective number of labels."""
     ends = np.cumsum([len(a) for a in audits])[:-1]
     parts = zip(audits, np.split(wrong, ends), np.split(answered, ends), strict=True)
     n = int(answered.sum())
@@ -307,3 +304,167 @@ def _shown(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return "   ?   (0.0 to 100.0 %)"
     return f"{100 * value:5.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
+
+
+# --- variances and intervals ---------------------------------------------------------
+
+
+def lure_weights(probabilities: np.ndarray, n_population: int) -> np.ndarray:
+    """Return the weights v_m of draws one after the other, without replacement.
+
+    `probabilities` are those of each draw among what was left. The mean of weight
+    times value is unbiased for the population's mean: the levelled unbiased risk
+    estimator R_LURE of Farquhar, Gal & Rainforth, On Statistical Bias In Active
+    Learning: How and When To Fix It, ICLR 2021.
+    """
+    N, M = n_population, len(probabilities)
+    m = np.arange(1, M + 1)
+    if M == N:
+        return np.ones(M)
+    return 1 + (N - M) / (N - m) * (1 / ((N - m + 1) * probabilities) - 1)
+
+
+def lure_variance(
+    values: np.ndarray, probabilities: np.ndarray, n_population: int
+) -> float:
+    """Return the variance of the estimate with :func:`lure_weights`, from its draws.
+
+    The estimate is the mean of c_m a_m. a_m is the estimate from draw m and those
+    before it, unbiased whatever came before, so that the a_m minus their expectation
+    are martingale differences and their variances add up.
+    """
+    N, M = n_population, len(values)
+    if M in (1, N):
+        return 0.0
+    m = np.arange(1, M + 1)
+    before = np.cumsum(values) - values
+    a = values / (N * probabilities) + before / N
+    c = N * (N - M) / ((N - m) * (N - m + 1))
+    squares = c**2 * (a - (c * a).mean()) ** 2
+    return float(squares.sum() / (M * (M - 1)))
+
+
+def population_weights(audit: Audit) -> np.ndarray:
+    """Return the share of the population that each drawn image stands for.
+
+    The shares sum to 1; with "importance", in expectation.
+    """
+    if audit.method == "importance":
+        weights = lure_weights(audit.probabilities, audit.n_population)
+        return weights / len(audit)
+    shares = audit.stratum_sizes / audit.n_population
+    _, members, counts = np.unique(
+        audit.strata, return_inverse=True, return_counts=True
+    )
+    return shares / counts[members]
+
+
+def share_of_mistakes(
+    audit: Audit, wrong: np.ndarray, answered: np.ndarray, finite: bool
+) -> tuple[float, float]:
+    """Estimate the share of mistakes in the population, and the estimate's variance.
+
+    Images that are not `answered` stand for those like them: the estimate is about the
+    others. `finite`: the population is all that the estimate is about, not a sample of
+    more. The variance is a little more than that of the draws, which is 0 where no
+    mistake was seen.
+    """
+    if audit.method == "importance":
+        weights = population_weights(audit)
+        values = wrong.astype(float)
+        share = float(weights @ values)
+        if not answered.all():
+            total = float(weights @ answered)
+            share = float(weights @ (values * answered)) / total
+            values = (values - share) * answered / total
+        n = int(answered.sum())
+        variance = lure_variance(values, audit.probabilities, audit.n_population)
+        if len(audit) < audit.n_population:
+            variance += _PSEUDO * float((weights[answered] ** 2).sum()) / n
+        share = min(max(share, 0.0), 1.0)
+        # Answers that are still to come are as a second draw among the first.
+        rate = smoothed(share, n)
+        variance += rate * (1 - rate) * (1 / n - 1 / len(audit))
+    else:
+        share, variance = _stratified(audit, wrong, answered)
+        n = int(answered.sum())
+    if not finite:
+        rate = smoothed(share, n)
+        variance += rate * (1 - rate) / audit.n_population
+    return share, variance
+
+
+def smoothed(share: float, n: int) -> float:
+    """Return Laplace's estimate of a share: with one mistake and one success more."""
+    return (share * n + 1) / (n + 2)
+
+
+def _stratified(
+    audit: Audit, wrong: np.ndarray, answered: np.ndarray
+) -> tuple[float, float]:
+    _, first, members = np.unique(audit.strata, return_index=True, return_inverse=True)
+    drawn = np.bincount(members)
+    counts = np.bincount(members, answered)
+    mistakes = np.bincount(members, wrong & answered)
+    sizes = audit.stratum_sizes[first]
+    # A stratum counts by the images of it that can be answered.
+    shares = sizes * counts / drawn
+    shares /= shares.sum()
+    known = counts > 0
+    shares, counts = shares[known], counts[known]
+    mistakes, sizes = mistakes[known], sizes[known]
+    share = float(shares @ (mistakes / counts))
+    rate = smoothed(share, int(counts.sum()))
+    # In each stratum one label more, half of it at the overall rate and half at 1/2;
+    # with fewer than five strata more, so that together they are not below `rate`.
+    extra = max(1, 5 / len(counts))
+    rates = (mistakes + extra * (rate + 0.5) / 2) / (counts + extra)
+    if len(counts) == 1:
+        rates = np.array([rate])
+    left = 1 - counts / sizes
+    spread = shares**2 * left * rates * (1 - rates) / counts
+    # At most the variance with as many labels everywhere as where they are fewest.
+    most = rate * (1 - rate) / (counts / shares).min()
+    return share, min(float(spread.sum()), most)
+
+
+def exact_interval(
+    n_right: int, n: int, confidence: float, n_population: int | None = None
+) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a share, from a random sample.
+
+    Its coverage is never below the confidence. `n_population`: the sample was drawn
+    from so many without replacement and the share is theirs; then the hypergeometric
+    distribution is inverted, which SciPy does not offer.
+    """
+    if n_population is None:
+        found = binomtest(n_right, n).proportion_ci(confidence, method="exact")
+        return float(found.low), float(found.high)
+    tail = (1 - confidence) / 2
+    least, most = n_right, n_population - (n - n_right)
+
+    def enough(total: int) -> bool:
+        return bool(hypergeom.sf(n_right - 1, n_population, total, n) > tail)
+
+    def too_many(total: int) -> bool:
+        return not hypergeom.cdf(n_right, n_population, total, n) > tail
+
+    totals = range(least, most + 1)
+    first = least + bisect_left(totals, True, hi=len(totals) - 1, key=enough)
+    last = least - 1 + bisect_left(totals, True, lo=1, key=too_many)
+    return first / n_population, last / n_population
+
+
+def wilson_interval(value: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return Wilson's score interval of a share.
+
+    `n` is the number of labels in a simple random sample with the same variance, or
+    infinite where all are known. It is no whole number, so SciPy's `binomtest` does not
+    take it.
+    """
+    if math.isinf(n):
+        return value, value
+    z = norm.ppf((1 + confidence) / 2)
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n) * z
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))

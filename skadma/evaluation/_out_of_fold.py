@@ -79,7 +79,7 @@ def out_of_fold_proba(
             "more images."
         )
     proba = np.full((len(labels), len(every)), np.nan)
-    fold = np.full(len(labels), -1)  # those alone are in no fold
+    fold = np.full(len(labels), -1)  # the only image of a class is in no fold
     fold[judged] = _folds(
         members[judged],
         min(n_folds, int(counts.max())),
@@ -100,7 +100,7 @@ def out_of_fold_proba(
 
 
 def _folds(members: np.ndarray, n_folds: int, rng: np.random.RandomState) -> np.ndarray:
-    """Deal the labels to folds: of each class as many to one as to another, or one."""
+    """Deal the labels to folds, the numbers of a class differing by at most one."""
     order = rng.permutation(len(members))
     order = order[np.argsort(members[order], kind="stable")]
     fold = np.empty(len(members), dtype=int)

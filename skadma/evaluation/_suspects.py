@@ -1,4 +1,4 @@
-"""Labels that are worth a second look."""
+"""Rank labels by how likely they are wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._checks import check_proba, class_numbers
 
 @dataclass(frozen=True)
 class Suspects:
-    """Labelled images in the order in which to look at them again.
+    """Labelled images in the order in which to check their labels.
 
     Attributes
     ----------
@@ -35,10 +35,10 @@ class Suspects:
 def suspects(
     y: ArrayLike, proba: ArrayLike, *, classes: ArrayLike | None = None
 ) -> Suspects:
-    """Rank labels by how little a model that did not see them believes in them.
+    """Rank labels by how improbable a model that did not see them finds them.
 
-    The ranking is self-confidence: the probability of the given label. Which of them
-    are likely wrong is said by confident learning [1]_: another class has at least the
+    The ranking is self-confidence: the probability of the given label. Confident
+    learning [1]_ decides which of them are likely wrong: another class has at least the
     probability that it has on average among the images with that label.
 
     Parameters
@@ -82,7 +82,6 @@ def suspects(
     judged = np.flatnonzero(np.isfinite(table).all(axis=1))
     table, given = table[judged], given[judged]
     own = table[np.arange(len(given)), given]
-    # Another order for equals than that of the images would be no better.
     order = np.argsort(own, kind="stable")
     likely = _confidently_another(table, given)
     return Suspects(
@@ -94,7 +93,7 @@ def suspects(
 
 
 def _confidently_another(proba: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Off the diagonal of the confident joint, Eq. 1 and 2 of the paper."""
+    """Find entries off the diagonal of the confident joint, Eq. 1 and 2."""
     thresholds = np.full(proba.shape[1], np.inf)
     for k in np.unique(given):
         thresholds[k] = proba[given == k, k].mean()

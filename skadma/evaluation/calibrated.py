@@ -1,12 +1,13 @@
-"""How far a model's probabilities can be trusted, and a model with better ones."""
+"""Measure a classifier's calibration, and build a temperature into its last layer."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -15,9 +16,6 @@ from sklearn.model_selection import KFold
 
 from ._calibration import apply_temperature, expected_calibration_error, fit_temperature
 
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
-
 N_LABELS = 60
 """The fewest labels that temperatures were measured with; docs/evaluation.md."""
 _FOLDS = 5
@@ -25,19 +23,10 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Calibration:
-    """What out-of-fold probabilities tell of a model's confidence.
+    """Calibration errors and log losses without a temperature and with one.
 
-    Attributes
-    ----------
-    temperature : float
-        By all labels.
-    before, after : float
-        Expected calibration error without a temperature, and with one that was set
-        without the labels that it is measured on.
-    loss_before, loss_after : float
-        Log loss, likewise.
-    n_labels : int
-        That could be judged.
+    `temperature` is fitted to all `n_labels` labels; `after` and `loss_after` are
+    measured with temperatures that were fitted without the labels they are measured on.
     """
 
     temperature: float
@@ -59,19 +48,9 @@ class Calibration:
 def measure_calibration(
     proba: np.ndarray, labels: Sequence[Any], classes: Sequence[Any]
 ) -> Calibration:
-    """Set a temperature, and measure what it does.
+    """Fit a temperature to out-of-fold probabilities, and measure its effect.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, n_classes)
-        Out-of-fold probabilities; rows of NaN are left out.
-    labels : sequence of length n
-    classes : sequence of length n_classes
-        Sorted.
-
-    Returns
-    -------
-    Calibration
+    Rows of NaN are left out; `classes` are sorted.
     """
     known = ~np.isnan(proba).any(axis=1)
     table, given = proba[known], np.asarray(labels)[known]
@@ -90,26 +69,14 @@ def measure_calibration(
 
 
 def calibrated(
-    estimator: CNNClassifier, labels: Sequence[str], unseen: Callable[[], np.ndarray]
-) -> tuple[CNNClassifier, str]:
-    """Give a classifier better probabilities, where there are labels enough to.
+    estimator: Any, labels: Sequence[str], unseen: Callable[[], np.ndarray]
+) -> tuple[Any, str]:
+    """Return a classifier with better probabilities, and what the model card tells.
 
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        Fitted, of one label per image; it stays as it is.
-    labels : sequence of str
-        That it was trained with.
-    unseen : callable
-        Gives the probabilities, by models that did not see the label, of the images
-        with these labels. Not called where there are too few.
-
-    Returns
-    -------
-    estimator : CNNClassifier
-        The same, or one with a temperature.
-    text : str
-        What there is to say of it, as Markdown.
+    The classifier is fitted with these `labels`, one per image, and stays as it is: it
+    is returned itself where there are too few labels, where a temperature does not help
+    or, with a warning, where its network cannot have one. `unseen` computes out-of-fold
+    probabilities of the labelled images; it is not called with too few labels.
     """
     counts = [count for count in Counter(labels).values() if count >= 2]
     if sum(counts) < N_LABELS or len(counts) < 2:
@@ -119,32 +86,28 @@ def calibrated(
         return estimator, _describe(found, "makes it no better")
     better = with_temperature(estimator, found.temperature)
     if not _is_scaled(better, estimator, found.temperature):
+        warnings.warn(
+            f"The model is not calibrated: a temperature of {found.temperature:.2f} "
+            "makes its probabilities better, but behind its last layer the network "
+            "changes scores in a way that cannot have one.",
+            stacklevel=2,
+        )
         return estimator, _describe(found, "cannot be built into this network")
     return better, _describe(found, None)
 
 
-def with_temperature(estimator: CNNClassifier, temperature: float) -> CNNClassifier:
-    """Divide a classifier's scores by a temperature, in its last layer.
+def with_temperature(estimator: Any, temperature: float) -> Any:
+    """Return a copy of a fitted classifier whose scores are divided by a temperature.
 
-    So ``predict_proba``, what is saved and what is exported are of one mind.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        Fitted; it stays as it is.
-    temperature : float
-
-    Returns
-    -------
-    CNNClassifier
-        A copy that predicts the same labels.
+    The last layer's weights are divided, so ``predict_proba``, the saved model and the
+    exported one give the same probabilities.
     """
     module = estimator.net_.module_
-    last = f"network.{module.head_name}."
-    tensors = {
-        name: tensor / temperature if name.startswith(last) else tensor
-        for name, tensor in module.state_dict().items()
-    }
+    tensors = dict(module.state_dict())
+    # Not buffers, such as the centre that a probe's head subtracts from its input.
+    head = module.network.get_submodule(module.head_name)
+    for name, _ in head.named_parameters(prefix=f"network.{module.head_name}"):
+        tensors[name] = tensors[name] / temperature
     return clone(estimator).restore(
         estimator.source_network_,
         tensors,
@@ -156,10 +119,8 @@ def with_temperature(estimator: CNNClassifier, temperature: float) -> CNNClassif
     )
 
 
-def _is_scaled(
-    better: CNNClassifier, before: CNNClassifier, temperature: float
-) -> bool:
-    """Whether the network ends in its last layer, or in what scales as that does."""
+def _is_scaled(better: Any, before: Any, temperature: float) -> bool:
+    """Compare scores on images of noise: layers behind the last may be not linear."""
     side = before.source_network_.preprocessing.image_size
     shape = (4, 3, side, side)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -169,7 +130,7 @@ def _is_scaled(
 
 
 def _centred(scores: np.ndarray) -> np.ndarray:
-    """Scores but for what is added to all of an image, which changes nothing."""
+    """Subtract each image's mean score, which changes no probability."""
     return scores - scores.mean(axis=1, keepdims=True) if scores.ndim == 2 else scores
 
 
@@ -182,7 +143,7 @@ def _too_few(n: int) -> str:
 
 
 def _describe(found: Calibration, why_not: str | None) -> str:
-    """Say what was measured, and why the temperature is not in the model, if so."""
+    """Describe the measurement, and why the temperature is not used, if so."""
     text = (
         f"By {found.n_labels} labels, each judged by a model that was trained without "
         "it (five folds), the expected calibration error of the confidence (ten bins "

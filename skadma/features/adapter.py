@@ -38,7 +38,7 @@ class NetworkAdapter(ABC):
     # The pretrained network M0, as SourceCenters name it; for ADMA.
     source_fingerprint: str | None = None
     # Hash of M0's weights; for ADMA.
-    source_space: str | None = None
+    source_namespace: str | None = None
     # Hash of all that M0's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that M0 sees; for ADMA.

@@ -72,9 +72,9 @@ class CNNAdapter(NetworkAdapter):
         return self._source.fingerprint
 
     @property
-    def source_space(self) -> str:  # type: ignore[override]
+    def source_namespace(self) -> str:  # type: ignore[override]
         """Hash of M0's weights, graph, modules and preprocessing."""
-        return self._source.space
+        return self._source.namespace
 
     @property
     def image_size(self) -> int:  # type: ignore[override]
@@ -203,7 +203,7 @@ class CNNAdapter(NetworkAdapter):
         source, dataset = self.open(X)
         if not isinstance(dataset, ImageDataset):
             raise ValueError("Patches are parts of images, but X is a table.")
-        n_shared, shape = source.last_map(self.n_frozen, n_windows)
+        n_shared, shape = source.deepest_map(self.n_frozen, n_windows)
         extractor = self._scanner(source, [-1], [], n_shared=n_shared)
         return iter_patch_outputs(
             dataset,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
 from ..networks.graph import ONE_AT_A_TIME, evaluating
-from ..networks.weights import describe_modules, fingerprint
+from ..networks.pretrained import describe_modules, fingerprint
 from .cache import Cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -105,26 +105,26 @@ class FeatureExtractor:
         self.positions = list(layers), list(source_layers)
         self.summary = summary
         self.normalize = Normalize(source.preprocessing).to(device)
-        networks = [source.module if adapted is None else adapted, source.module]
-        for network in networks:
-            tensors = [*network.parameters(), *network.buffers()]
+        if adapted is not None:
+            tensors = [*adapted.parameters(), *adapted.buffers()]
             if any(tensor.device != device for tensor in tensors):
-                network.to(device)
-        self._modules = [module for network in networks for module in network.modules()]
+                adapted.to(device)
+        # The pretrained network is shared, and always in eval mode.
+        self._modules = [] if adapted is None else list(adapted.modules())
         cut = graph.input if start is None else graph.layers[start].output
         if start is None:
             cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
         self._prefix = None
         if cut is not graph.input and start is None:
-            self._prefix = source.part([cut], None, device)
+            self._prefix = source.inference_subgraph([cut], None, device)
         ends, source_ends = (
             [graph.layers[p].output for p in positions] for positions in self.positions
         )
         self._tails = [
-            source.part(ends, cut, device)
+            source.inference_subgraph(ends, cut, device)
             if adapted is None
             else adapted.inference_subgraph(graph, ends, cut),
-            source.part(source_ends, cut, device),
+            source.inference_subgraph(source_ends, cut, device),
         ]
         self._enlarges = False
         # Vectors are small enough to be kept, maps are not.
@@ -132,7 +132,7 @@ class FeatureExtractor:
         kept = [] if summary is None or summary.layers else [summary]
         of_m0 = bool(kept)
         kept += [derived_outputs([p]) for p in self._vectors]
-        space = f"{source.space}-{device.type}"
+        space = f"{source.namespace}-{device.type}"
         self.summaries = {f"{space}-{one.name}": one for one in kept}
         self.summary_key = None if summary is None else f"{space}-{summary.name}"
         # The part of them that makes M0's tail needless.

@@ -1,4 +1,4 @@
-"""Predictions for many image files, in a CSV file that outlives a kill."""
+"""Predictions for many image files, in a CSV file that survives a kill."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import itertools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -27,16 +26,16 @@ from .._utils.atomic import new_file, sync_folder, write_atomically
 from .._utils.tables import safe_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
-from ..networks.weights import fingerprint
-from ..persistence.errors import ModelError
+from ..networks.pretrained import fingerprint
+from ..persistence import ModelError
 from ..persistence.network_file import describe_labels
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
 
-_TOGETHER = 256
-"""Images that are decided and written together."""
-_BETWEEN = ";"
+_GROUP_SIZE = 256
+"""Images that are predicted and written together."""
+_SEPARATOR = ";"
 """Between the labels of an image that has several."""
 _COLUMNS = ("path", "label", "confidence", "problem")
 
@@ -52,12 +51,15 @@ class Predicted:
     n_problems : int
         Rows of images that could not be decided.
     n_before : int
-        Rows that an earlier, broken off run had written.
+        Rows that an earlier, interrupted run had written.
+    not_resumed : str
+        Which rows of the earlier run were made anew, and why; empty if none were.
     """
 
     n_images: int
     n_problems: int
     n_before: int
+    not_resumed: str = ""
 
     def __str__(self) -> str:
         before = f" ({self.n_before} of them before)" if self.n_before else ""
@@ -66,7 +68,8 @@ class Predicted:
             if self.n_problems
             else ""
         )
-        return f"{self.n_images} images{before}{bad}"
+        anew = f"; not resumed: {self.not_resumed}" if self.not_resumed else ""
+        return f"{self.n_images} images{before}{bad}{anew}"
 
 
 def predict_files(
@@ -84,13 +87,14 @@ def predict_files(
     ``proba_<class>``. Paths are sorted. A file that cannot be decoded has an empty
     label and its reason under problem. With several labels per image those that are
     more probable than not are joined by ";", and the confidence is the mean, over all
-    labels, of the probability that what is said of each is right. Memory does not grow
-    with the number of files, but for the names in the largest folder.
+    labels, of the probability of the decision about it. Memory does not grow with the
+    number of files, but for the names in the largest folder.
 
-    Rows go to ``<out>.part``, which gets its name when all are there. Called again
-    after a kill, with the same model and the same inputs, it goes on behind the rows
-    that are whole, to the very same file. Files that came or went since are noticed,
-    changed ones are not.
+    Rows are first written to ``<out>.part``, which is renamed when it is complete.
+    After a kill, the same call with the same model continues behind the rows that are
+    complete, to the very same file. An image is the same if its absolute path, size and
+    time of modification are: from the first one that was added, removed or changed,
+    rows are made anew.
 
     Parameters
     ----------
@@ -101,8 +105,8 @@ def predict_files(
     out : str or Path
     proba : bool, default=False
     overwrite : bool, default=False
-        Write over a file that is there, and over what another model or other inputs
-        began.
+        Write over an existing file, and over what was begun with another model or
+        other inputs.
     progress : bool, default=False
         Show a progress bar.
 
@@ -113,58 +117,83 @@ def predict_files(
     Raises
     ------
     FileExistsError
-        If `out` is there.
+        If `out` exists.
     ModelError
-        If there is no image, the beginning is another's, or the disk is full; or if
-        there are several labels per image, and one's name has a ";".
+        If there is no image, if ``<out>.part`` was begun with another model or other
+        inputs, or if the disk is full; or if there are several labels per image, and
+        one's name has a ";".
     """
     check_is_fitted(estimator)
     names = [str(label) for label in estimator.classes_]
-    if estimator.multilabel_ and any(_BETWEEN in name for name in names):
+    if estimator.multilabel_ and any(_SEPARATOR in name for name in names):
         raise ModelError(
-            f"A name of the labels {names} has a {_BETWEEN!r}, which is what separates "
-            "an image's labels in the table: fit the model with other names."
+            f"A name of the labels {names} has a {_SEPARATOR!r}, which separates an "
+            "image's labels in the table: fit the model with other names."
         )
     out = new_file(Path(out), overwrite=overwrite)
-    asked = [_checked(path) for path in inputs]
-    n_images = sum(1 for _ in _files(asked))
+    given = [_checked(path) for path in inputs]
+    n_images = sum(1 for _ in _images(given))
     if not n_images:
-        raise ModelError(f"There is no image in {', '.join(map(repr, asked))}.")
+        raise ModelError(f"There is no image in {', '.join(map(repr, given))}.")
     estimator = copy.copy(estimator).set_params(on_bad_image="skip")
     columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
-    task = {"model": _identity(estimator), "inputs": asked, "columns": columns}
-    part = out.with_name(f"{out.name}.part")
-    with _alone(part), warnings.catch_warnings():
-        # The walk above said what is left out, and rows say what cannot be read.
+    task = {
+        "model": _identity(estimator),
+        "inputs": {name: str(Path(name).resolve()) for name in given},
+        "columns": columns,
+    }
+    tmp_path = out.with_name(f"{out.name}.part")
+    journal = _journal(tmp_path)
+    with _locked(tmp_path), warnings.catch_warnings():
+        # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
-        begun = _begin(part, task, overwrite)
+        done, not_resumed = _completed(tmp_path, task, given, overwrite)
+        header = _csv([columns])
+        last = done[-1] if done else _Group(end=len(header))
+        n_before = last.n_rows
+        bar = tqdm(
+            total=n_images, initial=n_before, unit=" images", disable=not progress
+        )
         try:
-            with part.open("r+b" if begun else "w+b") as file:
-                known = partial(_is_row, columns, names, estimator.multilabel_)
-                paths, n_before, n_problems = _go_on(file, columns, known, asked)
-                with tqdm(
-                    total=n_images, initial=n_before, unit=" images",
-                    disable=not progress,
-                ) as bar:  # fmt: skip
-                    n_rows = n_before
-                    for rows in _rows(estimator, paths, names, proba):
-                        _append(file, rows)
-                        n_rows += len(rows)
-                        n_problems += sum(row[3] != "" for row in rows)
-                        bar.update(len(rows))
+            lines = [task, *map(asdict, done)]
+            write_atomically(journal, lambda path: path.write_bytes(_lines(lines)))
+            mode = "r+b" if done else "wb"
+            with tmp_path.open(mode) as file, journal.open("ab") as log, bar:
+                if done:
+                    file.seek(last.end)
+                    file.truncate()
+                else:
+                    _append(file, header)
+                groups = itertools.islice(_groups(given), len(done), None)
+                for images, rows in _rows(estimator, groups, names, proba):
+                    data = _csv(rows)
+                    _append(file, data)
+                    last = _Group(
+                        n_rows=last.n_rows + len(rows),
+                        n_problems=last.n_problems + sum(row[3] != "" for row in rows),
+                        end=last.end + len(data),
+                        images=_digest(images),
+                        rows=_digest(data),
+                    )
+                    log.write(_lines([asdict(last)]))
+                    log.flush()
+                    bar.update(len(rows))
                 os.fsync(file.fileno())
-            part.replace(out)
+            tmp_path.replace(out)
         except OSError as error:
             raise ModelError(
-                f"{str(part)!r} cannot be written ({error}). Its rows so far are kept: "
-                "once there is room, the same command goes on from there."
+                f"{str(tmp_path)!r} cannot be written ({error}). Its rows so far are "
+                "kept: once there is room, the same command goes on from there."
             ) from error
         sync_folder(out.absolute().parent)
-        _note(part).unlink(missing_ok=True)
-    return Predicted(n_rows, n_problems, n_before)
+        journal.unlink(missing_ok=True)
+    return Predicted(last.n_rows, last.n_problems, n_before, not_resumed)
 
 
 # --- which files --------------------------------------------------------------
+
+_Image = tuple[str, int, int]
+"""Path, size and time of modification, which tell whether an image is the same."""
 
 
 def _checked(path: str | Path) -> str:
@@ -178,54 +207,76 @@ def _checked(path: str | Path) -> str:
     return name
 
 
-def _files(inputs: Sequence[str]) -> Iterator[str]:
-    """Paths, sorted, each once."""
-    folders = [name for name in inputs if Path(name).is_dir()]
-    walks = [_below(folder) for folder in folders]
-    given = sorted(set(inputs) - set(folders))
+def _images(given: Sequence[str]) -> Iterator[_Image]:
+    """Find the images, sorted by path, each once."""
+    folders = [name for name in given if Path(name).is_dir()]
+    files = sorted(set(given) - set(folders))
     last = None
-    for path in heapq.merge(given, *walks):
-        if path != last:
-            yield path
-        last = path
+    for image in heapq.merge(map(_from_file, files), *map(_in_folder, folders)):
+        if image[0] != last:
+            yield image
+        last = image[0]
 
 
-def _below(folder: str) -> Iterator[str]:
+def _from_file(path: str) -> _Image:
+    try:
+        state = Path(path).stat()
+    except OSError:  # it was removed since; its row says so
+        return path, -1, -1
+    return path, state.st_size, state.st_mtime_ns
+
+
+def _in_folder(folder: str) -> Iterator[_Image]:
     prefix = {".": "", "/": "/"}.get(folder, f"{folder}/")
-    return (prefix + path for path, _ in iter_images(Path(folder)))
+    for path, state in iter_images(Path(folder)):
+        yield prefix + path, state.st_size, state.st_mtime_ns
 
 
-# --- what is said of them -------------------------------------------------------
+def _groups(given: Sequence[str]) -> Iterator[list[_Image]]:
+    """Divide the images into groups.
+
+    A run is resumed behind a whole group only: which images share a batch shows in the
+    last digits of their scores.
+    """
+    images = _images(given)
+    return iter(lambda: list(itertools.islice(images, _GROUP_SIZE)), [])
+
+
+# --- their rows ---------------------------------------------------------------
 
 
 def _rows(
-    estimator: CNNClassifier, paths: Iterator[str], names: list[str], proba: bool
-) -> Iterator[list[list[str]]]:
-    """Rows of the table, of some images at a time."""
-    together, asked = itertools.tee(
-        iter(lambda: list(itertools.islice(paths, _TOGETHER)), [])
-    )
-    scores = estimator.predict_proba_in_parts(asked)
-    for some, part in zip(together, scores, strict=True):
-        yield [
-            _row(path, row, names, proba, estimator.multilabel_)
-            for path, row in zip(some, part, strict=True)
-        ]
+    estimator: CNNClassifier,
+    groups: Iterator[list[_Image]],
+    names: list[str],
+    proba: bool,
+) -> Iterator[tuple[list[_Image], list[list[str]]]]:
+    """Predict group by group; yield the group and its rows of the table."""
+    groups, again = itertools.tee(groups)
+    scores = estimator.predict_proba_in_parts([path for path, *_ in g] for g in again)
+    for images, group_scores in zip(groups, scores, strict=True):
+        yield (
+            images,
+            [
+                _row(path, row, names, proba, estimator.multilabel_)
+                for (path, *_), row in zip(images, group_scores, strict=True)
+            ],
+        )
 
 
 def _row(
     path: str, scores: np.ndarray, names: list[str], proba: bool, multilabel: bool
 ) -> list[str]:
-    if np.isfinite(scores).all():
-        if multilabel:
-            said = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
-            label, sure = _BETWEEN.join(said), np.maximum(scores, 1 - scores).mean()
-        else:
-            label, sure = names[int(scores.argmax())], scores.max()
-        cells = [label, f"{sure:.6g}", ""]
-        shown = [f"{p:.6g}" for p in scores]
-    else:
+    if not np.isfinite(scores).all():
         cells, shown = ["", "", _problem(path)], [""] * len(names)
+    else:
+        if multilabel:
+            given = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
+            label = _SEPARATOR.join(given)
+            confidence = np.maximum(scores, 1 - scores).mean()
+        else:
+            label, confidence = names[int(scores.argmax())], scores.max()
+        cells, shown = [label, f"{confidence:.6g}", ""], [f"{p:.6g}" for p in scores]
     return [safe_path(path), *cells, *(shown if proba else [])]
 
 
@@ -239,32 +290,48 @@ def _problem(path: str) -> str:
 
 
 def _identity(estimator: CNNClassifier) -> str:
-    """Name all that predictions depend on."""
+    """Compute a digest of all that predictions depend on."""
     source = estimator.source_network_
-    parts = (
-        fingerprint(estimator.net_.module_),
-        describe_labels(estimator.classes_),
-        asdict(source.preprocessing),
-        bool(estimator.multilabel_),
-        *filter(None, [str(source.engine)]),
+    return _digest(
+        [
+            fingerprint(estimator.net_.module_),
+            describe_labels(estimator.classes_),
+            asdict(source.preprocessing),
+            bool(estimator.multilabel_),
+            str(source.engine),
+        ]
     )
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-# --- the file that grows ----------------------------------------------------------
+# --- the unfinished file, and the journal beside it -------------------------------
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A line of the journal: a group of images whose rows are complete.
+
+    `n_rows`, `n_problems` and `end` (in bytes) count from the beginning of the table.
+    `images` and `rows` are digests.
+    """
+
+    n_rows: int = 0
+    n_problems: int = 0
+    end: int = 0
+    images: str = ""
+    rows: str = ""
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[None]:
+def _locked(tmp_path: Path) -> Iterator[None]:
     """Be the only process that writes this file."""
-    path = part.with_name(f"{part.name}.lock")
+    path = tmp_path.with_name(f"{tmp_path.name}.lock")
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ModelError(
-            f"Another process is writing {str(part)!r}: wait for it, or choose another "
-            "name."
+            f"Another process is writing {str(tmp_path)!r}: wait for it, or choose "
+            "another name."
         ) from error
     try:
         yield
@@ -273,116 +340,78 @@ def _alone(part: Path) -> Iterator[None]:
         lock.release()
 
 
-def _note(part: Path) -> Path:
-    """Where it stands what the part belongs to."""
-    return part.with_name(f"{part.name}.json")
+def _journal(tmp_path: Path) -> Path:
+    """The file that records the task, in its first line, and the complete groups."""
+    return tmp_path.with_name(f"{tmp_path.name}.jsonl")
 
 
-def _begin(part: Path, task: dict[str, Any], overwrite: bool) -> bool:
-    """Tell whether there is a beginning of this very task, and note the task."""
-    if part.exists():
-        try:
-            before = json.loads(_note(part).read_bytes())
-            differs = [key for key in task if before[key] != task[key]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            differs = ["note of what it is"]
-        if not differs:
-            return True
-        if not overwrite:
-            raise ModelError(
-                f"{str(part)!r} was begun with another {' and other '.join(differs)}. "
-                "Finish it with those, choose another name, or say --overwrite to "
-                "begin anew."
-            )
-    text = json.dumps(task)
-    write_atomically(_note(part), lambda path: path.write_text(text, "utf-8"))
-    return False
-
-
-def _go_on(
-    file: BinaryIO,
-    columns: list[str],
-    known: Callable[[str, list[str]], bool],
-    inputs: Sequence[str],
-) -> tuple[Iterator[str], int, int]:
-    """Find where to go on: behind the last rows that are as they would be now.
-
-    Those that were decided together are kept together: who stands beside an image in
-    a batch shows in the last digits of its scores.
-
-    Parameters
-    ----------
-    file : file
-    columns : list of str
-    known : callable
-        Tells whether cells are a row of a path.
-    inputs : sequence of str
-
-    Returns
-    -------
-    paths : iterator of str
-        What is left to do.
-    n_rows, n_problems : int
-        Of what is done.
-    """
-    paths = _files(inputs)
-    rows = _whole_rows(file)
-    done, end = (0, 0), 0
-    if next(rows, ([], 0))[0] == columns:
-        n_problems = 0
-        for number, (cells, offset) in enumerate(rows, 1):
-            path = next(paths, None)
-            if path is None or not known(path, cells):
-                break
-            n_problems += cells[3] != ""
-            if number % _TOGETHER == 0:
-                done, end = (number, n_problems), offset
-    file.seek(end)
-    file.truncate()
-    if end == 0:
-        _append(file, [columns])
-    return itertools.islice(_files(inputs), done[0], None), *done
-
-
-def _is_row(
-    columns: list[str], names: list[str], multilabel: bool, path: str, cells: list[str]
-) -> bool:
-    if len(cells) != len(columns) or cells[0] != safe_path(path):
-        return False
-    _, label, confidence, problem, *proba = cells
-    if problem:
-        return not any((label, confidence, *proba))
-    said = (label.split(_BETWEEN) if label else []) if multilabel else [label]
+def _completed(
+    tmp_path: Path, task: dict[str, Any], given: Sequence[str], overwrite: bool
+) -> tuple[list[_Group], str]:
+    """Read which groups can be kept, and say why others cannot."""
+    if not tmp_path.exists():
+        return [], ""
     try:
-        return set(said) <= set(names) and all(
-            0 <= float(p) <= 1 for p in (confidence, *proba)
+        first, *lines = _journal(tmp_path).read_bytes().splitlines()
+        before = json.loads(first)
+        differs = [_difference(key, before[key], task[key]) for key in task]
+        differs = [text for text in differs if text]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        differs = ["note of what it is"]
+    if differs:
+        begun = f"begun with another {' and other '.join(differs)}"
+        if overwrite:
+            return [], f"what was {begun}"
+        raise ModelError(
+            f"{str(tmp_path)!r} was {begun}. Finish it with those, choose another "
+            "name, or say --overwrite to begin anew."
         )
-    except ValueError:
-        return False
+    done: list[_Group] = []
+    groups = _groups(given)
+    header = _csv([task["columns"]])
+    with tmp_path.open("rb") as file:
+        whole = file.read(len(header)) == header
+        for line in lines:
+            try:
+                group = _Group(**json.loads(line))
+            except (ValueError, TypeError, RecursionError):  # the kill cut it off
+                break
+            images = next(groups, [])
+            place = f"the rows from {images[0][0]!r} on" if images else "the last rows"
+            if group.images != _digest(images):
+                return done, f"{place}, as images were added, removed or changed"
+            if not whole or group.rows != _digest(file.read(group.end - file.tell())):
+                return done, f"{place}, which are damaged"
+            done.append(group)
+    return done, ""
 
 
-def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
-    """Rows of a CSV file, and the place behind each, up to the first that is none."""
-    end = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal end
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            yield line.decode()
-
-    try:
-        for cells in csv.reader(lines(), strict=True):
-            yield cells, end
-    except (csv.Error, UnicodeDecodeError):
-        return
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Name what differs from the task that was begun; inputs with their places."""
+    if before == now:
+        return ""
+    if key != "inputs":
+        return key
+    return f"inputs ({', '.join(before.values())}; now {', '.join(now.values())})"
 
 
-def _append(file: BinaryIO, rows: Iterable[Sequence[str]]) -> None:
-    """Write rows, so that they outlive the process."""
+def _append(file: IO[bytes], data: bytes) -> None:
+    """Write so that it survives the process."""
+    file.write(data)
+    file.flush()
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    file.write(text.getvalue().encode())
-    file.flush()
+    return text.getvalue().encode()
+
+
+def _lines(values: Iterable[Any]) -> bytes:
+    """One line of JSON for each value."""
+    return "".join(f"{json.dumps(value)}\n" for value in values).encode()
+
+
+def _digest(value: Any) -> str:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""The network being adapted: M0 with a new last layer and its first layers frozen."""
+"""The adapted network: the pretrained one with a new last layer and frozen layers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images.dataset import Preprocessing
-from .folding import fold_batch_norms
-from .graph import NetworkGraph
-from .heads import PartsLinear, ProbeHead, get_head
-from .pretrained import PretrainedNetwork, replace_head
+from .graph import NetworkGraph, fold_batch_norms, set_submodule
+from .heads import BlockLinear, ProbeHead, get_head, replace_head
+from .pretrained import PretrainedNetwork
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Normalize(nn.Module):
-    """Turn uint8 images into what a network wants; pass anything else on.
+    """Normalise uint8 images for a network; return anything else unchanged.
 
     Parameters
     ----------
@@ -50,11 +49,8 @@ class Normalize(nn.Module):
 def copy_network(network: _Network) -> _Network:
     """Copy a network deeply, in about half the time that `copy.deepcopy` takes.
 
-    That takes each module's dozen dicts of hooks apart, nearly all of them empty.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
+    `copy.deepcopy` copies each module's dozen dicts of hooks item by item, although
+    nearly all of them are empty.
     """
     memo: dict[int, Any] = {}
     for module in reversed(list(network.modules())):  # children first
@@ -68,19 +64,19 @@ def copy_network(network: _Network) -> _Network:
 
 
 class AdaptedNetwork(nn.Module):
-    """M0 with a new last layer, ready to be fine-tuned.
+    """The pretrained network with a new last layer, ready to be fine-tuned.
 
     Parameters
     ----------
     source : PretrainedNetwork
-        M0. It is copied.
+        It is copied.
     n_classes : int
         Outputs of the new last layer.
     n_frozen : int
         How many weighted layers from the start fine-tuning must not change. All
         that feeds their output is frozen with them: norms, shortcut projections.
     update_batch_norm : bool
-        Whether training updates the batch-norm statistics behind the frozen part.
+        Whether training updates the batch-norm statistics of the trainable layers.
     """
 
     def __init__(
@@ -100,54 +96,65 @@ class AdaptedNetwork(nn.Module):
         self.update_batch_norm = update_batch_norm
         self._frozen = source.graph.modules_of_first(n_frozen)
         for name in self._frozen:
-            self._get(name).requires_grad_(False)
+            parent, _, child = name.rpartition(".")  # a module or a parameter
+            getattr(self.network.get_submodule(parent), child).requires_grad_(False)
         self._set_mode(self.training)
 
+    @property
+    def head(self) -> nn.Module:
+        """The last weighted layer."""
+        return get_head(self.network, self.head_name)
+
+    @property
+    def new_modules(self) -> list[str]:
+        """Modules that the pretrained network lacks: they have their own learning rate.
+
+        Names as in ``get_submodule``.
+        """
+        return [f"network.{self.head_name}"]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores (logits) of a batch of images, or of what crosses the cut."""
-        tail = self.__dict__.get("_tail")
-        if tail is not None and x.dtype != torch.uint8:
-            return tail(x)[0]
+        """Class scores (logits) of a batch of images, or of values of the cut."""
+        trainable = self.__dict__.get("_trainable_layers")
+        if trainable is not None and x.dtype != torch.uint8:
+            return trainable(x)[0]
         return self._run(self.normalize(x))
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         """Scores of normalised images by the whole network."""
         return self.network(x)
 
-    @property
-    def new_parts(self) -> list[str]:
-        """Modules that M0 does not have: they learn at a rate of their own."""
-        return [f"network.{self.head_name}"]
-
-    def part(
+    def subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
-        """Make a part of the network, of shared weights.
+        """Make a subgraph of the network, with shared weights.
 
         Parameters
         ----------
         graph : NetworkGraph
-            A trace of M0 or of this network.
-        ends, start
-            Nodes of the trace, see ``NetworkGraph.extract``.
+            A trace of the pretrained network or of this one.
+        ends : sequence of torch.fx.Node
+            Nodes of the trace whose values it returns.
+        start : torch.fx.Node or None
+            The node whose value it gets; None for the network's input.
         """
         return graph.extract(self.network, ends, start)
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
-        """Make a part that is fast, and true until the network is trained again.
+        """Make a fast subgraph, which is valid until the network is trained again.
 
         Parameters
         ----------
         graph, ends, start
-            See :meth:`part`.
+            See :meth:`subgraph`.
         """
-        return fold_batch_norms(self.part(graph, ends, start))
+        return fold_batch_norms(self.subgraph(graph, ends, start))
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
-        """Switch to training, all but the frozen part and fixed batch norms."""
-        if mode != self.training:  # asked for in every step, and it takes a while
+        """Switch to training, except for frozen layers and fixed batch norms."""
+        if mode != self.training:  # called in every step, and it takes a while
             self._set_mode(mode)
         return self
 
@@ -161,10 +168,10 @@ class AdaptedNetwork(nn.Module):
 
     @contextmanager
     def starting_at(self, cut: str) -> Iterator[None]:
-        """Let ``forward`` take what crosses the cut for the time being.
+        """Within this context ``forward`` takes values of the cut.
 
-        The tail is traced anew in training mode, for dropout that is called as a
-        function. Weights are shared, not copied.
+        The trainable layers are traced anew in training mode, for dropout that is
+        called as a function. Weights are shared, not copied.
 
         Parameters
         ----------
@@ -174,25 +181,26 @@ class AdaptedNetwork(nn.Module):
         graph = self._trace(training=True)
         node = next(n for n in graph.graph.nodes if n.name == cut)
         # Not by attribute: its parameters must not be listed a second time.
-        self.__dict__["_tail"] = self.part(graph, [graph.output], node)
+        self.__dict__["_trainable_layers"] = self.subgraph(graph, [graph.output], node)
         try:
             yield
         finally:
-            del self.__dict__["_tail"]
+            del self.__dict__["_trainable_layers"]
 
     def _trace(self, training: bool) -> NetworkGraph:
         self.network.train(training)
-        graph = NetworkGraph(self.network, self._example, evaluate=not training)
-        self._set_mode(self.training)
-        return graph
+        try:
+            return NetworkGraph(self.network, self._example, evaluate=not training)
+        finally:
+            self._set_mode(self.training)
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
-        """Make room for new classes; the known ones keep their weights.
+        """Add outputs for new classes; those of the known classes keep their weights.
 
         Parameters
         ----------
         positions : sequence of int
-            Where each of the present outputs lies among the new ones.
+            Index of each present output among the new ones.
         n_classes : int
             Number of outputs from now on.
         """
@@ -206,7 +214,7 @@ class AdaptedNetwork(nn.Module):
                 mine[list(positions)] = theirs
 
     def put_probe_head(self) -> None:
-        """Put a last layer that normalises its input in place of the new one.
+        """Replace the new last layer by one that normalises its input.
 
         Raises
         ------
@@ -219,16 +227,6 @@ class AdaptedNetwork(nn.Module):
                 f"training='probe' needs a network that ends in a Linear, and this one "
                 f"ends in {old}. Take training='fine-tune' or another backbone."
             )
-        parts = old.parts if isinstance(old, PartsLinear) else [old.in_features]
-        head = ProbeHead(parts, old.out_features).to(old.weight.device)
-        parent, _, child = self.head_name.rpartition(".")
-        setattr(self.network.get_submodule(parent), child, head.train(old.training))
-
-    @property
-    def head(self) -> nn.Module:
-        """The last weighted layer."""
-        return get_head(self.network, self.head_name)
-
-    def _get(self, name: str) -> nn.Module | nn.Parameter:
-        parent, _, child = name.rpartition(".")
-        return getattr(self.network.get_submodule(parent), child)
+        widths = old.block_widths if isinstance(old, BlockLinear) else [old.in_features]
+        head = ProbeHead(widths, old.out_features).to(old.weight.device)
+        set_submodule(self.network, self.head_name, head.train(old.training))

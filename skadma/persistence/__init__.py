@@ -1,6 +1,5 @@
-"""A model that is handed on: saved, loaded, asked, exported."""
+"""Save and load a fitted classifier, and export it with a model card and ONNX file."""
 
-from ..labelling.predict import Predicted, predict_files
-from .errors import ModelError
+from .params import ModelError
 
-__all__ = ["ModelError", "Predicted", "predict_files"]
+__all__ = ["ModelError"]

@@ -1,27 +1,21 @@
-"""The model card: what somebody who gets a model has to know."""
+"""The model card: what a user of an exported model has to know."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..networks.engines import TORCH, Engine
 from ..networks.registry import is_weights_file
-
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
-    from ..evaluation import Estimate
 
 _NO_CALIBRATION = (
     "Not measured. Take the probabilities for an order of the images, not for how "
     "often the model is right."
 )
-
-
 _SEVERAL = (
     "\n\nAn image has any number of these labels, also none: each that is more "
     "probable than not. Their probabilities do not sum to 1."
@@ -30,49 +24,25 @@ _SEVERAL = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the model itself does not know.
+    """What the card says and the model does not hold.
 
-    Attributes
-    ----------
-    title : str
-    n_labels : mapping of str to int
-        Labelled images by class.
-    data : sequence of str
-        Sentences about the images.
-    choice : sequence of str
-        Sentences about how those to label were chosen.
-    curve : sequence of (int, int, int)
-        Per query: labels before it, images answered, those that were guessed right.
-    calibration : str or None
-        Markdown about the probabilities.
-    estimate : Estimate or None
-        By an audit, of the accuracy on the pool.
+    `n_labels` counts labelled images by class. `data` and `choice` are sentences about
+    the images and how those to label were chosen. `curve` has, per query, the labels
+    before it, the images answered, and those predicted right. `calibration` is Markdown
+    about the probabilities, `estimate` a `skadma.evaluation.Estimate` of the accuracy.
     """
 
     title: str
     n_labels: Mapping[str, int]
     data: Sequence[str] = ()
     choice: Sequence[str] = ()
-    curve: Sequence[tuple[int, int, int]] = field(default_factory=tuple)
+    curve: Sequence[tuple[int, int, int]] = ()
     calibration: str | None = None
-    estimate: Estimate | None = None
+    estimate: Any = None
 
 
-def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
-    """Write the card: Markdown with YAML front matter.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        Fitted.
-    facts : CardFacts
-    onnx : bool
-        Whether there is a ``model.onnx``.
-
-    Returns
-    -------
-    str
-    """
+def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
+    """Write the card of a fitted classifier: Markdown with YAML front matter."""
     labels = [str(label) for label in estimator.classes_]
     front = {
         "license": "",
@@ -99,7 +69,7 @@ def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
         "Calibration": facts.calibration or _NO_CALIBRATION,
         "Network": _network(estimator),
         "What images go through": "\n".join(
-            f"{n}. {step}" for n, step in enumerate(preprocessing_steps(estimator), 1)
+            f"{n}. {step}" for n, step in enumerate(_preprocessing_steps(estimator), 1)
         ),
         "Use": _use(type(estimator).__name__, onnx),
         "Licence": "Fill in `license` above, and here:\n\n"
@@ -111,18 +81,8 @@ def make_card(estimator: CNNClassifier, facts: CardFacts, *, onnx: bool) -> str:
     return f"---\n{yaml}\n---\n\n# {_plain(facts.title)}\n\n{body}\n"
 
 
-def describe_preprocessing(estimator: CNNClassifier) -> dict[str, Any]:
-    """Say all that leads from an image file to the probabilities of ``model.onnx``.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        Fitted.
-
-    Returns
-    -------
-    dict of str to plain value
-    """
+def describe_preprocessing(estimator: Any) -> dict[str, Any]:
+    """Describe all steps from an image file to the probabilities of ``model.onnx``."""
     preprocessing = estimator.source_network_.preprocessing
     side = preprocessing.image_size
     return {
@@ -130,21 +90,12 @@ def describe_preprocessing(estimator: CNNClassifier) -> dict[str, Any]:
         "labels": estimator.classes_.tolist(),
         "input": {"name": "pixels", "dtype": "uint8", "shape": ["n", 3, side, side]},
         "output": {"name": "probabilities", "dtype": "float32"},
-        "steps": preprocessing_steps(estimator),
+        "steps": _preprocessing_steps(estimator),
     }
 
 
-def preprocessing_steps(estimator: CNNClassifier) -> list[str]:
-    """Describe resizing and normalising, to the pixel.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-
-    Returns
-    -------
-    list of str
-    """
+def _preprocessing_steps(estimator: Any) -> list[str]:
+    """Describe resizing and normalising, to the pixel."""
     p = estimator.source_network_.preprocessing
     mean, std = ([round(v, 6) for v in values] for values in (p.mean, p.std))
     side, short = p.image_size, p.resize_size
@@ -171,7 +122,7 @@ def preprocessing_steps(estimator: CNNClassifier) -> list[str]:
     ]
 
 
-def _network(estimator: CNNClassifier) -> str:
+def _network(estimator: Any) -> str:
     source, weights = estimator.source_network_, estimator.weights
     if weights is not None and is_weights_file(weights):
         weights = Path(weights).name
@@ -210,7 +161,7 @@ def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
     )
 
 
-def _accuracy(found: Estimate | None) -> str:
+def _accuracy(found: Any) -> str:
     if found is None:
         return (
             "Not measured. `skadma evaluate` measures it, with some 50 labels that are "
@@ -246,7 +197,7 @@ def _use(cls: str, onnx: bool) -> str:
     if onnx:
         text += (
             " Without skadma: `model.onnx` and `preprocessing.json`, with 20 lines of "
-            "NumPy, Pillow and onnxruntime (docs/handover.md of skadma)."
+            "NumPy, Pillow and onnxruntime (docs/persistence.md of skadma)."
         )
     return text
 
@@ -259,7 +210,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name as Markdown shows it, not as Markdown reads it."""
+    """Escape what Markdown would take for markup."""
     text = " ".join(text.split())
     for mark in "\\`*_[]<>|#":
         text = text.replace(mark, f"\\{mark}")

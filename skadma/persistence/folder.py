@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
+from .. import __version__
 from .._utils.atomic import file_digest, replace_folder
 from ..images.dataset import Preprocessing
 from ..networks.engines import Engine
-from ..networks.pretrained import PretrainedNetwork, rebuild_source
-from .errors import ModelError
-from .network_file import read_network, write_network, write_tensors
-from .params import build_estimator, describe_params
+from ..networks.pretrained import PretrainedNetwork, rebuild_pretrained
+from .network_file import DAMAGED, read_network, write_network, write_tensors
+from .params import ModelError, build_estimator, describe_params
 
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
-
-_Estimator = TypeVar("_Estimator", bound="CNNClassifier")
+_Estimator = TypeVar("_Estimator")
 _FORMAT = "skadma-model"
 _VERSION = 1
-DESCRIPTION, _NETWORK, _SOURCE = "model.json", "model.safetensors", "source.safetensors"
+_DESCRIPTION = "model.json"
+_NETWORK, _SOURCE = "model.safetensors", "source.safetensors"
 _OF_THE_MACHINE = ("memory", "device")
 _MOST = 2**26
 """Numbers in one input, so that a forged file does not fill the memory."""
 
 
 def save_model(
-    estimator: CNNClassifier,
+    estimator: Any,
     folder: str | Path,
     *,
     overwrite: bool = False,
@@ -46,20 +44,7 @@ def save_model(
 ) -> None:
     """Write a fitted classifier to a folder, whole or not at all.
 
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        Fitted.
-    folder : str or Path
-        New, or with `overwrite` a folder with a model, which is replaced.
-    overwrite : bool, default=False
-    more : callable, optional
-        Writes further files into the folder that it is given.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be stored, the folder is there already, or the disk is full.
+    `more` writes further files into the folder that it is given.
     """
     folder = Path(folder).absolute()
     refuse_folder(folder, overwrite)
@@ -71,10 +56,10 @@ def save_model(
             stacklevel=3,
         )
 
-    def write(part: Path) -> None:
-        _write_files(estimator, part, params, list(refused))
+    def write(tmp_path: Path) -> None:
+        _write_files(estimator, tmp_path, params, list(refused))
         if more is not None:
-            more(part)
+            more(tmp_path)
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,18 +72,13 @@ def save_model(
 
 
 def refuse_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse to write where something is, before the work is done.
-
-    Raises
-    ------
-    ModelError
-    """
+    """Raise a ModelError, before the work is done, if `folder` must not be written."""
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not folder.is_symlink():
         if not any(folder.iterdir()):
             return
-        if (folder / DESCRIPTION).is_file():
+        if (folder / _DESCRIPTION).is_file():
             if overwrite:
                 return
             raise ModelError(
@@ -111,91 +91,12 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
     )
 
 
-def load_model(
-    cls: type[_Estimator],
-    folder: str | Path,
-    *,
-    backbone: Callable[[], nn.Module] | None = None,
-) -> _Estimator:
-    """Read a classifier that :func:`save_model` wrote.
-
-    Nothing that the folder holds is run, and nothing is downloaded: the weights of
-    the pretrained network are in the folder as well.
-
-    Parameters
-    ----------
-    cls : type
-        CNNClassifier, or the subclass that was saved.
-    folder : str or Path
-    backbone : callable, optional
-        The network, for a model with a callable backbone.
-
-    Returns
-    -------
-    CNNClassifier
-
-    Raises
-    ------
-    ModelError
-        If it is damaged, of a newer skadma, or of another class.
-    """
-    folder = Path(folder).absolute()
-    described = _read_description(folder)
-    try:
-        for name in (_NETWORK, _SOURCE):
-            if not (folder / name).is_file():
-                raise ValueError(f"its file {name} is missing")
-            if file_digest(folder / name) != described["files"][name]:
-                raise ValueError(f"its file {name} was damaged or changed")
-        known: dict[str, type[_Estimator]] = _with_subclasses(cls)
-        if described["class"] not in known:
-            raise ModelError(
-                f"The model in {str(folder)!r} is a {described['class']!r}, and "
-                f"{cls.__name__}.load reads {', '.join(known)}."
-            )
-        estimator = build_estimator(
-            known[described["class"]],
-            described["params"],
-            backbone,
-            owner="model",
-            how=f"{cls.__name__}.load(folder, backbone=...)",
-        )
-        if backbone is not None and isinstance(described["params"]["backbone"], str):
-            raise ModelError(
-                f"The network of the model in {str(folder)!r} is "
-                f"{described['params']['backbone']!r}, so no backbone= is to be given."
-            )
-        estimator._validate_params()
-        source = _read_source(estimator, described, folder)
-        read_network(estimator, folder / _NETWORK, source)
-        _set_features(estimator, described)
-        left_out = [str(name) for name in described["left_out"]]
-    except ModelError:
-        raise
-    except _WRONG as error:
-        raise _no_model(folder, error) from error
-    if left_out:
-        warnings.warn(
-            f"The model was saved without {', '.join(left_out)}. It predicts the same; "
-            "set them before it is trained further.",
-            stacklevel=3,
-        )
-    return estimator
-
-
-_WRONG = (
-    safetensors.SafetensorError, ArithmeticError, AttributeError, ImportError,
-    LookupError, MemoryError, OSError, RecursionError, RuntimeError, TypeError,
-    ValueError,
-)  # fmt: skip
-"""What damaged or foreign files lead to."""
-
-
 def _write_files(
-    estimator: CNNClassifier, folder: Path, params: dict, left_out: list[str]
+    estimator: Any, folder: Path, params: dict[str, Any], left_out: list[str]
 ) -> None:
     source = estimator.source_network_
     own = estimator.net_.module_.network.state_dict()
+    # Frozen weights are in the adapted network's file already.
     pretrained = {
         name: tensor
         for name, tensor in source.module.state_dict().items()
@@ -207,7 +108,7 @@ def _write_files(
     described = {
         "format": _FORMAT,
         "version": _VERSION,
-        "skadma": _own_version(),
+        "skadma": __version__,
         "class": type(estimator).__name__,
         "params": params,
         "left_out": left_out,
@@ -221,46 +122,102 @@ def _write_files(
         "files": {_NETWORK: digest, _SOURCE: file_digest(folder / _SOURCE)},
     }
     text = json.dumps({**described, "sha256": _digest(described)}, indent=1)
-    (folder / DESCRIPTION).write_text(text + "\n", "utf-8")
+    (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
+
+
+def load_model(
+    cls: type[_Estimator],
+    folder: str | Path,
+    *,
+    backbone: Callable[[], nn.Module] | None = None,
+) -> _Estimator:
+    """Read a classifier of `cls`, or of a subclass, that :func:`save_model` wrote.
+
+    Nothing in the folder is run, and nothing is downloaded: the weights of the
+    pretrained network are in the folder as well. `backbone` is the network of a model
+    with a callable one. ModelError if the model is damaged, of a newer skadma, or of
+    another class.
+    """
+    folder = Path(folder).absolute()
+    described = _read_description(folder)
+    try:
+        for name in (_NETWORK, _SOURCE):
+            if not (folder / name).is_file():
+                raise ValueError(f"its file {name} is missing")
+            if file_digest(folder / name) != described["files"][name]:
+                raise ValueError(f"its file {name} was damaged or changed")
+        estimator: Any = build_estimator(
+            _find_class(cls, described["class"], folder),
+            described["params"],
+            backbone,
+            owner="model",
+            how=f"{cls.__name__}.load(folder, backbone=...)",
+        )
+        if backbone is not None and isinstance(described["params"]["backbone"], str):
+            raise ModelError(
+                f"The network of the model in {str(folder)!r} is "
+                f"{described['params']['backbone']!r}, so no backbone= is to be given."
+            )
+        estimator._validate_params()
+        source = _read_source(estimator, described, folder)
+        read_network(estimator, folder / _NETWORK, source)
+        # What scikit-learn checks in tables.
+        if len(described["input_shape"]) == 1:
+            estimator.n_features_in_ = described["input_shape"][0]
+        if described["features"] is not None:
+            names = list(map(str, described["features"]))
+            estimator.feature_names_in_ = np.array(names, dtype=object)
+        left_out = [str(name) for name in described["left_out"]]
+    except ModelError:
+        raise
+    except DAMAGED as error:
+        raise _not_intact(folder, error) from error
+    if left_out:
+        warnings.warn(
+            f"The model was saved without {', '.join(left_out)}. It predicts the same; "
+            "set them before it is trained further.",
+            stacklevel=3,
+        )
+    return estimator
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
+    path = folder / _DESCRIPTION
     if not path.is_file():
         old = folder.with_name(f".{folder.name}.old")
         found = (
             f" The one before is in {str(old)!r}: rename it." if old.exists() else ""
         )
         raise ModelError(
-            f"There is no model in {str(folder)!r}: no {DESCRIPTION}. Models are "
+            f"There is no model in {str(folder)!r}: no {_DESCRIPTION}. Models are "
             f"written by CNNClassifier.save and skadma export-model.{found}"
         )
     try:
         described = json.loads(path.read_bytes())
         if not isinstance(described, dict) or described.get("format") != _FORMAT:
-            raise ValueError(f"{DESCRIPTION} is none of skadma's")
+            raise ValueError(f"{_DESCRIPTION} is none of skadma's")
         version = described["version"]
         if type(version) is int and version > _VERSION:
             raise ModelError(
                 f"The model in {str(folder)!r} is of a newer skadma "
-                f"({described.get('skadma')}; its format is {version}, this one knows "
+                f"({described.get('skadma')}; its format is {version}, this one reads "
                 f"{_VERSION}): upgrade skadma."
             )
         digest = described.pop("sha256")
         if version != _VERSION or _digest(described) != digest:
-            raise ValueError(f"{DESCRIPTION} was damaged or changed")
+            raise ValueError(f"{_DESCRIPTION} was damaged or changed")
     except ModelError:
         raise
-    except _WRONG as error:
-        raise _no_model(folder, error) from error
+    except DAMAGED as error:
+        raise _not_intact(folder, error) from error
     return described
 
 
-def _no_model(folder: Path, error: BaseException) -> ModelError:
-    said = f"its {DESCRIPTION} lacks {error}" if type(error) is KeyError else error
+def _not_intact(folder: Path, error: BaseException) -> ModelError:
+    reason = f"its {_DESCRIPTION} lacks {error}" if type(error) is KeyError else error
     return ModelError(
-        f"{str(folder)!r} is no intact model of skadma: {said}. Copy the whole folder "
-        "again from where it was saved."
+        f"{str(folder)!r} is no intact model of skadma: {reason}. Copy the whole "
+        "folder again from where it was saved."
     )
 
 
@@ -269,12 +226,33 @@ def _digest(described: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _find_class(cls: type[_Estimator], name: str, folder: Path) -> type[_Estimator]:
+    """Return `cls` or the subclass of it that has the name."""
+    package = importlib.import_module("skadma")
+    if name in package.__all__:
+        getattr(package, name)  # its public classes are imported on first use
+    known = {one.__name__: one for one in _with_subclasses(cls)}
+    if name not in known:
+        raise ModelError(
+            f"The model in {str(folder)!r} is a {name!r}, and {cls.__name__}.load "
+            f"reads {', '.join(known)}."
+        )
+    return known[name]
+
+
+def _with_subclasses(cls: type[_Estimator]) -> list[type[_Estimator]]:
+    return [
+        cls,
+        *(one for sub in cls.__subclasses__() for one in _with_subclasses(sub)),
+    ]
+
+
 def _read_source(
-    estimator: CNNClassifier, described: dict[str, Any], folder: Path
+    estimator: Any, described: dict[str, Any], folder: Path
 ) -> PretrainedNetwork:
-    """M0: its weights are those of the adapted network but where they differ."""
+    """Rebuild the pretrained network: frozen weights are the adapted network's."""
     stored_network = safetensors.torch.load_file(folder / _NETWORK)
-    new = {f"network.{name}" for name in described.get("not_of_source", ())}
+    new = {f"network.{name}" for name in described["not_of_source"]}
     tensors = {
         name.removeprefix("network."): tensor
         for name, tensor in stored_network.items()
@@ -294,7 +272,7 @@ def _read_source(
         raise ValueError(f"it is for inputs of shape {shape}")
     names = described["source_classes"]
     try:
-        source = rebuild_source(
+        source = rebuild_pretrained(
             estimator.backbone,
             name=str(described["network"]),
             state_dict=tensors,
@@ -303,7 +281,7 @@ def _read_source(
             example=torch.zeros(1, *shape),
             engine=Engine(estimator.engine, estimator.precision),
         )
-    except _WRONG as error:
+    except DAMAGED as error:
         raise ModelError(
             f"The model in {str(folder)!r} is of the network {described['network']!r}, "
             f"and what backbone= gives, or the package that has it, is another one: "
@@ -312,25 +290,3 @@ def _read_source(
     if source.fingerprint != described["fingerprint"]:
         raise ValueError("the pretrained weights are not those that it names")
     return source
-
-
-def _set_features(estimator: CNNClassifier, described: dict[str, Any]) -> None:
-    """What scikit-learn checks of tables."""
-    shape, names = described["input_shape"], described["features"]
-    if len(shape) == 1:
-        estimator.n_features_in_ = shape[0]
-    if names is not None:
-        estimator.feature_names_in_ = np.array(list(map(str, names)), dtype=object)
-
-
-def _with_subclasses(cls: type[_Estimator]) -> dict[str, type[_Estimator]]:
-    found = {cls.__name__: cls}
-    for sub in cls.__subclasses__():  # type: type[_Estimator]
-        found |= _with_subclasses(sub)
-    return found
-
-
-def _own_version() -> str:
-    from .. import __version__  # which is there once all of skadma is imported
-
-    return __version__

@@ -1,10 +1,10 @@
-"""An adapted network as a safetensors file, with all that goes on from it."""
+"""An adapted network as a safetensors file, with its labels and random state."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -13,35 +13,24 @@ import torch
 
 from .._utils.atomic import file_digest, write_atomically
 from ..networks import PretrainedNetwork
-from .errors import ModelError
-
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
+from .params import ModelError
 
 _FORMAT = "skadma-model-2"
+DAMAGED = (
+    safetensors.SafetensorError, ArithmeticError, AttributeError, ImportError,
+    LookupError, MemoryError, OSError, RecursionError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""Errors that reading a damaged or foreign file raises."""
 
 
-def write_network(estimator: CNNClassifier, path: Path) -> str:
-    """Write a fitted classifier's network, labels and random state.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-    path : Path
-
-    Returns
-    -------
-    str
-        SHA-256 of the file.
-
-    Raises
-    ------
-    ModelError
-        If its labels cannot be stored.
-    OSError
-        If the file cannot be written.
-    """
+def write_network(estimator: Any, path: Path) -> str:
+    """Write a fitted classifier's network; return the SHA-256 of the file."""
     source = estimator.source_network_
+    random_state = estimator.random_state_.get_state(legacy=False)
+    random_state["state"] = {
+        key: np.asarray(value).tolist() for key, value in random_state["state"].items()
+    }
     metadata = {
         "format": _FORMAT,
         "network": source.name,
@@ -50,31 +39,20 @@ def write_network(estimator: CNNClassifier, path: Path) -> str:
         "n_labels": str(estimator.n_labels_),
         "classes": json.dumps(describe_labels(estimator.classes_)),
         "multilabel": json.dumps(bool(estimator.multilabel_)),
-        "random_state": json.dumps(
-            _listed(estimator.random_state_.get_state(legacy=False))
-        ),
+        "random_state": json.dumps(random_state),
     }
     write_tensors(estimator.net_.module_.state_dict(), path, metadata)
     return file_digest(path)
 
 
 def read_network(
-    estimator: CNNClassifier, path: Path, source: PretrainedNetwork | None = None
+    estimator: Any, path: Path, source: PretrainedNetwork | None = None
 ) -> None:
     """Give a classifier the state that :func:`write_network` wrote.
 
-    Parameters
-    ----------
-    estimator : CNNClassifier
-        With the parameters that it had then. Changed only if all is well.
-    path : Path
-    source : PretrainedNetwork, optional
-        M0, where it is at hand; else the estimator's.
-
-    Raises
-    ------
-    ModelError
-        If the file is none of this classifier.
+    It must have the parameters that it had then, and is not changed if the file is not
+    one of its networks (ModelError). `source` is by default the estimator's pretrained
+    network.
     """
     try:
         source = source or estimator.source_network()
@@ -89,47 +67,35 @@ def read_network(
                 f"it was made from {belongs[0]} (weights {belongs[1]}), not from "
                 f"{source.name} (weights {source.fingerprint})"
             )
-        n_labels = int(metadata["n_labels"])
         random_state = np.random.RandomState()
         random_state.set_state(json.loads(metadata["random_state"]))
-        n_frozen = int(metadata["n_frozen"])
         multilabel = json.loads(metadata["multilabel"])
         if not isinstance(multilabel, bool):
             raise ValueError(f"its 'multilabel' is {multilabel!r}")
-        classes = read_labels(json.loads(metadata["classes"]), multilabel=multilabel)
+        classes = _read_labels(json.loads(metadata["classes"]), multilabel)
         estimator.restore(
-            source, tensors, classes, n_frozen, n_labels, random_state, multilabel
+            source,
+            tensors,
+            classes,
+            int(metadata["n_frozen"]),
+            int(metadata["n_labels"]),
+            random_state,
+            multilabel,
         )
-    except (
-        safetensors.SafetensorError,
-        OSError,
-        AttributeError,
-        LookupError,
-        MemoryError,
-        OverflowError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except DAMAGED as error:
         raise ModelError(f"{str(path)!r} is no model of it: {error}.") from error
 
 
 def write_tensors(
     tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]
 ) -> None:
-    """Write tensors to a safetensors file, whole or not at all.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Write tensors to a safetensors file, whole or not at all."""
     # Of tied weights each name gets a copy: the format has no shared memory.
     own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
 
-    def write(part: Path) -> None:
+    def write(tmp_path: Path) -> None:
         try:
-            safetensors.torch.save_file(own, part, metadata)
+            safetensors.torch.save_file(own, tmp_path, metadata)
         except safetensors.SafetensorError as error:  # a full disk, too
             raise OSError(str(error)) from error
 
@@ -137,13 +103,7 @@ def write_tensors(
 
 
 def describe_labels(classes: np.ndarray) -> dict[str, Any]:
-    """Describe labels as JSON: their type and their values.
-
-    Raises
-    ------
-    ModelError
-        If they are neither bool, int, float nor str.
-    """
+    """Describe labels as JSON: their type and their values."""
     values = classes.tolist()
     name = {"U": "str", "O": "object"}.get(classes.dtype.kind, classes.dtype.name)
     if all(type(value) in (bool, int, float, str) for value in values):
@@ -154,33 +114,15 @@ def describe_labels(classes: np.ndarray) -> dict[str, Any]:
     )
 
 
-def read_labels(described: dict[str, Any], *, multilabel: bool) -> np.ndarray:
-    """Make labels of what :func:`describe_labels` wrote.
-
-    Parameters
-    ----------
-    described : dict
-    multilabel : bool
-        They are in the order of the columns of y, sorted or not.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        If they are none, or not sorted and different as a classifier's are.
-    """
+def _read_labels(described: dict[str, Any], multilabel: bool) -> np.ndarray:
+    """Make labels of :func:`describe_labels`' description; sorted if not multilabel."""
     name, values = described["dtype"], described["values"]
     dtype = np.dtype(str(name))
     if dtype.kind not in "biufUO" or dtype.itemsize > 8 or not isinstance(values, list):
         raise ValueError(f"its labels are of the type {name!r}")
     classes = np.array(values, dtype=dtype)
     if classes.ndim != 1 or classes.tolist() != values or not values:
-        raise ValueError(f"its labels are not of the type {name!r} that it says")
+        raise ValueError(f"its labels are not of the type {name!r} that it names")
     if not multilabel and not np.array_equal(np.unique(classes), classes):
         raise ValueError("its labels are not sorted and different")
     return classes
-
-
-def _listed(state: dict[str, Any]) -> dict[str, Any]:
-    """NumPy's random state with lists for arrays."""
-    inner = {k: np.asarray(v).tolist() for k, v in state["state"].items()}
-    return {**state, "state": inner}

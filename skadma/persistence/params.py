@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..networks.registry import is_weights_file
-from .errors import ModelError
 
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
-
-_Estimator = TypeVar("_Estimator", bound="CNNClassifier")
+_Estimator = TypeVar("_Estimator")
 _GIVEN = "<given on opening>"
 _CLASSES: dict[str, Any] = {
     "optimizer": (torch.optim, torch.optim.Optimizer),
@@ -26,23 +22,17 @@ _CLASSES: dict[str, Any] = {
 """Parameters that are classes of a module, stored by name."""
 
 
+class ModelError(ValueError):
+    """A model cannot be saved, loaded or exported; the message says what helps."""
+
+
 def describe_params(
-    estimator: CNNClassifier, without: Collection[str] = ()
+    estimator: Any, without: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, ModelError]]:
-    """Describe an estimator's parameters by plain values.
+    """Return an estimator's parameters as plain values, and those that have none.
 
-    Parameters
-    ----------
-    estimator : CNNClassifier
-    without : collection of str
-        Parameters to leave out.
-
-    Returns
-    -------
-    described : dict of str to plain value
-        A callable backbone is a dict with its name only.
-    refused : dict of str to ModelError
-        The parameters that are no plain values, and what they are.
+    A callable backbone becomes a dict with its name only. Parameters in `without` are
+    left out of both.
     """
     described: dict[str, Any] = {}
     refused: dict[str, ModelError] = {}
@@ -59,8 +49,10 @@ def describe_params(
 def _describe(name: str, value: Any, owner: str) -> Any:
     if name == "backbone" and callable(value) and not isinstance(value, nn.Module):
         return {_GIVEN: getattr(value, "__name__", type(value).__name__)}
-    if name in _CLASSES and _is_from(value, _CLASSES[name][0]):
-        return value.__name__
+    if name in _CLASSES and isinstance(value, type):
+        class_name = value.__name__
+        if getattr(_CLASSES[name][0], class_name, None) is value:
+            return class_name
     if name == "weights" and value is not None and is_weights_file(value):
         return str(Path(value).absolute())
     if name == "classes" and value is not None:
@@ -69,12 +61,9 @@ def _describe(name: str, value: Any, owner: str) -> Any:
 
 
 def plain(value: Any, what: str) -> Any:
-    """A value as JSON has it.
+    """Convert a value to JSON types; ModelError where it is not made of plain values.
 
-    Raises
-    ------
-    ModelError
-        If it is more than numbers, strings, lists and dicts of them.
+    `what` names the value in the message.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -94,7 +83,7 @@ def plain(value: Any, what: str) -> Any:
 
 
 def build_estimator(
-    cls: type[_Estimator],
+    cls: Callable[..., _Estimator],
     described: dict[str, Any],
     backbone: Callable[[], nn.Module] | None,
     *,
@@ -102,28 +91,10 @@ def build_estimator(
     how: str,
     **more: Any,
 ) -> _Estimator:
-    """Build an estimator from its described parameters.
+    """Build an estimator from what :func:`describe_params` returned, and `more`.
 
-    Nothing is imported by a name that stands there. A callable backbone has no
-    description, so it has to be given.
-
-    Parameters
-    ----------
-    cls : type
-        CNNClassifier or a subclass.
-    described : dict
-    backbone : callable or None
-    owner : str
-        What messages call it, "campaign" or "model".
-    how : str
-        How a callable is given, for messages.
-    **more
-        Further parameters of the estimator.
-
-    Raises
-    ------
-    ModelError
-        If the description is none, or needs a backbone that is not given.
+    Messages call it a model or campaign, as `owner` says, and name `how` a callable
+    backbone is given. No name in the description is imported.
     """
     params = dict(described)
     name = params.get("backbone")
@@ -139,24 +110,16 @@ def build_estimator(
         raise ModelError(f"The {owner}'s backbone {name!r} is no network's name.")
     for key, (module, base) in _CLASSES.items():
         if key in params:
-            params[key] = _class(module, params[key], key, base, owner)
+            found = getattr(module, str(params[key]), None)
+            if not (isinstance(found, type) and issubclass(found, base)):
+                raise ModelError(
+                    f"The {owner}'s {key} {params[key]!r} is none of "
+                    f"{module.__name__}'s."
+                )
+            params[key] = found
     if params.get("image_shape") is not None:
         params["image_shape"] = tuple(params["image_shape"])
     try:
         return cls(**params, **more)
     except TypeError as error:
         raise ModelError(f"The {owner}'s estimator is not known: {error}") from error
-
-
-def _is_from(value: Any, module: Any) -> bool:
-    name = getattr(value, "__name__", "")
-    return isinstance(value, type) and getattr(module, name, None) is value
-
-
-def _class(module: Any, name: Any, key: str, base: type, owner: str) -> type:
-    found = getattr(module, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ModelError(
-            f"The {owner}'s {key} {name!r} is none of {module.__name__}'s."
-        )
-    return found

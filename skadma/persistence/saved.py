@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..networks import PretrainedNetwork
-from ..networks.weights import load_into
+from ..networks.registry import load_into
 from .folder import load_model, save_model
 
 _Self = TypeVar("_Self")

@@ -1,31 +1,14 @@
-"""Groups of images that are asked for together: a patient's, a plant's, a burst's."""
+"""Groups: images that are queried and labelled together."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
-from .._utils.candidates import TooFewCandidatesError, check_n_instances
-
 
 class Groups:
-    """Which images belong together.
-
-    Parameters
-    ----------
-    groups : array-like of shape (n,) or None
-        A name or number for each image. None: each image is a group of its own.
-    n : int
-        Images.
-
-    Raises
-    ------
-    ValueError
-        If there are more or fewer than `n`, or some are missing.
-    """
+    """The group of each of n images; without `groups`, each is a group of its own."""
 
     def __init__(self, groups: ArrayLike | None, n: int) -> None:
         self.given = groups is not None
@@ -43,19 +26,9 @@ class Groups:
         self.names, self.codes = np.unique(found, return_inverse=True)
 
     def refuse_split(self, labeled: np.ndarray, indices: np.ndarray) -> None:
-        """Refuse labels of a part of a group.
+        """Raise ValueError if a group of `indices` has images that are not labelled.
 
-        Parameters
-        ----------
-        labeled : ndarray of bool, shape (n,)
-            Which images have a label, or are given one now.
-        indices : ndarray of int
-            Images of the groups to look at.
-
-        Raises
-        ------
-        ValueError
-            If some of these groups' images have no label.
+        `labeled` is a mask of shape (n,).
         """
         touched = np.unique(self.codes[indices])
         left = np.flatnonzero(np.isin(self.codes, touched) & ~labeled)
@@ -69,90 +42,36 @@ class Groups:
             )
 
     def whole(self, some: np.ndarray) -> np.ndarray:
-        """Complete the groups that some images are of.
-
-        Parameters
-        ----------
-        some : ndarray of bool, shape (n,)
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-        """
+        """Extend a mask of images to all images of their groups."""
         return np.isin(self.codes, self.codes[some])
 
     def count(self, indices: np.ndarray) -> int:
-        """How many groups some images are of."""
+        """Count the groups of some images."""
         return len(np.unique(self.codes[indices]))
 
-    def choose(
-        self,
-        pool: np.ndarray,
-        n_groups: int,
-        ask: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    def first_of_each(self, indices: np.ndarray) -> np.ndarray:
+        """Return the positions where `indices` has a group's first image, sorted."""
+        _, first = np.unique(self.codes[indices], return_index=True)
+        return np.sort(first)
+
+    def members(
+        self, chosen: np.ndarray, pool: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose groups by the images that a strategy chooses.
-
-        The strategy is asked for as many images as groups are wanted and, while they
-        are of fewer groups, for twice as many again.
-
-        Parameters
-        ----------
-        pool : ndarray of int
-            Images without a label; of each group all or none.
-        n_groups : int
-        ask : callable
-            Gives so many positions in `pool`, most useful first, and their scores.
+        """Complete the groups of `chosen` images with those of `pool`.
 
         Returns
         -------
         indices : ndarray of int
-            All images of the groups, the best group first, and in a group the image
-            first that the strategy chose.
-        scores : ndarray of float
-            Of the image that the strategy chose, for the whole group.
-
-        Raises
-        ------
-        TooFewCandidatesError
-            If the pool's usable images are of fewer groups; with their number.
+            Group by group, each with its chosen image first.
+        sizes : ndarray of int
+            Images of each group.
         """
-        codes = self.codes[pool]
-        check_n_instances(n_groups, self.count(pool))
-        n, most = n_groups, len(pool)
-        while True:
-            try:
-                chosen, scores = ask(n)
-            except TooFewCandidatesError as error:
-                if not (self.given and error.n_available):
-                    raise
-                n = most = error.n_available
-                chosen, scores = ask(n)
-            _, first = np.unique(codes[chosen], return_index=True)
-            first = np.sort(first)[:n_groups]
-            if len(first) == n_groups:
-                break
-            if n == most:
-                raise TooFewCandidatesError(
-                    f"{n_groups} groups are asked for, but the images in the pool that "
-                    f"can be decoded and scored are of {len(first)}.",
-                    len(first),
-                )
-            n = min(2 * n, most)
-        return self._members(codes, chosen[first], scores[first], pool)
-
-    @staticmethod
-    def _members(
-        codes: np.ndarray, chosen: np.ndarray, scores: np.ndarray, pool: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        order = np.argsort(codes, kind="stable")
-        begin, end = (
-            np.searchsorted(codes[order], codes[chosen], side=side)
-            for side in ("left", "right")
-        )
-        members = [
-            np.concatenate([[best], (group := order[b:e])[group != best]])
-            for best, b, e in zip(chosen, begin, end, strict=True)
+        by_group = pool[np.argsort(self.codes[pool], kind="stable")]
+        codes = self.codes[by_group]
+        begin = np.searchsorted(codes, self.codes[chosen], side="left")
+        end = np.searchsorted(codes, self.codes[chosen], side="right")
+        found = [
+            np.concatenate([[image], (group := by_group[b:e])[group != image]])
+            for image, b, e in zip(chosen, begin, end, strict=True)
         ]
-        sizes = [len(group) for group in members]
-        return pool[np.concatenate(members)], np.repeat(scores, sizes)
+        return np.concatenate(found), end - begin

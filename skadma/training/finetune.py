@@ -197,7 +197,7 @@ def build_net(
     settings = {
         "iterator_train__shuffle": True,
         "optimizer__param_groups": [
-            (f"{name}.*", {"lr": head_lr}) for name in network.new_parts
+            (f"{name}.*", {"lr": head_lr}) for name in network.new_modules
         ],
         **params,
         **(net_params or {}),

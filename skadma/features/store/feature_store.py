@@ -195,7 +195,7 @@ class FeatureStore(OutputsOfStore):
         names, paths = name_images(estimator, X, keys)
         position = source.graph.position(layer)
         plan = Plan(
-            source.space,
+            source.namespace,
             position,
             math.prod(source.output_shapes[position]),
             dtype,

@@ -208,7 +208,7 @@ class OutputsOfStore(ImagesOfStore):
 
     def _check_network(self, estimator: CNNClassifier) -> None:
         check_estimator(estimator)
-        if estimator.source_network().space != self._plan.network:
+        if estimator.source_network().namespace != self._plan.network:
             raise StoreError(
                 f"The feature store {str(self.folder)!r} is of another network, or of "
                 "another image size, than the classifier's. Build one for it, in "

@@ -221,7 +221,7 @@ def content_digest(dataset: ImageDataset, X: Any, i: int) -> str:
 
 def network_key(estimator: CNNClassifier) -> str:
     """Name the network being adapted by its weights: 32 hex digits."""
-    found = hashlib.sha256(estimator.source_network().space.encode())
+    found = hashlib.sha256(estimator.source_network().namespace.encode())
     state = estimator.net_.module_.state_dict()
     for name in sorted(state):
         array = state[name].detach().cpu().contiguous().numpy()

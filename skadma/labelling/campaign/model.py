@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...classifier import CNNClassifier
-from ...persistence.errors import ModelError
 from ...persistence.network_file import read_network
 from ...persistence.network_file import write_network as save_model
+from ...persistence.params import ModelError
 from .event_log import CampaignError
 
 __all__ = ["load_model", "save_model"]

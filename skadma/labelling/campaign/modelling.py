@@ -54,7 +54,7 @@ class CampaignModelling(CampaignReading):
         overwrite: bool = False,
         verbose: bool = False,
     ) -> None:
-        """Write the model of all labels so far, to hand it on: see docs/handover.md.
+        """Write the model of all labels so far, to hand it on: see docs/persistence.md.
 
         Weights, labels, preprocessing and a model card;
         :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it. The card has
@@ -89,9 +89,8 @@ class CampaignModelling(CampaignReading):
             If a package that writes ONNX is missing.
         """
         from ...evaluation.calibrated import calibrated
-        from ...persistence.export import export_model
+        from ...persistence.export import OPSET, check_onnx, export_model
         from ...persistence.folder import refuse_folder
-        from ...persistence.onnx import OPSET, check_onnx
         from .export import card_facts  # which reads campaigns
 
         refuse_folder(Path(folder).absolute(), overwrite)  # before training

@@ -13,9 +13,8 @@ from ... import strategies
 from ..._utils.atomic import write_atomically
 from ...centers import SourceCenters
 from ...classifier import CNNClassifier
-from ...persistence.errors import ModelError
+from ...persistence.params import ModelError, describe_params, plain
 from ...persistence.params import build_estimator as _build
-from ...persistence.params import describe_params, plain
 from ...strategies import QueryStrategy
 from .event_log import CampaignError
 from .naming import check_classes

@@ -69,7 +69,7 @@ class CenterPatterns:
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
         """The distances to the centres, by layer."""
-        estimator, namespace = self._adapter.estimator, self._adapter.source_space
+        estimator, namespace = self._adapter.estimator, self._adapter.source_namespace
         # Without a namespace it is unknown what the outputs depend on.
         cached = self._initial and namespace is not None
         # The device is the classifier's; another estimator has none of its own.

@@ -1,19 +1,21 @@
-"""``skadma predict`` and ``export-model``: a model that is handed on."""
+"""``skadma predict`` and ``export-model``: use the model, and hand it on."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._campaign import add_common, add_output, add_pool, open_campaign
-
-if TYPE_CHECKING:
-    from ..classifier import CNNClassifier
+from ._options import (
+    add_campaign_command,
+    add_output,
+    open_campaign,
+    prepare_file,
+    prepare_folder,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add the subcommands."""
+    """Add the commands."""
     predict = commands.add_parser(
         "predict",
         help="write the labels of images to a CSV file",
@@ -37,14 +39,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--proba", action="store_true", help="a column of probabilities per class"
     )
     predict.set_defaults(run=_predict)
-    export = commands.add_parser(
+    export = add_campaign_command(
+        commands,
         "export-model",
-        help="write the campaign's model to a folder, to hand it on",
-        description="Write the model of all labels so far to a folder: weights, "
-        "labels, preprocessing, a model card and, with --onnx, an ONNX file.",
+        _export_model,
+        "write the campaign's model to a folder, to hand it on",
+        "Write the model of all labels so far to a folder: weights, labels, "
+        "preprocessing, a model card and, with --onnx, an ONNX file.",
     )
-    add_common(export)
-    add_pool(export)
     add_output(export, "folder")
     export.add_argument(
         "--onnx", action="store_true", help="write model.onnx (skadma[onnx])"
@@ -55,16 +57,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="skip the five trainings that tell how far probabilities can be trusted",
     )
-    export.set_defaults(run=_export_model)
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .._utils.atomic import new_file
-    from ..labelling.predict import predict_files
+    from ..classifier import CNNClassifier
+    from ..labelling import predict_files
+    from ..labelling.campaign import Campaign
 
-    new_file(options.out, overwrite=options.overwrite)  # before a campaign may train
+    prepare_file(options.out, overwrite=options.overwrite)
+    if options.model is not None:
+        estimator = CNNClassifier.load(options.model)
+    else:
+        with Campaign.open(options.campaign) as campaign:
+            estimator = campaign.estimator()
+        if not hasattr(estimator, "net_"):
+            raise ValueError(
+                f"The campaign in {str(options.campaign)!r} has no labels yet, so no "
+                "model."
+            )
     done = predict_files(
-        _estimator(options),
+        estimator,
         options.inputs,
         options.out,
         proba=options.proba,
@@ -77,6 +89,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _export_model(options: argparse.Namespace) -> None:
     if options.opset is not None and not options.onnx:
         raise ValueError("--opset is for --onnx.")
+    prepare_folder(options.out.absolute().parent)
     with open_campaign(options) as campaign:
         campaign.export_model(
             options.out,
@@ -89,18 +102,3 @@ def _export_model(options: argparse.Namespace) -> None:
     print(
         f"The model is in {options.out}. Its README.md has lines to fill in: licences."
     )
-
-
-def _estimator(options: argparse.Namespace) -> CNNClassifier:
-    from ..classifier import CNNClassifier
-    from ..labelling.campaign import Campaign
-
-    if options.model is not None:
-        return CNNClassifier.load(options.model)
-    with Campaign.open(options.campaign) as campaign:
-        estimator = campaign.estimator()
-    if not hasattr(estimator, "net_"):
-        raise ValueError(
-            f"The campaign in {str(options.campaign)!r} has no labels yet, so no model."
-        )
-    return estimator

@@ -82,7 +82,7 @@ def test_the_table(clf, photos, tagged):
 
 
 def test_the_table_goes_on(clf, photos, monkeypatch):
-    monkeypatch.setattr(predicting, "_TOGETHER", 4)
+    monkeypatch.setattr(predicting, "_GROUP_SIZE", 4)
     predict_files(clf, ["photos"], "whole.csv")
     append, calls = predicting._append, []
 

@@ -1,28 +1,27 @@
-"""``skadma classes`` and ``skadma pool``: what a campaign is about changes."""
+"""``skadma classes`` and ``skadma pool``: change a campaign's classes and folders."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from ._campaign import add_common, add_pool, open_campaign
+from ._options import add_campaign_command, open_campaign
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add the subcommands."""
+    """Add the commands."""
     what = "list the classes, add, rename or merge some"
-    classes = commands.add_parser("classes", help=what, description=what + ".")
+    classes = commands.add_parser("classes", help=what, description=f"{what}.")
     actions = classes.add_subparsers(dest="action", required=True)
-    _action(actions, "list", _list, "list the classes with their labels")
-    add = _action(actions, "add", _add, "add classes")
+    add_campaign_command(actions, "list", _list, "list the classes with their labels")
+    add = add_campaign_command(actions, "add", _add, "add classes")
     add.add_argument("names", nargs="+", metavar="CLASS")
-    rename = _action(
+    rename = add_campaign_command(
         actions, "rename", _rename, "give a class and its labels another name"
     )
     rename.add_argument("old")
     rename.add_argument("new")
-    merge = _action(
+    merge = add_campaign_command(
         actions, "merge", _merge, "make one class of several, labels included"
     )
     merge.add_argument("names", nargs="+", metavar="CLASS")
@@ -30,23 +29,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--into", required=True, metavar="CLASS", help="one of them or a new name"
     )
     what = "add a folder of images"
-    pool = commands.add_parser("pool", help=what, description=what + ".")
+    pool = commands.add_parser("pool", help=what, description=f"{what}.")
     actions = pool.add_subparsers(dest="action", required=True)
-    more = _action(actions, "add", _add_pool, what)
+    more = add_campaign_command(actions, "add", _add_pool, what)
     more.add_argument("folder", type=Path)
     more.add_argument(
         "--name", help="paths of its images begin with it (default: the folder's)"
     )
-
-
-def _action(
-    actions: argparse._SubParsersAction, name: str, run: Any, what: str
-) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=what, description=what.capitalize() + ".")
-    add_common(parser)
-    add_pool(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -61,22 +50,22 @@ def _list(options: argparse.Namespace) -> None:
 def _add(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
         campaign.add_classes(options.names)
-        _tell(campaign.classes)
+        _print_classes(campaign.classes)
 
 
 def _rename(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
         campaign.rename_class(options.old, options.new)
-        _tell(campaign.classes)
+        _print_classes(campaign.classes)
 
 
 def _merge(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
         campaign.merge_classes(options.names, options.into)
-        _tell(campaign.classes)
+        _print_classes(campaign.classes)
 
 
-def _tell(classes: list[str]) -> None:
+def _print_classes(classes: list[str]) -> None:
     print(
         f"The classes are {', '.join(classes)}. The next query trains with them; "
         "'skadma undo' takes it back."

@@ -1,0 +1,158 @@
+"""Arguments that several commands have in common, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._utils.atomic import new_file
+
+if TYPE_CHECKING:
+    from ..labelling.campaign import Campaign
+
+
+# --- types of arguments -----------------------------------------------------------
+
+
+def positive(text: str) -> int:
+    """Take an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def port(text: str) -> int:
+    """Take the number of a TCP port; 0 is any that is free."""
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(
+            f"{value} is no port: it is 1 to 65535, or 0 for any that is free"
+        )
+    return value
+
+
+def share(text: str) -> float:
+    """Take a share from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value:g} is not from 0 to below 1")
+    return value
+
+
+# --- the campaign -------------------------------------------------------------------
+
+
+def add_campaign_command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    what: str,
+    description: str = "",
+    *,
+    pool: bool = True,
+) -> argparse.ArgumentParser:
+    """Add a command about a campaign; `pool` is the option for images that moved."""
+    description = description or f"{what[:1].upper()}{what[1:]}."
+    parser = commands.add_parser(name, help=what, description=description)
+    parser.set_defaults(run=run, pools={})
+    parser.add_argument(
+        "--campaign",
+        type=Path,
+        default=Path("skadma-campaign"),
+        metavar="FOLDER",
+        help="the campaign's folder (default: %(default)s)",
+    )
+    parser.add_argument("--who", help="your name in the log (default: the user's)")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="how long to wait for another process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what happens in each phase"
+    )
+    if pool:
+        parser.add_argument(
+            "--pool",
+            action=_Pool,
+            metavar="[NAME=]FOLDER",
+            help="where the images are, if they moved; NAME: those of a pool that was "
+            "added. More than once for several",
+        )
+    return parser
+
+
+class _Pool(argparse.Action):
+    """Set `pool`, the first pool's folder, or one of `pools`, by name."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        options: argparse.Namespace,
+        value: Any,
+        option: str | None = None,
+    ) -> None:
+        name, equals, folder = value.partition("=")
+        if equals and not Path(value).is_dir():
+            options.pools = {**options.pools, name: Path(folder)}
+        else:
+            options.pool = Path(value)
+
+
+def open_campaign(options: argparse.Namespace) -> Campaign:
+    """Open the campaign that the options name."""
+    from ..labelling.campaign import Campaign  # takes seconds, --help should not
+
+    return Campaign.open(
+        options.campaign,
+        pool=options.pool,
+        pools=options.pools,
+        who=options.who,
+        wait=options.wait,
+    )
+
+
+def add_partial(parser: argparse.ArgumentParser) -> None:
+    """Add the option for label files with rows that cannot be taken."""
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="leave out rows that cannot be taken, instead of refusing all",
+    )
+
+
+# --- output --------------------------------------------------------------------------
+
+
+def add_output(
+    parser: argparse.ArgumentParser, what: str, *, required: bool = True
+) -> None:
+    """Add the options for a file to write."""
+    parser.add_argument("-o", "--out", type=Path, required=required, help=what)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write over a file that is there"
+    )
+
+
+def prepare_file(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be written, and make its folder, before any work."""
+    new_file(path, overwrite=overwrite)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give a file's name.")
+    prepare_folder(path.absolute().parent)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder if need be, and check that files can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"Nothing can be written to {str(folder)!r}: {error}") from error

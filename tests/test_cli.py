@@ -1,0 +1,212 @@
+"""The command line itself: quick help, outputs checked first, no tracebacks."""
+
+import argparse
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skadma import Campaign, CNNClassifier
+from skadma.cli import main, make_parser
+from skadma.strategies import MarginSampling
+
+CLASSES = ["dark", "bright"]
+SLOW = ("torch", "torchvision", "sklearn", "skorch", "pandas", "scipy", "matplotlib")
+CLASSIFIER = {"weights": None, "image_size": 32, "max_epochs": 1}
+
+
+def commands(parser=None, before=()):
+    """Every command with its subcommands, as words."""
+    for action in (parser or make_parser())._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield (*before, name)
+                yield from commands(below, (*before, name))
+
+
+def test_version_and_help_import_nothing_slow():
+    """Of every command; each would take seconds, and half a gigabyte."""
+    calls = [["--version"], ["--help"], *([*words, "--help"] for words in commands())]
+    assert len(calls) > 30
+    run = f"""if True:
+        import contextlib, io, sys
+        from skadma.cli import main
+        for call in {calls!r}:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                with contextlib.suppress(SystemExit):
+                    main(call)
+            assert out.getvalue(), call
+        print([name for name in {SLOW!r} if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", run], check=True, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.stdout == "[]\n"
+
+
+def ends(capsys, *arguments):
+    """The message of a command that is refused."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr().err
+    assert ended.value.code in (1, 2)
+    assert said
+    return said
+
+
+@pytest.mark.parametrize("port", ["70000", "65536", "-1", "80x"])
+def test_ports(port, tmp_path, capsys):
+    said = ends(capsys, "label", "--campaign", tmp_path / "c", "--port", port)
+    assert "argument --port" in said
+    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
+
+
+# --- outputs -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        pixels = rng.integers(0, 120, (32, 32, 3)) + 120 * (i % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture
+def campaign(pool, tmp_path, monkeypatch):
+    """A campaign of two labels in the folder skadma-campaign, which is the default."""
+    monkeypatch.chdir(tmp_path)
+    with Campaign.create(
+        "skadma-campaign", pool, CLASSES,
+        CNNClassifier("squeezenet1_1", **CLASSIFIER), MarginSampling(), n_instances=4,
+    ) as campaign:  # fmt: skip
+        campaign.teach({"00.png": "dark", "01.png": "bright"}, train=False)
+    return tmp_path / "skadma-campaign"
+
+
+OUTPUTS = {
+    "query": ["query"],
+    "cant-tell-list": ["cant-tell-list"],
+    "repeats": ["repeats"],
+    "suspects": ["suspects"],
+    "draw": ["evaluate", "--draw", "4", "--method", "random"],
+    "pending": ["evaluate"],
+    "folder": ["evaluate", "--draw", "4", "--images", "photos"],
+    "export": ["export"],
+    "log": ["export", "--log"],
+    "tasks": ["export", "--to", "label-studio"],
+    "report": ["report"],
+    "predict": ["predict", "photos", "--campaign", "skadma-campaign"],
+    "model": ["export-model", "--no-calibration"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_missing_folders_are_made(name, campaign, tmp_path):
+    if name == "pending":
+        main([*OUTPUTS["draw"], "-o", "drawn.csv"])
+    out = tmp_path / "not" / "there" / "out.file"
+    assert main([*OUTPUTS[name], "-o", str(out)]) == 0
+    assert out.exists()
+    left = {path.name for path in out.parent.iterdir()}
+    assert left == {"out.file"}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_are_checked_before_the_work(name, campaign, tmp_path, capsys):
+    """Nothing is chosen, drawn, trained or looked at for a file that cannot be."""
+    (tmp_path / "file").write_text("labels of weeks")
+    (tmp_path / "folder").mkdir()
+    before = events(campaign)
+    said = ends(capsys, *OUTPUTS[name], "-o", tmp_path / "file" / "out")
+    assert "Nothing can be written" in said
+    if name not in ("tasks", "model"):  # they write a folder
+        assert "--overwrite" in ends(capsys, *OUTPUTS[name], "-o", "file")
+        said = ends(capsys, *OUTPUTS[name], "-o", "folder", "--overwrite")
+        assert "'folder' is a folder" in said
+    assert (tmp_path / "file").read_text() == "labels of weeks"
+    assert events(campaign) == before
+
+
+def events(folder):
+    with Campaign.open(folder) as campaign:
+        return [event["kind"] for event in campaign.log()]
+
+
+def test_outputs_of_other_commands(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    for command in (
+        ["centers", "make", "--synthesize", "-o", out],
+        ["centers", "show", "nowhere", "-o", out],
+        ["demo", "--out", out],
+        ["bench", "run", "nowhere.json", "--out", out],
+    ):
+        assert ends(capsys, *command)
+
+
+# --- no traceback --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "start",
+            "photos",
+            "--classes",
+            "a",
+            "b",
+            "--set",
+            "estimator__lr=" + "[" * 9999,
+        ],
+        ["start", "photos", "--classes", "a", "b", "--set", "strategy__lr=1"],
+        ["start", "photos", "--classes", "a", "b", "--set", "estimator__lr"],
+        ["start", "photos", "--classes", "a", "b", "--seed", "-1"],
+        ["start", "photos", "--classes", "a", "b", "--strategy", "none"],
+        ["start", "photos", "--classes", "a", "b", "--backbone", "none"],
+        ["start", "photos", "--classes", "a", "b", "--weights", "nowhere.pth"],
+        ["start", "photos", "--classes", "a", "a"],
+        ["start", "nowhere", "--classes", "a", "b"],
+        ["start", "photos/00.png", "--classes", "a", "b"],
+        ["start", "photos", "--classes", "a", "b", "--centers", "photos/00.png"],
+        ["start", "photos", "--classes", "a", "b", "--labels", "photos/00.png"],
+        ["status", "--campaign", "nowhere"],
+        ["status", "--campaign", "photos/00.png"],
+        ["status", "--pool", "nowhere=photos"],
+        ["teach", "nowhere.csv"],
+        ["teach", "photos"],
+        ["teach", "photos/00.png"],
+        ["teach", "deep.json"],
+        ["relabel", "nowhere", "dark"],
+        ["confirm", "00.png", "nowhere"],
+        ["repeats", "--share", "nan", "-o", "out.csv"],
+        ["repeats", "--share", "7", "-o", "out.csv"],
+        ["evaluate", "--confidence", "2"],
+        ["evaluate", "photos/00.png"],
+        ["evaluate", "--images", "photos"],
+        ["classes", "rename", "dark", "bright"],
+        ["classes", "merge", "dark", "--into", ""],
+        ["pool", "add", "photos"],
+        ["predict", "photos", "--model", "photos", "-o", "out.csv"],
+        ["predict", "photos", "--model", "photos/00.png", "-o", "out.csv"],
+        ["export-model", "-o", "photos"],
+        ["export-model", "-o", "model", "--opset", "7"],
+        ["label", "--campaign", "photos"],
+        ["label", "--repeat", "nan"],
+        ["bench", "run", "deep.json", "--out", "results"],
+        ["bench", "report", "photos"],
+        ["centers", "check", "photos/00.png"],
+        ["centers", "make", "photos", "-o", "out.safetensors"],
+    ],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_no_traceback(words, campaign, pool, tmp_path, capsys):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    if words[0] == "start":
+        words = [*words, "--campaign", "other"]
+    assert "Traceback" not in ends(capsys, *words)
