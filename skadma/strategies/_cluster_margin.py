@@ -47,7 +47,7 @@ class ClusterMargin(BatchStrategy):
     cost: ClassVar[str] = "1 pass; (10 b)^2 d"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "shortlist": [Interval(Integral, 1, None, closed="left")],
         "distance_threshold": [None, Interval(Real, 0, None, closed="left")],

@@ -57,7 +57,7 @@ class BALD(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
@@ -129,7 +129,7 @@ class DropQuery(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C and k-means of the candidates"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],

@@ -48,7 +48,7 @@ class ProbCover(BatchStrategy):
     memory: ClassVar[str] = "n d + pairs within delta"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "delta": [None, Interval(Real, 0, None, closed="neither")],
     }

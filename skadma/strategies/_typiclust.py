@@ -65,7 +65,7 @@ class TypiClust(BatchStrategy):
     multilabel: ClassVar[bool] = True
     _use_proba = False
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "max_clusters": [Interval(Integral, 1, None, closed="left")],
