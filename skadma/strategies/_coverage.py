@@ -144,7 +144,11 @@ class _LazyGains:
             self._compute(some[self._gains[some] >= self._best])
 
     def _compute(self, numbers: np.ndarray) -> None:
-        """Compute the exact gains of some rows."""
+        """Compute the exact gains of those rows whose gain is not exact.
+
+        A second computation, among other rows, may round a gain to less than `_best`.
+        """
+        numbers = numbers[self._state[numbers] != _EXACT]
         found = self._cover.gains(self._rows[numbers])
         self._gains[numbers] = found
         self._state[numbers] = _EXACT
