@@ -5,9 +5,9 @@
 For each data set: the largest weight alpha of an image's centres, how many centres
 share the weight (1 / sum alpha^2), and what the distinctiveness follows: its rank
 correlation with the squared distance of the image to the centres' mean at layer A. For
-M0's probabilities ("predict"), for reciprocal distances ("distance") and for two
-sharper forms of these. EfficientNet-Lite0 at 128 pixels, before the first fit; it takes
-three minutes.
+the pretrained network's probabilities ("predict"), for reciprocal distances
+("distance") and for two sharper forms of these. EfficientNet-Lite0 at 128 pixels,
+before the first fit; it takes three minutes.
 """
 
 from __future__ import annotations

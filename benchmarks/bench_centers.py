@@ -6,9 +6,9 @@ The kinds are those of configs/centers.json: one photograph per source class, th
 synthesised ones that the package ships, each with 1000, 300 and 100 classes, and
 pseudo-centres from the pool. On each data set, with efficientnet_lite0 at 128 pixels:
 
-- Spearman's rank correlation of the distinctiveness that M0 gives the images of a pool
+- Spearman's rank correlation of the distinctiveness by the pretrained network
   with the one by 1000 photographs;
-- seconds to make the centres, and to score the pool with them once M0 has seen it;
+- seconds to make the centres, and to score the pool with them from cached outputs;
 - area under the accuracy curve of published ADMA, by `skadma bench`, beside random's.
 
 Everything goes to OUT, the table as study.md; a run that was stopped goes on. About 25
@@ -45,7 +45,7 @@ REFERENCE = "real 1000"
 
 
 def network(config: dict[str, Any]) -> CNNClassifier:
-    """M0, as the benchmark has it."""
+    """The classifier that the benchmark uses."""
     (backbone,) = config["networks"]
     return CNNClassifier(backbone, **config["classifier"])
 

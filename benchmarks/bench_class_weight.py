@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from skadma import CNNClassifier
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 
 N_LABELS = 100
 

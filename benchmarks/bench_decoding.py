@@ -1,4 +1,4 @@
-"""Decoding in a scan of large photographs, with and without ``reduced_decoding``.
+"""Decoding of large photographs, with and without ``reduced_decoding``.
 
     python benchmarks/bench_decoding.py FOLDER WORK [--json FILE]
 
@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from skadma import CNNClassifier
-from skadma.bench.folders import class_folders
+from skadma.bench.datasets import class_folders
 from skadma.centers import shipped_centers
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset
@@ -59,7 +59,7 @@ def photographs(paths: np.ndarray, megapixels: int, work: Path) -> list[str]:
 def extract_pool_features(
     paths: list[str], y: np.ndarray, reduced: bool
 ) -> dict[str, Any]:
-    """Time decoding and a cold scan, and choose."""
+    """Time decoding and a first pass, and choose."""
     clf = CNNClassifier(
         "efficientnet_lite0",
         image_size=128,
@@ -105,7 +105,7 @@ def main() -> None:
     large = [i for i, path in enumerate(X) if min(Image.open(path).size) >= 300]
     drawn = np.random.default_rng(0).permutation(large)
     print(
-        "| megapixels | photographs | decoding and resizing, ms | scan, ms | "
+        "| megapixels | photographs | decoding and resizing, ms | pass, ms | "
         "share of decoding | grey levels off | logits off, of their deviation | "
         "same of 20 (UncertaintyHerding, margin, ADMA) |\n" + "|---" * 8 + "|"
     )

@@ -7,7 +7,7 @@
 
 modAL needs scikit-learn < 1.8, so an environment of its own is best. All get the same
 images, splits, EfficientNet-Lite0 at 128 x 128, labels and seeds, on one thread. The
-peers have no networks for images: there, M0's penultimate features are extracted by a
+peers have no networks for images: there, the penultimate features are extracted by a
 plain loop of torch, as their documentation advises, and a logistic regression is fitted
 to them. Seconds are the processor's, without scoring on the test set.
 

@@ -1,4 +1,4 @@
-"""M0's features by other engines and in other precisions, in one run.
+"""Features by other engines and in other precisions, in one run.
 
     pip install skadma[onnx,openvino]
     python benchmarks/bench_engines.py FOLDER [--json FILE] [--threads 1]
@@ -30,19 +30,19 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
-from skadma.bench.folders import class_folders
+from skadma.bench.datasets import class_folders
 from skadma.images.dataset import ImageDataset
 from skadma.networks import Normalize
 from skadma.networks.engines import Engine
 from skadma.strategies import MarginSampling, UncertaintyHerding
 
 BATCH, N_IMAGES, N_LABELS = 16, 320, 40
-SCAN = "skadma's scan"
+EXTRACTOR = "skadma's extractor"
 Run = Callable[[torch.Tensor], np.ndarray]
 
 
 def own_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
-    """The plain network, and the scan's own part of it by each of its engines."""
+    """The plain network, and the extractor's frozen subgraph by each of its engines."""
     source, cpu = clf.source_network(), torch.device("cpu")
     end = source.graph.layers[-2].output
     plain = source.graph.extract(source.module, [end], None)
@@ -57,7 +57,7 @@ def own_runs(clf: CNNClassifier) -> tuple[torch.nn.Module, dict[str, Run]]:
 
     return plain, {
         "torch, plain": lambda x: plain(x)[0].numpy(),
-        SCAN: run_by(Engine()),
+        EXTRACTOR: run_by(Engine()),
         'precision="bfloat16"': run_by(Engine("torch", "bfloat16")),
         'engine="openvino"': run_by(Engine("openvino")),
         'engine="openvino", precision="bfloat16"': run_by(
@@ -125,7 +125,7 @@ def main() -> None:
     clf = CNNClassifier("efficientnet_lite0", image_size=128)
     X, y = class_folders(options.folder)
     some = np.random.default_rng(0).choice(len(X), N_IMAGES, replace=False)
-    clf.embed(X[:2], -2)  # from now on the process keeps memory as after any scan
+    clf.embed(X[:2], -2)  # from now on the process keeps memory as after any pass
     source = clf.source_network()
     images = ImageDataset(X[some], source.preprocessing)
     tensors = torch.stack([images[i] for i in range(N_IMAGES)])
@@ -144,11 +144,11 @@ def main() -> None:
                 spent[name].append(process_time() - begin)
     truth = found["torch, plain"][0]
     expected, rows = choices(truth, y[some]), []
-    print("| engine | ms an image | scan / it | features off | margin | herding |")
+    print("| engine | ms an image | extractor / it | features off | margin | herding |")
     print("|---|---|---|---|---|---|")
     for name, (features,) in found.items():
         ms = 1e3 * min(spent[name]) / N_IMAGES
-        ratio = min(spent[SCAN]) / min(spent[name])
+        ratio = min(spent[EXTRACTOR]) / min(spent[name])
         off = float(np.linalg.norm(features - truth) / np.linalg.norm(truth))
         same = [
             len(a & b)

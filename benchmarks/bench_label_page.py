@@ -26,7 +26,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from skadma import __version__
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 
 CLASSES = ["defective", "sound"]
 HAND = {"look_at_one": 0.7, "look_at_a_tile": 0.25, "click": 0.6, "enter": 0.5}

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_rule_search.py OUT [--networks NAME ...] [--seeds N ...]
 
-In place of the tail that is fine-tuned, a logistic regression learns on what M0's
-penultimate layer makes of the images; everything else is as in `skadma bench`. This is
-where variants are tried and thrown away; what it favours has to hold there as well.
+In place of fine-tuning, a logistic regression is fitted to the pretrained network's
+penultimate features; everything else is as in `skadma bench`. Variants are tried here
+first, as a simulation takes seconds, and then there.
 Writes the features (once) and results.csv to OUT, prints the areas under the curves and
 paired tests. With the defaults about 20 minutes on 2 cores.
 """
@@ -33,7 +33,7 @@ from skadma.bench import (
     wins_and_losses,
 )
 from skadma.bench.cells import measure, simulate
-from skadma.bench.folders import LabelledImages
+from skadma.bench.datasets import LabelledImages
 from skadma.strategies import (
     BADGE,
     ClusterMargin,
@@ -71,7 +71,7 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
 
 
 def read_features(name: str, network: str, folder: Path) -> LabelledImages:
-    """Compute what M0 makes of a data set, or read it."""
+    """Compute the features of a data set, or read them."""
     path = folder / f"{network}__{name}.npz"
     data = os.environ.get("SKADMA_DATA")
     images = load_dataset(name, root=data)

@@ -155,19 +155,22 @@ def write_rows(folder: Path, n: int) -> None:
 
     In 300 clusters of falling size (Zipf) with 64 common directions of falling
     variance and a little noise, cut at 0, as a network's features are; as if as many
-    images had been scanned, of which there are no pictures.
+    images had been through the network, of which there are no pictures.
     """
-    from skadma.features.store.building import write_planned
-    from skadma.features.store.columns import shard_file, write_shard
     from skadma.features.store.hashing import key_hashes
-    from skadma.features.store.plan import Plan
+    from skadma.features.store.shards import (
+        Manifest,
+        add_images,
+        shard_file,
+        write_shard,
+    )
 
     source = network().source_network()
     position = source.graph.position(-2)
     folder.mkdir(parents=True)
     keys = [f"row-{i}" for i in range(n)]
-    plan = Plan(source.namespace, position, 1280, "float16", 4096)
-    plan = write_planned(folder, plan, keys, None)
+    manifest = Manifest(source.namespace, position, position + 1, 1280, "float16", 4096)
+    manifest = add_images(folder, manifest, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)
     shares = 1 / np.arange(1, 301)
@@ -175,7 +178,7 @@ def write_rows(folder: Path, n: int) -> None:
     directions = rng.standard_normal((64, 1280), dtype=np.float32)
     directions /= np.sqrt(1 + np.arange(64, dtype=np.float32))[:, None]
     start = 0
-    for number, size in enumerate(plan.sizes):
+    for number, size in enumerate(manifest.sizes):
         rows = centers[rng.choice(300, size, p=shares)]
         rows += rng.standard_normal((size, 64), dtype=np.float32) @ directions
         rows += 0.3 * rng.standard_normal(rows.shape, dtype=np.float32)
@@ -186,6 +189,7 @@ def write_rows(folder: Path, n: int) -> None:
             "sha256": np.zeros((size, 32), np.uint8),
             "hash": key_hashes(keys[start : start + size]),
             "readable": np.ones(size, bool),
+            "state": np.zeros(size, np.uint64),
         }
         write_shard(shard_file(folder, "content", number), content)
         start += size
@@ -196,7 +200,7 @@ def read_and_multiply(folder: Path) -> dict[str, float]:
     from skadma.features.store import FeatureStore
 
     store = FeatureStore.open(folder)
-    rows = store._column(store._features_column(store._plan.layer))
+    rows = store.outputs(network(), proba=False).features
     begin = perf_counter()
     for start in range(0, len(rows), 1024):
         rows[start : start + 1024]
@@ -252,7 +256,7 @@ class Augmented:
     def __init__(self, n: int) -> None:
         from PIL import Image
 
-        from skadma.bench.demo import load_elpv
+        from skadma.bench.datasets import load_elpv
 
         folder = Path(os.environ["SKADMA_DATA"]) / "cifar10-sample"
         files = sorted(folder.rglob("*.jpg"))
@@ -347,14 +351,14 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
 
 
 def part_workers(work: Path, n: int) -> dict[str, Any]:
-    """Scan by two Dask workers against one process with two threads, and with one."""
+    """Compute by two Dask workers against one process with two threads and with one."""
     import dask
     import torch
     from distributed import Client, LocalCluster
     from PIL import Image
 
     from skadma import CNNClassifier
-    from skadma.bench.demo import load_elpv
+    from skadma.bench.datasets import load_elpv
     from skadma.features.store import FeatureStore
 
     cells, _ = load_elpv()
@@ -406,11 +410,11 @@ def part_workers(work: Path, n: int) -> dict[str, Any]:
 
 
 def part_kills(work: Path, n: int) -> dict[str, Any]:
-    """Run the tests that kill workers and scans; they count what is scanned twice."""
+    """Run the tests that kill workers and builds; they count what is computed twice."""
     tests = [
         "tests/test_feature_store_building.py::"
-        "test_killed_at_any_point_nothing_is_scanned_twice",
-        "tests/test_executors.py::test_a_killed_workers_shards_are_done_again",
+        "test_killed_at_any_point_nothing_is_computed_twice",
+        "tests/test_executors.py::test_a_killed_workers_shards_are_computed_again",
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *tests], cwd=ROOT, capture_output=True

@@ -38,9 +38,10 @@ from sklearn.model_selection import GridSearchCV
 from torch.utils.data import DataLoader, TensorDataset
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
-from skadma.bench.demo import demo_centers, demo_classifier, load_elpv
+from skadma.bench.datasets import load_elpv
+from skadma.bench.demo import demo_centers, demo_classifier
+from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
-from skadma.features.cnn_adapter import CNNAdapter
 from skadma.images.dataset import ImageDataset
 from skadma.networks import Normalize
 from skadma.strategies import (
@@ -92,7 +93,7 @@ def source_images(folder: Path) -> tuple[list[Path], list[int]]:
 
 
 def forward_pass(clf: CNNClassifier, X: np.ndarray) -> Callable[[], None]:
-    """Make a function that runs M0 plainly over decoded images."""
+    """Make a function that runs the network plainly over decoded images."""
     source = clf.source_network()
     dataset = ImageDataset(X, source.preprocessing)
     images = torch.stack([dataset[i] for i in range(len(dataset))])
@@ -156,14 +157,14 @@ def time_queries(
     cold = seconds(query)
     clf.fit(X[:20], np.arange(20) % 2)
     again = seconds(query, repeat=3)
-    tail = seconds(predict, repeat=3)
+    trainable = seconds(predict, repeat=3)
     name = (
         f"{type(strategy).__name__}, {len(X)} images, {clf.backbone}, "
         f"n_frozen_layers={clf.n_frozen_layers!r}"
     )
     if clf.engine != "torch":
         name += f", {clf.engine} in {clf.precision}"
-    parts = {"forward_s": plain, "cold_s": cold, "next_s": again, "tail_s": tail}
+    parts = {"forward_s": plain, "cold_s": cold, "next_s": again, "tail_s": trainable}
     centers = " and of 1000 centres" if isinstance(strategy, ADMA) else ""
     yield Measure(
         f"cold query / forward pass, {name}",
@@ -175,15 +176,15 @@ def time_queries(
     yield Measure(
         f"next round's query / forward pass, {name}",
         again / plain,
-        f"the tail's own pass is {tail / plain:.3f} of the forward pass",
+        f"a pass of the trainable layers is {trainable / plain:.3f} of a forward pass",
         parts,
     )
     yield Measure(
-        f"next round's query / the tail's own pass, {name}",
-        again / tail,
-        "the tail, and 2 K d float64 operations an image for distances"
+        f"next round's query / a pass of the trainable layers, {name}",
+        again / trainable,
+        "a pass, and 2 K d float64 operations an image for distances"
         if centers
-        else "the tail, and n^2 d operations for the choice",
+        else "a pass, and n^2 d operations for the choice",
         parts,
     )
 
@@ -208,7 +209,7 @@ def measure_patches(folder: Path) -> Iterator[Measure]:
             yield Measure(
                 f"AIFT with 16 patches / margin, {phase}, {image_size} pixels",
                 aift / margin,
-                "16 windows of a quarter of the map's area, through the tail",
+                "16 windows of a quarter of the map, through the trainable layers",
                 {"aift_s": aift, "margin_s": margin},
             )
 
@@ -315,7 +316,7 @@ def measure_grid(folder: Path) -> Iterator[Measure]:
         "GridSearchCV, 4 lambdas x 3 layer choices x 3 folds, "
         f"{len(X)} images: cache off / on",
         theirs / ours,
-        "36 times training and scoring the tail; same scores",
+        "36 times training and scoring; same scores",
         {"ours_s": ours, "off_s": theirs},
     )
 
@@ -335,7 +336,7 @@ def measure_training(folder: Path) -> Iterator[Measure]:
         yield Measure(
             f"fit of 100 images from kept outputs / plain loop, {n_frozen=}",
             ours / theirs,
-            "the tail forward and backward; skorch, its history and the look-up of "
+            "a pass forward and backward; skorch, its history and the look-up of "
             "what is kept come on top",
             {"ours_s": ours, "plain_s": theirs},
         )
@@ -343,7 +344,7 @@ def measure_training(folder: Path) -> Iterator[Measure]:
 
 def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable:
     """Make a function that trains as `clf` does, by a loop over tensors at hand."""
-    source, dataset = CNNAdapter(clf).open(X)
+    source, dataset = cnn_adapter(clf).open(X)
     kept, cut = clf._training_inputs(source, dataset, clf.n_frozen_)
     inputs, targets = torch.from_numpy(kept.X), torch.from_numpy(y)
 
@@ -368,7 +369,7 @@ def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable
 
 
 def measure_augment(folder: Path) -> Iterator[Measure]:
-    """Time training with augmentation against training the tail alone."""
+    """Time training with augmentation against training from cached outputs."""
     X, y = (values[:200] for values in load_elpv())
     clf = demo_classifier(0).set_params(memory=MemoryCache())
     clf.fit(X, y)
@@ -378,7 +379,7 @@ def measure_augment(folder: Path) -> Iterator[Measure]:
         "fit of 200 images with augment='crop_flip' / from kept outputs",
         theirs / ours,
         "",
-        "the whole network runs in each epoch instead of its tail",
+        "the whole network runs in each epoch, not the trainable layers only",
         {"ours_s": ours, "augmented_s": theirs},
     )
 

@@ -3,9 +3,9 @@
     python benchmarks/make_image_sets.py DIR
     python benchmarks/bench_unseen.py DIR OUT.csv [--sets NAME ...] [--rules NAME ...]
 
-M0's outputs are computed once (EfficientNet-Lite0, 128 px) and kept in DIR/features;
-what is fitted to them is what ``CNNClassifier(training="probe")`` fits, on the last
-layer's input alone or on that of ``layers/efficientnet_lite0``. Pools of 800, 400
+The network's outputs are computed once (EfficientNet-Lite0, 128 px) and kept in
+DIR/features; the probe of ``CNNClassifier(training="probe")`` is fitted to the last
+layer's input alone or to that of ``layers/efficientnet_lite0``. Pools of 800, 400
 images to test on, eight rounds of 20 labels. SKADMA_DATA names the folder of the data
 sets that no package has. Prints accuracy, AUC, the labels needed for random's final
 accuracy and paired tests. Rules named "their ..." are scikit-activeml's (pip install
@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from skadma import ActiveLearner, CNNClassifier
 from skadma.bench import compare, load_dataset, split_dataset
 from skadma.bench.cells import measure, simulate
-from skadma.bench.folders import LabelledImages
+from skadma.bench.datasets import LabelledImages
 from skadma.images.dataset import take
 from skadma.networks.heads import BlockLinear, ProbeHead, get_head
 from skadma.strategies import (

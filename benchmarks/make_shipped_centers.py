@@ -21,7 +21,7 @@ from skadma import CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
 from skadma.centers._shipped import to_sheet
 from skadma.centers._synthesis import resized
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import cnn_adapter
 
 SIDE = 128
 QUALITY = 80
@@ -30,7 +30,7 @@ QUALITY = 80
 def recognised(images: np.ndarray, network: str, size: int) -> float:
     """Share of the images that a network takes for their own class."""
     clf = CNNClassifier(network, image_size=size, memory=False)
-    batches = CNNAdapter(clf).iter_outputs_prepared(
+    batches = cnn_adapter(clf).iter_outputs_prepared(
         resized(images, size), source_layers=[-1]
     )
     scores = torch.cat([next(iter(batch.source.values())) for batch in batches])

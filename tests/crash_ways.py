@@ -13,26 +13,35 @@ import subprocess
 import sys
 import traceback
 import warnings
+from functools import cache
 from pathlib import Path
+
+import skadma
 
 from .crash_steps import Run, do_step
 
-WATCHED = (
-    "campaign", "files.py", "learner.py", "training.py", "classifier.py", "cache.py",
+PACKAGE = Path(skadma.__file__).parent
+WATCHED = tuple(
+    PACKAGE / name
+    for name in (
+        "labelling/campaign", "_utils/atomic.py", "learner.py", "training",
+        "classifier.py", "features/cache.py", "persistence/network_file.py",
+    )
 )  # fmt: skip
+"""Files and folders of which each line is a point to kill at."""
 NAMED = {
     "before a transaction": ('self._execute("BEGIN IMMEDIATE")', 0),
     "between two rows": ('self._execute(f"INSERT INTO {table}', 3),
     "before the commit": ('self._execute("COMMIT")', 0),
     "between two tables": ("self._execute(statement)", 4),
     "before training": ("net.partial_fit(", 0),
-    "trained, not saved": ("sha256 = save_model(", 0),
+    "trained, not saved": ("sha256 = write_network(", 0),
     "written, not synced": ("os.fsync(file.fileno())", 0),
-    "synced, not renamed": ("part.replace(path)", 0),
+    "synced, not renamed": ("tmp.replace(path)", 0),
     "renamed, folder not synced": ("sync_folder(path.parent)", 0),
     "saved, not recorded": ('"train",', 0),
     "chosen, not recorded": ('add_event("query"', 0),
-    "decided, not trained": ("return state, self._trainer.model(", 0),
+    "decided, not trained": ("return state, self.model(", 0),
 }
 """What the line about to run holds, and how many times to let it pass."""
 
@@ -80,6 +89,12 @@ def told(function, *arguments):
     return json.loads(said)
 
 
+@cache
+def is_watched(file: str) -> bool:
+    """Whether lines of a source file are points to kill at."""
+    return any(Path(file).is_relative_to(path) for path in WATCHED)
+
+
 class Killer:
     """Count lines of skadma as they are about to run, and stop at one of them."""
 
@@ -91,9 +106,7 @@ class Killer:
         sys.settrace(self._enter)
 
     def _enter(self, frame, event, arg):
-        name = frame.f_code.co_filename
-        _, found, rest = name.partition(f"{os.sep}skadma{os.sep}")
-        return self._line if found and rest.startswith(WATCHED) else None
+        return self._line if is_watched(frame.f_code.co_filename) else None
 
     def _line(self, frame, event, arg):
         if event == "line":
@@ -135,6 +148,7 @@ def count_lines(step: str, base: Path) -> int:
 
     status, said = in_child(task)
     assert status == 0, said
+    assert int(said) > 0, f"{step}: no line to kill at is run"
     return int(said)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from skadma import AdaFilterClassifier
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import cnn_adapter
 
 from .conftest import TinyCNN
 
@@ -44,4 +44,4 @@ def set_gates(clf, is_open):
 
 
 def scores(clf, X):
-    return CNNAdapter(clf).collect(X, layers=[-1])[0][len(clf.layers()) - 1]
+    return cnn_adapter(clf).collect(X, layers=[-1])[0][len(clf.layers()) - 1]

@@ -42,11 +42,11 @@ def campaign(tmp_path):
 def assert_same(ledger, campaign):
     """What a ledger says, and what is added up anew from the whole log."""
     ledger.read()
-    with campaign._store.reading():
-        state = read_state(campaign._store)
+    with campaign._event_log.reading():
+        state = read_state(campaign._event_log)
     assert ledger.classes == state.classes
-    assert ledger.naming.former == state.naming.former
-    assert ledger.pools.names == state.pools.names
+    assert ledger.class_names.former == state.class_names.former
+    assert ledger.folders.names == state.folders.names
     assert ledger.paths == state.paths
     assert ledger.contents == state.contents
     assert list(ledger.usable().items()) == list(state.usable().items())

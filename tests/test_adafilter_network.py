@@ -1,4 +1,4 @@
-"""AdaFilter: the gates, against the formulas, M0 and plain fine-tuning."""
+"""AdaFilter: the gates, against formulas, the pretrained network and fine-tuning."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from torch import nn
 
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma.adafilter.network import UsedFilters, mix, threshold
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import cnn_adapter
 
 from .conftest import TinyCNN
 from .gated import KINDS, SIZES, ShortcutFirst, scores, set_gates, tiny
@@ -27,7 +27,7 @@ def test_threshold_by_hand():
     np.testing.assert_allclose(z.grad, [1, 2, 3, 4] * p * (1 - p), rtol=1e-5)
 
 
-def test_mix_takes_exactly_what_the_gate_says():
+def test_mix_follows_the_gate_exactly():
     rng = torch.Generator().manual_seed(0)
     fine, frozen = torch.randn(2, 3, 4, 2, 2, generator=rng) * 10.0
     gate = (torch.rand(3, 4, generator=rng) > 0.5).float().requires_grad_()
@@ -143,7 +143,7 @@ def test_whole_network_by_hand(kind, pictures):
     np.testing.assert_allclose(scores(clf, X), expected, atol=1e-5)
 
 
-# --- between M0 and fine-tuning -------------------------------------------------------
+# --- between the pretrained network and fine-tuning -----------------------------------
 
 
 def pair(backbone, **params):
@@ -174,7 +174,7 @@ def pair(backbone, **params):
         "densenet121",  # norms before convolutions
     ],
 )
-def test_shut_gates_are_m0_and_open_gates_the_fine_tuned_network(backbone, pictures):
+def test_shut_gates_are_the_pretrained_network_open_ones_fine_tuned(backbone, pictures):
     X, y = (values[:4] for values in pictures)
     plain, ada = pair(backbone)
     untouched = scores(plain.fit(X, [0, 1, 0, 1]), X)
@@ -273,7 +273,7 @@ def test_gates_differ_by_image_unless_the_policy_is_global(pictures):
 
 
 @pytest.mark.parametrize("backbone", [TinyCNN, ShortcutFirst])
-def test_what_is_asked_for_does_not_change_the_gates(backbone, pictures):
+def test_the_layers_extracted_do_not_change_the_gates(backbone, pictures):
     X, y = pictures
     clf = tiny(backbone, max_epochs=10).fit(X, y)
     names = ["stem", "conv1", "conv2", "hidden"]
@@ -315,9 +315,11 @@ def test_recurrent_gates_need_the_layers_before(pictures):
         position = clf.source_network_.graph.position("conv1")
         if kind == "recurrent":
             with pytest.raises(ValueError, match="cannot be entered behind 'shortcut'"):
-                CNNAdapter(clf).iter_outputs_prepared(inside, ["conv2"], start=position)
+                cnn_adapter(clf).iter_outputs_prepared(
+                    inside, ["conv2"], start=position
+                )
     flat = np.zeros((8, 16), np.float32)
-    (batch,) = CNNAdapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
+    (batch,) = cnn_adapter(tiny().fit(X, y)).iter_outputs_prepared(flat, [-1], start=3)
     assert batch.adapted[5].shape == (8, 3)
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, SourceCenters
 from skadma.features.adapter import NetworkAdapter, get_adapter
-from skadma.features.passes import OutputBatch
+from skadma.features.extractor import OutputBatch
 from skadma.strategies import (
     ADMA,
     AIFT,
@@ -85,7 +85,7 @@ class TwoLayersView(NetworkAdapter):
         return range(3)[layer]
 
     def iter_outputs(
-        self, X, layers=(), source_layers=(), *, summary=None, progress=None
+        self, X, layers=(), source_layers=(), *, derived=None, progress=None
     ):
         for start in range(0, len(X), 50):
             a, b = self.estimator.features(X[start : start + 50])
@@ -113,7 +113,7 @@ class TwoLayersView(NetworkAdapter):
         source_layers=(),
         *,
         start=None,
-        summary=None,
+        derived=None,
         keep=True,
     ):
         return self.iter_outputs(inputs, layers, source_layers)

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skadma import ActiveLearner, SourceCenters
+from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import LRUCache, MemoryCache
-from skadma.features.cnn_adapter import CNNAdapter
 from skadma.strategies import ADMA
 from skadma.strategies.adma import _center_patterns
 
@@ -45,7 +45,7 @@ def literal(clf, strategy, centers, X, iteration):
     network = clf if strategy.features == "current" else clone(clf)  # a clone is M0
     of_images = clone(clf) if strategy.features == "initial" else clf
     of_centers: dict = {layer: [] for layer in layers}
-    for batch in CNNAdapter(network).iter_outputs_prepared(centers.inputs, layers):
+    for batch in cnn_adapter(network).iter_outputs_prepared(centers.inputs, layers):
         for layer in layers:
             position = network.source_network().graph.position(layer)
             of_centers[layer].extend(batch.adapted[position].numpy())

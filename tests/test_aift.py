@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
-from skadma.features.cnn_adapter import CNNAdapter
 from skadma.images.patches import n_distinct, random_windows
 from skadma.strategies import AIFT
 from skadma.strategies._aift import patch_score
@@ -59,7 +59,7 @@ def literal_aift(clf, X, windows, n_layers, alpha):
     cut = source.graph.cut_before(n_layers - 1)
     tail = source.graph.extract(network.network, [source.graph.output], cut)
     first = source.graph.extract(source.module, [cut]) if n_layers else None
-    dataset, total = CNNAdapter(clf).image_dataset(X), []
+    dataset, total = cnn_adapter(clf).image_dataset(X), []
     for i in range(len(dataset)):
         p = []
         with torch.no_grad():

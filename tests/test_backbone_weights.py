@@ -104,8 +104,8 @@ def test_a_pickle_in_the_cache_of_downloads_is_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "made").exists()
 
 
-def test_networks_are_told_apart_by_their_modules_too(pictures):
-    """Same names and weights, other activations: nothing kept may be mixed up."""
+def test_cache_entries_are_separate_for_each_activation(pictures):
+    """The networks have the same names and weights, but other activations."""
 
     def build(activation):
         def network():

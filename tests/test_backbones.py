@@ -35,22 +35,27 @@ DEPTHS = {
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_depth_head_and_parts(name):
-    m0 = source(name, 75 if name == "googlenet" else 64)
-    layers = m0.graph.layers
+def test_depth_head_and_subgraphs(name):
+    pretrained = source(name, 75 if name == "googlenet" else 64)
+    layers = pretrained.graph.layers
     assert len(layers) == DEPTHS[name]
-    side = m0.preprocessing.image_size
+    side = pretrained.preprocessing.image_size
     x = torch.rand(2, 3, side, side)
-    network = AdaptedNetwork(m0, 3, n_frozen=len(layers) // 2, update_batch_norm=False)
+    network = AdaptedNetwork(
+        pretrained, 3, n_frozen=len(layers) // 2, update_batch_norm=False
+    )
     network.eval()
     with torch.no_grad():
         scores = network(x)
         assert scores.shape == (2, 3)
         # The network cut in two at the freeze boundary is the same network.
-        cut = m0.graph.cut_before(network.n_frozen - 1)
-        (middle,) = m0.graph.extract(m0.module, [cut])(x)
+        cut = pretrained.graph.cut_before(network.n_frozen - 1)
+        (middle,) = pretrained.graph.extract(pretrained.module, [cut])(x)
         kept = middle.clone()
-        (again,) = m0.graph.extract(network.network, [layers[-1].output], cut)(middle)
+        scores_from_cut = pretrained.graph.extract(
+            network.network, [layers[-1].output], cut
+        )
+        (again,) = scores_from_cut(middle)
         assert torch.equal(again, scores)
         assert torch.equal(middle, kept)
 
@@ -107,9 +112,9 @@ def test_output_is_what_the_next_layer_receives(name, hooked, layer):
     """Against hooks, which see inputs without any graph."""
     clf = CNNClassifier(name, weights=None, image_size=64, random_state=0)
     X = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    m0 = clf.source_network()
+    pretrained = clf.source_network()
     seen = []
-    handle = m0.module.get_submodule(hooked).register_forward_pre_hook(
+    handle = pretrained.module.get_submodule(hooked).register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].flatten(1).clone())
     )
     found = clf.embed(X, layers=[layer, -1])[layer]
@@ -125,7 +130,7 @@ def test_main_path_of_a_small_network():
     # conv1's output lies inside the residual block, so the cut is before it.
     assert graph.cut_before(1) is graph.layers[0].output
     assert graph.cut_before(-1) is graph.input
-    # What conv2 hands on has the gate and the shortcut in it.
+    # The output of conv2 includes the gate and the shortcut.
     assert {"squeeze", "excite", "shortcut"} <= graph.modules_of_first(3)
     assert not {"squeeze", "shortcut"} & graph.modules_of_first(2)
 
@@ -243,12 +248,14 @@ def test_branches_on_shapes_are_followed(pictures):
     )
     clf.set_params(max_epochs=1).fit(X, y)
     assert [row.name for row in clf.layers()] == ["conv", "hidden", "fc"]
-    m0 = clf.source_network_.module.state_dict()
+    before = clf.source_network_.module.state_dict()
     after = clf.net_.module_.network.state_dict()
-    assert all(torch.equal(m0[k], after[k]) for k in m0 if k.startswith(("c", "n")))
+    assert all(
+        torch.equal(before[k], after[k]) for k in before if k.startswith(("c", "n"))
+    )
     np.testing.assert_array_equal(clf.predict_proba(X), clf.predict_proba(X))
-    # Dropout is at work while the tail is trained: nothing is learnt at lr 0, so
-    # the loss would otherwise be that of the predictions.
+    # Dropout is active in training: nothing is learnt at lr 0, so the loss would
+    # otherwise be that of the predictions.
     clf.set_params(lr=0, head_lr=0, batch_size=24).fit(X, y)
     predicted = -np.log(clf.predict_proba(X)[np.arange(24), y]).mean()
     assert abs(clf.net_.history[-1]["train_loss"] - predicted) > 1e-4
@@ -350,7 +357,7 @@ def test_a_copy_of_a_network_shares_nothing(name):
         assert len(new.seen) == 2
 
 
-def test_scan_leaves_the_network_as_it_was(pictures):
+def test_inference_leaves_the_network_as_it_was(pictures):
     X, y = pictures
     clf = lite0(n_frozen_layers=-2).fit(X[:6], y[:6])
     network = clf.net_.module_
@@ -375,22 +382,22 @@ def test_scan_leaves_the_network_as_it_was(pictures):
 )
 def test_folded_batch_norms_change_nothing_but_rounding(name, n_left):
     torch.manual_seed(0)
-    m0 = copy.deepcopy(source(name, 64))
-    for module in m0.module.modules():
+    pretrained = copy.deepcopy(source(name, 64))
+    for module in pretrained.module.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             nn.init.normal_(module.weight)
-    before = {k: v.clone() for k, v in m0.module.state_dict().items()}
-    ends = [layer.output for layer in m0.graph.layers]
+    before = {k: v.clone() for k, v in pretrained.module.state_dict().items()}
+    ends = [layer.output for layer in pretrained.graph.layers]
     x = torch.randn(2, 3, 64, 64)
-    plain = m0.graph.extract(m0.module, ends)
-    folded = fold_batch_norms(m0.graph.extract(m0.module, ends))
+    plain = pretrained.graph.extract(pretrained.module, ends)
+    folded = fold_batch_norms(pretrained.graph.extract(pretrained.module, ends))
     with torch.inference_mode():
         for mine, expected in zip(folded(x), plain(x), strict=True):
             atol = 1e-4 * float(expected.abs().max())
             torch.testing.assert_close(mine, expected, atol=atol, rtol=0)
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == n_left
-    after = m0.module.state_dict()
+    after = pretrained.module.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())

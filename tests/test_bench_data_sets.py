@@ -15,7 +15,7 @@ from skadma.bench import (
     write_report,
 )
 from skadma.bench.cells import measure
-from skadma.bench.folders import LabelledImages
+from skadma.bench.datasets import LabelledImages
 
 from .small_data_sets import dogs_vs_cats, indoor67, inria_person, picture, voc2012
 

@@ -18,8 +18,8 @@ from sklearn.model_selection import GridSearchCV
 
 import skadma.features.cache
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
+from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import DiskCache, MemoryCache, open_cache, process_cache
-from skadma.features.cnn_adapter import CNNAdapter
 from skadma.images.dataset import ImageDataset, Preprocessing
 from skadma.images.forms import UnreadableImageError
 from skadma.strategies import ADMA, UncertaintyHerding
@@ -365,7 +365,7 @@ def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
     head = len(clf.layers()) - 1
     first = [
         b.source[head]
-        for b in CNNAdapter(clf).iter_outputs_prepared(prepared, [], [head])
+        for b in cnn_adapter(clf).iter_outputs_prepared(prepared, [], [head])
     ]
     as_images = clf.source_proba(prepared)
     np.testing.assert_array_equal(
@@ -373,6 +373,6 @@ def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
     )
     again = [
         b.source[head]
-        for b in CNNAdapter(clf).iter_outputs_prepared(prepared, [], [head])
+        for b in cnn_adapter(clf).iter_outputs_prepared(prepared, [], [head])
     ]
     assert torch.equal(torch.cat(first), torch.cat(again))

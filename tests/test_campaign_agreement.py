@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 
 from skadma import Campaign
 from skadma.labelling.campaign import CampaignError
-from skadma.labelling.campaign.agreement import kappa_and_chance
-from skadma.labelling.campaign.schema import SCHEMA
+from skadma.labelling.campaign.agreement import compare_marks
+from skadma.labelling.campaign.event_log import SCHEMA
 
 from .conftest import TinyCNN
 from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
@@ -80,8 +80,6 @@ def test_agreement_where_little_can_be_said(people):
 @pytest.mark.parametrize("n", [15, 60])
 def test_the_interval_of_kappa_covers(n, accuracy, people):
     """Of two who are right so often; 95 % is meant."""
-    from skadma.labelling.campaign.agreement import _pair
-
     rng = np.random.default_rng(0)
     prior = np.array([0.6, 0.3, 0.1])
     confusion = np.full((3, 3), (1 - accuracy) / 2) + np.eye(3) * (
@@ -94,7 +92,7 @@ def test_the_interval_of_kappa_covers(n, accuracy, people):
     for _ in range(300):
         cells = rng.choice(9, n, p=joint.ravel())
         marks = [(CLASSES[cell // 3], CLASSES[cell % 3]) for cell in cells]
-        pair = _pair("eva", "max", marks)
+        pair = compare_marks("eva", "max", marks)
         if pair.kappa_interval is not None:
             assert pair.kappa_interval[0] <= pair.kappa <= pair.kappa_interval[1]
             hits.append(pair.kappa_interval[0] <= kappa <= pair.kappa_interval[1])
@@ -103,9 +101,13 @@ def test_the_interval_of_kappa_covers(n, accuracy, people):
 
 
 def test_kappa_where_people_use_other_classes():
-    assert kappa_and_chance([("a", "b"), ("a", "b")]) == (0.0, 0.0)
-    kappa, chance = kappa_and_chance([("a", "a"), ("b", "b"), ("c", "c")])
-    assert (kappa, chance) == (1.0, pytest.approx(1 / 3))
+    pair = compare_marks("eva", "max", [("a", "b"), ("a", "b")])
+    assert (pair.n_agree, pair.kappa) == (0, 0.0)
+    assert pair.kappa_interval == pair.interval  # by chance they agree never
+    pair = compare_marks("eva", "max", [("a", "a"), ("b", "b"), ("c", "c")])
+    assert pair.kappa == 1.0
+    low, high = ((p - 1 / 3) / (2 / 3) for p in pair.interval)  # by chance: a third
+    assert pair.kappa_interval == pytest.approx((low, high))
 
 
 def test_what_people_disagree_about_comes_first(people):

@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 
 from skadma import Campaign
 from skadma.labelling.campaign import CampaignError, LabelFileError
-from skadma.labelling.campaign.folders import AddedPool, Places, Pools, check_name
+from skadma.labelling.campaign.class_names import ClassNames
+from skadma.labelling.campaign.event_log import SCHEMA
+from skadma.labelling.campaign.folders import (
+    AddedFolder,
+    AddedFolders,
+    FolderPaths,
+    check_name,
+)
 from skadma.labelling.campaign.image_index import check_path
-from skadma.labelling.campaign.naming import Naming
 from skadma.labelling.campaign.report import make_report
-from skadma.labelling.campaign.schema import SCHEMA
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401
@@ -43,7 +48,7 @@ from .test_fuzz import fuzz
 
 
 def test_names_by_order_of_events():
-    naming = Naming(["a", "b"])
+    naming = ClassNames(["a", "b"])
     assert not naming.changed
     naming.change("rename", ["a"], "x", 10)
     naming.change("add", ["a"], None, 20)
@@ -56,7 +61,7 @@ def test_names_by_order_of_events():
 
 
 def test_names_that_change_places():
-    naming = Naming(["a", "b"])
+    naming = ClassNames(["a", "b"])
     for event, (old, new) in enumerate([("a", "_"), ("b", "a"), ("_", "b")], 10):
         naming.change("rename", [old], new, event)
     assert naming.classes == ["b", "a"]
@@ -72,9 +77,9 @@ def test_names_that_change_places():
 def test_paths_stay_in_their_pools(path, name):
     first, second = Path("/pools/first"), Path("/pools/second")
     try:
-        pools = Pools([AddedPool(check_name(name), str(second), 5)])
-        file = Places(first).file(check_path(f"{name}/{path}"), pools)
-        other = Places(first).file(check_path(path), pools)
+        pools = AddedFolders([AddedFolder(check_name(name), str(second), 5)])
+        file = FolderPaths(first).file(check_path(f"{name}/{path}"), pools)
+        other = FolderPaths(first).file(check_path(path), pools)
     except ValueError:
         return
     assert os.path.commonpath([second, os.path.normpath(file)]) == str(second)
@@ -86,7 +91,7 @@ def test_paths_stay_in_their_pools(path, name):
 @given(data=st.data())
 def test_names_are_those_of_a_log_that_is_rewritten(data):
     """Against the slow way: change every label that was given at each change."""
-    naming, classes = Naming(["a", "b", "c"]), ["a", "b", "c"]
+    naming, classes = ClassNames(["a", "b", "c"]), ["a", "b", "c"]
     said = []  # [event, label, label of today]
     for event in range(1, data.draw(st.integers(1, 12))):
         said.append([event, name := data.draw(st.sampled_from(classes)), name])

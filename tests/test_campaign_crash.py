@@ -4,6 +4,7 @@
 result.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ import skadma
 from skadma import Campaign, CNNClassifier
 from skadma.strategies import RandomSampling
 
+from . import crash_ways
 from .crash_steps import make_pool
-from .crash_ways import NAMED, WATCHED
+from .crash_ways import NAMED, WATCHED, count_lines, is_watched
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills forked processes"
@@ -57,22 +59,52 @@ def test_nothing_is_lost(options, request):
 
 def test_the_named_points_are_there():
     """Or they would silently not be tried."""
-    package = Path(skadma.__file__).parent
+    assert all(path.exists() for path in WATCHED)
     watched = [
         path.read_text("utf-8")
-        for path in package.rglob("*.py")
-        if str(path.relative_to(package)).startswith(WATCHED)
+        for path in Path(skadma.__file__).parent.rglob("*.py")
+        if is_watched(str(path))
     ]
     for point, (text, _) in NAMED.items():
         assert sum(text in content for content in watched) == 1, point
 
 
+def test_a_step_without_lines_to_kill_at_is_an_error(monkeypatch, tmp_path):
+    """Or a trial would end before it is broken off, and nothing would be tried."""
+    make_pool(tmp_path / "pool")
+    monkeypatch.setattr(crash_ways, "is_watched", lambda file: False)
+    with pytest.raises(AssertionError, match="no line to kill at"):
+        count_lines("start", tmp_path)
+
+
+def test_the_package_may_lie_below_a_folder_of_its_name(request, tmp_path):
+    """As in a clone that is named skadma."""
+    root = request.config.rootpath
+    clone = tmp_path / "skadma" / "clone"
+    clone.mkdir(parents=True)
+    (clone / "skadma").symlink_to(root / "skadma")
+    (clone / "tests").symlink_to(root / "tests")
+    make_pool(tmp_path / "run" / "pool")
+    count = (
+        "import sys; sys.path.insert(0, '.'); from pathlib import Path; "
+        "from tests.crash_ways import count_lines; "
+        "print(count_lines('start', Path(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", count, str(tmp_path / "run")],
+        cwd=clone, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
 _SABOTAGE = """
 import sys
-from skadma.labelling.campaign.event_log import Store
+from skadma.labelling.campaign.event_log import EventLog
 from tests import crash
 
-add = Store.add
+add = EventLog.add
 
 def each_row_by_itself(self, table, rows):
     for row in rows:
@@ -81,7 +113,7 @@ def each_row_by_itself(self, table, rows):
             self._execute("COMMIT")
             self._execute("BEGIN IMMEDIATE")
 
-Store.add = each_row_by_itself
+EventLog.add = each_row_by_itself
 crash.NAMED = {"between two rows": crash.NAMED["between two rows"]}
 crash.STEPS = {step: crash.STEPS[step] for step in ("start", "query", "teach")}
 sys.argv = ["crash.py", "--times", "3", "--ways", "named"]

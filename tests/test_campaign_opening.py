@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
 from skadma.labelling.campaign import CampaignBusyError, CampaignError, LabelFileError
-from skadma.labelling.campaign.event_log import Store
+from skadma.labelling.campaign.event_log import EventLog
 from skadma.strategies import (
     CEAL,
     EntropySampling,
@@ -79,15 +79,15 @@ def test_two_processes_at_once(painted, campaign, request):
 
 
 def test_the_second_process_gets_a_clear_error(campaign):
-    from skadma.labelling.campaign.lock import locked
+    from skadma.labelling.campaign.event_log import campaign_lock
 
-    with locked(campaign.folder, 0, "query"):
+    with campaign_lock(campaign.folder, 0, "query"):
         other = Campaign.open(campaign.folder, backbone=TinyCNN, wait=0.2)
         with pytest.raises(CampaignBusyError, match="'query' in process .* works on"):
             other.query()
         other.teach({"00 ü.png": "red"}, train=False)  # labels need not wait
         other.close()
-    store = Store(campaign.folder / "campaign.sqlite")
+    store = EventLog(campaign.folder / "campaign.sqlite")
     with store.transaction():
         other = Campaign.open(campaign.folder, backbone=TinyCNN, wait=0.2)
         with pytest.raises(CampaignBusyError, match="nothing was changed"):
@@ -101,7 +101,7 @@ def test_the_second_process_gets_a_clear_error(campaign):
 
 
 def test_nothing_is_ever_changed_in_the_file(campaign):
-    store = campaign._store
+    store = campaign._event_log
     campaign.teach({"00 ü.png": "red"}, train=False)
     for statement in ("UPDATE decisions SET label = 'blue'", "DELETE FROM events"):
         with pytest.raises(CampaignError, match="only ever adds"), store.transaction():
@@ -276,11 +276,11 @@ def test_separators_and_short_rows(campaign, tmp_path):
 @pytest.mark.parametrize("detail", ["[]", "{}", "3"])
 def test_events_that_no_campaign_writes(detail, campaign):
     campaign.query()
-    campaign._store._connection.execute(
+    campaign._event_log._connection.execute(
         "INSERT INTO events (at, who, kind, detail) VALUES ('', '', 'query', ?)",
         (detail,),
     )
-    campaign._store._connection.execute(
+    campaign._event_log._connection.execute(
         "INSERT INTO events (at, who, kind, detail) VALUES ('', '', 'train', ?)",
         (detail,),
     )

@@ -139,7 +139,7 @@ def test_a_pool_that_is_not_there(campaign, more):
 def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
     campaign.add_pool(more)
     paint(more, [7], seed=2)
-    scan = campaign._places.scan
+    scan = campaign._folders.scan
 
     def meanwhile(*arguments):
         found = scan(*arguments)
@@ -147,9 +147,9 @@ def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
             other.undo()
         return found
 
-    campaign._places.scan = meanwhile
+    campaign._folders.scan = meanwhile
     assert campaign.refresh() == 0
-    campaign._places.scan = scan
+    campaign._folders.scan = scan
     assert campaign.status().n_images == 12
 
 

@@ -17,8 +17,9 @@ from torch.utils.data import Subset
 from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.centers import _labels, _nearest
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.centers import _nearest
+from skadma.centers._labels import labeled_images
+from skadma.features.adapter import CNNAdapter
 from skadma.strategies import ADMA
 
 from .center_sources import same, source  # noqa: F401
@@ -84,7 +85,7 @@ def test_folders_that_are_not_the_source_classes(tmp_path, folders, message, pic
 
 
 def test_labels_are_wanted(source):
-    with pytest.raises(ValueError, match="ndarray, does not tell the source classes"):
+    with pytest.raises(ValueError, match="ndarray, does not give the source classes"):
         SourceCenters.from_dataset(tiny_classifier(), source[0])
     with pytest.raises(ValueError, match="no folder 'nowhere'"):
         SourceCenters.from_dataset(tiny_classifier(), "nowhere")
@@ -217,28 +218,28 @@ def test_a_number_that_there_is_not(n_centers, source):
         centers.subset(clf, n_centers)
 
 
-class _ImageNet(FakeData):
-    """A data set whose classes have one name twice, as ImageNet's have."""
+class _Named(FakeData):
+    """A data set of ten images whose classes have names, as torchvision's have."""
 
-    def __init__(self, classes):
-        super().__init__(10, (3, 32, 32), len(classes))
+    def __init__(self, classes, targets):
+        super().__init__(10, (3, 32, 32))
         self.classes = classes
-        self.targets = [i % len(classes) for i in range(10)]
+        self.targets = [targets[i % len(targets)] for i in range(10)]
 
 
 def test_two_classes_of_one_name():
-    class Named:
+    class Network:
         name, n_classes = "network", 5
         class_names = ("owl", "crane", "crane", "fox", "hen")
 
-    everything = _ImageNet(
-        [("owl",), ("crane", "bird"), ("crane",), ("fox",), ("hen",)]
+    everything = _Named(
+        [("owl",), ("crane", "bird"), ("crane",), ("fox",), ("hen",)], range(5)
     )
-    _, names = _labels._from_dataset(everything)
-    assert _labels._by_name(names, Named).tolist() == [0, 1, 2, 3, 4]
-    assert _labels._by_name(["hen", "owl"], Named).tolist() == [4, 0]
+    assert labeled_images(everything, None, Network)[1].tolist() == [*range(5)] * 2
+    two = _Named(["hen", "owl"], [0, 1])
+    assert labeled_images(two, None, Network)[1].tolist() == [4, 0] * 5
     with pytest.raises(ValueError, match="a name stands for two"):
-        _labels._by_name(["hen", "crane"], Named)
+        labeled_images(_Named(["hen", "crane"], [0, 1]), None, Network)
 
 
 def test_a_checkpoint_of_other_images_is_refused(source, tmp_path, monkeypatch):

@@ -23,7 +23,10 @@ from .conftest import tiny_classifier
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "CONTRIBUTING.md"
-PAGES = [ROOT / "README.md", GUIDE, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", GUIDE, ROOT / "benchmarks" / "README.md",
+         *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
+WRITTEN = {"skadma/strategies/_widest.py", "skadma/cli/_mine.py"}
+"""What a reader of CONTRIBUTING.md writes."""
 SITE = Path(os.environ.get("SKADMA_SITE", ROOT / "build" / "site"))
 BUILT = ["index", "choose", "label_efficiency", "generated/skadma.CNNClassifier",
          "auto_examples/index", "auto_examples/plot_01_first_query"]  # fmt: skip
@@ -77,6 +80,18 @@ def test_python_in_the_pages_parses(page):
     for block in blocks(page, "python"):
         if not block.startswith(">>>"):
             ast.parse(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_the_pages_name_exist(page):
+    text = page.read_text("utf-8")
+    named = re.findall(r"\b(?:benchmarks|docs|skadma|tests)/[\w./*-]*\w", text)
+    named += [f"benchmarks/{name}" for name in re.findall(r"`(\w+_\w+\.py)`", text)
+              if page.parent.name == "benchmarks"]  # fmt: skip
+    missing = {name for name in named if not list(ROOT.glob(name))} - WRITTEN
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    missing |= {x for x in links if "://" not in x and not (page.parent / x).exists()}
+    assert missing == set()
 
 
 class Understood(Exception):  # noqa: N818

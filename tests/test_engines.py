@@ -1,4 +1,4 @@
-"""M0 by other engines and in bfloat16, and what is named by them."""
+"""The pretrained network by other engines and in bfloat16; names of caches."""
 
 import pickle
 import sys
@@ -37,7 +37,7 @@ def _is_there(request):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layer", [-2, 2])
-def test_says_what_torch_says(case, layer, elpv):
+def test_outputs_are_those_of_torch(case, layer, elpv):
     X, y = elpv[0][:40], elpv[1][:40]
     plain, other = lite0(), lite0(**case)
     expected, found = (clf.embed(X, layer)[layer] for clf in (plain, other))
@@ -64,7 +64,7 @@ def test_same_bits_with_and_without_a_cache(case, elpv):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_kept_and_saved_is_named_by_the_engine(case, pictures, tmp_path):
+def test_cache_entries_and_saved_models_name_the_engine(case, pictures, tmp_path):
     X, y = pictures
     memory = MemoryCache()
     plain = tiny_classifier(memory=memory).fit(X, y)
@@ -118,13 +118,13 @@ class _NumberedCNN(TinyCNN):
 
 
 @pytest.mark.parametrize("case", CASES[1:2])
-def test_what_openvino_gets_wrong_is_refused(case, pictures):
+def test_wrong_outputs_of_openvino_are_refused(case, pictures):
     clf = CNNClassifier(_NumberedCNN, image_size=32, **case)
     with pytest.raises(ValueError, match="take engine='torch'"):
         clf.embed(pictures[0], 0)
 
 
-def test_what_does_not_go_says_what_does(pictures, monkeypatch):
+def test_errors_name_the_alternative(pictures, monkeypatch):
     X, y = pictures
     with pytest.raises(ValueError, match=r"'openvino'.*Got 'onnx'"):
         tiny_classifier(engine="onnx").fit(X, y)

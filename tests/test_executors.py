@@ -1,4 +1,4 @@
-"""Scanning and choosing in other processes: the same rows, whatever happens there."""
+"""Computing and choosing in other processes: the same rows, whatever happens there."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -10,7 +10,9 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV
 
 from skadma import ActiveLearner
+from skadma.features.adapter import get_adapter
 from skadma.features.store import FeatureStore, StoreError
+from skadma.features.store.computing import ShardTask, compute_shard, send_estimator
 from skadma.features.store.executing import run_tasks
 from skadma.strategies import BADGE, CoreSet, MarginSampling, UncertaintyHerding
 
@@ -96,12 +98,12 @@ def test_dask_finds_the_same(images, fitted, serial, tmp_path, dask_client):
 
 
 @pytest.mark.parametrize("kind", ["loky", "dask"])
-def test_a_killed_workers_shards_are_done_again(
+def test_a_killed_workers_shards_are_computed_again(
     kind, images, fitted, serial, tmp_path, monkeypatch, request
 ):
     (tmp_path / "log").mkdir()
     monkeypatch.setattr(
-        "skadma.features.store.outputs.scan_shard", DiesOnce(tmp_path / "log")
+        "skadma.features.store.feature_store.compute_shard", DiesOnce(tmp_path / "log")
     )
     if kind == "loky":
         executor = lambda: get_reusable_executor(2, timeout=60)  # noqa: E731
@@ -126,7 +128,7 @@ def test_a_killed_workers_shards_are_done_again(
 def test_a_broken_executor_keeps_what_is_done(images, fitted, tmp_path, monkeypatch):
     (tmp_path / "log").mkdir()
     monkeypatch.setattr(
-        "skadma.features.store.outputs.scan_shard", DiesOnce(tmp_path / "log")
+        "skadma.features.store.feature_store.compute_shard", DiesOnce(tmp_path / "log")
     )
     with processes() as executor, pytest.raises(StoreError, match="call again"):
         FeatureStore.build(
@@ -137,6 +139,14 @@ def test_a_broken_executor_keeps_what_is_done(images, fitted, tmp_path, monkeypa
             fitted, images[0], tmp_path / "s", shard_rows=16, executor=executor
         )
     assert not FeatureStore.open(tmp_path / "s").verify()
+
+
+def test_a_changed_file_of_an_estimator_is_not_read(fitted, tmp_path):
+    sent = send_estimator(get_adapter(fitted), tmp_path)
+    sent.path.write_bytes(sent.path.read_bytes() + b".")
+    task = ShardTask(tmp_path, 0, [], [], [], True, False, sent)
+    with pytest.raises(ValueError, match="changed or damaged"):
+        compute_shard(task)
 
 
 def test_workers_that_always_die_end_it():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from skadma import AdaFilterClassifier, Campaign, CNNClassifier
 from skadma.cli import main
-from skadma.features.cnn_adapter import CNNAdapter
+from skadma.features.adapter import cnn_adapter
 from skadma.labelling.campaign import CampaignError
 from skadma.persistence import ModelError
 from skadma.persistence import export as writing
@@ -134,7 +134,7 @@ def run(clf, folder, X):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    images = CNNAdapter(clf).image_dataset(X)
+    images = cnn_adapter(clf).image_dataset(X)
     pixels = np.stack([images[i].numpy() for i in range(len(images))])
     return session.run(None, {"pixels": pixels})[0]
 

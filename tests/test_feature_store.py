@@ -13,13 +13,13 @@ from sklearn.linear_model import LogisticRegression
 
 from skadma import CNNClassifier
 from skadma.features.store import FeatureStore, StoreError
-from skadma.features.store.columns import shard_file
 from skadma.features.store.hashing import (
     key_hashes,
     partition,
     priority_sample,
     uniform,
 )
+from skadma.features.store.shards import shard_file
 from skadma.strategies import ADMA, AIFT, MarginSampling, UncertaintyHerding
 
 from .conftest import TinyCNN, tiny_classifier
@@ -47,6 +47,12 @@ def test_keeps_what_the_network_says(photographs, fitted, tmp_path):
     np.testing.assert_allclose(
         store.source_proba()[:], fitted.source_proba(paths), atol=1e-3
     )
+    some = FeatureStore.build(fitted, paths[:9], tmp_path / "t", compute=False)
+    some.outputs(fitted)
+    with pytest.raises(StoreError, match=r"FeatureStore.compute\(estimator\)"):
+        some.source_proba()
+    some.compute(fitted)
+    assert some.source_proba().shape == fitted.source_proba(paths[:9]).shape
     for sha, path in zip(store.sha256, paths, strict=True):
         assert sha.tobytes() == hashlib.sha256(Path(path).read_bytes()).digest()
 
@@ -105,9 +111,9 @@ def test_verify_sees_changed_images(pictures, tmp_path):
     store = FeatureStore.build(clf, paths, tmp_path / "s", shard_rows=8)
     Image.fromarray(255 - X[9]).save(paths[9])
     assert store.verify() == []
-    assert store.verify(clf) == [f"{paths[9]!r} has changed since it was scanned"]
+    assert store.verify(clf) == [f"{paths[9]!r} has changed since it was computed"]
     store.verify(clf, repair=True)
-    store.scan(clf)
+    store.compute(clf)
     assert store.verify(clf) == []
     np.testing.assert_allclose(
         store.outputs(clf).features[:], clf.embed(paths, -2)[-2], atol=1e-2
@@ -129,6 +135,57 @@ def test_unreadable_images_are_left_out(photographs, tmp_path):
         UncertaintyHerding().query(clf, store, 61)
     with pytest.raises(ValueError, match="cannot be read"):
         FeatureStore.build(tiny_classifier(), X, tmp_path / "t", shard_rows=16)
+
+
+def test_a_mended_file_is_tried_again(photographs, tmp_path):
+    paths, _ = photographs
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    X = [*paths[:19], str(broken), *paths[20:40]]
+    clf = tiny_classifier(on_bad_image="skip")
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        store = FeatureStore.build(clf, X, tmp_path / "s", shard_rows=16)
+    before = files_of(tmp_path / "s")
+    assert np.isnan(store.outputs(clf).features[[19]]).all()
+    store.compute(clf)  # the file is as it was
+    assert files_of(tmp_path / "s") == before
+    broken.write_bytes(Path(paths[19]).read_bytes())
+    features = store.outputs(clf).features
+    assert store.readable.all()
+    assert not store.verify(clf)
+    np.testing.assert_allclose(features[:], clf.embed(X, -2)[-2], atol=1e-2)
+    after = files_of(tmp_path / "s")
+    changed = {name for name in before if before[name] != after[name]}
+    assert {Path(name).stem for name in changed} == {"000001"}
+
+
+def test_keys_are_paths_without_links(photographs, tmp_path):
+    paths, _ = photographs
+    (tmp_path / "folder").symlink_to(Path(paths[0]).parent)
+    (tmp_path / "file.png").symlink_to(paths[9])
+    linked = [str(tmp_path / "folder" / Path(path).name) for path in paths[:9]]
+    linked.append(str(tmp_path / "file.png"))
+    clf = tiny_classifier()
+    store = FeatureStore.build(clf, linked, tmp_path / "s")
+    assert store.keys == paths[:10]
+    assert store.images == linked
+    assert len(FeatureStore.build(clf, paths[:10], tmp_path / "s")) == 10
+    assert len(store.append(clf, paths[8:12])) == 12
+    with pytest.raises(ValueError, match="is there twice"):
+        FeatureStore.build(clf, [paths[0], linked[0]], tmp_path / "t")
+
+
+def test_indexing_gives_keys(photographs, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(
+        tiny_classifier(), paths[:9], tmp_path / "s", compute=False
+    )
+    assert [store[0], store[np.int64(-1)]] == [paths[0], paths[8]]
+    with pytest.raises(IndexError, match="image 9 of 9"):
+        store[9]
+    for key in (slice(5), [1, 2], "a"):
+        with pytest.raises(TypeError, match=r"store\.select\(indices\)"):
+            store[key]
 
 
 class Loud(TinyCNN):
@@ -215,7 +272,7 @@ def test_priority_sample_is_literal_and_keeps_sums_on_average():
     np.testing.assert_array_equal(counts, weights[every])
 
 
-# --- strategies that look at images again ---------------------------------------------
+# --- strategies that read images again ---------------------------------------------
 
 
 @pytest.mark.parametrize("features", ["published", "current", "initial"])

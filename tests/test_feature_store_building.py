@@ -1,4 +1,4 @@
-"""Building a feature store: after a kill, in parts, with more images."""
+"""Building a feature store: after a kill, by several jobs, with more images."""
 
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skadma.features.store import FeatureStore, scanning
-from skadma.features.store.plan import cut
+from skadma.features.store import FeatureStore
+from skadma.features.store.computing import compute_shard
+from skadma.features.store.shards import shard_sizes
 from skadma.images.dataset import n_images, take
 
 from .conftest import tiny_classifier
@@ -35,73 +36,71 @@ def test_rows_come_in_any_order(photographs, fitted, tmp_path):
     np.testing.assert_array_equal(rows[[-1]], every[[-1]])
     with pytest.raises(IndexError, match="row 90 of 90"):
         rows[[90]]
-    part = store.select(order).select([4, 2])
-    assert part.keys == [paths[order[4]], paths[order[2]]]
+    some = store.select(order).select([4, 2])
+    assert some.keys == [paths[order[4]], paths[order[2]]]
     assert n_images(take(store, order)) == 50
 
 
 def test_small_last_shards_join_the_one_before():
-    assert cut(10, 4) == [4, 6]
-    assert cut(4096 * 2 + 7, 4096) == [4096, 4103]
-    assert cut(4096 + 8, 4096) == [4096, 8]
-    assert cut(3, 4096) == [3]
+    assert shard_sizes(10, 4) == [4, 6]
+    assert shard_sizes(4096 * 2 + 7, 4096) == [4096, 4103]
+    assert shard_sizes(4096 + 8, 4096) == [4096, 8]
+    assert shard_sizes(3, 4096) == [3]
 
 
-def count_scans(monkeypatch):
-    scanned = []
-    real = scanning.scan_shard
+def count_computed(monkeypatch):
+    computed = []
 
-    def counted(task, estimator=None):
-        scanned.extend(task.keys)
-        return real(task, estimator)
+    def counted(task, adapter=None):
+        computed.extend(task.keys)
+        return compute_shard(task, adapter)
 
-    monkeypatch.setattr("skadma.features.store.outputs.scan_shard", counted)
-    return scanned
+    monkeypatch.setattr("skadma.features.store.feature_store.compute_shard", counted)
+    return computed
 
 
 def test_goes_on_after_an_interruption(photographs, fitted, tmp_path, monkeypatch):
     paths, _ = photographs
     whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
-    real, n_done = scanning.scan_shard, []
+    n_done = []
 
-    def interrupted(task, estimator=None):
+    def interrupted(task, adapter=None):
         if len(n_done) == 3:
             raise KeyboardInterrupt
         n_done.append(task.number)
-        return real(task, estimator)
+        return compute_shard(task, adapter)
 
     with monkeypatch.context() as patch:
-        patch.setattr("skadma.features.store.outputs.scan_shard", interrupted)
+        patch.setattr("skadma.features.store.feature_store.compute_shard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    scanned = count_scans(monkeypatch)
+    computed = count_computed(monkeypatch)
     FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    assert scanned == paths[48:]
+    assert computed == paths[48:]
     assert files_of(tmp_path / "s") == files_of(whole.folder)
-    scanned.clear()
+    computed.clear()
     FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16)
-    assert not scanned
+    assert not computed
 
 
 BUILD = """
     import sys, time
     from pathlib import Path
     from tests.conftest import tiny_classifier
-    from skadma.features.store import FeatureStore, scanning
-    real = scanning.scan_shard
-    def slow(task, estimator=None):
+    from skadma.features.store import FeatureStore, feature_store
+    real = feature_store.compute_shard
+    def slow(task, adapter=None):
         time.sleep(0.1)
         with open(sys.argv[2], "a") as log:
             log.write(f"{task.number}\\n")
-        return real(task, estimator)
-    import skadma.features.store.outputs
-    skadma.features.store.outputs.scan_shard = slow
+        return real(task, adapter)
+    feature_store.compute_shard = slow
     paths = open(sys.argv[3]).read().split("\\n")
     FeatureStore.build(tiny_classifier(memory=False), paths, sys.argv[1], shard_rows=10)
 """
 
 
-def test_killed_at_any_point_nothing_is_scanned_twice(photographs, tmp_path):
+def test_killed_at_any_point_nothing_is_computed_twice(photographs, tmp_path):
     paths, _ = photographs
     (tmp_path / "paths").write_text("\n".join(paths))
     log = tmp_path / "log"
@@ -128,22 +127,22 @@ def test_killed_at_any_point_nothing_is_scanned_twice(photographs, tmp_path):
     assert files_of(store.folder) == files_of(other.folder)
 
 
-def test_parts_make_the_whole(photographs, fitted, tmp_path):
+def test_jobs_make_the_whole(photographs, fitted, tmp_path):
     paths, _ = photographs
     whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
     for i in (2, 0, 1):
-        FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16, part=(i, 3))
+        FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=16, job=(i, 3))
     assert files_of(tmp_path / "s") == files_of(whole.folder)
 
 
 def test_the_recipe_for_slurm_runs(photographs, tmp_path):
-    """As two plain processes, with two parts instead of a hundred."""
+    """As two plain processes, instead of a hundred."""
     paths, _ = photographs
     text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text("utf-8")
     recipe = text.split("python - <<'PY'\n")[1].split("PY\n")[0]
     (tmp_path / "paths.txt").write_text("\n".join(paths[:40]))
     recipe = recipe.replace("/shared/features", "features").replace("100", "2")
-    recipe = recipe.replace("part=part", "part=part, shard_rows=16")
+    recipe = recipe.replace("job=job", "job=job, shard_rows=16")
     jobs = [
         subprocess.Popen(
             [sys.executable, "-c", recipe],
@@ -165,13 +164,13 @@ def test_the_recipe_for_slurm_runs(photographs, tmp_path):
 def test_appends_once(photographs, fitted, tmp_path, monkeypatch):
     paths, _ = photographs
     store = FeatureStore.build(fitted, paths[:40], tmp_path, shard_rows=16)
-    scanned = count_scans(monkeypatch)
+    computed = count_computed(monkeypatch)
     longer = store.append(fitted, paths[30:])
-    assert scanned == paths[40:]
+    assert computed == paths[40:]
     assert longer.keys == FeatureStore.open(tmp_path).keys == paths
-    scanned.clear()
+    computed.clear()
     assert len(longer.append(fitted, paths)) == 90
-    assert not scanned
+    assert not computed
     np.testing.assert_array_equal(
         longer.outputs(fitted).features[:],
         fitted.embed(paths, -2)[-2].astype(np.float16).astype(np.float32),

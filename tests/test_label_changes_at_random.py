@@ -14,8 +14,8 @@ from PIL import Image
 
 from skadma import Campaign
 from skadma.labelling.campaign import CampaignError, LabelFileError
-from skadma.labelling.campaign.agreement import n_due
-from skadma.labelling.campaign.operations import Mark, Operation
+from skadma.labelling.campaign.agreement import n_repeats_due
+from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.campaign.state import read_state
 
 from .conftest import TinyCNN
@@ -40,9 +40,9 @@ class Chaos:
         return self.rng.choice([*self.campaign.classes, *self.campaign.classes, *ASIDE])
 
     def path(self):
-        with self.campaign._store.reading():
+        with self.campaign._event_log.reading():
             return self.rng.choice(
-                sorted(read_state(self.campaign._store).paths.values())
+                sorted(read_state(self.campaign._event_log).paths.values())
             )
 
     def teach(self):
@@ -141,7 +141,7 @@ def test_random_logs(tmp_path, campaign, seed):
         for _ in range(150):
             chaos.step()
             assert_same(chaos.ledgers[0], campaign)
-            n = n_due(0.4, *chaos.ledgers[0].n_answered("ana"))
+            n = n_repeats_due(0.4, *chaos.ledgers[0].n_answered("ana"))
             there = campaign.repeats_due(1)  # in order, so that these are the first
             assert campaign.repeats_due(0.4) == there[: max(0, n)]
         assert_same(chaos.ledgers[1], campaign)

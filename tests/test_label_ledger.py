@@ -93,7 +93,7 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
         done.append(operation)
     ledger.read()
     other.read()
-    state = read_state(campaign._store)
+    state = read_state(campaign._event_log)
     fresh = campaign.ledger()
     assert held(ledger) == held(other) == held(fresh) == held(state)
     assert list(ledger.acts) == list(fresh.acts) == state.acts
@@ -121,7 +121,7 @@ def test_a_late_repeat_does_not_undo_an_undoing(campaign, ledger, restart):
     if restart:
         ledger = campaign.ledger()
     assert ledger.record([operation])[0].status == "known"
-    assert held(ledger) == {} == held(read_state(campaign._store))
+    assert held(ledger) == {} == held(read_state(campaign._event_log))
 
 
 def test_what_changed_nothing_changes_nothing_later(ledger):
@@ -148,7 +148,9 @@ def test_undoing_one_from_the_middle(campaign, ledger):
     second, _ = say(ledger, a, "blue", before="red")
     say(ledger, b, "green")
     assert take_back(ledger, second.id) == "undone"
-    assert held(ledger) == {a: "red", b: "green"} == held(read_state(campaign._store))
+    assert (
+        held(ledger) == {a: "red", b: "green"} == held(read_state(campaign._event_log))
+    )
     assert take_back(ledger, second.id) == "nothing"
     event = max(ledger.acts)
     assert take_back(ledger, f"event-{event}") == "undone"
@@ -177,7 +179,7 @@ def test_another_persons_blind_answer_is_a_repeat(campaign, ledger, ben):
     operation = Operation(new_id(), marks)
     assert ben.record([operation, operation])[0].status == "recorded"
     assert say(ben, a, "blue")[1].status == "nothing"  # nobody answers again twice
-    assert held(ben) == {a: "red", b: "green"} == held(read_state(campaign._store))
+    assert held(ben) == {a: "red", b: "green"} == held(read_state(campaign._event_log))
     (pair,) = campaign.agreement().pairs
     assert (pair.first, pair.second, pair.n, pair.n_agree) == ("ana", "ben", 2, 1)
     assert ben.has_repeated(a, "ben") and not ben.has_repeated(a, "ana")
@@ -194,7 +196,7 @@ def test_new_labels_and_repeats_in_one_step(campaign, ledger, ben):
     assert [e["kind"] for e in campaign.log()[-2:]] == ["teach", "repeat"]
     assert held(ben) == {a: "red", b: "blue"}
     campaign.undo()  # both, as one
-    assert held(read_state(campaign._store)) == {a: "red"}
+    assert held(read_state(campaign._event_log)) == {a: "red"}
     assert campaign.agreement().pairs == []
 
 
@@ -259,14 +261,14 @@ def test_a_label_is_about_the_picture_that_was_looked_at(campaign, ledger):
     assert say(ledger, sha256, "red")[1].status == "recorded"
     campaign.refresh()
     assert campaign.status().changed == [path.name]
-    assert read_state(campaign._store).labelled() == []
+    assert read_state(campaign._event_log).labelled() == []
     ledger.read()
     assert sha256 not in ledger.usable() and len(ledger.usable()) == 24
 
 
 def test_a_failed_write_leaves_nothing_behind(campaign, ledger, monkeypatch):
     a, b, *_ = ledger.usable()
-    add = campaign._store.add
+    add = campaign._event_log.add
 
     def fail_at_second(table, rows):
         rows = list(rows)
@@ -274,13 +276,13 @@ def test_a_failed_write_leaves_nothing_behind(campaign, ledger, monkeypatch):
             raise CampaignError("the disk is full")
         add(table, rows)
 
-    monkeypatch.setattr(campaign._store, "add", fail_at_second)
+    monkeypatch.setattr(campaign._event_log, "add", fail_at_second)
     operations = [Operation(new_id(), [Mark(s, "red")]) for s in (a, b)]
     with pytest.raises(CampaignError, match="disk is full"):
         ledger.record(operations)
     monkeypatch.undo()
     ledger.read()
-    assert held(ledger) == {} == held(read_state(campaign._store))
+    assert held(ledger) == {} == held(read_state(campaign._event_log))
     assert [o.status for o in ledger.record(operations)] == ["recorded"] * 2
     assert held(ledger) == {a: "red", b: "red"}
 
@@ -294,20 +296,20 @@ def test_labels_one_by_one_are_one_round(campaign, ledger):
 
     for sha256, round_ in ((a, 7), (b, 7), (c, 9), (d, 9)):
         record(sha256, round_)
-    sets = read_state(campaign._store).training_sets
+    sets = read_state(campaign._event_log).training_sets
     assert [len(labelled) for labelled in sets] == [2, 4]
     campaign.undo()
     campaign.undo()
     campaign.undo()
-    assert [len(s) for s in read_state(campaign._store).training_sets] == [1]
+    assert [len(s) for s in read_state(campaign._event_log).training_sets] == [1]
     campaign.teach({ledger.path(c): "red"}, train=False)
     campaign.teach({ledger.path(d): "red"}, train=False)
-    assert [len(s) for s in read_state(campaign._store).training_sets] == [1, 2, 3]
+    assert [len(s) for s in read_state(campaign._event_log).training_sets] == [1, 2, 3]
 
 
 def test_a_decision_takes_milliseconds_in_a_large_pool(campaign, ledger):
     """It looks neither at the pool nor at the whole log."""
-    store = campaign._store
+    store = campaign._event_log
     with store.transaction():
         event = store.add_event("scan", n=30_000)
         store.add("images", ((1000 + i, f"x/{i}.png", event) for i in range(30_000)))

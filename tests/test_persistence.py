@@ -1,5 +1,6 @@
 """A saved model is the same model; one that is damaged says so."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,7 +18,6 @@ from torch import nn
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma._utils import atomic as files
 from skadma.persistence import ModelError
-from skadma.persistence.folder import _digest
 
 from .conftest import TinyCNN, lite0, tiny_classifier
 
@@ -60,7 +60,9 @@ def rewrite(folder, **changes):
     described = json.loads(path.read_text("utf-8"))
     described.pop("sha256")
     described.update(changes)
-    path.write_text(json.dumps({**described, "sha256": _digest(described)}), "utf-8")
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    described["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(described), "utf-8")
 
 
 # --- the same model -------------------------------------------------------------

@@ -1,16 +1,11 @@
 """What a campaign hands on, and whose weights its models are made from."""
 
-import json
-import sqlite3
-
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from skadma import Campaign, CNNClassifier
-from skadma.labelling.campaign.event_log import SCHEMA
-from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
 CLASSES = ["blue", "red"]
@@ -69,38 +64,4 @@ def test_replaced_weights_make_another_model(campaign, weights):
         assert again.query() == asked
         again.undo()
         assert again.query() == first
-        assert [e["kind"] for e in again.log()].count("train") == 2
-
-
-def test_a_campaign_from_before_goes_on(campaign):
-    """Its models have names without the weights: they are made once more."""
-    campaign.teach(LABELS)
-    asked, before = campaign.query(), bits(campaign.estimator())
-    key = campaign._trainer.model_keys(read_state(campaign._store))[-1]
-    campaign.close()
-    connection = sqlite3.connect(
-        campaign.folder / "campaign.sqlite", isolation_level=None
-    )
-    triggers = [statement for statement in SCHEMA if "TRIGGER" in statement]
-    for statement in triggers:
-        connection.execute(f"DROP TRIGGER {statement.split()[2]}")
-    for kind, change in (("train", lambda d: d.pop("weights")), ("query", dict)):
-        ((event, detail),) = connection.execute(
-            "SELECT id, detail FROM events WHERE kind = ?", (kind,)
-        )
-        detail = json.loads(detail)
-        change(detail)
-        detail["key"] = f"old-{kind}"
-        connection.execute(
-            "UPDATE events SET detail = ? WHERE id = ?", (json.dumps(detail), event)
-        )
-    for statement in triggers:
-        connection.execute(statement)
-    connection.close()
-    (campaign.folder / "models" / f"{key}.safetensors").rename(
-        campaign.folder / "models" / "old-train.safetensors"
-    )
-    with Campaign.open(campaign.folder) as again:
-        assert again.query() == asked
-        assert bits(again.estimator()) == before
         assert [e["kind"] for e in again.log()].count("train") == 2

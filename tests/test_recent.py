@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 
 from skadma import SourceCenters
-from skadma.features import passes as scan
+from skadma.features import extractor as scan
 from skadma.features.cache import DiskCache, LRUCache, MemoryCache
 from skadma.features.extractor import FeatureExtractor
 from skadma.strategies import ADMA, UncertaintyHerding
@@ -27,15 +27,15 @@ def centers():
 @pytest.fixture
 def passes(monkeypatch):
     """Lets small pools be kept, and lists the images that go through a tail."""
-    monkeypatch.setattr(scan, "_MANY", 1)
+    monkeypatch.setattr(scan, "_MIN_NAMED", 1)
     seen = []
-    run = FeatureExtractor.__call__
+    run = FeatureExtractor._compute
 
-    def watched(self, x, *args, **kwargs):
+    def watched(self, items, x, *args, **kwargs):
         seen.append(len(x))
-        return run(self, x, *args, **kwargs)
+        return run(self, items, x, *args, **kwargs)
 
-    monkeypatch.setattr(FeatureExtractor, "__call__", watched)
+    monkeypatch.setattr(FeatureExtractor, "_compute", watched)
     return seen
 
 
@@ -151,23 +151,23 @@ def test_few_images_name_no_network(centers, pictures, monkeypatch):
 def test_the_last_used_stay():
     recent = LRUCache(100)
     for name in "abc":
-        recent.keep(name, name.upper(), 30)
+        recent.put(name, name.upper(), 30)
     assert recent.get("a") == "A"
-    recent.keep("d", "D", 40)
+    recent.put("d", "D", 40)
     assert [recent.get(name) for name in "abcd"] == ["A", None, "C", "D"]
     assert recent.nbytes == 100
-    recent.keep("d", "again", 10)
+    recent.put("d", "again", 10)
     assert (recent.get("d"), recent.nbytes) == ("again", 70)
-    recent.keep("large", "alone", 1000)
+    recent.put("large", "alone", 1000)
     assert len(recent) == 1 and recent.nbytes == 1000
-    recent.keep("small", "after it", 1)
+    recent.put("small", "after it", 1)
     assert len(recent) == 1 and recent.nbytes == 1
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_clones_share_it_and_pickles_do_not(kind, tmp_path):
     cache = MemoryCache(1600) if kind == "memory" else DiskCache(tmp_path, 1600)
-    cache.recent.keep("name", "value", 5)
+    cache.recent.put("name", "value", 5)
     assert clone(tiny_classifier(memory=cache)).memory.recent is cache.recent
     other = pickle.loads(pickle.dumps(cache)).recent
     assert (len(other), other.limit) == (0, 100)

@@ -1,4 +1,4 @@
-"""Strategies choose the same from the disk, by blocks and by parts, as in memory."""
+"""Strategies choose the same from the disk, by blocks, as in memory."""
 
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
@@ -116,7 +116,7 @@ def test_a_committee_and_a_pipeline_read_by_blocks(table):
         )
 
 
-def test_large_parts_of_a_mapped_array_stay_on_the_disk(table):
+def test_large_selections_of_a_mapped_array_stay_on_the_disk(table):
     path, _ = table
     mapped = np.load(path, mmap_mode="r")
     few, many = take(mapped, np.arange(9)), take(mapped, np.arange(5, len(mapped)))
@@ -152,7 +152,7 @@ def test_whole_precision_gives_the_images_answer(store, strategy, tmp_path):
     assert chosen.tolist() == strategy.query(clf, X, 8, X_labeled=X[:24]).tolist()
 
 
-def test_a_changed_network_is_looked_at_again(store, tmp_path):
+def test_a_changed_networks_outputs_are_computed_again(store, tmp_path):
     _, clf, X = store
     pool = FeatureStore.build(clf, X, tmp_path, shard_rows=64, dtype="float32")
     other = tiny_classifier(memory=False).fit(X[:40], np.arange(40) % 4)
@@ -164,17 +164,26 @@ def test_a_changed_network_is_looked_at_again(store, tmp_path):
             )
 
 
-def test_only_a_trained_last_layer_needs_no_scan(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [{"n_frozen_layers": -1}, {"training": "probe"}])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_only_a_trained_last_layer_needs_no_pass(
+    store, options, multilabel, tmp_path, monkeypatch
+):
     _, _, X = store
-    clf = tiny_classifier(n_frozen_layers=-1).fit(X[:24], np.arange(24) % 4)
+    y = np.arange(24) % 4
+    clf = tiny_classifier(**options).fit(X[:24], np.eye(4)[y] if multilabel else y)
     pool = FeatureStore.build(tiny_classifier(), X, tmp_path, dtype="float32")
 
     def fail(*args):
-        raise AssertionError("scanned")
+        raise AssertionError("computed")
 
-    monkeypatch.setattr("skadma.features.store.outputs.scan_shard", fail)
+    monkeypatch.setattr("skadma.features.store.feature_store.compute_shard", fail)
     outputs = pool.outputs(clf)
-    np.testing.assert_allclose(outputs.proba[:], clf.predict_proba(X), rtol=1e-4)
+    proba = outputs.proba[:]
+    if multilabel:
+        np.testing.assert_allclose(proba.sum(axis=2), 1)
+        proba = proba[:, :, 1]
+    np.testing.assert_allclose(proba, clf.predict_proba(X), rtol=1e-4)
     np.testing.assert_allclose(outputs.features[:], clf.embed(X, -2)[-2], rtol=1e-5)
 
 

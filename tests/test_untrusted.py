@@ -19,7 +19,7 @@ from PIL import Image
 from skadma import Campaign, CNNClassifier, SourceCenters
 from skadma.features.cache import DiskCache
 from skadma.images.dataset import ImageDataset, Preprocessing
-from skadma.labelling.campaign.image_index import scan_pool
+from skadma.labelling.campaign.image_index import scan_folder
 from skadma.networks.registry import read_state_dict
 from skadma.strategies import RandomSampling
 
@@ -145,7 +145,7 @@ def test_bad_and_odd_files(photo, tmp_path):
     (pool / "eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     if hasattr(os, "mkfifo"):
         os.mkfifo(pool / "pipe.png")  # opening it would wait for ever
-    found = scan_pool(pool, {})
+    found = scan_folder(pool, {})
     problems = {path for path, content in found.items() if content.problem}
     assert problems == {"truncated.jpg", "empty.jpg", "text.png", "bomb.png", "eps.jpg"}
     assert "DecompressionBomb" in found["bomb.png"].problem

@@ -14,7 +14,7 @@ from PIL import Image
 
 from skadma import Campaign, SourceCenters
 from skadma.labelling.campaign import CampaignError
-from skadma.labelling.campaign.event_log import SCHEMA, Store
+from skadma.labelling.campaign.event_log import SCHEMA, EventLog
 from skadma.strategies import ADMA
 
 from .bombs import KINDS, bombs, target  # noqa: F401
@@ -76,6 +76,7 @@ def refuse(folder, match, **options):
         "CREATE VIEW more AS SELECT 1",
         "CREATE TABLE more (x)",
         "PRAGMA application_id = 7",
+        "PRAGMA user_version = 0",
         "DROP TABLE proposals",
     ],
 )
@@ -201,4 +202,4 @@ def test_a_damaged_database(campaign_folder, tmp_path):
         (folder / "campaign.sqlite").write_bytes(data)
         refuse(folder, "no intact campaign|cannot be read")
     with pytest.raises(CampaignError):
-        Store(tmp_path / "damaged0" / "campaign.sqlite", create=True)
+        EventLog(tmp_path / "damaged0" / "campaign.sqlite", create=True)

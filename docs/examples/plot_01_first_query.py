@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skadma import CNNClassifier
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 from skadma.strategies import UncertaintyHerding
 
 # %%

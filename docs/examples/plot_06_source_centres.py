@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 from skadma.centers import shipped_centers
 
 X, _ = load_elpv()

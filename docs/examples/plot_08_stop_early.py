@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from sklearn.model_selection import train_test_split
 
 from skadma import ActiveLearner, CNNClassifier
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 from skadma.stopping import LabelBudget, StablePredictions, TargetScore
 from skadma.strategies import UncertaintyHerding
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 from skadma.strategies import UncertaintyHerding
 
 # %%

@@ -10,7 +10,7 @@ filters in each layer.
 import numpy as np
 
 from skadma import AdaFilterClassifier
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 from skadma.plotting import GateUsageDisplay
 
 X, y = load_elpv()

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay, balanced_accuracy_score
 
 from skadma import CNNClassifier
-from skadma.bench.demo import load_elpv
+from skadma.bench.datasets import load_elpv
 
 X, y = load_elpv()
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")

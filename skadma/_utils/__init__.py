@@ -1,1 +1,1 @@
-"""_utils."""
+"""Shared by all rooms: atomic files, tables, lazy rows, versions, callbacks."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files and folders completely or not at all; file digests."""
 
 from __future__ import annotations
 
@@ -14,77 +14,64 @@ from pathlib import Path
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, durable: bool = True
 ) -> None:
-    """Write a file under another name, bring it to the disk, then rename it.
+    """Write a file under another name, flush it to the disk, then rename it.
 
     After a kill or a power loss there is the old file or the new one, never half.
-
-    Parameters
-    ----------
-    path : Path
-    write : callable
-        Writes to the path that it is given.
-    durable : bool
-        Wait for the disk. Without it, a power loss (not a kill) may leave less than
-        the file: for what can be computed again.
+    `write` gets the path to write to. Without `durable`, a power loss (not a kill) may
+    leave less than the file: for what can be computed again.
     """
     # Threads may write the same file, too.
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        write(part)
+        write(tmp)
         if durable:
-            with part.open("r+b") as file:
+            with tmp.open("r+b") as file:
                 os.fsync(file.fileno())
-        part.replace(path)
+        tmp.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            tmp.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder under another name, bring it to the disk, then rename it.
+    """Write a folder under another name, flush it to the disk, then rename it.
 
     After a kill there is the old folder or the new one, or, in the moment between two
-    renames, the old one under the name ``.<name>.old``.
-
-    Parameters
-    ----------
-    folder : Path
-        If it is there, it is replaced.
-    write : callable
-        Writes into the folder that it is given.
+    renames, the old one under the name ``.<name>.old``. `write` gets the folder to
+    write into.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    tmp = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        write(part)
-        for path in part.iterdir():
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir()
+        write(tmp)
+        for path in tmp.iterdir():
             with path.open("r+b") as file:
                 os.fsync(file.fileno())
-        sync_folder(part)
+        sync_folder(tmp)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.replace(old)
             try:
-                part.replace(folder)
+                tmp.replace(folder)
             except BaseException:
                 old.replace(folder)
                 raise
         else:
-            part.replace(folder)
+            tmp.replace(folder)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(tmp, ignore_errors=True)
         raise
     sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk, where the system can."""
+    """Flush a folder's entries to the disk, where the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -94,18 +81,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written; nobody else may be writing."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+    """Remove half-written files of killed processes; nobody else may be writing."""
+    for tmp in folder.glob(".*.part"):
+        tmp.unlink(missing_ok=True)
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:
-    """Refuse to write over a file, which may hold labels that are nowhere else.
-
-    Raises
-    ------
-    FileExistsError
-    """
+    """Raise FileExistsError for a file that must not be overwritten."""
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"There is a file {str(path)!r} already; what it holds may be "
@@ -116,8 +98,5 @@ def new_file(path: Path, *, overwrite: bool = False) -> Path:
 
 def file_digest(path: Path) -> str:
     """Compute a file's SHA-256."""
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

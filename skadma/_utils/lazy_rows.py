@@ -1,4 +1,4 @@
-"""Rows of numbers that are read from the disk a block at a time."""
+"""Rows of numbers that are read from the disk a block at a time, with one interface."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 BLOCK_ROWS = 16_384
-"""Rows that are held at once; a pool of no more is read whole."""
+"""Rows that are read at once; a pool of no more is read whole."""
 
 
 class LazyRows(ABC):
-    """Rows of numbers of which a block is read when it is asked for.
+    """Rows of numbers that are read when they are indexed.
 
-    ``rows[a:b]`` and ``rows[indices]`` give arrays, as of an array in memory.
+    ``rows[a:b]`` and ``rows[indices]`` are arrays, as of an array in memory.
 
     Parameters
     ----------
     shape : tuple of int
         (n, ...).
     dtype : dtype
-        What reading gives.
+        Of the arrays that are read.
     block : int, default=16384
-        Rows that are to be read at once.
+        Rows to read at once.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class LazyRows(ABC):
         return _Selected(self, np.asarray(indices, dtype=np.intp))
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyRows:
-        """Return the rows as a function makes them of what is read.
+        """Return rows that a function computes from these when they are read.
 
         Parameters
         ----------
         function : callable
-            Makes (b, ...) of (b, d), each row by itself.
+            Computes (b, ...) from (b, d), each row by itself.
 
         Returns
         -------
@@ -121,22 +121,16 @@ class MappedRows(LazyRows):
 
 
 def _mapped_anew(array: np.ndarray) -> np.ndarray:
-    """Map a file for this once: pages that stayed would count as the process's."""
+    """Map the file for this read only, or its pages would stay in the process."""
     if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
-        return array  # in memory, or a part of a file's array
+        return array  # in memory, or a view of a file's array
     if array.filename is None or not array.flags.c_contiguous:
         return array
     return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
 
 
 class JoinedRows(LazyRows):
-    """Rows in memory with others, unread, behind them.
-
-    Parameters
-    ----------
-    first : ndarray of shape (m, d)
-    others : LazyRows of shape (n, d)
-    """
+    """Rows in memory, (m, d), followed by rows that are read, (n, d)."""
 
     def __init__(self, first: np.ndarray, others: LazyRows) -> None:
         n = len(first) + len(others)
@@ -147,10 +141,10 @@ class JoinedRows(LazyRows):
         m = len(self.first)
         if isinstance(rows, slice):
             a, b = rows.start, rows.stop
-            parts = [self.first[a:b]] if a < m else []
+            blocks = [self.first[a:b]] if a < m else []
             if b > m:
-                parts.append(self.others[max(a - m, 0) : b - m])
-            return np.concatenate(parts or [self.others[:0]]).astype(self.dtype)
+                blocks.append(self.others[max(a - m, 0) : b - m])
+            return np.concatenate(blocks or [self.others[:0]]).astype(self.dtype)
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         of_first = rows < m
         found[of_first] = self.first[rows[of_first]]
@@ -206,17 +200,9 @@ def iter_blocks(rows: AnyRows) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:
-    """Compute rows of rows: at once in memory, else when they are read.
+    """Apply a function of each row, or of the same row of several arrays.
 
-    Parameters
-    ----------
-    function : callable
-        Makes (b, ...) of one (b, ...) or several, each row by itself.
-    *rows : ndarray or LazyRows, all alike
-
-    Returns
-    -------
-    ndarray or LazyRows
+    At once to arrays, to LazyRows when they are read.
     """
     if isinstance(rows[0], LazyRows):
         return _Mapped(function, rows)
@@ -224,88 +210,38 @@ def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:
 
 
 def selected(rows: Any, indices: np.ndarray) -> Any:
-    """Take some of the rows, unread where they are on the disk.
-
-    Parameters
-    ----------
-    rows : ndarray or LazyRows of shape (n, ...)
-    indices : ndarray of int, shape (m,)
-
-    Returns
-    -------
-    ndarray or LazyRows of shape (m, ...)
-    """
+    """Select rows of an array, or of LazyRows without reading them."""
     return rows.select(indices) if isinstance(rows, LazyRows) else rows[indices]
 
 
 def joined(first: np.ndarray, others: Any) -> Any:
-    """Put rows behind others: at once in memory, else when they are read.
-
-    Parameters
-    ----------
-    first : ndarray of shape (m, d)
-    others : ndarray or LazyRows of shape (n, d)
-
-    Returns
-    -------
-    ndarray or LazyRows of shape (m + n, d)
-    """
+    """Concatenate rows in memory and an array, or LazyRows without reading them."""
     if isinstance(others, LazyRows):
         return JoinedRows(first, others)
     return np.concatenate([first, others])
 
 
 def working_dtype(dtype: np.dtype) -> np.dtype:
-    """Type that features are computed with: half precision as single, ints as double.
-
-    Parameters
-    ----------
-    dtype : dtype
-
-    Returns
-    -------
-    dtype
-    """
+    """Return the type to compute with: single for half precision, double for ints."""
     if dtype in (np.float32, np.float64):
         return dtype
     return np.dtype(np.float32 if dtype == np.float16 else np.float64)
 
 
 def as_working(rows: np.ndarray) -> np.ndarray:
-    """Bring features to the type that they are computed with."""
+    """Cast features to the type to compute with."""
     return rows.astype(working_dtype(rows.dtype), copy=False)
 
 
 def rows_of_file(X: Any) -> Any:
-    """Take a memory-mapped table that is larger than a block as rows to be read.
-
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    LazyRows or object
-        `X` itself where it is something else.
-    """
+    """Return a memory-mapped table larger than a block as LazyRows, else X itself."""
     if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
         return MappedRows(X)
     return X
 
 
 def per_row(rows: Any, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Compute a number for each row, a block at a time where rows are read.
-
-    Parameters
-    ----------
-    rows : LazyRows or ndarray of shape (n, ...)
-    function : callable
-        Makes (b,) of (b, ...).
-
-    Returns
-    -------
-    ndarray of shape (n,)
-    """
+    """Compute a number for each row of an array, or block by block of LazyRows."""
     if not isinstance(rows, LazyRows):
         return function(rows)
     found = [function(block) for _, block in rows.blocks()]

@@ -1,4 +1,4 @@
-"""CSV files that a spreadsheet may open."""
+"""CSV files that are safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from pathlib import Path
 
 from .atomic import write_atomically
 
-_FORMULA = "=+-@\t\r"
-"""What a spreadsheet takes for the beginning of a formula."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Characters with which a formula begins in a spreadsheet."""
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a CSV file, whole or not at all.
+    """Write a CSV file, completely or not at all; the first column holds paths."""
 
-    The first column holds paths, see :func:`safe_path`.
-
-    Parameters
-    ----------
-    path : Path
-    header : sequence of str
-    rows : iterable of sequence
-    """
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
+    def write(tmp: Path) -> None:
+        with tmp.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for name, *others in rows:
@@ -35,5 +26,5 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> 
 
 
 def safe_path(path: str) -> str:
-    """Put ``./`` before what a spreadsheet would take for a formula: the same path."""
-    return f"./{path}" if path[:1] in tuple(_FORMULA) else path
+    """Put ``./`` before a path that a spreadsheet would read as a formula."""
+    return f"./{path}" if path.startswith(_FORMULA) else path

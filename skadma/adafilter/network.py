@@ -67,15 +67,9 @@ class GateNetwork(nn.Module):
     appends it to a graph, layer by layer, so the state is a value of the graph and is
     not stored between batches.
 
-    Parameters
-    ----------
-    kind : {"recurrent", "independent", "global"}
-        ``"independent"``: tanh in place of the cell, so no layer depends on another.
-        ``"global"``: the gates are parameters, the same for all examples.
-    channels : sequence of (int, int)
-        Input channels and filters of each layer.
-    width : int
-        The common width, and that of the cell.
+    The kind ``"independent"`` has tanh in place of the cell, so no layer depends on
+    another; with ``"global"`` the gates are parameters, the same for all examples.
+    `channels` are input channels and filters of each layer.
     """
 
     def __init__(
@@ -147,12 +141,7 @@ def _hidden(state: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 class GatedLayer:
     """A convolution with two sets of filters.
 
-    Attributes
-    ----------
-    name : str
-        Its module.
-    norm : str or None
-        The batch norm that normalises each set on its own, if there is one.
+    `norm` is the batch norm that normalises each set on its own, if there is one.
     """
 
     name: str
@@ -163,14 +152,9 @@ class GatedLayer:
 class GatedGraph:
     """A rewritten graph.
 
-    Attributes
-    ----------
-    graph : torch.fx.Graph
-    nodes : dict of torch.fx.Node to torch.fx.Node
-        From nodes of the old graph to nodes of the new one. Nodes between a convolution
-        and its norm are missing: there are two of each.
-    gates : torch.fx.Node
-        The gates of all layers, of shape (n, sum of filters).
+    `nodes` maps nodes of the old graph to nodes of the new one. Nodes between a
+    convolution and its norm are missing: there are two of each. The value of `gates`
+    are the gates of all layers (n, sum of filters).
     """
 
     graph: fx.Graph
@@ -268,21 +252,9 @@ class AdaFilterNetwork(AdaptedNetwork):
 
     The network's own convolutions are the fine-tuned filters F; the pretrained ones S
     and the gates are a module ``branch`` beside it. The network stays as it is, down to
-    the names of its weights: what runs is a rewritten graph.
-
-    Parameters
-    ----------
-    source, n_classes, n_frozen, update_batch_norm
-        See :class:`skadma.networks.AdaptedNetwork`.
-    gates : {"recurrent", "independent", "global"}
-    gated_batch_norm : bool
-        Whether each set of filters has a batch norm of its own.
-    gate_width : int
-
-    Raises
-    ------
-    ValueError
-        If no convolution is adapted.
+    the names of its weights: what runs is a rewritten graph. ValueError if no
+    convolution is adapted. The last three parameters are those of
+    :class:`~skadma.AdaFilterClassifier`.
     """
 
     def __init__(
@@ -384,23 +356,9 @@ class AdaFilterNetwork(AdaptedNetwork):
 
 
 class PretrainedBranch(nn.Module):
-    """The filters that stay as they are, and the gates that choose them or others.
+    """Copies of the pretrained filters and norms, which stay unchanged, and the gates.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Its convolutions and norms are copied.
-    layers : sequence of GatedLayer
-    kind, width
-        See :class:`GateNetwork`.
-
-    Attributes
-    ----------
-    convolutions, norms : torch.nn.ModuleList
-        By number of the layer; an identity where there is no norm.
-    gates : GateNetwork
-    n_filters : list of int
-        Of each layer.
+    They are numbered like `layers`; an identity takes the place of a missing norm.
     """
 
     def __init__(

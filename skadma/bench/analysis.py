@@ -1,7 +1,7 @@
-"""What the results say: areas, labels needed, paired tests, wins and losses.
+"""Analyse results: areas, labels needed, paired tests, wins and losses.
 
-Everything takes the table of :func:`~skadma.bench.read_results`, and leaves the fully
-trained network out of what is about curves.
+Every function gets the table of :func:`~skadma.bench.read_results`. The fully trained
+network is left out of what is about curves.
 """
 
 from __future__ import annotations
@@ -18,30 +18,12 @@ PAIR = [*GROUP, "seed"]
 
 
 def curves(results: Any) -> Any:
-    """Leave out the fully trained network.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
+    """Leave out the fully trained network."""
     return results[results["strategy_class"] != FULLY_TRAINED]
 
 
 def ceiling(results: Any) -> Any:
-    """Keep the fully trained network alone.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
+    """Keep the fully trained network alone."""
     return results[results["strategy_class"] == FULLY_TRAINED]
 
 
@@ -167,7 +149,8 @@ def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
         index=PAIR, columns="strategy", values="area"
     )
     others = [s for s in _order(results) if s != against]
-    groups = [(group, areas.xs(group, level=GROUP)) for group in _groups(areas)]
+    names = dict.fromkeys(areas.index.droplevel("seed"))
+    groups = [(group, areas.xs(group, level=GROUP)) for group in names]
     rows = []
     for group, table in [*groups, (("all", "all"), areas)]:
         found = []
@@ -187,7 +170,7 @@ def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
 
 
 def _wilcoxon(difference: np.ndarray) -> float:
-    # Pairs that are equal say nothing, and keep scipy from computing p exactly.
+    # Equal pairs have no rank, and keep scipy from computing p exactly.
     unequal = difference[difference != 0]
     return float(wilcoxon(unequal).pvalue) if len(unequal) else 1.0
 
@@ -245,10 +228,6 @@ def summary_table(results: Any, metric: str = "accuracy") -> Any:
 
 def _order(results: Any) -> list[str]:
     return list(dict.fromkeys(curves(results)["strategy"]))
-
-
-def _groups(areas: Any) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((d, n) for d, n, _ in areas.index))
 
 
 def _distinct(results: Any, columns: list[str], *group: str) -> list[tuple]:

@@ -1,4 +1,4 @@
-"""Running one cell: a simulation, measured after every round."""
+"""Run one cell: a simulation, measured after every round."""
 
 from __future__ import annotations
 
@@ -12,36 +12,28 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
+from ..features.adapter import need_adapter
 from ..features.cache import DEFAULT_LIMIT, MemoryCache
-from ..features.cnn_adapter import CNNAdapter
 from ..images.dataset import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, needs_centers, strategy_class
-from .datasets import Split, find_data, load_dataset, split_dataset
-from .folders import LabelledImages
+from .datasets import LabelledImages, Split, find_data, load_dataset, split_dataset
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
     "batch_size", "batch_norm", "augment",
 )  # fmt: skip
 """Parameters of the classifier that get a column in the table of results."""
-
-
 POOL = "pool"
 """In place of a file of centres: pseudo-centres from the pool."""
 
 
 class Workbench:
-    """Runs cells one after the other and keeps what the next one needs again.
+    """Runs cells one after the other, and keeps what the next one needs again.
 
     A process has one. It holds a data set, a network's centres and the frozen layers'
-    outputs of the images; they are dropped when a cell wants others.
-
-    Parameters
-    ----------
-    root : Path or None
-        The folder that holds the data sets.
+    outputs of the images; they are dropped when a cell needs others.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -51,17 +43,7 @@ class Workbench:
         self._group: tuple[str, str] | None = None
 
     def run(self, cell: Cell) -> list[dict[str, Any]]:
-        """Simulate all rounds and measure after each.
-
-        Parameters
-        ----------
-        cell : Cell
-
-        Returns
-        -------
-        list of dict
-            A row per round, see docs/benchmarks.md.
-        """
+        """Simulate all rounds; return a row per round, see docs/benchmarks.md."""
         settings = cell.settings
         protocol = settings["protocol"]
         split = self._split(cell)
@@ -69,7 +51,8 @@ class Workbench:
         self._make_room((cell.dataset, cell.network))
         # First of all, so that no strategy's other images take the cache's room.
         for X in (split.X_pool, split.X_test):
-            _pass_over(clf, X)
+            for _ in need_adapter(clf).iter_outputs(X, source_layers=[-1]):
+                pass
         if settings["strategy"]["class"] == FULLY_TRAINED:
             strategy: QueryStrategy = RandomSampling()
             n_rounds, n_instances, n_initial = 1, len(split.y_pool), 0
@@ -147,7 +130,7 @@ class Workbench:
         )
 
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
-        """Return what was made last if it is what is wanted, else make it."""
+        """Return the last value if it was made with the same settings, else make it."""
         if what not in self._kept or self._kept[what][0] != settings:
             self._kept.pop(what, None)
             self._kept[what] = settings, make()
@@ -155,7 +138,7 @@ class Workbench:
 
     def _make_room(self, group: tuple[str, str]) -> None:
         """Empty a cache that belongs to other cells, or that is about to be full."""
-        # Half: strategies that look at parts of images leave those in the cache, and
+        # Half: strategies that crop images leave the crops' outputs in the cache, and
         # then the next seed's images would not fit.
         if group != self._group or self.cache.nbytes > self.cache.limit // 2:
             self.cache.clear()
@@ -165,21 +148,7 @@ class Workbench:
 def read_centers(
     asked: str | None, n: int | None, clf: CNNClassifier, root: Path | None
 ) -> SourceCenters:
-    """Find the source centres that a configuration asks for, other than the pool's.
-
-    Parameters
-    ----------
-    asked : str or None
-        A file or folder in `root`; those that the package ships if None.
-    n : int or None
-        How many of them; all if None.
-    clf : CNNClassifier
-    root : Path or None
-
-    Returns
-    -------
-    SourceCenters
-    """
+    """Read `n` centres from a file or folder in `root`; the shipped ones if None."""
     if asked is None:
         every = shipped_centers(clf)
     else:
@@ -190,28 +159,12 @@ def read_centers(
     return every if n is None else every.subset(clf, n)
 
 
-def _pass_over(clf: CNNClassifier, X: Any) -> None:
-    for _ in CNNAdapter(clf).iter_outputs(X, source_layers=[-1]):
-        pass
-
-
 def simulate(
     learner: ActiveLearner, split: Split, n_initial: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Query and teach, round by round.
+    """Query and teach, round by round; yield the rows of ``history_``.
 
-    Parameters
-    ----------
-    learner : ActiveLearner
-    split : Split
-    n_initial : int
-        Labels, drawn from the pool by the seed, before the first query.
-    seed : int
-
-    Yields
-    ------
-    dict
-        The round's row of ``history_``.
+    `n_initial` labels are drawn from the pool by the seed before the first query.
     """
     y = np.full_like(split.y_pool, -1)
     if n_initial:
@@ -228,20 +181,12 @@ def simulate(
 
 
 def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy and one-vs-rest AUC; with several labels per image average precision.
+    """Measure accuracy and one-vs-rest AUC; with several labels average precision too.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, n_classes)
-    y : ndarray of int, shape (n,), or of 0, 1 and -1 (not counted), (n, n_classes)
-
-    Returns
-    -------
-    dict
-        ``accuracy`` and ``auc``, the mean over the classes that some test images have
-        and some have not. With several labels per image ``accuracy`` is the share of
-        images with all labels right, and ``average_precision`` the mean over those
-        classes. Of the images that can be decoded.
+    `y` holds class numbers (n,) or, with several labels per image, 0, 1 and -1 (not
+    counted), (n, n_classes). AUC and average precision are means over the classes that
+    some test images have and some have not; accuracy is then the share of images with
+    all labels right. Images that cannot be decoded are left out.
     """
     read = ~np.isnan(proba).any(axis=1)
     proba, y = proba[read], y[read]

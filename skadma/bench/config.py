@@ -1,4 +1,4 @@
-"""What a benchmark runs: a small JSON file or dict, checked and taken apart."""
+"""Read and check a benchmark's configuration, and list its cells."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MANAGED = {"backbone", "classes", "memory", "random_state", "verbose", "warm_st
 
 @dataclass(frozen=True)
 class Cell:
-    """One simulation: what is measured, and all that decides what comes out.
+    """One simulation: its names, its seed, and all settings that decide its results.
 
     Attributes
     ----------
@@ -154,17 +154,7 @@ def needs_centers(name: str) -> bool:
 
 
 def strategy_class(name: str) -> type[QueryStrategy]:
-    """Find a strategy's class: skadma's by name, others as ``module.Class``.
-
-    Parameters
-    ----------
-    name : str
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Find a strategy's class: skadma's by name, others as ``module.Class``."""
     module, _, cls = name.rpartition(".")
     home = importlib.import_module(module) if module else strategies
     found = getattr(home, cls, None)

@@ -18,6 +18,7 @@ from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..learner import ActiveLearner
 from ..strategies import ADMA, RandomSampling, UncertaintyHerding
+from .datasets import load_elpv
 
 BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
@@ -34,7 +35,7 @@ COLUMNS = ("seed", "strategy", "labels", *MEASURED)
 
 
 def demo_classifier(seed: int) -> CNNClassifier:
-    """Build a classifier of which the last stage and the head are fine-tuned."""
+    """Build a classifier whose last stage and head are fine-tuned."""
     return CNNClassifier(
         BACKBONE,
         image_size=IMAGE_SIZE,
@@ -50,25 +51,6 @@ def demo_centers() -> SourceCenters:
     return shipped_centers(clf).subset(clf, N_CENTERS)
 
 
-def load_elpv() -> tuple[np.ndarray, np.ndarray]:
-    """Read the photographs of solar cells.
-
-    Returns
-    -------
-    X : ndarray of uint8, shape (2624, 300, 300)
-    y : ndarray of str, shape (2624,)
-        "defective" where the experts' defect probability is at least 0.5.
-    """
-    try:
-        utils = import_module("elpv_dataset.utils")
-    except ImportError as error:
-        raise ImportError(
-            "the demo needs the package elpv-dataset: pip install 'skadma[demo]'"
-        ) from error
-    X, probability, _ = utils.load_dataset()
-    return X, np.where(probability >= 0.5, "defective", "sound")
-
-
 def run_demo(
     out: Path,
     *,
@@ -78,20 +60,10 @@ def run_demo(
     n_test: int = 400,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> list[dict[str, Any]]:
-    """Run the strategies, print the table, save curves and numbers.
+    """Run the strategies, print the table, save curves and numbers in folder `out`.
 
-    Parameters
-    ----------
-    out : Path
-        Folder for ``curves.png`` and ``results.csv``; made if missing.
-    n_rounds, n_instances, n_pool, n_test : int
-    seeds : sequence of int
-        Each draws a pool and a test set of its own.
-
-    Returns
-    -------
-    list of dict
-        The rows of ``results.csv``.
+    Each seed draws a pool and a test set of its own. Returns the rows of
+    ``results.csv``.
     """
     begin = time.perf_counter()
     import_module("matplotlib")  # before minutes of work, not after
@@ -196,12 +168,12 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     seeds = sorted({row["seed"] for row in rows})
     lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
     for name in dict.fromkeys(row["strategy"] for row in rows):
-        said = []
+        cells = []
         for seed in seeds:
             mine = [r for r in rows if (r["strategy"], r["seed"]) == (name, seed)]
             accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
-            said.append(f"{accuracy:.3f} ({auc:.3f})")
-        lines.append(f"{name:>20}: {', '.join(said)}")
+            cells.append(f"{accuracy:.3f} ({auc:.3f})")
+        lines.append(f"{name:>20}: {', '.join(cells)}")
     lines.append(
         "This shows how a pretrained network and a pool of photographs lead to chosen\n"
         "labels and an adapted network, and what each step costs. It does not show\n"

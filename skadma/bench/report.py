@@ -1,4 +1,4 @@
-"""A report of the results: report.md and figures beside the table."""
+"""Write a report of the results: report.md and figures beside the table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import LearningCurveDisplay
 from .analysis import (
     GROUP,
     area_under_curve,
@@ -52,20 +51,20 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
     if curves(results).empty:
         raise ValueError(f"There are no curves in {str(out)!r} yet, only ceilings.")
     best = against or _best(results)
-    parts = [_head(results)]
+    sections = [_head(results)]
     for metric in _metrics(results):
         measured = results[results[metric].notna()]
         strongest = best if best in set(measured["strategy"]) else _best(measured)
-        parts += _of_areas(measured, strongest, metric, METRICS[metric])
+        sections += _of_areas(measured, strongest, metric, METRICS[metric])
     for dataset, network in curves(results)[GROUP].drop_duplicates().to_numpy():
-        parts.append(f"## {dataset}, {network}")
+        sections.append(f"## {dataset}, {network}")
         for metric in _metrics(_of_group(results, dataset, network)):
-            parts.append(f"### {METRICS[metric]}")
-            parts.append(_learning(results, metric, dataset, network))
+            sections.append(f"### {METRICS[metric]}")
+            sections.append(_learning(results, metric, dataset, network))
         figure = _figure(results, dataset, network, out / "figures")
-        parts.append(f"![learning curves](figures/{figure.name})")
+        sections.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
-    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+    path.write_text("\n\n".join(sections) + "\n", "utf-8")
     return path
 
 
@@ -86,7 +85,7 @@ def _best(results: Any) -> str:
 
 
 def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
-    parts = [
+    sections = [
         f"## Area under the {label} curve",
         _areas(results, metric),
         f"### Against {against}",
@@ -99,12 +98,12 @@ def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
     ]
     random = _random(results)
     if random is not None:
-        parts += [
+        sections += [
             f"### Labels needed for the final {label} of {random}",
             f"In brackets the share of {random}'s labels; > where it is not reached.",
             _needed(results, random, metric),
         ]
-    return parts
+    return sections
 
 
 def _random(results: Any) -> str | None:
@@ -126,17 +125,7 @@ def _head(results: Any) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Lay out a table in Markdown.
-
-    Parameters
-    ----------
-    head : sequence of str
-    rows : iterable of sequences
-
-    Returns
-    -------
-    str
-    """
+    """Lay out a table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
@@ -149,7 +138,7 @@ def _spread(mean: float, std: float) -> str:
 
 
 def _areas(results: Any, metric: str) -> str:
-    """Data sets and networks down, strategies across, the best in bold."""
+    """Data sets and networks in rows, strategies in columns, the best in bold."""
     means = summary_table(results, metric)
     grouped = area_under_curve(results, metric).groupby([*GROUP, "strategy"])["area"]
     stds = grouped.std().unstack("strategy")
@@ -196,8 +185,8 @@ def _needed(results: Any, random: str, metric: str) -> str:
     names = list(dict.fromkeys(table["strategy"]))
     last = curves(results).groupby([*GROUP, "strategy"])["n_labels"].max()
     rows = []
-    for group, part in table.groupby(GROUP, sort=False):
-        found = part.set_index("strategy")
+    for group, rows_of_group in table.groupby(GROUP, sort=False):
+        found = rows_of_group.set_index("strategy")
         cells = []
         for name in names:
             if name not in found.index:
@@ -213,7 +202,7 @@ def _needed(results: Any, random: str, metric: str) -> str:
 
 
 def _learning(results: Any, metric: str, dataset: str, network: str) -> str:
-    """Strategies down, labels across: the form of the paper's Tables 1 and 2."""
+    """Strategies in rows, labels in columns, as in the paper's Tables 1 and 2."""
     chosen = _of_group(results, dataset, network)
     table = learning_table(curves(chosen), metric).droplevel(GROUP)
     labels = sorted({n for _, n in table.index})
@@ -236,13 +225,24 @@ def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = _metrics(_of_group(results, dataset, network))
+    chosen = _of_group(results, dataset, network)
+    metrics = _metrics(chosen)
     figure = Figure(figsize=(6.5 * len(metrics), 5), layout="constrained")
     FigureCanvasAgg(figure)
     for ax, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
-        LearningCurveDisplay.from_results(
-            results, metric=metric, dataset=dataset, network=network, ax=ax
-        )
+        table = learning_table(curves(chosen), metric).droplevel(GROUP)
+        for i, name in enumerate(dict.fromkeys(name for name, _ in table.index)):
+            mine = table.loc[name].sort_index()
+            # There are ten colours; more curves differ by their dashes.
+            style = {"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3]}
+            ax.plot(mine.index, mine["mean"], marker=".", label=name, **style)
+            low, high = mine["mean"] - mine["std"], mine["mean"] + mine["std"]
+            ax.fill_between(mine.index, low, high, color=f"C{i % 10}", alpha=0.12, lw=0)
+        for (*_, name, _), row in learning_table(ceiling(chosen), metric).iterrows():
+            ax.axhline(row["mean"], color="0.4", ls="-.", lw=1, label=name)
+        ax.set(xlabel="labels", ylabel=METRICS[metric], title=f"{dataset}, {network}")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small", ncols=2 if len(ax.lines) > 6 else 1)
     folder.mkdir(exist_ok=True)
     path = folder / f"{file_stem(dataset, network)}.png"
     figure.savefig(path, dpi=100)

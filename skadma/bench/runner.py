@@ -1,4 +1,4 @@
-"""Running all cells: in processes, each result kept as soon as it is there."""
+"""Run all cells in processes, and write each result as soon as it is there."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def run_benchmark(
     _import_pandas()  # before hours of work, not after
     full = load_config(config)
     out = Path(out)
-    root = Path(data) if data else _environment_data()
+    data = data or os.environ.get("SKADMA_DATA")
+    root = Path(data) if data else None
     cells = expand(full)
     kept = {path.name: path for path in _cell_files(out)}
     todo = [cell for cell in cells if not _is_done(cell, kept.get(cell.file_name))]
@@ -141,7 +142,9 @@ def collect(out: str | Path) -> Path:
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
     table = _import_pandas().DataFrame(rows).drop(columns="indices")
-    write_atomically(out / RESULTS, lambda part: table.to_csv(part, index=False))
+    write_atomically(
+        out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
+    )
     return out / RESULTS
 
 
@@ -182,11 +185,6 @@ def _import_pandas() -> Any:
             "benchmarks need the package pandas: pip install 'skadma[bench]'"
         ) from error
     return pandas
-
-
-def _environment_data() -> Path | None:
-    folder = os.environ.get("SKADMA_DATA")
-    return Path(folder) if folder else None
 
 
 # --- processes ------------------------------------------------------------------------
@@ -256,23 +254,19 @@ def _run_cell(workbench: Workbench, cell: Cell, out: Path) -> str:
     except Exception:  # the other cells may do
         return traceback.format_exc()
     content = json.dumps({**asdict(cell), "rows": rows})
-    path = _cell_file(cell, out)
-    write_atomically(path, lambda part: part.write_text(content, "utf-8"))
+    path = out / _CELLS / cell.file_name
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(content, "utf-8"))
     return ""
 
 
 # --- files ----------------------------------------------------------------------------
 
 
-def _cell_file(cell: Cell, out: Path) -> Path:
-    return out / _CELLS / cell.file_name
-
-
 def _cell_files(out: Path) -> list[Path]:
-    """Results of cells, by name: a folder's own, and those that it shares.
+    """List the results of cells, sorted: a folder's own, and those that it shares.
 
     ``shared_cells.txt`` has a pattern of files in a line, relative to the folder: cells
-    that another benchmark has run with the same settings. Its own come first.
+    that another benchmark has run with the same settings. The folder's own come first.
     """
     found: dict[str, Path] = {}
     shared = out / _SHARED
@@ -323,7 +317,7 @@ def _write_run(
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that skadma is imported from, if it is one."""
+    """Return the commit of the checkout that skadma is imported from, if it is one."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],

@@ -35,7 +35,7 @@ def labeled_images(
         y = targets if classes is None else _by_name(classes, source)[targets]
     if y is None:
         raise ValueError(
-            f"y is None, and X, a {type(X).__name__}, does not tell the source classes "
+            f"y is None, and X, a {type(X).__name__}, does not give the source classes "
             "of its images. Pass y, a folder with one subfolder per class, or a "
             "Dataset with `targets`, such as torchvision's."
         )

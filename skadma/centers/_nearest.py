@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .._utils.atomic import write_atomically
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import CNNAdapter
 from ..images.dataset import content_key, n_images, take
 from ..networks import PretrainedNetwork
 

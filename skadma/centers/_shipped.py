@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..features.adapter import need_view
+from ..features.adapter import need_adapter
 from ..networks import PretrainedNetwork
 from ._synthesis import N_STEPS, SIDE, resized, synthesis_seconds
 from .centers import SourceCenters
@@ -35,11 +35,11 @@ def shipped_centers(estimator: Any) -> SourceCenters:
     Raises
     ------
     ValueError
-        If there are none for the network with these weights; the message says how to
-        make them, and how long that takes on this machine.
+        If there are none for the network with these weights; the message describes how
+        to make them, and how long that takes on this machine.
     """
     if not hasattr(estimator, "source_network"):
-        name = need_view(estimator).source_name
+        name = need_adapter(estimator).source_name
         raise ValueError(
             f"ADMA compares with centres of the source classes, and the package has "
             f"none for {name!r}. Make them, SourceCenters(inputs, ...), and give them: "

@@ -18,9 +18,13 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
 from .._utils.atomic import write_atomically
-from ..features.adapter import NetworkAdapter, get_adapter, need_view
-from ..features.cnn_adapter import CNNAdapter
-from ..features.extractor import derived_outputs
+from ..features.adapter import (
+    CNNAdapter,
+    NetworkAdapter,
+    get_adapter,
+    need_adapter,
+)
+from ..features.extractor import concatenated_outputs
 from ..images.dataset import content_key, take
 from ..networks import PretrainedNetwork, get_head
 from ._labels import labeled_images
@@ -124,7 +128,7 @@ class SourceCenters:
         Raises
         ------
         ValueError
-            If a label is not one of the source classes, `layer` is not as said above,
+            If a label is not one of the source classes, `layer` is not as described,
             or `checkpoint` belongs to other data.
         """
         adapter, source = _cnn_adapter(estimator), estimator.source_network()
@@ -356,7 +360,7 @@ class SourceCenters:
         ValueError
             If there are fewer, or they belong to another network.
         """
-        self._check_network(need_view(estimator))
+        self._check_network(need_adapter(estimator))
         wanted = _covering_classes(estimator.source_network(), n_centers, self.classes)
         kept = np.flatnonzero(np.isin(self.classes, wanted))
         names = self.class_names
@@ -379,7 +383,7 @@ class SourceCenters:
         float
             Share of the centres that it assigns to their own class.
         """
-        head = need_view(estimator).n_layers - 1
+        head = need_adapter(estimator).n_layers - 1
         scores = self.outputs(estimator, [head], initial=True)[head]
         return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
 
@@ -409,20 +413,20 @@ class SourceCenters:
             If the centres do not match the estimator, see :meth:`check_fits`.
         """
         self.check_fits(estimator, layers, initial=initial)
-        adapter = need_view(estimator)
+        adapter = need_adapter(estimator)
         batches = adapter.iter_outputs_prepared(
             self.inputs,
             [] if initial else layers,
             layers if initial else [],
             start=self.layer,
-            summary=derived_outputs(layers) if initial else None,
+            derived=concatenated_outputs(layers) if initial else None,
         )
         found: dict[int, list[torch.Tensor]] = {p: [] for p in layers}
         for batch in batches:
             outputs = batch.source if initial else batch.adapted
-            if initial and batch.summary is not None:
+            if initial and batch.derived is not None:
                 widths = [adapter.width(p, adapted=False) for p in layers]
-                columns = batch.summary.split(widths, dim=1)
+                columns = batch.derived.split(widths, dim=1)
                 outputs = dict(zip(layers, columns, strict=True))
             for p in layers:
                 found[p].append(outputs[p])
@@ -446,7 +450,7 @@ class SourceCenters:
         ------
         ValueError
         """
-        adapter = need_view(estimator)
+        adapter = need_adapter(estimator)
         self._check_network(adapter)
         if self.image_size != adapter.image_size:
             raise ValueError(

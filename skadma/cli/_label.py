@@ -99,7 +99,7 @@ def _keys(items: list[str]) -> dict[str, str]:
 
 
 def _open_or_start(options: argparse.Namespace) -> Campaign:
-    from ..labelling.campaign.campaign import DATABASE
+    from ..labelling.campaign.event_log import DATABASE
 
     if (options.campaign / DATABASE).exists():
         return open_campaign(options)

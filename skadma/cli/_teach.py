@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._utils.tables import write_table
 from ._options import (
     add_campaign_command,
     add_output,
@@ -14,10 +13,11 @@ from ._options import (
     open_campaign,
     positive,
     prepare_file,
+    write_label_file,
 )
 
 if TYPE_CHECKING:
-    from ..labelling.campaign import Campaign, Taught
+    from ..labelling.campaign import Campaign, TeachResult
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -64,18 +64,12 @@ def _query(options: argparse.Namespace) -> None:
     prepare_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
         proposals = campaign.query(options.n_instances)
-    write_table(
-        options.out,
-        ("path", "label", "guess", "confidence", "score", "sha256"),
-        (
-            (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
-            for p in proposals
-        ),
+    rows = (
+        (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
+        for p in proposals
     )
-    print(
-        f"{len(proposals)} images to label: fill in the column 'label' of "
-        f"{options.out}, then: skadma teach {options.out}"
-    )
+    columns = ("guess", "confidence", "score")
+    write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
 
 
 def _short(number: float | None) -> str:
@@ -89,11 +83,10 @@ def _teach(options: argparse.Namespace) -> None:
             print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
             print_refused(taught)
         else:
-            _finish(
-                campaign,
-                campaign.teach(options.labels, partial=options.partial, train=False),
-                options.later,
+            taught = campaign.teach(
+                options.labels, partial=options.partial, train=False
             )
+            _finish(campaign, taught, options.later)
 
 
 def _relabel(options: argparse.Namespace) -> None:
@@ -108,13 +101,13 @@ def _mark(options: argparse.Namespace) -> None:
         _finish(campaign, campaign.teach(marks, train=False), True)
 
 
-def _finish(campaign: Campaign, taught: Taught, later: bool) -> None:
+def _finish(campaign: Campaign, taught: TeachResult, later: bool) -> None:
     print_taught(taught)
     if not later:
         campaign.estimator()
 
 
-def print_taught(taught: Taught) -> None:
+def print_taught(taught: TeachResult) -> None:
     """Say that labels are on the disk, before training may take minutes."""
     print(
         f"Safe: {taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as "
@@ -124,7 +117,7 @@ def print_taught(taught: Taught) -> None:
     print_refused(taught)
 
 
-def print_refused(taught: Taught) -> None:
+def print_refused(taught: TeachResult) -> None:
     """Say which rows were left out, and why."""
     for refused in taught.refused:
         print(f"left out: {refused}", flush=True)

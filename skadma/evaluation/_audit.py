@@ -57,11 +57,11 @@ def audit_sample(
     method: str = "stratified",
     random_state: int | np.random.RandomState | None = None,
 ) -> Audit:
-    """Draw the images whose labels tell how good a model is.
+    """Draw the images whose labels estimate how good a model is.
 
-    Labels that a query strategy chose are no fair sample, as it looks for what the
-    model finds hard. These are drawn by chances that are known, and :func:`estimate`
-    makes up for them.
+    Labels that a query strategy chose are no fair sample: it prefers images that are
+    hard for the model. These are drawn with known probabilities, by which
+    :func:`estimate` weights them.
 
     - ``"random"``: each image with the same chance.
     - ``"stratified"``: the images are sorted by the model's confidence and cut into up

@@ -177,14 +177,8 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    proba : array-like of shape (n, n_classes)
-        Of images whose labels the model has not seen. Rows of NaN are left out.
-    y : array-like of shape (n,)
-    classes : array-like, optional
-        The classes of the columns; those in `y`, sorted, if None.
-    n_bins : int, default=10
-    binning : {"quantile", "uniform"}, default="quantile"
-        Bins with equally many images, or equally wide ones.
+    proba, y, classes, n_bins, binning
+        See :func:`reliability`.
 
     Returns
     -------

@@ -162,9 +162,10 @@ def estimate(
         Of the intervals, between 0 and 1.
     interval : {"exact", "wilson"}, default="exact"
         For the accuracy of random audits and for their recall. "exact" is Clopper and
-        Pearson's, hypergeometric for accuracy [1]_: never less sure than said,
-        somewhat wide. "wilson": as sure as said on average. Other audits have Wilson's
-        on the number of labels of a random sample with the same variance [2]_.
+        Pearson's, hypergeometric for accuracy [1]_: its coverage is at least
+        `confidence`, and it is somewhat wide. "wilson": its coverage is `confidence` on
+        average. Other audits have Wilson's on the number of labels of a random sample
+        with the same variance [2]_.
     finite : bool, default=True
         The population is all that is asked about. False: it is a sample of images to
         come, or the model was trained with other images of it since.
@@ -269,17 +270,17 @@ def _combined(
 ) -> tuple[np.ndarray, float, float]:
     """Return all weights, the accuracy, and the effective number of labels."""
     ends = np.cumsum([len(a) for a in audits])[:-1]
-    parts = zip(audits, np.split(wrong, ends), np.split(answered, ends), strict=True)
+    each = zip(audits, np.split(wrong, ends), np.split(answered, ends), strict=True)
     n = int(answered.sum())
     error = variance = 0.0
     weights = []
-    for audit, mine, known in parts:
-        part = known.sum() / n
-        weights.append(part * population_weights(audit))
+    for audit, mine, known in each:
+        fraction = known.sum() / n
+        weights.append(fraction * population_weights(audit))
         if known.any():
             share, spread = share_of_mistakes(audit, mine, known, finite)
-            error += part * share
-            variance += part**2 * spread
+            error += fraction * share
+            variance += fraction**2 * spread
     rate = smoothed(error, n)
     effective = rate * (1 - rate) / variance if variance > 0 else math.inf
     return np.concatenate(weights), 1 - error, effective
@@ -459,8 +460,8 @@ def wilson_interval(value: float, n: float, confidence: float) -> tuple[float, f
     """Return Wilson's score interval of a share.
 
     `n` is the number of labels in a simple random sample with the same variance, or
-    infinite where all are known. It is no whole number, so SciPy's `binomtest` does not
-    take it.
+    infinite where all labels are known. It is no whole number, which SciPy's
+    `binomtest` needs.
     """
     if math.isinf(n):
         return value, value

@@ -28,13 +28,12 @@ def out_of_fold_proba(
 ) -> np.ndarray:
     """Predict each labelled image with a model that was trained without its label.
 
-    A model's scores on its own training images are far too sure of themselves, and of
-    a wrong label as well, for it has learnt it. These scores are not: the labels are
-    dealt to folds, class by class, and each fold is predicted by a copy that was
-    fitted to the others.
+    A model is overconfident on its own training images, those with a wrong label
+    included. Here the labels are dealt to folds, class by class, and each fold is
+    predicted by a copy that was fitted to the others.
 
-    The only image of a class has no model that knows the class without having seen
-    it: it stays in all trainings, and its row is NaN.
+    The only image of a class stays in all trainings, and its row is NaN: a model that
+    has not seen it cannot predict its class.
 
     Parameters
     ----------

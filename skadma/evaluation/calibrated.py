@@ -71,7 +71,7 @@ def measure_calibration(
 def calibrated(
     estimator: Any, labels: Sequence[str], unseen: Callable[[], np.ndarray]
 ) -> tuple[Any, str]:
-    """Return a classifier with better probabilities, and what the model card tells.
+    """Return a classifier with better probabilities, and a text for the model card.
 
     The classifier is fitted with these `labels`, one per image, and stays as it is: it
     is returned itself where there are too few labels, where a temperature does not help

@@ -1,27 +1,35 @@
-"""What strategies and centres ask of an estimator that has a network to look into."""
+"""What strategies and centres may ask of an estimator with a network."""
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import expit, softmax
+from torch import nn
 
-from ..images.dataset import n_images
-from .extractor import DerivedOutput
-from .passes import OutputBatch
+from ..images.dataset import ImageDataset, Rows, n_images
+from ..images.forms import is_table
+from ..images.patches import random_windows
+from ..networks import PretrainedNetwork, count_frozen_layers
+from ..networks.pretrained import fingerprint
+from .cache import open_cache
+from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 
 
 class NetworkAdapter(ABC):
-    """An estimator as the strategies see it that look into its network.
+    """Give strategies and centres the layer outputs of an estimator's network.
 
     An estimator of any package takes part by a method ``__skadma_adapter__()`` that
-    returns one of these, for the network as it is at that moment. What is abstract here
-    is enough for strategies that choose by features and probabilities; what raises
-    TypeError here is for the few whose names stand beside it.
+    returns one of these for its network as it is at that moment. The abstract methods
+    suffice for strategies that choose by features and probabilities. Methods that
+    raise TypeError here are needed by the strategies that their docstrings name.
 
     Layers are numbered from 0 in the order in which they run. The last one's outputs
     are class scores.
@@ -32,16 +40,16 @@ class NetworkAdapter(ABC):
         Whose network it is.
     """
 
-    skips_unreadable = False
+    skips_unreadable: bool = False
     # Whether images that cannot be decoded are left out instead of raising.
     source_name: str | None = None
-    # The pretrained network M0, as SourceCenters name it; for ADMA.
+    # Name of the pretrained network, as SourceCenters store it; for ADMA.
     source_fingerprint: str | None = None
-    # Hash of M0's weights; for ADMA.
+    # Hash of the pretrained network's weights; for ADMA.
     source_namespace: str | None = None
-    # Hash of all that M0's outputs depend on; for ADMA.
+    # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
-    # Side in pixels of the images that M0 sees; for ADMA.
+    # Side in pixels of the images that the pretrained network gets; for ADMA.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -49,16 +57,16 @@ class NetworkAdapter(ABC):
     @property
     @abstractmethod
     def fitted(self) -> bool:
-        """Whether there is an adapted network beside M0."""
+        """Whether there is an adapted network beside the pretrained one."""
 
     @property
     @abstractmethod
     def n_layers(self) -> int:
-        """How many layers there are."""
+        """Number of layers."""
 
     @abstractmethod
     def position(self, layer: int | str) -> int:
-        """Position from 0 of a layer that is given by name or, from the end, negative.
+        """Position from 0 of a layer given by name or by (negative) position.
 
         Raises
         ------
@@ -73,22 +81,22 @@ class NetworkAdapter(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        summary: DerivedOutput | None = None,
+        derived: DerivedOutput | None = None,
         progress: str | None = None,
     ) -> Iterator[OutputBatch]:
-        """Pass over images once, batch by batch, for outputs of both networks.
+        """Pass over images once and yield layer outputs of both networks.
 
         Parameters
         ----------
         X : images
         layers : sequence of int or str
-            Layers of the adapted network (of M0 before ``fit``); -1 is the scores.
+            Layers of the adapted network (of the pretrained one before ``fit``); -1 is
+            the scores.
         source_layers : sequence of int or str
-            Layers of M0.
-        summary : DerivedOutput, optional
-            What to make of the layers. Whoever keeps it need not compute the layers
-            that only it needs where it is known for a whole batch; whoever does not may
-            ignore it.
+            Layers of the pretrained network.
+        derived : DerivedOutput, optional
+            Computed from the layers. An adapter with a cache need not compute layers
+            that only it needs; one without may ignore it.
         progress : str, optional
             Label of a progress bar.
 
@@ -105,21 +113,11 @@ class NetworkAdapter(ABC):
 
     @property
     def n_frozen(self) -> int:
-        """How many layers both networks share; for ADMA with centres of outputs."""
+        """Number of layers that both networks share; for ADMA with kept centres."""
         return 0
 
     def proba_of(self, scores: np.ndarray) -> np.ndarray:
-        """Class probabilities of class scores.
-
-        Parameters
-        ----------
-        scores : ndarray of shape (n, n_classes)
-            The outputs of the adapted network's last layer.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), float64
-        """
+        """Class probabilities (n, n_classes), float64, of the last layer's outputs."""
         scores = scores.astype(np.float64)
         return expit(scores) if self.multilabel else softmax(scores, axis=1)
 
@@ -129,13 +127,7 @@ class NetworkAdapter(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
     ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Scan images for whole arrays of layers' outputs.
-
-        Parameters
-        ----------
-        X : images
-        layers, source_layers
-            See :meth:`iter_outputs`.
+        """Whole arrays of layer outputs, see :meth:`iter_outputs`.
 
         Returns
         -------
@@ -143,9 +135,8 @@ class NetworkAdapter(ABC):
             By position; NaN for images that cannot be decoded.
         """
         found: tuple[dict, dict] = {}, {}
-        batches = self.iter_outputs(X, layers, source_layers, progress="images")
         n = n_images(X)
-        for batch in batches:
+        for batch in self.iter_outputs(X, layers, source_layers, progress="images"):
             for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):
                 for layer, values in outputs.items():
                     rows = values.cpu().numpy()
@@ -164,16 +155,7 @@ class NetworkAdapter(ABC):
         return 1
 
     def readable(self, X: Any) -> np.ndarray:
-        """Tell which images can be decoded; all, where a bad one is an error anyway.
-
-        Parameters
-        ----------
-        X : images
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-        """
+        """Which images can be decoded, bool (n,); all if a bad one raises anyway."""
         return np.ones(n_images(X), dtype=bool)
 
     def iter_outputs_prepared(
@@ -183,110 +165,394 @@ class NetworkAdapter(ABC):
         source_layers: Sequence[int | str] = (),
         *,
         start: int | None = None,
-        summary: DerivedOutput | None = None,
+        derived: DerivedOutput | None = None,
         keep: bool = True,
     ) -> Iterator[OutputBatch]:
-        """Scan what is already as a network takes it; for ADMA.
+        """Yield layer outputs of inputs that need no preparation; for ADMA.
 
         Parameters
         ----------
         inputs : ndarray of shape (n, ...)
             uint8 images (n, 3, side, side) of the network's size, rows of a table for
             a network that takes them or, with `start`, outputs of that layer.
-        layers, source_layers
+        layers, source_layers, derived
             See :meth:`iter_outputs`.
         start : int, optional
             Position of the layer whose outputs `inputs` are.
-        summary : DerivedOutput, optional
-            See :meth:`iter_outputs`.
         keep : bool, default=True
-            Whether outputs may be kept; not of what will not be seen again.
-
-        Returns
-        -------
-        iterator of OutputBatch
+            Whether outputs may be cached.
         """
         raise self._cannot("iter_outputs_prepared")
 
     def iter_patch_outputs(
         self, X: Any, n_windows: int, rng: np.random.Generator
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Scan parts of images for the adapted network's scores; for AIFT.
+        """Yield the adapted network's scores for patches of images; for AIFT.
 
-        Parameters
-        ----------
-        X : images
-        n_windows : int
-            Parts, the same of every image: random rectangles half as high and wide.
-        rng : Generator
-
-        Returns
-        -------
-        iterator of (indices, scores)
-            Positions (b,) in X and scores (b, n_windows, n_classes).
+        The patches are `n_windows` random rectangles half as high and wide as an
+        image, the same of every image. Yields positions (b,) in X and scores
+        (b, n_windows, n_classes).
         """
         raise self._cannot("iter_patch_outputs")
 
     def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
-        """Class probabilities of changed outputs of a layer; for DropQuery and BALD.
+        """Class probabilities, float64, of changed layer outputs (n, d).
 
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-        layer : int or str
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), float64
+        For DropQuery and BALD.
         """
         raise self._cannot("predict_features")
 
+    # --- for feature stores
+
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights; for feature stores."""
+        raise self._cannot("adapted_fingerprint")
+
+    def takes_images(self, X: Any) -> bool:
+        """Whether :meth:`image_dataset` takes `X`; for feature stores."""
+        return False
+
+    def image_dataset(self, X: Any) -> ImageDataset:
+        """Images as a data set of uint8 tensors for the network; for feature stores."""
+        raise self._cannot("image_dataset")
+
+    def last_layer(self) -> nn.Linear | None:
+        """The adapted network's last layer if it is Linear; for feature stores.
+
+        It maps the outputs of layer -2 to class scores.
+        """
+        return None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
+        """Return an adapter that keeps no outputs in the process; for feature stores.
+
+        With `skip_unreadable`, it leaves out images that cannot be decoded.
+        """
+        return self
+
     def _cannot(self, method: str) -> TypeError:
         return TypeError(
-            f"This strategy needs {method!r} of the estimator's view, which that of "
+            f"This strategy needs {method!r} of the estimator's adapter, which that of "
             f"{type(self.estimator).__name__} does not have. Take another strategy, "
             "such as MarginSampling, CoreSet or UncertaintyHerding, or CNNClassifier."
         )
 
 
+class CNNAdapter(NetworkAdapter):
+    """The networks of a CNNClassifier, and how images are brought to them.
+
+    Parameters
+    ----------
+    estimator : object
+        Named in messages.
+    load : callable
+        Returns the pretrained network, given the first row of a table or None.
+    validate_rows : callable
+        Checks a table for a network that takes rows, and returns it as float32.
+    adapted : AdaptedNetwork or None
+        None before the first fit.
+    n_frozen_layers : int or "paper"
+    n_classes : int or None
+        Number of target classes once fitted.
+    device : torch.device
+    batch_size : int
+    memory
+        See :class:`skadma.CNNClassifier`.
+    image_shape : tuple of int or None
+    takes_tables : bool
+        Whether a 2-D X is a table for the network instead of flattened images.
+    skips_unreadable : bool
+    verbose : bool
+        Whether progress bars are shown.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        load: Callable[[np.ndarray | None], PretrainedNetwork],
+        validate_rows: Callable[[Any], np.ndarray],
+        adapted: Any,
+        n_frozen_layers: int | str,
+        n_classes: int | None,
+        device: torch.device,
+        batch_size: int,
+        memory: Any,
+        image_shape: Sequence[int] | None,
+        takes_tables: bool,
+        skips_unreadable: bool,
+        verbose: bool,
+    ) -> None:
+        super().__init__(estimator)
+        self._load = load
+        self._validate_rows = validate_rows
+        self._adapted = adapted
+        self._n_frozen_layers = n_frozen_layers
+        self._n_classes = n_classes
+        self.device = device
+        self.batch_size = batch_size
+        self.memory = memory
+        self._image_shape = image_shape
+        self._takes_tables = takes_tables
+        self.skips_unreadable = skips_unreadable
+        self._verbose = verbose
+
+    def with_network(self, network: nn.Module) -> CNNAdapter:
+        """Return an adapter that runs `network` in place of the adapted network."""
+        other = copy.copy(self)
+        other._adapted = network
+        return other
+
+    @cached_property
+    def source(self) -> PretrainedNetwork:
+        """The pretrained network."""
+        return self._load(None)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is an adapted network beside the pretrained one."""
+        return self._n_classes is not None
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.source.graph.layers)
+
+    @property
+    def n_frozen(self) -> int:
+        """Number of layers that both networks share, or will share."""
+        return count_frozen_layers(self.source, self._n_frozen_layers)
+
+    @property
+    def source_name(self) -> str:  # type: ignore[override]
+        """Name of the pretrained network."""
+        return self.source.name
+
+    @property
+    def source_fingerprint(self) -> str:  # type: ignore[override]
+        """Hash of the pretrained network's weights."""
+        return self.source.fingerprint
+
+    @property
+    def source_namespace(self) -> str:  # type: ignore[override]
+        """Hash of all that the pretrained network's outputs depend on."""
+        return self.source.namespace
+
+    @property
+    def image_size(self) -> int:  # type: ignore[override]
+        """Side in pixels of the images that the pretrained network gets."""
+        return self.source.preprocessing.image_size
+
+    def position(self, layer: int | str) -> int:
+        """Position from 0 of a layer, see :meth:`NetworkAdapter.position`."""
+        return self.source.graph.position(layer)
+
+    # --- passes over images ---------------------------------------------------------
+
+    def iter_outputs(
+        self,
+        X: Any,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        derived: DerivedOutput | None = None,
+        progress: str | None = None,
+    ) -> Iterator[OutputBatch]:
+        """Pass over images once, see :meth:`NetworkAdapter.iter_outputs`.
+
+        No more than a few batches are held. Derived outputs are cached where the
+        frozen layers' outputs are. The progress bar is shown if the estimator is
+        `verbose`.
+        """
+        source, dataset = self.open(X)
+        extractor = self._extractor(source, layers, source_layers, derived=derived)
+        return extractor.iter_outputs(
+            dataset,
+            self.batch_size,
+            skip_unreadable=self.skips_unreadable,
+            progress=progress if self._verbose else None,
+        )
+
+    def iter_outputs_in_chunks(
+        self, chunks: Iterable[Any], layers: Sequence[int | str]
+    ) -> Iterator[tuple[int, Iterator[OutputBatch]]]:
+        """Yield the size of each chunk of images and an iterator over its outputs.
+
+        Chunks are not tables. Nothing of them is cached.
+        """
+        extractor = self._extractor(self.source, layers, (), keep=False)
+        for chunk in chunks:
+            dataset = self.image_dataset(chunk)
+            yield (
+                len(dataset),
+                extractor.iter_outputs(
+                    dataset, self.batch_size, skip_unreadable=self.skips_unreadable
+                ),
+            )
+
+    def iter_outputs_prepared(
+        self,
+        inputs: np.ndarray,
+        layers: Sequence[int | str] = (),
+        source_layers: Sequence[int | str] = (),
+        *,
+        start: int | None = None,
+        derived: DerivedOutput | None = None,
+        keep: bool = True,
+    ) -> Iterator[OutputBatch]:
+        """See :meth:`NetworkAdapter.iter_outputs_prepared`."""
+        dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
+        extractor = self._extractor(
+            self.source, layers, source_layers, start=start, derived=derived, keep=keep
+        )
+        return extractor.iter_outputs(Rows(inputs, dtype), self.batch_size)
+
+    def iter_patch_outputs(
+        self, X: Any, n_windows: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield scores of patches, see :meth:`NetworkAdapter.iter_patch_outputs`.
+
+        The patches are cut out of the maps that leave the frozen layers, so these run
+        once for all patches, and not again in the next round. A patch depends on a
+        little more than its rectangle, as far as the frozen layers' fields reach.
+
+        Raises
+        ------
+        ValueError
+            If `X` is a table.
+        """
+        source, dataset = self.open(X)
+        if not isinstance(dataset, ImageDataset):
+            raise ValueError("Patches are parts of images, but X is a table.")
+        n_shared, shape = source.deepest_map(self.n_frozen, n_windows)
+        extractor = self._extractor(source, [-1], [], n_shared=n_shared)
+        return extractor.iter_patch_outputs(
+            dataset,
+            self.batch_size,
+            random_windows(*shape, n_windows, rng),
+            skip_unreadable=self.skips_unreadable,
+            progress="patches" if self._verbose else None,
+        )
+
+    def _extractor(
+        self,
+        source: PretrainedNetwork,
+        layers: Sequence[int | str],
+        source_layers: Sequence[int | str],
+        *,
+        start: int | None = None,
+        derived: DerivedOutput | None = None,
+        keep: bool = True,
+        n_shared: int | None = None,
+    ) -> FeatureExtractor:
+        if n_shared is None:
+            n_shared = count_frozen_layers(source, self._n_frozen_layers)
+        return FeatureExtractor(
+            source,
+            self._adapted,
+            list(dict.fromkeys(map(source.graph.position, layers))),
+            list(dict.fromkeys(map(source.graph.position, source_layers))),
+            n_frozen=n_shared,
+            device=self.device,
+            cache=open_cache(self.memory) if keep else None,
+            start=start,
+            derived=derived,
+        )
+
+    def width(self, position: int, *, adapted: bool) -> int:
+        """Columns of a layer's outputs."""
+        if position == self.n_layers - 1 and adapted and self._n_classes is not None:
+            return self._n_classes
+        return math.prod(self.source.output_shapes[position])
+
+    def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
+        """Class probabilities of changed inputs of the last layer.
+
+        Raises
+        ------
+        ValueError
+            If `layer` is not the last but one, or the last one not Linear.
+        """
+        head = self._adapted.head
+        if self.position(layer) != self.n_layers - 2 or not isinstance(head, nn.Linear):
+            raise ValueError(
+                f"This strategy varies the inputs of the last layer, so it needs "
+                f"layer=-2 and a network that ends in a Linear layer; got "
+                f"layer={layer!r} and {type(head).__name__}."
+            )
+        with torch.inference_mode():
+            rows = torch.from_numpy(features).to(head.weight)
+            return softmax(head(rows).double().cpu().numpy(), axis=1)
+
+    @property
+    def adapted_fingerprint(self) -> str:
+        """Hash of the adapted network's weights."""
+        return fingerprint(self._adapted)
+
+    def last_layer(self) -> nn.Linear | None:
+        """The adapted network's last layer if it is Linear."""
+        head = self._adapted.head
+        return head if isinstance(head, nn.Linear) else None
+
+    def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
+        """Return an adapter that keeps no outputs in the process."""
+        other = copy.copy(self)
+        other.memory = False if self.memory is None else self.memory
+        other.skips_unreadable = self.skips_unreadable or skip_unreadable
+        return other
+
+    # --- images ---------------------------------------------------------------------
+
+    def open(self, X: Any) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
+        """The pretrained network, and X as a data set of tensors for it."""
+        if self.takes_rows(X):
+            rows = self._validate_rows(X)
+            return self._load(rows[:1]), Rows(rows)
+        return self.source, self.image_dataset(X)
+
+    def image_dataset(self, X: Any) -> ImageDataset:
+        """Images as a data set of uint8 tensors of the network's size."""
+        preprocessing = self.source.preprocessing
+        return ImageDataset(X, preprocessing, image_shape=self._image_shape)
+
+    def takes_images(self, X: Any) -> bool:
+        """Whether `X` are images, not a table for a callable's network."""
+        return not self.takes_rows(X)
+
+    def readable(self, X: Any) -> np.ndarray:
+        """Which images can be decoded, see :meth:`NetworkAdapter.readable`."""
+        if not self.skips_unreadable or self.takes_rows(X):
+            return np.ones(n_images(X), dtype=bool)
+        return self.image_dataset(X).readable()
+
+    def takes_rows(self, X: Any) -> bool:
+        """Whether `X` is a table for the network, not images."""
+        return self._takes_tables and is_table(X)
+
+
 def get_adapter(estimator: Any) -> NetworkAdapter | None:
-    """Return what an estimator shows of its network, or None where it shows nothing.
-
-    Parameters
-    ----------
-    estimator : object
-        A classifier, not a Pipeline around one.
-
-    Returns
-    -------
-    NetworkAdapter or None
-    """
-    show = getattr(type(estimator), "__skadma_adapter__", None)
-    return None if show is None else show(estimator)
+    """Return the adapter of an estimator (not a Pipeline), or None if it has none."""
+    make = getattr(type(estimator), "__skadma_adapter__", None)
+    return None if make is None else make(estimator)
 
 
-def need_view(estimator: Any) -> NetworkAdapter:
-    """Return what an estimator shows of its network.
-
-    Parameters
-    ----------
-    estimator : object
-
-    Returns
-    -------
-    NetworkAdapter
-
-    Raises
-    ------
-    TypeError
-        If it shows nothing.
-    """
-    view = get_adapter(estimator)
-    if view is None:
+def need_adapter(estimator: Any) -> NetworkAdapter:
+    """Return the adapter of an estimator; raise TypeError if it has none."""
+    adapter = get_adapter(estimator)
+    if adapter is None:
         raise TypeError(
-            f"Source centres are compared with what a network makes of images, but "
-            f"{type(estimator).__name__} shows none. Take a CNNClassifier, or give the "
+            f"Source centres need the layer outputs of a network, but "
+            f"{type(estimator).__name__} gives none. Take a CNNClassifier, or give the "
             "class a method __skadma_adapter__, see "
             "skadma.features.adapter.NetworkAdapter."
         )
-    return view
+    return adapter
+
+
+def cnn_adapter(estimator: Any) -> CNNAdapter:
+    """Return the adapter of a CNNClassifier; raise TypeError for anything else."""
+    adapter = get_adapter(estimator)
+    if not isinstance(adapter, CNNAdapter):
+        raise TypeError(f"This needs a CNNClassifier; got {type(estimator).__name__}.")
+    return adapter

@@ -1,8 +1,7 @@
-"""What the frozen part of a network makes of an image, kept for the next time.
+"""Caches for network outputs, in memory and on disk.
 
-An entry is a float32 array under a *space* (which network, weights, cut and size) and
-a *key* (which image). Caches are limited in size; entries that no longer fit are simply
-computed again.
+An entry is a float32 array under a *namespace* (network, weights, cut and size) and a
+*key* (which image). Caches are limited in size; what does not fit is computed again.
 """
 
 from __future__ import annotations
@@ -32,20 +31,17 @@ _ENTRY = "entry"
 """Name of the array in an entry's file."""
 
 _IDLE = 10_000
-"""Accesses to a memory cache after which a space that had none is out of use."""
+"""A namespace without access during this many accesses to others may be dropped."""
 
 
 _SHARE = 16
-"""What adapted networks said lately may take one part in so many of a cache's limit."""
+"""`recent` may take this fraction, 1 / 16, of a cache's limit."""
 
 
 class LRUCache:
-    """What is of use for a while; in the process, the last used of it.
+    """Keep the last used values in memory, up to `limit` bytes.
 
-    Parameters
-    ----------
-    limit : int
-        Bytes. The last thing is kept whatever its size.
+    The last value is kept whatever its size.
     """
 
     def __init__(self, limit: int) -> None:
@@ -58,15 +54,15 @@ class LRUCache:
         return len(self._kept)
 
     def get(self, name: Any) -> Any:
-        """Return what was kept under a name, or None."""
+        """Return the value of a name, or None."""
         with self._lock:
             if name not in self._kept:
                 return None
             self._kept.move_to_end(name)
             return self._kept[name][0]
 
-    def keep(self, name: Any, value: Any, nbytes: int) -> None:
-        """Keep something of that many bytes; what was not used for longest goes."""
+    def put(self, name: Any, value: Any, nbytes: int) -> None:
+        """Keep a value of `nbytes`; the least recently used values are dropped."""
         with self._lock:
             self.nbytes += nbytes - self._kept.pop(name, (None, 0))[1]
             while self._kept and self.nbytes > self.limit:
@@ -74,7 +70,7 @@ class LRUCache:
             self._kept[name] = value, nbytes
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         with self._lock:
             self._kept.clear()
             self.nbytes = 0
@@ -87,32 +83,32 @@ class LRUCache:
 
 
 class Cache(Protocol):
-    """Where outputs are kept."""
+    """The methods that a cache has."""
 
     recent: LRUCache
-    """What adapted networks said of batches of images."""
+    """Outputs of adapted networks for whole batches."""
 
-    def get(self, space: str, key: str) -> np.ndarray | None:
+    def get(self, namespace: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
 
-    def put(self, space: str, key: str, value: np.ndarray) -> None:
+    def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
 
 
 class MemoryCache:
     """A cache in the process's memory.
 
-    When it is full, a space that was not used for long makes room for another one;
-    otherwise the first entries stay. (Evicting the oldest entry would lose every entry
-    of a pool that is a little too large just before its turn comes.)
+    When it is full, namespaces that were not used for long are dropped; otherwise the
+    first entries stay. (A pool that is a little too large would lose each entry just
+    before its next use if the oldest one were dropped.)
 
     Parameters
     ----------
     limit : int
-        Bytes. What adapted networks said lately (`recent`) takes a sixteenth more.
+        Bytes. Recent outputs of adapted networks take a sixteenth more.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
@@ -120,19 +116,19 @@ class MemoryCache:
         self.recent = LRUCache(limit // _SHARE)
         self.nbytes = 0
         self._lock = Lock()
-        self._spaces: dict[str, dict[str, np.ndarray]] = {}
+        self._entries: dict[str, dict[str, np.ndarray]] = {}
         self._last_use: dict[str, int] = {}
         self._n_accesses = 0
 
-    def get(self, space: str, key: str) -> np.ndarray | None:
+    def get(self, namespace: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
         with self._lock:
-            return self._use(space).get(key)
+            return self._use(namespace).get(key)
 
-    def put(self, space: str, key: str, value: np.ndarray) -> None:
+    def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
         with self._lock:
-            entries = self._use(space)
+            entries = self._use(namespace)
             if key in entries:
                 return
             if self.nbytes + value.nbytes > self.limit:
@@ -147,22 +143,22 @@ class MemoryCache:
     def __reduce__(self) -> tuple:
         return MemoryCache, (self.limit,)  # another process starts with an empty one
 
-    def _use(self, space: str) -> dict[str, np.ndarray]:
+    def _use(self, namespace: str) -> dict[str, np.ndarray]:
         self._n_accesses += 1
-        self._last_use[space] = self._n_accesses
-        return self._spaces.setdefault(space, {})
+        self._last_use[namespace] = self._n_accesses
+        return self._entries.setdefault(namespace, {})
 
     def _drop_idle(self) -> None:
-        for space, last_use in list(self._last_use.items()):
+        for namespace, last_use in list(self._last_use.items()):
             if self._n_accesses - last_use > _IDLE:
-                del self._last_use[space]
-                dropped = self._spaces.pop(space)
+                del self._last_use[namespace]
+                dropped = self._entries.pop(namespace)
                 self.nbytes -= sum(array.nbytes for array in dropped.values())
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all entries."""
         with self._lock:
-            self._spaces.clear()
+            self._entries.clear()
             self._last_use.clear()
             self.nbytes = 0
         self.recent.clear()
@@ -171,9 +167,9 @@ class MemoryCache:
 class DiskCache:
     """A cache in a folder, which processes may share.
 
-    An entry is written under another name and then renamed, so that a reader, or the
-    next run after a kill, never sees half of it. A file that is damaged all the same
-    counts as missing and is written anew.
+    An entry is written to a temporary file and then renamed, so that a reader, or the
+    next run after a kill, never reads an incomplete one. A damaged file counts as
+    missing and is written again.
 
     Parameters
     ----------
@@ -197,23 +193,25 @@ class DiskCache:
             self._nbytes = sum(_size(path) for path in files)
         return self._nbytes
 
-    def _path(self, space: str, key: str) -> Path:
-        return self.folder / space / key[:2] / f"{key}.safetensors"
+    def _path(self, namespace: str, key: str) -> Path:
+        return self.folder / namespace / key[:2] / f"{key}.safetensors"
 
-    def get(self, space: str, key: str) -> np.ndarray | None:
+    def get(self, namespace: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
         try:
             # Not NumPy's format: its header is parsed as Python, and in several threads
             # that fails now and then (SystemError, until Python 3.13).
-            return safetensors.numpy.load(self._path(space, key).read_bytes())[_ENTRY]
+            return safetensors.numpy.load(self._path(namespace, key).read_bytes())[
+                _ENTRY
+            ]
         except (OSError, safetensors.SafetensorError, KeyError, ValueError):
             return None
 
-    def put(self, space: str, key: str, value: np.ndarray) -> None:
+    def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
         if self.nbytes + value.nbytes > self.limit:
             return
-        path = self._path(space, key)
+        path = self._path(namespace, key)
         try:
             self._write(path, value)
         except OSError as error:  # the disk is full: nothing that is needed is lost
@@ -249,7 +247,7 @@ def _size(path: Path) -> int:
 
 
 process_cache = MemoryCache()
-"""What ``memory=None`` means: one cache for all estimators of the process."""
+"""The cache of ``memory=None``, shared by all estimators of the process."""
 
 
 @lru_cache(maxsize=64)
@@ -259,19 +257,7 @@ def _disk_cache(folder: Path) -> DiskCache:
 
 
 def open_cache(memory: Any) -> Cache | None:
-    """Find the cache that the parameter `memory` means.
-
-    Parameters
-    ----------
-    memory : None, False, str, Path, joblib.Memory, MemoryCache or DiskCache
-        None: the process's cache. False: none. A folder, or joblib's Memory for its
-        location. A cache with a limit of its own.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
-    """
+    """Return the cache for an estimator's parameter `memory`; None for no cache."""
     if memory is None:
         return process_cache
     if memory is False:

@@ -1,19 +1,27 @@
-"""M0 and the adapted network over a batch; what they share runs once."""
+"""Layer outputs of the pretrained and the adapted network, batch by batch."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn import functional
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
+from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
 from ..networks.graph import ONE_AT_A_TIME, evaluating
@@ -23,26 +31,40 @@ from .cache import Cache
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's settings."""
 
-_KEPT, _MAPPED = 256 << 20, 32 << 20
-"""Freed bytes that the process keeps, and from what size on blocks are given back."""
+_KEPT_BYTES, _MAPPED_BYTES = 256 << 20, 32 << 20
+"""Freed bytes that the process keeps, and the block size from which it returns them."""
 
-_PARTS = 64
-"""Windows that go through the tail together; more leave the processor's caches."""
+_BATCHES_BEHIND_CUT = 4
+"""Batches that pass through the layers behind the cut together: maps are smaller."""
+
+_DERIVED_ROWS = 128
+"""Images for which derived outputs are computed at once, in larger matrix products."""
+
+_MIN_NAMED = 1000
+"""For fewer images the adapted network's outputs are not cached: hashing its weights
+would take more than about a hundredth of the prediction."""
+
+_ROWS = 16
+"""Cached rows are computed for this many images at a time, see `_run`."""
+
+_MIN_CACHED = 8
+"""Below this number of images batches are not padded and nothing is cached."""
+
+_LOADED = 4
+"""Images that a thread looks up or decodes in one task."""
+
+_PATCHES = 64
+"""Patches that pass through the network together; more leave the processor's caches."""
 
 
 @dataclass(frozen=True)
 class DerivedOutput:
-    """Something that the networks say of an image, computed once and kept.
+    """A row per image that is computed from layer outputs, and cached.
 
-    Attributes
-    ----------
-    name : str
-        Tells it from all other summaries, beside the networks.
-    compute : callable
-        Makes a tensor (b, m) of the adapted network's layer outputs (b, d), by
-        position, and M0's.
-    layers : tuple of int
-        Those of the adapted network that nothing else needs. Empty if M0 alone says it.
+    `compute` makes a tensor (b, m) of the outputs (b, d) of the adapted network's
+    layers and of the pretrained network's, each a dict by position. `name` tells it
+    from all other derived outputs. `layers` are those of the adapted network that
+    nothing else needs: none if the row depends on the pretrained network alone.
     """
 
     name: str
@@ -50,40 +72,75 @@ class DerivedOutput:
     layers: tuple[int, ...] = ()
 
 
-def derived_outputs(layers: Sequence[int]) -> DerivedOutput:
-    """The outputs of some of M0's layers, side by side."""
+def concatenated_outputs(layers: Sequence[int]) -> DerivedOutput:
+    """Derive the outputs of some of the pretrained network's layers, side by side."""
     return DerivedOutput(
         f"outputs-{list(layers)}",
         lambda _, outputs: torch.cat([outputs[p] for p in layers], dim=1),
     )
 
 
-class FeatureExtractor:
-    """Runs M0 and the adapted network over batches; what they share runs once.
+@dataclass(frozen=True)
+class OutputBatch:
+    """Layer outputs for one batch of images.
 
-    Both networks begin with the same frozen layers. These run up to the deepest
-    point where a single tensor crosses, the *cut*; then each network's own tail goes
-    on. What crosses the cut is looked up in a cache first, and so is what M0 says: the
-    summary, and its layers' outputs where these are vectors.
+    Attributes
+    ----------
+    indices : ndarray of int, shape (b,)
+        Positions of the images in X, without those that cannot be decoded.
+    adapted : dict of int to torch.Tensor of shape (b, d)
+        Flattened outputs of the adapted network's layers, by position. Layers that
+        only a derived output needs are missing where it was in the cache.
+    source : dict of int to torch.Tensor of shape (b, d)
+        The same of the pretrained network; empty where a derived output was in the
+        cache.
+    derived : torch.Tensor of shape (b, m) or None
+        The derived output, if one was asked for.
+    """
+
+    indices: np.ndarray
+    adapted: dict[int, torch.Tensor]
+    source: dict[int, torch.Tensor]
+    derived: torch.Tensor | None
+
+
+@dataclass
+class _Item:
+    """An image of a batch, with the rows that the cache has of it."""
+
+    index: int
+    key: str = ""
+    cut_key: str = ""
+    image: torch.Tensor | None = None
+    cut_row: np.ndarray | None = None
+    cached: list[np.ndarray] = field(default_factory=list)
+    error: str = ""
+
+
+class FeatureExtractor:
+    """Run batches through both networks and yield layer outputs.
+
+    Both networks begin with the same frozen layers. These run once, up to the *cut*:
+    the deepest point that a single tensor crosses. The layers behind it run for each
+    network. The cache is looked up first, for what crosses the cut and for what
+    depends on the pretrained network alone: its vector outputs and derived outputs.
 
     Parameters
     ----------
     source : PretrainedNetwork
     adapted : AdaptedNetwork or None
-        None before the first fit.
-    layers : sequence of int
-        Positions of the adapted network's layers whose outputs are wanted; M0's
-        before the first fit.
-    source_layers : sequence of int
-        The same of M0.
+        None before the first fit; then the pretrained network takes its place.
+    layers, source_layers : sequence of int
+        Positions of the layers whose outputs are wanted, of the adapted and of the
+        pretrained network.
     n_frozen : int
         How many layers both networks share, or will share once one is fitted.
     device : torch.device
     cache : Cache or None
     start : int, optional
-        Batches are not images but outputs of this layer of M0.
-    summary : DerivedOutput, optional
-        Made of the outputs of `layers` and `source_layers`.
+        Inputs are not images but outputs of the pretrained network's layer `start`.
+    derived : DerivedOutput, optional
+        Computed from the outputs of `layers` and `source_layers`.
     """
 
     def __init__(
@@ -97,165 +154,377 @@ class FeatureExtractor:
         device: torch.device,
         cache: Cache | None = None,
         start: int | None = None,
-        summary: DerivedOutput | None = None,
+        derived: DerivedOutput | None = None,
     ) -> None:
-        graph = source.graph
+        _keep_freed_memory()
         self.device = device
-        _keep_freed()
-        self.positions = list(layers), list(source_layers)
-        self.summary = summary
-        self.normalize = Normalize(source.preprocessing).to(device)
-        if adapted is not None:
-            tensors = [*adapted.parameters(), *adapted.buffers()]
-            if any(tensor.device != device for tensor in tensors):
-                adapted.to(device)
-        # The pretrained network is shared, and always in eval mode.
-        self._modules = [] if adapted is None else list(adapted.modules())
+        self.cache = cache
+        self.layers, self.source_layers = list(layers), list(source_layers)
+        self.derived = derived
+        self._normalize = Normalize(source.preprocessing).to(device)
+        graph = source.graph
         cut = graph.input if start is None else graph.layers[start].output
         if start is None:
             cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
-        self._prefix = None
+        self._frozen = None
         if cut is not graph.input and start is None:
-            self._prefix = source.inference_subgraph([cut], None, device)
+            self._frozen = source.inference_subgraph([cut], None, device)
         ends, source_ends = (
-            [graph.layers[p].output for p in positions] for positions in self.positions
+            [graph.layers[p].output for p in positions]
+            for positions in (layers, source_layers)
         )
-        self._tails = [
-            source.inference_subgraph(ends, cut, device)
-            if adapted is None
-            else adapted.inference_subgraph(graph, ends, cut),
-            source.inference_subgraph(source_ends, cut, device),
-        ]
-        self._enlarges = False
-        # Vectors are small enough to be kept, maps are not.
-        self._vectors = [p for p in source_layers if len(source.output_shapes[p]) == 1]
-        kept = [] if summary is None or summary.layers else [summary]
-        of_m0 = bool(kept)
-        kept += [derived_outputs([p]) for p in self._vectors]
-        space = f"{source.namespace}-{device.type}"
-        self.summaries = {f"{space}-{one.name}": one for one in kept}
-        self.summary_key = None if summary is None else f"{space}-{summary.name}"
-        # The part of them that makes M0's tail needless.
-        self.required_keys = (
-            [self.summary_key] if of_m0 and self.summary_key else list(self.summaries)
-        )
-        if not of_m0 and len(self._vectors) < len(source_layers):
-            self.required_keys = []
-        self.cache = cache
-        self.space = f"{space}-{cut.name}"
-        used_up = () if summary is None else summary.layers
-        self.cached_layers = [p for p in layers if p not in used_up]
-        # Again vectors only, and where M0's outputs are wanted, those that are kept.
-        self._is_cached = (
-            cache is not None
+        if adapted is None:
+            self._behind_cut = source.inference_subgraph(ends, cut, device)
+        else:
+            if any(tensor.device != device for tensor in adapted.parameters()):
+                adapted.to(device)
+            self._behind_cut = adapted.inference_subgraph(graph, ends, cut)
+        self._source_behind_cut = source.inference_subgraph(source_ends, cut, device)
+        # The pretrained network is shared, and always in eval mode.
+        self._modules = [] if adapted is None else list(adapted.modules())
+        self._enlarges_patches = False
+        self._name_cached(source, cut, adapted)
+
+    def _name_cached(
+        self, source: PretrainedNetwork, cut: fx.Node, adapted: AdaptedNetwork | None
+    ) -> None:
+        """Decide what the cache keeps, and in which namespaces."""
+        derived = self.derived
+
+        def is_vector(p: int) -> bool:  # small enough to be kept; maps are not
+            return len(source.output_shapes[p]) == 1
+
+        self._vectors = [p for p in self.source_layers if is_vector(p)]
+        from_source_alone = derived is not None and not derived.layers
+        kept = [derived] if derived is not None and from_source_alone else []
+        kept += [concatenated_outputs([p]) for p in self._vectors]
+        namespace = f"{source.namespace}-{self.device.type}"
+        self._kept = {f"{namespace}-{one.name}": one for one in kept}
+        self._derived_key = None if derived is None else f"{namespace}-{derived.name}"
+        # With these the pretrained network need not run behind the cut.
+        self._required_keys = list(self._kept)
+        if from_source_alone and self._derived_key:
+            self._required_keys = [self._derived_key]
+        elif len(self._vectors) < len(self.source_layers):
+            self._required_keys = []
+        self._cut_namespace = f"{namespace}-{cut.name}"
+        only_derived = () if derived is None else derived.layers
+        self._cached_layers = [p for p in self.layers if p not in only_derived]
+        self._caches_adapted = (
+            self.cache is not None
             and adapted is not None
-            and all(len(source.output_shapes[p]) == 1 for p in self.cached_layers)
-            and bool(layers)
-            and (not source_layers or summary is not None or bool(self.required_keys))
+            and bool(self.layers)
+            and all(map(is_vector, self._cached_layers))
+            and (
+                not self.source_layers
+                or derived is not None
+                or bool(self._required_keys)
+            )
         )
 
     @cached_property
-    def adapted_name(self) -> str | None:
-        """Name of all that the adapted network's outputs depend on beside the images.
+    def _adapted_name(self) -> str | None:
+        """Hash of all that the adapted network's outputs depend on beside the images.
 
-        None where they are not to be kept for a network that is equal to the bit.
+        None where its outputs are not cached.
         """
-        if not self._is_cached:
+        if not self._caches_adapted:
             return None
-        tail = self._tails[0]
-        assert isinstance(tail, fx.GraphModule)  # an engine runs M0 alone
+        subgraph = self._behind_cut
+        assert isinstance(subgraph, fx.GraphModule)  # an engine runs the other alone
         # The number of threads may change how sums are rounded.
-        parts = self.space, self.summary_key, self.positions, torch.get_num_threads()
-        modules = describe_modules(tail)
-        described = f"{parts}{tail.graph}{modules}{fingerprint(tail)}"
+        settings = (
+            self._cut_namespace,
+            self._derived_key,
+            (self.layers, self.source_layers),
+            torch.get_num_threads(),
+        )
+        modules = describe_modules(subgraph)
+        described = f"{settings}{subgraph.graph}{modules}{fingerprint(subgraph)}"
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
-    @property
-    def has_prefix(self) -> bool:
-        """Whether anything runs before the cut."""
-        return self._prefix is not None
+    # --- passes over a data set -----------------------------------------------------
 
-    def vectors(self, known: list[torch.Tensor]) -> dict[int, torch.Tensor]:
-        """M0's outputs that are known, by position."""
-        return dict(zip(self._vectors, known, strict=bool(known)))
+    def iter_outputs(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        skip_unreadable: bool = False,
+        progress: str | None = None,
+    ) -> Iterator[OutputBatch]:
+        """Yield the outputs for a data set of tensors, batch by batch, in order.
+
+        Raises UnreadableImageError for an image that cannot be decoded; with
+        `skip_unreadable` these are left out, with one warning at the end. `progress`
+        is the label of a progress bar.
+        """
+        n: int = len(dataset)  # type: ignore[arg-type]
+        rows = _ROWS if n >= _MIN_CACHED or self.source_layers else None
+        n_behind = n_together = batch_size
+        if self._frozen is not None:
+            n_behind = n_together = batch_size * _BATCHES_BEHIND_CUT
+        if self.derived:
+            n_together *= math.ceil(_DERIVED_ROWS / n_behind)
+        name = self._adapted_name if n >= _MIN_NAMED else None
+        for items in self._readable(dataset, n_together, skip_unreadable, progress):
+            batch = self._recall(items, name)
+            if batch is None:
+                x = self._cut_rows(items, batch_size, rows)
+                batch = self._compute(items, x, rows, n_behind)
+                if name is not None and all(item.key for item in items):
+                    self._remember(items, name, batch)
+            yield batch
+
+    def iter_patch_outputs(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        windows: Sequence[Window],
+        *,
+        skip_unreadable: bool = False,
+        progress: str | None = None,
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield indices (b,) and the adapted network's outputs (b, n_windows, d).
+
+        The windows are cut out of what crosses the cut. The extractor has one layer.
+        """
+        n: int = len(dataset)  # type: ignore[arg-type]
+        rows = _ROWS if n >= _MIN_CACHED else None
+        n_together = batch_size * (1 if self._frozen is None else _BATCHES_BEHIND_CUT)
+        for items in self._readable(dataset, n_together, skip_unreadable, progress):
+            x = self._cut_rows(items, batch_size, rows)
+            yield _indices(items), self._outputs_of_windows(x, windows)
+
+    def frozen_outputs(
+        self, dataset: Dataset, batch_size: int, limit: int
+    ) -> np.ndarray | None:
+        """What crosses the cut, (n, ...); None where it would exceed `limit` bytes."""
+        found: np.ndarray | None = None
+        n: int = len(dataset)  # type: ignore[arg-type]
+        for items in self._batches(dataset, batch_size, skip_unreadable=False):
+            values = self._cut_rows(items, batch_size, _ROWS).cpu().numpy()
+            if found is None:
+                if values[0].nbytes * n > limit:
+                    return None
+                found = np.empty((n, *values.shape[1:]), values.dtype)
+            found[items[0].index : items[-1].index + 1] = values
+        return found
+
+    # --- batches --------------------------------------------------------------------
+
+    def _readable(
+        self,
+        dataset: Dataset,
+        n_together: int,
+        skip_unreadable: bool,
+        progress: str | None,
+    ) -> Iterator[list[_Item]]:
+        """Batches of the images that can be decoded; a warning at the end of others."""
+        n: int = len(dataset)  # type: ignore[arg-type]
+        unreadable: list[str] = []
+        batches = self._batches(dataset, n_together, skip_unreadable)
+        with tqdm(
+            total=n, desc=progress, disable=progress is None, unit=" images"
+        ) as bar:
+            for items in batches:
+                bar.update(len(items))
+                unreadable.extend(item.error for item in items if item.error)
+                items = [item for item in items if not item.error]
+                if items:
+                    yield items
+        if unreadable:
+            warn_unreadable(unreadable)
+
+    def _batches(
+        self, dataset: Dataset, batch_size: int, skip_unreadable: bool
+    ) -> Iterator[list[_Item]]:
+        """Batches in order, loaded by threads while the network runs."""
+        n: int = len(dataset)  # type: ignore[arg-type]
+
+        def load(indices: range) -> list[_Item]:
+            return [self._load(dataset, i, skip_unreadable) for i in indices]
+
+        starts = range(0, n, batch_size)
+        if not getattr(dataset, "concurrent", False):
+            for start in starts:
+                yield load(range(start, min(start + batch_size, n)))
+            return
+        ahead: deque[list[Future[list[_Item]]]] = deque()
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            for start in starts:
+                end = min(start + batch_size, n)
+                some = [
+                    range(i, min(i + _LOADED, end)) for i in range(start, end, _LOADED)
+                ]
+                ahead.append([pool.submit(load, indices) for indices in some])
+                if len(ahead) > 2:
+                    yield [item for task in ahead.popleft() for item in task.result()]
+            while ahead:
+                yield [item for task in ahead.popleft() for item in task.result()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _load(self, dataset: Dataset, i: int, skip_unreadable: bool) -> _Item:
+        """Look an image up, and decode it only where the cache lacks what is wanted."""
+        item = _Item(i)
+        cache = self.cache
+        try:
+            if cache is None or not hasattr(dataset, "keyed"):
+                item.image = dataset[i]
+                return item
+            item.key, decode = dataset.keyed(i)
+            found = [cache.get(key, item.key) for key in self._required_keys]
+            item.cached = [value for value in found if value is not None]
+            if self._frozen is not None or getattr(dataset, "from_files", False):
+                item.cut_key = item.key
+                item.cut_row = cache.get(self._cut_namespace, item.key)
+            if item.cut_row is None:
+                item.image = decode()
+        except UnreadableImageError as error:
+            if not skip_unreadable:
+                raise
+            item.error = str(error)
+        return item
+
+    # --- computing and caching ------------------------------------------------------
+
+    def _cut_rows(
+        self, items: list[_Item], batch_size: int, rows: int | None
+    ) -> torch.Tensor:
+        """What crosses the cut: cached rows, and the others computed and cached."""
+        new = [item for item in items if item.cut_row is None]
+        values = None
+        if new:
+            images = torch.stack([item.image for item in new if item.image is not None])
+            values = torch.cat(
+                [self._run_frozen(b, rows) for b in images.split(batch_size)]
+            )
+            if rows:
+                self._put([item.cut_key for item in new], values, self._cut_namespace)
+            if len(new) == len(items):
+                return values
+        known = [item.cut_row for item in items if item.cut_row is not None]
+        stacked = _to_device(torch.from_numpy(np.stack(known)), self.device)
+        if values is None:
+            return stacked
+        both = torch.cat([stacked, values])
+        order = sorted(range(len(items)), key=lambda i: items[i].cut_row is None)
+        return both[np.argsort(order)]
 
     @torch.inference_mode()
-    def frozen_outputs(
-        self, images: torch.Tensor, rows: int | None = None
-    ) -> torch.Tensor:
-        """What crosses the cut, for a batch of images.
-
-        Parameters
-        ----------
-        images : torch.Tensor
-        rows : int, optional
-            Run so many at a time; all if None.
-        """
-        images = to_device(images, self.device)
-        if self._prefix is None:
+    def _run_frozen(self, images: torch.Tensor, rows: int | None) -> torch.Tensor:
+        images = _to_device(images, self.device)
+        if self._frozen is None:
             return images
         with ONE_AT_A_TIME, evaluating(self._modules):
-            (x,) = _run(self._prefix, self.normalize(images), rows)
+            (x,) = _run(self._frozen, self._normalize(images), rows)
         return x
 
     @torch.inference_mode()
-    def __call__(
-        self,
-        x: torch.Tensor,
-        known: list[torch.Tensor] | None = None,
-        rows: int | None = None,
-        n_tail: int | None = None,
-    ) -> tuple[
-        dict[int, torch.Tensor], dict[int, torch.Tensor], dict[str, torch.Tensor]
-    ]:
-        """Outputs of the adapted network's layers and of M0's, and M0's summaries.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            What crosses the cut.
-        known : list of torch.Tensor, optional
-            What `enough` names, where it is known already.
-        rows : int, optional
-            Run M0 on so many at a time; on all if None.
-        n_tail : int, optional
-            Run the adapted network on up to so many at a time; on all if None.
-        """
-        if self._prefix is None:
-            x = self.normalize(x)
+    def _compute(
+        self, items: list[_Item], x: torch.Tensor, rows: int | None, n_behind: int
+    ) -> OutputBatch:
+        """Run what lies behind the cut, on up to `n_behind` images at a time."""
+        cached = self._cached(items) or None
+        if self._frozen is None:
+            x = self._normalize(x)
+        computed: dict[str, torch.Tensor] = {}
         with ONE_AT_A_TIME, evaluating(self._modules):
-            adapted = self._outputs(0, x, n_tail, fill=False)
-            if known is not None and self.required_keys == [self.summary_key]:
-                return adapted, {}, {self.required_keys[0]: known[0]}
-            if known is not None:
-                source, new = self.vectors(known), {}
+            adapted = self._outputs(x, n_behind)
+            if cached is not None and self._required_keys == [self._derived_key]:
+                source = {}
+                computed = {self._required_keys[0]: cached[0]}
+            elif cached is not None:
+                source = self._vectors_by_position(cached)
             else:
-                source, new = self._outputs(1, x, rows), self.summaries
-        computed = {s: one.compute(adapted, source) for s, one in new.items()}
-        if self.summary and self.summary.layers and self.summary_key:
-            computed[self.summary_key] = self.summary.compute(adapted, source)
-        return adapted, source, computed
+                source = {}
+                if self.source_layers:
+                    outputs = _run(self._source_behind_cut, x, rows)
+                    flat = [output.flatten(1) for output in outputs]
+                    source = dict(zip(self.source_layers, flat, strict=True))
+                computed = {
+                    key: one.compute(adapted, source) for key, one in self._kept.items()
+                }
+                if rows:
+                    for key, values in computed.items():
+                        self._put([item.key for item in items], values, key)
+        if self.derived and self.derived.layers and self._derived_key:
+            computed[self._derived_key] = self.derived.compute(adapted, source)
+        derived = computed[self._derived_key] if self._derived_key else None
+        return OutputBatch(_indices(items), adapted, source, derived)
+
+    def _outputs(self, x: torch.Tensor, n: int | None) -> dict[int, torch.Tensor]:
+        """The adapted network's outputs, flattened, by position."""
+        if not self.layers:
+            return {}
+        outputs = _run(self._behind_cut, x, n, fill=False)
+        flat = [output.flatten(1) for output in outputs]
+        return dict(zip(self.layers, flat, strict=True))
+
+    def _cached(self, items: list[_Item]) -> list[torch.Tensor] | None:
+        """A batch's rows of the required keys; None where some are not cached."""
+        if not all(len(item.cached) == len(self._required_keys) for item in items):
+            return None
+        columns = zip(*(item.cached for item in items), strict=True)
+        return [torch.from_numpy(np.stack(c)).to(self.device) for c in columns]
+
+    def _vectors_by_position(self, rows: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+        return dict(zip(self._vectors, rows, strict=bool(rows)))
+
+    def _put(self, keys: list[str], rows: torch.Tensor, namespace: str) -> None:
+        if self.cache is None or not any(keys):
+            return
+        for key, row in zip(keys, rows.cpu().numpy(), strict=True):
+            self.cache.put(namespace, key, row.copy())
+
+    def _recall(self, items: list[_Item], name: str | None) -> OutputBatch | None:
+        """What an equal adapted network gave for the same batch, if it is cached."""
+        if name is None or self.cache is None:
+            return None
+        found = self.cache.recent.get(_batch_key(items, name))
+        cached = [] if self._derived_key else self._cached(items)
+        if found is None or cached is None:
+            return None
+        adapted, derived = found
+        return OutputBatch(
+            _indices(items),
+            {p: values.to(self.device, copy=True) for p, values in adapted.items()},
+            self._vectors_by_position(cached),
+            None if derived is None else derived.to(self.device, copy=True),
+        )
+
+    def _remember(self, items: list[_Item], name: str, batch: OutputBatch) -> None:
+        """Cache the adapted network's outputs of a whole batch.
+
+        By the batch, not by the image: an image's rounding depends on the other images
+        that pass through these layers with it.
+        """
+        adapted = {
+            p: batch.adapted[p].to("cpu", copy=True) for p in self._cached_layers
+        }
+        derived = None if batch.derived is None else batch.derived.to("cpu", copy=True)
+        kept = [*adapted.values(), *([] if derived is None else [derived])]
+        self.cache.recent.put(  # type: ignore[union-attr]
+            _batch_key(items, name),
+            (adapted, derived),
+            sum(values.nbytes for values in kept),
+        )
+
+    # --- patches --------------------------------------------------------------------
 
     @torch.inference_mode()
-    def outputs_of_windows(
+    def _outputs_of_windows(
         self, maps: torch.Tensor, windows: Sequence[Window]
     ) -> torch.Tensor:
-        """Outputs of the adapted network's layer for parts of what crosses the cut.
+        """Outputs (b, n_windows, d) for windows of maps (b, channels, H, W).
 
-        Windows of one shape go through the tail together. A network that takes maps of
-        one size only gets the windows enlarged to it.
-
-        Parameters
-        ----------
-        maps : torch.Tensor of shape (b, channels, H, W)
-        windows : sequence of Window
-
-        Returns
-        -------
-        torch.Tensor of shape (b, n_windows, d)
+        Windows of one shape run together. A network that takes maps of one size only
+        gets them enlarged to it.
         """
-        if self._prefix is None:
-            maps = self.normalize(maps)
+        if self._frozen is None:
+            maps = self._normalize(maps)
         shapes: dict[tuple[int, int], list[int]] = {}
         for i, window in enumerate(windows):
             shapes.setdefault((window.height, window.width), []).append(i)
@@ -263,75 +532,70 @@ class FeatureExtractor:
         full = maps.shape[-2:]
         with ONE_AT_A_TIME, evaluating(self._modules):
             for of_shape in shapes.values():
-                parts = torch.cat([windows[i].cut(maps) for i in of_shape])
-                some = parts.split(_PARTS)
-                scores = torch.cat([self._tail_of_part(x, full) for x in some])
+                patches = torch.cat([windows[i].cut(maps) for i in of_shape])
+                some = patches.split(_PATCHES)
+                scores = torch.cat([self._outputs_of_patches(x, full) for x in some])
                 for i, rows in zip(of_shape, scores.split(len(maps)), strict=True):
                     found[i] = rows
         return torch.stack(found, dim=1)
 
-    def _tail_of_part(self, parts: torch.Tensor, full: torch.Size) -> torch.Tensor:
-        if not self._enlarges:
+    def _outputs_of_patches(
+        self, patches: torch.Tensor, full: torch.Size
+    ) -> torch.Tensor:
+        if not self._enlarges_patches:
             try:
-                return self._outputs(0, parts, None)[self.positions[0][0]]
+                return self._outputs(patches, None)[self.layers[0]]
             except (RuntimeError, AssertionError):  # layers of a fixed number of inputs
-                self._enlarges = True
-        parts = functional.interpolate(parts, full, mode="bilinear")
-        return self._outputs(0, parts, None)[self.positions[0][0]]
+                self._enlarges_patches = True
+        patches = functional.interpolate(patches, full, mode="bilinear")
+        return self._outputs(patches, None)[self.layers[0]]
 
-    def _outputs(
-        self, network: int, x: torch.Tensor, rows: int | None, fill: bool = True
-    ) -> dict[int, torch.Tensor]:
-        positions = self.positions[network]
-        if not positions:
-            return {}
-        outputs = _run(self._tails[network], x, rows, fill)
-        return {p: o.flatten(1) for p, o in zip(positions, outputs, strict=True)}
+
+def warn_unreadable(errors: Sequence[str]) -> None:
+    """Warn once of the images that are left out, with the first one's reason."""
+    warnings.warn(
+        f"{len(errors)} unreadable image(s) left out, the first: {errors[0]}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _indices(items: list[_Item]) -> np.ndarray:
+    return np.array([item.index for item in items], dtype=np.intp)
+
+
+def _batch_key(items: list[_Item], name: str) -> str:
+    described = name + "".join(item.key for item in items)
+    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 
 def _run(
-    part: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    subgraph: Callable[[torch.Tensor], Sequence[torch.Tensor]],
     x: torch.Tensor,
     rows: int | None,
     fill: bool = True,
 ) -> Sequence[torch.Tensor]:
-    """Run a part of a network, on a CPU on so many rows at a time.
+    """Run a subgraph, on a CPU on `rows` rows at a time.
 
-    Where there are fewer, the last is repeated to `fill` the number.
-
-    The kernels that a matrix product or a convolution takes there, and so its rounding,
-    depend on the number of rows. With the same number always, a row has been found to
-    come out the same in any batch (tests/test_cache.py).
+    The kernels of matrix products and convolutions, and so their rounding, depend on
+    the number of rows. With `fill` the last row is repeated where rows are missing: an
+    image then has the same outputs, to the bit, in any batch (tests/test_cache.py).
     """
-    # Other engines than torch lay batches out themselves.
-    laid_out = _channels_last if isinstance(part, nn.Module) else nn.Identity()
+    # Engines other than torch lay batches out themselves.
+    layout = _channels_last if isinstance(subgraph, nn.Module) else nn.Identity()
     if rows is None or x.device.type != "cpu" or (not fill and len(x) <= rows):
-        return part(laid_out(x))
+        return subgraph(layout(x))
     found = []
     for some in x.split(rows):
         missing = rows - len(some)
         if fill and missing:
             some = torch.cat([some, some[-1:].expand(missing, *some.shape[1:])])
-        found.append(part(laid_out(some)))
+        found.append(subgraph(layout(some)))
     return [torch.cat(outputs)[: len(x)] for outputs in zip(*found, strict=True)]
 
 
-@lru_cache
-def _keep_freed() -> None:
-    """Have glibc keep some of what is freed, for the next layer's output.
-
-    Of itself it may give large blocks back after each layer and get them anew page by
-    page, which was a third of a scan. Not where the user has set it.
-    """
-    if sys.platform == "linux" and not any(k.startswith("MALLOC_") for k in os.environ):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries lack it
-        if mallopt is not None:
-            mallopt(_M_TRIM_THRESHOLD, _KEPT)
-            mallopt(_M_MMAP_THRESHOLD, _MAPPED)
-
-
 def _channels_last(batch: torch.Tensor) -> torch.Tensor:
-    """Lay a batch of maps out as convolutions are fastest, here by 1.2 to 1.8 times.
+    """Lay maps out channels-last, in which convolutions run 1.2 to 1.8 times as fast.
 
     Not in training: there, torch 2.15 crashed in the backward pass of a convolution of
     three images in this layout on an AMD EPYC.
@@ -341,8 +605,22 @@ def _channels_last(batch: torch.Tensor) -> torch.Tensor:
     return batch.contiguous(memory_format=torch.channels_last)
 
 
-def to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Bring a batch to a device; to CUDA without waiting for it."""
+def _to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a batch to a device; to CUDA without waiting for it."""
     if device.type == "cuda":
         return batch.pin_memory().to(device, non_blocking=True)
     return batch.to(device)
+
+
+@lru_cache
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next layer's output.
+
+    By default it may return large blocks after each layer and fetch them again page by
+    page, which took a third of a pass. Settings of the user's environment win.
+    """
+    if sys.platform == "linux" and not any(k.startswith("MALLOC_") for k in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries lack it
+        if mallopt is not None:
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+            mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

@@ -1,1 +1,1 @@
-"""images."""
+"""Images in any accepted form, as uint8 tensors; folders of images; patches."""

@@ -253,7 +253,7 @@ def _rows(
 ) -> Iterator[tuple[list[_Image], list[list[str]]]]:
     """Predict group by group; yield the group and its rows of the table."""
     groups, again = itertools.tee(groups)
-    scores = estimator.predict_proba_in_parts([path for path, *_ in g] for g in again)
+    scores = estimator.iter_predict_proba([path for path, *_ in g] for g in again)
     for images, group_scores in zip(groups, scores, strict=True):
         yield (
             images,

@@ -2,7 +2,7 @@
 
 from .adapted import AdaptedNetwork, Normalize
 from .heads import get_head
-from .pretrained import PretrainedNetwork, load_pretrained
+from .pretrained import PretrainedNetwork, count_frozen_layers, load_pretrained
 from .registry import available_backbones, paper_frozen_layers
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Normalize",
     "PretrainedNetwork",
     "available_backbones",
+    "count_frozen_layers",
     "get_head",
     "load_pretrained",
     "paper_frozen_layers",

@@ -23,13 +23,7 @@ _CANNOT = "OpenVINO cannot run this network as torch does; take engine='torch'"
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine and the precision of its products.
-
-    Attributes
-    ----------
-    name : {"torch", "openvino"}
-    precision : {"float32", "bfloat16"}
-    """
+    """One of :data:`ENGINES` and the precision of its products."""
 
     name: str = "torch"
     precision: str = "float32"

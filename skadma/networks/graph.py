@@ -44,15 +44,8 @@ _MULTIPLICATIONS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 class Layer:
     """One weighted layer of the main path.
 
-    Attributes
-    ----------
-    name : str
-        Name of its module, as in ``network.get_submodule(name)``.
-    node : torch.fx.Node
-        The call of the module in the graph.
-    output : torch.fx.Node
-        The node whose value the next weighted layer receives; for the last layer,
-        the network's output.
+    `node` is the call of its module. `output` is the node whose value the next weighted
+    layer receives; for the last layer, the network's output.
     """
 
     name: str
@@ -61,22 +54,11 @@ class Layer:
 
 
 class NetworkGraph:
-    """The traced graph of a network.
+    """The traced graph of a network that returns one tensor of scores.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Takes one batch of images and returns one tensor of scores.
-    example : torch.Tensor
-        A batch that it takes.
-    evaluate : bool, default=True
-        Whether to trace in eval mode, or else in the mode that the network is in.
-
-    Raises
-    ------
-    ValueError
-        If the network cannot be traced, does not return a single tensor, or has
-        no weighted layer.
+    `example` is a batch that the network takes. With `evaluate` it is traced in eval
+    mode, else in the mode that it is in. ValueError if it cannot be traced, does not
+    return a single tensor, or has no weighted layer.
     """
 
     def __init__(

@@ -55,13 +55,7 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
 
 
 class BlockLinear(nn.Linear):
-    """A Linear whose input is a concatenation of feature blocks.
-
-    Parameters
-    ----------
-    block_widths : sequence of int
-    n_classes : int
-    """
+    """A Linear whose input is a concatenation of feature blocks."""
 
     def __init__(self, block_widths: Sequence[int], n_classes: int) -> None:
         super().__init__(sum(block_widths), n_classes)
@@ -79,11 +73,6 @@ class ProbeHead(BlockLinear):
     w_i (x_i - c_i) / |x_i - c_i|, a vector of norm 1: the first block, which is the
     input of the network's own last layer, counts twice, w_1^2 = 2 / (m + 1) and
     w_i^2 = 1 / (m + 1); with one block w_1 = 1.
-
-    Parameters
-    ----------
-    block_widths, n_classes
-        See :class:`BlockLinear`.
     """
 
     centre: torch.Tensor
@@ -127,23 +116,9 @@ def multilayer_network(
 
     The input x is followed by one feature block per layer of :data:`DEPTHS`, see
     :func:`append_feature_blocks`. The weights of these blocks are 0, so the scores of
-    the source classes stay what they were.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    network : torch.nn.Module
-        It is copied; its modules keep their names.
-    graph : NetworkGraph
-        Its trace.
-    output_shapes : sequence of tuple of int
-        Shape of each layer's output for one image.
-
-    Raises
-    ------
-    ValueError
-        If the last layer is no Linear that gets one vector of an image.
+    the source classes stay what they were. `network` is copied; `name` is for messages,
+    `output_shapes` are for one image. ValueError if the last layer is no Linear that
+    gets one vector of an image.
     """
     layers, n = graph.layers, len(graph.layers)
     network = copy.deepcopy(network)

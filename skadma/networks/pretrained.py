@@ -21,7 +21,12 @@ from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
 from .graph import ONE_AT_A_TIME, NetworkGraph, fold_batch_norms
 from .heads import get_head, multilayer_network, replace_head
-from .registry import Backbone, build_backbone, load_into
+from .registry import (
+    Backbone,
+    build_backbone,
+    load_into,
+    paper_frozen_layers,
+)
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -339,6 +344,20 @@ def _describe_code(code: Any) -> str:
         return f"{name} {inspect.getsource(code)}"
     except (OSError, TypeError):  # typed in at a prompt, or written in C
         return name
+
+
+def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -> int:
+    """Number of frozen layers for "paper" or a number, negative from the end."""
+    n = len(source.graph.layers)
+    if n_frozen_layers == "paper":
+        return paper_frozen_layers(source.name, n)
+    frozen = int(n_frozen_layers)
+    if not -n <= frozen < n:
+        raise ValueError(
+            f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
+            f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+        )
+    return frozen % n
 
 
 # --- the layer table ------------------------------------------------------------------

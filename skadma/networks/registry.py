@@ -38,18 +38,8 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 class Backbone:
     """A network as built, before it is traced.
 
-    Attributes
-    ----------
-    name : str
-        Its name in files of centres and in messages.
-    module : torch.nn.Module
-        The network, with the weights of the source task or random ones.
-    preprocessing : Preprocessing
-        Of its images.
-    state_dict : dict or None
-        Weights yet to be loaded into it; None where it has them already.
-    class_names : tuple of str or None
-        The source classes in the order of the network's outputs, if known.
+    `state_dict` are weights yet to be loaded into it, None where it has them already;
+    `class_names` are the source classes in the order of its outputs, if known.
     """
 
     name: str
@@ -89,22 +79,9 @@ def build_backbone(
 ) -> Backbone:
     """Build a network by name or by the user's own callable.
 
-    Parameters
-    ----------
-    backbone : str or callable
-        See :class:`skadma.CNNClassifier`.
-    weights : str, Path or None
-        ``"DEFAULT"``, the name of weights of torchvision, a ``.pth`` or
-        ``.safetensors`` file, or None for random weights.
-    image_size : int, optional
-        Side of the images in pixels, in place of the network's own.
-
-    Raises
-    ------
-    ValueError
-        If the backbone or its weights are unknown.
-    ImportError
-        If a package that ships the network or its weights is missing.
+    The arguments are parameters of :class:`skadma.CNNClassifier`. ValueError if the
+    backbone or its weights are unknown, ImportError if a package that ships them is
+    missing.
     """
     if isinstance(backbone, nn.Module):
         raise ValueError(
@@ -286,21 +263,10 @@ def _import(module: str, package: str, user: str) -> Any:
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a file of weights, without running anything that it may contain.
+    """Read a ``.safetensors``, ``.pth`` or ``.pt`` file with tensors by name.
 
-    Parameters
-    ----------
-    path : str or Path
-        A ``.safetensors`` file, or a ``.pth`` / ``.pt`` file with a state dict,
-        which may lie under a key ``"state_dict"`` or ``"model"``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file holds anything but tensors by name. Pickled objects are never
-        loaded.
+    The state dict may lie under a key ``"state_dict"`` or ``"model"``. ValueError if
+    the file holds anything else; pickled objects are never loaded.
     """
     path = Path(path)
     loaded: Any

@@ -1,4 +1,4 @@
-"""The model card: what a user of an exported model has to know."""
+"""The model card: a description of an exported model, as Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SEVERAL = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card says and the model does not hold.
+    """Contents of the card that the model does not hold.
 
     `n_labels` counts labelled images by class. `data` and `choice` are sentences about
     the images and how those to label were chosen. `curve` has, per query, the labels
@@ -106,7 +106,7 @@ def _preprocessing_steps(estimator: Any) -> list[str]:
     )
     return [
         *([reduced] if p.reduced else []),
-        "The image is turned as its EXIF entry says.",
+        "The image is turned by its EXIF orientation.",
         "16-bit values are divided by 257 and rounded to 8 bits; any other mode "
         "becomes RGB as by Pillow's `convert('RGB')`. Grey fills all three channels.",
         f"The shorter side is resized to {short} pixels, the longer one to int({short} "

@@ -23,7 +23,7 @@ _CLASSES: dict[str, Any] = {
 
 
 class ModelError(ValueError):
-    """A model cannot be saved, loaded or exported; the message says what helps."""
+    """A model cannot be saved, loaded or exported; the message names a remedy."""
 
 
 def describe_params(
@@ -93,8 +93,8 @@ def build_estimator(
 ) -> _Estimator:
     """Build an estimator from what :func:`describe_params` returned, and `more`.
 
-    Messages call it a model or campaign, as `owner` says, and name `how` a callable
-    backbone is given. No name in the description is imported.
+    In messages `owner` is "model" or "campaign", and `how` the call that gives a
+    callable backbone. No name in the description is imported.
     """
     params = dict(described)
     name = params.get("backbone")

@@ -1,4 +1,4 @@
-"""How often a model is right where it says how sure it is."""
+"""CalibrationDisplay: accuracy over confidence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..evaluation import apply_temperature, reliability
 from ._matplotlib import new_axes
 
 
 class CalibrationDisplay:
     """Accuracy over confidence, before and after the temperature is set.
 
-    Make one with :meth:`from_predictions`. On the diagonal the model is right as often
-    as it says; below it, it is too sure.
+    Make one with :meth:`from_predictions`. On the diagonal accuracy equals confidence;
+    below it, the model is too sure.
 
     Parameters
     ----------
@@ -37,10 +38,6 @@ class CalibrationDisplay:
     >>> round(display.curves["model"].error, 2)
     0.15
     """
-
-    ax_: Any
-    figure_: Any
-    lines_: dict[str, Any]
 
     def __init__(self, *, curves: dict[str, Any]) -> None:
         self.curves = curves
@@ -81,8 +78,6 @@ class CalibrationDisplay:
         -------
         CalibrationDisplay
         """
-        from ..evaluation import apply_temperature, reliability
-
         shown = {name: np.asarray(proba, dtype=float)}
         if temperature is not None:
             key = f"{name}, temperature {temperature:.2f}"
@@ -107,7 +102,7 @@ class CalibrationDisplay:
         """
         ax = new_axes(ax, type(self).__name__)
         ax.plot([0, 1], [0, 1], ":", color="0.4", label="as sure as right")
-        self.lines_ = {}
+        self.lines_: dict[str, Any] = {}
         for name, curve in self.curves.items():
             (self.lines_[name],) = ax.plot(
                 curve.confidence,

@@ -1,4 +1,4 @@
-"""How much of each layer AdaFilter fine-tunes, as bars."""
+"""GateUsageDisplay: how much of each layer AdaFilter fine-tunes, as bars."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ class GateUsageDisplay:
     [0.4, 0.7]
     """
 
-    ax_: Any
-    figure_: Any
-    bars_: Any
-
     def __init__(self, usage: Mapping[str, float]) -> None:
         self.usage = usage
 
@@ -49,7 +45,7 @@ class GateUsageDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> GateUsageDisplay:
-        """Look at images and draw.
+        """Compute the gates' usage on images, and draw it.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Accuracy, or another metric, over the number of labels."""
+"""LearningCurveDisplay: accuracy, or another metric, over the number of labels."""
 
 from __future__ import annotations
 
@@ -50,11 +50,6 @@ class LearningCurveDisplay:
     >>> display.mean["ADMA"].round(2).tolist()
     [0.55, 0.85]
     """
-
-    ax_: Any
-    figure_: Any
-    lines_: dict[str, Any]
-    bands_: dict[str, Any]
 
     def __init__(
         self,
@@ -151,10 +146,11 @@ class LearningCurveDisplay:
         self
         """
         ax = new_axes(ax, type(self).__name__)
-        self.lines_, self.bands_ = {}, {}
+        self.lines_: dict[str, Any] = {}
+        self.bands_: dict[str, Any] = {}
         for i, (name, x) in enumerate(self.n_labels.items()):
             mean, std = self.mean[name], self.std[name]
-            # Ten colours are told apart, so more curves differ by their dashes.
+            # There are ten colours; more curves differ by their dashes.
             style = ("-", "--", ":")[i // 10 % 3]
             (line,) = ax.plot(
                 x, mean, style, marker=".", color=f"C{i % 10}", label=name
@@ -175,7 +171,7 @@ class LearningCurveDisplay:
 
 
 def _only(results: Any, column: str, wanted: str | None) -> tuple[Any, str]:
-    """Leave the rows of one data set or network, and tell which."""
+    """Select the rows of one data set or network; return them and its name."""
     if column not in results.columns:
         return results, ""
     names = list(dict.fromkeys(results[column]))

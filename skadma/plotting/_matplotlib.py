@@ -8,16 +8,7 @@ from typing import Any
 def new_axes(ax: Any, user: str) -> Any:
     """Return the axes that were given, or those of a new figure.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes or None
-    user : str
-        Who asks, for the message.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+    `user` is named in the message where matplotlib is missing.
     """
     if ax is not None:
         return ax

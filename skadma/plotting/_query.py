@@ -1,4 +1,4 @@
-"""Which images were queried, among the others and beside the source centres."""
+"""QueryDisplay: which images were queried, among the others and beside centres."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.utils import check_random_state
 
 from ..centers import SourceCenters, shipped_centers
-from ..classifier import CNNClassifier
-from ..features.cnn_adapter import CNNAdapter
+from ..features.adapter import CNNAdapter
 from ..features.estimators import find_cnn
 from ..images.dataset import n_images, take
 from ..learner import ActiveLearner
@@ -74,9 +73,6 @@ class QueryDisplay:
        Adaptation, KDD 2018, doi 10.1145/3219819.3220026.
     """
 
-    ax_: Any
-    figure_: Any
-
     def __init__(
         self,
         *,
@@ -106,7 +102,7 @@ class QueryDisplay:
         kind: str = "embedding",
         ax: Any = None,
     ) -> QueryDisplay:
-        """Look at what a learner queried, with the network it has by now.
+        """Draw a learner's queries in the features of its present network.
 
         Parameters
         ----------
@@ -122,7 +118,7 @@ class QueryDisplay:
             How many queried images, the first ones, and as many others, drawn at
             random, are shown beside their centres.
         max_images : int, default=2000
-            With more, t-SNE gets all queried ones and a random part of the others.
+            With more, t-SNE gets all queried ones and a random sample of the others.
         random_state : int, RandomState instance or None, default=None
             Seeds t-SNE and the drawing.
         kind : {"embedding", "random", "examples"}, default="embedding"
@@ -138,6 +134,8 @@ class QueryDisplay:
         ------
         ValueError
             If nothing was queried yet.
+        TypeError
+            If the learner has no CNNClassifier.
         """
         queried = np.concatenate([*learner.queried_indices_, np.empty(0, int)])
         if not len(queried):
@@ -148,8 +146,13 @@ class QueryDisplay:
                 f"X has {n_images(X)} images, but the learner was fitted with "
                 f"{n_images(learner.X_)}."
             )
-        view, X = find_cnn(learner.estimator_, X, cls.__name__)
-        clf = view.estimator
+        adapter, X = find_cnn(learner.estimator_, X, cls.__name__)
+        if not isinstance(adapter, CNNAdapter):
+            raise TypeError(
+                f"{cls.__name__} shows the images that a CNNClassifier reads, got "
+                f"{type(adapter.estimator).__name__}."
+            )
+        clf = adapter.estimator
         rng = check_random_state(random_state)
         rounds = np.full(n_images(X), -1)
         for t, chosen in enumerate(learner.queried_indices_):
@@ -173,7 +176,7 @@ class QueryDisplay:
             first = list(dict.fromkeys(queried.tolist()))[:n_examples]
             beside = rng.permutation(others[np.isin(others, indices)])[:n_examples]
             shown = np.concatenate([first, beside]).astype(int)
-            examples = _examples(clf, X, shown, rounds >= 0, centers, layer)
+            examples = _examples(adapter, X, shown, rounds >= 0, centers, layer)
         display = cls(
             indices=indices,
             embedding=_tsne(features, rng),
@@ -294,7 +297,7 @@ def _tsne(features: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
 
 
 def _examples(
-    clf: CNNClassifier,
+    adapter: CNNAdapter,
     X: Any,
     indices: np.ndarray,
     queried: np.ndarray,
@@ -302,12 +305,12 @@ def _examples(
     layer: int | str,
 ) -> list[QueryExample]:
     """Find the centre nearest to each image at layer B of the present network."""
-    position = clf.source_network().graph.position(layer)
+    clf, position = adapter.estimator, adapter.position(layer)
     outputs = centers.outputs(clf, [position], initial=False)[position]
     features = torch.from_numpy(clf.embed(take(X, indices), layer)[layer])
     nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
     names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
-    dataset = CNNAdapter(clf).image_dataset(take(X, indices))
+    dataset = adapter.image_dataset(take(X, indices))
     has_images = centers.layer is None and centers.inputs.ndim == 4
     return [
         QueryExample(

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from .._utils.lazy_rows import AnyRows, LazyRows, per_row, selected
+from ..features.store.executing import map_partitions
+from ..features.store.hashing import partition
 from ._distances import squared_distances, squared_norms
-from ._parts import for_parts, parts_of
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
@@ -52,7 +53,7 @@ class CoreSet(BatchStrategy):
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         if pool.store is not None and pool.store.partitions > 1:
-            return k_center_by_partitions(pool, n_instances, int(rng.integers(2**31)))
+            return k_center_over_partitions(pool, n_instances, int(rng.integers(2**31)))
         if isinstance(pool.features, np.ndarray):
             return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
         return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
@@ -146,7 +147,7 @@ def _nearest_less_norm(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return found
 
 
-def k_center_by_partitions(
+def k_center_over_partitions(
     pool: PoolFeatures, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose from each partition of a store, then from what they chose.
@@ -155,11 +156,17 @@ def k_center_by_partitions(
     Moseley, Fast Distributed k-Center Clustering with Outliers on Massive Data,
     NeurIPS 2015.
     """
-    assert pool.store is not None
-    partitions = parts_of(pool.store, seed)
-    rows = [selected(pool.features, indices) for indices in partitions]
-    shared = {"labeled": pool.labeled}
-    found = for_parts(pool.store, _k_center_of_partition, rows, shared, n)
+    store = pool.store
+    assert store is not None
+    partitions = partition(store.hashes, store.partitions, seed)
+    found = map_partitions(
+        _k_center_of_partition,
+        [selected(pool.features, indices) for indices in partitions],
+        {"labeled": pool.labeled},
+        n,
+        executor=store.executor,
+        folder=store.folder,
+    )
     union = np.concatenate(
         [indices[chosen] for indices, chosen in zip(partitions, found, strict=True)]
     )
@@ -173,7 +180,7 @@ def _k_center_of_partition(
     rows: AnyRows, shared: dict[str, np.ndarray], n: int
 ) -> np.ndarray:
     n = min(n, len(rows))
-    rng = np.random.default_rng(0)  # the order of a partition is random already
+    rng = np.random.default_rng(0)  # the order of a partition is random
     if isinstance(rows, LazyRows) and len(rows) > rows.block:
         return lazy_k_center(rows, shared["labeled"], n, rng)[0]
     return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]

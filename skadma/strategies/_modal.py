@@ -121,8 +121,8 @@ class _Learner:
 
 def _for_dropout(estimator: Any, X: Any) -> tuple[SimpleNamespace, torch.Tensor]:
     """A learner around the skorch net, and the images as tensors."""
-    adapter: Any = get_adapter(estimator)
-    if not hasattr(adapter, "image_dataset") or not hasattr(estimator, "net_"):
+    adapter = get_adapter(estimator)
+    if adapter is None or not hasattr(estimator, "net_"):
         raise TypeError(
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._utils.lazy_rows import AnyRows, iter_blocks, joined, row_by_row
 from ._coverage import Coverage, share_distance
-from ._herding_parts import herd_by_parts, witnesses_for
+from ._partitioned_herding import herd_over_partitions, n_reference_points
 from ._pool_features import PoolFeatures
 from ._probcover import unit
 from ._uncertainty import row_uncertainty
@@ -119,10 +119,10 @@ class UncertaintyHerding(BatchStrategy):
                 weights = uncertain + 1e-6 * most
         n_references = _N_REFERENCE_POINTS
         if self.error is not None:
-            n_references = witnesses_for(len(features), n_instances, self.error)
+            n_references = n_reference_points(len(features), n_instances, self.error)
         if pool.store is not None and pool.store.partitions > 1:
             seed = int(rng.integers(2**31))
-            return herd_by_parts(
+            return herd_over_partitions(
                 pool.store, labeled, features, weights, n_instances, n_references, seed
             )
         every = joined(labeled, features)

@@ -1,1 +1,1 @@
-"""targets."""
+"""Labels of images: checks, several labels per image, weights and groups."""

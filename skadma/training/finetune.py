@@ -1,10 +1,9 @@
-"""Fine-tuning by skorch: the net, its parameter groups, the labelled data set."""
+"""Fine-tuning by skorch: its inputs, the net and its parameter groups."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from fnmatch import fnmatch
 from functools import lru_cache
 from typing import Any
 
@@ -15,23 +14,74 @@ from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from ..networks import AdaptedNetwork
+from ..features.cache import DEFAULT_LIMIT, open_cache
+from ..features.extractor import FeatureExtractor, warn_unreadable
+from ..images.dataset import ImageDataset, Rows
+from ..networks import AdaptedNetwork, PretrainedNetwork
 from ..networks.graph import ONE_AT_A_TIME
 
 _WEIGHT = "sample_weight"
 
+_LEARNING_RATES = ("lr", "optimizer__param_groups")
+
+
+def usable_rows(
+    dataset: ImageDataset | Rows, weights: np.ndarray | None, skip_unreadable: bool
+) -> np.ndarray | None:
+    """Indices of images that have a weight and can be decoded; None for all.
+
+    Warns of images that cannot be decoded; raises ValueError if no image is left.
+    """
+    usable: np.ndarray = np.ones(len(dataset), dtype=bool)
+    if skip_unreadable and isinstance(dataset, ImageDataset):
+        usable = dataset.readable()
+        if not usable.any():
+            raise ValueError("None of the labelled images can be decoded.")
+        if not usable.all():
+            bad = np.flatnonzero(~usable)
+            warn_unreadable([f"number {i} of the training images" for i in bad])
+    if weights is not None:
+        usable &= weights > 0
+        if not usable.any():
+            raise ValueError(
+                "sample_weight is zero for every image that can be used, so there is "
+                "nothing to train on. Give at least one image a weight above 0."
+            )
+    return None if usable.all() else np.flatnonzero(usable)
+
+
+def training_inputs(
+    source: PretrainedNetwork,
+    dataset: ImageDataset | Rows,
+    n_frozen: int,
+    augment: str | Callable[[torch.Tensor], torch.Tensor] | None,
+    device: torch.device,
+    memory: Any,
+    batch_size: int,
+) -> tuple[Dataset, str | None]:
+    """Run the frozen layers once, so that epochs run the trainable ones only.
+
+    Returns a data set of what crosses the cut behind the frozen layers, and the cut's
+    name; or images and None where the whole network has to run.
+    """
+    if augment is not None:
+        if not isinstance(dataset, ImageDataset):
+            raise ValueError("augment is for images, but X is a table of numbers.")
+        return AugmentedDataset(dataset, augment), None
+    cut = source.graph.cut_before(n_frozen - 1)
+    if cut is source.graph.input or not isinstance(dataset, ImageDataset):
+        return dataset, None
+    extractor = FeatureExtractor(
+        source, None, [], [], n_frozen=n_frozen, device=device, cache=open_cache(memory)
+    )
+    values = extractor.frozen_outputs(dataset, batch_size, DEFAULT_LIMIT)
+    return (dataset, None) if values is None else (Rows(values), cut.name)
+
 
 class LabelledDataset(Dataset):
-    """Tensors with their targets, and their weights where there are some.
+    """Tensors with their targets, and their weights (of mean 1) where given.
 
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        Yields one tensor per image.
-    y : ndarray of int, shape (n,), or of float32, shape (n, n_labels)
-        Class numbers, or which labels an image has.
-    weights : ndarray of shape (n,), optional
-        Of mean 1.
+    Targets are class numbers (n,), or float32 (n, n_labels): which labels an image has.
     """
 
     def __init__(
@@ -53,15 +103,7 @@ class LabelledDataset(Dataset):
 
 
 class AugmentedDataset(Dataset):
-    """Images, each time a little different.
-
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        Yields uint8 tensors (3, side, side).
-    augment : "crop_flip" or callable
-        See :class:`skadma.CNNClassifier`.
-    """
+    """Images, uint8 (3, side, side), changed at random each time they are read."""
 
     def __init__(
         self,
@@ -95,7 +137,7 @@ class AugmentedDataset(Dataset):
 
 @lru_cache
 def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A random part of half the area or more, mirrored every other time."""
+    """A random crop of at least half the area, mirrored every other time."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True),
@@ -105,9 +147,9 @@ def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class TrainingNet(NeuralNetClassifier):
-    """A net whose images have weights, and that Ctrl-C stops.
+    """A net with sample weights that passes Ctrl-C on.
 
-    skorch's would count as trained after Ctrl-C.
+    skorch stops training at Ctrl-C and returns the net as if it were trained.
     """
 
     def partial_fit(
@@ -124,7 +166,7 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
-        """Run the network, which does not see the weights."""
+        """Run the network on the images without their weights."""
         return super().infer(x["x"] if isinstance(x, Mapping) else x, **fit_params)
 
     def get_loss(
@@ -171,28 +213,11 @@ def build_net(
     net_params: dict[str, Any] | None,
     **params: Any,
 ) -> NeuralNetClassifier:
-    """Wrap a network in a skorch net that goes on training that very network.
+    """Wrap a network in an initialised skorch net that trains it in place.
 
-    Parameters
-    ----------
-    network : AdaptedNetwork
-    n_classes : int
-    before : skorch.NeuralNetClassifier, optional
-        The network's net so far, to go on with, its optimizer as well, under the
-        parameters that are given now.
-    multilabel : bool, default=False
-        An image may have any number of the labels.
-    head_lr : float
-        Learning rate of the network's new parts; `lr` among the others is the tail's.
-    net_params : dict or None
-        More parameters of ``skorch.NeuralNetClassifier``; they win.
-    **params
-        Parameters of ``skorch.NeuralNetClassifier``.
-
-    Returns
-    -------
-    skorch.NeuralNetClassifier
-        Initialised.
+    `before` is the network's net so far: training continues with its optimizer's state
+    under the parameters that are given now. `params` and `net_params` are parameters
+    of ``skorch.NeuralNetClassifier``; the latter win.
     """
     settings = {
         "iterator_train__shuffle": True,
@@ -208,38 +233,25 @@ def build_net(
             settings["criterion"] = nn.BCEWithLogitsLoss
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
-    if before is not None:
-        return _with_settings(before, settings)
+    if before is not None and before.settings == settings:
+        return before
     net = TrainingNet(network, classes=np.arange(n_classes), **settings)
     net.initialize()
     # The recipe would be pickled beside the network that was made from it.
     net.module = type(network)
+    net.settings = settings
+    if before is not None:
+        _take_state(net, before)
     return net
 
 
-def _with_settings(
-    net: NeuralNetClassifier, settings: dict[str, Any]
-) -> NeuralNetClassifier:
-    """Change what differs; all else would make skorch forget the optimizer's state."""
-    now = net.get_params(deep=False)
-    rates = {key: settings[key] for key in ("lr", "optimizer__param_groups")}
-    changed = {
-        key: value
-        for key, value in settings.items()
-        if key not in rates and now[key] is not value and now[key] != value
-    }
-    net.set_params(**changed)
-    vars(net).update(rates)
-    names = {id(p): name for name, p in net.module_.named_parameters()}
-    for group in net.optimizer_.param_groups:
-        name = names[id(group["params"][0])]
-        own = [
-            v
-            for pattern, v in rates["optimizer__param_groups"]
-            if fnmatch(name, pattern)
-        ]
-        group.update({"lr": rates["lr"], **(own[0] if own else {})})
-    return net
+def _take_state(net: TrainingNet, before: TrainingNet) -> None:
+    """Give a net the history of another, and its optimizer's state if of one kind."""
+    net.history = before.history
+    if type(net.optimizer_) is type(before.optimizer_):
+        state = before.optimizer_.state_dict()
+        state["param_groups"] = net.optimizer_.state_dict()["param_groups"]
+        net.optimizer_.load_state_dict(state)
 
 
 def train(
@@ -252,20 +264,9 @@ def train(
 ) -> None:
     """Train a net for its number of epochs and leave it in eval mode.
 
-    Parameters
-    ----------
-    net : skorch.NeuralNetClassifier
-        Initialised.
-    dataset : torch.utils.data.Dataset
-        Yields one tensor per image.
-    y : ndarray of int, shape (n,), or of float32, shape (n, n_labels)
-        See :class:`LabelledDataset`.
-    seed : int
-        Seeds shuffling and dropout; torch's global generator stays as it was.
-    cut : str, optional
-        The tensors are not images but what crosses this cut: only the tail runs.
-    weights : ndarray of shape (n,), optional
-        How much each image counts; of mean 1.
+    `y` and `weights` as in :class:`LabelledDataset`. With `cut` the tensors are what
+    crosses it, and only the layers behind it run. `seed` is for shuffling and dropout;
+    torch's global generator stays as it was.
     """
     start = net.module_.starting_at(cut) if cut else nullcontext()
     with ONE_AT_A_TIME, torch.random.fork_rng(), start:

@@ -1,12 +1,18 @@
-"""The last layer alone, in closed form: discriminant analysis and regression."""
+"""The linear probe: the last layer, fitted in closed form."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from ..features.cache import open_cache
+from ..features.extractor import FeatureExtractor
+from ..images.dataset import ImageDataset, Rows
+from ..networks import PretrainedNetwork
 from ..networks.heads import ProbeHead
 
 PROBE_RIDGE = 0.2
@@ -17,22 +23,38 @@ _UNSEEN = 10.0
 """How far a class without labels scores below the others' mean."""
 
 
+def probe_inputs(
+    source: PretrainedNetwork,
+    dataset: ImageDataset | Rows,
+    device: torch.device,
+    memory: Any,
+    batch_size: int,
+) -> np.ndarray:
+    """Inputs of the last layer, (n, d) float32."""
+    last = len(source.graph.layers) - 1
+    extractor = FeatureExtractor(
+        source,
+        None,
+        [],
+        [last - 1],
+        n_frozen=last,
+        device=device,
+        cache=open_cache(memory),
+    )
+    batches = extractor.iter_outputs(dataset, batch_size)
+    return np.concatenate([batch.source[last - 1].cpu().numpy() for batch in batches])
+
+
 def fit_head(
     head: ProbeHead,
     features: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray | None = None,
 ) -> None:
-    """Centre a head on features and fit it to them.
+    """Centre a head on features (n, d) and fit it to targets.
 
-    Parameters
-    ----------
-    head : ProbeHead
-    features : ndarray of shape (n, d), float32
-    targets : ndarray of int, shape (n,), or of 0 and 1, shape (n, n_classes)
-        Class numbers, or which labels a row has: an analysis for each then.
-    weights : ndarray of shape (n,), optional
-        How much each row counts; of mean 1.
+    Targets are class numbers (n,), or 0 and 1 (n, n_classes): then a probe for each
+    label. `weights` (n,) are of mean 1.
     """
     with torch.no_grad():
         mean = np.average(features, axis=0, weights=weights).astype(np.float32)

@@ -1,8 +1,7 @@
-"""When a pool's features go to the disk by themselves."""
+"""Whether a pool's features fit into memory or go to the disk."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -10,23 +9,17 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from ...classifier import CNNClassifier
 from ...images.dataset import StoredImages, n_images
-from ..cnn_adapter import CNNAdapter
+from ..adapter import get_adapter
 
-SHARE = 0.5
+_SHARE = 0.5
 """Share of the available memory that a pool's features may take."""
 _COPIES = 3
 """Arrays of the features' size that a strategy may hold at once."""
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take, as far as the system says.
-
-    Returns
-    -------
-    int
-    """
+    """Bytes that this process may still take, by the system and its control group."""
     limits = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -36,8 +29,8 @@ def available_memory() -> int:
         pass
     group = Path("/sys/fs/cgroup")
     try:
-        most = int((group / "memory.max").read_text())
-        limits.append(most - int((group / "memory.current").read_text()))
+        limit = int((group / "memory.max").read_text())
+        limits.append(limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):  # no group, or no limit
         pass
     if not limits and hasattr(os, "sysconf"):
@@ -46,60 +39,29 @@ def available_memory() -> int:
 
 
 def can_be_stored(estimator: Any, X: Any, strategy: Any) -> bool:
-    """Tell whether a feature store is of use to a strategy.
-
-    Parameters
-    ----------
-    estimator : object
-    X : images
-    strategy : object
-        One without `layer` holds no features.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether a feature store of `X` helps: a strategy with `layer` reads one."""
+    adapter = get_adapter(estimator)
     return (
-        isinstance(estimator, CNNClassifier)
+        adapter is not None
         and hasattr(strategy, "layer")
         and not isinstance(X, StoredImages)
-        and not CNNAdapter(estimator).takes_rows(X)
+        and adapter.takes_images(X)
     )
 
 
-def fits_memory(estimator: CNNClassifier, X: Any, strategy: Any) -> bool:
-    """Tell whether the features that a strategy looks at can be held at once.
+def fits_memory(estimator: Any, X: Any, strategy: Any) -> bool:
+    """Tell whether a strategy's features of `X` take at most half the free memory.
 
-    They take 4 bytes a number, up to three times over, of at most half the memory
-    that is available.
-
-    Parameters
-    ----------
-    estimator : CNNClassifier
-    X : images
-    strategy : object
-        See :func:`can_be_stored`.
-
-    Returns
-    -------
-    bool
+    They take 4 bytes a number, up to three times over.
     """
-    source = estimator.source_network()
-    width = math.prod(source.output_shapes[source.graph.position(strategy.layer)])
-    return 4 * _COPIES * n_images(X) * width <= SHARE * available_memory()
+    adapter = get_adapter(estimator)
+    assert adapter is not None
+    width = adapter.width(adapter.position(strategy.layer), adapted=False)
+    return 4 * _COPIES * n_images(X) * width <= _SHARE * available_memory()
 
 
 def temporary_folder(owner: Any) -> Path:
-    """Make a folder that is removed together with an object, or at the end.
-
-    Parameters
-    ----------
-    owner : object
-
-    Returns
-    -------
-    Path
-    """
+    """Make a folder that is removed together with an object, or at the end."""
     folder = tempfile.mkdtemp(prefix="skadma-features-")
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

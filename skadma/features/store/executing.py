@@ -1,148 +1,176 @@
-"""Tasks over any executor of ``concurrent.futures``; lost workers' tasks done again."""
+"""Run tasks by any executor of ``concurrent.futures``; repeat those of lost workers."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from typing import Any, cast
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
-from .columns import StoreError
+import numpy as np
+
+from .shards import StoreError, digest_of, map_array, write_shard
 
 _log = logging.getLogger(__name__)
 
 _RETRIES = 3
-"""Times that a task is given away again whose worker was lost."""
+"""Times that the task of a lost worker is submitted again."""
 
-_AHEAD = 256
-"""Tasks given away at once: a scheduler need not hold a million."""
+_N_SUBMITTED = 256
+"""Tasks submitted at once: a scheduler need not hold a million."""
 
 
 def run_tasks(
     function: Callable[[Any], Any],
-    tasks: Sequence[Any],
+    tasks: Iterable[Any],
     executor: Executor | Callable[[], Executor] | None,
 ) -> Iterator[tuple[int, Any]]:
-    """Do tasks here or elsewhere, in whatever order they end.
+    """Run tasks here (None) or by an executor; yield numbers and results as they end.
 
-    An error that `function` raises ends everything. What ends a task otherwise is its
-    worker's loss, and the task is given away again.
-
-    Parameters
-    ----------
-    function : callable
-        Importable where the work is done.
-    tasks : sequence
-    executor : Executor, callable that makes one, or None
-        None: here, one after the other. A callable is asked for another executor when
-        one broke: ``ProcessPoolExecutor`` does when a process is killed.
-
-    Yields
-    ------
-    number : int
-        Of the task.
-    result : object
-
-    Raises
-    ------
-    StoreError
-        If a task's worker was lost again and again.
+    An exception of `function` ends everything. A task that fails otherwise has lost
+    its worker and is submitted again. If the executor itself breaks, as
+    ``ProcessPoolExecutor`` does when a process is killed, a callable `executor` makes
+    another one.
     """
     if executor is None:
         for number, task in enumerate(tasks):
             yield number, function(task)
         return
-    yield from _Away(function, tasks, executor).results()
+    yield from _Run(function, tasks, executor).results()
 
 
-class _Away:
-    """Tasks that are done elsewhere."""
-
-    _make: Any
-    _executor: Any
+class _Run:
+    """Tasks that an executor runs."""
 
     def __init__(
         self,
         function: Callable[[Any], Any],
-        tasks: Sequence[Any],
-        executor: Executor | Callable[[], Executor],
+        tasks: Iterable[Any],
+        executor: Any,
     ) -> None:
-        self._function, self._tasks = function, tasks
-        makes = callable(executor) and not hasattr(executor, "submit")
-        self._make = executor if makes else None
-        self._executor = executor
-        if makes:
-            self._executor = cast(Any, executor)()
+        self._function = function
+        is_factory = callable(executor) and not hasattr(executor, "submit")
+        self._make_executor = executor if is_factory else None
+        self._executor = executor() if is_factory else executor
         if not hasattr(self._executor, "submit"):
             raise TypeError(
                 f"executor={executor!r} is no concurrent.futures.Executor, such as "
                 "ProcessPoolExecutor() or dask's Client.get_executor(), nor a function "
                 "that returns one."
             )
-        self._waiting = deque(range(len(tasks)))
-        self._away: dict[Future, int] = {}
-        self._n_lost = dict.fromkeys(self._waiting, 0)
+        # (number, task, times that its worker was lost)
+        self._new = ((number, task, 0) for number, task in enumerate(tasks))
+        self._again: deque[tuple[int, Any, int]] = deque()
+        self._running: dict[Future, tuple[int, Any, int]] = {}
 
     def results(self) -> Iterator[tuple[int, Any]]:
         try:
-            while self._waiting or self._away:
-                self._give_away()
-                done, _ = wait(self._away, return_when=FIRST_COMPLETED)
+            while self._submit():
+                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    number = self._away.pop(future)
+                    job = self._running.pop(future)
                     try:
-                        well, result = future.result()
-                    except Exception as error:
-                        self._lost(number, error)
+                        error, result = future.result()
+                    except Exception as lost:
+                        self._repeat(job, lost)
                         continue
-                    if not well:
-                        raise result
-                    yield number, result
+                    if error is not None:
+                        raise error
+                    yield job[0], result
         finally:
-            for future in self._away:
+            for future in self._running:
                 future.cancel()
 
-    def _give_away(self) -> None:
-        while self._waiting and len(self._away) < _AHEAD:
-            number = self._waiting.popleft()
+    def _submit(self) -> bool:
+        """Submit tasks; return whether any is running."""
+        while len(self._running) < _N_SUBMITTED:
+            job = self._again.popleft() if self._again else next(self._new, None)
+            if job is None:
+                break
             try:
-                future = self._executor.submit(
-                    _attempt, self._function, self._tasks[number]
-                )
+                future = self._executor.submit(_attempt, self._function, job[1])
             except BrokenExecutor as error:
-                if self._away:  # what it had comes back first
-                    self._waiting.appendleft(number)
-                    return
-                self._lost(number, error)
+                if self._running:  # their failures come first
+                    self._again.appendleft(job)
+                    break
+                self._repeat(job, error)
                 continue
-            self._away[future] = number
+            self._running[future] = job
+        return bool(self._running)
 
-    def _lost(self, number: int, error: Exception) -> None:
-        self._n_lost[number] += 1
-        if self._n_lost[number] > _RETRIES:
+    def _repeat(self, job: tuple[int, Any, int], error: Exception) -> None:
+        number, task, n_lost = job
+        if n_lost == _RETRIES:
             raise StoreError(
-                f"A worker was lost {_RETRIES + 1} times at the same part of the pool "
+                f"A worker was lost {_RETRIES + 1} times at the same task "
                 f"({type(error).__name__}: {error}). It may want for memory. What is "
                 "done is kept: call again to go on."
             ) from error
-        _log.warning("a worker was lost (%s); its part is done again", error)
-        self._waiting.append(number)
+        _log.warning("a worker was lost (%s); its task is repeated", error)
+        self._again.append((number, task, n_lost + 1))
         if not isinstance(error, BrokenExecutor):
             return
-        if self._make is None:
+        if self._make_executor is None:
             raise StoreError(
                 f"The executor lost a worker and takes no more work ({error}). What is "
                 "done is kept: call again with another one to go on, or give a "
                 "function that makes one, such as joblib's get_reusable_executor."
             ) from error
-        if not self._away:
-            self._executor = self._make()
+        if not self._running:
+            self._executor = self._make_executor()
 
 
-def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[bool, Any]:
-    """Tell what a task raises from what ends its worker."""
+def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | None, Any]:
+    """Return an exception of the function as a value; others are the executor's."""
     try:
-        return True, function(task)
+        return None, function(task)
     except Exception as error:
-        return False, error
+        return error, None
+
+
+# --- partitions of a pool -----------------------------------------------------------
+
+
+def map_partitions(
+    function: Callable[..., Any],
+    partitions: Sequence[Any],
+    shared: Mapping[str, np.ndarray],
+    *args: Any,
+    executor: Executor | Callable[[], Executor] | None,
+    folder: Path,
+) -> list[Any]:
+    """Return ``function(rows, shared, *args)`` for the rows of each partition.
+
+    An executor's workers read the arrays `shared` once each, from a file in `folder`.
+    """
+    if executor is None:
+        return [function(rows, shared, *args) for rows in partitions]
+    path = folder / "shared" / f"{digest_of(shared)[:32]}.safetensors"
+    if not path.exists():
+        write_shard(path, shared)
+    task = partial(_run_on_partition, function, path, tuple(shared), args)
+    results: list[Any] = [None] * len(partitions)
+    try:
+        for number, result in run_tasks(task, partitions, executor):
+            results[number] = result
+    finally:
+        path.unlink(missing_ok=True)
+    return results
+
+
+def _run_on_partition(
+    function: Callable[..., Any],
+    path: Path,
+    names: tuple[str, ...],
+    args: tuple,
+    rows: Any,
+) -> Any:
+    return function(rows, _read_shared(path, names), *args)
+
+
+@lru_cache(maxsize=2)
+def _read_shared(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    return {name: np.array(map_array(path, name)) for name in names}

@@ -1,71 +1,110 @@
-"""FeatureStore: what networks say of a pool's images, on the disk."""
+"""FeatureStore: the outputs of networks for a pool's images, on the disk."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+import operator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.special import expit, softmax
+from torch import nn
+from tqdm.auto import tqdm
 
-from ..._utils.lazy_rows import BLOCK_ROWS
-from ...classifier import CNNClassifier
-from ...images.dataset import n_images, take
-from .building import (
-    check_estimator,
-    check_same,
-    join_images,
-    name_images,
-    write_planned,
+from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
+from ...images.dataset import ImageDataset, StoredImages, n_images, take
+from ...images.forms import UnreadableImageError
+from ..adapter import NetworkAdapter, get_adapter
+from .computing import (
+    CONTENT,
+    SOURCE,
+    Column,
+    ShardTask,
+    compute_shard,
+    file_states,
+    image_digest,
+    send_estimator,
 )
-from .care import find_damage
-from .columns import StoreError, drop_columns
-from .outputs import OutputsOfStore
-from .plan import Plan, read_plan
-from .scanning import CONTENT
+from .executing import run_tasks
+from .shards import (
+    Manifest,
+    ShardedRows,
+    StoreError,
+    add_images,
+    check_shard,
+    drop_columns,
+    map_array,
+    read_images,
+    read_manifest,
+    shard_file,
+)
 
 
-class FeatureStore(OutputsOfStore):
-    """What networks say of a pool's images, kept on the disk in shards.
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs for the images of a store.
+
+    Attributes
+    ----------
+    features : LazyRows of shape (n, d)
+    proba : LazyRows of shape (n, n_classes) or (n, n_labels, 2), or None
+        By the adapted network; None before the first fit, or where not asked for.
+    """
+
+    features: LazyRows
+    proba: LazyRows | None
+
+
+class FeatureStore(StoredImages):
+    """Outputs of networks for a pool's images, kept on the disk in shards.
 
     Strategies and :class:`~skadma.ActiveLearner` take it where they take images, and
-    hold a block of it at a time. Make one with :meth:`build`; go on with :meth:`open`.
+    hold a block of it at a time. Make one with :meth:`build`, open one with
+    :meth:`open`.
 
     Parameters
     ----------
     folder : str or Path
-    plan : Plan
+    manifest : Manifest
     images : images, optional
-        Those it is of, in order, where they are no files.
+        The store's images in order, where they are not files.
     executor : Executor, callable that makes one, or None, default=None
-        Where images are scanned and parts of the pool chosen from: any executor of
-        ``concurrent.futures``, such as dask's ``Client.get_executor()``, of whose
-        workers each sees `folder` (and the images' files) under the same path. None:
-        here.
+        Runs the network over shards, and strategies over partitions: any executor of
+        ``concurrent.futures``, such as dask's ``Client.get_executor()``, whose workers
+        all see `folder` (and the images' files) under the same path. None: everything
+        runs in this process.
     partitions : int, default=1
-        In how many parts UncertaintyHerding, CoreSet and BADGE divide the pool. With
-        1 they choose as from an array in memory; else see docs/scale.md. The parts
-        depend on the images' keys, so that the choice does on neither the executor
-        nor the shards.
+        Into how many random partitions UncertaintyHerding and CoreSet divide the pool.
+        With 1 they choose as from an array in memory; else see docs/scale.md. The
+        partitions depend on the images' keys, so that the choice depends neither on
+        the executor nor on the shards.
     block_rows : int, default=16384
         Rows held at once; a pool of no more is read whole.
     verbose : bool, default=False
-        Show a progress bar over images that are scanned.
+        Show a progress bar while outputs are computed.
 
     Attributes
     ----------
     folder : Path
     shape : tuple of int
         (n, d).
+    skip_unreadable : bool
+        Leave out images that cannot be decoded, whatever the classifier does: for
+        stores of which only readable images are selected.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        plan: Plan,
+        manifest: Manifest,
         *,
         images: Any = None,
         executor: Executor | Callable[[], Executor] | None = None,
@@ -78,15 +117,22 @@ class FeatureStore(OutputsOfStore):
                 f"partitions={partitions} and block_rows={block_rows} must be at least "
                 "1."
             )
-        super().__init__(folder, plan, images, block_rows, executor, verbose)
+        self.folder = Path(folder).absolute()
+        self.executor = executor
         self.partitions = partitions
+        self.block_rows = block_rows
+        self.verbose = verbose
+        self.skip_unreadable = False
+        self._manifest = manifest
+        self._given = images
+        self._rows: np.ndarray | None = None  # those selected; None: all
 
-    # --- made and found -------------------------------------------------------------
+    # --- build, open, append --------------------------------------------------------
 
     @classmethod
     def build(
         cls,
-        estimator: CNNClassifier,
+        estimator: Any,
         X: Any,
         folder: str | Path,
         *,
@@ -94,15 +140,14 @@ class FeatureStore(OutputsOfStore):
         dtype: str = "float16",
         keys: Sequence[str] | None = None,
         shard_rows: int = 4096,
-        part: tuple[int, int] = (0, 1),
-        executor: Executor | Callable[[], Executor] | None = None,
+        job: tuple[int, int] = (0, 1),
         compute: bool = True,
         **options: Any,
     ) -> FeatureStore:
-        """Scan images and keep what M0 (and the present network) says of them.
+        """Compute and keep the networks' outputs for images.
 
         Called again after a kill it goes on: a shard that is on the disk is not
-        scanned again.
+        computed again.
 
         Parameters
         ----------
@@ -114,19 +159,20 @@ class FeatureStore(OutputsOfStore):
         layer : int or str, default=-2
             Whose outputs are kept.
         dtype : {"float16", "float32"}, default="float16"
-            As what.
+            Of the outputs that are kept.
         keys : sequence of str, optional
-            Names of the images, all different. If None the paths, or where the images
-            are no files their numbers and digests.
+            Names of the images, all different. If None, the files' paths without
+            symbolic links, or where the images are not files their numbers and
+            digests.
         shard_rows : int, default=4096
             Images of a shard, which is what a kill may lose.
-        part : tuple of int, default=(0, 1)
-            (i, m): scan only the i-th of every m shards, for jobs without a scheduler
-            between them. The store is complete once all have been.
-        executor : Executor, callable that makes one, or None, default=None
-            See the class.
+        job : tuple of int, default=(0, 1)
+            (i, m): compute shards i, i + m, ... only, for m jobs without a scheduler
+            between them. The store is complete once all have been computed.
+        compute : bool, default=True
+            False: outputs are computed when a strategy asks for them.
         **options
-            `partitions`, `block_rows`, `verbose`: see the class.
+            `executor`, `partitions`, `block_rows`, `verbose`: see the class.
 
         Returns
         -------
@@ -139,91 +185,48 @@ class FeatureStore(OutputsOfStore):
         UnreadableImageError
             If an image cannot be decoded and the classifier does not skip such ones.
         """
-        store = cls.begin(
-            estimator,
-            X,
-            folder,
-            layer=layer,
-            dtype=dtype,
-            keys=keys,
-            shard_rows=shard_rows,
-            executor=executor,
-            **options,
-        )
-        if compute:
-            store.scan(estimator, part=part)
-        return store
-
-    @classmethod
-    def begin(
-        cls,
-        estimator: CNNClassifier,
-        X: Any,
-        folder: str | Path,
-        *,
-        layer: int | str = -2,
-        dtype: str = "float16",
-        keys: Sequence[str] | None = None,
-        shard_rows: int = 4096,
-        **options: Any,
-    ) -> FeatureStore:
-        """Make a store, or find it, and leave the scan to who asks for something.
-
-        Parameters
-        ----------
-        estimator, X, folder, layer, dtype, keys, shard_rows
-            See :meth:`build`.
-        **options
-            `executor`, `partitions`, `block_rows`, `verbose`: see the class.
-
-        Returns
-        -------
-        FeatureStore
-
-        Raises
-        ------
-        StoreError
-            If the folder has a store of other images, or of another network.
-        """
-        check_estimator(estimator)
+        adapter = _adapter_of(estimator)
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype={dtype!r}; it must be 'float16' or 'float32'.")
         if shard_rows < 1:
             raise ValueError(f"shard_rows={shard_rows} must be at least 1.")
         folder = Path(folder)
-        source = estimator.source_network()
-        names, paths = name_images(estimator, X, keys)
-        position = source.graph.position(layer)
-        plan = Plan(
-            source.namespace,
+        names, paths = _name_images(adapter, X, keys)
+        position = adapter.position(layer)
+        manifest = Manifest(
+            str(adapter.source_namespace),
             position,
-            math.prod(source.output_shapes[position]),
+            adapter.n_layers - 1,
+            adapter.width(position, adapted=False),
             dtype,
             shard_rows,
             from_files=paths is not None,
         )
-        known = read_plan(folder)
+        known = read_manifest(folder)
         if known is None:
             folder.mkdir(parents=True, exist_ok=True)
-            drop_columns(folder, CONTENT, "source-", "model-")  # of no plan any more
-            plan = write_planned(folder, plan, names, paths)
+            drop_columns(folder, CONTENT, "source-", "model-")  # of a removed manifest
+            manifest = add_images(folder, manifest, names, paths)
         else:
-            check_same(folder, known, plan, names)
-            plan = known
-        return cls(folder, plan, images=X, **options)
+            _check_same(folder, known, manifest, names)
+            manifest = known
+        store = cls(folder, manifest, images=X, **options)
+        if compute:
+            store.compute(estimator, job=job)
+        return store
 
     @classmethod
     def open(
         cls, folder: str | Path, *, images: Any = None, **options: Any
     ) -> FeatureStore:
-        """Go on with a store.
+        """Open a store that was built.
 
         Parameters
         ----------
         folder : str or Path
         images : images, optional
-            Those it is of, where they are no files and will be looked at again; or
-            the files, where they are elsewhere by now.
+            The store's images, if they are not files and are to be read again; or
+            their files, if these are elsewhere by now.
         **options
             `executor`, `partitions`, `block_rows`, `verbose`: see the class.
 
@@ -236,22 +239,22 @@ class FeatureStore(OutputsOfStore):
         StoreError
             If there is none, or it is damaged.
         """
-        plan = read_plan(Path(folder))
-        if plan is None:
+        manifest = read_manifest(Path(folder))
+        if manifest is None:
             raise StoreError(
                 f"There is no feature store in {str(folder)!r}. FeatureStore.build "
                 "makes one."
             )
-        if images is not None and n_images(images) != plan.n_rows:
+        if images is not None and n_images(images) != manifest.n_rows:
             raise StoreError(
-                f"The store in {str(folder)!r} is of {plan.n_rows} images, but images= "
-                f"has {n_images(images)}."
+                f"The store in {str(folder)!r} is of {manifest.n_rows} images, but "
+                f"images= has {n_images(images)}."
             )
-        return cls(folder, plan, images=images, **options)
+        return cls(folder, manifest, images=images, **options)
 
     def append(
         self,
-        estimator: CNNClassifier,
+        estimator: Any,
         X: Any,
         keys: Sequence[str] | None = None,
         *,
@@ -267,7 +270,9 @@ class FeatureStore(OutputsOfStore):
         estimator : CNNClassifier
         X : images
         keys : sequence of str, optional
-            As in :meth:`build`; images that are no files need them here.
+            As in :meth:`build`; images that are not files need them here.
+        compute : bool, default=True
+            As in :meth:`build`.
 
         Returns
         -------
@@ -277,71 +282,244 @@ class FeatureStore(OutputsOfStore):
         Raises
         ------
         StoreError
-            If X is of another form than the images that are there.
+            If some of the images are files and others are not.
         """
-        store = self.extend(estimator, X, keys)
+        self._check_whole("append to")
+        adapter = self._check_network(estimator)
+        if keys is None and not self._manifest.from_files:
+            raise ValueError(
+                "Images that are not files need keys= when they are added: their "
+                "numbers are taken."
+            )
+        names, paths = _name_images(adapter, X, keys)
+        if (paths is not None) != self._manifest.from_files:
+            raise StoreError(
+                "A store is of files or of arrays; X is not of the form of the images "
+                "that are there."
+            )
+        known = set(self.keys)
+        new = np.flatnonzero([name not in known for name in names])
+        store = copy.copy(self)
+        if len(new):
+            if self._given is not None:
+                more = take(X, new)
+                store._given = (
+                    np.concatenate([self._given, more])
+                    if isinstance(self._given, np.ndarray)
+                    else [*self._given, *more]
+                )
+            elif not self._manifest.from_files:
+                raise StoreError(
+                    "The images of the store are not files: give all of them to "
+                    "FeatureStore.open(folder, images=...) before adding others."
+                )
+            store._manifest = add_images(
+                self.folder,
+                self._manifest,
+                [names[i] for i in new],
+                None if paths is None else [paths[i] for i in new],
+            )
         if compute:
-            store.scan(estimator)
+            store.compute(estimator)
         return store
 
-    def extend(
-        self, estimator: CNNClassifier, X: Any, keys: Sequence[str] | None = None
-    ) -> FeatureStore:
-        """Add images as :meth:`append` does, and leave the scan to who asks.
+    # --- images ---------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._manifest.n_rows if self._rows is None else len(self._rows)
+
+    def __getitem__(self, i: int) -> str:
+        """Return the key of an image."""
+        try:
+            i = operator.index(i)
+        except TypeError as error:
+            raise TypeError(
+                f"store[i] is the key of image i, and i an int; got {i!r}. "
+                "store.select(indices) are some of the images, "
+                "store.outputs(estimator).features[:5] the features of the first five."
+            ) from error
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return self.select([i % len(self)]).keys[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of images and of features."""
+        return len(self), self._manifest.width
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store is still on the disk."""
+        return (self.folder / "store.json").is_file()
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the images."""
+        return self._texts(0)
+
+    @property
+    def images(self) -> Any:
+        """The images themselves: paths, or what was given."""
+        if self._given is None and self._manifest.from_files:
+            return self._texts(1)
+        if self._given is None:
+            raise StoreError(
+                "The images of this store are not files, and have to be read again: "
+                "give them to FeatureStore.open(folder, images=...)."
+            )
+        return self._given if self._rows is None else take(self._given, self._rows)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Which images could be decoded, shape (n,), bool."""
+        return self._content("readable")
+
+    @property
+    def sha256(self) -> np.ndarray:
+        """Digests of the images' files (or pixels), shape (n, 32), uint8."""
+        return self._content("sha256")
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """Hashes of the keys, shape (n,), uint64."""
+        return self._content("hash")
+
+    def select(self, indices: ArrayLike) -> FeatureStore:
+        """Return some of the images, in the order of the indices.
 
         Parameters
         ----------
-        estimator, X, keys
-            See :meth:`append`.
+        indices : array-like of int
 
         Returns
         -------
         FeatureStore
         """
-        self._check_whole("append to")
-        self._check_network(estimator)
-        if keys is None and not self._plan.from_files:
-            raise ValueError(
-                "Images that are no files need keys= when they are added: their "
-                "numbers are taken."
-            )
-        names, paths = name_images(estimator, X, keys)
-        if (paths is not None) != self._plan.from_files:
-            raise StoreError(
-                "A store is of files or of arrays; X is not of the form of the images "
-                "that are there."
-            )
-        known = set(self.keys) if len(self) else set()
-        new = np.flatnonzero([name not in known for name in names])
-        plan, given = self._plan, self._given
-        if len(new):
-            if given is not None:
-                given = join_images(given, take(X, new))
-            elif not self._plan.from_files:
-                raise StoreError(
-                    "The images of the store are no files: give all of them to "
-                    "FeatureStore.open(folder, images=...) before adding others."
-                )
-            some = [names[i] for i in new]
-            where = None if paths is None else [paths[i] for i in new]
-            plan = write_planned(self.folder, plan, some, where)
+        indices = np.asarray(indices, dtype=np.intp)
         store = copy.copy(self)
-        store._plan, store._given = plan, given
+        store._rows = indices if self._rows is None else self._rows[indices]
         return store
 
-    # --- care -----------------------------------------------------------------------
+    # --- outputs --------------------------------------------------------------------
 
-    def verify(
-        self, estimator: CNNClassifier | None = None, *, repair: bool = False
-    ) -> list[str]:
+    def outputs(
+        self,
+        estimator: Any,
+        layer: int | str = -2,
+        *,
+        initial: bool = False,
+        proba: bool = True,
+    ) -> Outputs:
+        """Return outputs of networks; those that are not kept yet are computed.
+
+        Where all layers up to `layer` are frozen, the features are those of the
+        pretrained network; and if only the last layer is trained, the probabilities of
+        a changed network are a product with the stored features.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+        layer : int or str, default=-2
+        initial : bool, default=False
+            Take the features from the pretrained network instead of the adapted one.
+        proba : bool, default=True
+            Whether probabilities are wanted.
+
+        Returns
+        -------
+        Outputs
+
+        Raises
+        ------
+        StoreError
+            If the store is of another network.
+        """
+        adapter = self._check_network(estimator)
+        position, head = adapter.position(layer), self._manifest.head
+        proba = proba and adapter.fitted
+        is_frozen = not adapter.fitted or position < adapter.n_frozen
+        adapted = not (initial or is_frozen)
+        is_input_of_head = is_frozen and position == head - 1
+        last_layer = adapter.last_layer() if proba and is_input_of_head else None
+        needs_scores = proba and last_layer is None
+        model = _model_name(adapter) if adapted or needs_scores else SOURCE
+        columns = [Column(model if adapted else SOURCE, position, self._manifest.dtype)]
+        if needs_scores:
+            columns.append(Column(model, head, "float32"))
+        self._compute(adapter, columns)
+        features = self._rows_of(columns[0].name)
+        if not proba:
+            return Outputs(features, None)
+        if last_layer is None:
+            scores = self._rows_of(columns[1].name)
+        else:  # as it is now, also if the classifier is trained before rows are read
+            scores = features.map(partial(_scores, copy.deepcopy(last_layer)))
+        return Outputs(features, scores.map(partial(_proba, adapter.multilabel)))
+
+    def proba(self, estimator: Any) -> LazyRows | None:
+        """Class probabilities by the adapted network, as strategies take them.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+
+        Returns
+        -------
+        LazyRows or None
+            NaN for images that could not be decoded. None before the first fit.
+        """
+        return self.outputs(estimator, self._manifest.layer, initial=True).proba
+
+    def source_proba(self) -> LazyRows:
+        """Probabilities of the source classes by the pretrained network, shape (n, K).
+
+        Returns
+        -------
+        LazyRows
+
+        Raises
+        ------
+        StoreError
+            If they are not computed yet, see :meth:`compute`.
+        """
+        column = Column(SOURCE, self._manifest.head, self._manifest.dtype)
+        return self._rows_of(column.name).map(partial(_proba, False))
+
+    def compute(self, estimator: Any, job: tuple[int, int] = (0, 1)) -> None:
+        """Compute outputs that are missing, as :meth:`build` and the strategies do.
+
+        A shard with an image that could not be decoded is computed again if the file's
+        size or time of change is another one by now.
+
+        Parameters
+        ----------
+        estimator : CNNClassifier
+        job : tuple of int, default=(0, 1)
+            See :meth:`build`.
+        """
+        if not 0 <= job[0] < job[1]:
+            raise ValueError(f"job={job} must be (i, m) with 0 <= i < m.")
+        adapter = self._check_network(estimator)
+        layer, head = self._manifest.layer, self._manifest.head
+        columns = [
+            Column(SOURCE, position, self._manifest.dtype)
+            for position in sorted({layer, head})
+        ]
+        if adapter.fitted:
+            columns.append(Column(_model_name(adapter), head, "float32"))
+        self._compute(adapter, columns, job)
+
+    # --- checks ---------------------------------------------------------------------
+
+    def verify(self, estimator: Any = None, *, repair: bool = False) -> list[str]:
         """Compare every file with the digest it was written with.
 
         Parameters
         ----------
         estimator : CNNClassifier, optional
-            Then the images, too, are read and compared with what was scanned.
+            Then the images, too, are read and compared with those that were computed.
         repair : bool, default=False
-            Remove what is wrong; :meth:`scan` and :meth:`build` scan it anew.
+            Remove what is wrong; :meth:`compute` and :meth:`build` compute it anew.
 
         Returns
         -------
@@ -349,4 +527,266 @@ class FeatureStore(OutputsOfStore):
             What is wrong.
         """
         self._check_whole("verify")
-        return find_damage(self, self._plan, estimator, repair=repair)
+        adapter = None if estimator is None else _adapter_of(estimator)
+        found = []
+        columns = self._columns_on_disk()
+        for number, size in enumerate(self._manifest.sizes):
+            wrong = []
+            for column in columns:
+                path = shard_file(self.folder, column, number)
+                problem = check_shard(path, size)
+                if problem and (path.exists() or not column.startswith("model-")):
+                    found.append(f"{column}/{path.name} {problem}")
+                    wrong.append(path)
+            if adapter is not None and not wrong:
+                for key in self._changed_images(adapter, number):
+                    found.append(f"{key!r} has changed since it was computed")
+                    wrong = [shard_file(self.folder, c, number) for c in columns]
+            for path in wrong if repair else ():
+                path.unlink(missing_ok=True)
+        return found
+
+    def _changed_images(self, adapter: NetworkAdapter, number: int) -> list[str]:
+        shard = self._shard(number)
+        images = shard.images
+        dataset = adapter.image_dataset(images)
+        return [
+            key
+            for i, (key, sha) in enumerate(zip(shard.keys, shard.sha256, strict=True))
+            if image_digest(dataset, images, i) != sha.tobytes()
+        ]
+
+    def _check_network(self, estimator: Any) -> NetworkAdapter:
+        adapter = _adapter_of(estimator)
+        if adapter.source_namespace != self._manifest.network:
+            raise StoreError(
+                f"The feature store {str(self.folder)!r} is of another network, or of "
+                "another image size, than the classifier's. Build one for it, in "
+                "another folder."
+            )
+        return adapter
+
+    def _check_whole(self, what: str) -> None:
+        if self._rows is not None:
+            raise StoreError(
+                f"This is a selection from a store; {what} the whole one "
+                "(FeatureStore.open(folder))."
+            )
+
+    # --- shards and columns ---------------------------------------------------------
+
+    def _compute(
+        self,
+        adapter: NetworkAdapter,
+        columns: Sequence[Column],
+        job: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Compute what is missing of the shards that the images are in."""
+        for column in columns:
+            if column.adapted:  # the columns of networks before this one
+                drop_columns(self.folder, "model-", keep=column.network)
+        numbers = np.arange(len(self._manifest.sizes))
+        if self._rows is not None:
+            numbers = np.unique(self._manifest.shards_of(self._rows))
+        missing: list[tuple[int, list[Column], bool]] = []
+        for number in map(int, numbers[numbers % job[1] == job[0]]):
+            wanted = {column.name: column for column in columns}
+            if self._has_mended_file(number):
+                for name in self._columns_on_disk():
+                    shard_file(self.folder, name, number).unlink(missing_ok=True)
+                    if name.startswith("source-"):
+                        layer = int(name.removeprefix("source-"))
+                        wanted[name] = Column(SOURCE, layer, self._manifest.dtype)
+            own = [
+                column
+                for column in wanted.values()
+                if not shard_file(self.folder, column.name, number).exists()
+            ]
+            content = not shard_file(self.folder, CONTENT, number).exists()
+            if own or content:
+                missing.append((number, own, content))
+        if not missing:
+            return
+        sent = None
+        function: Callable[[ShardTask], int] = compute_shard
+        if self.executor is None:
+            function = partial(compute_shard, adapter=adapter)
+        else:
+            sent = send_estimator(adapter, self.folder)
+
+        def tasks() -> Iterator[ShardTask]:
+            for number, own, content in missing:
+                shard = self._shard(number)
+                yield ShardTask(
+                    self.folder,
+                    number,
+                    shard.images,
+                    shard.keys,
+                    own,
+                    content,
+                    self.skip_unreadable,
+                    sent,
+                )
+
+        n_rows = sum(self._manifest.sizes[number] for number, _, _ in missing)
+        with tqdm(
+            total=n_rows, desc="features", disable=not self.verbose, unit=" images"
+        ) as bar:
+            for _, n in run_tasks(function, tasks(), self.executor):
+                bar.update(n)
+
+    def _has_mended_file(self, number: int) -> bool:
+        """Tell whether a shard's file that could not be decoded has changed since."""
+        content = shard_file(self.folder, CONTENT, number)
+        if not (self._manifest.from_files and content.exists()):
+            return False
+        unreadable = np.flatnonzero(~map_array(content, "readable"))
+        if not len(unreadable):
+            return False
+        now = file_states(self._shard(number).select(unreadable).images)
+        before = map_array(content, "state")[unreadable]
+        return bool(((now != before) & (now != 1)).any())
+
+    def _shard(self, number: int) -> FeatureStore:
+        """Return the images of one shard."""
+        store = copy.copy(self)
+        store._rows = np.arange(*self._manifest.bounds[number : number + 2])
+        return store
+
+    def _columns_on_disk(self) -> list[str]:
+        return [CONTENT, *(path.name for path in sorted(self.folder.glob("*-*")))]
+
+    def _rows_of(
+        self, column: str, array: str = "rows", *, raw: bool = False
+    ) -> LazyRows:
+        rows = ShardedRows(
+            self.folder, column, array, self._manifest, self.block_rows, raw=raw
+        )
+        return rows if self._rows is None else rows.select(self._rows)
+
+    def _content(self, name: str) -> np.ndarray:
+        return self._rows_of(CONTENT, name, raw=True)[:]
+
+    def _texts(self, which: int) -> list[str]:
+        """Return the images' keys (0) or paths (1)."""
+        if self._rows is None:
+            shards = range(len(self._manifest.sizes))
+            return [t for n in shards for t in read_images(self.folder, n)[which]]
+        numbers = self._manifest.shards_of(self._rows)
+        inside = self._rows - self._manifest.bounds[numbers]
+        found = [""] * len(self._rows)
+        for i in np.argsort(numbers, kind="stable"):  # each shard's file is read once
+            found[i] = read_images(self.folder, int(numbers[i]))[which][int(inside[i])]
+        return found
+
+
+# --- images' names ------------------------------------------------------------------
+
+
+def _name_images(
+    adapter: NetworkAdapter, X: Any, keys: Sequence[str] | None
+) -> tuple[list[str], list[str] | None]:
+    """Return the images' keys, and their paths if they are files."""
+    if isinstance(X, StoredImages):
+        raise TypeError("X is a feature store already; give the images.")
+    dataset = adapter.image_dataset(X)
+    paths = [str(Path(p).absolute()) for p in X] if dataset.from_files else None
+    if keys is not None:
+        keys = [str(key) for key in keys]
+    elif paths is not None:
+        keys = _resolved(paths)
+    else:
+        keys = numbered_keys(dataset)
+    if len(set(keys)) < len(keys):
+        seen: set[str] = set()
+        twice = next(k for k in keys if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(
+            f"The key {twice!r} is there twice. Each image needs one of its own: leave "
+            "copies out, or give other keys=."
+        )
+    if len(keys) != len(dataset):
+        raise ValueError(f"X has {len(dataset)} images, keys {len(keys)} entries.")
+    return keys, paths
+
+
+def _resolved(paths: Sequence[str]) -> list[str]:
+    """Return paths without symbolic links; each folder is resolved once."""
+    resolve = lru_cache(maxsize=None)(os.path.realpath)
+    found = []
+    for path in map(Path, paths):
+        file = Path(resolve(path.parent), path.name)
+        found.append(os.path.realpath(file) if file.is_symlink() else str(file))
+    return found
+
+
+def numbered_keys(dataset: ImageDataset) -> list[str]:
+    """Name images by their numbers and contents: files by path, size and time."""
+    keys = []
+    for i in range(len(dataset)):
+        try:
+            content = dataset.keyed(i)[0]
+        except UnreadableImageError:
+            content = "unreadable"
+        keys.append(f"{i:09d}-{content}")
+    return keys
+
+
+def _check_same(
+    folder: Path, known: Manifest, manifest: Manifest, keys: list[str]
+) -> None:
+    """Raise if a folder has a store of other images, or with other settings."""
+    for name in ("network", "layer", "dtype", "from_files"):
+        if getattr(known, name) != getattr(manifest, name):
+            raise StoreError(
+                f"The folder {str(folder)!r} has a feature store with another {name}: "
+                f"{getattr(known, name)}, not {getattr(manifest, name)}. Take another "
+                "folder."
+            )
+    start = 0
+    for number, size in enumerate(known.sizes):
+        if read_images(folder, number)[0] != keys[start : start + size]:
+            raise StoreError(
+                f"The folder {str(folder)!r} has a feature store of other images than "
+                f"X from number {start} on. FeatureStore.open(folder).append(...) adds "
+                "images; other images need another folder."
+            )
+        start += size
+    if start != len(keys):
+        raise StoreError(
+            f"The feature store in {str(folder)!r} is of {start} images, X of "
+            f"{len(keys)}. FeatureStore.open(folder).append(...) adds images."
+        )
+
+
+# --- networks -----------------------------------------------------------------------
+
+
+def _adapter_of(estimator: Any) -> NetworkAdapter:
+    adapter = get_adapter(estimator)
+    if adapter is None:
+        raise TypeError(
+            f"A feature store keeps a network's outputs for images, so it needs a "
+            f"CNNClassifier; got {estimator!r}. Rows of other classifiers are taken as "
+            "a memory-mapped array: np.load(file, mmap_mode='r')."
+        )
+    return adapter
+
+
+def _model_name(adapter: NetworkAdapter) -> str:
+    return f"model-{adapter.adapted_fingerprint}"
+
+
+def _scores(last_layer: nn.Module, features: np.ndarray) -> np.ndarray:
+    """Class scores (n, C) of the last layer's inputs."""
+    weight = next(last_layer.parameters())
+    with torch.inference_mode():
+        return last_layer(torch.from_numpy(features).to(weight)).cpu().numpy()
+
+
+def _proba(multilabel: bool, scores: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C) of class scores, or (n, C, 2) of several labels."""
+    scores = scores.astype(np.float64)
+    if not multilabel:
+        return softmax(scores, axis=1)
+    present = expit(scores)
+    return np.stack([1 - present, present], axis=2)

@@ -1,4 +1,4 @@
-"""Choices among images that depend on their keys alone, in whatever order they come."""
+"""Random choices by the hashes of images' keys, whatever the order of the images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ import numpy as np
 
 
 def key_hashes(keys: Iterable[str]) -> np.ndarray:
-    """Hash keys: 64 bits of BLAKE2b.
-
-    Parameters
-    ----------
-    keys : iterable of str
-
-    Returns
-    -------
-    ndarray of uint64, shape (n,)
-    """
+    """Hash each key to 64 bits by BLAKE2b, uint64."""
     digests = b"".join(
         hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         for key in keys
@@ -27,22 +18,9 @@ def key_hashes(keys: Iterable[str]) -> np.ndarray:
 
 
 def mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Hash hashes anew under a seed: the finaliser of SplitMix64 [1]_.
+    """Hash hashes with a seed, uint64: the finaliser of SplitMix64.
 
-    Parameters
-    ----------
-    hashes : ndarray of uint64, shape (n,)
-    seed : int
-        From 0.
-
-    Returns
-    -------
-    ndarray of uint64, shape (n,)
-
-    References
-    ----------
-    .. [1] Steele, Lea & Flood, Fast Splittable Pseudorandom Number Generators,
-       OOPSLA 2014.
+    Steele, Lea & Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
     """
     step = (seed + 1) * 0x9E3779B97F4A7C15 % 2**64
     with np.errstate(over="ignore"):
@@ -53,72 +31,37 @@ def mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def uniform(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Draw a number for each hash.
-
-    Parameters
-    ----------
-    hashes : ndarray of uint64, shape (n,)
-    seed : int
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        In (0, 1).
-    """
+    """Draw a number in (0, 1) for each hash."""
     return ((mixed(hashes, seed) >> np.uint64(11)) + 0.5) / 2.0**53
 
 
-def partition(hashes: np.ndarray, n_parts: int, seed: int) -> list[np.ndarray]:
-    """Divide images at random, each to a part by itself.
+def partition(hashes: np.ndarray, n_partitions: int, seed: int) -> list[np.ndarray]:
+    """Assign each image to a random partition; return the positions in each.
 
-    Parameters
-    ----------
-    hashes : ndarray of uint64, shape (n,)
-    n_parts : int
-    seed : int
-
-    Returns
-    -------
-    list of ndarray of int
-        Positions, in the order of the hashes under the seed; parts may be empty.
+    In a partition they are ordered by their hashes with the seed. Empty partitions are
+    left out.
     """
-    under = mixed(hashes, seed)
-    part = (under % np.uint64(n_parts)).astype(np.intp)
-    order = np.lexsort((hashes, under, part))
-    return np.split(order, np.searchsorted(part[order], np.arange(1, n_parts)))
+    mixed_hashes = mixed(hashes, seed)
+    number = (mixed_hashes % np.uint64(n_partitions)).astype(np.intp)
+    order = np.lexsort((hashes, mixed_hashes, number))
+    bounds = np.searchsorted(number[order], np.arange(1, n_partitions))
+    return [rows for rows in np.split(order, bounds) if len(rows)]
 
 
 def priority_sample(
     weights: np.ndarray, hashes: np.ndarray, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Draw images by their weights, so that weighted sums are kept on average [1]_.
+    r"""Draw `n` images by their weights, so that weighted sums are unbiased.
 
-    Of a stream of images it keeps the `n` with the greatest priorities u / r, r drawn
-    from (0, 1) by the image's hash. (A weighted reservoir: of the images of several
-    shards, the `n` best of the shards' `n` best.) With the next priority :math:`\tau`,
-    each counts :math:`\max(u, \tau)`, and for every f, :math:`\sum \max(u, \tau) f` is
-    :math:`\sum u f` on average.
+    The images with the greatest priorities u / r are drawn, u being the weight and r
+    uniform in (0, 1) by the image's hash. With the next priority :math:`\tau`, each
+    image counts :math:`\max(u, \tau)`: the expectation of
+    :math:`\sum \max(u, \tau) f` is :math:`\sum u f` for every f. Returns positions,
+    greatest priority first, and what each counts; of at most `n` images all, with
+    their weights.
 
-    Parameters
-    ----------
-    weights : ndarray of shape (m,)
-        u, from 0.
-    hashes : ndarray of uint64, shape (m,)
-    n : int
-        All images if there are no more, each with its own weight.
-    seed : int
-
-    Returns
-    -------
-    chosen : ndarray of int, shape (min(n, m),)
-        Greatest priority first.
-    counts : ndarray of shape (min(n, m),)
-        What each counts.
-
-    References
-    ----------
-    .. [1] Duffield, Lund & Thorup, Priority Sampling for Estimation of Arbitrary
-       Subset Sums, JACM 2007.
+    Duffield, Lund & Thorup, Priority Sampling for Estimation of Arbitrary Subset Sums,
+    JACM 2007.
     """
     priority = weights / uniform(hashes, seed)
     order = np.lexsort((hashes, -priority))
@@ -129,17 +72,5 @@ def priority_sample(
 
 
 def smallest(hashes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Draw `n` images, each as likely as any other.
-
-    Parameters
-    ----------
-    hashes : ndarray of uint64, shape (m,)
-    n : int
-        At most m.
-    seed : int
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
+    """Draw `n` images with equal probabilities; return their positions."""
     return np.lexsort((hashes, mixed(hashes, seed)))[:n]

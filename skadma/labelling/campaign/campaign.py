@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
+from ...evaluation.calibrated import calibrated
+from ...persistence.export import OPSET, check_onnx, export_model
+from ...persistence.folder import refuse_folder
 from ...strategies import QueryStrategy
-from .changing import CampaignChanging
-from .decide import Taught, find_image
-from .event_log import CampaignError, Store
-from .folders import Places, read_pools
-from .history import recorded_query
+from .agreement import Agreement, choose_repeats, measure_agreement
+from .audits import Audits
+from .class_names import check_classes, read_class_names
+from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
+from .folders import AddedFolders, FolderPaths, check_name, read_folders
+from .history import card_facts, images_of, last_acts, list_decisions, list_events
+from .image_index import add_contents, scan_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
-from .lock import locked
-from .looking import CampaignLooks
-from .modelling import CampaignModelling
-from .record import read_rows, record
-from .settings import check_settings
-from .start import DATABASE, start
-from .state import State
-from .trainer import Proposal, Trainer
+from .record_labels import (
+    ResolvedRow,
+    TeachResult,
+    add_answers,
+    find_image,
+    read_rows,
+    record_labels,
+)
+from .second_look import CantTell, SuspectLabel, list_cant_tell, list_suspects
+from .settings import (
+    check_settings,
+    check_usable,
+    describe_estimator,
+    describe_strategy,
+    save_centers,
+)
+from .state import (
+    Decision,
+    State,
+    read_answers,
+    read_state,
+    refresh,
+    refresh_if_there,
+)
+from .status import Pace, Status, make_status, measure_pace
+from .trainer import Proposal, Trainer, blind_proposals, guess
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
-class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
+class Campaign:
     """Label a folder of images over days, and lose nothing.
 
     Make one with :meth:`create`, go on with :meth:`open`. Everything that was decided
@@ -89,22 +115,20 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         wait: float = 60,
     ) -> None:
         self.folder = Path(folder).absolute()
-        self._wait = wait
-        self._store = Store(self.folder / DATABASE, who=who, wait=wait)
+        self._event_log = EventLog(self.folder / DATABASE, who=who, wait=wait)
         try:
-            settings = self._store.settings()
+            settings = self._event_log.settings()
             check_settings(settings)
             self.pool = Path(pool or settings["pool"]).absolute()
             moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
-            self._places = Places(self.pool, moved)
+            self._folders = FolderPaths(self.pool, moved)
             if moved:
-                with self._store.reading(), self._store.intact():
-                    self._places.check(read_pools(self._store))
+                self._folders.check(self._added_folders())
             self._trainer = Trainer(
-                self.folder, self._places, self._store, settings, backbone, features
+                self._event_log, self._folders, settings, backbone, features
             )
         except BaseException:
-            self._store.close()
+            self._event_log.close()
             raise
 
     @classmethod
@@ -145,9 +169,9 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
             Labels in a round.
         warm_start : bool, default=False
             Fine-tune the model of the labels before, as the paper's Algorithm 1 does.
-            By default each model is fine-tuned from M0, so that it depends on nothing
-            but the labels: a corrected label leaves no trace, and a lost model can be
-            made again.
+            By default each model is fine-tuned from the pretrained network, so that it
+            depends on nothing but the labels: a corrected label leaves no trace, and a
+            lost model can be made again.
         random_state : int, default=0
             Seeds everything that has no seed of its own.
         who : str, optional
@@ -172,22 +196,63 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
             If there is a campaign already, or something given cannot be taken. There is
             no campaign then.
         """
-        start(
-            Path(folder).absolute(),
-            Path(pool).absolute(),
-            classes,
-            estimator,
-            strategy,
-            n_instances=n_instances,
-            warm_start=warm_start,
-            random_state=random_state,
-            who=who,
-            wait=wait,
-            labels=labels,
-            partial=partial,
-            verbose=verbose,
-        )
+        folder, pool = Path(folder).absolute(), Path(pool).absolute()
+        names = check_classes(classes)
+        if folder.is_relative_to(pool):
+            raise CampaignError(
+                f"The campaign's folder {str(folder)!r} is inside the pool "
+                f"{str(pool)!r}: keep it elsewhere, or its files count as images."
+            )
+        settings = {
+            "pool": str(pool),
+            "classes": names,
+            "estimator": describe_estimator(estimator),
+            "strategy": describe_strategy(strategy),
+            "n_instances": int(n_instances),
+            "warm_start": bool(warm_start),
+            "random_state": int(random_state),
+        }
+        refuse_existing(folder / DATABASE)
+        check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
+        name, rows, _ = read_rows({} if labels is None else labels)
+        images = scan_folder(pool, {}, progress=verbose)
+        if not any(content.problem is None for content in images.values()):
+            raise CampaignError(f"There is no readable image in {str(pool)!r}.")
+        folders = FolderPaths(pool)
+
+        def fill(log: EventLog) -> TeachResult:
+            """Write all there is at the start, or nothing."""
+            with log.transaction():
+                log.make_tables(settings)
+                event = log.add_event("start", n_images=len(images))
+                add_contents(log, images, event)
+                return record_labels(
+                    log, name, rows, [], folders, at_once=False, partial=partial
+                )
+
+        if rows:  # refuse labels, or warn of them, before anything is on the disk
+            log = EventLog(Path(":memory:"), create=True)
+            try:
+                refused = fill(log).refused
+            finally:
+                log.close()
+            for problem in refused:
+                warnings.warn(f"left out: {problem}", stacklevel=2)
+        folder.mkdir(parents=True, exist_ok=True)
+        with campaign_lock(folder, wait, "start"):
+            refuse_existing(folder / DATABASE)  # another process may have been faster
+            remove_leftovers(folder)
+            save_centers(strategy, folder)
+            log = EventLog(folder / DATABASE, create=True, who=who, wait=wait)
+            try:
+                Trainer(log, folders, settings, backbone)  # refuses what it cannot use
+                fill(log)
+                sync_folder(folder)
+                sync_folder(folder.parent)
+            finally:
+                log.close()
+        _logger.info("campaign in %s: %d images", folder, len(images))
         return cls(folder, pool=pool, backbone=backbone, who=who, wait=wait)
 
     @classmethod
@@ -213,7 +278,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
 
     def close(self) -> None:
         """Close the campaign's file."""
-        self._store.close()
+        self._event_log.close()
 
     def __enter__(self) -> Campaign:
         return self
@@ -221,7 +286,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # --- what is asked of a person ------------------------------------------
+    # --- labels ---------------------------------------------------------------
 
     def query(self, n_instances: int | None = None) -> list[Proposal]:
         """Choose the images to label next.
@@ -248,11 +313,11 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         return self._query(n_instances)[1]
 
     def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
-        """Choose, and say of which state."""
+        """Choose, and return the state from which it was chosen."""
         n = self._trainer.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
-        with locked(self.folder, self._wait, "query"):
+        with self._event_log.locked("query"):
             self.refresh()
             state = self._state()
             n = min(n, len(state.candidates()))
@@ -262,19 +327,19 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
                     "can be read are decided, or in an audit."
                 )
             key = self._trainer.query_key(state, n)
-            recorded = recorded_query(self._store, state, key)
+            recorded = self._trainer.recorded_query(key, state)
             if recorded:
-                _log.info("the same question as before: the same answer")
+                _logger.info("the same question as before: the same answer")
                 return state, recorded
             proposals = self._trainer.query(state, n)
-            with self._store.transaction():
+            with self._event_log.transaction():
                 if self._state().classes != state.classes:
                     raise CampaignError(
                         "Somebody changed the classes while images were chosen. Ask "
                         "again: what was labelled is safe."
                     )
-                event = self._store.add_event("query", key=key, n=n)
-                self._store.add(
+                event = self._event_log.add_event("query", key=key, n=n)
+                self._event_log.add(
                     "proposals",
                     (
                         (event, place, image, p.score, p.guess, p.confidence)
@@ -289,7 +354,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         *,
         partial: bool = False,
         train: bool = True,
-    ) -> Taught:
+    ) -> TeachResult:
         """Take labels and train with all labels so far.
 
         They are on the disk before training begins. Images need not have been queried.
@@ -301,7 +366,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
             Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
             ``"?not-an-image"``; or a label file, see docs/campaign.md; or what Label
             Studio exports, see docs/label_studio.md. Where rows say who, only one
-            person decides about an image; what others said are blind repeats.
+            person decides about an image; the answers of others are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
         train : bool, default=True
@@ -309,7 +374,7 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
 
         Returns
         -------
-        Taught
+        TeachResult
 
         Raises
         ------
@@ -319,22 +384,22 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         """
         name, rows, at_once = read_rows(labels, self.former_classes())
         self.refresh()
-        with self._store.transaction():
-            taught = record(
-                self._store,
+        with self._event_log.transaction():
+            result = record_labels(
+                self._event_log,
                 name,
                 rows,
                 [],
-                self._places,
+                self._folders,
                 at_once=at_once,
                 partial=partial,
             )
-        _log.info("%s: %s", name, taught)
+        _logger.info("%s: %s", name, result)
         if train:
             self.estimator()
-        return taught
+        return result
 
-    def relabel(self, image: str, label: str, *, train: bool = True) -> Taught:
+    def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
         """Correct a decision.
 
         Parameters
@@ -348,26 +413,57 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
 
         Returns
         -------
-        Taught
+        TeachResult
 
         Raises
         ------
         CampaignError
             If nothing was decided about the image yet.
         """
-        with self._store.reading():
+        with self._event_log.reading():
             state = self._state()
-        number = find_image(image, state.numbers, state, self._places)
+        number = find_image(image, state.numbers, state, self._folders)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
             )
         return self.teach({image: label}, train=train)
 
-    @property
-    def n_instances(self) -> int:
-        """Labels in a round."""
-        return self._trainer.n_instances
+    def undo(self) -> list[str]:
+        """Take the last decisions back: those of one ``teach`` that still hold.
+
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
+        the classes or the pools.
+
+        Everything is as it was before them, the model and the next query included.
+        The log keeps them, and that they were undone.
+
+        Returns
+        -------
+        list of str
+            The images they were about; none for a change of the classes or the pools.
+
+        Raises
+        ------
+        CampaignError
+            If there is nothing to undo.
+        """
+        with self._event_log.transaction():
+            state = self._state()
+            if not state.acts:
+                raise CampaignError("There is nothing to undo.")
+            if any(audit.event > state.acts[-1] for audit in state.audits) and (
+                state.acts[-1] in state.folders.events
+            ):
+                raise CampaignError(
+                    "The last change is a pool that was added, and an audit was drawn "
+                    "since. Release the audit before ('skadma evaluate --release')."
+                )
+            together = last_acts(self._event_log, state)
+            images = images_of(self._event_log, together)
+            for event in together:
+                self._event_log.add_event("undo", undone=event)
+        return [state.paths[image] for image in images]
 
     def ledger(self) -> Ledger:
         """Keep the log in memory, so that decisions take milliseconds.
@@ -377,4 +473,580 @@ class Campaign(CampaignLooks, CampaignChanging, CampaignModelling):
         Ledger
             Of this campaign's connection: for the thread that opened it.
         """
-        return Ledger(self._store)
+        return Ledger(self._event_log)
+
+    # --- what there is ----------------------------------------------------------
+
+    @property
+    def who(self) -> str:
+        """Whose name events carry."""
+        return self._event_log.who
+
+    @property
+    def n_instances(self) -> int:
+        """Labels in a round."""
+        return self._trainer.n_instances
+
+    @property
+    def classes(self) -> list[str]:
+        """All labels there are, as they are called today."""
+        with self._event_log.reading():
+            return read_class_names(self._event_log).classes
+
+    def former_classes(self) -> dict[str, str]:
+        """List names that classes had before, with their names of today.
+
+        Returns
+        -------
+        dict of str to str
+        """
+        with self._event_log.reading():
+            return read_class_names(self._event_log).former
+
+    @property
+    def pools(self) -> dict[str, Path]:
+        """The folders of images by name; that of the first is empty."""
+        return self._folders.by_name(self._added_folders())
+
+    def files(self, paths: Iterable[str]) -> list[Path]:
+        """Find the files of images.
+
+        Parameters
+        ----------
+        paths : iterable of str
+            As the campaign names them.
+
+        Returns
+        -------
+        list of Path
+        """
+        added = self._added_folders()
+        return [self._folders.file(path, added) for path in paths]
+
+    def refresh(self) -> int:
+        """Look at the pools for new, changed and missing images; others do it as well.
+
+        Returns
+        -------
+        int
+            How many differ from what was found before.
+        """
+        return refresh(self._event_log, self._folders)
+
+    def refresh_if_there(self) -> None:
+        """Look at the pools, or warn where one is not to be found."""
+        refresh_if_there(self._event_log, self._folders)
+
+    def candidates(self) -> list[str]:
+        """List the images that a query chooses from, one of each content.
+
+        Returns
+        -------
+        list of str
+            Paths. Those that were skipped, where nothing else is left.
+        """
+        with self._event_log.reading():
+            state = self._state()
+        return [state.paths[image] for image in state.candidates()]
+
+    def status(self) -> Status:
+        """Count what there is, as of the last look at the pool.
+
+        Returns
+        -------
+        Status
+            ``print`` shows it.
+        """
+        with self._event_log.reading():
+            state = self._state()
+            return make_status(self._event_log, state, self._folders)
+
+    def decisions(self) -> list[tuple[str, Decision, str]]:
+        """List what holds for each image.
+
+        Copies of an image are listed too: its label serves them all.
+
+        Returns
+        -------
+        list of (str, Decision, str)
+            Path, decision, and whether the file is still what the decision was about:
+            "as labelled", "changed" or "missing".
+        """
+        with self._event_log.reading():
+            return list(list_decisions(self._state()))
+
+    def log(self) -> list[dict[str, Any]]:
+        """List every event: number, time, who, what, and decisions or proposals.
+
+        Returns
+        -------
+        list of dict
+            Of plain values, oldest first.
+        """
+        with self._event_log.reading():
+            return list_events(self._event_log)
+
+    def labels_per_hour(self) -> list[Pace]:
+        """Measure how fast people label.
+
+        From somebody's answer before, or the last query, to an answer. What took more
+        than 120 seconds a label had a pause in it, and what took less than 0.2 was
+        not labelled here: neither counts.
+
+        Returns
+        -------
+        list of Pace
+            By person; without those of whom nothing was timed.
+        """
+        with self._event_log.reading():
+            return measure_pace(
+                self._event_log, read_answers(self._event_log, self._state())
+            )
+
+    # --- second looks -----------------------------------------------------------
+
+    def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
+        """List the images that were marked as ones that nobody can label.
+
+        Parameters
+        ----------
+        exclude : str, optional
+            Leave out what this person has answered, to ask for a second opinion.
+
+        Returns
+        -------
+        list of CantTell
+            Oldest first. Those whose file is there.
+        """
+        with self._event_log.reading():
+            state = self._state()
+            return list_cant_tell(read_answers(self._event_log, state), state, exclude)
+
+    def second_look(
+        self, n: int | None = None, *, refit: bool = False
+    ) -> list[SuspectLabel]:
+        """List labels that may be wrong.
+
+        First those of which a blind repeat has another label, then by the probability
+        of the label, lowest first, by a model that did not see it: a logistic
+        regression on the pretrained network's penultimate outputs, five-fold. What was
+        labelled anew or confirmed since is left out.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; all if None.
+        refit : bool, default=False
+            Judge by the network itself instead, adapted five times: better where the
+            images are far from those it was pretrained with, and slow.
+
+        Returns
+        -------
+        list of SuspectLabel
+            Most suspect first. Warns of labels that cannot be judged.
+
+        See Also
+        --------
+        skadma.evaluation.suspects : The ranking.
+        """
+        with self._event_log.reading():
+            state = self._state()
+            answers = read_answers(self._event_log, state)
+        found = list_suspects(
+            answers,
+            state,
+            lambda images, labels: self._trainer.unseen_proba(
+                images, labels, state, refit=refit
+            ),
+        )
+        return found[:n]
+
+    def confirm(self, image: str) -> None:
+        """Let a decision stand after a second look: :meth:`second_look` drops it.
+
+        Parameters
+        ----------
+        image : str
+            Its path.
+
+        Raises
+        ------
+        CampaignError
+            If nothing was decided about the image yet.
+        """
+        with self._event_log.transaction():
+            state = self._state()
+            number = find_image(image, state.numbers, state, self._folders)
+            held = None if number is None else state.decision_of(number)
+            if number is None or held is None:
+                raise CampaignError(f"{image!r} has no decision that could stand.")
+            add_answers(
+                self._event_log,
+                "confirm",
+                image,
+                [ResolvedRow(number, held.sha256, held.mark)],
+            )
+
+    def repeats_due(self, share: float, who: str | None = None) -> list[Proposal]:
+        """Choose labelled images to show somebody again, blind.
+
+        So many that about `share` of the person's answers are repeats: half of them
+        images that others labelled, if there are any, half the person's own, but none
+        of the last ten. Nobody is shown an image again twice. The choice is a function
+        of the log: asked again it is the same until something is answered.
+
+        Parameters
+        ----------
+        share : float
+            In [0, 1]. With 1, all that there are.
+        who : str, optional
+            Whoever works on the campaign if None.
+
+        Returns
+        -------
+        list of Proposal
+            Without guesses and scores. :meth:`record_repeat` takes the answers.
+        """
+        with self._event_log.reading():
+            state = self._state()
+            answers = read_answers(self._event_log, state)
+        images = choose_repeats(answers, state, share, self.who if who is None else who)
+        return blind_proposals(state, images)
+
+    def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
+        """Write somebody's blind answer about an image that is decided.
+
+        It changes no decision and is not trained with: :meth:`agreement` counts it.
+        The same answer again changes nothing, another one replaces it. ``undo`` takes
+        it back.
+
+        Parameters
+        ----------
+        image : str
+            Its path.
+        label : str
+            A class or a mark, as in :meth:`teach`.
+        sha256 : str, optional
+            What was looked at. If it is given, the pool is not searched for changes.
+
+        Raises
+        ------
+        CampaignError
+            If the image has no decision yet, is unknown or another picture by now, or
+            the class is unknown.
+        """
+        self.record_repeats([LabelRow(repr(image), image, label, sha256)])
+
+    def record_repeats(
+        self,
+        answers: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+        *,
+        partial: bool = False,
+    ) -> TeachResult:
+        """Write somebody's blind answers about images that are decided.
+
+        Parameters
+        ----------
+        answers : mapping of str to str, sequence of LabelRow, or path
+            As :meth:`teach` takes them.
+        partial : bool, default=False
+            Leave out the rows that cannot be taken instead of refusing all.
+
+        Returns
+        -------
+        TeachResult
+            Its `n_repeats` are those that were new.
+
+        Raises
+        ------
+        LabelFileError
+            As in :meth:`teach`; also if an image has no decision yet.
+        """
+        name, rows, at_once = read_rows(answers, self.former_classes())
+        if not all(row.sha256 for row in rows):
+            self.refresh()
+        with self._event_log.transaction():
+            return record_labels(
+                self._event_log,
+                name,
+                [],
+                rows,
+                self._folders,
+                at_once=at_once,
+                partial=partial,
+            )
+
+    def agreement(self) -> Agreement:
+        """Measure how far people agree with each other and with themselves.
+
+        Each blind repeat is compared with the decision that held when it was made,
+        whatever was corrected afterwards. "?cant-tell" and "?not-an-image" count as
+        answers, "?skip" does not. Cohen's kappa is scikit-learn's; its interval is
+        Wilson's for the agreement, shifted and scaled by the agreement that chance
+        would give, as found.
+
+        Returns
+        -------
+        Agreement
+            ``print`` shows it.
+        """
+        with self._event_log.reading():
+            state = self._state()
+            return measure_agreement(read_answers(self._event_log, state), state)
+
+    # --- classes and folders ----------------------------------------------------
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Add classes.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Raises
+        ------
+        CampaignError
+            If there is such a class already, or a name cannot be one.
+        """
+        self._change_classes("add", names, None)
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Give a class another name; so are labels called that it was given before.
+
+        Nothing is rewritten: the log keeps what was said.
+
+        Parameters
+        ----------
+        old : str
+        new : str
+
+        Raises
+        ------
+        CampaignError
+            If there is no class `old`, or one `new` already.
+        """
+        self._change_classes("rename", [old], new)
+
+    def merge_classes(self, names: Sequence[str], into: str) -> None:
+        """Make one class of several, whose labels are its own from now on.
+
+        A class without labels is got rid of this way too.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Classes. Their names are no classes any more, but for `into`.
+        into : str
+            One of them, another class, or a new name.
+
+        Raises
+        ------
+        CampaignError
+            If these are not two classes or more, or all there are.
+        """
+        self._change_classes("merge", names, into)
+
+    def _change_classes(
+        self, change: str, names: Sequence[str], into: str | None
+    ) -> None:
+        if isinstance(names, str):
+            raise CampaignError(f"{names!r} must be a list of names of classes.")
+        given = list(names)
+        with self._event_log.transaction():
+            class_names = read_class_names(self._event_log)
+            class_names.change(change, given, into, event=0)  # refuses what cannot be
+            self._event_log.add_event("classes", change=change, names=given, into=into)
+        _logger.info("classes: %s", ", ".join(class_names.classes))
+
+    def add_pool(
+        self, folder: str | Path, name: str | None = None, *, verbose: bool = False
+    ) -> str:
+        """Add a folder of images, with its subfolders.
+
+        Paths of its images begin with its name: "more-photos/7.jpg". An image that is
+        in another pool as well is one, and has one label.
+
+        Parameters
+        ----------
+        folder : str or Path
+        name : str, optional
+            If None, that of the folder, with a number where it is taken.
+        verbose : bool, default=False
+            Show a progress bar while images are read.
+
+        Returns
+        -------
+        str
+            Its name.
+
+        Raises
+        ------
+        CampaignError
+            If there is no readable image in it, it is in a pool already, or the name is
+            taken.
+        """
+        root = Path(folder).absolute()
+        if name is not None:
+            check_name(name)
+        with self._event_log.reading():
+            self._check_pool(root, name, self._state())
+        images = scan_folder(root, {}, progress=verbose)
+        if not any(content.problem is None for content in images.values()):
+            raise CampaignError(f"There is no readable image in {str(root)!r}.")
+        with self._event_log.transaction():
+            state = self._state()
+            self._check_pool(root, name, state)  # another process may have been faster
+            if name is None:
+                paths = list(state.paths.values())
+                name = self._folders.choose_name(root, state.folders, paths)
+            event = self._event_log.add_event(
+                "pool", name=name, folder=str(root), n_images=len(images)
+            )
+            found = {f"{name}/{path}": content for path, content in images.items()}
+            add_contents(self._event_log, found, event)
+        _logger.info("pool %s: %d images", name, len(images))
+        return name
+
+    def _check_pool(self, root: Path, name: str | None, state: State) -> None:
+        if self.folder.is_relative_to(root):
+            raise CampaignError(
+                f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
+                "its files would count as images. Add another folder."
+            )
+        self._folders.check_apart(root, state.folders)
+        paths = list(state.paths.values())
+        if name is not None and self._folders.taken(name, state.folders, paths):
+            raise CampaignError(
+                f"Paths that begin with {name!r} are there already, in the first pool "
+                "or as another pool's name. Give the pool another name."
+            )
+
+    # --- models -------------------------------------------------------------
+
+    def estimator(self) -> CNNClassifier:
+        """Return the model of all labels so far, trained if it was not yet.
+
+        Returns
+        -------
+        CNNClassifier
+            Not fitted where there are no labels.
+        """
+        return self._trainer.present_model()[1]
+
+    @property
+    def audits(self) -> Audits:
+        """Draw images to measure the model with, and estimate how good it is."""
+        return Audits(self._event_log, self._folders, self._trainer)
+
+    def guesses(
+        self, contents: Iterable[str]
+    ) -> tuple[int, dict[str, tuple[str, float]]]:
+        """Predict the class of images by the last model that was made.
+
+        Nothing is trained: the model may have seen fewer labels than there are.
+
+        Parameters
+        ----------
+        contents : iterable of str
+            SHA-256 of the images.
+
+        Returns
+        -------
+        n_labels : int
+            That the model was trained with; 0 if there is no model.
+        guesses : dict of str to (str, float)
+            Class and probability by content. None for those in an audit (who sees a
+            guess agrees too often) and those that cannot be read.
+        """
+        with self._event_log.reading():
+            state = self._state()
+        n_labels, estimator = self._trainer.last_model(state)
+        usable, drawn = state.usable(), state.drawn()
+        asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
+        if estimator is None or not asked:
+            return n_labels, {}
+        files = self._trainer.files([usable[sha256] for sha256 in asked], state)
+        return n_labels, dict(zip(asked, guess(estimator, files), strict=True))
+
+    def export_model(
+        self,
+        folder: str | Path,
+        *,
+        onnx: bool = False,
+        opset: int | None = None,
+        calibration: bool | str = True,
+        overwrite: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        """Write the model of all labels so far, to hand it on: see docs/persistence.md.
+
+        Weights, labels, preprocessing and a model card;
+        :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it. The card has
+        the accuracy, if an audit's labels tell it.
+
+        Parameters
+        ----------
+        folder : str or Path
+            It is there whole or not at all.
+        onnx : bool, default=False
+            Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
+        opset : int, optional
+            ONNX operator set; 18 if None.
+        calibration : bool or str, default=True
+            Set a temperature by out-of-fold probabilities, which takes five trainings,
+            and write the model with it: the same labels, better probabilities. Where
+            there are fewer than 60 labels, or it does not help, they stay as they are;
+            the card says which. False: they stay as they are. A text, as Markdown: so
+            they do, and it is what the card says of them.
+        overwrite : bool, default=False
+            Replace a model that is there already.
+        verbose : bool, default=False
+            Show a progress bar over the trainings.
+
+        Raises
+        ------
+        CampaignError
+            If there are no labels yet.
+        ModelError
+            If the folder is there, the disk is full, or there is no such ONNX.
+        ImportError
+            If a package that writes ONNX is missing.
+        """
+        refuse_folder(Path(folder).absolute(), overwrite)  # before training
+        opset = OPSET if opset is None else opset
+        if onnx:
+            check_onnx(opset)
+        state, estimator = self._trainer.present_model()
+        if not hasattr(estimator, "net_"):
+            raise CampaignError("There are no labels yet, so there is no model.")
+        text = calibration if isinstance(calibration, str) else None
+        if calibration is True:
+            images, labels = map(list, zip(*state.labelled(), strict=True))
+            estimator, text = calibrated(
+                estimator,
+                labels,
+                lambda: self._trainer.unseen_proba(
+                    images, np.array(labels), state, refit=True, verbose=verbose
+                ),
+            )
+        facts = card_facts(
+            self._event_log.settings(),
+            self.status(),
+            self.log(),
+            self.decisions(),
+            title=self.folder.name,
+            calibration=text,
+            estimate=self.audits.estimate() if self.audits.has_labels() else None,
+        )
+        export_model(
+            estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
+        )
+
+    # --- within -----------------------------------------------------------------
+
+    def _state(self) -> State:
+        return read_state(self._event_log)
+
+    def _added_folders(self) -> AddedFolders:
+        with self._event_log.reading():
+            return read_folders(self._event_log)

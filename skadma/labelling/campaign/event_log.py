@@ -1,17 +1,110 @@
-"""The campaign's file: one SQLite database to which rows are only ever added."""
+"""The event log of a campaign: an SQLite file to which rows are only ever added."""
 
 from __future__ import annotations
 
 import getpass
 import json
+import logging
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, SCHEMAS, upgrade_statements
+import filelock
+
+_logger = logging.getLogger(__name__)
+
+DATABASE = "campaign.sqlite"
+"""Name of the file in a campaign's folder."""
+
+APPLICATION_ID = 0x534B4144  # "SKAD"
+SCHEMA_VERSION = 1
+
+EVENT_KINDS = (
+    *("start", "scan", "teach", "undo", "query", "train", "repeat", "confirm"),
+    *("audit", "answer", "release", "classes", "pool"),
+)
+
+_SETTINGS = """CREATE TABLE settings (
+    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+    value TEXT NOT NULL CHECK (typeof(value) = 'text'))"""
+_EVENTS = f"""CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
+    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
+    kind TEXT NOT NULL
+        CHECK (kind IN ({", ".join(f"'{kind}'" for kind in EVENT_KINDS)})),
+    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))"""
+_IMAGES = """CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
+    event INTEGER NOT NULL REFERENCES events)"""
+# What a scan found at a path, a row whenever it changed. sha256 NULL: the file was
+# missing.
+_CONTENTS = """CREATE TABLE contents (
+    event INTEGER NOT NULL REFERENCES events,
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
+        (typeof(sha256) = 'text' AND length(sha256) = 64)),
+    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
+    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
+    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
+    PRIMARY KEY (event, image))"""
+# What a person answered about an image, and the content the image had then. Rows of
+# `decisions` belong to "teach" events and are the labels. Rows of `looks` belong to
+# "repeat", "confirm" and "answer" events and change no label.
+_ANSWERS = """CREATE TABLE {name} (
+    event INTEGER NOT NULL REFERENCES events,
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
+    kind TEXT NOT NULL
+        CHECK (kind IN ('label', 'skip', 'cant-tell', 'not-an-image')),
+    label TEXT CHECK (typeof(label) =
+        CASE kind WHEN 'label' THEN 'text' ELSE 'null' END),
+    PRIMARY KEY (event, image))"""
+_PROPOSALS = """CREATE TABLE proposals (
+    event INTEGER NOT NULL REFERENCES events,
+    place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
+    image INTEGER NOT NULL REFERENCES images,
+    score REAL CHECK (typeof(score) IN ('null', 'real')),
+    guess TEXT CHECK (typeof(guess) IN ('null', 'text')),
+    confidence REAL CHECK (typeof(confidence) IN ('null', 'real')),
+    PRIMARY KEY (event, place))"""
+# The images that an "audit" event drew, in order, with the sampling design: see
+# skadma.evaluation.Audit.
+_DRAWS = """CREATE TABLE draws (
+    event INTEGER NOT NULL REFERENCES events,
+    place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
+    stratum INTEGER NOT NULL CHECK (typeof(stratum) = 'integer'),
+    stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
+    probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
+    PRIMARY KEY (event, place))"""
+_TABLES = (
+    _SETTINGS,
+    _EVENTS,
+    _IMAGES,
+    _CONTENTS,
+    _ANSWERS.format(name="decisions"),
+    _PROPOSALS,
+    _ANSWERS.format(name="looks"),
+    _DRAWS,
+)
+
+SCHEMA = (
+    *_TABLES,
+    *(
+        f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'a campaign only ever adds'); END"
+        for table in (statement.split()[2] for statement in _TABLES)
+        for action in ("UPDATE", "DELETE")
+    ),
+)
+"""The statements that make the tables and the triggers that keep rows as they are."""
 
 
 class CampaignError(ValueError):
@@ -22,20 +115,20 @@ class CampaignBusyError(CampaignError):
     """Another process works on the campaign, and did not end in time."""
 
 
-class Store:
-    """The database of a campaign.
+class EventLog:
+    """The event log of a campaign.
 
-    Whatever a ``transaction`` wrote is on the disk when it ends, or none of it.
+    What a ``transaction`` wrote is on the disk when it ends, or none of it is.
 
     Parameters
     ----------
     path : Path
     create : bool, default=False
-        Make the tables, in the first transaction.
+        Make the tables in the first transaction.
     who : str, optional
-        Whose name events carry; the system's user if None.
+        Name that events carry; the system's user if None.
     wait : float, default=60
-        Seconds to wait for another process's transaction.
+        Seconds to wait for another process.
     """
 
     def __init__(
@@ -48,6 +141,7 @@ class Store:
     ) -> None:
         self.path = path
         self.who = who if who is not None else _user()
+        self._wait = wait
         if not create and not path.is_file():
             raise CampaignError(
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
@@ -73,7 +167,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all of it or nothing; other processes' writes come before or after."""
+        """Write everything or nothing, before or after other processes' writes."""
         with self._translated():
             self._execute("BEGIN IMMEDIATE")
             try:
@@ -86,7 +180,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """See one state of the campaign, whatever others write meanwhile."""
+        """Read one state of the log, whatever other processes write meanwhile."""
         with self._translated():
             self._execute("BEGIN")
             try:
@@ -95,9 +189,13 @@ class Store:
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
 
+    def locked(self, task: str) -> AbstractContextManager[None]:
+        """Be the only process that queries or trains: see :func:`campaign_lock`."""
+        return campaign_lock(self.path.parent, self._wait, task)
+
     @contextmanager
     def intact(self) -> Iterator[None]:
-        """Say so where the log holds what no campaign writes."""
+        """Turn errors about rows that no campaign writes into CampaignError."""
         try:
             yield
         except CampaignError:
@@ -105,7 +203,7 @@ class Store:
         except (
             KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError,
         ) as error:  # fmt: skip
-            raise self._no_campaign(str(error)) from error
+            raise self._damaged(str(error)) from error
 
     def rows(self, statement: str, *values: Any) -> list[tuple]:
         """Select rows."""
@@ -113,46 +211,24 @@ class Store:
             return self._execute(statement, *values).fetchall()
 
     def make_tables(self, settings: dict[str, Any]) -> None:
-        """Make the tables and write the settings, within the first transaction.
-
-        Raises
-        ------
-        CampaignError
-            If there is a campaign already.
-        """
-        if self._execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise self._exists()
+        """Make the tables and write the settings, within the first transaction."""
         for statement in SCHEMA:
             self._execute(statement)
         self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self.add("settings", ((k, json.dumps(v)) for k, v in settings.items()))
 
+    def has_tables(self) -> bool:
+        """Whether the file has any table; none where a start was broken off."""
+        return bool(self.rows("SELECT 1 FROM sqlite_master"))
+
     def settings(self) -> dict[str, Any]:
         """Read the settings."""
-        try:
+        with self.intact():
             return {k: json.loads(v) for k, v in self.rows("SELECT * FROM settings")}
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, CampaignError):
-                raise
-            raise self._no_campaign(str(error)) from error
 
     def add_event(self, kind: str, *, who: str | None = None, **detail: Any) -> int:
-        """Write an event down, within a transaction.
-
-        Parameters
-        ----------
-        kind : str
-        who : str, optional
-            Whose it is, if not the store's `who`.
-        **detail
-            Plain values.
-
-        Returns
-        -------
-        int
-            Its number.
-        """
+        """Write an event with plain values, within a transaction; return its number."""
         at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         cursor = self._execute(
             "INSERT INTO events (at, who, kind, detail) VALUES (?, ?, ?, ?)",
@@ -174,10 +250,11 @@ class Store:
         try:
             return self._connection.execute(statement, values)
         except UnicodeDecodeError as error:  # a message that quotes a broken name
-            raise self._no_campaign("SQLite's message is no text") from error
+            raise self._damaged("SQLite's message is no text") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        """Turn SQLite's errors into CampaignError."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -194,25 +271,19 @@ class Store:
         except sqlite3.ProgrammingError as error:
             raise CampaignError(f"The campaign is closed: {error}") from error
         except sqlite3.Error as error:
-            raise self._no_campaign(str(error)) from error
+            raise self._damaged(str(error)) from error
 
-    def _no_campaign(self, reason: str) -> CampaignError:
+    def _damaged(self, reason: str) -> CampaignError:
         return CampaignError(
             f"{str(self.path)!r} is no intact campaign of skadma: {reason}."
         )
 
-    def _exists(self) -> CampaignError:
-        return CampaignError(
-            f"There is a campaign in {str(self.path.parent)!r} already. Go on with it, "
-            "or start another one in another folder."
-        )
-
     def _check(self) -> None:
-        """Refuse what is damaged, of another program, or holds more than our tables.
+        """Refuse a file that is damaged, another program's, or has other tables.
 
         Foreign triggers and views would run within our statements.
         """
-        if not self._execute("SELECT 1 FROM sqlite_master").fetchone():
+        if not self.has_tables():
             raise CampaignError(
                 f"The start of the campaign in {str(self.path.parent)!r} was broken "
                 "off before anything was in it. Start it again."
@@ -229,42 +300,62 @@ class Store:
             "AND name NOT IN ('sqlite_sequence')"
         )
         statements = {row[0] for row in found}
-        expected = set(SCHEMAS.get(version, ()))
-        if application != APPLICATION_ID or statements != expected:
-            raise self._no_campaign("it has other tables than a campaign has")
+        known = application == APPLICATION_ID and version == SCHEMA_VERSION
+        if not known or statements != set(SCHEMA):
+            raise self._damaged("it has other tables than a campaign has")
         damage = self._execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
-            raise self._no_campaign(damage)
+            raise self._damaged(damage)
         if self._execute("PRAGMA foreign_key_check").fetchone():
-            raise self._no_campaign("rows refer to rows that are not there")
-        if version < SCHEMA_VERSION:
-            self._upgrade()
+            raise self._damaged("rows refer to rows that are not there")
 
-    def _upgrade(self) -> None:
-        """Give the file of an older skadma the present tables; all rows stay."""
-        self._execute("PRAGMA temp_store = MEMORY")
-        self._execute("PRAGMA foreign_keys = OFF")
-        with self.transaction():
-            ((version,),) = self._execute("PRAGMA user_version")
-            if version < SCHEMA_VERSION:  # or another process was faster
-                for step in upgrade_statements(version):
-                    self._execute(step)
-        self._execute("PRAGMA foreign_keys = ON")
+
+@contextmanager
+def campaign_lock(folder: Path, wait: float, task: str) -> Iterator[None]:
+    """Be the only process that queries or trains; the lock ends with the process.
+
+    Raises CampaignBusyError if another process holds it for longer than `wait` seconds.
+    """
+    note = folder / "campaign.lock.txt"
+    lock = filelock.FileLock(folder / "campaign.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        try:
+            holder = note.read_text("utf-8")
+        except OSError:
+            holder = "another process"
+        _logger.info("waiting for %s", holder)
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout as error:
+            raise CampaignBusyError(
+                f"{holder} works on the campaign and did not end in {wait:g} s. "
+                "What was decided is safe; try again later."
+            ) from error
+    try:
+        try:
+            note.write_text(f"'{task}' in process {os.getpid()}", "utf-8")
+        except OSError as error:  # a full disk; the note only serves a message
+            _logger.debug("%s", error)
+        yield
+    finally:
+        lock.release()
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuse a file with a campaign, but not one whose start was broken off.
-
-    Raises
-    ------
-    CampaignError
-    """
-    store = Store(path, create=True)
+    """Refuse a file with a campaign, but not one whose start was broken off."""
+    if not path.exists():
+        return
+    log = EventLog(path, create=True)
     try:
-        if store.rows("SELECT 1 FROM sqlite_master"):
-            raise store._exists()
+        if log.has_tables():
+            raise CampaignError(
+                f"There is a campaign in {str(path.parent)!r} already. Go on with it, "
+                "or start another one in another folder."
+            )
     finally:
-        store.close()
+        log.close()
 
 
 def _user() -> str:

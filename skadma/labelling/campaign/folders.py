@@ -1,39 +1,27 @@
-"""The folders with a campaign's images: the first pool, and those added later.
+"""The folders with a campaign's images: the first one, and those added later.
 
-Paths of the first are relative to it. Those of another begin with its name, which no
-folder of the first pool may have: what is there under such a name is left out.
+Paths of images in the first are relative to it. Those in another begin with its name,
+which no subfolder of the first may have: what is there under such a name is left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .event_log import CampaignError, Store
-from .image_index import Content, scan_pool
+from .event_log import CampaignError, EventLog
+from .image_index import Content, scan_folder
 
 FIRST = 0
-"""Stands for the event that began with the first pool."""
+"""Stands for the event that began with the first folder."""
 
 
 @dataclass(frozen=True)
-class AddedPool:
-    """A folder that was added.
-
-    Attributes
-    ----------
-    name : str
-        Paths of its images begin with it.
-    folder : str
-        Where it was.
-    event : int
-        By which it was added.
-    until : int or None
-        The event that took it back.
-    """
+class AddedFolder:
+    """A folder added by an `event`, and perhaps removed by the event `until`."""
 
     name: str
     folder: str
@@ -41,98 +29,88 @@ class AddedPool:
     until: int | None = None
 
 
-class Pools:
-    """The folders of a campaign, as its log has them.
+class AddedFolders:
+    """The folders that were added, as the log has them.
 
     Parameters
     ----------
-    added : sequence of AddedPool
-        Those taken back too.
+    ever : list of AddedFolder, optional
+        Those whose addition was undone too.
 
     Attributes
     ----------
-    added : list of AddedPool
-        Those that were not taken back.
+    added : list of AddedFolder
+        Those whose addition was not undone.
     """
 
-    def __init__(self, added: list[AddedPool] | None = None) -> None:
-        self._ever = added or []
-        self.added = [pool for pool in self._ever if pool.until is None]
+    def __init__(self, ever: list[AddedFolder] | None = None) -> None:
+        self._ever = ever or []
+        self.added = [folder for folder in self._ever if folder.until is None]
 
     @property
     def names(self) -> list[str]:
-        """Names of the pools that were added."""
-        return [pool.name for pool in self.added]
+        """Names of the added folders."""
+        return [folder.name for folder in self.added]
 
     @property
     def events(self) -> list[int]:
         """The events that added them."""
-        return [pool.event for pool in self.added]
+        return [folder.event for folder in self.added]
 
     def owner(self, path: str, event: int | None = None) -> int:
-        """Tell to which pool a path belongs, or belonged at an event.
+        """Give the event that added the folder of a path; `FIRST` for the first.
 
-        Returns
-        -------
-        int
-            The event that added it; `FIRST` for the first pool.
+        With `event`, the folder to which the path belonged then.
         """
         name, slash, _ = path.partition("/")
-        for pool in self._ever if slash else ():
-            then = event is not None and event >= pool.event
-            if pool.name == name and (
-                pool.until is None
-                if event is None
-                else then and (pool.until is None or event < pool.until)
-            ):
-                return pool.event
+        for folder in self._ever if slash else ():
+            if folder.name != name:
+                continue
+            until = folder.until
+            if event is None:
+                found = until is None
+            else:
+                found = folder.event <= event and (until is None or event < until)
+            if found:
+                return folder.event
         return FIRST
 
     def holds(self, path: str, event: int) -> bool:
-        """Whether what was found at a path in an event is of a pool that is still one.
+        """Whether what an event found at a path is in a folder that still counts.
 
-        Not so where the pool was taken back since, or the path means another one.
+        Not so where the folder was removed since, or the path means another one.
         """
         return not self._ever or self.owner(path, event) == self.owner(path)
 
 
-def read_pools(store: Store) -> Pools:
-    """Read which pools there are. Within ``store.reading`` and ``intact``.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If the log says what no campaign writes.
-    """
-    found: dict[int, AddedPool] = {}
-    for event, kind, text in store.rows(
-        "SELECT id, kind, detail FROM events WHERE kind IN ('pool', 'undo') ORDER BY id"
-    ):
-        detail: dict[str, Any] = json.loads(text)
-        if kind == "pool":
-            folder = detail["folder"]
-            if not isinstance(folder, str) or not folder or "\0" in folder:
-                raise ValueError(f"the pool {folder!r} is no folder")
-            try:
-                name = check_name(detail["name"])
-            except CampaignError as error:
-                raise ValueError(str(error)) from error
-            if any(p.name == name and p.until is None for p in found.values()):
-                raise ValueError(f"there are two pools {name!r}")
-            found[event] = AddedPool(name, folder, event)
-        elif detail["undone"] in found:
-            pool = found[detail["undone"]]
-            found[pool.event] = AddedPool(pool.name, pool.folder, pool.event, event)
-    return Pools(list(found.values()))
+def read_folders(log: EventLog) -> AddedFolders:
+    """Read from the log which folders were added, within ``log.reading``."""
+    found: dict[int, AddedFolder] = {}
+    with log.intact():
+        for event, kind, text in log.rows(
+            "SELECT id, kind, detail FROM events WHERE kind IN ('pool', 'undo') "
+            "ORDER BY id"
+        ):
+            detail: dict[str, Any] = json.loads(text)
+            if kind == "pool":
+                folder = detail["folder"]
+                if not isinstance(folder, str) or not folder or "\0" in folder:
+                    raise ValueError(f"the pool {folder!r} is no folder")
+                try:
+                    name = check_name(detail["name"])
+                except CampaignError as error:
+                    raise ValueError(str(error)) from error
+                if any(f.name == name and f.until is None for f in found.values()):
+                    raise ValueError(f"there are two pools {name!r}")
+                found[event] = AddedFolder(name, folder, event)
+            elif detail["undone"] in found:
+                added = found[detail["undone"]]
+                found[added.event] = replace(added, until=event)
+    return AddedFolders(list(found.values()))
 
 
 def check_name(name: Any) -> str:
-    """Check the name of a pool: a folder's name, as it begins paths.
-
-    Raises
-    ------
-    CampaignError
-    """
+    """Check the name of a pool: paths begin with it."""
     if (
         not isinstance(name, str)
         or name != name.strip()
@@ -148,118 +126,94 @@ def check_name(name: Any) -> str:
     return name
 
 
-class Places:
-    """Where the pools are on this machine.
+class FolderPaths:
+    """Where the folders are on this machine.
 
     Parameters
     ----------
     first : Path
-        The first pool.
-    moved : mapping of str to Path
-        Where others are, by name, if not where they were added.
+    moved : mapping of str to Path, optional
+        Where added folders are, by name, if not where they were added.
     """
 
     def __init__(self, first: Path, moved: Mapping[str, Path] | None = None) -> None:
         self.first = first
         self._moved = dict(moved or {})
 
-    def check(self, pools: Pools) -> None:
-        """Refuse places of pools that there are not.
-
-        Raises
-        ------
-        CampaignError
-        """
+    def check(self, folders: AddedFolders) -> None:
+        """Refuse a place for a folder that was not added."""
         for name in self._moved:
-            if name not in pools.names:
+            if name not in folders.names:
                 raise CampaignError(
                     f"There is no pool {name!r} that could have moved; there are the "
-                    f"first one, without a name, and {pools.names}."
+                    f"first one, without a name, and {folders.names}."
                 )
 
-    def folders(self, pools: Pools) -> dict[str, Path]:
-        """List the folders by name; the first pool's is empty."""
-        others = {p.name: self._moved.get(p.name, Path(p.folder)) for p in pools.added}
+    def by_name(self, folders: AddedFolders) -> dict[str, Path]:
+        """List the folders by name; that of the first is empty."""
+        others = {
+            f.name: self._moved.get(f.name, Path(f.folder)) for f in folders.added
+        }
         return {"": self.first, **others}
 
-    def file(self, path: str, pools: Pools) -> Path:
-        """Say where an image is."""
-        if pools.owner(path) == FIRST:
+    def file(self, path: str, folders: AddedFolders) -> Path:
+        """Give the file of an image."""
+        if folders.owner(path) == FIRST:
             return self.first / path
         name, *inside = PurePosixPath(path).parts  # "name//x" must not lead to /x
-        return self.folders(pools)[name].joinpath(*inside)
+        return self.by_name(folders)[name].joinpath(*inside)
 
-    def find(self, file: Path, pools: Pools) -> str | None:
-        """Say which path a file has in the campaign; None if it is in no pool."""
-        for name, folder in self.folders(pools).items():
-            if folder in file.parents:
+    def find(self, file: Path, folders: AddedFolders) -> str | None:
+        """Give the path of a file in the campaign; None if it is in no folder of it."""
+        for name, folder in self.by_name(folders).items():
+            if file != folder and file.is_relative_to(folder):
                 inside = file.relative_to(folder).as_posix()
                 return f"{name}/{inside}" if name else inside
         return None
 
-    def scan(self, pools: Pools, known: Mapping[str, Content]) -> dict[str, Content]:
-        """Look at all pools for what is new, changed or gone.
-
-        Parameters
-        ----------
-        pools : Pools
-        known : mapping of str to Content
-            What was found before, by path.
-
-        Returns
-        -------
-        dict of str to Content
-            The differences only.
-
-        Raises
-        ------
-        CampaignError
-            If one is not there, or none of its known images is.
-        """
+    def scan(
+        self, folders: AddedFolders, known: Mapping[str, Content]
+    ) -> dict[str, Content]:
+        """Find what is new, changed or missing in all folders, by path."""
         changes: dict[str, Content] = {}
-        events = {"": FIRST} | {pool.name: pool.event for pool in pools.added}
-        for name, folder in self.folders(pools).items():
+        events = {"": FIRST} | {added.name: added.event for added in folders.added}
+        for name, folder in self.by_name(folders).items():
             prefix = f"{name}/" if name else ""
-            mine = {
+            inside = {
                 path[len(prefix) :]: content
                 for path, content in known.items()
-                if pools.owner(path) == events[name]
+                if folders.owner(path) == events[name]
             }
-            found = scan_pool(
-                folder, mine, name=name, leave_out=() if name else pools.names
+            found = scan_folder(
+                folder, inside, name=name, leave_out=() if name else folders.names
             )
             changes |= {prefix + path: content for path, content in found.items()}
         return changes
 
-    def choose_name(self, folder: Path, pools: Pools, paths: list[str]) -> str:
-        """Name a pool after its folder; with a number, where that is taken."""
+    def choose_name(self, folder: Path, folders: AddedFolders, paths: list[str]) -> str:
+        """Name a folder as its path does, with a number where that name is taken."""
         plain = "".join(c for c in folder.name if c not in "\\:=" and c.isprintable())
         plain = plain.strip().lstrip(".?") or "pool"
         name, number = plain, 1
-        while self.taken(name, pools, paths):
+        while self.taken(name, folders, paths):
             number += 1
             name = f"{plain}-{number}"
         return name
 
-    def taken(self, name: str, pools: Pools, paths: list[str]) -> bool:
+    def taken(self, name: str, folders: AddedFolders, paths: list[str]) -> bool:
         """Whether paths that begin with a name mean something already."""
         return (
-            name in pools.names
+            name in folders.names
             or (self.first / name).exists()
             or any(path.startswith(f"{name}/") for path in paths)
         )
 
-    def check_apart(self, folder: Path, pools: Pools) -> None:
-        """Refuse a folder that is, holds or is inside a pool: images would be twice.
-
-        Raises
-        ------
-        CampaignError
-        """
+    def check_apart(self, folder: Path, folders: AddedFolders) -> None:
+        """Refuse a folder that is, holds or is inside another of the campaign."""
         real = folder.resolve()
-        for known in self.folders(pools).values():
+        for known in self.by_name(folders).values():
             other = known.resolve()
-            if real == other or real in other.parents or other in real.parents:
+            if real.is_relative_to(other) or other.is_relative_to(real):
                 raise CampaignError(
                     f"{str(folder)!r} and the pool {str(known)!r} are one, or one is "
                     "in the other. What is new in a pool is found by itself."

@@ -1,15 +1,18 @@
-"""What the log says, for people and other programs."""
+"""The history of a campaign, from its log: events, decisions, right guesses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .event_log import Store
-from .naming import Naming, read_naming
+from ...evaluation import Estimate
+from ...persistence.card import CardFacts
+from .class_names import ClassNames, read_class_names
+from .event_log import EventLog
 from .state import Decision, State
-from .trainer import Proposal
+from .status import Status
 
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
@@ -20,111 +23,159 @@ def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
     for sha256, decision in state.decisions.items():
         images = copies.get(sha256, [])
         for image in images:
-            gone = state.contents[image].sha256 is None
-            yield state.paths[image], decision, "missing" if gone else "as labelled"
+            missing = state.contents[image].sha256 is None
+            yield state.paths[image], decision, "missing" if missing else "as labelled"
         if decision.image not in images:
             yield state.paths[decision.image], decision, "changed"
 
 
-def list_events(store: Store) -> list[dict[str, Any]]:
-    """List every event; see :meth:`Campaign.log`. Within ``store.reading``."""
-    with store.intact():
-        return _list_events(store)
+def list_events(log: EventLog) -> list[dict[str, Any]]:
+    """List every event, within ``log.reading``; see :meth:`Campaign.log`."""
+    with log.intact():
+        paths = dict(log.rows("SELECT id, path FROM images"))
+        names = read_class_names(log)
+        events = {
+            row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
+            | json.loads(row[4])
+            for row in log.rows("SELECT * FROM events ORDER BY id")
+        }
+        for table, event, image, sha256, kind, label in log.rows(
+            "SELECT 'decisions', * FROM decisions UNION ALL "
+            "SELECT 'looks', * FROM looks ORDER BY event, image"
+        ):
+            answer = {"path": paths[image], "sha256": sha256, "label": f"?{kind}"}
+            if kind == "label":
+                answer |= _now_and_then(names, "label", label, event)
+            events[event].setdefault(table, []).append(answer)
+        for event, _, image, sha256, stratum, size, probability in log.rows(
+            "SELECT * FROM draws ORDER BY event, place"
+        ):
+            events[event].setdefault("draws", []).append(
+                {
+                    "path": paths[image],
+                    "sha256": sha256,
+                    "stratum": stratum,
+                    "stratum_size": size,
+                    "probability": probability,
+                }
+            )
+        for event, _, image, score, guess, confidence in log.rows(
+            "SELECT * FROM proposals ORDER BY event, place"
+        ):
+            events[event].setdefault("proposals", []).append(
+                {
+                    "path": paths[image],
+                    "score": score,
+                    **_now_and_then(names, "guess", guess, event),
+                    "confidence": confidence,
+                }
+            )
+        return list(events.values())
 
 
-def _list_events(store: Store) -> list[dict[str, Any]]:
-    paths = dict(store.rows("SELECT id, path FROM images"))
-    naming = read_naming(store)
-    events = {
-        row[0]: dict(zip(("id", "at", "who", "kind"), row, strict=False))
-        | json.loads(row[4])
-        for row in store.rows("SELECT * FROM events ORDER BY id")
-    }
-    for table, event, image, sha256, kind, label in store.rows(
-        "SELECT 'decisions', * FROM decisions UNION ALL "
-        "SELECT 'looks', * FROM looks ORDER BY event, image"
-    ):
-        said = {"path": paths[image], "sha256": sha256, "label": f"?{kind}"}
-        if kind == "label":
-            said |= _today(naming, "label", label, event)
-        events[event].setdefault(table, []).append(said)
-    for event, _, image, sha256, stratum, size, probability in store.rows(
-        "SELECT * FROM draws ORDER BY event, place"
-    ):
-        events[event].setdefault("draws", []).append(
-            {
-                "path": paths[image],
-                "sha256": sha256,
-                "stratum": stratum,
-                "stratum_size": size,
-                "probability": probability,
-            }
-        )
-    for event, _, image, score, guess, confidence in store.rows(
-        "SELECT * FROM proposals ORDER BY event, place"
-    ):
-        events[event].setdefault("proposals", []).append(
-            {
-                "path": paths[image],
-                "score": score,
-                **_today(naming, "guess", guess, event),
-                "confidence": confidence,
-            }
-        )
-    return list(events.values())
-
-
-def _today(
-    naming: Naming, key: str, name: str | None, event: int
+def _now_and_then(
+    names: ClassNames, key: str, name: str | None, event: int
 ) -> dict[str, str | None]:
-    """A class as it is called today, and as it was said where that is another name."""
-    now = name and naming.now(name, event)
+    """The present name of a class, and the name that was given where it differs."""
+    now = name and names.now(name, event)
     return {key: now} if now == name else {key: now, f"{key}_then": name}
 
 
-def recorded_query(store: Store, state: State, key: str) -> list[Proposal]:
-    """Find the answer to a query that was asked before; empty if it was not."""
-    for event, detail in store.rows(
-        "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
-    ):
-        with store.intact():
-            found = json.loads(detail)["key"] == key
-        if found:
-            rows = store.rows(
-                "SELECT image, score, guess, confidence FROM proposals "
-                "WHERE event = ? ORDER BY place",
-                event,
-            )
-            return [
-                Proposal(
-                    state.paths[image],
-                    score,
-                    guess,
-                    confidence,
-                    str(state.contents[image].sha256),
-                )
-                for image, score, guess, confidence in rows
-            ]
-    return []
-
-
-def last_acts(store: Store, state: State) -> list[int]:
+def last_acts(log: EventLog, state: State) -> list[int]:
     """Find the events that an undo takes back, oldest first."""
     last = state.acts[-1]
-    ((detail,),) = store.rows("SELECT detail FROM events WHERE id = ?", last)
-    with store.intact():
+    ((detail,),) = log.rows("SELECT detail FROM events WHERE id = ?", last)
+    with log.intact():
         first = json.loads(detail).get("with", last)
         return state.acts[state.acts.index(first) :]
 
 
-def images_of(store: Store, events: Iterable[int]) -> list[int]:
-    """List the images that events said something of, each once."""
+def images_of(log: EventLog, events: Iterable[int]) -> list[int]:
+    """List the images of events' answers, each once."""
     found: dict[int, None] = {}
     for event in events:
-        rows = store.rows(
+        rows = log.rows(
             "SELECT image FROM decisions WHERE event = ?1 "
             "UNION SELECT image FROM looks WHERE event = ?1 ORDER BY image",
             event,
         )
         found.update(dict.fromkeys(image for (image,) in rows))
     return list(found)
+
+
+def right_guesses(
+    events: Sequence[dict[str, Any]], decisions: Sequence[tuple[str, Decision, str]]
+) -> list[tuple[int, int, int]]:
+    """Per query: labels before it, images with a label by now, those guessed right.
+
+    Parameters
+    ----------
+    events
+        As :meth:`Campaign.log` lists them.
+    decisions
+        As :meth:`Campaign.decisions` lists them.
+    """
+    labels = {path: d for path, d, _ in decisions if d.kind == "label"}
+    first: dict[str, int] = {}  # events in which contents got their first label
+    for event in events:
+        for decision in event.get("decisions", []):
+            if not decision["label"].startswith("?"):
+                first.setdefault(decision["sha256"], event["id"])
+    given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
+    rounds = []
+    seen: set[str] = set()
+    for event in reversed(events):  # an image counts for the last query it was in
+        guesses = {
+            p["path"]: p["guess"]
+            for p in event.get("proposals", [])
+            if p["guess"] is not None and p["path"] in labels
+        }
+        answered = [
+            path
+            for path in guesses
+            if path not in seen and labels[path].event > event["id"]
+        ]
+        seen.update(answered)
+        if answered:
+            right = sum(guesses[path] == labels[path].label for path in answered)
+            rounds.append((bisect_left(given, event["id"]), len(answered), right))
+    return rounds[::-1]
+
+
+def card_facts(
+    settings: dict[str, Any],
+    status: Status,
+    events: Sequence[dict[str, Any]],
+    decisions: Sequence[tuple[str, Decision, str]],
+    *,
+    title: str,
+    calibration: str | None,
+    estimate: Estimate | None,
+) -> CardFacts:
+    """Gather the facts for the model card; `calibration` is Markdown."""
+    strategy = settings["strategy"]
+    params = ", ".join(f"{k}={v!r}" for k, v in strategy["params"].items())
+    aside = ", ".join(f"{kind}: {n}" for kind, n in status.aside.items())
+    kinds = [event["kind"] for event in events]
+    return CardFacts(
+        title=title,
+        n_labels=status.labels,
+        data=(
+            f"Pool `{status.pool.name}`: {status.n_images} image files, "
+            f"{status.n_contents} different ones that can be read, "
+            f"{len(status.unreadable)} unreadable.",
+            f"{sum(status.labels.values())} labelled, of which {status.unusable} not "
+            f"trained with because the image is not there; set aside: {aside}.",
+            f"Labelled from {events[0]['at'][:10]} to {events[-1]['at'][:10]}, "
+            f"{kinds.count('teach')} times, after {kinds.count('query')} queries.",
+        ),
+        choice=(
+            f"`{strategy['class']}({params})`, {settings['n_instances']} a round, "
+            f"random_state={settings['random_state']}.",
+            "Each model was trained from "
+            + ("the one before." if settings["warm_start"] else "the pretrained one."),
+        ),
+        curve=right_guesses(events, decisions),
+        calibration=calibration,
+        estimate=estimate,
+    )

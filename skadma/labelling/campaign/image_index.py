@@ -1,4 +1,4 @@
-"""The pool: what images there are in a folder, and what is in them."""
+"""The images in a folder: which files there are, and the content of each."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tqdm.auto import tqdm
 from ..._utils.atomic import file_digest
 from ...images.folder import iter_images
 from ...images.forms import UnreadableImageError, check_readable
-from .event_log import CampaignError
+from .event_log import CampaignError, EventLog
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Content:
-    """What was found at a path.
+    """What a scan found at a path.
 
     Attributes
     ----------
     sha256 : str or None
-        Of the file's bytes; None where the file is gone.
+        Of the file's bytes; None where the file is missing.
     size : int
         Bytes.
     mtime_ns : int
@@ -43,10 +43,10 @@ class Content:
     problem: str | None = None
 
 
-GONE = Content(None)
+MISSING = Content(None)
 
 
-def scan_pool(
+def scan_folder(
     root: Path,
     known: Mapping[str, Content],
     *,
@@ -54,7 +54,7 @@ def scan_pool(
     name: str = "",
     leave_out: Sequence[str] = (),
 ) -> dict[str, Content]:
-    """Look at a folder and find what is new, changed or gone.
+    """Find what is new, changed or missing in a folder, by path.
 
     A file of the same size and time of change as before is not read again, unless it
     could not be decoded.
@@ -65,21 +65,11 @@ def scan_pool(
     known : mapping of str to Content
         What was found before, by path.
     progress : bool, default=False
-        Show a progress bar over files to read.
+        Show a progress bar over the files to read.
     name : str, optional
-        The pool's, for messages.
+        The folder's, for messages.
     leave_out : sequence of str, optional
-        Folders in it that are not looked at.
-
-    Returns
-    -------
-    dict of str to Content
-        The differences only.
-
-    Raises
-    ------
-    CampaignError
-        If the folder is not there, or none of the known images is.
+        Subfolders that are not scanned.
     """
     how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
     if not root.is_dir():
@@ -104,16 +94,50 @@ def scan_pool(
         or (known[path].size, known[path].mtime_ns)
         != (state.st_size, state.st_mtime_ns)
     }
-    changes = dict.fromkeys(sorted(before - found.keys()), GONE)
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+    changes = dict.fromkeys(sorted(before - found.keys()), MISSING)
+    with ThreadPoolExecutor() as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
-        read = pool.map(lambda item: _read(root / item[0], item[1]), unread.items())
+        read = executor.map(lambda item: _read(root / item[0], item[1]), unread.items())
         bar = tqdm(read, "reading", len(unread), disable=not progress, unit=" images")
         now = dict(zip(unread, bar, strict=True))
     changes.update(
         {p: content for p, content in now.items() if content != known.get(p)}
     )
     return changes
+
+
+def readable_contents(root: Path) -> dict[str, str]:
+    """Give the first path of each readable content in a folder, by SHA-256."""
+    found: dict[str, str] = {}
+    for path, content in sorted(scan_folder(root, {}).items()):
+        if content.sha256 and content.problem is None:
+            found.setdefault(content.sha256, path)
+    return found
+
+
+def add_contents(log: EventLog, changes: Mapping[str, Content], event: int) -> None:
+    """Write what a scan found, within a transaction."""
+    numbers = {path: image for image, path in log.rows("SELECT id, path FROM images")}
+    new = sorted(path for path in changes if path not in numbers)
+    first = max(numbers.values(), default=0) + 1
+    log.add("images", ((first + k, path, event) for k, path in enumerate(new)))
+    numbers |= {path: first + k for k, path in enumerate(new)}
+    log.add(
+        "contents",
+        (
+            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
+            for path, c in changes.items()
+        ),
+    )
+
+
+def check_path(path: str) -> str:
+    """Refuse, by ValueError, a path that could lead out of the folder."""
+    if not path or path[0] == "/" or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    if os.name == "nt" and (":" in path or "\\" in path):
+        raise ValueError(f"the path {path!r} leads out of the pool")
+    return path
 
 
 def _moved(
@@ -129,31 +153,17 @@ def _moved(
     )
 
 
-def check_path(path: str) -> str:
-    """Refuse a path that could lead out of the pool.
-
-    Raises
-    ------
-    ValueError
-    """
-    if not path or path[0] == "/" or ".." in path.split("/") or "\0" in path:
-        raise ValueError(f"the path {path!r} leads out of the pool")
-    if os.name == "nt" and (":" in path or "\\" in path):
-        raise ValueError(f"the path {path!r} leads out of the pool")
-    return path
-
-
 def _files(
     root: Path, leave_out: Sequence[str]
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Paths of image files, sorted, with their state."""
-    told: set[str] = set()
+    """Paths of image files, sorted, with their status."""
+    reported: set[str] = set()
     for path, state in iter_images(root):
         name, inside, _ = path.partition("/")
         if not inside or name not in leave_out:
             yield path, state
-        elif name not in told:
-            told.add(name)
+        elif name not in reported:
+            reported.add(name)
             warnings.warn(
                 f"The folder {name!r} of the pool {str(root)!r} is left out: it has "
                 "the name of a pool that was added. Give it another one.",
@@ -166,7 +176,7 @@ def _read(path: Path, state: os.stat_result) -> Content:
     try:
         digest = file_digest(path)
     except OSError as error:
-        _log.info("%s cannot be read: %s", path, error)
+        _logger.info("%s cannot be read: %s", path, error)
         # No content, but a name for it, so that the path is known.
         name = hashlib.sha256(f"unreadable|{path}".encode()).hexdigest()
         return Content(name, size, changed, str(error))

@@ -71,7 +71,7 @@ def in_order(found: Iterable[tuple[str, LabelRow]]) -> list[LabelRow]:
     return list(last.values())
 
 
-def in_todays_names(
+def in_present_names(
     rows: Iterable[LabelRow], former: Mapping[str, str]
 ) -> list[LabelRow]:
     """Call classes as they are called today: a project keeps the names that it got.

@@ -1,4 +1,4 @@
-"""A page about a campaign: one HTML file that needs nothing else."""
+"""The report of a campaign: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,11 +14,10 @@ from PIL import Image
 from ...images.dataset import ImageDataset, Preprocessing
 from ...images.forms import UnreadableImageError
 from ...strategies.adma import uncertainty
-from .pace import LONGEST, Pace
+from .campaign import Campaign
+from .history import right_guesses
 from .state import Decision
-
-if TYPE_CHECKING:
-    from .campaign import Campaign
+from .status import LONGEST, Pace
 
 _SIDE = 96
 _SHOWN = 60
@@ -37,30 +36,20 @@ figure img { display: block; } pre { white-space: pre-wrap; } .wrong { color: #b
 
 
 def make_report(campaign: Campaign) -> str:
-    """Make the page.
+    """Make the HTML page, and the campaign's model if it is not made yet.
 
-    Images and names are put into it as data: it loads nothing, and nothing in it runs.
-
-    Parameters
-    ----------
-    campaign : Campaign
-        If its model is not made yet, this makes it.
-
-    Returns
-    -------
-    str
-        HTML.
+    Images and names are in it as data: it loads nothing, and nothing in it runs.
     """
     status = campaign.status()
     events = campaign.log()
-    decisions = list(campaign.decisions())
+    decisions = campaign.decisions()
     sections = [
         f"<pre>{escape(str(status))}</pre>",
         "<h2>Right before the label came</h2>"
         "<p>Of the images of each query that have a label by now, the share that the "
         "model at the time of the query had right. They were chosen, mostly for being "
         "hard, so this is no estimate of the accuracy on all images.</p>"
-        + _curve(hits(events, decisions)),
+        + _curve(right_guesses(events, decisions)),
         "<h2>Classes</h2>" + _balance(status.labels),
         "<h2>Pace</h2>" + _pace(status.pace),
         f"<h2>Decisions, the latest {_SHOWN}</h2>"
@@ -75,38 +64,6 @@ def make_report(campaign: Campaign) -> str:
         f"<title>{title}</title><style>{_STYLE}</style></head>\n"
         f"<body><h1>{title}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
     )
-
-
-def hits(
-    events: list[dict[str, Any]], decisions: list[tuple[str, Decision, str]]
-) -> list[tuple[int, int, int]]:
-    """Per query: labels before it, images with a label by now, those guessed right."""
-    labels = {path: d for path, d, _ in decisions if d.kind == "label"}
-    first: dict[str, int] = {}  # events in which contents got their first label
-    for event in events:
-        for decision in event.get("decisions", []):
-            if not decision["label"].startswith("?"):
-                first.setdefault(decision["sha256"], event["id"])
-    given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
-    rounds = []
-    seen: set[str] = set()
-    for event in reversed(events):  # an image counts for the last query it was in
-        guesses = {
-            p["path"]: p["guess"]
-            for p in event.get("proposals", [])
-            if p["guess"] is not None and p["path"] in labels
-        }
-        mine = [
-            path
-            for path in guesses
-            if path not in seen and labels[path].event > event["id"]
-        ]
-        seen.update(mine)
-        if mine:
-            right = sum(guesses[path] == labels[path].label for path in mine)
-            n_before = int(np.searchsorted(given, event["id"]))
-            rounds.append((n_before, len(mine), right))
-    return rounds[::-1]
 
 
 def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
@@ -177,12 +134,12 @@ def _latest(
     figures = []
     for path, decision, state in decisions:
         guess = guesses.get(path)
-        said = escape(decision.mark)
+        text = escape(decision.mark)
         if guess is not None and decision.label is not None and guess != decision.label:
-            said += f' <span class="wrong">(guessed {escape(guess)})</span>'
+            text += f' <span class="wrong">(guessed {escape(guess)})</span>'
         if state != "as labelled":
-            said += f" ({state} since)"
-        figures.append((path, said))
+            text += f" ({state} since)"
+        figures.append((path, text))
     return _figures(campaign, figures) or "<p>None yet.</p>"
 
 
@@ -199,10 +156,10 @@ def _uncertain(campaign: Campaign) -> str:
     figures = []
     for i in order:
         best = np.argsort(-proba[i], kind="stable")[:2]
-        said = ", ".join(
+        text = ", ".join(
             f"{escape(str(estimator.classes_[k]))} {proba[i, k]:.0%}" for k in best
         )
-        figures.append((left[i], said))
+        figures.append((left[i], text))
     return _figures(campaign, figures)
 
 
@@ -211,8 +168,8 @@ def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
     files = campaign.files(path for path, _ in figures)
     shown = "".join(
         f"<figure>{_thumbnail(str(file))}"
-        f"<figcaption>{escape(path)}<br><b>{said}</b></figcaption></figure>"
-        for file, (path, said) in zip(files, figures, strict=True)
+        f"<figcaption>{escape(path)}<br><b>{text}</b></figcaption></figure>"
+        for file, (path, text) in zip(files, figures, strict=True)
     )
     return f'<div class="images">{shown}</div>' if shown else ""
 

@@ -1,4 +1,4 @@
-"""Labels and images that are worth a second look."""
+"""Labelled images whose label may be wrong, and images that nobody could label."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...evaluation import suspects
-from .answers import Answer, holding, standing_repeats
-from .state import State
+from .state import Answer, State, last_decisions, last_repeats
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class CantTell:
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """A labelled image that is worth a second look.
+class SuspectLabel:
+    """A label that may be wrong.
 
     Attributes
     ----------
@@ -51,16 +50,16 @@ class Doubt:
     at : str
         When: ISO 8601, UTC.
     suggested : str or None
-        What a model that did not see this label takes it for; None where there is no
-        such model, as for the only label of a class.
+        The class that a model predicts which did not see this label; None where there
+        is no such model, as for the only label of a class.
     confidence : float or None
-        That model's probability of what it suggests.
+        That model's probability of the suggested class.
     score : float or None
-        How little that model believes in the label: 1 minus its probability.
+        1 minus that model's probability of the label.
     likely : bool
         Whether confident learning takes the label for wrong.
     others : list of (str, str)
-        Who said something else in a blind repeat, and what.
+        Who gave another label in a blind repeat, and which.
     """
 
     path: str
@@ -76,9 +75,10 @@ class Doubt:
 
 
 def quick_model(n_features: int) -> Pipeline:
-    """Make the classifier of rows that judges labels; docs/campaign.md has why.
+    """Make the classifier of features that judges labels; docs/campaign.md has why.
 
-    With few labels and many features it has to be held short: a variance of 1 in all.
+    With few labels and many features it needs strong regularisation: the prior variance
+    of all weights together is 1.
     """
     return make_pipeline(
         StandardScaler(),
@@ -89,54 +89,49 @@ def quick_model(n_features: int) -> Pipeline:
 def list_cant_tell(
     answers: Sequence[Answer], state: State, exclude: str | None
 ) -> list[CantTell]:
-    """List images that nobody could tell; see :meth:`Campaign.cant_tell`."""
+    """List the images marked "?cant-tell"; see :meth:`Campaign.cant_tell`."""
     usable = state.usable()
     seen = {a.sha256 for a in answers if a.who == exclude}
     return [
         CantTell(state.paths[usable[sha256]], sha256, answer.who, answer.at)
-        for sha256, answer in holding(answers).items()
+        for sha256, answer in last_decisions(answers).items()
         if answer.mark == "?cant-tell" and sha256 in usable and sha256 not in seen
     ]
 
 
-def list_doubts(
+def list_suspects(
     answers: Sequence[Answer],
     state: State,
-    classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> list[Doubt]:
-    """List labels, most doubtful first; see :meth:`Campaign.second_look`.
+) -> list[SuspectLabel]:
+    """List labels, most suspect first; see :meth:`Campaign.second_look`.
 
-    Parameters
-    ----------
-    answers : sequence of Answer
-    state : State
-    classes : sequence of str
-    predict : callable
-        Gives probabilities of images by models that did not see their labels.
+    `predict` gets images and their labels, and gives probabilities by models that did
+    not see them.
     """
-    decided = holding(answers)
-    repeats = standing_repeats(answers)
+    labelled = state.labelled()
+    decided = last_decisions(answers)
+    repeats = last_repeats(answers)
     confirmed = {a.sha256: a.event for a in answers if a.act == "confirm"}
-    judged = _judge(state.labelled(), classes, predict)
-    doubts = []
-    for image, label in state.labelled():
+    judged = _judge(labelled, state.classes, predict)
+    found = []
+    for image, label in labelled:
         sha256 = str(state.contents[image].sha256)
         answer = decided[sha256]
-        stands = confirmed.get(sha256, 0)
+        confirmed_at = confirmed.get(sha256, 0)
         others = [
             (again.who, again.mark)
             for (content, _), again in repeats.items()
             if content == sha256
-            and again.event > max(answer.event, stands)
+            and again.event > max(answer.event, confirmed_at)
             and again.mark not in (label, "?skip")
         ]
         suggested, confidence, score, likely = judged.get(
             image, (None, None, None, False)
         )
-        if others or (score is not None and stands < answer.event):
-            doubts.append(
-                Doubt(
+        if others or (score is not None and confirmed_at < answer.event):
+            found.append(
+                SuspectLabel(
                     state.paths[image],
                     sha256,
                     label,
@@ -149,7 +144,7 @@ def list_doubts(
                     others,
                 )
             )
-    return sorted(doubts, key=lambda doubt: (-len(doubt.others), -(doubt.score or 0)))
+    return sorted(found, key=lambda one: (-len(one.others), -(one.score or 0)))
 
 
 def _judge(
@@ -157,7 +152,7 @@ def _judge(
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
 ) -> dict[int, tuple[str, float, float, bool]]:
-    """What models that did not see the labels make of them, where there can be one."""
+    """Per image that a model can judge: suggested class, confidence, score, likely."""
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]
     alone = sorted(name for name, n in counts.items() if n == 1)

@@ -1,4 +1,4 @@
-"""An estimator and a strategy as JSON: names and plain values, never pickles."""
+"""A campaign's settings, and its estimator and strategy as JSON, never pickled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...classifier import CNNClassifier
 from ...persistence.params import ModelError, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
+from .class_names import check_classes
 from .event_log import CampaignError
-from .naming import check_classes
 
 CENTERS = "centers.safetensors"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
@@ -37,16 +37,11 @@ STRATEGIES: dict[str, Any] = {
     and name not in _NOT_TAKEN
     and name not in ("QueryStrategy", "ScoringStrategy")
 }
-"""What a campaign takes, by name."""
+"""The strategies that a campaign accepts, by name."""
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings that no campaign writes.
-
-    Raises
-    ------
-    CampaignError
-    """
+    """Refuse settings that no campaign writes."""
     kinds = {
         "pool": str,
         "classes": list,
@@ -71,12 +66,7 @@ def check_usable(
     n_instances: int,
     random_state: int,
 ) -> None:
-    """Refuse what would fail only when the first labels are there.
-
-    Raises
-    ------
-    CampaignError
-    """
+    """Refuse what would fail only when the first labels are there."""
     if n_instances < 1 or not 0 <= random_state < 2**32:
         raise CampaignError(
             f"n_instances={n_instances} must be at least 1, random_state="
@@ -96,13 +86,7 @@ def check_usable(
 
 
 def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
-    """Describe an estimator by plain values.
-
-    Raises
-    ------
-    CampaignError
-        If a parameter is something that cannot be.
-    """
+    """Describe an estimator by plain values; refuse parameters that are none."""
     if not isinstance(estimator, CNNClassifier):
         raise CampaignError(
             f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
@@ -116,22 +100,10 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
 def build_estimator(
     described: dict[str, Any], backbone: Callable[[], nn.Module] | None, memory: Path
 ) -> CNNClassifier:
-    """Build an estimator from its description.
+    """Build an estimator from its description, with its cache in the folder `memory`.
 
-    Nothing is imported by a name that stands there. A callable backbone has no
+    Nothing is imported by a name from the description. A callable backbone has no
     description, so it has to be given.
-
-    Parameters
-    ----------
-    described : dict
-    backbone : callable or None
-    memory : Path
-        Folder of the cache.
-
-    Raises
-    ------
-    CampaignError
-        If the description is none, or needs a backbone that is not given.
     """
     try:
         return _build(
@@ -147,7 +119,7 @@ def build_estimator(
 
 
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
-    """Describe a strategy by its class's name and plain values; see `centers_of`."""
+    """Describe a strategy by its class's name and plain values, without its centres."""
     name = type(strategy).__name__
     if STRATEGIES.get(name) is not type(strategy):
         reason = _NOT_TAKEN.get(name, "it is not one of skadma.strategies")
@@ -185,7 +157,7 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
 
 
 def save_centers(strategy: QueryStrategy, folder: Path) -> None:
-    """Write the centres of a strategy that has some."""
+    """Write the centres of a strategy that has any."""
     centers = strategy.get_params(deep=False).get("centers")
     if isinstance(centers, SourceCenters):
         write_atomically(folder / CENTERS, centers.save)

@@ -1,20 +1,32 @@
-"""What the log amounts to: the images, their contents and what was decided."""
+"""The state of a campaign: the images, their contents and decisions, read from its log.
+
+A function of the log: ``read_state`` computes it, ``refresh`` brings the log up to date
+with the folders.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from ...evaluation import Audit
-from .event_log import Store
-from .folders import Pools, read_pools
-from .image_index import Content, check_path
-from .naming import Naming, read_naming
+from .class_names import ClassNames, read_class_names
+from .event_log import CampaignError, EventLog
+from .folders import AddedFolders, FolderPaths, read_folders
+from .image_index import Content, add_contents, check_path
+
+_logger = logging.getLogger(__name__)
+
+ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
+"""Kinds of the events that can be undone."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,33 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A decision, a blind repeat, a confirmation or an audit's answer, and whose.
+
+    Attributes
+    ----------
+    event : int
+    at : str
+        ISO 8601, UTC.
+    who : str
+    act : {"teach", "repeat", "confirm", "answer"}
+    image : int
+    sha256 : str
+        What the image was then.
+    mark : str
+        The present name of the class, or a mark such as "?skip".
+    """
+
+    event: int
+    at: str
+    who: str
+    act: str
+    image: int
+    sha256: str
+    mark: str
+
+
+@dataclass(frozen=True)
 class DrawnAudit:
     """Images that were drawn to measure models with: not queried, not trained with.
 
@@ -71,30 +110,26 @@ class DrawnAudit:
 
 @dataclass
 class State:
-    """What holds at a moment.
+    """What holds after the last event of the log.
 
-    A decision is about a content: all images of that content share it, and an image
-    whose file changed is a new one, while the decision stays with what it was about.
+    A decision is about a content: all images of that content share it. An image whose
+    file changed counts as a new one; the decision stays with the old content.
 
     Attributes
     ----------
+    class_names : ClassNames
+    folders : AddedFolders
     paths : dict of int to str
         By number of the image.
     contents : dict of int to Content
         The last that was found at each path.
     last_known : dict of int to str
-        SHA-256 of what was last found, also of files that are gone.
+        SHA-256 of what was last found, also of files that are missing.
     decisions : dict of str to Decision
         The one that holds, by content.
-    naming : Naming
-        What the classes are called.
-    pools : Pools
-        Where images come from.
     acts : list of int
-        Events in which people said something of images or changed the classes or the
-        pools, but for those undone.
-    teaches : list of int
-        Those of them with decisions.
+        Events in which people answered, or changed the classes or folders, but for
+        those undone.
     training_sets : list of list of (int, str)
         The labelled images and their labels after each change of them, oldest first;
         as far as the contents are still there. Labels that came one by one within a
@@ -102,18 +137,16 @@ class State:
     audits : list of DrawnAudit
         Those that were not released.
     answers : dict of str to Decision
-        What was said of their images, by content.
+        The answers about their images, by content.
     """
 
-    naming: Naming
-    pools: Pools = field(default_factory=Pools)
-
+    class_names: ClassNames
+    folders: AddedFolders = field(default_factory=AddedFolders)
     paths: dict[int, str] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
     last_known: dict[int, str] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     acts: list[int] = field(default_factory=list)
-    teaches: list[int] = field(default_factory=list)
     training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
     audits: list[DrawnAudit] = field(default_factory=list)
     answers: dict[str, Decision] = field(default_factory=dict)
@@ -125,8 +158,8 @@ class State:
 
     @property
     def classes(self) -> list[str]:
-        """Today's classes."""
-        return self.naming.classes
+        """The present classes."""
+        return self.class_names.classes
 
     def usable(self) -> dict[str, int]:
         """Contents that are there and can be decoded, with the first image of each."""
@@ -141,33 +174,30 @@ class State:
         return self.training_sets[-1] if self.training_sets else []
 
     def drawn(self) -> dict[str, DrawnAudit]:
-        """Contents that are kept apart, with the audit that drew each."""
+        """Contents in an audit, with the audit that drew each."""
         return {sha256: audit for audit in self.audits for sha256 in audit.contents}
 
-    def candidates(self) -> list[int]:
-        """Images that a query chooses from, one per content.
-
-        What was skipped comes up again when nothing else is left.
-        """
-        open_: list[int] = []
-        skipped: list[int] = []
+    def undecided(self) -> list[int]:
+        """Usable images in no audit without a decision, or skipped, one per content."""
         drawn = self.drawn()
-        for sha256, image in self.usable().items():
-            if sha256 in drawn:
-                continue
-            decision = self.decisions.get(sha256)
-            if decision is None:
-                open_.append(image)
-            elif decision.kind == "skip":
-                skipped.append(image)
-        return open_ or skipped
+        return [
+            image
+            for sha256, image in self.usable().items()
+            if sha256 not in drawn
+            and ((known := self.decisions.get(sha256)) is None or known.kind == "skip")
+        ]
+
+    def candidates(self) -> list[int]:
+        """Images that a query chooses from: skipped ones when nothing else is left."""
+        undecided = self.undecided()
+        return [i for i in undecided if self.decision_of(i) is None] or undecided
 
     def decision_of(self, image: int) -> Decision | None:
         """What holds for an image as it is now, or was last."""
         return self.decisions.get(self.last_known[image])
 
     def changed_since(self) -> list[tuple[int, Decision]]:
-        """Images whose file is another by now than the one they were labelled with."""
+        """Images whose file changed since they were labelled, with that label."""
         latest: dict[int, Decision] = {}
         for decision in self.decisions.values():
             if decision.kind == "label":
@@ -182,37 +212,32 @@ class State:
         ]
 
 
-def read_state(store: Store) -> State:
-    """Add up the log.
-
-    Parameters
-    ----------
-    store : Store
-        Within one of its transactions, or ``reading``.
-
-    Raises
-    ------
-    CampaignError
-        If the log says what no campaign writes.
-    """
-    with store.intact():
-        return _read_state(store)
+def read_state(log: EventLog) -> State:
+    """Compute the state from the log, within ``log.reading`` or a transaction."""
+    with log.intact():
+        state = State(read_class_names(log), read_folders(log))
+        _read_images(log, state)
+        kinds = _read_acts(log, state)
+        for event, answers in _answers(log, state, "looks").items():
+            if kinds[event] == "answer":
+                state.answers |= {decision.sha256: decision for decision in answers}
+        state.audits = _read_audits(log)
+        return state
 
 
-def _read_state(store: Store) -> State:
-    state = State(read_naming(store), read_pools(store))
+def _read_images(log: EventLog, state: State) -> None:
     paths = {
         image: check_path(path)
-        for image, path in store.rows("SELECT id, path FROM images")
+        for image, path in log.rows("SELECT id, path FROM images")
     }
     found: dict[int, Content] = {}
     seen: set[int] = set()
-    for event, image, *content in store.rows(
+    for event, image, *content in log.rows(
         "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
         "ORDER BY event"
     ):
         seen.add(image)
-        if not state.pools.holds(paths[image], event):
+        if not state.folders.holds(paths[image], event):
             continue
         found[image] = Content(*content)
         if content[0]:
@@ -220,25 +245,36 @@ def _read_state(store: Store) -> State:
     if seen != paths.keys():
         raise ValueError("an image is in no scan")
     # By path, as a listing of the folder has them, whenever they were found; those of
-    # a pool that was added come after those that were there.
+    # a folder that was added come after those that were there.
     state.paths = {
         image: path
         for _, path, image in sorted(
-            (state.pools.owner(path), path, image)
+            (state.folders.owner(path), path, image)
             for image, path in paths.items()
             if image in found
         )
     }
     state.contents = {image: found[image] for image in state.paths}
-    acts = _effective(store)
-    kinds = {event: kind for event, (kind, _) in acts.items()}
-    rounds = {event: round_ for event, (_, round_) in acts.items()}
-    state.acts = list(acts)
-    state.teaches = [event for event, kind in kinds.items() if kind == "teach"]
-    given = read_said(store, state, "decisions")
+
+
+def _read_acts(log: EventLog, state: State) -> dict[int, str]:
+    """Read decisions and training sets; return the kinds of the acts."""
+    kinds: dict[int, str] = {}
+    rounds: dict[int, Any] = {}
+    for event, kind, text in log.rows(
+        "SELECT id, kind, detail FROM events ORDER BY id"
+    ):
+        if kind == "undo":
+            del kinds[json.loads(text)["undone"]]
+        elif kind in ACTS:
+            kinds[event] = kind
+            rounds[event] = json.loads(text).get("round")
+    state.acts = list(kinds)
+    given = _answers(log, state, "decisions")
     usable = state.usable()
     place = {sha256: i for i, sha256 in enumerate(usable)}
-    following = dict(zip(state.teaches, state.teaches[1:], strict=False))
+    teaches = [event for event, kind in kinds.items() if kind == "teach"]
+    following = dict(zip(teaches, teaches[1:], strict=False))
     for event, kind in kinds.items():
         if kind == "classes":
             state.training_sets.clear()
@@ -257,18 +293,29 @@ def _read_state(store: Store) -> State:
         labelled = [(image, label) for _, image, label in sorted(held)]
         if labelled != state.labelled():
             state.training_sets.append(labelled)
-    state.audits = read_audits(store)
-    for event, said in read_said(store, state, "looks").items():
-        if kinds[event] == "answer":
-            state.answers |= {decision.sha256: decision for decision in said}
-    return state
+    return kinds
 
 
-def read_audits(store: Store) -> list[DrawnAudit]:
-    """Read the audits that were not released."""
+def _answers(log: EventLog, state: State, table: str) -> dict[int, list[Decision]]:
+    """Read a table's answers by event, without those undone, in present names."""
+    acts = set(state.acts)
+    given: dict[int, list[Decision]] = {}
+    for event, image, sha256, kind, label in log.rows(
+        f"SELECT * FROM {table} ORDER BY event, image"
+    ):
+        if event not in acts:
+            continue
+        if image not in state.paths:
+            raise ValueError(f"event {event} is about an image of no pool")
+        now = label if label is None else state.class_names.now(label, event)
+        given.setdefault(event, []).append(Decision(event, image, sha256, kind, now))
+    return given
+
+
+def _read_audits(log: EventLog) -> list[DrawnAudit]:
     released: set[int] = set()
     drawn: dict[int, dict[str, Any]] = {}
-    for event, kind, detail in store.rows(
+    for event, kind, detail in log.rows(
         "SELECT id, kind, detail FROM events WHERE kind IN ('audit', 'release')"
     ):
         if kind == "release":
@@ -279,7 +326,7 @@ def read_audits(store: Store) -> list[DrawnAudit]:
     for event, known in drawn.items():
         if event in released:
             continue
-        rows = store.rows(
+        rows = log.rows(
             "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
             "WHERE event = ? ORDER BY place",
             event,
@@ -297,55 +344,80 @@ def read_audits(store: Store) -> list[DrawnAudit]:
     return audits
 
 
-def read_said(store: Store, state: State, table: str) -> dict[int, list[Decision]]:
-    """What was said in each event that was not undone, in today's names."""
-    acts = set(state.acts)
-    given: dict[int, list[Decision]] = {}
-    for event, image, sha256, kind, label in store.rows(
-        f"SELECT * FROM {table} ORDER BY event, image"
-    ):
-        if event not in acts:
-            continue
-        if image not in state.paths:
-            raise ValueError(f"event {event} is about an image of no pool")
-        now = label if label is None else state.naming.now(label, event)
-        given.setdefault(event, []).append(Decision(event, image, sha256, kind, now))
-    return given
+def read_answers(log: EventLog, state: State) -> list[Answer]:
+    """List the answers that were not undone, oldest first, within ``log.reading``."""
+    events = {
+        event: (at, who, kind)
+        for event, at, who, kind in log.rows("SELECT id, at, who, kind FROM events")
+    }
+    with log.intact():
+        given = [
+            decision
+            for table in ("decisions", "looks")
+            for answers in _answers(log, state, table).values()
+            for decision in answers
+        ]
+        given.sort(key=lambda decision: (decision.event, decision.image))
+        return [
+            Answer(d.event, *events[d.event], d.image, d.sha256, d.mark) for d in given
+        ]
 
 
-ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
-"""Kinds of the events that can be undone."""
+def last_decisions(answers: Iterable[Answer]) -> dict[str, Answer]:
+    """Find the decision that holds about each content."""
+    return {a.sha256: a for a in answers if a.act == "teach"}
 
 
-def _effective(store: Store) -> dict[int, tuple[str, Any]]:
-    """Kinds and rounds of what people did, without what was undone."""
-    acts: dict[int, tuple[str, Any]] = {}
-    for event, kind, detail in store.rows(
-        "SELECT id, kind, detail FROM events ORDER BY id"
-    ):
-        if kind == "undo":
-            del acts[json.loads(detail)["undone"]]
-        elif kind in ACTS:
-            acts[event] = kind, json.loads(detail).get("round")
-    return acts
+def last_repeats(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
+    """Find each person's last blind answer about each content."""
+    return {(a.sha256, a.who): a for a in answers if a.act == "repeat"}
 
 
-def digest(*parts: Any) -> str:
-    """Name plain values: 32 hex digits."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+def refresh(log: EventLog, folders: FolderPaths) -> int:
+    """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
+    with log.reading():
+        state = read_state(log)
+    begin = perf_counter()
+    changes = folders.scan(state.folders, _known(state))
+    if not changes:
+        return 0
+    with log.transaction():
+        now = read_state(log)  # another process may have scanned as well
+        known = _known(now)
+        changes = {
+            path: content
+            for path, content in changes.items()
+            if known.get(path) != content
+            and now.folders.owner(path) == state.folders.owner(path)
+        }
+        if changes:
+            event = log.add_event("scan", n_changes=len(changes))
+            add_contents(log, changes, event)
+        changed = [now.paths[i] for i, _ in read_state(log).changed_since()]
+    for path in changed:
+        if path in changes:
+            warnings.warn(
+                f"{path!r} has changed since it was labelled. The label stays with "
+                "what it was given for; the file counts as a new image.",
+                stacklevel=3,
+            )
+    _logger.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
+    return len(changes)
 
 
-def add_contents(store: Store, changes: Mapping[str, Content], event: int) -> None:
-    """Write down what a scan of the pools found, within a transaction."""
-    numbers = {path: image for image, path in store.rows("SELECT id, path FROM images")}
-    new = sorted(path for path in changes if path not in numbers)
-    first = max(numbers.values(), default=0) + 1
-    store.add("images", ((first + k, path, event) for k, path in enumerate(new)))
-    numbers |= {path: first + k for k, path in enumerate(new)}
-    store.add(
-        "contents",
-        (
-            (event, numbers[path], c.sha256, c.size, c.mtime_ns, c.problem)
-            for path, c in changes.items()
-        ),
-    )
+def refresh_if_there(log: EventLog, folders: FolderPaths) -> None:
+    """Refresh, or warn where a folder is not to be found."""
+    try:
+        refresh(log, folders)
+    except (CampaignError, OSError) as error:
+        warnings.warn(f"as of the last look at the pools: {error}", stacklevel=3)
+
+
+def _known(state: State) -> dict[str, Content]:
+    """The last contents, by path."""
+    return {state.paths[image]: content for image, content in state.contents.items()}
+
+
+def digest(*values: Any) -> str:
+    """Name plain values by a hash of 32 hex digits."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]

@@ -1,21 +1,80 @@
-"""Where a campaign stands."""
+"""The status of a campaign: counts of images and labels, and labels per hour."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from .answers import read_answers
-from .event_log import Store
-from .folders import Places
-from .pace import Pace, measure_pace
-from .state import State
+from .event_log import EventLog
+from .folders import FolderPaths
+from .state import Answer, State, read_answers
+
+LONGEST = 120.0
+"""Seconds per label; what took longer had a pause in it."""
+SHORTEST = 0.2
+"""Seconds per label; what took less was labelled elsewhere, as in an old file."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast somebody labels.
+
+    Attributes
+    ----------
+    who : str
+    n_labels : int
+        Answers whose time is known: decisions and blind repeats.
+    hours : float
+        What they took.
+    """
+
+    who: str
+    n_labels: int
+    hours: float
+
+    @property
+    def per_hour(self) -> float:
+        """Labels per hour."""
+        return self.n_labels / self.hours
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.per_hour:.0f} ({self.n_labels} timed)"
+
+
+def measure_pace(log: EventLog, answers: Sequence[Answer]) -> list[Pace]:
+    """Time answers; see :meth:`Campaign.labels_per_hour`. Within ``log.reading``."""
+    n_answers = Counter(a.event for a in answers if a.act != "confirm")
+    last: dict[str, datetime] = {}
+    asked: datetime | None = None
+    timed: dict[str, tuple[int, float]] = {}
+    with log.intact():
+        for event, text, who, kind in log.rows(
+            "SELECT id, at, who, kind FROM events ORDER BY id"
+        ):
+            at = datetime.fromisoformat(text)
+            if kind in ("query", "audit"):
+                asked = at
+            elif kind in ("teach", "repeat", "confirm", "answer", "undo"):
+                n = n_answers[event]
+                for begin in (last.get(who), asked) if n else ():
+                    if begin is None:
+                        continue
+                    seconds = (at - begin).total_seconds()
+                    if seconds / n <= LONGEST:
+                        if seconds / n >= SHORTEST:
+                            known, before = timed.get(who, (0, 0.0))
+                            timed[who] = known + n, before + seconds
+                        break
+                last[who] = at
+    return [Pace(who, n, s / 3600) for who, (n, s) in sorted(timed.items())]
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a campaign stands.
+    """Counts of a campaign's images and labels.
 
     Attributes
     ----------
@@ -101,18 +160,15 @@ class Status:
         return "\n".join(lines)
 
 
-def make_status(store: Store, state: State, places: Places) -> Status:
-    """Count what a campaign has."""
-    folders = places.folders(state.pools)
+def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
+    """Count images and labels, within ``log.reading``."""
+    folders = paths.by_name(state.folders)
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
     there = {i: c for i, c in state.contents.items() if c.sha256}
-    last = store.rows("SELECT max(id) FROM events WHERE kind = 'query'")[0][0]
-    asked = store.rows(
-        "SELECT image FROM proposals WHERE event = ? ORDER BY place", last
-    )
-    changed = [state.paths[image] for image, _ in state.changed_since()]
+    last = log.rows("SELECT max(id) FROM events WHERE kind = 'query'")[0][0]
+    asked = log.rows("SELECT image FROM proposals WHERE event = ? ORDER BY place", last)
     return Status(
         pool=folders.pop(""),
         n_images=len(there),
@@ -131,10 +187,10 @@ def make_status(store: Store, state: State, places: Places) -> Status:
             and state.decision_of(image) is None
             and state.last_known[image] not in drawn
         ],
-        changed=changed,
+        changed=[state.paths[image] for image, _ in state.changed_since()],
         audit=len(drawn),
         audit_answered=len(drawn.keys() & state.answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
-        pace=measure_pace(store, read_answers(store, state)),
+        pace=measure_pace(log, read_answers(log, state)),
         more_pools=folders,
     )

@@ -1,4 +1,4 @@
-"""The campaign's model and queries: functions of the settings and the log."""
+"""The trainer: makes a campaign's models and queries from its settings and log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,16 +19,17 @@ from torch import nn
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
+from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
-from .event_log import CampaignError, Store
-from .folders import Places
-from .kept_features import stored
-from .model import load_model, save_model
+from ...persistence.network_file import read_network, write_network
+from ...persistence.params import ModelError
+from .event_log import CampaignError, EventLog
+from .folders import FolderPaths
 from .second_look import quick_model
 from .settings import build_estimator, build_strategy
-from .state import State, digest
+from .state import State, digest, read_state, refresh_if_there
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
 
@@ -44,11 +45,11 @@ class Proposal:
     score : float or None
         The strategy's.
     guess : str or None
-        What the present model takes it for; None before the first labels.
+        The class that the present model predicts; None before the first labels.
     confidence : float or None
         The model's probability of that.
     sha256 : str
-        Of the file's bytes: what there is to be looked at.
+        Of the file's bytes: the content to label.
     """
 
     path: str
@@ -58,8 +59,8 @@ class Proposal:
     sha256: str
 
 
-def unguessed(state: State, images: Iterable[int]) -> list[Proposal]:
-    """Show images without scores and guesses, to be judged blind."""
+def blind_proposals(state: State, images: Iterable[int]) -> list[Proposal]:
+    """Propose images without scores and guesses."""
     return [
         Proposal(state.paths[i], None, None, None, str(state.contents[i].sha256))
         for i in images
@@ -67,19 +68,16 @@ def unguessed(state: State, images: Iterable[int]) -> list[Proposal]:
 
 
 class Trainer:
-    """What makes models and queries of a campaign's log.
+    """Make models and queries from a campaign's log.
 
-    Both are named by all that they depend on: the weights of M0, the labelled contents
-    in order, the classes, the candidates, the number asked for. What was recorded under
-    a name is never computed again, and computing it again gives the same.
+    Both are named by all that they depend on: the pretrained weights, the labelled
+    contents in order, the classes, the candidates, the number asked for. What was
+    recorded under a name is not computed again, and computing it again gives the same.
 
     Parameters
     ----------
-    folder : Path
-        The campaign's.
-    places : Places
-        Where the pools are.
-    store : Store
+    log : EventLog
+    folders : FolderPaths
     settings : dict
     backbone : callable or None
         Where the settings have only its name.
@@ -89,24 +87,23 @@ class Trainer:
 
     def __init__(
         self,
-        folder: Path,
-        places: Places,
-        store: Store,
+        log: EventLog,
+        folders: FolderPaths,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
         features: str | Path | None = "auto",
     ) -> None:
-        self._places = places
-        self._store = store
-        self._folder, self._features = folder, features
-        self._models = folder / "models"
+        self._log = log
+        self._folders = folders
+        self._folder, self._features = log.path.parent, features
+        self._models = self._folder / "models"
         self._weights: str | None = None
         self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
         self._learner = ActiveLearner(
-            build_estimator(settings["estimator"], backbone, folder / "cache"),
-            build_strategy(settings["strategy"], folder),
+            build_estimator(settings["estimator"], backbone, self._folder / "cache"),
+            build_strategy(settings["strategy"], self._folder),
             n_rounds=None,
             n_instances=self.n_instances,
             warm_start=self.warm_start,
@@ -114,11 +111,302 @@ class Trainer:
             random_state=settings["random_state"],
         )
 
-    def files(self, images: list[int], state: State) -> list[str]:
-        """Paths to read images from."""
+    def files(self, images: Iterable[int], state: State) -> list[str]:
+        """Files of images."""
         return [
-            str(self._places.file(state.paths[image], state.pools)) for image in images
+            str(self._folders.file(state.paths[image], state.folders))
+            for image in images
         ]
+
+    # --- models -------------------------------------------------------------
+
+    def present_model(self) -> tuple[State, CNNClassifier]:
+        """Refresh the log, and train or load the model of all its labels."""
+        with self._log.locked("training"):
+            refresh_if_there(self._log, self._folders)
+            state = read_state(self._log)
+            return state, self.model(state)
+
+    def model(self, state: State) -> CNNClassifier:
+        """Load the model of a state's labels, or train it. Without labels, unfitted."""
+        keys = self.model_keys(state)
+        first = 0 if self.warm_start else max(len(keys) - 1, 0)
+        estimator = self._unfitted(state)
+        start = first
+        for number in range(len(keys) - 1, first - 1, -1):
+            key = keys[number]
+            if key is None or self._load(key, estimator):
+                start = number + 1
+                break
+        for number in range(start, len(keys)):
+            key = keys[number]
+            if key is None:
+                estimator = self._unfitted(state)
+            else:
+                labelled = state.training_sets[number]
+                estimator = self._train(estimator, key, labelled, state)
+        return estimator
+
+    def last_model(self, state: State) -> tuple[int, CNNClassifier | None]:
+        """Load the last model that was made, and the number of its labels.
+
+        0 and None if there is no model.
+        """
+        keys = self.model_keys(state)
+        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
+            estimator = self._unfitted(state)
+            if key is not None and self._load(key, estimator):
+                return len(labelled), estimator
+        return 0, None
+
+    def model_key(self, state: State) -> str | None:
+        """Name the model of a state's labels; None without labels."""
+        keys = self.model_keys(state)
+        return keys[-1] if keys else None
+
+    def model_keys(self, state: State) -> list[str | None]:
+        """Name the models of each training set; None for one without labels."""
+        weights = self._fingerprint() if state.training_sets else None
+        keys: list[str | None] = []
+        for labelled in state.training_sets:
+            known = [(state.contents[i].sha256, label) for i, label in labelled]
+            base = keys[-1] if keys and self.warm_start else None
+            name = digest("model", weights, base, known, *_changed_classes(state))
+            keys.append(name if labelled else None)
+        return keys
+
+    def _unfitted(self, state: State) -> CNNClassifier:
+        self._learner.set_params(classes=state.classes)
+        self._learner.resume(["none"], np.array([None]))
+        return self._learner.estimator_
+
+    def _path(self, key: str) -> Path:
+        return self._models / f"{key}.safetensors"
+
+    def _fingerprint(self) -> str:
+        """Name the pretrained weights: a file of weights may have been replaced."""
+        if self._weights is None:
+            self._weights = self._learner.estimator.source_network().fingerprint
+        return self._weights
+
+    def _trained(self) -> list[dict[str, Any]]:
+        """The details of the log's "train" events, oldest first."""
+        rows = self._log.rows(
+            "SELECT detail FROM events WHERE kind = 'train' ORDER BY id"
+        )
+        with self._log.intact():
+            return [dict(json.loads(detail)) for (detail,) in rows]
+
+    def _load(self, key: str, estimator: CNNClassifier) -> bool:
+        trained = self._trained()
+        with self._log.intact():
+            expected = {each["key"]: each["sha256"] for each in trained}.get(key)
+        path = self._path(key)
+        if expected is None or not path.is_file():
+            return False
+        if file_digest(path) != expected:
+            warnings.warn(
+                f"The model {path.name} was damaged or changed; it is made anew.",
+                stacklevel=2,
+            )
+            return False
+        try:
+            read_network(estimator, path)
+        except ModelError as error:
+            raise CampaignError(str(error)) from error
+        _logger.info("model %s loaded", key)
+        return True
+
+    def _train(
+        self,
+        base: CNNClassifier,
+        key: str,
+        labelled: list[tuple[int, str]],
+        state: State,
+    ) -> CNNClassifier:
+        begin = perf_counter()
+        _logger.info("training with %d labels", len(labelled))
+        self._warn_of_other_weights()
+        images, labels = zip(*labelled, strict=True)
+        self._learner.resume(self.files(images, state), np.array(labels))
+        if hasattr(base, "net_"):
+            self._learner.estimator_ = base
+        estimator = self._learner.adapt().estimator_
+        self._check_unchanged(images, state)
+        seconds = perf_counter() - begin
+        self._models.mkdir(exist_ok=True)
+        remove_leftovers(self._models)
+        path = self._path(key)
+        try:
+            sha256 = write_network(estimator, path)
+        except Exception as error:
+            raise CampaignError(
+                f"The labels are safe, but the model could not be saved as "
+                f"{str(path)!r} ({error}). Once there is room, the next query makes "
+                "it again."
+            ) from error
+        with self._log.transaction():
+            self._log.add_event(
+                "train",
+                key=key,
+                sha256=sha256,
+                n_labels=len(labelled),
+                weights=self._fingerprint(),
+                seconds=round(seconds, 3),
+            )
+        _logger.info("trained in %.1f s, saved as %s", seconds, path)
+        made = sorted(self._models.glob("*.safetensors"), key=_age, reverse=True)
+        for old in made[_KEPT:]:
+            old.unlink(missing_ok=True)
+        return estimator
+
+    def _warn_of_other_weights(self) -> None:
+        """Warn if the last model was made from other pretrained weights."""
+        before = [detail.get("weights") for detail in self._trained()[-1:]]
+        if before and before[0] != self._fingerprint():
+            warnings.warn(
+                f"The network's weights are others (fingerprint {self._fingerprint()}) "
+                f"than those of the last model ({before[0]}): models are made anew "
+                "from them. If that is not meant, put the old weights back.",
+                stacklevel=2,
+            )
+
+    def _check_unchanged(self, images: Sequence[int], state: State) -> None:
+        """Refuse a model of other images than those by whose contents it is named."""
+        for image in images:
+            content = state.contents[image]
+            found = self._folders.file(state.paths[image], state.folders).stat()
+            if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
+                raise CampaignError(
+                    f"The labels are safe, but {state.paths[image]!r} was changed "
+                    "while the model was trained. The next query trains it again."
+                )
+
+    # --- queries ------------------------------------------------------------
+
+    def query_key(self, state: State, n: int) -> str:
+        """Name a query by what it depends on."""
+        pool = [(state.paths[i], state.contents[i].sha256) for i in state.candidates()]
+        known = [
+            (state.paths[i], state.contents[i].sha256, label)
+            for i, label in state.labelled()
+        ]
+        model = self.model_key(state) or self._fingerprint()
+        return digest("query", model, known, pool, n, *_changed_classes(state))
+
+    def recorded_query(self, key: str, state: State) -> list[Proposal]:
+        """Find the log's answer to a query; empty if it was not asked before."""
+        for event, detail in self._log.rows(
+            "SELECT id, detail FROM events WHERE kind = 'query' ORDER BY id DESC"
+        ):
+            with self._log.intact():
+                found = json.loads(detail)["key"] == key
+            if found:
+                rows = self._log.rows(
+                    "SELECT image, score, guess, confidence FROM proposals "
+                    "WHERE event = ? ORDER BY place",
+                    event,
+                )
+                return [
+                    Proposal(
+                        state.paths[image],
+                        score,
+                        guess,
+                        confidence,
+                        str(state.contents[image].sha256),
+                    )
+                    for image, score, guess, confidence in rows
+                ]
+        return []
+
+    def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
+        """Choose `n` of the candidates."""
+        begin = perf_counter()
+        estimator = self.model(state)
+        labels = dict(state.labelled())
+        images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
+        files = self.files(images, state)
+        y = np.array([labels.get(image) for image in images], dtype=object)
+        contents = [str(state.contents[image].sha256) for image in images]
+        X = self._stored_features(files, contents) or files
+        self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
+        if hasattr(estimator, "net_"):
+            self._learner.estimator_ = estimator
+        chosen, scores = self._learner.query_with_scores(n)
+        guesses: list[tuple[str | None, float | None]] = [(None, None)] * n
+        if hasattr(estimator, "net_"):
+            guesses = [*guess(estimator, [files[i] for i in chosen])]
+        _logger.info(
+            "%d of %d images chosen in %.1f s",
+            n,
+            len(images) - len(labels),
+            perf_counter() - begin,
+        )
+        return [
+            (
+                images[i],
+                Proposal(
+                    state.paths[images[i]],
+                    None if math.isnan(score) else float(score),
+                    label,
+                    confidence,
+                    contents[i],
+                ),
+            )
+            for i, score, (label, confidence) in zip(
+                chosen, scores, guesses, strict=True
+            )
+        ]
+
+    def _stored_features(
+        self, files: list[str], contents: list[str]
+    ) -> FeatureStore | None:
+        """Open the features of images on the disk, if kept there; see Campaign.
+
+        Once they are in the campaign's folder, they are used. Features that are missing
+        are computed when a strategy asks.
+        """
+        estimator, strategy = self._learner.estimator, self._learner.strategy
+        if self._features is None or not can_be_stored(estimator, files, strategy):
+            return None
+        automatic = self._features == "auto"
+        place = self._folder / "features" if automatic else Path(self._features)
+        wanted = not automatic or (place / "store.json").exists()
+        if not wanted and fits_memory(estimator, files, strategy):
+            return None
+        store = self._open_store(place, dict(zip(contents, files, strict=True)))
+        number = {key: i for i, key in enumerate(store.keys)}
+        rows = np.array([number[key] for key in contents])
+        # Files may be elsewhere by now than when they were scanned.
+        where = list(store.images)
+        for row, file in zip(rows, files, strict=True):
+            where[row] = file
+        store = FeatureStore.open(place, images=where)
+        store.skip_unreadable = True  # some files of former images may be missing
+        return store.select(rows)
+
+    def _open_store(self, place: Path, files: dict[str, str]) -> FeatureStore:
+        """Open or begin a store of features, with the files of these contents."""
+        estimator, strategy = self._learner.estimator, self._learner.strategy
+        names, paths = list(files), list(files.values())
+        try:
+            store = FeatureStore.open(place)
+            return store.append(estimator, paths, names, compute=False)
+        except StoreError as error:
+            if (place / "store.json").exists():
+                _logger.warning("the features are computed anew: %s", error)
+                (place / "store.json").unlink()
+        return FeatureStore.build(
+            estimator,
+            paths,
+            place,
+            layer=strategy.layer,  # type: ignore[attr-defined]
+            dtype="float32",
+            keys=names,
+            compute=False,
+        )
+
+    # --- labels judged by models that did not see them ----------------------
 
     def unseen_proba(
         self,
@@ -129,10 +417,10 @@ class Trainer:
         refit: bool,
         verbose: bool = False,
     ) -> np.ndarray:
-        """Probabilities of labelled images by models that did not see their labels.
+        """Out-of-fold probabilities of labelled images.
 
-        Of the network, adapted anew for each fold, or of a classifier on what the
-        pretrained one makes of the images, which knows no label.
+        With `refit` by the network, adapted anew for each fold; else by a classifier of
+        the pretrained network's outputs.
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
@@ -147,228 +435,20 @@ class Trainer:
         quick = quick_model(features.shape[1])
         return out_of_fold_proba(quick, features, labels, classes=classes)
 
-    # --- models -------------------------------------------------------------
 
-    def model_keys(self, state: State) -> list[str | None]:
-        """Names of the models after each change of the labels; None for none."""
-        weights = self._fingerprint() if state.training_sets else None
-        keys: list[str | None] = []
-        for labelled in state.training_sets:
-            known = [(state.contents[i].sha256, label) for i, label in labelled]
-            base = keys[-1] if keys and self.warm_start else None
-            name = digest("model", weights, base, known, *_other_classes(state))
-            keys.append(name if labelled else None)
-        return keys
-
-    def model(self, state: State) -> CNNClassifier:
-        """Load the model of the present labels, or train it.
-
-        Returns
-        -------
-        CNNClassifier
-            Not fitted where there are no labels.
-        """
-        keys = self.model_keys(state)
-        first = 0 if self.warm_start else max(len(keys) - 1, 0)
-        estimator = self._empty(state)
-        start = first
-        for number in range(len(keys) - 1, first - 1, -1):
-            key = keys[number]
-            if key is None or self._load(key, estimator):
-                start = number + 1
-                break
-        for number in range(start, len(keys)):
-            key = keys[number]
-            if key is None:
-                estimator = self._empty(state)
-            else:
-                labelled = state.training_sets[number]
-                estimator = self._train(estimator, key, labelled, state)
-        return estimator
-
-    def latest(self, state: State) -> tuple[int, CNNClassifier | None]:
-        """Load the last model that was made, of fewer labels than there are maybe.
-
-        Returns
-        -------
-        n_labels : int
-            That it was trained with; 0 if there is no model.
-        estimator : CNNClassifier or None
-        """
-        keys = self.model_keys(state)
-        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
-            estimator = self._empty(state)
-            if key is not None and self._load(key, estimator):
-                return len(labelled), estimator
-        return 0, None
-
-    def _empty(self, state: State) -> CNNClassifier:
-        self._learner.set_params(classes=state.classes)
-        self._learner.resume(["none"], np.array([None]))
-        return self._learner.estimator_
-
-    def _path(self, key: str) -> Path:
-        return self._models / f"{key}.safetensors"
-
-    def _fingerprint(self) -> str:
-        """Name M0's weights: a file of weights may have been replaced."""
-        if self._weights is None:
-            self._weights = self._learner.estimator.source_network().fingerprint
-        return self._weights
-
-    def _trained(self) -> list[dict[str, Any]]:
-        """What the log says of the models that were made, oldest first."""
-        rows = self._store.rows(
-            "SELECT detail FROM events WHERE kind = 'train' ORDER BY id"
-        )
-        with self._store.intact():
-            return [dict(json.loads(detail)) for (detail,) in rows]
-
-    def _recorded(self) -> dict[str, str]:
-        """SHA-256 of the models that were made, by name."""
-        details = self._trained()
-        with self._store.intact():
-            return {detail["key"]: detail["sha256"] for detail in details}
-
-    def _warn_of_other_weights(self) -> None:
-        """Say so where the last model was made from other weights than these."""
-        before = [detail.get("weights") for detail in self._trained()[-1:]]
-        if before and before[0] not in (None, self._fingerprint()):
-            warnings.warn(
-                f"The network's weights are others (fingerprint {self._fingerprint()}) "
-                f"than those of the last model ({before[0]}): models are made anew "
-                "from them. If that is not meant, put the old weights back.",
-                stacklevel=2,
-            )
-
-    def _load(self, key: str, estimator: CNNClassifier) -> bool:
-        expected = self._recorded().get(key)
-        path = self._path(key)
-        if expected is None or not path.is_file():
-            return False
-        if file_digest(path) != expected:
-            warnings.warn(
-                f"The model {path.name} was damaged or changed; it is made anew.",
-                stacklevel=2,
-            )
-            return False
-        load_model(estimator, path)
-        _log.info("model %s loaded", key)
-        return True
-
-    def _train(
-        self,
-        base: CNNClassifier,
-        key: str,
-        labelled: list[tuple[int, str]],
-        state: State,
-    ) -> CNNClassifier:
-        begin = perf_counter()
-        _log.info("training with %d labels", len(labelled))
-        self._warn_of_other_weights()
-        images, labels = zip(*labelled, strict=True)
-        self._learner.resume(self.files(list(images), state), np.array(labels))
-        if hasattr(base, "net_"):
-            self._learner.estimator_ = base
-        estimator = self._learner.adapt().estimator_
-        self._check_unchanged(list(images), state)
-        seconds = perf_counter() - begin
-        self._models.mkdir(exist_ok=True)
-        remove_leftovers(self._models)
-        path = self._path(key)
-        try:
-            sha256 = save_model(estimator, path)
-        except Exception as error:
-            raise CampaignError(
-                f"The labels are safe, but the model could not be saved as "
-                f"{str(path)!r} ({error}). Once there is room, the next query makes "
-                "it again."
-            ) from error
-        with self._store.transaction():
-            self._store.add_event(
-                "train",
-                key=key,
-                sha256=sha256,
-                n_labels=len(labelled),
-                weights=self._fingerprint(),
-                seconds=round(seconds, 3),
-            )
-        _log.info("trained in %.1f s, saved as %s", seconds, path)
-        made = sorted(self._models.glob("*.safetensors"), key=_age, reverse=True)
-        for old in made[_KEPT:]:
-            old.unlink(missing_ok=True)
-        return estimator
-
-    def _check_unchanged(self, images: list[int], state: State) -> None:
-        """Refuse a model of other pictures than the ones it will be named by."""
-        for image in images:
-            content = state.contents[image]
-            found = self._places.file(state.paths[image], state.pools).stat()
-            if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
-                raise CampaignError(
-                    f"The labels are safe, but {state.paths[image]!r} was changed "
-                    "while the model was trained. The next query trains it again."
-                )
-
-    # --- queries ------------------------------------------------------------
-
-    def query_key(self, state: State, n: int) -> str:
-        """Name a query by what it depends on."""
-        keys = self.model_keys(state)
-        pool = [(state.paths[i], state.contents[i].sha256) for i in state.candidates()]
-        known = [
-            (state.paths[i], state.contents[i].sha256, label)
-            for i, label in state.labelled()
-        ]
-        model = keys[-1] if keys else None
-        given = model or self._fingerprint()
-        return digest("query", given, known, pool, n, *_other_classes(state))
-
-    def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
-        """Choose `n` of the candidates."""
-        begin = perf_counter()
-        estimator = self.model(state)
-        labels = dict(state.labelled())
-        images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
-        files = self.files(images, state)
-        y = np.array([labels.get(image) for image in images], dtype=object)
-        own = self._folder, self._features, self._learner
-        X = stored(*own, images, files, state) or files
-        self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
-        if hasattr(estimator, "net_"):
-            self._learner.estimator_ = estimator
-        chosen, scores = self._learner.query_with_scores(n)
-        guesses: list[tuple[str | None, float | None]] = [(None, None)] * n
-        if hasattr(estimator, "net_"):
-            proba = estimator.predict_proba([files[i] for i in chosen])
-            best = proba.argmax(axis=1)
-            guesses = [
-                (str(estimator.classes_[k]), float(row[k]))
-                for k, row in zip(best, proba, strict=True)
-            ]
-        _log.info(
-            "%d of %d images chosen in %.1f s",
-            n,
-            len(images) - len(labels),
-            perf_counter() - begin,
-        )
-        return [
-            (
-                images[i],
-                Proposal(
-                    state.paths[images[i]],
-                    None if math.isnan(score) else float(score),
-                    *guess,
-                    str(state.contents[images[i]].sha256),
-                ),
-            )
-            for i, score, guess in zip(chosen, scores, guesses, strict=True)
-        ]
+def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
+    """Predict the class of each file, and its probability."""
+    proba = estimator.predict_proba(files)
+    best = proba.argmax(axis=1)
+    return [
+        (str(estimator.classes_[k]), float(row[k]))
+        for k, row in zip(best, proba, strict=True)
+    ]
 
 
-def _other_classes(state: State) -> list[list[str]]:
-    """What a name says of the classes, once they are not those of the start."""
-    return [state.classes] if state.naming.changed else []
+def _changed_classes(state: State) -> list[list[str]]:
+    """The classes, for a name, once they differ from those of the start."""
+    return [state.classes] if state.class_names.changed else []
 
 
 def _age(path: Path) -> int:

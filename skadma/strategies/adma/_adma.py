@@ -197,11 +197,11 @@ class ADMA(ScoringStrategy):
                 block,
                 adapted_layers,
                 source_layers,
-                summary=derived,
+                derived=derived,
                 progress="scoring",
             ):
-                if batch.summary is not None:
-                    values = batch.summary[:, 0]
+                if batch.derived is not None:
+                    values = batch.derived[:, 0]
                 else:  # an adapter need not compute derived outputs
                     outputs = batch.source if from_source else batch.adapted
                     values = patterns.compare(outputs, batch.source.get(head))

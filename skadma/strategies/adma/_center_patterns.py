@@ -85,7 +85,7 @@ class CenterPatterns:
             for layer, rows in outputs.items():
                 found[layer] = CenterDistances(rows)
                 if cached:
-                    _PRETRAINED.keep((name, layer), found[layer], found[layer].nbytes)
+                    _PRETRAINED.put((name, layer), found[layer], found[layer].nbytes)
         return found
 
     @cached_property

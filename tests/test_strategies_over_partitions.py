@@ -1,4 +1,4 @@
-"""Strategies that choose from parts of a pool, and what they choose by."""
+"""Strategies that choose from the partitions of a pool, and what they choose by."""
 
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
@@ -12,19 +12,22 @@ from sklearn.datasets import make_blobs
 
 from skadma._utils.lazy_rows import MappedRows
 from skadma.features.store import FeatureStore
-from skadma.features.store.hashing import key_hashes
+from skadma.features.store.hashing import key_hashes, partition
 from skadma.strategies import CoreSet, UncertaintyHerding
 from skadma.strategies._coreset import k_center_greedy, lazy_k_center
 from skadma.strategies._coverage import Coverage
-from skadma.strategies._herding_parts import herd_by_parts, witnesses_for
+from skadma.strategies._partitioned_herding import (
+    herd_over_partitions,
+    n_reference_points,
+)
 
 from .stored_pool import store  # noqa: F401
 
 
 class Shuffled:
-    """A store's part of the work: keys' hashes and parts, over rows in memory."""
+    """What choosing over partitions needs of a store, with rows in memory."""
 
-    executor = None
+    executor = folder = None
 
     def __init__(self, order, partitions):
         self.hashes = key_hashes(f"image-{i}" for i in order)
@@ -38,18 +41,18 @@ def rows():
     return X.astype(np.float16).astype(np.float32), weights
 
 
-def by_parts(order, partitions, rows):
+def herd(order, partitions, rows):
     X, weights = (array[order] for array in rows)
     pool = Shuffled(order, partitions)
-    return herd_by_parts(pool, X[:0], X, weights, 20, 400, seed=0)
+    return herd_over_partitions(pool, X[:0], X, weights, 20, 400, seed=0)[0]
 
 
 def test_the_order_of_the_pool_does_not_matter(rows):
-    expected = by_parts(np.arange(1500), 8, rows)[0]
+    expected = herd(np.arange(1500), 8, rows)
     assert len(set(expected.tolist())) == 20
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(1500)
-        assert order[by_parts(order, 8, rows)[0]].tolist() == expected.tolist()
+        assert order[herd(order, 8, rows)].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("strategy", [UncertaintyHerding(), CoreSet()])
@@ -73,22 +76,22 @@ def test_the_order_of_the_shards_does_not_matter(store, strategy, tmp_path):
     assert len(set(found[0])) == 10
 
 
-def literal_coverage(rows, weights, chosen, width):
+def literal_coverage(rows, weights, chosen, bandwidth_sq):
     return sum(
-        w * max(math.exp(-((x - s) ** 2).sum() / width) for s in chosen)
+        w * max(math.exp(-((x - s) ** 2).sum() / bandwidth_sq) for s in chosen)
         for x, w in zip(rows, weights, strict=True)
     )
 
 
-def test_herding_by_parts_is_randgreedi(rows, monkeypatch):
+def test_herding_over_partitions_is_randgreedi(rows, monkeypatch):
     """Against all steps written out, on a small pool with all of it as references."""
     X, weights = rows[0][:60].astype(float), rows[1][:60]
     pool = Shuffled(np.arange(60), 4)
-    width = 30.0
+    bandwidth_sq = 30.0
     monkeypatch.setattr(
-        "skadma.strategies._herding_parts.share_distance", lambda *_: width
+        "skadma.strategies._partitioned_herding.share_distance", lambda *_: bandwidth_sq
     )
-    got, gains = herd_by_parts(
+    got, gains = herd_over_partitions(
         pool, X[:0].astype(np.float32), X.astype(np.float32), weights, 5, 60, seed=0
     )
 
@@ -100,50 +103,47 @@ def test_herding_by_parts_is_randgreedi(rows, monkeypatch):
                 max(
                     left,
                     key=lambda i: literal_coverage(
-                        X, weights, [*X[chosen], X[i]], width
+                        X, weights, [*X[chosen], X[i]], bandwidth_sq
                     ),
                 )
             )
         return chosen
 
-    from skadma.features.store.hashing import partition
-
-    parts = [p for p in partition(pool.hashes, 4, 2) if len(p)]
-    local = [greedy(list(part)) for part in parts]
+    local = [greedy(list(rows)) for rows in partition(pool.hashes, 4, 2)]
     center = greedy(list(itertools.chain(*local)))
     best = max(
-        [center, *local], key=lambda c: literal_coverage(X, weights, X[c], width)
+        [center, *local], key=lambda c: literal_coverage(X, weights, X[c], bandwidth_sq)
     )
     assert got.tolist() == [int(i) for i in best]
     assert gains.sum() == pytest.approx(
-        literal_coverage(X, weights, X[best], width), rel=1e-4
+        literal_coverage(X, weights, X[best], bandwidth_sq), rel=1e-4
     )
 
 
-def test_parts_cover_nearly_as_much_as_the_whole(rows, monkeypatch):
+def test_partitions_cover_nearly_as_much_as_the_whole(rows, monkeypatch):
     monkeypatch.setattr(
-        "skadma.strategies._herding_parts.share_distance", lambda *_: 30.0
+        "skadma.strategies._partitioned_herding.share_distance", lambda *_: 30.0
     )
     X, weights = rows
-    chosen, _ = by_parts(np.arange(1500), 10, rows)
+    chosen = herd(np.arange(1500), 10, rows)
     cover = Coverage(X, weights, 30.0)
     _, gains = Coverage(X, weights, 30.0).greedy(X, 20)
     cover.add(X[chosen])
     assert cover.value > 0.93 * gains.sum()
 
 
-def test_number_of_witnesses_is_the_bound_and_holds():
-    assert witnesses_for(10**6, 100, 0.10) == math.ceil(
+def test_number_of_reference_points_is_the_bound_and_holds():
+    assert n_reference_points(10**6, 100, 0.10) == math.ceil(
         (100 * math.log(1e6) + math.log(200)) / 0.02
     )
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 2))
     u = rng.random(40)
-    alike = np.exp(-((X[:, None] - X) ** 2).sum(axis=2))
+    similarity = np.exp(-((X[:, None] - X) ** 2).sum(axis=2))
     pairs = np.array(list(itertools.combinations(range(40), 2)))
-    covered = np.maximum(alike[:, pairs[:, 0]], alike[:, pairs[:, 1]])
+    covered = np.maximum(similarity[:, pairs[:, 0]], similarity[:, pairs[:, 1]])
     truth = u @ covered / u.sum()
-    m = witnesses_for(40, 2, 0.15)
+    m = n_reference_points(40, 2, 0.15)
     worst = [
         np.abs(covered[rng.choice(40, m, p=u / u.sum())].mean(axis=0) - truth).max()
         for _ in range(200)
@@ -156,14 +156,14 @@ def test_the_error_decides_on_how_much_coverage_is_measured(store, monkeypatch):
     sizes = []
     real = Coverage.__init__
 
-    def noted(self, reference_points, weights, bandwidth_sq):
+    def noted(self, reference_points, *args):
         sizes.append(len(reference_points))
-        real(self, reference_points, weights, bandwidth_sq)
+        real(self, reference_points, *args)
 
     monkeypatch.setattr(Coverage, "__init__", noted)
     UncertaintyHerding(error=0.3, random_state=0).query(clf, pool, 2)
     UncertaintyHerding(random_state=0).query(clf, pool, 2)
-    assert sizes == [witnesses_for(200, 2, 0.3), 200]
+    assert sizes == [n_reference_points(200, 2, 0.3), 200]
 
 
 def test_lazy_k_center_is_the_eager_one(rows):
@@ -175,11 +175,11 @@ def test_lazy_k_center_is_the_eager_one(rows):
         np.testing.assert_allclose(lazy[1], eager[1], rtol=1e-3)
 
 
-def test_coreset_by_parts_is_gonzalez_twice(store):
+def test_coreset_over_partitions_is_gonzalez_twice(store):
     pool, clf, _ = store
-    parts = pool.select(np.arange(200))
-    parts.partitions = 4
-    chosen, radius = CoreSet(random_state=0)(clf, parts, 12)
+    divided = pool.select(np.arange(200))
+    divided.partitions = 4
+    chosen, radius = CoreSet(random_state=0)(clf, divided, 12)
     X = pool.outputs(clf).features[:]
 
     def covered(chosen):

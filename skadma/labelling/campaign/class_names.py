@@ -1,4 +1,4 @@
-"""The names of the classes, and what names that were said before mean now."""
+"""The names of the classes, and the changes of them that the log has."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .event_log import CampaignError, Store
+from .event_log import CampaignError, EventLog
 
 CHANGES = ("add", "rename", "merge")
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
-    """Check the names of the classes.
-
-    Raises
-    ------
-    CampaignError
-    """
+    """Check the names of the classes."""
     if isinstance(classes, str):
         raise CampaignError(f"classes={classes!r} must be a list of names.")
     names = [str(name) for name in classes]
@@ -35,24 +30,24 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     return names
 
 
-class Naming:
-    """What the classes are called, from the start through each change.
+class ClassNames:
+    """The names of the classes, from the start through each change.
 
-    Nothing that was said is rewritten: a name means what the changes since then made of
-    it.
+    The log keeps the names that were given. A name means what the changes after it made
+    of it.
 
     Parameters
     ----------
     classes : sequence of str
-        Those at the start.
+        The classes at the start.
 
     Attributes
     ----------
     classes : list of str
-        Today's, in the order in which they came; a new name stands at the old one's
-        place.
+        The present classes, in the order in which they came; a new name takes the place
+        of the old one.
     former : dict of str to str
-        Names that are no class any more, with what they mean today.
+        Names that are no class any more, with the present class each belongs to.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -63,11 +58,11 @@ class Naming:
 
     @property
     def changed(self) -> bool:
-        """Whether the classes are others than at the start, or in another order."""
+        """Whether the classes differ from those at the start, or in their order."""
         return self.classes != list(self._first)
 
     def now(self, label: str, event: int) -> str:
-        """Say what a name that was used at an event means today."""
+        """Give the present name of a class that an event names `label`."""
         for at, renamed in self._events:
             if at > event:
                 label = renamed.get(label, label)
@@ -76,23 +71,7 @@ class Naming:
     def change(
         self, change: str, names: list[str], into: str | None, event: int
     ) -> None:
-        """Change the classes.
-
-        Parameters
-        ----------
-        change : {"add", "rename", "merge"}
-        names : list of str
-            The new classes; or those to rename or merge.
-        into : str or None
-            What they are called from now on.
-        event : int
-            By which they changed, after all before.
-
-        Raises
-        ------
-        CampaignError
-            If the classes cannot be changed so; they are as they were then.
-        """
+        """Add the classes `names`, or rename or merge them `into` one, by an event."""
         texts = [*names] if into is None else [*names, into]
         if not isinstance(names, list) or not all(isinstance(n, str) for n in texts):
             raise CampaignError(
@@ -103,10 +82,10 @@ class Naming:
                 f"{change!r} of {names} is no change of classes; there are "
                 f"{', '.join(CHANGES)}, each of one class or more."
             )
-        if change == "add":
+        if into is None:
             classes = self._added(names)
         else:
-            classes = self._joined(names, into, change)  # type: ignore[arg-type]
+            classes = self._joined(names, into, change)
         self.classes = check_classes(classes)
         renamed = {} if into is None else {n: into for n in names if n != into}
         self._events.append((event, renamed))
@@ -118,7 +97,7 @@ class Naming:
         }
 
     def unknown(self, label: str, others: Sequence[str] = ()) -> str:
-        """Say why a label is none, and what to write instead."""
+        """Say why a label is no class, and what to write instead."""
         if label in self.former:
             return f"the class {label!r} is called {self.former[label]!r} by now."
         nor = f", nor {', '.join(others)}" if others else ""
@@ -149,28 +128,23 @@ class Naming:
         return [name for name in joined if name == into or name not in names]
 
 
-def read_naming(store: Store) -> Naming:
-    """Read what the classes are called. Within ``store.reading`` and ``intact``.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If the log says what no campaign writes.
-    """
-    ((first,),) = store.rows("SELECT value FROM settings WHERE name = 'classes'")
-    naming = Naming(json.loads(first))
-    changes: dict[int, dict[str, Any]] = {}
-    for event, kind, detail in store.rows(
-        "SELECT id, kind, detail FROM events WHERE kind IN ('classes', 'undo') "
-        "ORDER BY id"
-    ):
-        if kind == "undo":
-            changes.pop(json.loads(detail)["undone"], None)
-        else:
-            changes[event] = json.loads(detail)
-    for event, detail in changes.items():
-        try:
-            naming.change(detail["change"], detail["names"], detail["into"], event)
-        except CampaignError as error:
-            raise ValueError(f"event {event} changes no classes: {error}") from error
-    return naming
+def read_class_names(log: EventLog) -> ClassNames:
+    """Read the names of the classes from the log, within ``log.reading``."""
+    with log.intact():
+        ((first,),) = log.rows("SELECT value FROM settings WHERE name = 'classes'")
+        names = ClassNames(json.loads(first))
+        changes: dict[int, dict[str, Any]] = {}
+        for event, kind, detail in log.rows(
+            "SELECT id, kind, detail FROM events WHERE kind IN ('classes', 'undo') "
+            "ORDER BY id"
+        ):
+            if kind == "undo":
+                changes.pop(json.loads(detail)["undone"], None)
+            else:
+                changes[event] = json.loads(detail)
+        for event, detail in changes.items():
+            try:
+                names.change(detail["change"], detail["names"], detail["into"], event)
+            except CampaignError as error:
+                raise ValueError(f"event {event} is no change: {error}") from error
+    return names

@@ -1,0 +1,85 @@
+"""Choose the next images while others are labelled, similar ones in a row."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .campaign import Campaign
+from .trainer import Proposal
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that were chosen, and the log at that time.
+
+    Attributes
+    ----------
+    proposals : list of Proposal
+        Similar ones in a row; the last round of them in reserve. Empty where nothing is
+        left.
+    known : list of (str, str)
+        The labels that the model was trained with: SHA-256 and class.
+    guesses : dict of str to (str, float)
+        Class and confidence that the model gives other images which were asked about.
+    as_of : int
+        The last event of the log when the choice was made.
+    """
+
+    proposals: list[Proposal]
+    known: list[tuple[str, str]]
+    guesses: dict[str, tuple[str, float]]
+    as_of: int
+
+
+def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batch:
+    """Train with the labels that there are, and choose `n` images.
+
+    More than a round, so that nobody waits. `also` are contents that are shown already,
+    for which the new model's guesses are wanted.
+    """
+    if not campaign.candidates():
+        campaign.refresh()  # there may be new images
+    if campaign.candidates():
+        state, proposals = campaign._query(n)
+    else:
+        state, proposals = campaign._state(), []
+        campaign.estimator()  # the last labels count too
+    as_of = campaign.log()[-1]["id"]
+    known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
+    if not proposals:
+        return Batch([], known, {}, as_of)
+    model = campaign._trainer.model(state)
+    files = [str(file) for file in campaign.files(each.path for each in proposals)]
+    features = model.embed(files, layers=-2)[-2].reshape(len(files), -1)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    features = features / np.maximum(length, 1e-12)
+    reserve = campaign.n_instances if n > campaign.n_instances else 0
+    n_first = max(len(proposals) - reserve, 1)
+    # Two people who get the same images begin at different ones.
+    begin = zlib.crc32(campaign.who.encode()) % n_first
+    order = order_by_similarity(features[:n_first], begin)
+    order += [n_first + i for i in order_by_similarity(features[n_first:])]
+    _, guesses = campaign.guesses(also)
+    return Batch([proposals[i] for i in order], known, guesses, as_of)
+
+
+def order_by_similarity(features: np.ndarray, begin: int = 0) -> list[int]:
+    """Order rows of length 1 so that each is followed by the most similar one left.
+
+    Equals come in their order.
+    """
+    if not len(features):
+        return []
+    similarity = features @ features.T
+    order = [begin]
+    left = np.ones(len(features), dtype=bool)
+    left[begin] = False
+    while left.any():
+        row = np.where(left, similarity[order[-1]], -np.inf)
+        order.append(int(row.argmax()))
+        left[order[-1]] = False
+    return order

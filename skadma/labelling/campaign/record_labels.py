@@ -1,0 +1,382 @@
+"""Labels from a file or a person: resolved to images, then written or refused."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .event_log import EventLog
+from .folders import FolderPaths
+from .label_studio_export import in_present_names, read_export
+from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .state import (
+    Answer,
+    Decision,
+    State,
+    last_decisions,
+    last_repeats,
+    read_answers,
+    read_state,
+)
+
+
+@dataclass(frozen=True)
+class TeachResult:
+    """How many labels were new, and which were refused.
+
+    Attributes
+    ----------
+    n_new : int
+        Images that had no decision before.
+    n_changed : int
+        Images with another one before.
+    n_same : int
+        Images with that very one before.
+    refused : list of str
+        Rows that were left out, with reasons; only with `partial`.
+    n_repeats : int
+        Blind answers about images that are decided.
+    """
+
+    n_new: int
+    n_changed: int
+    n_same: int
+    refused: list[str]
+    n_repeats: int = 0
+
+
+class ResolvedRow(NamedTuple):
+    """A label of an image of the campaign.
+
+    Attributes
+    ----------
+    image : int
+    sha256 : str
+    mark : str
+        Class, or a mark such as "?skip".
+    who : str
+        Empty: whoever works on the campaign.
+    where : str
+        Name of the row in messages, such as "line 7".
+    """
+
+    image: int
+    sha256: str
+    mark: str
+    who: str = ""
+    where: str = ""
+
+
+def read_rows(
+    labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+    former: Mapping[str, str] | None = None,
+) -> tuple[str, list[LabelRow], bool]:
+    """Read labels in any of the forms that :meth:`Campaign.teach` takes.
+
+    Parameters
+    ----------
+    labels : mapping of str to str, sequence of LabelRow, or path
+    former : mapping of str to str, optional
+        Former names of classes. They are taken in what Label Studio exports, whose
+        project may not know another; in a label file they may be a mistake.
+
+    Returns
+    -------
+    name : str
+        For messages and the log.
+    rows : list of LabelRow
+    at_once : bool
+        Whether they were decided just now, not read from a file.
+    """
+    if isinstance(labels, Mapping):
+        rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+        return "labels", rows, True
+    if not isinstance(labels, (str, Path)):
+        return "labels", list(labels), True
+    if Path(labels).suffix.lower() == ".json":
+        rows = in_present_names(read_export(labels), former or {})
+        return str(labels), rows, False
+    return str(labels), read_labels(labels), False
+
+
+def record_labels(
+    log: EventLog,
+    name: str,
+    rows: Sequence[LabelRow],
+    repeats: Sequence[LabelRow],
+    folders: FolderPaths,
+    *,
+    at_once: bool,
+    partial: bool,
+) -> TeachResult:
+    """Write rows of labels into the log, within a transaction.
+
+    Parameters
+    ----------
+    log : EventLog
+    name : str
+        Of the file.
+    rows : sequence of LabelRow
+        They decide. If they say who: one for each image does, of the person who
+        decided before or was first to tell the class; other people's are repeats.
+    repeats : sequence of LabelRow
+        Blind answers about images that are decided, if only by `rows`.
+    folders : FolderPaths
+    at_once : bool
+        See :func:`resolve_rows`.
+    partial : bool
+        Leave out rows that cannot be taken instead of refusing all.
+    """
+    state = read_state(log)
+    if any(row.who for row in rows):
+        rows, others = _split_by_person(rows, state, read_answers(log, state), folders)
+        repeats = [*repeats, *others]
+    resolved, refused = resolve_rows(rows, state, folders, at_once=at_once)
+    counts, first = add_changes(log, "teach", name, resolved, state.decisions)
+    n_repeats = 0
+    if repeats:
+        new, more = _resolve_repeats(log, repeats, folders, at_once)
+        refused += more
+        n_repeats = len(new)
+        add_answers(log, "repeat", name, new, first)
+    if refused and not partial:
+        raise LabelFileError(name, refused, len(rows) + len(repeats))
+    return TeachResult(*counts, refused, n_repeats)
+
+
+def _split_by_person(
+    rows: Sequence[LabelRow],
+    state: State,
+    answers: Sequence[Answer],
+    folders: FolderPaths,
+) -> tuple[list[LabelRow], list[LabelRow]]:
+    """Find the rows that decide, and those that are repeats."""
+    held = last_decisions(answers)
+    known = {(a.sha256, a.who, a.mark) for a in answers if a.act == "teach"}
+    numbers = state.numbers
+    groups: dict[str, list[LabelRow]] = {}
+    for row in rows:
+        image = find_image(row.path, numbers, state, folders)
+        sha256 = row.sha256 or ("" if image is None else state.last_known[image])
+        groups.setdefault("" if row.problem else sha256, []).append(row)
+    deciding = groups.pop("", [])  # resolve_rows gives the reasons against them
+    repeats = []
+    for sha256, group in groups.items():
+        with_class = [row for row in group if row.label not in MARKS]
+        decider = (with_class or group)[:1]
+        holder = held.get(sha256)
+        if holder is not None and holder.mark not in MARKS:
+            if all(row.who != holder.who for row in group):
+                decider = []
+            else:
+                decider = [r for r in with_class if r.who == holder.who] or decider
+        deciding += decider
+        repeats += [
+            row
+            for row in group
+            if row not in decider
+            and row.label != "?skip"  # which is no answer
+            and (sha256, row.who, row.label) not in known
+        ]
+    return deciding, repeats
+
+
+def _resolve_repeats(
+    log: EventLog, rows: Sequence[LabelRow], folders: FolderPaths, at_once: bool
+) -> tuple[list[ResolvedRow], list[str]]:
+    """Find the blind answers that are new, and the reasons against others."""
+    state = read_state(log)
+    known = last_repeats(read_answers(log, state))
+    new: list[ResolvedRow] = []
+    refused: list[str] = []
+    for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
+        mine = [row for row in rows if row.who == who]
+        resolved, problems = resolve_rows(
+            mine, state, folders, at_once=at_once, blind=True
+        )
+        refused += problems
+        for row in resolved:
+            before = known.get((row.sha256, who or log.who))
+            if row.sha256 not in state.decisions:
+                refused.append(
+                    f"{row.where}: {state.paths[row.image]!r} is not decided yet, so "
+                    "this is no repeat. teach gives it its first label."
+                )
+            elif before is None or before.mark != row.mark:
+                new.append(row)
+    return new, refused
+
+
+_OTHER = {
+    False: "is in an audit, whose labels are never trained with. Give it by 'skadma "
+    "evaluate', or end the audit with 'skadma evaluate --release' first.",
+    True: "is in no audit. Give its label by 'skadma teach'.",
+}
+
+
+def resolve_rows(
+    rows: Sequence[LabelRow],
+    state: State,
+    folders: FolderPaths,
+    *,
+    at_once: bool,
+    audit: bool = False,
+    blind: bool = False,
+) -> tuple[list[ResolvedRow], list[str]]:
+    """Find the image of each row; return the rows, and the reasons against others.
+
+    Parameters
+    ----------
+    rows : sequence of LabelRow
+    state : State
+    folders : FolderPaths
+    at_once : bool
+        The rows are decided now; else they are from a file, which may be older than
+        what an image is by now.
+    audit : bool, default=False
+        They are about images of an audit, and of no others; else about no such ones.
+    blind : bool, default=False
+        They are repeats: a decision about an older content of a file is of no use.
+    """
+    numbers = state.numbers
+    resolved: dict[int, ResolvedRow] = {}
+    first: dict[str, tuple[str, str]] = {}
+    refused = []
+    before = {} if at_once else dict(state.changed_since())
+    drawn = state.drawn()
+    for row in rows:
+        image = find_image(row.path, numbers, state, folders)
+        if row.problem:
+            refused.append(f"{row.where}: {row.problem}")
+        elif image is None:
+            refused.append(f"{row.where}: {row.path!r} is not in the pool.")
+        elif row.label not in state.classes and row.label not in MARKS:
+            reason = state.class_names.unknown(row.label, MARKS)
+            refused.append(f"{row.where}: {reason}")
+        elif row.sha256 and row.sha256 != state.last_known[image]:
+            known = state.decisions.get(row.sha256)
+            if blind or known is None or known.mark != row.label:
+                refused.append(
+                    f"{row.where}: {row.path!r} is another picture by now than the one "
+                    "that the column sha256 names."
+                )
+            # else it holds already, for the content that the file had then
+        elif not row.sha256 and image in before and before[image].mark == row.label:
+            refused.append(
+                f"{row.where}: {row.path!r} has changed since it was labelled "
+                f"{row.label!r}. If the label is for the picture as it is now, give it "
+                "in a file that 'skadma query' wrote, which tells what was looked at."
+            )
+        elif (state.last_known[image] in drawn) != audit:
+            refused.append(f"{row.where}: {row.path!r} {_OTHER[audit]}")
+        else:
+            sha256 = state.last_known[image]
+            where, label = first.setdefault(sha256, (row.where, row.label))
+            if label != row.label:
+                refused.append(
+                    f"{row.where}: {row.path!r} is {row.label!r} here, but "
+                    f"{label!r} in {where}, which is the same image."
+                )
+            else:
+                resolved[image] = ResolvedRow(
+                    image, sha256, row.label, row.who, row.where
+                )
+    return list(resolved.values()), refused
+
+
+def find_image(
+    path: str, numbers: dict[str, int], state: State, folders: FolderPaths
+) -> int | None:
+    """Find the image that a path in a label file means; None if there is none."""
+    name = path if path in numbers else path.strip()
+    if name in numbers:
+        return numbers[name]
+    if os.path.isabs(name):  # noqa: PTH117
+        inside = folders.find(Path(name), state.folders)
+        if inside is None:
+            return None
+        name = inside
+    name = PurePosixPath(name).as_posix()
+    if name not in numbers:  # other systems spell accents otherwise
+        plain = unicodedata.normalize("NFC", name)
+        same = [p for p in numbers if unicodedata.normalize("NFC", p) == plain]
+        name = same[0] if len(same) == 1 else name
+    return numbers.get(name)
+
+
+def add_changes(
+    log: EventLog,
+    kind: str,
+    source: str,
+    resolved: Sequence[ResolvedRow],
+    held: Mapping[str, Decision],
+) -> tuple[tuple[int, int, int], int | None]:
+    """Write the answers that differ from those `held` before, by content.
+
+    Returns
+    -------
+    counts : (int, int, int)
+        How many are new, changed, the same.
+    first : int or None
+        The event that all of them belong to.
+    """
+    marks = [held[r.sha256].mark if r.sha256 in held else None for r in resolved]
+    new = [r for r, mark in zip(resolved, marks, strict=True) if r.mark != mark]
+    n_new = marks.count(None)
+    counts = n_new, len(new) - n_new, len(resolved) - len(new)
+    return counts, add_answers(log, kind, source, new)
+
+
+def add_answers(
+    log: EventLog,
+    kind: str,
+    source: str,
+    resolved: Sequence[ResolvedRow],
+    first: int | None = None,
+) -> int | None:
+    """Write answers, one event for each person, to be undone together.
+
+    Parameters
+    ----------
+    log : EventLog
+        Within a transaction.
+    kind : {"teach", "repeat", "confirm", "answer"}
+    source : str
+        Name of the file.
+    resolved : sequence of ResolvedRow
+    first : int, optional
+        The event that they belong to; the first of their own if None.
+
+    Returns
+    -------
+    int or None
+        The event that all of them belong to.
+    """
+    for who in dict.fromkeys(row.who for row in resolved):
+        mine = [row for row in resolved if row.who == who]
+        together = {} if first is None else {"with": first}
+        event = log.add_event(
+            kind, who=who or None, source=source, n=len(mine), **together
+        )
+        first = event if first is None else first
+        add_answer_rows(log, kind, event, (row[:3] for row in mine))
+    return first
+
+
+def add_answer_rows(
+    log: EventLog, kind: str, event: int, answers: Iterable[tuple[int, str, str]]
+) -> None:
+    """Write the image, content and mark of each answer of an event."""
+    log.add(
+        "decisions" if kind == "teach" else "looks",
+        (
+            (event, image, sha256, mark[1:], None)
+            if mark in MARKS
+            else (event, image, sha256, "label", mark)
+            for image, sha256, mark in answers
+        ),
+    )
