@@ -16,8 +16,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from .._utils.lazy_rows import AnyRows, LazyRows, rows_of_file
-from ..images.dataset import StoredImages, n_images, take
+from .._utils.lazy_rows import AnyRows, LazyRows
+from ..images.dataset import StoredImages, n_images, rows_of_file, take
 from .adapter import NetworkAdapter, get_adapter
 from .store import FeatureStore
 

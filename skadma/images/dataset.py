@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
-from .._utils.lazy_rows import LazyRows, rows_of_file
+from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
     TAKEN,
     UnreadableImageError,
@@ -230,6 +230,13 @@ def n_images(X: Any) -> int:
     if hasattr(X, "__array__") and not hasattr(X, "__len__"):
         return len(np.asarray(X))
     return len(X)
+
+
+def rows_of_file(X: Any) -> Any:
+    """Return a memory-mapped table larger than a block as LazyRows, else X itself."""
+    if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
+        return MappedRows(X)
+    return X
 
 
 def take(X: Any, indices: ArrayLike) -> Any:
