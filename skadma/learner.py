@@ -292,8 +292,9 @@ class ActiveLearner(
             at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
-            can_stop = self.stopping is not None and self._can_predict()
-            if can_stop and self.stopping.should_stop(self):
+            if self.stopping is None or not self._can_predict():
+                continue
+            if self.stopping.should_stop(self):
                 break
 
     def _start(
