@@ -85,7 +85,7 @@ def picture(page: Page, labels: dict[str, str], out: Path) -> None:
     """Label one by one, look at the grid and at the progress."""
     for i in range(30):
         page.wait_for_function(
-            "() => window.skadmaPage?.views.single.visible && skadmaPage.feed.items[0]"
+            "() => window.skadmaPage?.views.single.visible && skadmaPage.queue.items[0]"
         )
         path = page.inner_text(".caption")
         key = "12"[CLASSES.index(labels[path])]
@@ -95,14 +95,14 @@ def picture(page: Page, labels: dict[str, str], out: Path) -> None:
             key = "12"[key == "1"]  # people err
         page.wait_for_timeout(450)
         page.keyboard.press(key)
-    page.wait_for_function("() => skadmaPage.feed.outbox.size === 0")
+    page.wait_for_function("() => skadmaPage.queue.outbox.size === 0")
     page.wait_for_function("() => skadmaPage.views.single.visible")
     page.wait_for_timeout(1000)  # the small pictures of the strip
     save(page, out / "label_single.png")
     page.click("#view-grid")
     page.wait_for_function("() => document.querySelectorAll('.tile').length === 20")
     page.wait_for_function(
-        "() => skadmaPage.feed.state.stage === 'idle' && skadmaPage.feed.items"
+        "() => skadmaPage.queue.state.stage === 'idle' && skadmaPage.queue.items"
         ".slice(0, 20).filter((i) => i.guess).length > 11"
     )
     page.check("[data-focus=prefill]")

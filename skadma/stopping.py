@@ -1,4 +1,4 @@
-"""When to stop asking for labels."""
+"""Stopping rules for simulations by ActiveLearner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring, cohen_kappa_score
 
-from .evaluation import Audit, Estimate, audit_sample, estimate
+from .evaluation import Estimate, audit_sample, estimate
 from .images.dataset import take
 
 __all__ = [
@@ -29,31 +29,31 @@ __all__ = [
 class StoppingRule(BaseEstimator, ABC):
     """Base of the rules for ``ActiveLearner(stopping=...)``.
 
-    Rules combine: ``a | b`` stops where either does, ``a & b`` where both do.
+    Rules combine: ``a | b`` stops when either does, ``a & b`` when both do.
     """
 
     def start(self) -> None:  # noqa: B027
-        """Forget what was seen of another run."""
+        """Reset the rule before the first round."""
 
     def reserve(self, n_images: int) -> np.ndarray:
-        """Choose images that are never queried nor trained with; asked after ``start``.
+        """Reserve images that are never queried nor trained with, after ``start``.
 
         Parameters
         ----------
         n_images : int
-            How many the learner was given.
+            Number of images that the learner was given.
 
         Returns
         -------
         ndarray of int
-            Indices. The rule may read their labels in ``learner.y_``, and no others
-            than these and those in ``learner.labeled_``.
+            Indices. In ``learner.y_``, the rule may read the labels of these images
+            and of those in ``learner.labeled_``.
         """
         return np.array([], dtype=int)
 
     @abstractmethod
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether the learner has enough labels; asked once after each round.
+        """Tell whether to stop; called once after each round.
 
         Parameters
         ----------
@@ -80,16 +80,16 @@ class _Combination(StoppingRule):
             rule.start()
 
     def reserve(self, n_images: int) -> np.ndarray:
-        """Choose what any of the rules does."""
+        """Choose the images that any of the rules reserves."""
         return np.unique(np.concatenate([r.reserve(n_images) for r in self.rules]))
 
     def _answers(self, learner: Any) -> list[bool]:
-        # All are asked, as some compare with the round before.
+        # All are called, as some compare with the round before.
         return [rule.should_stop(learner) for rule in self.rules]
 
 
 class AnyOf(_Combination):
-    """Stop where one of several rules does.
+    """Stop when one of several rules does.
 
     Parameters
     ----------
@@ -97,12 +97,12 @@ class AnyOf(_Combination):
     """
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether one of the rules says so."""
+        """Tell whether one of the rules stops."""
         return any(self._answers(learner))
 
 
 class AllOf(_Combination):
-    """Stop where all of several rules do.
+    """Stop when all of several rules do.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class AllOf(_Combination):
     """
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether all rules say so."""
+        """Tell whether all rules stop."""
         return all(self._answers(learner))
 
 
@@ -126,12 +126,12 @@ class LabelBudget(StoppingRule):
         self.n_labels = n_labels
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether the labels are spent."""
+        """Tell whether there are that many labels."""
         return int(learner.labeled_.sum()) >= self.n_labels
 
 
 class TargetScore(StoppingRule):
-    """Stop at a score on labelled images that are set apart.
+    """Stop at a score on a labelled test set.
 
     Parameters
     ----------
@@ -155,22 +155,22 @@ class TargetScore(StoppingRule):
         self.scoring = scoring
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether the learner scores that high."""
+        """Tell whether the learner reaches the score."""
         score = check_scoring(learner, self.scoring)(learner, self.X, self.y)
         return bool(score >= self.target)
 
 
 class StablePredictions(StoppingRule):
-    """Stop where predictions no longer change [1]_.
+    """Stop when predictions no longer change [1]_.
 
-    After each round Cohen's kappa is taken between the present and the previous
-    round's predictions on a stop set, which needs no labels. Stops where the mean over
+    After each round, Cohen's kappa is computed between this and the previous round's
+    predictions on a stop set, which needs no labels. The rule stops when its mean over
     `window` rounds reaches `threshold`.
 
     Parameters
     ----------
     X : images
-        The stop set; the paper takes 2,000.
+        The stop set; 2,000 in the paper.
     threshold : float, default=0.99
     window : int, default=3
 
@@ -191,12 +191,12 @@ class StablePredictions(StoppingRule):
         self.window = window
 
     def start(self) -> None:
-        """Forget the predictions of another run."""
+        """Reset the rule before the first round."""
         self.agreements_: list[float] = []
         self._before: np.ndarray | None = None
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether predictions have settled."""
+        """Tell whether predictions are stable."""
         now = learner.predict(self.X)
         if self._before is not None:
             same = np.array_equal(now, self._before)
@@ -210,39 +210,35 @@ class StablePredictions(StoppingRule):
 
 
 class EstimatedScore(StoppingRule):
-    """Stop where the accuracy is shown to be high enough, by labels set apart.
+    """Stop when a lower bound of the accuracy, from reserved labels, is high enough.
 
-    Before the first round, `n_labels` images are drawn by chance. Their labels are
-    asked for, but they are never queried nor trained with: they are what the rule
-    costs, on top of ``learner.labeled_``. After each round the accuracy on images like
-    those of the pool is estimated from them; the rule stops where the lower bound
-    reaches `target`.
+    Before the first round, `n_labels` images are drawn at random. They are never
+    queried nor trained with; their labels are the cost of the rule, on top of
+    ``learner.labeled_``. After each round the accuracy on images like those of the pool
+    is estimated from them; the rule stops when the lower bound reaches `target`.
 
-    The same labels are looked at after each round, so the chance to stop too early
-    somewhere is a little above 1 - `confidence`; docs/evaluation.md has it measured.
+    The same labels are used after each round, so the probability to stop too early at
+    some round is a little above 1 - `confidence`; docs/evaluation.md has measurements.
 
     Parameters
     ----------
     target : float
         An accuracy, above 0 and below 1.
     confidence : float, default=0.9
-        That the accuracy is at least the lower bound; above 0.5 and below 1.
+        Of the lower bound; above 0.5 and below 1.
     n_labels : int, default=100
-        At 0.95, 100 labels show what is right in 99 of them; more labels show it with
-        less to spare.
+        For a target of 0.95, a model has to be right on 99 of 100 images, and on a
+        smaller share of more images.
     random_state : int or None, default=None
-        Draws the images.
+        Seeds the draw of images.
 
     Attributes
     ----------
     audit_ : skadma.evaluation.Audit
-        What was drawn.
+        The images drawn.
     estimates_ : list of skadma.evaluation.Estimate
-        One per round; `low` is the bound.
+        One per round; `low` is the lower bound.
     """
-
-    audit_: Audit
-    estimates_: list[Estimate]
 
     def __init__(
         self,
@@ -257,13 +253,13 @@ class EstimatedScore(StoppingRule):
         self.random_state = random_state
 
     def start(self) -> None:
-        """Forget the estimates of another run, and check what is asked for."""
+        """Reset the rule, and check that `n_labels` can show the target."""
         if not (0 < self.target < 1 and 0.5 < self.confidence < 1):
             raise ValueError(
                 f"target={self.target} must be between 0 and 1, and confidence="
                 f"{self.confidence} between 0.5 and 1."
             )
-        # Even a model without a mistake has this bound: (1 - confidence) ** (1 / n).
+        # The bound of a model without a mistake is (1 - confidence) ** (1 / n_labels).
         least = math.ceil(math.log(1 - self.confidence) / math.log(self.target))
         if self.n_labels < least:
             raise ValueError(
@@ -271,10 +267,10 @@ class EstimatedScore(StoppingRule):
                 f"{self.target} with confidence {self.confidence}, not even one that "
                 f"makes no mistake. At least {least} are needed."
             )
-        self.estimates_ = []
+        self.estimates_: list[Estimate] = []
 
     def reserve(self, n_images: int) -> np.ndarray:
-        """Draw the images that are set apart."""
+        """Draw the images."""
         if self.n_labels >= n_images:
             raise ValueError(
                 f"EstimatedScore sets {self.n_labels} images apart, but there are only "
@@ -289,14 +285,14 @@ class EstimatedScore(StoppingRule):
         return self.audit_.indices
 
     def should_stop(self, learner: Any) -> bool:
-        """Tell whether the lower bound of the accuracy has reached the target."""
+        """Tell whether the lower bound reaches the target."""
         drawn = self.audit_.indices
         found = estimate(
             self.audit_,
             learner.predict(take(learner.X_, drawn)),
             learner.y_[drawn],
             classes=learner.classes_,
-            confidence=2 * self.confidence - 1,  # the upper bound is not asked for
+            confidence=2 * self.confidence - 1,  # one-sided: of `low` alone
             finite=False,
         )
         self.estimates_.append(found)

@@ -198,7 +198,7 @@ def press(page, key):
 
 def saved(page):
     """Wait until nothing is being saved."""
-    until(page, "skadmaPage.feed.outbox.size === 0")
+    until(page, "skadmaPage.queue.outbox.size === 0")
 
 
 def marks_of(events):

@@ -73,6 +73,17 @@ def test_learns_and_goes_on_with_new_classes(pictures):
     assert clf.net_.module_(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1] == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gates", "global"), ("gated_batch_norm", False), ("gate_width", 7)],
+)
+def test_a_warm_start_refuses_other_gates(name, value, pictures):
+    X, y = pictures
+    clf = tiny(warm_start=True).fit(X, y).set_params(**{name: value})
+    with pytest.raises(ValueError, match=f"{name} is now {value!r}"):
+        clf.fit(X, y)
+
+
 def test_a_failed_fit_loses_nothing(pictures):
     X, y = pictures
     clf = tiny(warm_start=True).fit(X, y)

@@ -18,7 +18,7 @@ from .label_site import TINY
 
 
 @pytest.fixture
-def desk(campaign):
+def controller(campaign):
     """What the page is told, of a ledger that was open before all changes."""
     return Controller(campaign.ledger(), "ana", 4)
 
@@ -28,105 +28,108 @@ def say(ledger, sha256, mark, before=None):
     return ledger.record([operation])[0]
 
 
-def sync(desk, want=4, have=()):
-    return desk.sync("tab", list(have), want, meanwhile=True)
+def sync(controller, want=4, have=()):
+    return controller.sync("tab", list(have), want, meanwhile=True)
 
 
 # --- what the page is told ----------------------------------------------------------
 
 
-def test_a_renamed_class(campaign, desk):
-    first, second, third = list(desk.ledger.usable())[:3]
-    say(desk.ledger, first, "red")
-    desk.hear(
+def test_a_renamed_class(campaign, controller):
+    first, second, third = list(controller.ledger.usable())[:3]
+    say(controller.ledger, first, "red")
+    controller.receive(
         {
-            "kind": "batch", "known": [(first, "red")], "repeats": {}, "doubts": [],
+            "kind": "batch", "known": [(first, "red")], "repeats": {}, "suspects": [],
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
     )  # fmt: skip
-    assert sync(desk, 0)["n_known"] == 1
+    assert sync(controller, 0)["n_known"] == 1
     campaign.rename_class("red", "rouge")
-    told = sync(desk, 1)
+    told = sync(controller, 1)
     assert told["classes"] == ["blue", "green", "rouge"]
     assert told["former"] == {"red": "rouge"}
     assert told["counts"] == {"blue": 0, "green": 0, "rouge": 1}
     assert told["items"][0]["guess"] == "rouge"
     assert told["recent"][0]["mark"] == "rouge"
     assert told["n_known"] == 0  # what knows it is made anew
-    assert desk.wanted() is not None
+    assert controller.n_wanted() is not None
     # A page that was not told yet says what the class was called.
-    assert say(desk.ledger, second, "red").status == "recorded"
-    assert say(desk.ledger, first, "blue", before="red").status == "recorded"
-    assert say(desk.ledger, third, "green").refused == []
-    held = {s: d.mark for s, d in desk.ledger.decisions().items()}
+    assert say(controller.ledger, second, "red").status == "recorded"
+    assert say(controller.ledger, first, "blue", before="red").status == "recorded"
+    assert say(controller.ledger, third, "green").refused == []
+    held = {s: d.mark for s, d in controller.ledger.decisions.items()}
     assert held == {first: "blue", second: "rouge", third: "green"}
     campaign.undo()
     campaign.undo()
     campaign.undo()
     campaign.undo()  # the new name
-    assert sync(desk, 0)["classes"] == CLASSES
-    (refused,) = say(desk.ledger, second, "rouge").refused
+    assert sync(controller, 0)["classes"] == CLASSES
+    (refused,) = say(controller.ledger, second, "rouge").refused
     assert "'rouge' is none of the classes blue, green, red" in refused["reason"]
-    assert_same(desk.ledger, campaign)
+    assert_same(controller.ledger, campaign)
 
 
 def test_repeats_among_pictures_drawn_meanwhile(campaign):
     """As many as are due by what was answered, one at a time, none twice."""
-    desk = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
-    shas = list(desk.ledger.usable())
+    controller = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
+    shas = list(controller.ledger.usable())
     with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
         for sha256 in shas[:3]:
             say(ben.ledger(), sha256, "red")
-    message = {"kind": "batch", "known": [], "doubts": [], "proposals": [], "as_of": 1,
-               "guesses": {}, "repeats": dict.fromkeys(shas[:3])}  # fmt: skip
-    desk.hear(message)  # the child's only word: it is slow
+    message = {"kind": "batch", "known": [], "suspects": [], "proposals": [],
+               "as_of": 1, "guesses": {}}  # fmt: skip
+    message["repeats"] = dict.fromkeys(shas[:3])
+    controller.receive(message)  # the child's only word: it is slow
     answered, seen = [], []
     for _ in range(10):
-        items = sync(desk, 2)["items"]
+        items = sync(controller, 2)["items"]
         again = [item["sha256"] for item in items if item["sha256"] in shas[:3]]
         assert len(items) == 2 and len(again) <= 1
         assert all(item["before"] is None for item in items)
-        assert again == [] or sync(desk, 0, again)["stale"] == []
+        assert again == [] or sync(controller, 0, again)["stale"] == []
         for item in items:
             answered.append(item["sha256"])
-            assert say(desk.ledger, item["sha256"], "red").status == "recorded"
+            assert say(controller.ledger, item["sha256"], "red").status == "recorded"
         seen += again
         if len(seen) == 3:
             break
     assert seen == shas[:3] and len(set(answered)) == len(answered)
     acts = [event["kind"] for event in campaign.log()]
     assert acts.count("repeat") == 3
-    assert {s: d.mark for s, d in desk.ledger.decisions().items()} == (
+    assert {s: d.mark for s, d in controller.ledger.decisions.items()} == (
         dict.fromkeys(answered, "red")
     )
-    assert not {item["sha256"] for item in sync(desk, 12)["items"]} & set(shas[:3])
+    assert not {item["sha256"] for item in sync(controller, 12)["items"]} & set(
+        shas[:3]
+    )
 
 
 def test_a_repeat_has_a_guess_where_the_others_have_one(campaign):
     """So that it cannot be told from them, also while it waits on the page."""
-    desk = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
-    shas = list(desk.ledger.usable())
+    controller = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
+    shas = list(controller.ledger.usable())
     with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
         for sha256 in shas[:3]:
             say(ben.ledger(), sha256, "red")
     for sha256 in shas[3:6]:
-        say(desk.ledger, sha256, "blue")
-    message = {"kind": "batch", "known": [], "doubts": [], "as_of": 1, "guesses": {},
+        say(controller.ledger, sha256, "blue")
+    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1, "guesses": {},
                "proposals": [{"sha256": sha256, "guess": "blue", "confidence": 0.5}
                              for sha256 in shas[6:9]],
                "repeats": {shas[0]: None, shas[1]: ("green", 0.7),
                            shas[2]: ("green", 0.8)}}  # fmt: skip
-    desk.hear(message)
-    items = sync(desk, 3)["items"]
+    controller.receive(message)
+    items = sync(controller, 3)["items"]
     guesses = {item["sha256"]: (item["guess"], item["confidence"]) for item in items}
     assert guesses.pop(shas[1]) == ("green", 0.7)  # the first of those with a guess
     assert list(guesses.values()) == [("blue", 0.5)] * 2
     # Drawn by chance, without a guess: nor has the one among them that is a repeat.
-    say(desk.ledger, shas[1], "red")
+    say(controller.ledger, shas[1], "red")
     shown = list(guesses)
-    desk.hear({**message, "proposals": []})
-    drawn = desk.sync("tab", shown, 2, meanwhile=True)["items"]
+    controller.receive({**message, "proposals": []})
+    drawn = controller.sync("tab", shown, 2, meanwhile=True)["items"]
     assert [item["guess"] for item in drawn] == [None, None]
     again = {item["sha256"] for item in drawn} & set(shas[:3])
     assert again == {shas[0]}
@@ -135,26 +138,26 @@ def test_a_repeat_has_a_guess_where_the_others_have_one(campaign):
     others = {sha256: ("green", 0.6) for sha256 in shown if sha256 != shas[0]}
     late = others.popitem()  # handed out when the child had been asked already
     proposals = [{"sha256": late[0], "guess": "green", "confidence": 0.6}]
-    desk.hear({**message, "guesses": others, "proposals": proposals,
+    controller.receive({**message, "guesses": others, "proposals": proposals,
                "repeats": {shas[0]: ("red", 0.9)}})  # fmt: skip
     campaign.rename_class("red", "rouge")
-    told = sync(desk, 0, shown)["guesses"]
+    told = sync(controller, 0, shown)["guesses"]
     assert told == {**others, late[0]: late[1], shas[0]: ("rouge", 0.9)}
 
 
-def test_a_tab_with_none_left_takes_over_what_waits_in_another(desk):
+def test_a_tab_with_none_left_takes_over_what_waits_in_another(controller):
     """One that was forgotten would keep them for good."""
-    shas = list(desk.ledger.usable())
-    message = {"kind": "batch", "known": [], "doubts": [], "as_of": 1, "repeats": {},
+    shas = list(controller.ledger.usable())
+    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1, "repeats": {},
                "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip
-    assert desk.state()["stage"] == "starting"
-    desk.hear(message)
-    assert desk.state()["stage"] == "idle"
+    assert controller.state()["stage"] == "starting"
+    controller.receive(message)
+    assert controller.state()["stage"] == "idle"
 
     def ask(tab, want, have=()):
-        told = desk.sync(tab, list(have), want)
+        told = controller.sync(tab, list(have), want)
         return [item["sha256"] for item in told["items"]], told
 
     old, _ = ask("old", 12)
@@ -167,11 +170,11 @@ def test_a_tab_with_none_left_takes_over_what_waits_in_another(desk):
     old = [sha256 for sha256 in old if sha256 not in new]
     assert ask("new", 6, new)[0] == []  # it has some
     for sha256 in new:
-        assert say(desk.ledger, sha256, "red").status == "recorded"
+        assert say(controller.ledger, sha256, "red").status == "recorded"
     new, _ = ask("new", 20)
     assert new == shas[5:]
     for sha256 in new:
-        say(desk.ledger, sha256, "red")
+        say(controller.ledger, sha256, "red")
     new, told = ask("new", 6)  # what is looked at there stays there
     assert new == [] and told["elsewhere"] == 1
     assert ask("old", 20, old)[1]["stale"] == shas[5:]
@@ -179,52 +182,52 @@ def test_a_tab_with_none_left_takes_over_what_waits_in_another(desk):
     assert ask("new", 6)[0] == shas[:1]
 
 
-def test_a_merge_joins_what_is_counted(campaign, desk):
-    for sha256, mark in zip(desk.ledger.usable(), CLASSES, strict=False):
-        say(desk.ledger, sha256, mark)
+def test_a_merge_joins_what_is_counted(campaign, controller):
+    for sha256, mark in zip(controller.ledger.usable(), CLASSES, strict=False):
+        say(controller.ledger, sha256, mark)
     campaign.merge_classes(["blue", "red"], "purple")
     campaign.add_classes(["white"])
-    assert sync(desk, 0)["counts"] == {"purple": 2, "green": 1, "white": 0}
+    assert sync(controller, 0)["counts"] == {"purple": 2, "green": 1, "white": 0}
 
 
-def test_an_audit_is_kept_apart(campaign, desk):
-    shown = [item["sha256"] for item in sync(desk, 12)["items"]]
+def test_an_audit_is_kept_apart(campaign, controller):
+    shown = [item["sha256"] for item in sync(controller, 12)["items"]]
     drawn = {p.sha256 for p in campaign.audits.draw(8, method="random")}
-    told = sync(desk, 0, shown)
+    told = sync(controller, 0, shown)
     assert set(told["stale"]) == drawn
     assert told["n_images"] == 4
     sha256 = min(drawn)
-    (refused,) = say(desk.ledger, sha256, "red").refused
+    (refused,) = say(controller.ledger, sha256, "red").refused
     assert "An audit keeps it apart" in refused["reason"]
-    assert refused["path"] == desk.ledger.path(sha256)
+    assert refused["path"] == controller.ledger.path(sha256)
     campaign.audits.answer({p.path: "red" for p in campaign.audits.pending()})
-    told = desk.sync("another", [], 12, meanwhile=True)
+    told = controller.sync("another", [], 12, meanwhile=True)
     assert not drawn & {item["sha256"] for item in told["items"]}
     assert (told["n_labels"], told["n_decided"], told["recent"]) == (0, 0, [])
     assert not any(campaign.status().labels.values())
     campaign.audits.release(train=False)
-    told = sync(desk, 0)
+    told = sync(controller, 0)
     assert (told["n_labels"], told["n_decided"], told["n_images"]) == (8, 8, 12)
-    assert_same(desk.ledger, campaign)
+    assert_same(controller.ledger, campaign)
 
 
-def test_a_pool_that_is_added_and_taken_back(tmp_path, campaign, desk):
-    before = set(desk.ledger.usable())
+def test_a_pool_that_is_added_and_taken_back(tmp_path, campaign, controller):
+    before = set(controller.ledger.usable())
     name = campaign.add_pool(paint(tmp_path / "more", 3, 1))
-    told = sync(desk, 15)
+    told = sync(controller, 15)
     assert told["n_images"] == 15
     paths = {item["sha256"]: item["path"] for item in told["items"]}
     new = set(paths) - before
     assert sorted(paths[sha256] for sha256 in new) == [
         f"{name}/{i:02}.png" for i in range(3)
     ]
-    assert say(desk.ledger, min(new), "red").status == "recorded"
+    assert say(controller.ledger, min(new), "red").status == "recorded"
     campaign.undo()  # the label
     campaign.undo()  # the pool
-    assert new <= set(sync(desk, 0, paths)["stale"])
-    (refused,) = say(desk.ledger, min(new), "red").refused
+    assert new <= set(sync(controller, 0, paths)["stale"])
+    (refused,) = say(controller.ledger, min(new), "red").refused
     assert refused["reason"] == "There is no such picture in the pool."
-    assert_same(desk.ledger, campaign)
+    assert_same(controller.ledger, campaign)
 
 
 @pytest.mark.parametrize(

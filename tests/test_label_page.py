@@ -142,18 +142,18 @@ def test_grid(site, page):
 
 def test_the_guess_is_hidden_until_asked_for(site, page):
     for _ in range(40):
-        if page.evaluate("() => skadmaPage.feed.items[0]?.guess"):
+        if page.evaluate("() => skadmaPage.queue.items[0]?.guess"):
             break
         press(page, "2")
         page.wait_for_timeout(400)
-    assert page.evaluate("() => skadmaPage.feed.items[0].guess") in CLASSES
+    assert page.evaluate("() => skadmaPage.queue.items[0].guess") in CLASSES
     assert page.inner_text("#guess") == ""
     page.click("#view-grid")
     page.wait_for_selector(".tile")
     assert page.locator(".badge.set").count() == 0
     page.click("#view-single")
     page.keyboard.press("g")
-    guess = page.evaluate("skadmaPage.feed.items[0].guess")
+    guess = page.evaluate("skadmaPage.queue.items[0].guess")
     assert f"guess: {guess}" in page.inner_text("#guess")
     page.click("#view-grid")
     page.keyboard.press("g")
@@ -271,8 +271,8 @@ def test_two_tabs(site, page):
     other = page.context.new_page()
     other.goto(site.origin)  # the cookie is there already
     first, second = shown(page), shown(other)
-    mine = page.evaluate("skadmaPage.feed.items.map(i => i.sha256)")
-    theirs = other.evaluate("skadmaPage.feed.items.map(i => i.sha256)")
+    mine = page.evaluate("skadmaPage.queue.items.map(i => i.sha256)")
+    theirs = other.evaluate("skadmaPage.queue.items.map(i => i.sha256)")
     assert first != second and not set(mine) & set(theirs)
     press(page, "1")
     press(other, "2")
@@ -314,7 +314,7 @@ def test_progress(site, page):
     page.click("#view-progress")
     page.wait_for_selector("#part-unclear li")
     text = page.inner_text("main")
-    counts = page.evaluate("skadmaPage.feed.state.counts")
+    counts = page.evaluate("skadmaPage.queue.state.counts")
     held = list(site.held().values())
     assert counts == {name: held.count(name) for name in CLASSES}
     assert f"Can't tell ({held.count('?cant-tell')})" in text

@@ -45,7 +45,7 @@ def test_a_burst_of_keys(tmp_path, serve, pages):
               seen.push([page.item.sha256, mark === "1" ? "crack" : "ok"]);
               key(mark);
               key(mark === "1" ? "2" : "1");  // no picture is seen yet, or the next is
-              const item = skadmaPage.strip.page.feed.outbox.entries.at(-1);
+              const item = skadmaPage.strip.page.queue.outbox.entries.at(-1);
               const marks = item.operation.marks;
               if (marks[0].sha256 !== seen.at(-1)[0]) {
                 seen.push([marks[0].sha256, marks[0].mark]);
@@ -90,11 +90,11 @@ def latencies_while_it_trains(page, n):
     found = []
     while len(found) < n:
         n_before = page.evaluate("() => latencies.length")
-        trained = page.evaluate("() => skadmaPage.feed.state.stage") == "training"
+        trained = page.evaluate("() => skadmaPage.queue.state.stage") == "training"
         press(page, "2")
         until(page, f"latencies.length > {n_before}")
         saved(page)  # its answer has the server's word of what the child does
-        trained &= page.evaluate("() => skadmaPage.feed.state.stage") == "training"
+        trained &= page.evaluate("() => skadmaPage.queue.state.stage") == "training"
         if trained:
             found.append(page.evaluate("() => latencies.at(-1)"))
     return found
@@ -107,11 +107,11 @@ def test_learning_does_not_slow_the_hand(tmp_path, serve, pages):
     site = serve(tmp_path / "campaign", photos, *slow, n=60)
     page = pages(site)
     shown(page)
-    until(page, "skadmaPage.feed.state.stage === 'idle'")
+    until(page, "skadmaPage.queue.state.stage === 'idle'")
     for i in range(30):  # half a round, after which it learns
         press(page, "12"[i % 2])
     saved(page)
-    until(page, "skadmaPage.feed.state.stage === 'training'")
+    until(page, "skadmaPage.queue.state.stage === 'training'")
     n_before = len(site.log())
     page.evaluate(WATCH)
     medians = []
@@ -121,7 +121,7 @@ def test_learning_does_not_slow_the_hand(tmp_path, serve, pages):
             break
     assert min(medians) < 100, medians
     given = [e["id"] for e in site.log()[n_before:] if e["kind"] == "teach"]
-    page.wait_for_function("n => skadmaPage.feed.state.n_known >= n", arg=30)
+    page.wait_for_function("n => skadmaPage.queue.state.n_known >= n", arg=30)
     trained = [e["id"] for e in site.log()[n_before:] if e["kind"] == "train"]
     assert len(given) >= 24 and trained
     assert sum(e < trained[-1] for e in given) >= 24  # the training outlasted the keys
@@ -264,18 +264,18 @@ def test_second_looks_and_repeats(tmp_path, serve, pages):
     site = serve(folder, photos, "--who", "ana", "--repeat", "0.5", n=6)
     page = pages(site)
     shown(page)
-    until(page, "skadmaPage.feed.items[0]?.guess")
+    until(page, "skadmaPage.queue.items[0]?.guess")
     page.click("#view-progress")
-    doubt = page.locator("#part-doubts li").filter(has_text=wrong)
-    doubt.wait_for()
+    suspect = page.locator("#part-suspects li").filter(has_text=wrong)
+    suspect.wait_for()
     assert f"{CLASSES[0]}, says ben; a model takes it for {CLASSES[1]}" in (
-        doubt.inner_text()
+        suspect.inner_text()
     )
-    doubt.get_by_role("button", name=f"{CLASSES[1]}: {wrong}").click()
+    suspect.get_by_role("button", name=f"{CLASSES[1]}: {wrong}").click()
     saved(page)
     assert site.held()[wrong] == CLASSES[1]
     page.click("#view-single")
-    page.wait_for_function("() => skadmaPage.feed.items.length > 4")
+    page.wait_for_function("() => skadmaPage.queue.items.length > 4")
     shas = {
         p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in photos.iterdir()
     }
@@ -284,7 +284,7 @@ def test_second_looks_and_repeats(tmp_path, serve, pages):
     while not repeats:  # they come once enough is labelled and the child has answered
         guesses |= page.evaluate(
             "() => Object.fromEntries("
-            "skadmaPage.feed.items.map(({ sha256, guess }) => [sha256, guess]))"
+            "skadmaPage.queue.items.map(({ sha256, guess }) => [sha256, guess]))"
         )
         press(page, "1")
         saved(page)
@@ -320,7 +320,7 @@ def test_classes_and_pools_that_change(tmp_path, serve, pages):
         campaign.add_classes(["rust <b>"])
         moved = paint(tmp_path / "more", 4, seed=1)
         campaign.add_pool(moved, "new")
-    until(page, "skadmaPage.feed.about.classes.length === 3")
+    until(page, "skadmaPage.queue.about.classes.length === 3")
     names = page.eval_on_selector_all(
         ".choices .choice span", "all => all.map(e => e.textContent)"
     )
@@ -333,7 +333,7 @@ def test_classes_and_pools_that_change(tmp_path, serve, pages):
     press(page, "2")
     saved(page)
     assert [mark for _, mark in site.given()[-2:]] == ["split", "rust <b>"]
-    until(page, "skadmaPage.feed.state.n_images === 10")
+    until(page, "skadmaPage.queue.state.n_images === 10")
 
     page.goto("about:blank")
     site.kill()

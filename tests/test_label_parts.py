@@ -3,7 +3,6 @@
 import hashlib
 import socket
 import time
-from multiprocessing import Pipe
 
 import numpy as np
 import pytest
@@ -14,8 +13,11 @@ from skadma.cli import main
 from skadma.images.forms import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
 from skadma.labelling.page.pictures import Pictures
-from skadma.labelling.page.training_process import TrainingProcess
-from skadma.labelling.page.worker import _answer
+from skadma.labelling.page.training_process import (
+    TrainingProcess,
+    choose_batch,
+    next_stage,
+)
 
 from .label_site import CLASSES, TINY, paint
 
@@ -123,7 +125,7 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
     heard = []
     with Campaign.open(folder) as campaign:
         pool = campaign.pool
-    foreman = TrainingProcess((folder, pool, "ana", 60, False), heard.append)
+    training = TrainingProcess(folder, {"pool": pool, "who": "ana"}, heard.append)
 
     def wait_for(kind, seconds=180):
         end = time.monotonic() + seconds
@@ -132,18 +134,18 @@ def test_a_child_that_dies_is_started_again(folder, monkeypatch):
             time.sleep(0.05)
         return [m for m in heard if m["kind"] == kind][-1]
 
-    assert foreman.ask(8, []) and foreman.busy and not foreman.ask(8, [])
+    assert training.request(8, []) and training.busy and not training.request(8, [])
     wait_for("stage")
-    foreman._process.kill()
+    training._worker._process.kill()
     assert "started again" in wait_for("problem")["message"]
-    assert not foreman.busy
+    assert not training.busy
     heard.clear()
-    assert foreman.ask(8, [])
+    assert training.request(8, [])
     batch = wait_for("batch")
     assert len({p["sha256"] for p in batch["proposals"]}) == 8
-    assert batch["known"] == [] and not foreman.busy
-    foreman.close()
-    assert not foreman._process.is_alive() and not foreman.ask(8, [])
+    assert batch["known"] == [] and not training.busy
+    training.close()
+    assert not training._worker._process.is_alive() and not training.request(8, [])
     with Campaign.open(folder) as campaign:
         asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
     assert asked == {p["sha256"] for p in batch["proposals"]}
@@ -156,19 +158,19 @@ def test_what_a_repeat_is_taken_for(folder):
         ben.teach(labels | {"000.png": CLASSES[1]}, train=False)  # that one is wrong
         ben.add_classes(["rust"])
         ben.teach({"007.png": "rust"}, train=False)  # no other model could know of it
-    here, there = Pipe()
     with Campaign.open(folder, who="ana") as campaign:
-        _answer(there, campaign, 4, [], True)
-        assert here.recv()["stage"] == "training"
-        repeats = here.recv()["repeats"]
+        assert next_stage(campaign) == "training"
+        repeats = choose_batch(campaign, 4, [], True)["repeats"]
         with pytest.warns(UserWarning, match="'rust' cannot be judged"):
             unseen = {d.sha256: d for d in campaign.second_look() if d.suggested}
         rest = dict(repeats)
-        for sha256, doubt in unseen.items():
-            assert rest.pop(sha256) == (doubt.suggested, doubt.confidence)
-            at_least = 1 - doubt.score if doubt.suggested == doubt.label else 1 / 3
-            assert at_least - 1e-6 <= doubt.confidence <= 1
-        assert {doubt.path for doubt in unseen.values()} == set(labels)
+        for sha256, suspect in unseen.items():
+            assert rest.pop(sha256) == (suspect.suggested, suspect.confidence)
+            at_least = (
+                1 - suspect.score if suspect.suggested == suspect.label else 1 / 3
+            )
+            assert at_least - 1e-6 <= suspect.confidence <= 1
+        assert {suspect.path for suspect in unseen.values()} == set(labels)
         assert any(d.suggested != d.label for d in unseen.values())
         ((sha256, (name, confidence)),) = rest.items()
         alone = campaign.pool / "007.png"

@@ -149,7 +149,7 @@ def test_bad_requests(client, campaign):
 
 def test_the_process_ends_and_comes_back(client, campaign):
     assert client.post("/predict", json={"tasks": []}).status_code == 200
-    worker = client.app.state.backend._clerk
+    worker = client.app.state.backend._worker
     os.kill(worker._process.pid, signal.SIGKILL)
     worker._process.join(5)
     body = {"action": "ANNOTATION_CREATED", "task": task(campaign, 0),

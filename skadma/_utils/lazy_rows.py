@@ -224,13 +224,6 @@ def as_working(rows: np.ndarray) -> np.ndarray:
     return rows.astype(working_dtype(rows.dtype), copy=False)
 
 
-def rows_of_file(X: Any) -> Any:
-    """Return a memory-mapped table larger than a block as LazyRows, else X itself."""
-    if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
-        return MappedRows(X)
-    return X
-
-
 def per_row(rows: Any, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Compute a number for each row of an array, or block by block of LazyRows."""
     if not isinstance(rows, LazyRows):

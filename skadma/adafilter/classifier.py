@@ -22,11 +22,11 @@ from .network import KINDS, AdaFilterNetwork
 
 
 class AdaFilterClassifier(CNNClassifier):
-    r"""A CNNClassifier in which each image chooses between old and new filters [1]_.
+    r"""A CNNClassifier with a gate per image and filter: pretrained or fine-tuned [1]_.
 
     Every convolution behind the frozen layers has two sets of filters, the pretrained
     ones S, which stay as they are, and the fine-tuned ones F, which start as copies.
-    For each image and each output channel a gate takes one of them,
+    For each image and each output channel a gate selects one of them,
 
     .. math:: x_{i+1} = G_i(x_i) F_i(x_i) + (1 - G_i(x_i)) S_i(x_i), \quad
               G_i(x_i) \in \{0, 1\}.
@@ -35,8 +35,8 @@ class AdaFilterClassifier(CNNClassifier):
     and the new last layer by the straight-through gradient. A batch norm behind a
     convolution exists twice as well, once for either set of filters.
 
-    What is frozen, cached, trained and asked is as in :class:`~skadma.CNNClassifier`,
-    and so is every method; the new last layer's learning rate is that of the gates.
+    Everything else is as in :class:`~skadma.CNNClassifier`. The gates are trained with
+    `head_lr`, the learning rate of the new last layer.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class AdaFilterClassifier(CNNClassifier):
     net_ : skorch.NeuralNetClassifier
         The net; ``net_.module_`` is the network.
     source_network_ : PretrainedNetwork
-        M0, untouched.
+        The pretrained network, unchanged.
     n_frozen_ : int
         Number of frozen layers.
     n_labels_ : int
@@ -172,7 +172,7 @@ class AdaFilterClassifier(CNNClassifier):
         self.gate_width = gate_width
 
     def gate_usage(self, X: Any) -> dict[str, float]:
-        """How much of each layer is fine-tuned, on average over images.
+        """Share of fine-tuned filters in each layer, on average over images.
 
         Parameters
         ----------
@@ -181,9 +181,9 @@ class AdaFilterClassifier(CNNClassifier):
         Returns
         -------
         dict of str to float
-            Share of filters, in [0, 1], that are taken from the fine-tuned ones, by
-            the convolutions' names in the order in which they run. Images that cannot
-            be decoded are left out with ``on_bad_image="skip"``.
+            Shares in [0, 1], by the convolutions' names in the order in which they
+            run. Images that cannot be decoded are left out with
+            ``on_bad_image="skip"``.
 
         Raises
         ------
@@ -193,18 +193,18 @@ class AdaFilterClassifier(CNNClassifier):
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
         total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        gates_only = cnn_adapter(self).with_network(_GatesOnly(network))
-        for batch in gates_only.iter_outputs(X, [-1], progress="images"):
+        adapter = cnn_adapter(self).with_network(_GatesOnly(network))
+        for batch in adapter.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)
         if not n_images:
             raise ValueError("None of the images can be decoded.")
         ends = np.cumsum(network.branch.n_filters)
-        parts = np.split(total / n_images, ends[:-1])
+        shares = np.split(total / n_images, ends[:-1])
         return {
-            layer.name: float(part.mean())
-            for layer, part in zip(network.gated_layers, parts, strict=True)
+            layer.name: float(of_layer.mean())
+            for layer, of_layer in zip(network.gated_layers, shares, strict=True)
         }
 
     def _new_network(
@@ -220,15 +220,23 @@ class AdaFilterClassifier(CNNClassifier):
             gate_width=self.gate_width,
         )
 
+    def _params_of_network(self) -> dict[str, Any]:
+        return {
+            **super()._params_of_network(),
+            "gates": self.gates,
+            "gated_batch_norm": self.gated_batch_norm,
+            "gate_width": self.gate_width,
+        }
+
 
 class _GatesOnly(nn.Module):
-    """An adapted network, as a extractor takes it, whose output is its gates."""
+    """A network for feature extraction whose output is the gates of another one."""
 
     def __init__(self, network: AdaFilterNetwork) -> None:
         super().__init__()
-        self.whole = network
+        self.network = network
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
     ) -> fx.GraphModule:
-        return self.whole.gates_subgraph(graph, start)
+        return self.network.gates_subgraph(graph, start)

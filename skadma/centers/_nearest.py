@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 from .._utils.atomic import write_atomically
 from ..features.adapter import CNNAdapter
 from ..images.dataset import content_key, n_images, take
-from ..networks import PretrainedNetwork
 
 _SECONDS_BETWEEN_WRITES = 30
 
@@ -36,7 +35,6 @@ class _Batch:
 
 def nearest_to_class_mean(
     adapter: CNNAdapter,
-    source: PretrainedNetwork,
     X: Any,
     numbers: np.ndarray,
     *,
@@ -61,6 +59,7 @@ def nearest_to_class_mean(
             yield _Batch(rows, _numpy(z), numbers[rows], np.ones(len(rows)))
 
     seen = _identity(adapter, X) if checkpoint is not None else ""
+    source = adapter.source
     described = f"{source.namespace}{n_images(X)}{content_key(numbers)}{seen}"
     progress = _Progress(n_images(X), verbose, checkpoint, described)
     nearest = _two_passes(batches, source.n_classes, progress)[classes]
@@ -91,13 +90,11 @@ def _identity(adapter: CNNAdapter, X: Any) -> str:
     return "".join(dataset.keyed(i)[0] for i in range(len(dataset)))
 
 
-def nearest_by_prediction(
-    adapter: CNNAdapter, n_classes: int, X: Any, *, verbose: bool
-) -> np.ndarray:
+def nearest_by_prediction(adapter: CNNAdapter, X: Any, *, verbose: bool) -> np.ndarray:
     """Find, per class, the image nearest to the mean of those predicted as the class.
 
     The mean is weighted by the pretrained network's confidence. Returns indices into
-    X, shape (n_classes,); -1 for classes that no image is predicted as.
+    X, shape (K,); -1 for classes that no image is predicted as.
     """
 
     def batches(start: int) -> Iterator[_Batch]:
@@ -108,7 +105,8 @@ def nearest_by_prediction(
                 batch.indices, _numpy(z), classes.cpu().numpy(), _numpy(confidence)
             )
 
-    return _two_passes(batches, n_classes, _Progress(n_images(X), verbose))
+    progress = _Progress(n_images(X), verbose)
+    return _two_passes(batches, adapter.source.n_classes, progress)
 
 
 def _two_passes(

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..features.adapter import need_adapter
-from ..networks import PretrainedNetwork
+from ..features.adapter import CNNAdapter, need_adapter
 from ._synthesis import N_STEPS, SIDE, resized, synthesis_seconds
 from .centers import SourceCenters
 
@@ -38,18 +37,18 @@ def shipped_centers(estimator: Any) -> SourceCenters:
         If there are none for the network with these weights; the message describes how
         to make them, and how long that takes on this machine.
     """
-    if not hasattr(estimator, "source_network"):
-        name = need_adapter(estimator).source_name
+    adapter = need_adapter(estimator)
+    if not isinstance(adapter, CNNAdapter):
         raise ValueError(
             f"ADMA compares with centres of the source classes, and the package has "
-            f"none for {name!r}. Make them, SourceCenters(inputs, ...), and give them: "
-            "ADMA(centers)."
+            f"none for {adapter.source_name!r}. Make them, SourceCenters(inputs, ...), "
+            "and give them: ADMA(centers)."
         )
-    source = estimator.source_network()
+    source = adapter.source
     size = source.preprocessing.image_size
     found = _read(source.name, source.fingerprint, size, source.class_names)
     if found is None:
-        raise ValueError(_how_to_make_them(source, estimator))
+        raise ValueError(_how_to_make_them(adapter))
     return found
 
 
@@ -96,14 +95,16 @@ def _read(
     )
 
 
-def _how_to_make_them(source: PretrainedNetwork, estimator: Any) -> str:
+def _how_to_make_them(adapter: CNNAdapter) -> str:
+    source = adapter.source
+
     def seconds(side: int) -> float:
         return synthesis_seconds(
             source,
             source.n_classes,
             side=side,
             n_steps=N_STEPS,
-            device=estimator.torch_device(),
+            device=adapter.device,
         )
 
     size = source.preprocessing.image_size

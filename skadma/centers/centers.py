@@ -21,7 +21,7 @@ from .._utils.atomic import write_atomically
 from ..features.adapter import (
     CNNAdapter,
     NetworkAdapter,
-    get_adapter,
+    cnn_adapter,
     need_adapter,
 )
 from ..features.extractor import concatenated_outputs
@@ -131,7 +131,8 @@ class SourceCenters:
             If a label is not one of the source classes, `layer` is not as described,
             or `checkpoint` belongs to other data.
         """
-        adapter, source = _cnn_adapter(estimator), estimator.source_network()
+        adapter = cnn_adapter(estimator)
+        source = adapter.source
         position = None if layer is None else _separating_layer(source, layer)
         X, numbers = labeled_images(X, y, source)
         if n_centers is not None:
@@ -139,11 +140,11 @@ class SourceCenters:
             some = np.isin(numbers, wanted)
             X, numbers = take(X, some), numbers[some]
         chosen = nearest_to_class_mean(
-            adapter, source, X, numbers, checkpoint=checkpoint, verbose=verbose
+            adapter, X, numbers, checkpoint=checkpoint, verbose=verbose
         )
         X, classes = take(X, chosen), numbers[chosen]
         if position is None:
-            return cls._of_images(adapter, source, X, classes, "dataset")
+            return cls._of_images(adapter, X, classes, "dataset")
         batches = adapter.iter_outputs(X, source_layers=[position])
         rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
         outputs = rows.astype(np.float16).reshape(-1, *source.output_shapes[position])
@@ -214,15 +215,14 @@ class SourceCenters:
         -------
         SourceCenters
         """
-        adapter, source = _cnn_adapter(estimator), estimator.source_network()
-        nearest = nearest_by_prediction(
-            adapter, source.n_classes, X_pool, verbose=verbose
-        )
+        adapter = cnn_adapter(estimator)
+        nearest = nearest_by_prediction(adapter, X_pool, verbose=verbose)
         classes = np.flatnonzero(nearest >= 0)
         if n_centers is not None:
-            classes = _covering_classes(source, min(n_centers, len(classes)), classes)
+            n_centers = min(n_centers, len(classes))
+            classes = _covering_classes(adapter.source, n_centers, classes)
         X = take(X_pool, nearest[classes])
-        return cls._of_images(adapter, source, X, classes, "pool")
+        return cls._of_images(adapter, X, classes, "pool")
 
     @classmethod
     def synthesize(
@@ -269,7 +269,8 @@ class SourceCenters:
         .. [1] Yin et al., Dreaming to Distill: Data-Free Knowledge Transfer via
            DeepInversion, CVPR 2020, arXiv 1912.08795.
         """
-        source = estimator.source_network()
+        adapter = cnn_adapter(estimator)
+        source = adapter.source
         classes = np.arange(source.n_classes)
         if n_centers is not None:
             classes = _covering_classes(source, n_centers, classes)
@@ -281,19 +282,14 @@ class SourceCenters:
             n_steps=n_steps,
             batch_size=batch_size,
             seed=int(check_random_state(random_state).randint(2**31)),
-            device=estimator.torch_device(),
+            device=adapter.device,
             progress=verbose,
         )
         return cls._of_network(source, resized(images, size), classes, "synthesized")
 
     @classmethod
     def _of_images(
-        cls,
-        adapter: CNNAdapter,
-        source: PretrainedNetwork,
-        X: Any,
-        classes: np.ndarray,
-        origin: str,
+        cls, adapter: CNNAdapter, X: Any, classes: np.ndarray, origin: str
     ) -> SourceCenters:
         """Keep images, or rows of a table, as the network gets them."""
         if adapter.takes_rows(X):
@@ -301,7 +297,7 @@ class SourceCenters:
         else:
             dataset = adapter.image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
-        return cls._of_network(source, inputs, classes, origin)
+        return cls._of_network(adapter.source, inputs, classes, origin)
 
     @classmethod
     def _of_network(
@@ -360,8 +356,9 @@ class SourceCenters:
         ValueError
             If there are fewer, or they belong to another network.
         """
-        self._check_network(need_adapter(estimator))
-        wanted = _covering_classes(estimator.source_network(), n_centers, self.classes)
+        adapter = cnn_adapter(estimator)
+        self._check_network(adapter)
+        wanted = _covering_classes(adapter.source, n_centers, self.classes)
         kept = np.flatnonzero(np.isin(self.classes, wanted))
         names = self.class_names
         return replace(
@@ -580,18 +577,6 @@ class SourceCenters:
             len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
         ):
             raise ValueError("it has other names than classes")
-
-
-def _cnn_adapter(estimator: Any) -> CNNAdapter:
-    """Return the adapter of a CNNClassifier, the only one that opens images."""
-    adapter = get_adapter(estimator)
-    if not isinstance(adapter, CNNAdapter):
-        raise TypeError(
-            "Source centres are made with a CNNClassifier, got "
-            f"{type(estimator).__name__}. For another network make them yourself: "
-            "SourceCenters(inputs, ...)."
-        )
-    return adapter
 
 
 def _separating_layer(source: PretrainedNetwork, layer: int | str) -> int:

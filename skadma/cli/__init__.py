@@ -15,7 +15,6 @@ from . import (
     _bench,
     _centers,
     _change,
-    _demo,
     _evaluate,
     _label,
     _model,
@@ -56,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     campaign = (_start, _teach, _read, _review, _change, _evaluate)
-    for command in (_demo, _centers, *campaign, _label, _model, _bench):
+    for command in (_bench, _centers, *campaign, _label, _model):
         command.add_parser(commands)
     return parser
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._utils.tables import write_table
 from ._options import (
     add_campaign_command,
     add_output,
@@ -15,6 +14,8 @@ from ._options import (
     open_campaign,
     positive,
     prepare_file,
+    print_next,
+    write_label_file,
 )
 from ._teach import print_taught
 
@@ -87,9 +88,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             released = campaign.audits.release(train=False)
             print(f"{released.n_new} labels of the audit are trained with from now on.")
         elif options.draw:
-            drawn = campaign.audits.draw(options.draw, method=options.method)
-            _write(options, drawn)
-            _print_next(options, len(drawn))
+            _write(options, campaign.audits.draw(options.draw, method=options.method))
         else:
             _answer(campaign, options)
 
@@ -101,7 +100,6 @@ def _answer(campaign: Campaign, options: argparse.Namespace) -> None:
     pending = campaign.audits.pending()
     if options.out:
         _write(options, pending)
-        _print_next(options, len(pending))
         return
     print(campaign.audits.estimate(confidence=options.confidence))
     if pending:
@@ -116,7 +114,8 @@ def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
         campaign.audits.draw_from_folder(
             options.images, options.draw, options.out, method=options.method
         )
-        _print_next(options, options.draw)
+        n, then = options.draw, f"evaluate --images {options.images}"
+        print_next(n, "images to label: fill in", options.out, then)
     else:
         print(
             campaign.audits.estimate_on_folder(
@@ -127,12 +126,4 @@ def _evaluate_folder(campaign: Campaign, options: argparse.Namespace) -> None:
 
 def _write(options: argparse.Namespace, drawn: Iterable[Any]) -> None:
     rows = ((p.path, "", p.sha256) for p in drawn)
-    write_table(options.out, ("path", "label", "sha256"), rows)
-
-
-def _print_next(options: argparse.Namespace, n: int) -> None:
-    images = f" --images {options.images}" if options.images else ""
-    print(
-        f"{n} images to label: fill in the column 'label' of {options.out}, then: "
-        f"skadma evaluate{images} {options.out}"
-    )
+    write_label_file(options.out, (), rows, "images to label: fill in", "evaluate")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._utils.atomic import new_file
+from .._utils.tables import write_table
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
@@ -146,6 +147,20 @@ def prepare_file(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: give a file's name.")
     prepare_folder(path.absolute().parent)
+
+
+def write_label_file(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence], what: str, then: str
+) -> None:
+    """Write a label file, and print what to do with it."""
+    rows = list(rows)
+    write_table(path, ("path", "label", *columns, "sha256"), rows)
+    print_next(len(rows), what, path, then)
+
+
+def print_next(n: int, what: str, path: Path, then: str) -> None:
+    """Print what to do with a label file."""
+    print(f"{n} {what} the column 'label' of {path}, then: skadma {then} {path}")
 
 
 def prepare_folder(folder: Path) -> None:

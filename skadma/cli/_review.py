@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .._utils.tables import write_table
 from ._options import (
     add_campaign_command,
     add_output,
     open_campaign,
     positive,
     prepare_file,
+    write_label_file,
 )
 
 if TYPE_CHECKING:
@@ -69,41 +69,35 @@ def _suspects(options: argparse.Namespace) -> None:
         prepare_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
-        doubts = campaign.second_look(options.n_labels, refit=options.refit)
+        suspects = campaign.second_look(options.n_labels, refit=options.refit)
     if options.out:
-        write_table(
-            options.out,
-            ("path", "label", "suggested", "score", "likely", "others", "sha256"),
+        rows = (
             (
-                (
-                    d.path,
-                    d.label,
-                    d.suggested or "",
-                    "" if d.score is None else f"{d.score:.3f}",
-                    "yes" if d.likely else "",
-                    _others(d),
-                    d.sha256,
-                )
-                for d in doubts
-            ),
+                s.path,
+                s.label,
+                s.suggested or "",
+                "" if s.score is None else f"{s.score:.3f}",
+                "yes" if s.likely else "",
+                _others(s),
+                s.sha256,
+            )
+            for s in suspects
         )
-        print(
-            f"{len(doubts)} labels, most doubtful first: correct the column 'label' of "
-            f"{options.out}, then: skadma teach {options.out}"
-        )
+        columns = ("suggested", "score", "likely", "others")
+        what = "labels, most doubtful first: correct"
+        write_label_file(options.out, columns, rows, what, "teach")
         return
-    for doubt in doubts:
-        score = "     " if doubt.score is None else f"{doubt.score:.3f}"
-        why = _others(doubt) or ("likely wrong" if doubt.likely else "")
-        suggested = doubt.suggested or "?"
-        print(f"{score}  {doubt.label} -> {suggested}  {doubt.path}  {why}".rstrip())
-    if not doubts:
+    for s in suspects:
+        score = "     " if s.score is None else f"{s.score:.3f}"
+        why = _others(s) or ("likely wrong" if s.likely else "")
+        print(f"{score}  {s.label} -> {s.suggested or '?'}  {s.path}  {why}".rstrip())
+    if not suspects:
         print("No label is in doubt, or none can be judged yet.")
 
 
-def _others(doubt: SuspectLabel) -> str:
+def _others(suspect: SuspectLabel) -> str:
     """What other people answered in blind repeats."""
-    return ", ".join(f"{who}: {mark}" for who, mark in doubt.others)
+    return ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
 
 
 def _cant_tell_list(options: argparse.Namespace) -> None:
@@ -111,15 +105,9 @@ def _cant_tell_list(options: argparse.Namespace) -> None:
     with open_campaign(options) as campaign:
         campaign.refresh_if_there()
         unclear = campaign.cant_tell(exclude=campaign.who)
-    write_table(
-        options.out,
-        ("path", "label", "who", "when", "sha256"),
-        ((image.path, "", image.who, image.at, image.sha256) for image in unclear),
-    )
-    print(
-        f"{len(unclear)} images for a second opinion: fill in the column 'label' of "
-        f"{options.out} where you can tell, then: skadma teach {options.out}"
-    )
+    rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
+    what = "images for a second opinion: where you can tell, fill in"
+    write_label_file(options.out, ("who", "when"), rows, what, "teach")
 
 
 def _confirm(options: argparse.Namespace) -> None:
@@ -135,11 +123,8 @@ def _repeats(options: argparse.Namespace) -> None:
         campaign.refresh_if_there()
         due = campaign.repeats_due(options.share)
     rows = ((image.path, "", image.sha256) for image in due)
-    write_table(options.out, ("path", "label", "sha256"), rows)
-    print(
-        f"{len(due)} images to label again: fill in the column 'label' of "
-        f"{options.out}, then: skadma teach --blind {options.out}"
-    )
+    what = "images to label again: fill in"
+    write_label_file(options.out, (), rows, what, "teach --blind")
 
 
 def _agreement(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._utils.tables import write_table
 from ._options import (
     add_campaign_command,
     add_output,
@@ -14,6 +13,7 @@ from ._options import (
     open_campaign,
     positive,
     prepare_file,
+    write_label_file,
 )
 
 if TYPE_CHECKING:
@@ -64,18 +64,12 @@ def _query(options: argparse.Namespace) -> None:
     prepare_file(options.out, overwrite=options.overwrite)
     with open_campaign(options) as campaign:
         proposals = campaign.query(options.n_instances)
-    write_table(
-        options.out,
-        ("path", "label", "guess", "confidence", "score", "sha256"),
-        (
-            (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
-            for p in proposals
-        ),
+    rows = (
+        (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
+        for p in proposals
     )
-    print(
-        f"{len(proposals)} images to label: fill in the column 'label' of "
-        f"{options.out}, then: skadma teach {options.out}"
-    )
+    columns = ("guess", "confidence", "score")
+    write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
 
 
 def _short(number: float | None) -> str:
@@ -89,11 +83,10 @@ def _teach(options: argparse.Namespace) -> None:
             print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
             print_refused(taught)
         else:
-            _finish(
-                campaign,
-                campaign.teach(options.labels, partial=options.partial, train=False),
-                options.later,
+            taught = campaign.teach(
+                options.labels, partial=options.partial, train=False
             )
+            _finish(campaign, taught, options.later)
 
 
 def _relabel(options: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from .._utils.lazy_rows import LazyRows, rows_of_file
-from ..images.dataset import StoredImages, n_images, take
+from .._utils.lazy_rows import LazyRows
+from ..images.dataset import StoredImages, n_images, rows_of_file, take
 from .adapter import NetworkAdapter, get_adapter
 from .store import FeatureStore
 

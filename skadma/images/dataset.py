@@ -1,4 +1,4 @@
-"""Every accepted form of images as tensors: of the size a network wants, or rows."""
+"""Data sets of tensors: preprocessed images of any accepted form, rows of numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
-from .._utils.lazy_rows import LazyRows, rows_of_file
+from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
     TAKEN,
     UnreadableImageError,
@@ -32,22 +32,22 @@ from .forms import (
 )
 
 _MARGIN = 3
-"""With 2, twice as many pixels differ (benchmarks/bench_decoding.py)."""
+"""Sides of reduced JPEG files, in resize sizes; with 2, twice as many pixels differ."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What images go through on their way to a network.
+    """How images are resized, cropped and normalized for a network.
 
     Attributes
     ----------
     image_size : int
-        Side in pixels of the square that the network gets.
+        Side in pixels of the centre crop.
     resize_size : int
-        The shorter side is resized to this before the centre crop.
+        Length of the shorter side before the crop.
     interpolation : {"bilinear", "bicubic"}
     mean, std : tuple of float
-        Of pixels in [0, 1], subtracted and divided by in the network.
+        Of pixels in [0, 1]; the network normalizes with them.
     reduced : bool
         Whether JPEG files are decoded at a half, a quarter or an eighth of their size
         where the shorter side stays at least three times `resize_size`.
@@ -58,22 +58,22 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    # Not in the repr, by which caches of before name what they hold.
+    # Not in the repr, from which namespaces of cached outputs are made: they add it.
     reduced: bool = field(default=False, repr=False)
 
     @property
     def least(self) -> int | None:
-        """What the shorter side of a file that is decoded smaller has at least."""
+        """Minimum of the shorter side of a file that is decoded at a reduced size."""
         return _MARGIN * self.resize_size if self.reduced else None
 
 
 class StoredImages(ABC):
-    """Images of which a store on the disk knows more than what they look like."""
+    """Images with outputs of a network that a store on the disk holds."""
 
     @property
     @abstractmethod
     def images(self) -> Any:
-        """The images themselves, in a form that is taken everywhere."""
+        """The images in one of the other accepted forms."""
 
     @abstractmethod
     def select(self, indices: ArrayLike) -> StoredImages:
@@ -86,21 +86,9 @@ class StoredImages(ABC):
 class ImageDataset(Dataset):
     """Images of any accepted form as uint8 tensors.
 
-    The form is checked at once; files are decoded when they are asked for. The same
-    picture gives the same tensor, whatever form it comes in.
-
-    Parameters
-    ----------
-    X : images
-        An array of shape (n, H, W, 3) with H = 3 as well counts as channels-last.
-    preprocessing : Preprocessing
-    image_shape : tuple of int, optional
-        (H, W), (H, W, 3) or (3, H, W): what the rows of a 2-D `X` are.
-
-    Raises
-    ------
-    ValueError
-        If `X` is none of the accepted forms; the message says what came.
+    The form is checked at once, files are decoded when they are indexed. The same
+    picture gives the same tensor in any form. `image_shape` is what rows of a 2-D `X`
+    are: (H, W), (H, W, 3) or (3, H, W).
     """
 
     def __init__(
@@ -125,10 +113,10 @@ class ImageDataset(Dataset):
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads may ask for images.
+        """Whether several threads may index it.
 
-        Not of a torch Dataset, which may hold an open file, nor of PIL images, which
-        load themselves on first use.
+        Not a torch Dataset, which may hold an open file, nor PIL images, which load
+        their pixels on first use.
         """
         return self.from_files or self._decode is from_array
 
@@ -146,23 +134,14 @@ class ImageDataset(Dataset):
 
     def select(self, indices: np.ndarray) -> ImageDataset:
         """Return a data set of some of the images."""
-        part = copy.copy(self)
-        part._items = take(self._items, indices)
-        return part
+        selected = copy.copy(self)
+        selected._items = take(self._items, indices)
+        return selected
 
     def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
-        """Name an image by its content, and say how to get its tensor.
+        """Return a key of an image, and a function that returns its tensor.
 
-        Parameters
-        ----------
-        i : int
-
-        Returns
-        -------
-        key : str
-            32 hex digits; a file's are those of its path, size and time of change.
-        load : callable
-            Returns what ``self[i]`` would, of the very picture that was named.
+        The key is a digest: of the pixels, of a file its path, size and time of change.
         """
         item = self._items[i]
         if self.from_files:
@@ -178,7 +157,7 @@ class ImageDataset(Dataset):
         return content_key(pixels), lambda: fit_to_size(pixels, self.preprocessing)
 
     def _real(self, path: str) -> tuple[str, os.stat_result]:
-        """A file's path without links, and its state; folders are looked up once."""
+        """Return a file's path without links, and its state; folders are kept."""
         state = os.lstat(path)
         if not stat.S_ISREG(state.st_mode):
             return os.path.realpath(path), Path(path).stat()
@@ -188,12 +167,7 @@ class ImageDataset(Dataset):
         return f"{self._folders[folder]}{os.sep}{name}", state
 
     def readable(self) -> np.ndarray:
-        """Tell which images can be decoded; only files are tried.
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-        """
+        """Return a mask (n,): which images can be decoded; only files are tried."""
         readable = np.ones(len(self), dtype=bool)
         if self.from_files:
             for i, path in enumerate(self._items):
@@ -222,26 +196,17 @@ class Rows(Dataset):
         return Rows(self.X[indices], self.dtype)
 
     def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
-        """Name a row by its content, and say how to get its tensor."""
-        # Not the key of an image: that one would be resized on the way.
+        """Return a key of a row, and a function that returns its tensor."""
+        # Not the key of an image, which would be resized.
         return f"{content_key(self.X[i])}-as-it-is", lambda: self[i]
 
 
 def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
     """Resize the shorter side and crop the centre, as torchvision's presets do.
 
-    By Pillow, which presets use for images from files: its result depends neither on
-    the processor nor, as that of torch's own kernels does, on the release.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-    preprocessing : Preprocessing
-
-    Returns
-    -------
-    torch.Tensor of uint8, shape (3, image_size, image_size)
-        Shares no memory with `pixels`.
+    By Pillow, as the presets do for images from files: unlike that of torch's kernels,
+    its result depends neither on the processor nor on the release. The tensor
+    (3, image_size, image_size) shares no memory with `pixels` (H, W, 3).
     """
     image = Image.fromarray(pixels)
     if min(image.size) != preprocessing.resize_size:
@@ -251,7 +216,7 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
 
 
 def content_key(array: np.ndarray) -> str:
-    """Name an array by its content: 32 hex digits."""
+    """Return a digest of an array, 32 hex digits."""
     described = f"{array.shape}{array.dtype}".encode()
     return _digest(described, np.ascontiguousarray(array).data)
 
@@ -267,14 +232,15 @@ def n_images(X: Any) -> int:
     return len(X)
 
 
-def take(X: Any, indices: ArrayLike) -> Any:
-    """Select images (rows), in the form that they come in.
+def rows_of_file(X: Any) -> Any:
+    """Return a memory-mapped table larger than a block as LazyRows, else X itself."""
+    if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
+        return MappedRows(X)
+    return X
 
-    Parameters
-    ----------
-    X : images or any array-like
-    indices : array-like of int, or mask of bool, shape (n,)
-    """
+
+def take(X: Any, indices: ArrayLike) -> Any:
+    """Select images (rows) by indices or by a mask, in the form that they come in."""
     indices = np.asarray(indices)
     if indices.dtype.kind == "b":
         indices = np.flatnonzero(indices)

@@ -1,4 +1,4 @@
-"""What is given as X, and the pixels of its images."""
+"""The accepted forms of X, and the pixels of their images: (H, W, 3) uint8 arrays."""
 
 from __future__ import annotations
 
@@ -22,23 +22,10 @@ TAKEN = (
 )
 
 FORMATS = [
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCX",
-    "PNG",
-    "PPM",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-]
-"""What is read from files. Not EPS and its kin: Pillow runs Ghostscript for them."""
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM",
+    "SGI", "TGA", "TIFF", "WEBP",
+]  # fmt: skip
+"""Formats of files. Without EPS and its kin, for which Pillow runs Ghostscript."""
 
 
 class UnreadableImageError(ValueError):
@@ -48,7 +35,7 @@ class UnreadableImageError(ValueError):
 def open_images(
     X: Any, image_shape: Sequence[int] | None
 ) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
-    """Find what to index, and what makes (H, W, 3) uint8 pixels of an item."""
+    """Return a sequence of items, and the function that decodes one of them."""
     if isinstance(X, Dataset):
         if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
             raise ValueError(
@@ -188,23 +175,17 @@ def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
 
 
 def check_readable(path: str) -> None:
-    """Decode an image file.
-
-    Raises
-    ------
-    UnreadableImageError
-        If it is missing or cannot be decoded.
-    """
+    """Raise UnreadableImageError if a file is missing or cannot be decoded."""
     from_path(path, "")
 
 
 def from_path(path: str, what: str, least: int | None = None) -> np.ndarray:
-    """Decode a file to (H, W, 3) uint8 pixels; a JPEG smaller, as `from_file` does."""
+    """Decode a file by its path, see :func:`from_file`."""
     return from_file(path, path, least)
 
 
 def from_file(file: str | BinaryIO, path: str, least: int | None = None) -> np.ndarray:
-    """Decode an open file, or one by its path, to (H, W, 3) uint8 pixels.
+    """Decode an open file, or one by its path.
 
     With `least`, a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size
     that leaves both sides at least that long.
@@ -229,13 +210,13 @@ def _formats() -> tuple[str, ...]:
 
 @lru_cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the names of files that are decoded, lower case, with the dot."""
+    """Return the suffixes of image files, lower case, with the dot."""
     Image.init()
     return frozenset(s for s, name in Image.EXTENSION.items() if name in FORMATS)
 
 
 def unreadable(path: str, error: Exception) -> UnreadableImageError:
-    """Say which file cannot be read, why, and what to do."""
+    """Make the error that names a file and the reason."""
     return UnreadableImageError(
         f"The image {path!r} cannot be read ({type(error).__name__}: {error}). Mend or "
         "remove it, or set on_bad_image='skip'."
@@ -243,7 +224,7 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
 
 
 def _from_item(item: Any, what: str) -> np.ndarray:
-    """Pixels of an element of a list or of a Dataset, label and all."""
+    """Decode an element of a list or of a Dataset: an image, or one with its label."""
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]
     if isinstance(item, Image.Image):
@@ -275,11 +256,11 @@ def _from_item(item: Any, what: str) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a photograph as its EXIF entry says, which is how people see it."""
+    """Rotate a photograph by its EXIF orientation, as viewers do."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # a broken entry says nothing; the pixels are there
+    except Exception:  # a broken entry; the pixels are fine
         return image
 
 
@@ -299,7 +280,7 @@ def _from_pil(image: Image.Image, what: str) -> np.ndarray:
 
 
 def from_array(image: np.ndarray, what: str) -> np.ndarray:
-    """(H, W, 3) uint8 pixels of an array whose shape and values are checked."""
+    """Convert an array whose shape and values are checked."""
     if image.dtype.kind == "f":
         image = np.rint(image * 255).astype(np.uint8)
     elif image.dtype == np.uint16:
@@ -316,9 +297,9 @@ def from_array(image: np.ndarray, what: str) -> np.ndarray:
 
 
 def is_table(X: Any) -> bool:
-    """Tell whether `X` is numbers in rows, as most of scikit-learn takes it.
+    """Tell whether `X` is a table of numbers, as most of scikit-learn takes it.
 
-    A 1-D array of numbers counts too: it is a table gone wrong, not images.
+    A 1-D array of numbers counts too, for scikit-learn to refuse it.
     """
     if sparse.issparse(X) or hasattr(X, "columns"):
         return True

@@ -1,4 +1,4 @@
-"""Windows: rectangles cut out of an image or of the maps that a network makes of it."""
+"""Windows: rectangles of an image or of a feature map."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of a map.
-
-    Attributes
-    ----------
-    top, left, height, width : int
-    """
+    """A rectangle of a feature map."""
 
     top: int
     left: int
@@ -23,7 +18,7 @@ class Window:
     width: int
 
     def cut(self, maps: torch.Tensor) -> torch.Tensor:
-        """Cut it out of maps of shape (b, channels, H, W)."""
+        """Cut the window out of maps of shape (b, channels, H, W)."""
         rows = slice(self.top, self.top + self.height)
         return maps[:, :, rows, self.left : self.left + self.width]
 
@@ -36,23 +31,10 @@ def n_distinct(height: int, width: int) -> int:
 def random_windows(
     height: int, width: int, n: int, rng: np.random.Generator
 ) -> list[Window]:
-    """Draw windows half as high and wide as a map.
+    """Draw n windows half as high and wide as a map, halves rounded up.
 
-    Halves are rounded up. Where there are fewer such windows than asked for, those that
-    are a row or a column larger are drawn from as well. All are equally likely, and
-    different as far as there are so many.
-
-    Parameters
-    ----------
-    height, width : int
-        Of the map.
-    n : int
-        How many windows.
-    rng : Generator
-
-    Returns
-    -------
-    list of Window
+    If there are fewer than n such windows, those that are a row or a column larger are
+    drawn from as well. All are equally likely, and distinct as far as there are enough.
     """
     rows, columns = _intervals(height, 0), _intervals(width, 0)
     if len(rows) * len(columns) < n:
@@ -64,7 +46,7 @@ def random_windows(
 
 
 def _intervals(side: int, more: int) -> list[tuple[int, int]]:
-    """Starts and lengths of a half of `side`, and of up to so many `more`."""
+    """Starts and lengths of a half of `side`, and of up to `more` beyond a half."""
     half = -(-side // 2)
     lengths = range(half, min(half + more, side) + 1)
     return [(start, n) for n in lengths for start in range(side - n + 1)]

@@ -1,10 +1,9 @@
-"""The protocol of Label Studio's ML backends, of a campaign: four routes."""
+"""An ML backend for Label Studio: a campaign behind the four routes of its protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hmac
 import json
 import logging
@@ -26,8 +25,8 @@ except ImportError as error:
 
 from ..campaign.label_studio_export import in_order, in_present_names, rows_of_task
 from ..campaign.labels_csv import LabelRow
+from ..worker import Worker
 from .tasks import prediction
-from .worker import Worker
 
 _log = logging.getLogger(__name__)
 MAX_BODY = 4 << 20
@@ -36,15 +35,15 @@ _TAUGHT = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 
 
 class Backend:
-    """Four routes that Label Studio calls; all they do is done in other processes.
+    """Routes that Label Studio calls; the work is done in other processes.
 
     Parameters
     ----------
     folder : str or Path
         The campaign's.
     hosts : collection of str
-        What requests may call this server, with port, such as ``"127.0.0.1:9090"``.
-        Others are refused, or another site's name could be pointed at this machine.
+        Names of this server in requests, with port, such as ``"127.0.0.1:9090"``.
+        Others are refused, as another site's name could be pointed at this machine.
     password : str, optional
         Of the user "skadma", for Basic authentication. Label Studio does not send it to
         webhooks unless the header is added to them there; routes that are mounted below
@@ -62,9 +61,11 @@ class Backend:
         **options: Any,
     ) -> None:
         self._hosts = {host.lower() for host in hosts}
-        self._login = None if password is None else f"skadma:{password}".encode()
-        # Labels are taken, and guesses made, while a model is trained.
-        self._clerk = Worker(Path(folder), options)
+        self._login = None
+        if password is not None:
+            self._login = base64.b64encode(f"skadma:{password}".encode())
+        # The first takes labels and makes guesses while the second trains.
+        self._worker = Worker(Path(folder), options)
         self._trainer = Worker(Path(folder), options, background=True)
         self._version = "skadma"
         self._warming: asyncio.Task | None = None
@@ -88,7 +89,7 @@ class Backend:
 
     def close(self) -> None:
         """End the processes."""
-        self._clerk.close()
+        self._worker.close()
         self._trainer.close()
 
     # --- who may ask ----------------------------------------------------------
@@ -124,18 +125,16 @@ class Backend:
             kind = headers.get("content-type", "").split(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, "JSON only."
-        if self._login is not None and not self._knows(headers.get("authorization")):
+        if self._login is not None and not self._is_login(headers.get("authorization")):
             return 401, "Give the user 'skadma' and the password in Label Studio."
         return 200, ""
 
-    def _knows(self, authorization: str | None) -> bool:
-        scheme, _, given = (authorization or "").partition(" ")
-        try:
-            login = base64.b64decode(given.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
+    def _is_login(self, authorization: str | None) -> bool:
+        scheme, _, login = (authorization or "").partition(" ")
         assert self._login is not None
-        return scheme.lower() == "basic" and hmac.compare_digest(login, self._login)
+        return scheme.lower() == "basic" and hmac.compare_digest(
+            login.strip().encode(), self._login
+        )
 
     # --- the routes -----------------------------------------------------------
 
@@ -151,7 +150,7 @@ class Backend:
     async def _warm_up(self) -> None:
         try:
             asked: list[tuple[str, str]] = []
-            call = asyncio.to_thread(self._clerk.call, guesses, asked)
+            call = asyncio.to_thread(self._worker.call, guesses, asked)
             self._version, _ = await call
         except (ValueError, RuntimeError) as error:
             _log.error("Label Studio: %s", error)
@@ -161,7 +160,7 @@ class Backend:
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
             raise _RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
         asked = [_picture(task) for task in tasks]
-        version, found = await asyncio.to_thread(self._clerk.call, guesses, asked)
+        version, found = await asyncio.to_thread(self._worker.call, guesses, asked)
         self._version = version
         empty = {"model_version": version, "score": 0.0, "result": []}
         results = [
@@ -176,9 +175,9 @@ class Backend:
             self._train()
         elif action in _TAUGHT:
             rows = _rows_of_webhook(body)
-            await asyncio.to_thread(self._clerk.call, teach, rows)
+            await asyncio.to_thread(self._worker.call, teach, rows)
         else:
-            return JSONResponse({"status": "ok"})  # nothing that we act upon
+            return JSONResponse({"status": "ok"})  # nothing to act upon
         return JSONResponse({"status": "ok"}, 201)
 
     def _train(self) -> None:
@@ -200,19 +199,7 @@ class Backend:
 
 
 def backend_app(folder: str | Path, **options: Any) -> Starlette:
-    """Make an application of the routes alone.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The campaign's.
-    **options
-        See :class:`Backend`.
-
-    Returns
-    -------
-    Starlette
-    """
+    """Make an application of the routes alone; `options` are those of `Backend`."""
     backend = Backend(folder, **options)
 
     @asynccontextmanager
@@ -234,14 +221,13 @@ class _RefusedError(Exception):
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY:
             raise _RefusedError(413, f"More than {MAX_BODY} bytes.")
     try:
-        body = json.loads(b"".join(parts))
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _RefusedError(400, f"No JSON ({error}).") from error
     if not isinstance(body, dict):
@@ -250,7 +236,7 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _picture(task: Any) -> tuple[str, str]:
-    """Path and content of a task; what it says beside that is never fetched."""
+    """Path and digest of a task's image; other addresses in it are never fetched."""
     data = task.get("data") if isinstance(task, dict) else None
     data = data if isinstance(data, dict) else {}
     path, sha256 = data.get("path"), data.get("sha256")
@@ -280,22 +266,22 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
-    """Take labels."""
+    """Record labels, of classes that may have been renamed since."""
     rows = in_present_names(rows, campaign.former_classes())
     return campaign.teach(rows, train=False)
 
 
 def train(campaign: Any) -> None:
-    """Make the model of all labels."""
+    """Train a model with all labels."""
     campaign.estimator()
 
 
 def guesses(
     campaign: Any, asked: Sequence[tuple[str, str]]
 ) -> tuple[str, list[tuple[str, float] | None]]:
-    """Say what the last model takes pictures for; None where that cannot be said.
+    """Predict images by the last model; None for unknown ones and those of an audit.
 
-    Nor of images of an audit: who sees a guess agrees too often.
+    Who sees a guess agrees too often, so an audit's images have none.
     """
     n_labels, found = campaign.guesses([sha256 for path, sha256 in asked if path])
     answers = [found.get(sha256) if path else None for path, sha256 in asked]

@@ -1,4 +1,4 @@
-"""What Label Studio is given: the labelling configuration, tasks, predictions."""
+"""What Label Studio imports: the labelling configuration, tasks, predictions."""
 
 from __future__ import annotations
 
@@ -107,20 +107,7 @@ def make_tasks(
 
 
 def prediction(guess: str, confidence: float, model_version: str) -> dict[str, Any]:
-    """Make a prediction of a task.
-
-    Parameters
-    ----------
-    guess : str
-        The class.
-    confidence : float
-        Its probability.
-    model_version : str
-
-    Returns
-    -------
-    dict
-    """
+    """Make a task's prediction of a class, with its probability."""
     return {
         "model_version": model_version,
         "score": confidence,

@@ -30,23 +30,13 @@ _TYPES = {
 _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_MARKS = 500
-_MAX_OPERATIONS = 500
+_MAX_ITEMS = 500
 
 
 def below(path: str, app: Any, other: Any) -> Any:
-    """Serve one application below a path, and another elsewhere.
+    """Serve one ASGI application below a path, and another one elsewhere.
 
-    Parameters
-    ----------
-    path : str
-        Such as "/label-studio/secret".
-    app, other : ASGI applications
-
-    Returns
-    -------
-    ASGI application
-        Lifespan events are the other's.
+    The other one gets the lifespan events.
     """
     mounted = Starlette(routes=[Mount(path, app)])
 
@@ -58,21 +48,7 @@ def below(path: str, app: Any, other: Any) -> Any:
 
 
 def make_app(session: Session, port: int, token: str) -> Guard:
-    """Make the application.
-
-    Parameters
-    ----------
-    session : Session
-    port : int
-        That it will be reached at.
-    token : str
-        What opens it.
-
-    Returns
-    -------
-    Guard
-        An ASGI application.
-    """
+    """Make the ASGI application that is reached at a port, and opened by a token."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
 
@@ -94,7 +70,7 @@ def make_app(session: Session, port: int, token: str) -> Guard:
 
     async def sync(request: Request) -> Response:
         body = await request.json()
-        have = _list(body, "have", 500)
+        have = _list(body, "have")
         if not all(isinstance(sha, str) and _SHA256.fullmatch(sha) for sha in have):
             raise _BadRequestError("'have' is no list of pictures.")
         want = body.get("want")
@@ -105,7 +81,7 @@ def make_app(session: Session, port: int, token: str) -> Guard:
         return JSONResponse(await session.sync(tab, have, want, meanwhile=meanwhile))
 
     async def operations(request: Request) -> Response:
-        asked = _list(await request.json(), "operations", _MAX_OPERATIONS)
+        asked = _list(await request.json(), "operations")
         return JSONResponse(await session.record([_operation(each) for each in asked]))
 
     async def progress(_: Request) -> Response:
@@ -160,11 +136,11 @@ def make_app(session: Session, port: int, token: str) -> Guard:
 
 
 class _BadRequestError(ValueError):
-    """The page sent what it never sends."""
+    """The request is none of the page's."""
 
 
 def _static_files() -> dict[str, Response]:
-    """Answers by name of file: nothing but these is ever served from the disk."""
+    """The page's own files by name: nothing else is served from the disk."""
     folder = resources.files(__package__) / "static"
     return {
         item.name: Response(
@@ -188,10 +164,10 @@ def _text(body: Any, name: str, limit: int) -> str:
     return value
 
 
-def _list(body: Any, name: str, limit: int) -> list[Any]:
+def _list(body: Any, name: str) -> list[Any]:
     value = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(value, list) or len(value) > limit:
-        raise _BadRequestError(f"{name!r} must be a list of at most {limit} items.")
+    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
+        raise _BadRequestError(f"{name!r} must be a list of up to {_MAX_ITEMS} items.")
     return value
 
 
@@ -207,7 +183,7 @@ def _operation(body: Any) -> Operation:
     via = body.get("via")
     if via not in ("keys", "grid", "list"):
         raise _BadRequestError("'via' must be 'keys', 'grid' or 'list'.")
-    marks = [_mark(each) for each in _list(body, "marks", _MAX_MARKS)]
+    marks = [_mark(each) for each in _list(body, "marks")]
     return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
 
 

@@ -1,7 +1,8 @@
-"""What the page is told: the next pictures, what was decided, where things stand."""
+"""What the page shows: the next images, decisions, and where the campaign stands."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..campaign.agreement import n_repeats_due
-from ..campaign.ledger import Event, Ledger, Operation
+from ..campaign.ledger import Ledger, Operation
+from ..campaign.state import Act
 
 _AWAY = 20.0
-"""Seconds without a word from a tab after which its pictures go to others."""
+"""Seconds without a request of a tab after which its images go to others."""
 _AGAIN = 30.0
-"""Seconds after which the child is asked again where it failed, or had too few."""
+"""Seconds until the next request where one failed, or brought too few images."""
 _STRIP = 10
 
 
@@ -25,46 +27,41 @@ class _Tab:
 
 
 class Controller:
-    """Hand out pictures and take decisions. For one thread.
+    """Hand out images and record decisions. For one thread.
 
-    Parameters
-    ----------
-    ledger : Ledger
-    who : str
-    n_instances : int
-        Labels in a round.
-    repeat : float, default=0
-        Share of the person's answers that are about pictures shown again, blind.
+    `n_instances` is the number of labels in a round, and `repeat` the share of the
+    person's answers that are about images shown again, blind.
     """
 
     def __init__(
         self, ledger: Ledger, who: str, n_instances: int, repeat: float = 0
     ) -> None:
-        self.doubts: list[dict[str, Any]] = []
-        self.doubted_at = 0
-        # What may be shown again, in order, with a guess where there is one.
-        self._repeats: dict[str, tuple[str, float] | None] = {}
-        self._blind: set[str] = set()  # what was
-        self._guesses: dict[str, tuple[str, float]] = {}
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
+        self.suspects: list[dict[str, Any]] = []
+        self.suspects_as_of = 0
         self._repeat = repeat
+        # What may be shown again, in order, with a guess where there is one.
+        self._repeats: dict[str, tuple[str, float] | None] = {}
+        self._blind: set[str] = set()  # what was shown again
+        self._guesses: dict[str, tuple[str, float]] = {}
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
-        self._moved: dict[str, str] = {}  # which tab took a picture over
+        self._moved: dict[str, str] = {}  # which tab took an image over
         self._known: dict[str, str] = {}
-        self._asked_with: dict[str, str] | None = None
-        self._asked_held = 0
-        self._asked_handed = 0
-        self._asked_at = 0.0
         self._stage = "starting"
         self._problem: str | None = None
+        # As of the last request to the process that trains:
+        self._labels_then: dict[str, str] | None = None
+        self._n_decisions_then = 0
+        self._n_shown_then = 0
+        self._requested_at = 0.0
 
-    # --- to and from the child -----------------------------------------------
+    # --- to and from the process that trains -----------------------------------
 
-    def hear(self, message: dict[str, Any]) -> None:
-        """Take a message of the child."""
+    def receive(self, message: dict[str, Any]) -> None:
+        """Take over a message of the process."""
         if message["kind"] == "stage":
             self._stage = message["stage"]
             return
@@ -76,72 +73,65 @@ class Controller:
         self._queue = list(message["proposals"])
         self._known = dict(message["known"])
         self._repeats = message["repeats"]
-        # What pages hold may have been handed out since the child was asked.
+        # Tabs may hold images that were handed out since the request.
         again = {sha: self._repeats.get(sha) for sha in self._held() & self._blind}
         self._guesses = {
             **{p["sha256"]: (p["guess"], p["confidence"]) for p in self._queue},
             **message["guesses"],
             **{sha: guess for sha, guess in again.items() if guess},
         }
-        self.doubts = message["doubts"]
-        self.doubted_at = message["as_of"]
+        self.suspects = message["suspects"]
+        self.suspects_as_of = message["as_of"]
 
-    def wanted(self) -> int | None:
-        """How many images the child should choose now; None if it need not.
+    def n_wanted(self) -> int | None:
+        """How many images to request now; None if there are enough.
 
-        Those that pages hold already are asked for again, since they would be chosen
-        again. A round is kept in reserve for a hand faster than the network.
+        Those that tabs hold are requested too, since they would be chosen again. A
+        round is kept in reserve for a person who is faster than the network.
         """
         labels = self.ledger.labels()
-        n_handed = len(self.handed())
-        if self._asked_with is not None:
-            before = self._asked_with
+        n_shown = len(self.shown())
+        before = self._labels_then
+        if before is not None:
             n_changed = sum(before.get(k) != v for k, v in labels.items())
             n_changed += len(before.keys() - labels.keys())
-            again = time.monotonic() - self._asked_at > _AGAIN
-            news = len(self.ledger.decisions()) != self._asked_held
-            news |= n_handed > self._asked_handed
-            short = len(self._free()) < self.n_instances and news
-            lacking = again and (self._problem is not None or not self._free())
+            again = time.monotonic() - self._requested_at > _AGAIN
+            news = len(self.ledger.decisions) != self._n_decisions_then
+            news |= n_shown > self._n_shown_then
+            available = len(self._available())
+            short = available < self.n_instances and news
+            lacking = again and (self._problem is not None or not available)
             if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
                 return None
-        return n_handed + 2 * self.n_instances
+        return n_shown + 2 * self.n_instances
 
-    def asked(self) -> None:
-        """Note that the child was asked, with the labels that there are now."""
-        self._asked_with = self.ledger.labels()
-        self._asked_held = len(self.ledger.decisions())
-        self._asked_handed = len(self.handed())
-        self._asked_at = time.monotonic()
+    def note_request(self) -> None:
+        """Remember the labels and decisions at a request."""
+        self._labels_then = self.ledger.labels()
+        self._n_decisions_then = len(self.ledger.decisions)
+        self._n_shown_then = len(self.shown())
+        self._requested_at = time.monotonic()
 
     # --- to and from the page ------------------------------------------------
 
     def sync(
         self, tab: str, have: Sequence[str], want: int, *, meanwhile: bool = False
     ) -> dict[str, Any]:
-        """Tell a tab where things stand, and give it pictures.
+        """Tell a tab where things stand, and give it `want` more images.
 
-        Parameters
-        ----------
-        tab : str
-            Its name.
-        have : sequence of str
-            The pictures that it holds.
-        want : int
-            How many more it wants.
-        meanwhile : bool, default=False
-            Draw by chance while none are chosen.
+        `have` are the images that it holds. With `meanwhile`, images are drawn at
+        random while none are chosen.
         """
         self.ledger.read()
         moved = [sha for sha in have if self._has_moved(sha, tab)]
         held = tuple(sha for sha in have if sha not in moved)
         self._tabs[tab] = _Tab(time.monotonic(), held)
-        items = self._free()[:want]
+        items = self._available()[:want]
         if not items and not held:
-            items = self._taken_over(tab, want)
+            items = self._take_over(tab, want)
         if meanwhile and not items:
-            items = self._drawn(want)
-        if items:  # one at a time, among others
+            items = self._draw(want)
+        if items:  # one repeat at a time, among others
             place = random.randrange(len(items))
             again = self._due(guessed=items[place]["guess"] is not None)
             if again:
@@ -149,9 +139,9 @@ class Controller:
                 self._blind.add(again["sha256"])
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
-            "items": [self._shown(item) for item in items],
+            "items": [self._described(item) for item in items],
             "stale": [*moved, *(sha for sha in held if not self._is_open(sha))],
-            "elsewhere": len(set(self.handed()) - set(self._tabs[tab].have)),
+            "elsewhere": len(set(self.shown()) - set(self._tabs[tab].have)),
             "guesses": {
                 sha: (self.ledger.present_name(guess[0]), guess[1])
                 for sha in have
@@ -161,26 +151,21 @@ class Controller:
         }
 
     def record(self, operations: Iterable[Operation]) -> dict[str, Any]:
-        """Write operations down; they are on the disk when this returns."""
+        """Record operations; they are on the disk when this returns."""
         outcomes = self.ledger.record(operations, self.ledger.last_query)
-        return {
-            "outcomes": [vars(outcome) for outcome in outcomes],
-            **self.state(),
-        }
+        return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
     def state(self) -> dict[str, Any]:
-        """Where things stand."""
+        """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
-        usable = self.ledger.candidates()
-        decided = sum(sha in usable for sha in self.ledger.decisions())
         return {
             "classes": self.ledger.classes,
             "former": self.ledger.class_names.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
-            "n_images": len(usable),
-            "n_decided": decided,
+            "n_images": len(self.ledger.available()),
+            "n_decided": self._n_decided(),
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
             "recent": [self._recent(event) for event in self._latest()],
@@ -188,28 +173,33 @@ class Controller:
             "stage": self._stage,
         }
 
+    def shown(self) -> list[str]:
+        """Images that tabs hold and that nobody decided about."""
+        return [sha for sha in self._held() if self.ledger.decision(sha) is None]
+
     # --- within --------------------------------------------------------------
 
-    def _present(self) -> list[_Tab]:
+    def _held(self) -> set[str]:
+        """Images of the tabs that are still there."""
         now = time.monotonic()
         self._tabs = {k: t for k, t in self._tabs.items() if now - t.seen < _AWAY}
-        return list(self._tabs.values())
+        return {sha for tab in self._tabs.values() for sha in tab.have}
 
-    def _held(self) -> set[str]:
-        return {sha for tab in self._present() for sha in tab.have}
+    def _n_decided(self) -> int:
+        usable = self.ledger.available()
+        return sum(sha in usable for sha in self.ledger.decisions)
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
         if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
-        decision = self.ledger.decision(sha256)
-        again = sha256 in self._blind
-        if again and not self.ledger.has_repeated(sha256, self.who):
+        if sha256 in self._blind and not self.ledger.has_repeated(sha256, self.who):
             return True
+        decision = self.ledger.decision(sha256)
         return decision is None or decision.kind == "skip"
 
     def _due(self, *, guessed: bool) -> dict[str, Any] | None:
-        """A picture to show again, blind; it looks like the one that it replaces."""
+        """An image to show again, blind; it looks like the one that it replaces."""
         held = self._held()
         if any(sha in self._blind and self._may_repeat(sha) for sha in held):
             return None
@@ -224,36 +214,30 @@ class Controller:
         ):
             return None
         sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
-        guess, confidence = (guessed and self._repeats[sha256]) or (None, None)
-        return {
-            "sha256": sha256, "guess": guess, "confidence": confidence, "blind": True
-        }  # fmt: skip
+        guess = self._repeats[sha256] if guessed else None
+        return {**_item(sha256, guess), "blind": True}
 
     def _may_repeat(self, sha256: str) -> bool:
-        """Whether a picture has a label, is there, and was not answered again yet."""
+        """Whether an image has a label, is there, and was not answered again yet."""
         decision = self.ledger.decision(sha256)
         return (
             decision is not None
             and decision.label is not None
-            and sha256 in self.ledger.candidates()
+            and sha256 in self.ledger.available()
             and not self.ledger.has_repeated(sha256, self.who)
         )
 
-    def handed(self) -> list[str]:
-        """Pictures that tabs hold and that nobody decided about."""
-        return [sha for sha in self._held() if self.ledger.decision(sha) is None]
-
-    def _free(self) -> list[dict[str, Any]]:
-        """Chosen, not decided, held by no tab."""
+    def _available(self) -> list[dict[str, Any]]:
+        """Chosen, not decided, held by no tab; skipped ones when no others are left."""
         held = self._held()
-        again = self._only_skipped_left()
-        usable = self.ledger.candidates()
+        usable = self.ledger.available()
+        only_skipped = self._n_decided() >= len(usable)
         return [
             item
             for item in self._queue
             if (sha := item["sha256"]) not in held
             and sha in usable
-            and (again or self.ledger.decision(sha) is None)
+            and (only_skipped or self.ledger.decision(sha) is None)
             and self._is_open(sha)
         ]
 
@@ -262,10 +246,10 @@ class Controller:
         there = self._tabs.get(owner)
         return owner != tab and there is not None and sha256 in there.have
 
-    def _taken_over(self, tab: str, n: int) -> list[dict[str, Any]]:
-        """Pictures that wait in other tabs, where nothing else is left.
+    def _take_over(self, tab: str, n: int) -> list[dict[str, Any]]:
+        """Images that wait in other tabs, where nothing else is left.
 
-        The first of each is being looked at, perhaps.
+        The first of each stays, as somebody may be looking at it.
         """
         waiting = [
             sha
@@ -277,27 +261,18 @@ class Controller:
         self._moved.update(dict.fromkeys(waiting, tab))
         for other in self._tabs.values():
             other.have = tuple(sha for sha in other.have if sha not in waiting)
-        items = []
-        for sha in waiting:
-            guess, confidence = self._guesses.get(sha, (None, None))
-            items.append({"sha256": sha, "guess": guess, "confidence": confidence})
-        return items
+        return [_item(sha, self._guesses.get(sha)) for sha in waiting]
 
-    def _only_skipped_left(self) -> bool:
-        usable = self.ledger.candidates()
-        return sum(sha in usable for sha in self.ledger.decisions()) >= len(usable)
-
-    def _drawn(self, n: int) -> list[dict[str, Any]]:
+    def _draw(self, n: int) -> list[dict[str, Any]]:
         held = self._held()
         left = [
             sha
-            for sha in self.ledger.candidates()
+            for sha in self.ledger.available()
             if sha not in held and self.ledger.decision(sha) is None
         ]
-        drawn = random.sample(left, min(n, len(left)))
-        return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
+        return [_item(sha) for sha in random.sample(left, min(n, len(left)))]
 
-    def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
+    def _described(self, item: dict[str, Any]) -> dict[str, Any]:
         sha256 = item["sha256"]
         decision = None if item.get("blind") else self.ledger.decision(sha256)
         return {
@@ -308,18 +283,16 @@ class Controller:
             "before": None if decision is None else decision.mark,
         }
 
-    def _latest(self) -> list[Event]:
-        mine: list[Event] = []
-        for event in reversed(self.ledger.acts.values()):
-            if event.kind == "answer":  # an audit asked it; it is no label
-                continue
-            if event.who == self.who and event.decisions:
-                mine.append(event)
-                if len(mine) == _STRIP:
-                    break
-        return mine
+    def _latest(self) -> list[Act]:
+        """The person's latest decisions, but for answers to an audit."""
+        mine = (
+            event
+            for event in reversed(self.ledger.acts.values())
+            if event.kind != "answer" and event.who == self.who and event.decisions
+        )
+        return list(itertools.islice(mine, _STRIP))
 
-    def _recent(self, event: Event) -> dict[str, Any]:
+    def _recent(self, event: Act) -> dict[str, Any]:
         first = event.decisions[0]
         return {
             "target": event.operation or f"event-{event.id}",
@@ -337,3 +310,8 @@ class Controller:
                 for d in event.decisions
             ],
         }
+
+
+def _item(sha256: str, guess: tuple[str, float] | None = None) -> dict[str, Any]:
+    name, confidence = guess or (None, None)
+    return {"sha256": sha256, "guess": name, "confidence": confidence}

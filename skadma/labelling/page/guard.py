@@ -1,4 +1,4 @@
-"""Who may talk to the server, and what its answers allow the browser to do."""
+"""Which requests are answered, and what the answers allow the browser to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 MAX_BODY = 1 << 20
 OPEN_PATHS = ("/", "/api/session")
-"""Paths that need no cookie, beside ``/static/``: they tell nothing of the campaign."""
+"""Paths that need no cookie, beside ``/static/``: they disclose nothing."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -31,25 +31,19 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuse what does not come from our own page.
+    """An ASGI application that refuses what does not come from our own page.
 
     Host and port must be ours (else another site's name could be pointed at this
     machine); what changes anything must come from our origin, as JSON, with a header
-    that no form can send; and all but the empty page needs the cookie that the token
-    in the printed address is changed for.
-
-    Parameters
-    ----------
-    app : ASGI application
-    port : int
-    token : str
+    that no form can send; and all but the empty page needs the cookie that is given in
+    exchange for the token in the printed address.
     """
 
     def __init__(self, app: Any, port: int, token: str) -> None:
         self._app = app
         self._token = token
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
-        # Cookies are not kept apart by port.
+        # The port is in the name, as browsers send cookies to all ports of a host.
         self._cookie = f"skadma-{port}"
         self._key = secrets.token_urlsafe(32)
 
@@ -83,9 +77,11 @@ class Guard:
         status, reason = self._reason_against(scope)
         body = b""
         if not reason and scope["method"] == "POST":
-            body, too_long = await _read(receive)
-            if too_long:
+            found = await _read(receive)
+            if found is None:
                 status, reason = 413, f"More than {MAX_BODY} bytes."
+            else:
+                body = found
         if reason:
             await _refuse(send_guarded, status, reason)
             return
@@ -140,19 +136,18 @@ class Guard:
         )
 
 
-async def _read(receive: Receive) -> tuple[bytes, bool]:
-    """Read a body, up to the limit."""
-    parts, size = [], 0
+async def _read(receive: Receive) -> bytes | None:
+    """Read a body; None if it is longer than the limit."""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"", False
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BODY:
-            return b"", True
+            return b""
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            return None
         if not message.get("more_body"):
-            return b"".join(parts), False
+            return bytes(body)
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

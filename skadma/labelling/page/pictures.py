@@ -1,4 +1,4 @@
-"""Pictures for the page: decoded as the network's are, encoded anew."""
+"""Images for the page: decoded as for the network, encoded anew."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ _MAX_BYTES = 512 << 20
 
 
 class Pictures:
-    """Encode pictures, and keep the latest. For many threads.
-
-    Parameters
-    ----------
-    limit : int
-        Bytes to keep.
-    """
+    """Encode images, and keep the latest up to `limit` bytes. For many threads."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self._limit = limit
@@ -36,24 +30,9 @@ class Pictures:
         self._lock = threading.Lock()
 
     def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
-        """Encode a file's picture.
+        """Encode the file with this digest; return the bytes and the media type.
 
-        Parameters
-        ----------
-        sha256 : str
-            What the file must be.
-        path : Path
-        size : {"small", "view", "full"}
-
-        Returns
-        -------
-        data : bytes
-        media_type : str
-
-        Raises
-        ------
-        UnreadableImageError
-            If the file is gone, is another one by now, or cannot be decoded.
+        UnreadableImageError if it is gone, has changed, or cannot be decoded.
         """
         key = sha256, size
         with self._lock:

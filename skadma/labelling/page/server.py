@@ -25,32 +25,12 @@ def serve(
     repeat: float = 0,
     label_studio: bool = False,
 ) -> None:
-    """Serve a campaign's page until Ctrl-C.
+    """Serve the page of the campaign in a folder until Ctrl-C.
 
-    Parameters
-    ----------
-    folder : Path
-        The campaign's.
-    options : mapping
-        What opens it: ``pool``, ``pools``, ``who`` and ``wait``.
-    port : int, optional
-        If None, always the same one for a campaign, as long as it is free: then the
-        browser still knows the settings of the page.
-    browser : bool, default=True
-        Open the page.
-    keys : mapping of str to str, optional
-        Of classes.
-    repeat : float, default=0
-        See ``Session``: it tells how far people agree.
-    label_studio : bool, default=False
-        Be an ML backend of Label Studio as well, below a path that nobody can guess.
-
-    Raises
-    ------
-    ImportError
-        If the packages of the extra are missing.
-    OSError
-        If the port is taken.
+    `options`, `keys` and `repeat` are those of `Session`. Without a port it is always
+    the same one for a campaign, as long as it is free: then the browser still knows the
+    page's settings. With `label_studio` the server is an ML backend of Label Studio as
+    well, below a path that nobody can guess.
     """
     try:
         import uvicorn

@@ -1,7 +1,7 @@
 /** The page: it puts the views together. */
 
 import { h, markName, refill } from "./dom.js";
-import { Feed } from "./feed.js";
+import { ImageQueue } from "./queue.js";
 import { Grid } from "./grid.js";
 import { ACTIONS, Keys, isPlain, keyName } from "./keys.js";
 import { Progress } from "./progress.js";
@@ -22,21 +22,21 @@ class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
     this.settings = { guesses: false, prefill: false, many: 20, ...this.#stored() };
-    this.feed = new Feed(transport, about);
+    this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former, about.keys);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
     this.strip = new Strip(this);
     this.#build(root, about);
-    this.feed.addEventListener("change", () => this.render());
-    this.feed.addEventListener("classes", ({ detail }) => this.#classes(detail));
-    this.feed.addEventListener("notice", ({ detail }) => this.notice(detail.text));
-    this.feed.addEventListener("undone", ({ detail }) =>
+    this.queue.addEventListener("change", () => this.render());
+    this.queue.addEventListener("classes", ({ detail }) => this.#classes(detail));
+    this.queue.addEventListener("notice", ({ detail }) => this.notice(detail.text));
+    this.queue.addEventListener("undone", ({ detail }) =>
       this.announce(`Taken back: ${markName(detail.entry.mark)}, ${detail.entry.path}`));
-    this.feed.addEventListener("unreachable", ({ detail }) => this.unreachable(detail));
-    this.feed.addEventListener("reachable", () => { this.banner.hidden = true; });
+    this.queue.addEventListener("unreachable", ({ detail }) => this.unreachable(detail));
+    this.queue.addEventListener("reachable", () => { this.banner.hidden = true; });
     document.addEventListener("keydown", (event) => this.#key(event));
     window.addEventListener("beforeunload", (event) => {
-      if (this.feed.outbox.size) event.preventDefault();
+      if (this.queue.outbox.size) event.preventDefault();
     });
     this.show("single");
   }
@@ -88,8 +88,8 @@ class Page {
   set(name, value) {
     this.settings = { ...this.settings, [name]: value };
     localStorage.setItem(this.store, JSON.stringify(this.settings));
-    this.feed.ahead = this.view.ahead;
-    this.feed.hurry?.();
+    this.queue.ahead = this.view.ahead;
+    this.queue.hurry?.();
     this.render();
   }
 
@@ -103,14 +103,14 @@ class Page {
     }
     this.main.replaceChildren(this.view.element);
     document.body.dataset.view = name;
-    this.feed.ahead = this.view.ahead;
-    this.feed.hurry?.();
+    this.queue.ahead = this.view.ahead;
+    this.queue.hurry?.();
     this.view.open?.();
     this.render();
   }
 
   render() {
-    const { state, outbox } = this.feed;
+    const { state, outbox } = this.queue;
     this.view.render();
     this.strip.render();
     if (!state) return;
@@ -137,7 +137,7 @@ class Page {
 
   /** What to show where there is no picture. */
   emptiness() {
-    const { state, elsewhere } = this.feed;
+    const { state, elsewhere } = this.queue;
     const only = (text) => [h("p", { class: "empty" }, text)];
     if (!state) return only("One moment …");
     if (state.n_decided >= state.n_images && !state.aside["?skip"]) {
@@ -152,10 +152,10 @@ class Page {
         starting: "The network is being loaded; then it chooses pictures.",
         training: "The network is learning; then it chooses the next pictures.",
       }[state.stage] ?? `The network looks at all ${state.n_images} pictures to choose the first ones.`),
-      this.feed.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
+      this.queue.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
         onclick: () => {
-          this.feed.meanwhile = true;
-          this.feed.hurry?.();
+          this.queue.meanwhile = true;
+          this.queue.hurry?.();
           this.render();
         } }, "Label pictures drawn by chance meanwhile"))];
   }
@@ -175,7 +175,7 @@ class Page {
   }
 
   unreachable({ status, message }) {
-    const { size } = this.feed.outbox;
+    const { size } = this.queue.outbox;
     const kept = size ? ` ${size} decisions are kept in this browser until then.` : "";
     this.banner.textContent = status === 401
       ? `The server was started anew. Open the address that it printed.${kept}`
@@ -184,7 +184,7 @@ class Page {
   }
 
   undo(target) {
-    this.feed.undo(target);
+    this.queue.undo(target);
   }
 
   fullScreen() {
@@ -193,9 +193,9 @@ class Page {
   }
 
   help() {
-    const { keys, feed } = this;
+    const { keys, queue } = this;
     const rows = [
-      ...feed.about.classes.map((name) => [`class:${name}`, name]),
+      ...queue.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
     this.dialog.replaceChildren(

@@ -4,7 +4,7 @@ import { h, markName, refill } from "./dom.js";
 import { keyName } from "./keys.js";
 
 export class Grid {
-  /** @param {Object} page the feed, the keys, the settings, `announce` */
+  /** @param {Object} page the queue, the keys, the settings, `announce` */
   constructor(page) {
     this.page = page;
     this.marks = new Map(); // by picture; null: none, though the model has a guess
@@ -25,7 +25,7 @@ export class Grid {
   }
 
   get items() {
-    return this.page.feed.items.slice(0, this.page.settings.many);
+    return this.page.queue.items.slice(0, this.page.settings.many);
   }
 
   /** The label that a tile has now: given, or the model's guess where that is wanted. */
@@ -35,11 +35,11 @@ export class Grid {
   }
 
   render() {
-    const { feed, keys, settings } = this.page;
+    const { queue, keys, settings } = this.page;
     const items = this.items;
     this.at = Math.min(this.at, Math.max(0, items.length - 1));
     const n = items.filter((item) => this.mark(item)).length;
-    const { classes } = feed.about;
+    const { classes } = queue.about;
     refill(this.head, [n, items.length, settings, keys.on, [...keys.changed], classes],
       () => this.#head(n));
     if (items.length) {
@@ -47,8 +47,8 @@ export class Grid {
       this.#renderTiles(items);
     } else {
       this.cells.clear();
-      refill(this.tiles, ["empty", feed.state?.stage, feed.state?.n_decided,
-        feed.state?.n_images, feed.meanwhile, feed.elsewhere], () => this.page.emptiness());
+      refill(this.tiles, ["empty", queue.state?.stage, queue.state?.n_decided,
+        queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
     }
   }
 
@@ -76,7 +76,7 @@ export class Grid {
   }
 
   #head(n) {
-    const { feed, keys, settings } = this.page;
+    const { queue, keys, settings } = this.page;
     const key = (name) => keys.on && keys.of(name)
       ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null;
     return [
@@ -85,7 +85,7 @@ export class Grid {
       key("take"), h("span", {}, `Take ${n} ${n === 1 ? "label" : "labels"}`)),
       h("div", { class: "others", role: "group", "aria-label": "All without a label" },
         h("span", { class: "quiet" }, "All others are"),
-        feed.about.classes.map((name, i) => h("button", { type: "button",
+        queue.about.classes.map((name, i) => h("button", { type: "button",
           class: `choice small hue${i % 8}`, "data-focus": `all:${name}`,
           onclick: () => this.#rest(name) }, h("span", {}, name)))),
       h("label", { class: "quiet" },
@@ -102,7 +102,7 @@ export class Grid {
 
   #tile(item) {
     const image = new Image();
-    image.src = this.page.feed.transport.picture(item.sha256, "small");
+    image.src = this.page.queue.transport.picture(item.sha256, "small");
     image.alt = "";
     return h("button", { type: "button", "data-sha256": item.sha256, title: item.path,
       onclick: () => this.#cycle(item) }, image, h("span", {}));
@@ -111,7 +111,7 @@ export class Grid {
   #update(cell, item, i) {
     const mark = this.mark(item);
     const guessed = mark && !this.marks.has(item.sha256);
-    const hue = this.page.feed.about.classes.indexOf(mark);
+    const hue = this.page.queue.about.classes.indexOf(mark);
     cell.className = `tile ${hue >= 0 ? `hue${hue % 8}` : ""}`;
     cell.tabIndex = i === this.at ? 0 : -1;
     cell.dataset.mark = mark ?? "";
@@ -123,7 +123,7 @@ export class Grid {
   }
 
   #cycle(item) {
-    const choices = [...this.page.feed.about.classes, null];
+    const choices = [...this.page.queue.about.classes, null];
     const now = choices.indexOf(this.mark(item));
     this.at = this.items.findIndex(({ sha256 }) => sha256 === item.sha256);
     this.#set(item, choices[(now + 1) % choices.length]);
@@ -161,8 +161,8 @@ export class Grid {
   take() {
     const items = this.items.filter((item) => this.mark(item));
     if (!items.length) return;
-    const { feed } = this.page;
-    feed.decide(items.map((item) => ({ ...item, mark: this.mark(item) })), "grid");
+    const { queue } = this.page;
+    queue.decide(items.map((item) => ({ ...item, mark: this.mark(item) })), "grid");
     for (const { sha256 } of items) this.marks.delete(sha256);
     this.at = 0;
     this.page.announce(`${items.length} labels taken.`);

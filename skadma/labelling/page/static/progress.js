@@ -5,12 +5,12 @@ import { h, markName, refill, svg } from "./dom.js";
 const EVERY = 5000;
 
 export class Progress {
-  /** @param {Object} page the feed and `announce` */
+  /** @param {Object} page the queue and `announce` */
   constructor(page) {
     this.page = page;
     this.data = null;
     this.parts = Object.fromEntries(
-      ["sums", "classes", "pace", "curve", "doubts", "unclear", "agreement"]
+      ["sums", "classes", "pace", "curve", "suspects", "unclear", "agreement"]
         .map((name) => [name, h("div", { id: `part-${name}` })]));
     this.element = h("section", { class: "progress", "aria-label": "Progress" },
       Object.values(this.parts));
@@ -25,7 +25,7 @@ export class Progress {
     this.isOpen = true;
     while (this.isOpen) {
       try {
-        this.data = await this.page.feed.transport.call("progress");
+        this.data = await this.page.queue.transport.call("progress");
       } catch {
         // The page says that the server cannot be reached.
       }
@@ -43,7 +43,7 @@ export class Progress {
   }
 
   render() {
-    const { state } = this.page.feed;
+    const { state } = this.page.queue;
     if (!state) return;
     const { counts, aside, n_images, n_decided, n_labels, n_known } = state;
     refill(this.parts.sums, [n_images, n_decided, n_labels, n_known], () =>
@@ -53,21 +53,21 @@ export class Progress {
         ["known to the model", n_known],
       ].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
     refill(this.parts.classes, [counts, aside], () => [
-      h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.feed.about.classes)]);
+      h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.queue.about.classes)]);
     if (!this.data) return;
-    const { pace, curve, cant_tell, doubts, agreement } = this.data;
+    const { pace, curve, cant_tell, suspects, agreement } = this.data;
     refill(this.parts.pace, pace, () => [h("h2", {}, "Pace"), paceTable(pace)]);
     refill(this.parts.curve, curve, () => [h("h2", {}, "Right before the label came"),
       h("p", { class: "quiet" }, "Of the pictures of each query, the share that the " +
         "model had right before it knew the label. They were chosen for being hard: " +
         "this is no estimate of the accuracy on all pictures."),
       curveFigure(curve)]);
-    const { classes } = this.page.feed.about;
-    refill(this.parts.doubts, [doubts, classes], () => [
-      h("h2", {}, `Worth a second look (${doubts.n})`),
+    const { classes } = this.page.queue.about;
+    refill(this.parts.suspects, [suspects, classes], () => [
+      h("h2", {}, `Worth a second look (${suspects.n})`),
       h("p", { class: "quiet" }, "Labels that a model trained without them doubts, or " +
         "about which somebody said something else."),
-      this.#list(doubts.items.map((item) => ({ ...item, note: doubtNote(item) })), true)]);
+      this.#list(suspects.items.map((item) => ({ ...item, note: suspectNote(item) })), true)]);
     refill(this.parts.unclear, [cant_tell, classes], () => [
       h("h2", {}, `Can't tell (${cant_tell.n})`),
       h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
@@ -79,27 +79,27 @@ export class Progress {
 
   /** Pictures with buttons to decide about each. */
   #list(items, keep) {
-    const { feed } = this.page;
+    const { queue } = this.page;
     if (!items.length) return h("p", {}, "None.");
     const button = (item, text, mark, hue) => h("button", { type: "button",
       class: `choice small ${hue}`, "aria-label": `${text}: ${item.path}`,
       onclick: (event) => {
-        feed.decide([{ ...item, mark }], "list", mark === item.before);
+        queue.decide([{ ...item, mark }], "list", mark === item.before);
         event.target.closest("li").remove();
         this.page.announce(`${item.path}: ${text}`);
       } }, h("span", {}, text));
     return h("ul", { class: "list" }, items.map((item) => h("li", { "data-sha256": item.sha256 },
-      h("img", { src: feed.transport.picture(item.sha256, "small"), alt: item.path }),
+      h("img", { src: queue.transport.picture(item.sha256, "small"), alt: item.path }),
       h("p", { class: "name" }, item.path),
       h("p", { class: "quiet" }, item.note),
       h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
         keep ? button(item, `keep ${item.before}`, item.before, "") : null,
-        feed.about.classes.map((name, i) => keep && name === item.before ? null :
+        queue.about.classes.map((name, i) => keep && name === item.before ? null :
           button(item, name, name, `hue${i % 8}`))))));
   }
 }
 
-function doubtNote({ before, by, suggested, others }) {
+function suspectNote({ before, by, suggested, others }) {
   const said = others.map(([who, mark]) => `${who} said ${markName(mark)}`);
   if (suggested && suggested !== before) said.push(`a model takes it for ${suggested}`);
   return `${before}, says ${by}; ${said.join("; ")}`;

@@ -4,7 +4,7 @@ import { h, refill } from "./dom.js";
 import { ACTIONS, keyName } from "./keys.js";
 
 export class Settings {
-  /** @param {Object} page the feed, the keys, the settings, `announce` */
+  /** @param {Object} page the queue, the keys, the settings, `announce` */
   constructor(page) {
     this.page = page;
     this.waiting = null; // what gets the next key
@@ -21,9 +21,9 @@ export class Settings {
   }
 
   render() {
-    const { feed, keys, settings } = this.page;
+    const { queue, keys, settings } = this.page;
     const names = [
-      ...feed.about.classes.map((name) => [`class:${name}`, name]),
+      ...queue.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
     refill(this.element, [keys.on, [...keys.changed], names, this.waiting, settings], () => [

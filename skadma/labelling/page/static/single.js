@@ -7,7 +7,7 @@ const ZOOMS = [1, 2, 4];
 const LEVELS = [1, 1.5, 2.5, 0.6];
 
 export class Single {
-  /** @param {Object} page the feed, the keys, the settings, `announce` */
+  /** @param {Object} page the queue, the keys, the settings, `announce` */
   constructor(page) {
     this.page = page;
     this.shown = null;
@@ -34,7 +34,7 @@ export class Single {
   }
 
   get item() {
-    return this.page.feed.items[0] ?? null;
+    return this.page.queue.items[0] ?? null;
   }
 
   /** Show what is to be shown now. */
@@ -54,18 +54,18 @@ export class Single {
   }
 
   #show(item) {
-    const { feed } = this.page;
+    const { queue } = this.page;
     this.shown = item;
     this.visible = false;
     this.zoom = 0;
     this.caption.textContent = item ? item.path : "";
     if (!item) {
-      refill(this.stage, ["empty", feed.state?.stage, feed.state?.n_images,
-        feed.state?.n_decided, feed.meanwhile, feed.elsewhere], () => this.page.emptiness());
+      refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
+        queue.state?.n_decided, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
       return;
     }
     delete this.stage.dataset.key;
-    const image = feed.image(item);
+    const image = queue.image(item);
     image.alt = `Picture to label: ${item.path}`;
     this.stage.replaceChildren(image);
     this.#view();
@@ -95,7 +95,7 @@ export class Single {
     image.style.filter = `contrast(${LEVELS[this.contrast]}) brightness(${LEVELS[this.brightness]})`;
     this.stage.classList.toggle("zoomed", zoom > 1);
     if (zoom > 1 && this.item) {
-      const full = this.page.feed.transport.picture(this.item.sha256, "full");
+      const full = this.page.queue.transport.picture(this.item.sha256, "full");
       if (image.getAttribute("src") !== full) image.src = full;
       this.stage.scrollTo(
         (this.stage.scrollWidth - this.stage.clientWidth) / 2,
@@ -105,14 +105,14 @@ export class Single {
   }
 
   #renderButtons() {
-    const { feed, keys } = this.page;
+    const { queue, keys } = this.page;
     const button = (name, text, act, extra = {}) =>
       h("button", { type: "button", "data-focus": name, onclick: act,
         "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
       h("span", {}, text));
-    const now = [keys.on, [...keys.changed], feed.about.classes];
-    refill(this.buttons, now, () => feed.about.classes.map((name, i) =>
+    const now = [keys.on, [...keys.changed], queue.about.classes];
+    refill(this.buttons, now, () => queue.about.classes.map((name, i) =>
       button(`class:${name}`, name, () => this.answer(name),
         { class: `choice hue${i % 8}` })));
     refill(this.others, now, () => [
@@ -136,10 +136,10 @@ export class Single {
   answer(mark) {
     const item = this.item;
     if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
-    const { feed } = this.page;
-    feed.decide([{ ...item, mark }], "keys");
-    const done = (feed.state?.n_decided ?? 0) + feed.outbox.size;
-    this.page.announce(`${markName(mark)}. ${done} of ${feed.state?.n_images}`);
+    const { queue } = this.page;
+    queue.decide([{ ...item, mark }], "keys");
+    const done = (queue.state?.n_decided ?? 0) + queue.outbox.size;
+    this.page.announce(`${markName(mark)}. ${done} of ${queue.state?.n_images}`);
     return true;
   }
 

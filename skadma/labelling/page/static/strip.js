@@ -3,7 +3,7 @@
 import { h, markName, refill } from "./dom.js";
 
 export class Strip {
-  /** @param {Object} page the feed, `undo` */
+  /** @param {Object} page the queue, `undo` */
   constructor(page) {
     this.page = page;
     this.list = h("ol", { class: "recent" });
@@ -12,18 +12,18 @@ export class Strip {
   }
 
   render() {
-    const { feed } = this.page;
-    const entries = feed.strip();
+    const { queue } = this.page;
+    const entries = queue.strip();
     refill(this.list, entries.map(({ target, saved, mark, n }) => [target, saved, mark, n]), () =>
       entries.length ? entries.map((entry) => this.#entry(entry)) :
         h("li", { class: "quiet" }, "None yet."));
   }
 
   #entry({ target, saved, mark, n, sha256, path }) {
-    const { feed } = this.page;
-    const hue = feed.about.classes.indexOf(mark);
+    const { queue } = this.page;
+    const hue = queue.about.classes.indexOf(mark);
     return h("li", { "data-target": target, "data-saved": String(saved), "data-mark": mark },
-      h("img", { src: feed.transport.picture(sha256, "small"), alt: "" }),
+      h("img", { src: queue.transport.picture(sha256, "small"), alt: "" }),
       h("div", {},
         h("span", { class: hue >= 0 ? `mark hue${hue % 8}` : "mark" }, markName(mark)),
         n > 1 ? h("span", { class: "quiet" }, ` and ${n - 1} more`) : null,

@@ -5,7 +5,7 @@ import { Outbox } from "./outbox.js";
 const EVERY = 1500;
 const PRELOADED = 5;
 
-export class Feed extends EventTarget {
+export class ImageQueue extends EventTarget {
   /**
    * @param {{call: Function, picture: Function}} transport
    * @param {Object} about what the server says of itself

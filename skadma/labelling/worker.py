@@ -1,0 +1,128 @@
+"""A process that works on a campaign, so that a server can go on answering."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerEndedError(RuntimeError):
+    """The process ended during a call."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        super().__init__(
+            f"The process that works on the campaign has ended (exit status {exitcode})"
+            ". All that was acknowledged is safe; try again."
+        )
+        self.exitcode = exitcode
+
+
+class Worker:
+    """A process that has a campaign open and calls functions with it, one at a time.
+
+    The first call starts it, and so does the next one after it has ended. `options` are
+    those of `Campaign.open`. In the background it leaves the processor to others.
+    """
+
+    def __init__(
+        self, folder: Path, options: dict[str, Any], *, background: bool = False
+    ) -> None:
+        self._arguments = (folder, options, background)
+        self._turn = threading.Lock()
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function(campaign, *arguments)`` there; return or raise what it does.
+
+        The function must be one of a module. Errors are ValueError or RuntimeError;
+        `WorkerEndedError` if the process ended meanwhile.
+        """
+        with self._turn:
+            if self._process is None or not self._process.is_alive():
+                self._start()
+            assert self._connection is not None
+            try:
+                self._connection.send((function, arguments))
+                good, value = self._connection.recv()
+            except (EOFError, OSError) as error:
+                process, self._process = self._process, None
+                process.join(5)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+                raise WorkerEndedError(process.exitcode) from error
+        if not good:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the process for good; what it acknowledged is safe."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.terminate()
+            process.join(5)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a server has threads
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, *self._arguments), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._process, self._connection = process, ours
+        if self._closed:  # in another thread, just now
+            process.terminate()
+
+
+def _work(
+    connection: Connection, folder: Path, options: dict[str, Any], background: bool
+) -> None:
+    """Answer calls until the server ends; the process's main function."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # its own outlives a process that is terminated
+    if background:
+        import torch
+
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        if hasattr(os, "nice"):
+            os.nice(10)
+    from .campaign import Campaign
+
+    campaign = None
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, arguments = connection.recv()
+            try:
+                if campaign is None:
+                    campaign = Campaign.open(folder, **options)
+                answer: tuple[bool, Any] = True, function(campaign, *arguments)
+            except ValueError as error:  # made anew, as not every error can be sent
+                answer = False, ValueError(str(error))
+            except Exception as error:
+                _log.exception("%s failed", function.__name__)
+                answer = False, RuntimeError(f"{type(error).__name__}: {error}")
+            connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
