@@ -497,15 +497,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, goes_on: bool
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """The pretrained network, and X as a data set of tensors for it."""
-        if self._takes_tables and is_table(X):
-            if goes_on:
-                rows = validate_data(self, X, reset=False, dtype=np.float32)
-                return self.source_network_, Rows(rows)
-            rows = check_array(X, dtype=np.float32, estimator=self)
-            return self._load_pretrained(rows[:1]), Rows(rows)
-        source = self.source_network_ if goes_on else self._load_pretrained(None)
-        shape = self.image_shape
-        return source, ImageDataset(X, source.preprocessing, image_shape=shape)
+        if not (self._takes_tables and is_table(X)):
+            source = (
+                self.source_network_
+                if goes_on
+                else load_pretrained(**self._pretrained_params())
+            )
+            shape = self.image_shape
+            return source, ImageDataset(X, source.preprocessing, image_shape=shape)
+        if goes_on:
+            rows = validate_data(self, X, reset=False, dtype=np.float32)
+            return self.source_network_, Rows(rows)
+        rows = check_array(X, dtype=np.float32, estimator=self)
+        row = torch.from_numpy(rows[:1])
+        return load_pretrained(**self._pretrained_params(), example=row), Rows(rows)
 
     def _new_network(
         self, source: PretrainedNetwork, n_classes: int, n_frozen: int
@@ -752,25 +757,26 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             return self.scan_batch_size
         return 16 if self.torch_device().type == "cpu" else 256
 
-    def _load_pretrained(self, example: np.ndarray | None) -> PretrainedNetwork:
-        return load_pretrained(
-            self.backbone,
-            self.weights,
-            self.image_size,
-            None if example is None else torch.from_numpy(example),
-            reduced=self.reduced_decoding,
-            engine=Engine(self.engine, self.precision),
-        )
+    def _pretrained_params(self) -> dict[str, Any]:
+        """Arguments of `load_pretrained` but for the example."""
+        return {
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "image_size": self.image_size,
+            "reduced": self.reduced_decoding,
+            "engine": Engine(self.engine, self.precision),
+        }
 
     def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
         """Build a callable's network once, however often a query asks before `fit`."""
         if isinstance(self.backbone, str):
-            return self._load_pretrained(None)  # it has a cache of its own
-        shape = None if example is None else example.shape
-        key = (*self._params_of_network().values(), shape)
+            return load_pretrained(**self._pretrained_params())  # cached there
+        params = self._pretrained_params()
+        key = (*params.values(), None if example is None else example.shape)
         found = _unfitted.get(self)
         if found is None or found[0] != key:
-            found = _unfitted[self] = key, self._load_pretrained(example)
+            row = None if example is None else torch.from_numpy(example)
+            found = _unfitted[self] = key, load_pretrained(**params, example=row)
         return found[1]
 
     # --- saving ---------------------------------------------------------------------

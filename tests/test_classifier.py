@@ -15,6 +15,7 @@ from skorch.callbacks import Callback, Checkpoint, EpochScoring
 from skorch.dataset import ValidSplit
 
 from skadma import CNNClassifier
+from skadma.strategies import TypiClust, UncertaintyHerding
 
 from .conftest import TinyCNN, lite0, tiny_classifier
 
@@ -338,3 +339,128 @@ def test_threads_do_not_disturb_each_other(pictures):
         found = list(pool.map(work, range(4)))
     for one in found:
         np.testing.assert_array_equal(one, found[0])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"backbone": "squeezenet1_0"},
+        {"image_size": 40},
+        {"batch_norm": "update"},
+        {"training": "probe"},
+        {"weights": "DEFAULT"},
+        {"reduced_decoding": True},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_changed_network_does_not_train_further(changed, method, pictures):
+    X, y = pictures
+    clf = CNNClassifier(
+        "squeezenet1_1", weights=None, image_size=32, max_epochs=1, warm_start=True
+    )
+    clf.fit(X, y)
+    before = clf.predict_proba(X)
+    (name,) = changed
+    old = getattr(clf, name)
+    clf.set_params(**changed)
+    if method == "fit" or "training" not in changed:
+        with pytest.raises(ValueError, match=f"{name} is now .* built with {old!r}"):
+            getattr(clf, method)(X, y)
+    clf.set_params(**{name: old})
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    clf.fit(X, y)
+
+
+def test_another_training_begins_anew_without_warm_start(pictures):
+    X, y = pictures
+    clf = CNNClassifier("mobilenet_v3_small", weights=None, image_size=32, max_epochs=1)
+    clf.fit(X, y)
+    probe = clf.set_params(training="probe").fit(X, y).predict_proba(X)
+    fresh = CNNClassifier(
+        "mobilenet_v3_small", weights=None, image_size=32, training="probe"
+    )
+    np.testing.assert_array_equal(fresh.fit(X, y).predict_proba(X), probe)
+
+
+def rows_network():
+    return torch.nn.Sequential(
+        torch.nn.LazyLinear(8), torch.nn.ReLU(), torch.nn.Linear(8, 4)
+    )
+
+
+def test_a_failed_fit_with_other_columns_changes_nothing():
+    X = np.random.default_rng(0).normal(size=(30, 5))
+    y = np.arange(30) % 2
+    clf = CNNClassifier(rows_network, weights=None, n_frozen_layers=0, max_epochs=1)
+    clf.fit(X, y)
+    before = clf.predict_proba(X)
+    for bad in (np.full(29, 1), np.where(y, np.nan, 1.5)):
+        with pytest.raises(ValueError):
+            clf.fit(X[:, :3], bad)
+    with pytest.raises(ValueError, match="3 features"):
+        clf.predict_proba(X[:, :3])
+    assert clf.n_features_in_ == 5
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+
+
+def test_a_failed_device_spoils_nothing(pictures):
+    X, y = pictures
+    clf = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    before = clf.set_params(random_state=0).fit(X, y).predict_proba(X)
+    with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
+        clone(clf).set_params(device="meta").fit(X, y)
+    again = clone(clf).set_params(memory=False).fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X), before)
+
+
+def test_a_failed_partial_fit_draws_no_numbers(pictures):
+    X, y = pictures
+    clfs = [tiny_classifier(max_epochs=1, random_state=3).fit(X, y) for _ in range(2)]
+    with pytest.raises(ValueError):
+        clfs[0].partial_fit(X, y[:-1])
+    found = [clf.partial_fit(X, y).predict_proba(X) for clf in clfs]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"net_params": {"optimizer__weight_decay": 0.5}}),
+        ({"net_params": {"optimizer__weight_decay": 0.5}}, {"net_params": None}),
+        ({"verbose": 1}, {"verbose": 0}),
+        ({"optimizer": torch.optim.SGD}, {"optimizer": torch.optim.Adam}),
+    ],
+    ids=str,
+)
+def test_partial_fit_trains_with_the_present_parameters(before, after, pictures):
+    """As a classifier that has had them all along."""
+    X, y = pictures
+    clf = tiny_classifier(max_epochs=1, random_state=0, **before).fit(X, y)
+    clf.set_params(**after).partial_fit(X, y)
+    params = clf.net_.get_params()
+    wanted = tiny_classifier(max_epochs=1, random_state=0, **after).fit(X, y).net_
+    assert params["optimizer"] is wanted.get_params()["optimizer"]
+    assert params["verbose"] == wanted.get_params()["verbose"]
+    assert [n for n, _ in clf.net_.callbacks_] == [n for n, _ in wanted.callbacks_]
+    decays = [group["weight_decay"] for group in clf.net_.optimizer_.param_groups]
+    assert decays == [g["weight_decay"] for g in wanted.optimizer_.param_groups]
+    assert len(clf.net_.history) == 2
+
+
+def test_a_callable_is_called_once_before_fit(pictures):
+    X, _ = pictures
+    calls = []
+
+    def build():
+        calls.append(1)
+        return TinyCNN()
+
+    clf = CNNClassifier(build, weights=None, image_size=32, max_epochs=1)
+    TypiClust(random_state=0).query(clf, X, 3)
+    UncertaintyHerding(random_state=0).query(clf, X, 3)
+    clf.embed(X, -2)
+    assert len(calls) == 1
+    clf.set_params(image_size=40).embed(X, -2)
+    assert len(calls) == 2

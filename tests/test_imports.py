@@ -35,20 +35,10 @@ ALLOWED: dict[tuple[str, str], str] = {
 }
 """Imports of a file against the order, each with its reason."""
 
-STILL_TO_CUT: set[tuple[str, str]] = set()
-"""What is against the order now. Shrinks to nothing, then this goes."""
 STILL_IN_CIRCLES = {
-    ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.audits"),
-    ("skadma.labelling.campaign.modelling", "skadma.labelling.campaign.export"),
     ("skadma.strategies.adma._adma", "skadma.strategies.adma._center_patterns"),
 }
 """Imports that close a circle now. Shrinks to nothing, then this goes."""
-STILL_TO_MERGE = {
-    "fitting": "classifier",
-    "inference": "classifier",
-    "net_params": "classifier",
-}
-"""Files at the top that become part of another. When they have, this goes."""
 
 
 def name_of(path: Path) -> str:
@@ -93,8 +83,7 @@ def import_graph() -> dict[str, set[str]]:
 
 def room(name: str) -> str:
     """The room of a file; the package's own `__init__.py` is a room of its own."""
-    found = name.split(".")[1] if "." in name else name
-    return STILL_TO_MERGE.get(found, found)
+    return name.split(".")[1] if "." in name else name
 
 
 def room_graph() -> dict[str, set[str]]:
@@ -153,9 +142,7 @@ def test_the_order_in_the_documentation_is_the_same():
 
 
 def test_imports_go_one_way():
-    found = against_the_order() - set(ALLOWED)
-    assert found - STILL_TO_CUT == set(), "against the order of FLOORS"
-    assert STILL_TO_CUT - found == set(), "cut by now: take them from STILL_TO_CUT"
+    assert against_the_order() - set(ALLOWED) == set()
 
 
 def test_exceptions_are_needed():
@@ -170,7 +157,7 @@ def test_the_library_needs_no_application():
         for other in others
         if room(other) in APPLICATIONS
     }
-    assert found - STILL_TO_CUT == set()
+    assert found == set()
 
 
 def test_no_circle_of_files():

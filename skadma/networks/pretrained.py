@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
@@ -38,7 +39,7 @@ _N_LOADED = 2
 _LOADED: OrderedDict[tuple | None, PretrainedNetwork] = OrderedDict()
 """The last networks loaded by name, by all that they depend on."""
 
-_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_cut_shapes")
+_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes")
 
 
 class PretrainedNetwork:
@@ -167,23 +168,22 @@ class PretrainedNetwork:
         return self._subgraphs[key]
 
     @cached_property
-    def output_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each layer's output for one image."""
-        return self._shapes([layer.output for layer in self.graph.layers])
-
-    @cached_property
-    def _cut_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Shape of the value of each cut for one image."""
-        graph = self.graph
-        cuts = {graph.cut_before(n) for n in range(len(graph.layers))} - {graph.input}
-        shapes = zip(cuts, self._shapes(list(cuts)), strict=True)
-        return {graph.input: tuple(self.example.shape[1:]), **dict(shapes)}
-
-    def _shapes(self, ends: Sequence[fx.Node]) -> list[tuple[int, ...]]:
+    def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
+        """Shape of each node's value for one image."""
+        traced = fx.GraphModule(self.module, self.graph.graph)
         device = get_head(self.module, self.graph.layers[-1].name).weight.device
         with ONE_AT_A_TIME, torch.no_grad():
-            subgraph = self.graph.extract(self.module, ends)
-            return [tuple(x.shape[1:]) for x in subgraph(self.example.to(device))]
+            ShapeProp(traced).propagate(self.example.to(device))
+        return {
+            node: tuple(value.shape[1:])
+            for node in traced.graph.nodes
+            if isinstance(value := node.meta.get("tensor_meta"), TensorMetadata)
+        }
+
+    @cached_property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each layer's output for one image."""
+        return [self._shapes[layer.output] for layer in self.graph.layers]
 
     def deepest_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
         """Find the deepest feature map of the first layers that has enough windows.
@@ -203,7 +203,7 @@ class PretrainedNetwork:
             H and W of the map.
         """
         for n in range(n_layers, 0, -1):
-            shape = self._cut_shapes[self.graph.cut_before(n - 1)]
+            shape = self._shapes[self.graph.cut_before(n - 1)]
             if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])

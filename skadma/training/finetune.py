@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from fnmatch import fnmatch
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..networks.graph import ONE_AT_A_TIME
 
 _WEIGHT = "sample_weight"
 
-_LEARNING_RATES = ("lr", "optimizer__param_groups")
+_SIMPLE = {"lr", "optimizer__param_groups", "max_epochs", "batch_size"}
+"""Settings of a net that may change while it keeps its optimizer."""
 
 
 def usable_rows(
@@ -233,7 +235,7 @@ def build_net(
             settings["criterion"] = nn.BCEWithLogitsLoss
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
-    if before is not None and before.settings == settings:
+    if before is not None and _set_simple(before, settings):
         return before
     net = TrainingNet(network, classes=np.arange(n_classes), **settings)
     net.initialize()
@@ -241,17 +243,39 @@ def build_net(
     net.module = type(network)
     net.settings = settings
     if before is not None:
-        _take_state(net, before)
+        net.history = before.history
+        if type(net.optimizer_) is type(before.optimizer_):
+            state = before.optimizer_.state_dict()
+            state["param_groups"] = net.optimizer_.state_dict()["param_groups"]
+            net.optimizer_.load_state_dict(state)
     return net
 
 
-def _take_state(net: TrainingNet, before: TrainingNet) -> None:
-    """Give a net the history of another, and its optimizer's state if of one kind."""
-    net.history = before.history
-    if type(net.optimizer_) is type(before.optimizer_):
-        state = before.optimizer_.state_dict()
-        state["param_groups"] = net.optimizer_.state_dict()["param_groups"]
-        net.optimizer_.load_state_dict(state)
+def _set_simple(net: TrainingNet, settings: dict[str, Any]) -> bool:
+    """Set what changed in a net if it needs no new one; else return False."""
+    before = net.settings
+    for key in before.keys() | settings.keys():
+        if key not in _SIMPLE and not (
+            key in before and key in settings and _is_same(before[key], settings[key])
+        ):
+            return False
+    net.set_params(max_epochs=settings["max_epochs"], batch_size=settings["batch_size"])
+    # By set_params skorch would build a new optimizer, without moments.
+    rates = {key: settings[key] for key in ("lr", "optimizer__param_groups")}
+    net.__dict__.update(rates, settings=settings)
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    for group in net.optimizer_.param_groups:
+        name = names[id(group["params"][0])]
+        own = [v for p, v in rates["optimizer__param_groups"] if fnmatch(name, p)]
+        group.update({"lr": rates["lr"], **(own[0] if own else {})})
+    return True
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    try:
+        return a is b or bool(a == b)
+    except (RuntimeError, ValueError):  # of arrays and tensors
+        return False
 
 
 def train(
