@@ -61,7 +61,8 @@ def open_images(
         array = np.asarray(X)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"X is {type(X).__name__} and no array can be made of it: {error}. {ACCEPTED}."
+            f"X is {type(X).__name__} and no array can be made of it: {error}. "
+            f"{ACCEPTED}."
         ) from error
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
