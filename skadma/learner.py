@@ -31,6 +31,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _check_method_params,
+    _estimator_has,
     _num_samples,
     check_is_fitted,
     has_fit_parameter,
@@ -66,14 +67,6 @@ from .targets.labels import (
     plain_labels,
     with_labels,
 )
-
-
-def _estimator_has(method: str) -> Any:
-    def check(self: ActiveLearner) -> bool:
-        getattr(getattr(self, "estimator_", self.estimator), method)
-        return True
-
-    return check
 
 
 class ActiveLearner(
@@ -299,8 +292,9 @@ class ActiveLearner(
             at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
-            stopping = self.stopping if self._can_predict() else None
-            if stopping is not None and stopping.should_stop(self):
+            if self.stopping is None or not self._can_predict():
+                continue
+            if self.stopping.should_stop(self):
                 break
 
     def _start(
@@ -460,7 +454,7 @@ class ActiveLearner(
         scores : ndarray of float
             With groups, the score of the image for which a group was chosen.
         """
-        self._check_started()
+        check_is_fitted(self, "X_")
         n = self.n_instances if n_instances is None else n_instances
         pool, labelled = self._candidates(), np.flatnonzero(self.labeled_)
         check_n_instances(n, self._groups.count(pool))
@@ -526,7 +520,7 @@ class ActiveLearner(
             If an index is out of range or repeated, a label is missing or not among
             `classes`, or a group is split. Nothing is changed then.
         """
-        self._check_started()
+        check_is_fitted(self, "X_")
         chosen = check_indices(indices, len(self.labeled_))
         y, classes = with_labels(
             self.y_,
@@ -551,7 +545,7 @@ class ActiveLearner(
         -------
         self
         """
-        self._check_started()
+        check_is_fitted(self, "X_")
         self._adapt(wait_for_classes=True)
         return self
 
@@ -587,9 +581,6 @@ class ActiveLearner(
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_")
-
-    def _check_started(self) -> None:
-        check_is_fitted(self, "X_")
 
     def _can_predict(self) -> bool:
         try:

@@ -307,7 +307,7 @@ def test_second_looks_and_audits_use_todays_names(campaign):
     assert {d.path: d.label for d in doubts}["00.png"] == "verdant"
     state = campaign._state()
     names = {"green": "verdant", "red": "rose", "blue": "blue"}
-    said = {state.paths[d.image]: d.label for d in state.answers.values()}
+    said = {state.paths[d.image]: d.label for d in state.audit_answers.values()}
     assert said == {path: names[mark] for path, mark in answers.items()}
     assert campaign.audits.estimate().classes.tolist() == campaign.classes
 

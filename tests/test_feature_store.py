@@ -181,6 +181,9 @@ def test_indexing_gives_keys(photographs, tmp_path):
         tiny_classifier(), paths[:9], tmp_path / "s", compute=False
     )
     assert [store[0], store[np.int64(-1)]] == [paths[0], paths[8]]
+    assert store.select([-1, 1]).keys == [paths[8], paths[1]]
+    assert store.select(np.arange(9) % 4 == 3).keys == [paths[3], paths[7]]
+    assert store.select([]).keys == []
     with pytest.raises(IndexError, match="image 9 of 9"):
         store[9]
     for key in (slice(5), [1, 2], "a"):

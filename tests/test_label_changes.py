@@ -59,7 +59,7 @@ def test_a_renamed_class(campaign, controller):
     assert say(controller.ledger, second, "red").status == "recorded"
     assert say(controller.ledger, first, "blue", before="red").status == "recorded"
     assert say(controller.ledger, third, "green").refused == []
-    held = {s: d.mark for s, d in controller.ledger.decisions().items()}
+    held = {s: d.mark for s, d in controller.ledger.decisions.items()}
     assert held == {first: "blue", second: "rouge", third: "green"}
     campaign.undo()
     campaign.undo()
@@ -98,7 +98,7 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
     assert seen == shas[:3] and len(set(answered)) == len(answered)
     acts = [event["kind"] for event in campaign.log()]
     assert acts.count("repeat") == 3
-    assert {s: d.mark for s, d in controller.ledger.decisions().items()} == (
+    assert {s: d.mark for s, d in controller.ledger.decisions.items()} == (
         dict.fromkeys(answered, "red")
     )
     assert not {item["sha256"] for item in sync(controller, 12)["items"]} & set(

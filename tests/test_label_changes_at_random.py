@@ -108,7 +108,7 @@ class Chaos:
             operation = Operation(str(uuid.uuid4()), undo=undo)
         else:
             known = list(ledger._images)
-            told = ledger.decisions()
+            told = ledger.decisions
             marks = [
                 Mark(s, self.mark(), told[s].mark if s in told else None)
                 for s in self.rng.sample(known, min(3, len(known)))

@@ -58,9 +58,7 @@ def take_back(ledger, target):
 
 
 def held(state_or_ledger):
-    decisions = state_or_ledger.decisions
-    decisions = decisions() if callable(decisions) else decisions
-    return {sha256: decision.mark for sha256, decision in decisions.items()}
+    return {sha256: d.mark for sha256, d in state_or_ledger.decisions.items()}
 
 
 def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
@@ -96,7 +94,9 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
     state = read_state(campaign._event_log)
     fresh = campaign.ledger()
     assert held(ledger) == held(other) == held(fresh) == held(state)
-    assert list(ledger.acts) == list(fresh.acts) == state.acts
+    assert ledger.acts == fresh.acts == state.acts
+    assert list(ledger.acts) == list(state.acts)
+    assert list(ledger.decisions) == list(state.decisions)
     assert sorted(ledger.labels().items()) == sorted(
         (state.contents[i].sha256, label) for i, label in state.labelled()
     )
@@ -228,12 +228,12 @@ def test_confirming(campaign, ledger):
 def test_what_an_audit_drew_is_left_alone(campaign, ledger):
     drawn = {p.sha256 for p in campaign.audits.draw(4, method="random")}
     ledger.read()
-    assert set(ledger.candidates()) == set(ledger.usable()) - drawn
+    assert set(ledger.available()) == set(ledger.usable()) - drawn
     sha256 = min(drawn)
     assert "audit" in say(ledger, sha256, "red")[1].refused[0]["reason"]
     campaign.audits.release()
     ledger.read()
-    assert set(ledger.candidates()) == set(ledger.usable())
+    assert set(ledger.available()) == set(ledger.usable())
     assert say(ledger, sha256, "red")[1].status == "recorded"
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .. import strategies
 from ..classifier import CNNClassifier
@@ -153,23 +153,21 @@ def needs_centers(name: str) -> bool:
     return "centers" in inspect.signature(strategy_class(name)).parameters
 
 
+def _is_strategy(found: Any) -> TypeGuard[type[QueryStrategy]]:
+    return (
+        inspect.isclass(found)
+        and issubclass(found, QueryStrategy)
+        and not inspect.isabstract(found)
+    )
+
+
 def strategy_class(name: str) -> type[QueryStrategy]:
     """Find a strategy's class: skadma's by name, others as ``module.Class``."""
     module, _, cls = name.rpartition(".")
     home = importlib.import_module(module) if module else strategies
     found = getattr(home, cls, None)
-    if not (
-        inspect.isclass(found)
-        and issubclass(found, QueryStrategy)
-        and not inspect.isabstract(found)
-    ):
-        known = [
-            n
-            for n in strategies.__all__
-            if inspect.isclass(c := getattr(strategies, n))
-            and issubclass(c, QueryStrategy)
-            and not inspect.isabstract(c)
-        ]
+    if not _is_strategy(found):
+        known = [n for n in strategies.__all__ if _is_strategy(getattr(strategies, n))]
         raise ValueError(
             f"There is no strategy {name!r}. There are {known}, {FULLY_TRAINED!r}, and "
             "any subclass of QueryStrategy as 'module.Class'; a name of your own "

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
@@ -18,6 +17,7 @@ from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..learner import ActiveLearner
 from ..strategies import ADMA, RandomSampling, UncertaintyHerding
+from .cells import measure
 from .datasets import load_elpv
 
 BACKBONE = "efficientnet_lite0"
@@ -74,6 +74,8 @@ def run_demo(
             f"{n_rounds} rounds of {n_instances} labels from a pool of {n_pool} and "
             f"{n_test} test photographs do not fit {len(X)} photographs."
         )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.csv").touch()  # fails before minutes of work, not after
     share = (y == "sound").mean()
     print(
         f"{n_pool} photographs to choose from, {n_test} to test on, others for each "
@@ -104,12 +106,26 @@ def run_demo(
                     random_state=seed,
                 )
                 for record in learner.rounds(X[pool], y[pool]):
-                    row = _measure(name, learner, record, X[test], y[test])
-                    rows.append({"seed": seed, **row})
+                    begin_test = time.perf_counter()
+                    truth = np.searchsorted(learner.classes_, y[test])
+                    measured = measure(learner.predict_proba(X[test]), truth)
+                    rows.append(
+                        {
+                            "seed": seed,
+                            "strategy": name,
+                            "labels": record["n_labels"],
+                            **measured,
+                            "query_seconds": record["query_seconds"],
+                            "adapt_seconds": record["adapt_seconds"],
+                            "test_seconds": time.perf_counter() - begin_test,
+                        }
+                    )
                     bar.set_postfix_str(f"seed {seed} {name}")
                     bar.update()
-    out.mkdir(parents=True, exist_ok=True)
-    _write_csv(rows, out / "results.csv")
+    with (out / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
     _plot(rows, out / "curves.png")
     print(format_table(rows, list(strategies)))
     print(_summary(rows))
@@ -118,27 +134,6 @@ def run_demo(
         f"numbers: {out / 'results.csv'}"
     )
     return rows
-
-
-def _measure(
-    name: str,
-    learner: ActiveLearner,
-    record: dict[str, Any],
-    X_test: np.ndarray,
-    y_test: np.ndarray,
-) -> dict[str, Any]:
-    begin = time.perf_counter()
-    proba = learner.predict_proba(X_test)
-    classes = learner.classes_
-    return {
-        "strategy": name,
-        "labels": record["n_labels"],
-        "accuracy": float((classes[proba.argmax(axis=1)] == y_test).mean()),
-        "auc": float(roc_auc_score(y_test == classes[0], proba[:, 0])),
-        "query_seconds": record["query_seconds"],
-        "adapt_seconds": record["adapt_seconds"],
-        "test_seconds": time.perf_counter() - begin,
-    }
 
 
 def format_table(rows: list[dict[str, Any]], names: list[str]) -> str:
@@ -182,13 +177,6 @@ def _summary(rows: list[dict[str, Any]]) -> str:
         "docs/label_efficiency.md. --seed N gives another run."
     )
     return "\n".join(lines)
-
-
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _plot(rows: list[dict[str, Any]], path: Path) -> None:

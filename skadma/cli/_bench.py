@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ._options import positive, prepare_folder
+from ._options import positive
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -97,7 +97,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from ..bench.demo import run_demo  # its imports take seconds, --help should not
 
-    prepare_folder(options.out)
     run_demo(
         options.out,
         n_rounds=options.rounds,

@@ -338,9 +338,7 @@ class FeatureStore(StoredImages):
                 "store.select(indices) are some of the images, "
                 "store.outputs(estimator).features[:5] the features of the first five."
             ) from error
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"image {i} of {len(self)}")
-        return self.select([i % len(self)]).keys[0]
+        return self.select([i]).keys[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -389,13 +387,20 @@ class FeatureStore(StoredImages):
 
         Parameters
         ----------
-        indices : array-like of int
+        indices : array-like of int, or mask of bool, shape (n,)
 
         Returns
         -------
         FeatureStore
         """
-        indices = np.asarray(indices, dtype=np.intp)
+        indices = np.asarray(indices)
+        if indices.dtype.kind == "b":
+            indices = np.flatnonzero(indices)
+        n, indices = len(self), indices.astype(np.intp)
+        wrong = indices[(indices < -n) | (indices >= n)]
+        if len(wrong):
+            raise IndexError(f"image {wrong[0]} of {n}")
+        indices = np.where(indices < 0, indices + n, indices)
         store = copy.copy(self)
         store._rows = indices if self._rows is None else self._rows[indices]
         return store

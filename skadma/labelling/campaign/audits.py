@@ -143,7 +143,8 @@ class Audits:
         open_ = [
             image
             for sha256, image in _usable_draws(state).items()
-            if (known := state.answers.get(sha256)) is None or known.kind == "skip"
+            if (known := state.audit_answers.get(sha256)) is None
+            or known.kind == "skip"
         ]
         return blind_proposals(state, open_)
 
@@ -181,7 +182,9 @@ class Audits:
             )
             if refused and not partial:
                 raise LabelFileError(name, refused, len(rows))
-            counts, _ = add_changes(self._log, "answer", name, resolved, state.answers)
+            counts, _ = add_changes(
+                self._log, "answer", name, resolved, state.audit_answers
+            )
         return TeachResult(*counts, refused)
 
     def has_labels(self) -> bool:
@@ -273,7 +276,7 @@ class Audits:
             answered = [
                 ResolvedRow(known.image, sha256, known.mark, who[known.event])
                 for sha256 in state.drawn()
-                if (known := state.answers.get(sha256))
+                if (known := state.audit_answers.get(sha256))
             ]
             events = [audit.event for audit in state.audits]
             self._log.add_event("release", audits=events)
@@ -406,7 +409,7 @@ def _true_classes(state: State) -> dict[str, str]:
     return {
         sha256: known.label
         for sha256 in _usable_draws(state)
-        if (known := state.answers.get(sha256)) and known.label is not None
+        if (known := state.audit_answers.get(sha256)) and known.label is not None
     }
 
 

@@ -22,7 +22,7 @@ from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import AddedFolders, FolderPaths, check_name, read_folders
-from .history import card_facts, images_of, last_acts, list_decisions, list_events
+from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
@@ -42,14 +42,7 @@ from .settings import (
     describe_strategy,
     save_centers,
 )
-from .state import (
-    Decision,
-    State,
-    read_answers,
-    read_state,
-    refresh,
-    refresh_if_there,
-)
+from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Pace, Status, make_status, measure_pace
 from .trainer import Proposal, Trainer, blind_proposals, guess
 
@@ -452,17 +445,25 @@ class Campaign:
             state = self._state()
             if not state.acts:
                 raise CampaignError("There is nothing to undo.")
-            if any(audit.event > state.acts[-1] for audit in state.audits) and (
-                state.acts[-1] in state.folders.events
+            acts = list(state.acts)
+            last = acts[-1]
+            if any(audit.event > last for audit in state.audits) and (
+                last in state.folders.events
             ):
                 raise CampaignError(
                     "The last change is a pool that was added, and an audit was drawn "
                     "since. Release the audit before ('skadma evaluate --release')."
                 )
-            together = last_acts(self._event_log, state)
-            images = images_of(self._event_log, together)
+            with self._event_log.intact():
+                first = state.acts[last].detail.get("with", last)
+                together = acts[acts.index(first) :]
             for event in together:
                 self._event_log.add_event("undo", undone=event)
+        images = dict.fromkeys(
+            decision.image
+            for event in together
+            for decision in state.acts[event].decisions
+        )
         return [state.paths[image] for image in images]
 
     def ledger(self) -> Ledger:
@@ -599,9 +600,7 @@ class Campaign:
             By person; without those of whom nothing was timed.
         """
         with self._event_log.reading():
-            return measure_pace(
-                self._event_log, read_answers(self._event_log, self._state())
-            )
+            return measure_pace(self._event_log, self._state().answers)
 
     # --- second looks -----------------------------------------------------------
 
@@ -620,7 +619,7 @@ class Campaign:
         """
         with self._event_log.reading():
             state = self._state()
-            return list_cant_tell(read_answers(self._event_log, state), state, exclude)
+            return list_cant_tell(state.answers, state, exclude)
 
     def second_look(
         self, n: int | None = None, *, refit: bool = False
@@ -651,7 +650,7 @@ class Campaign:
         """
         with self._event_log.reading():
             state = self._state()
-            answers = read_answers(self._event_log, state)
+            answers = state.answers
         found = list_suspects(
             answers,
             state,
@@ -709,7 +708,7 @@ class Campaign:
         """
         with self._event_log.reading():
             state = self._state()
-            answers = read_answers(self._event_log, state)
+            answers = state.answers
         images = choose_repeats(answers, state, share, self.who if who is None else who)
         return blind_proposals(state, images)
 
@@ -792,7 +791,7 @@ class Campaign:
         """
         with self._event_log.reading():
             state = self._state()
-            return measure_agreement(read_answers(self._event_log, state), state)
+            return measure_agreement(state.answers, state)
 
     # --- classes and folders ----------------------------------------------------
 

@@ -35,24 +35,14 @@ class ClassNames:
 
     The log keeps the names that were given. A name means what the changes after it made
     of it.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        The classes at the start.
-
-    Attributes
-    ----------
-    classes : list of str
-        The present classes, in the order in which they came; a new name takes the place
-        of the old one.
-    former : dict of str to str
-        Names that are no class any more, with the present class each belongs to.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._first = tuple(check_classes(classes))
+        # The present classes, in the order in which they came; a new name takes the
+        # place of the old one.
         self.classes = list(self._first)
+        # Names that are no class any more, with the present class of each.
         self.former: dict[str, str] = {}
         self._events: list[tuple[int, dict[str, str]]] = []
 

@@ -118,17 +118,9 @@ class CampaignBusyError(CampaignError):
 class EventLog:
     """The event log of a campaign.
 
-    What a ``transaction`` wrote is on the disk when it ends, or none of it is.
-
-    Parameters
-    ----------
-    path : Path
-    create : bool, default=False
-        Make the tables in the first transaction.
-    who : str, optional
-        Name that events carry; the system's user if None.
-    wait : float, default=60
-        Seconds to wait for another process.
+    What a ``transaction`` wrote is on the disk when it ends, or none of it is. With
+    `create`, the first transaction has to make the tables. Events carry the name `who`,
+    the system's user if None. `wait` is how many seconds to wait for other processes.
     """
 
     def __init__(

@@ -30,21 +30,10 @@ class AddedFolder:
 
 
 class AddedFolders:
-    """The folders that were added, as the log has them.
+    """The folders that were added, as the log has them."""
 
-    Parameters
-    ----------
-    ever : list of AddedFolder, optional
-        Those whose addition was undone too.
-
-    Attributes
-    ----------
-    added : list of AddedFolder
-        Those whose addition was not undone.
-    """
-
-    def __init__(self, ever: list[AddedFolder] | None = None) -> None:
-        self._ever = ever or []
+    def __init__(self, ever: list[AddedFolder]) -> None:
+        self._ever = ever  # those whose addition was undone too
         self.added = [folder for folder in self._ever if folder.until is None]
 
     @property
@@ -129,11 +118,7 @@ def check_name(name: Any) -> str:
 class FolderPaths:
     """Where the folders are on this machine.
 
-    Parameters
-    ----------
-    first : Path
-    moved : mapping of str to Path, optional
-        Where added folders are, by name, if not where they were added.
+    `moved` has added folders, by name, that are not where they were added.
     """
 
     def __init__(self, first: Path, moved: Mapping[str, Path] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...evaluation import Estimate
@@ -81,39 +81,13 @@ def _now_and_then(
     return {key: now} if now == name else {key: now, f"{key}_then": name}
 
 
-def last_acts(log: EventLog, state: State) -> list[int]:
-    """Find the events that an undo takes back, oldest first."""
-    last = state.acts[-1]
-    ((detail,),) = log.rows("SELECT detail FROM events WHERE id = ?", last)
-    with log.intact():
-        first = json.loads(detail).get("with", last)
-        return state.acts[state.acts.index(first) :]
-
-
-def images_of(log: EventLog, events: Iterable[int]) -> list[int]:
-    """List the images of events' answers, each once."""
-    found: dict[int, None] = {}
-    for event in events:
-        rows = log.rows(
-            "SELECT image FROM decisions WHERE event = ?1 "
-            "UNION SELECT image FROM looks WHERE event = ?1 ORDER BY image",
-            event,
-        )
-        found.update(dict.fromkeys(image for (image,) in rows))
-    return list(found)
-
-
 def right_guesses(
     events: Sequence[dict[str, Any]], decisions: Sequence[tuple[str, Decision, str]]
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right.
 
-    Parameters
-    ----------
-    events
-        As :meth:`Campaign.log` lists them.
-    decisions
-        As :meth:`Campaign.decisions` lists them.
+    Events and decisions as :meth:`Campaign.log` and :meth:`Campaign.decisions` list
+    them.
     """
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
     first: dict[str, int] = {}  # events in which contents got their first label

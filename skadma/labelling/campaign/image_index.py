@@ -23,24 +23,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Content:
-    """What a scan found at a path.
+    """What a scan found at a path."""
 
-    Attributes
-    ----------
-    sha256 : str or None
-        Of the file's bytes; None where the file is missing.
-    size : int
-        Bytes.
-    mtime_ns : int
-        Time of change.
-    problem : str or None
-        Why it cannot be decoded.
-    """
-
-    sha256: str | None
-    size: int = 0
+    sha256: str | None  # of the file's bytes; None where the file is missing
+    size: int = 0  # in bytes
     mtime_ns: int = 0
-    problem: str | None = None
+    problem: str | None = None  # why it cannot be decoded
 
 
 MISSING = Content(None)
@@ -56,20 +44,9 @@ def scan_folder(
 ) -> dict[str, Content]:
     """Find what is new, changed or missing in a folder, by path.
 
-    A file of the same size and time of change as before is not read again, unless it
-    could not be decoded.
-
-    Parameters
-    ----------
-    root : Path
-    known : mapping of str to Content
-        What was found before, by path.
-    progress : bool, default=False
-        Show a progress bar over the files to read.
-    name : str, optional
-        The folder's, for messages.
-    leave_out : sequence of str, optional
-        Subfolders that are not scanned.
+    `known` is what was found before: a file of the same size and time of change is not
+    read again, unless it could not be decoded. `name` is the folder's, for messages;
+    subfolders to `leave_out` are not scanned.
     """
     how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
     if not root.is_dir():

@@ -1,4 +1,4 @@
-"""What Label Studio gives back: exports in JSON and JSON-MIN, and webhooks."""
+"""Read annotations of Label Studio: exports in JSON and JSON-MIN, and webhooks."""
 
 from __future__ import annotations
 
@@ -74,17 +74,9 @@ def in_order(found: Iterable[tuple[str, LabelRow]]) -> list[LabelRow]:
 def in_present_names(
     rows: Iterable[LabelRow], former: Mapping[str, str]
 ) -> list[LabelRow]:
-    """Call classes as they are called today: a project keeps the names that it got.
+    """Give rows the present names of classes: a project keeps the names that it got.
 
-    Parameters
-    ----------
-    rows : iterable of LabelRow
-    former : mapping of str to str
-        See :meth:`skadma.Campaign.former_classes`.
-
-    Returns
-    -------
-    list of LabelRow
+    `former` is what :meth:`skadma.Campaign.former_classes` gives.
     """
     return [
         dataclasses.replace(row, label=former.get(row.label, row.label)) for row in rows
@@ -94,21 +86,10 @@ def in_present_names(
 def rows_of_task(
     data: Any, annotations: Iterable[Any], where: str
 ) -> Iterator[tuple[str, LabelRow]]:
-    """Make rows of a task's annotations.
+    """Make rows of a task's annotations, each with the time when it was made.
 
-    Parameters
-    ----------
-    data : object
-        The task's `data`; what skadma exported has path and sha256.
-    annotations : iterable
-    where : str
-        What messages call the task.
-
-    Yields
-    ------
-    at : str
-        When the annotation was made.
-    row : LabelRow
+    `data` is the task's; what skadma exported has path and sha256. Messages call the
+    task `where`.
     """
     for annotation in annotations:
         if not isinstance(annotation, Mapping):

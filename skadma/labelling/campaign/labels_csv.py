@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .event_log import CampaignError
@@ -78,24 +78,8 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
-    ``sha256`` tells what was looked at; columns besides that, ``path`` and ``label``
-    are ignored. A row without a label is one that
-    is not labelled yet, and is left out.
-
-    Parameters
-    ----------
-    path : str or Path
-    more : sequence of str, optional
-        Other columns that must be there. Rows without a label are kept then.
-
-    Returns
-    -------
-    list of LabelRow
-
-    Raises
-    ------
-    CampaignError
-        If it is no such file; the message has the line number.
+    ``sha256`` names the content that was labelled. Rows without a label are left out,
+    unless `more` names other columns that must be there.
     """
     path = Path(path)
     try:
@@ -108,64 +92,61 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     # newline="" leaves line breaks inside quotes to the reader.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[LabelRow] = []
-    columns: list[int] | None = None
-    others: list[int] = []
+    columns: dict[str, int] = {}
     line = 1
     try:
         for cells in reader:
-            if columns is None:
-                columns = _columns(cells, path)
-                others = _others(cells, path, more)
+            if not columns:
+                columns = _columns(cells, path, more)
             elif any(cell.strip() for cell in cells):
-                row = _row(cells, columns, f"line {line}")
-                if more:
-                    values = tuple(cells[k] if k < len(cells) else "" for k in others)
-                    rows.append(replace(row, more=values))
-                elif row.label or row.problem:
+                row = _row(cells, columns, f"line {line}", more)
+                if more or row.label or row.problem:
                     rows.append(row)
             line = reader.line_num + 1
     except csv.Error as error:
         raise CampaignError(
             f"{str(path)!r}, line {reader.line_num}: no CSV ({error})."
         ) from error
-    if columns is None:
+    if not columns:
         raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
     return rows
 
 
-def _columns(cells: list[str], path: Path) -> list[int]:
+def _columns(cells: list[str], path: Path, more: Sequence[str]) -> dict[str, int]:
+    """Find the columns that are in the header once, by name."""
     names = [cell.strip().lower() for cell in cells]
-    missing = [name for name in ("path", "label") if names.count(name) != 1]
-    if missing:
+    columns = {name: k for k, name in enumerate(names) if names.count(name) == 1}
+    if not {"path", "label"} <= columns.keys():
         raise CampaignError(
             f"{str(path)!r}, line 1: the header must have the columns path and label "
             f"once each, got {names}."
         )
-    sha256 = [names.index("sha256")] if names.count("sha256") == 1 else []
-    return [names.index("path"), names.index("label"), *sha256]
-
-
-def _others(cells: list[str], path: Path, more: Sequence[str]) -> list[int]:
-    names = [cell.strip().lower() for cell in cells]
-    missing = [name for name in more if names.count(name) != 1]
+    missing = [name for name in more if name not in columns]
     if missing:
         raise CampaignError(
             f"{str(path)!r}, line 1: the columns {', '.join(missing)} are missing. "
             "Give the file that skadma wrote, with the column label filled in."
         )
-    return [names.index(name) for name in more]
+    return columns
 
 
-def _row(cells: list[str], columns: list[int], where: str) -> LabelRow:
-    if len(cells) <= max(columns[:2]):
+def _row(
+    cells: list[str], columns: dict[str, int], where: str, more: Sequence[str]
+) -> LabelRow:
+    def cell(name: str) -> str:
+        k = columns.get(name, len(cells))
+        return cells[k] if k < len(cells) else ""
+
+    values = tuple(cell(name) for name in more)
+    last = max(columns["path"], columns["label"])
+    if len(cells) <= last:
         problem = (
             f"{len(cells)} column(s), but the header has path and label among "
-            f"{max(columns[:2]) + 1} or more."
+            f"{last + 1} or more."
         )
-        return LabelRow(where, "", "", problem=problem)
-    sha256 = [cells[k].strip().lower() for k in columns[2:] if k < len(cells)]
-    label = cells[columns[1]].strip()
-    return LabelRow(where, cells[columns[0]], label, sha256[0] if sha256 else "")
+        return LabelRow(where, "", "", problem=problem, more=values)
+    sha256 = cell("sha256").strip().lower()
+    return LabelRow(where, cell("path"), cell("label").strip(), sha256, more=values)
 
 
 def _delimiter(text: str) -> str:

@@ -14,24 +14,15 @@ from .trainer import Proposal
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that were chosen, and the log at that time.
+    """Images that were chosen, and the log at that time."""
 
-    Attributes
-    ----------
-    proposals : list of Proposal
-        Similar ones in a row; the last round of them in reserve. Empty where nothing is
-        left.
-    known : list of (str, str)
-        The labels that the model was trained with: SHA-256 and class.
-    guesses : dict of str to (str, float)
-        Class and confidence that the model gives other images which were asked about.
-    as_of : int
-        The last event of the log when the choice was made.
-    """
-
+    # Similar ones in a row, the last round in reserve; empty where nothing is left.
     proposals: list[Proposal]
+    # The labels that the model was trained with: SHA-256 and class.
     known: list[tuple[str, str]]
+    # Class and confidence that the model gives other contents.
     guesses: dict[str, tuple[str, float]]
+    # The last event of the log when the choice was made.
     as_of: int
 
 

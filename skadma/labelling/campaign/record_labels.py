@@ -19,7 +19,6 @@ from .state import (
     State,
     last_decisions,
     last_repeats,
-    read_answers,
     read_state,
 )
 
@@ -50,25 +49,13 @@ class TeachResult:
 
 
 class ResolvedRow(NamedTuple):
-    """A label of an image of the campaign.
-
-    Attributes
-    ----------
-    image : int
-    sha256 : str
-    mark : str
-        Class, or a mark such as "?skip".
-    who : str
-        Empty: whoever works on the campaign.
-    where : str
-        Name of the row in messages, such as "line 7".
-    """
+    """A label of an image of the campaign."""
 
     image: int
     sha256: str
-    mark: str
-    who: str = ""
-    where: str = ""
+    mark: str  # a class, or a mark such as "?skip"
+    who: str = ""  # empty: whoever works on the campaign
+    where: str = ""  # name of the row in messages, such as "line 7"
 
 
 def read_rows(
@@ -77,20 +64,10 @@ def read_rows(
 ) -> tuple[str, list[LabelRow], bool]:
     """Read labels in any of the forms that :meth:`Campaign.teach` takes.
 
-    Parameters
-    ----------
-    labels : mapping of str to str, sequence of LabelRow, or path
-    former : mapping of str to str, optional
-        Former names of classes. They are taken in what Label Studio exports, whose
-        project may not know another; in a label file they may be a mistake.
-
-    Returns
-    -------
-    name : str
-        For messages and the log.
-    rows : list of LabelRow
-    at_once : bool
-        Whether they were decided just now, not read from a file.
+    Returns their name, for messages and the log; the rows; and whether they were
+    decided just now, not read from a file. `former` names of classes are taken in what
+    Label Studio exports, whose project may not know another; in a label file they may
+    be a mistake.
     """
     if isinstance(labels, Mapping):
         rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
@@ -115,25 +92,14 @@ def record_labels(
 ) -> TeachResult:
     """Write rows of labels into the log, within a transaction.
 
-    Parameters
-    ----------
-    log : EventLog
-    name : str
-        Of the file.
-    rows : sequence of LabelRow
-        They decide. If they say who: one for each image does, of the person who
-        decided before or was first to tell the class; other people's are repeats.
-    repeats : sequence of LabelRow
-        Blind answers about images that are decided, if only by `rows`.
-    folders : FolderPaths
-    at_once : bool
-        See :func:`resolve_rows`.
-    partial : bool
-        Leave out rows that cannot be taken instead of refusing all.
+    `rows` decide. If they say who: one for each image does, of the person who decided
+    before or was first to tell the class; other people's are repeats. `repeats` are
+    blind answers about images that are decided, if only by `rows`. With `partial`, rows
+    that cannot be taken are left out instead of refusing all.
     """
     state = read_state(log)
     if any(row.who for row in rows):
-        rows, others = _split_by_person(rows, state, read_answers(log, state), folders)
+        rows, others = _split_by_person(rows, state, state.answers, folders)
         repeats = [*repeats, *others]
     resolved, refused = resolve_rows(rows, state, folders, at_once=at_once)
     counts, first = add_changes(log, "teach", name, resolved, state.decisions)
@@ -190,7 +156,7 @@ def _resolve_repeats(
 ) -> tuple[list[ResolvedRow], list[str]]:
     """Find the blind answers that are new, and the reasons against others."""
     state = read_state(log)
-    known = last_repeats(read_answers(log, state))
+    known = last_repeats(state.answers)
     new: list[ResolvedRow] = []
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
@@ -229,18 +195,10 @@ def resolve_rows(
 ) -> tuple[list[ResolvedRow], list[str]]:
     """Find the image of each row; return the rows, and the reasons against others.
 
-    Parameters
-    ----------
-    rows : sequence of LabelRow
-    state : State
-    folders : FolderPaths
-    at_once : bool
-        The rows are decided now; else they are from a file, which may be older than
-        what an image is by now.
-    audit : bool, default=False
-        They are about images of an audit, and of no others; else about no such ones.
-    blind : bool, default=False
-        They are repeats: a decision about an older content of a file is of no use.
+    `at_once`: the rows are decided now, not from a file, which may be older than what
+    an image is by now. `audit`: they must be about images of an audit; else about no
+    such ones. `blind`: they are repeats, for which a decision about an older content of
+    a file is of no use.
     """
     numbers = state.numbers
     resolved: dict[int, ResolvedRow] = {}
@@ -317,12 +275,7 @@ def add_changes(
 ) -> tuple[tuple[int, int, int], int | None]:
     """Write the answers that differ from those `held` before, by content.
 
-    Returns
-    -------
-    counts : (int, int, int)
-        How many are new, changed, the same.
-    first : int or None
-        The event that all of them belong to.
+    Returns how many are new, changed, the same; and the event that all belong to.
     """
     marks = [held[r.sha256].mark if r.sha256 in held else None for r in resolved]
     new = [r for r, mark in zip(resolved, marks, strict=True) if r.mark != mark]
@@ -340,21 +293,7 @@ def add_answers(
 ) -> int | None:
     """Write answers, one event for each person, to be undone together.
 
-    Parameters
-    ----------
-    log : EventLog
-        Within a transaction.
-    kind : {"teach", "repeat", "confirm", "answer"}
-    source : str
-        Name of the file.
-    resolved : sequence of ResolvedRow
-    first : int, optional
-        The event that they belong to; the first of their own if None.
-
-    Returns
-    -------
-    int or None
-        The event that all of them belong to.
+    Returns the event that all of them belong to: `first`, or the first of their own.
     """
     for who in dict.fromkeys(row.who for row in resolved):
         mine = [row for row in resolved if row.who == who]

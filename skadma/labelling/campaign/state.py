@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -59,97 +59,216 @@ class Decision:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decision, a blind repeat, a confirmation or an audit's answer, and whose.
-
-    Attributes
-    ----------
-    event : int
-    at : str
-        ISO 8601, UTC.
-    who : str
-    act : {"teach", "repeat", "confirm", "answer"}
-    image : int
-    sha256 : str
-        What the image was then.
-    mark : str
-        The present name of the class, or a mark such as "?skip".
-    """
+    """A decision, a blind repeat, a confirmation or an audit's answer, and whose."""
 
     event: int
-    at: str
+    at: str  # ISO 8601, UTC
     who: str
-    act: str
+    act: str  # "teach", "repeat", "confirm" or "answer"
     image: int
-    sha256: str
-    mark: str
+    sha256: str  # the content that the image had then
+    mark: str  # the present name of the class, or a mark such as "?skip"
+
+
+@dataclass(frozen=True)
+class Act:
+    """What somebody did that can be undone: answers, or another change."""
+
+    id: int  # of the event
+    at: str  # ISO 8601, UTC
+    who: str
+    kind: str  # one of `ACTS`; "teach" decides, other answers change no label
+    decisions: list[Decision]  # by number of the image
+    detail: dict[str, Any]  # of the event
+
+    @property
+    def operation(self) -> str | None:
+        """The page's name of it."""
+        return self.detail.get("operation")
 
 
 @dataclass(frozen=True)
 class DrawnAudit:
-    """Images that were drawn to measure models with: not queried, not trained with.
-
-    Attributes
-    ----------
-    event : int
-    model : str or None
-        Name of the model by which they were drawn.
-    images : list of int
-        In the order of the draw.
-    contents : list of str
-        SHA-256 of what they were then.
-    design : Audit
-        Its indices are places in `images`.
-    """
+    """Images that were drawn to measure models with: not queried, not trained with."""
 
     event: int
-    model: str | None
-    images: list[int]
-    contents: list[str]
-    design: Audit
+    model: str | None  # name of the model by which they were drawn
+    images: list[int]  # in the order of the draw
+    contents: list[str]  # SHA-256 of what they were then
+    design: Audit  # its indices are places in `images`
 
 
-@dataclass
 class State:
-    """What holds after the last event of the log.
+    """What holds after the last event that was read from the log.
 
     A decision is about a content: all images of that content share it. An image whose
     file changed counts as a new one; the decision stays with the old content.
-
-    Attributes
-    ----------
-    class_names : ClassNames
-    folders : AddedFolders
-    paths : dict of int to str
-        By number of the image.
-    contents : dict of int to Content
-        The last that was found at each path.
-    last_known : dict of int to str
-        SHA-256 of what was last found, also of files that are missing.
-    decisions : dict of str to Decision
-        The one that holds, by content.
-    acts : list of int
-        Events in which people answered, or changed the classes or folders, but for
-        those undone.
-    training_sets : list of list of (int, str)
-        The labelled images and their labels after each change of them, oldest first;
-        as far as the contents are still there. Labels that came one by one within a
-        round are one change. A change of the classes begins anew.
-    audits : list of DrawnAudit
-        Those that were not released.
-    answers : dict of str to Decision
-        The answers about their images, by content.
     """
 
-    class_names: ClassNames
-    folders: AddedFolders = field(default_factory=AddedFolders)
-    paths: dict[int, str] = field(default_factory=dict)
-    contents: dict[int, Content] = field(default_factory=dict)
-    last_known: dict[int, str] = field(default_factory=dict)
-    decisions: dict[str, Decision] = field(default_factory=dict)
-    acts: list[int] = field(default_factory=list)
-    training_sets: list[list[tuple[int, str]]] = field(default_factory=list)
-    audits: list[DrawnAudit] = field(default_factory=list)
-    answers: dict[str, Decision] = field(default_factory=dict)
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._forget()
+
+    def _forget(self) -> None:
+        self._last = 0
+        self.class_names: ClassNames
+        self.folders: AddedFolders
+        # By number of the image: its path, the last content found there, and the last
+        # SHA-256, also of files that are missing.
+        self.paths: dict[int, str] = {}
+        self.contents: dict[int, Content] = {}
+        self.last_known: dict[int, str] = {}
+        self.acts: dict[int, Act] = {}  # those not undone, oldest first
+        self.last_query: int | None = None  # its event
+        self._all_paths: dict[int, str] = {}  # those of removed folders too
+        self._audits: dict[int, DrawnAudit] = {}  # those not released
+        # Indexes: images by content, present or past; decisions that were not undone,
+        # oldest first, by content; repeats by content and person; events by operation.
+        self._images: dict[str, list[int]] = {}
+        self._held: dict[str, list[Decision]] = {}
+        self._repeats: dict[tuple[str, str], list[int]] = {}
+        self._operations: dict[str, list[int]] = {}
+        # Computed when they are asked for.
+        self._usable: dict[str, int] | None = None
+        self._available: dict[str, int] | None = None
+        self._decisions: dict[str, Decision] | None = None
+        self._training_sets: list[list[tuple[int, str]]] | None = None
+
+    # --- reading -------------------------------------------------------------
+
+    def update(self) -> None:
+        """Read what the log gained, within ``log.reading`` or a transaction.
+
+        Where the classes or the folders changed, or a change of them was taken back,
+        all is read again.
+        """
+        with self._log.intact():
+            news = self._news()
+            if self._last and any(self._changes_names(*event) for event in news):
+                self._forget()
+                news = self._news()
+            if not self._last:
+                self.class_names = read_class_names(self._log)
+                self.folders = read_folders(self._log)
+            if not news:
+                return
+            try:
+                self._read_contents()
+                self._read_events(news)
+            except BaseException:
+                self._forget()  # or it would be read twice
+                raise
+            self._last = news[-1][0]
+            self._decisions = self._training_sets = None
+
+    def _news(self) -> list[tuple[int, str, str, str, dict[str, Any]]]:
+        """Events since the last one read: id, at, who, kind, detail."""
+        return [
+            (*event, json.loads(detail))
+            for *event, detail in self._log.rows(
+                "SELECT id, at, who, kind, detail FROM events WHERE id > ? ORDER BY id",
+                self._last,
+            )
+        ]
+
+    def _changes_names(
+        self, _id: int, _at: str, _who: str, kind: str, detail: dict[str, Any]
+    ) -> bool:
+        """Whether an event changes what names of classes, or paths, mean."""
+        if kind == "undo":
+            undone = self.acts.get(detail["undone"])  # None: done since the last read
+            return undone is not None and undone.kind in ("classes", "pool")
+        return kind in ("classes", "pool")
+
+    def _read_contents(self) -> None:
+        new = {
+            image: check_path(path)
+            for image, path in self._log.rows(
+                "SELECT id, path FROM images WHERE event > ?", self._last
+            )
+        }
+        self._all_paths |= new
+        n_known = len(self.contents)
+        for event, image, *content in self._log.rows(
+            "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
+            "WHERE event > ? ORDER BY event",
+            self._last,
+        ):
+            new.pop(image, None)
+            path = self._all_paths[image]
+            if not self.folders.holds(path, event):
+                continue
+            self.paths[image] = path
+            self.contents[image] = Content(*content)
+            self._usable = self._available = None
+            sha256 = content[0]
+            if sha256:
+                self.last_known[image] = sha256
+                if image not in self._images.setdefault(sha256, []):
+                    self._images[sha256].append(image)
+        if new:
+            raise ValueError("an image is in no scan")
+        if len(self.contents) > n_known:
+            # By path, as a listing of the folder has them, whenever they were found;
+            # those of a folder that was added come after those that were there.
+            owner, paths = self.folders.owner, self.paths
+            order = sorted(paths, key=lambda i: (owner(paths[i]), paths[i], i))
+            self.paths = {image: paths[image] for image in order}
+            self.contents = {image: self.contents[image] for image in order}
+
+    def _read_events(
+        self, news: list[tuple[int, str, str, str, dict[str, Any]]]
+    ) -> None:
+        given: dict[int, list[Decision]] = {}
+        for event, image, sha256, kind, label in self._log.rows(
+            "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
+            "SELECT * FROM looks WHERE event > ?1 ORDER BY event, image",
+            self._last,
+        ):
+            now = label if label is None else self.class_names.now(label, event)
+            answer = Decision(event, image, sha256, kind, now)
+            given.setdefault(event, []).append(answer)
+        for number, at, who, kind, detail in news:
+            operation = detail.get("operation")
+            if operation is not None:
+                self._operations.setdefault(operation, []).append(number)
+            if kind in ACTS:
+                act = Act(number, at, who, kind, given.get(number, []), detail)
+                self.acts[number] = act
+                self._index(act)
+            elif kind == "undo":
+                self._index(self.acts.pop(detail["undone"]), undo=True)
+            elif kind == "query":
+                self.last_query = number
+            elif kind == "audit":
+                self._audits[number] = _read_audit(self._log, number, detail)
+                self._available = None
+            elif kind == "release":
+                for audit in detail["audits"]:
+                    self._audits.pop(audit, None)
+                self._available = None
+        for number, *_ in news:
+            standing = self.acts.get(number)
+            if standing and any(d.image not in self.paths for d in standing.decisions):
+                raise ValueError(f"event {number} is about an image of no pool")
+
+    def _index(self, act: Act, *, undo: bool = False) -> None:
+        for answer in act.decisions:
+            where: list[Any]
+            entry: Any
+            if act.kind == "teach":
+                where, entry = self._held.setdefault(answer.sha256, []), answer
+            elif act.kind == "repeat":
+                key = answer.sha256, act.who
+                where, entry = self._repeats.setdefault(key, []), act.id
+            else:
+                continue
+            if undo:
+                where.remove(entry)
+            else:
+                where.append(entry)
+
+    # --- what holds ----------------------------------------------------------
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -161,30 +280,113 @@ class State:
         """The present classes."""
         return self.class_names.classes
 
-    def usable(self) -> dict[str, int]:
-        """Contents that are there and can be decoded, with the first image of each."""
-        found: dict[str, int] = {}
-        for image, content in self.contents.items():
-            if content.sha256 and content.problem is None:
-                found.setdefault(content.sha256, image)
-        return found
+    @property
+    def decisions(self) -> dict[str, Decision]:
+        """What holds, by content, in the order of the first decisions."""
+        if self._decisions is None:
+            held = [decisions for decisions in self._held.values() if decisions]
+            held.sort(key=lambda decisions: (decisions[0].event, decisions[0].image))
+            self._decisions = {each[-1].sha256: each[-1] for each in held}
+        return self._decisions
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers that were not undone, oldest first."""
+        return [
+            Answer(act.id, act.at, act.who, act.kind, d.image, d.sha256, d.mark)
+            for act in self.acts.values()
+            for d in act.decisions
+        ]
+
+    @property
+    def audits(self) -> list[DrawnAudit]:
+        """The audits that were not released."""
+        return list(self._audits.values())
+
+    @property
+    def audit_answers(self) -> dict[str, Decision]:
+        """The last answers about drawn images, by content."""
+        return {
+            decision.sha256: decision
+            for act in self.acts.values()
+            if act.kind == "answer"
+            for decision in act.decisions
+        }
+
+    @property
+    def training_sets(self) -> list[list[tuple[int, str]]]:
+        """The labelled images and their labels after each change of them, oldest first.
+
+        As far as the contents are still there. Labels that came one by one within a
+        round are one change. A change of the classes begins anew.
+        """
+        if self._training_sets is None:
+            self._training_sets = self._list_training_sets()
+        return self._training_sets
+
+    def _list_training_sets(self) -> list[list[tuple[int, str]]]:
+        usable = self.usable()
+        images = list(usable.values())
+        place = {sha256: i for i, sha256 in enumerate(usable)}
+        teaches = [act for act in self.acts.values() if act.kind == "teach"]
+        rounds = [act.detail.get("round") for act in teaches]
+        in_round = {  # with more labels of the same round to come
+            act.id
+            for act, mine, following in zip(teaches, rounds, rounds[1:], strict=False)
+            if mine == following is not None
+        }
+        sets: list[list[tuple[int, str]]] = []
+        labels: dict[str, str | None] = {}
+        for act in self.acts.values():
+            if act.kind == "classes":
+                sets.clear()
+            elif act.kind != "teach":
+                continue
+            labels |= {decision.sha256: decision.label for decision in act.decisions}
+            if act.id in in_round:
+                continue
+            held = sorted(
+                (place[sha256], label)
+                for sha256, label in labels.items()
+                if sha256 in place and label is not None
+            )
+            labelled = [(images[k], label) for k, label in held]
+            if labelled != (sets[-1] if sets else []):
+                sets.append(labelled)
+        return sets
 
     def labelled(self) -> list[tuple[int, str]]:
         """Usable images with a label, one per content."""
         return self.training_sets[-1] if self.training_sets else []
 
+    def usable(self) -> dict[str, int]:
+        """Contents that are there and can be decoded, with the first image of each."""
+        if self._usable is None:
+            self._usable = {}
+            for image, content in self.contents.items():
+                if content.sha256 and content.problem is None:
+                    self._usable.setdefault(content.sha256, image)
+        return self._usable
+
     def drawn(self) -> dict[str, DrawnAudit]:
         """Contents in an audit, with the audit that drew each."""
         return {sha256: audit for audit in self.audits for sha256 in audit.contents}
 
+    def available(self) -> dict[str, int]:
+        """Usable contents in no audit, with the first image of each."""
+        if self._available is None:
+            drawn = self.drawn()
+            self._available = {
+                s: image for s, image in self.usable().items() if s not in drawn
+            }
+        return self._available
+
     def undecided(self) -> list[int]:
         """Usable images in no audit without a decision, or skipped, one per content."""
-        drawn = self.drawn()
         return [
             image
-            for sha256, image in self.usable().items()
-            if sha256 not in drawn
-            and ((known := self.decisions.get(sha256)) is None or known.kind == "skip")
+            for sha256, image in self.available().items()
+            if (known := self.decisions.get(sha256)) is None or known.kind == "skip"
         ]
 
     def candidates(self) -> list[int]:
@@ -213,154 +415,28 @@ class State:
 
 
 def read_state(log: EventLog) -> State:
-    """Compute the state from the log, within ``log.reading`` or a transaction."""
-    with log.intact():
-        state = State(read_class_names(log), read_folders(log))
-        _read_images(log, state)
-        kinds = _read_acts(log, state)
-        for event, answers in _answers(log, state, "looks").items():
-            if kinds[event] == "answer":
-                state.answers |= {decision.sha256: decision for decision in answers}
-        state.audits = _read_audits(log)
-        return state
+    """Read the state from the log, within ``log.reading`` or a transaction."""
+    state = State(log)
+    state.update()
+    return state
 
 
-def _read_images(log: EventLog, state: State) -> None:
-    paths = {
-        image: check_path(path)
-        for image, path in log.rows("SELECT id, path FROM images")
-    }
-    found: dict[int, Content] = {}
-    seen: set[int] = set()
-    for event, image, *content in log.rows(
-        "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
-        "ORDER BY event"
-    ):
-        seen.add(image)
-        if not state.folders.holds(paths[image], event):
-            continue
-        found[image] = Content(*content)
-        if content[0]:
-            state.last_known[image] = content[0]
-    if seen != paths.keys():
-        raise ValueError("an image is in no scan")
-    # By path, as a listing of the folder has them, whenever they were found; those of
-    # a folder that was added come after those that were there.
-    state.paths = {
-        image: path
-        for _, path, image in sorted(
-            (state.folders.owner(path), path, image)
-            for image, path in paths.items()
-            if image in found
-        )
-    }
-    state.contents = {image: found[image] for image in state.paths}
-
-
-def _read_acts(log: EventLog, state: State) -> dict[int, str]:
-    """Read decisions and training sets; return the kinds of the acts."""
-    kinds: dict[int, str] = {}
-    rounds: dict[int, Any] = {}
-    for event, kind, text in log.rows(
-        "SELECT id, kind, detail FROM events ORDER BY id"
-    ):
-        if kind == "undo":
-            del kinds[json.loads(text)["undone"]]
-        elif kind in ACTS:
-            kinds[event] = kind
-            rounds[event] = json.loads(text).get("round")
-    state.acts = list(kinds)
-    given = _answers(log, state, "decisions")
-    usable = state.usable()
-    place = {sha256: i for i, sha256 in enumerate(usable)}
-    teaches = [event for event, kind in kinds.items() if kind == "teach"]
-    following = dict(zip(teaches, teaches[1:], strict=False))
-    for event, kind in kinds.items():
-        if kind == "classes":
-            state.training_sets.clear()
-        elif kind != "teach":
-            continue
-        for decision in given.get(event, []):
-            state.decisions[decision.sha256] = decision
-        after = following.get(event)
-        if after is not None and rounds[event] == rounds[after] is not None:
-            continue
-        held = [
-            (place[sha256], usable[sha256], decision.label)
-            for sha256, decision in state.decisions.items()
-            if sha256 in place and decision.label is not None
-        ]
-        labelled = [(image, label) for _, image, label in sorted(held)]
-        if labelled != state.labelled():
-            state.training_sets.append(labelled)
-    return kinds
-
-
-def _answers(log: EventLog, state: State, table: str) -> dict[int, list[Decision]]:
-    """Read a table's answers by event, without those undone, in present names."""
-    acts = set(state.acts)
-    given: dict[int, list[Decision]] = {}
-    for event, image, sha256, kind, label in log.rows(
-        f"SELECT * FROM {table} ORDER BY event, image"
-    ):
-        if event not in acts:
-            continue
-        if image not in state.paths:
-            raise ValueError(f"event {event} is about an image of no pool")
-        now = label if label is None else state.class_names.now(label, event)
-        given.setdefault(event, []).append(Decision(event, image, sha256, kind, now))
-    return given
-
-
-def _read_audits(log: EventLog) -> list[DrawnAudit]:
-    released: set[int] = set()
-    drawn: dict[int, dict[str, Any]] = {}
-    for event, kind, detail in log.rows(
-        "SELECT id, kind, detail FROM events WHERE kind IN ('audit', 'release')"
-    ):
-        if kind == "release":
-            released.update(json.loads(detail)["audits"])
-        else:
-            drawn[event] = json.loads(detail)
-    audits = []
-    for event, known in drawn.items():
-        if event in released:
-            continue
-        rows = log.rows(
-            "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
-            "WHERE event = ? ORDER BY place",
-            event,
-        )
-        images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
-        design = Audit(
-            np.arange(len(rows)),
-            known["method"],
-            known["population"],
-            np.array(strata),
-            np.array(sizes),
-            np.array(chances),
-        )
-        audits.append(DrawnAudit(event, known["model"], images, contents, design))
-    return audits
-
-
-def read_answers(log: EventLog, state: State) -> list[Answer]:
-    """List the answers that were not undone, oldest first, within ``log.reading``."""
-    events = {
-        event: (at, who, kind)
-        for event, at, who, kind in log.rows("SELECT id, at, who, kind FROM events")
-    }
-    with log.intact():
-        given = [
-            decision
-            for table in ("decisions", "looks")
-            for answers in _answers(log, state, table).values()
-            for decision in answers
-        ]
-        given.sort(key=lambda decision: (decision.event, decision.image))
-        return [
-            Answer(d.event, *events[d.event], d.image, d.sha256, d.mark) for d in given
-        ]
+def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:
+    rows = log.rows(
+        "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+        "WHERE event = ? ORDER BY place",
+        event,
+    )
+    images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
+    design = Audit(
+        np.arange(len(rows)),
+        detail["method"],
+        detail["population"],
+        np.array(strata),
+        np.array(sizes),
+        np.array(chances),
+    )
+    return DrawnAudit(event, detail["model"], images, contents, design)
 
 
 def last_decisions(answers: Iterable[Answer]) -> dict[str, Answer]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .event_log import EventLog
 from .folders import FolderPaths
-from .state import Answer, State, read_answers
+from .state import Answer, State
 
 LONGEST = 120.0
 """Seconds per label; what took longer had a pause in it."""
@@ -189,8 +189,8 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
         ],
         changed=[state.paths[image] for image, _ in state.changed_since()],
         audit=len(drawn),
-        audit_answered=len(drawn.keys() & state.answers.keys()),
+        audit_answered=len(drawn.keys() & state.audit_answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
-        pace=measure_pace(log, read_answers(log, state)),
+        pace=measure_pace(log, state.answers),
         more_pools=folders,
     )

@@ -74,15 +74,8 @@ class Trainer:
     contents in order, the classes, the candidates, the number asked for. What was
     recorded under a name is not computed again, and computing it again gives the same.
 
-    Parameters
-    ----------
-    log : EventLog
-    folders : FolderPaths
-    settings : dict
-    backbone : callable or None
-        Where the settings have only its name.
-    features : str, Path or None, default="auto"
-        See :class:`Campaign`.
+    `backbone` is needed where the settings have only its name; `features` is that of
+    :class:`~skadma.Campaign`.
     """
 
     def __init__(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..campaign.agreement import n_repeats_due
-from ..campaign.ledger import Event, Ledger, Operation
+from ..campaign.ledger import Ledger, Operation
+from ..campaign.state import Act
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
@@ -95,7 +96,7 @@ class Controller:
             n_changed = sum(before.get(k) != v for k, v in labels.items())
             n_changed += len(before.keys() - labels.keys())
             again = time.monotonic() - self._requested_at > _AGAIN
-            news = len(self.ledger.decisions()) != self._n_decisions_then
+            news = len(self.ledger.decisions) != self._n_decisions_then
             news |= n_shown > self._n_shown_then
             available = len(self._available())
             short = available < self.n_instances and news
@@ -107,7 +108,7 @@ class Controller:
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
         self._labels_then = self.ledger.labels()
-        self._n_decisions_then = len(self.ledger.decisions())
+        self._n_decisions_then = len(self.ledger.decisions)
         self._n_shown_then = len(self.shown())
         self._requested_at = time.monotonic()
 
@@ -163,7 +164,7 @@ class Controller:
             "former": self.ledger.class_names.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
-            "n_images": len(self.ledger.candidates()),
+            "n_images": len(self.ledger.available()),
             "n_decided": self._n_decided(),
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
@@ -185,8 +186,8 @@ class Controller:
         return {sha for tab in self._tabs.values() for sha in tab.have}
 
     def _n_decided(self) -> int:
-        usable = self.ledger.candidates()
-        return sum(sha in usable for sha in self.ledger.decisions())
+        usable = self.ledger.available()
+        return sum(sha in usable for sha in self.ledger.decisions)
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
@@ -222,14 +223,14 @@ class Controller:
         return (
             decision is not None
             and decision.label is not None
-            and sha256 in self.ledger.candidates()
+            and sha256 in self.ledger.available()
             and not self.ledger.has_repeated(sha256, self.who)
         )
 
     def _available(self) -> list[dict[str, Any]]:
         """Chosen, not decided, held by no tab; skipped ones when no others are left."""
         held = self._held()
-        usable = self.ledger.candidates()
+        usable = self.ledger.available()
         only_skipped = self._n_decided() >= len(usable)
         return [
             item
@@ -266,7 +267,7 @@ class Controller:
         held = self._held()
         left = [
             sha
-            for sha in self.ledger.candidates()
+            for sha in self.ledger.available()
             if sha not in held and self.ledger.decision(sha) is None
         ]
         return [_item(sha) for sha in random.sample(left, min(n, len(left)))]
@@ -282,7 +283,7 @@ class Controller:
             "before": None if decision is None else decision.mark,
         }
 
-    def _latest(self) -> list[Event]:
+    def _latest(self) -> list[Act]:
         """The person's latest decisions, but for answers to an audit."""
         mine = (
             event
@@ -291,7 +292,7 @@ class Controller:
         )
         return list(itertools.islice(mine, _STRIP))
 
-    def _recent(self, event: Event) -> dict[str, Any]:
+    def _recent(self, event: Act) -> dict[str, Any]:
         first = event.decisions[0]
         return {
             "target": event.operation or f"event-{event.id}",
