@@ -171,10 +171,11 @@ def test_nothing_leaks_from_one_to_another(pictures):
         np.testing.assert_array_equal(clf.source_proba(X), m0)
     loaded = pickle.loads(pickle.dumps(other))
     np.testing.assert_array_equal(loaded.predict_proba(X), proba)
-    # Fine-tuning begins anew, and changes its own network alone.
-    again = {"training": "fine-tune", "n_frozen_layers": -1}
+    # A probe is not fine-tuned further; fine-tuning changes its own network alone.
+    other.set_params(training="fine-tune", n_frozen_layers=-1, warm_start=True)
     with pytest.raises(ValueError, match="training is now 'fine-tune'"):
-        other.set_params(**again, warm_start=True).fit(X, y)
+        other.fit(X, y)
+    np.testing.assert_array_equal(other.predict_proba(X), proba)
     other.set_params(warm_start=False).fit(X, y)
     assert not np.allclose(other.decision_function(X), scores)
     np.testing.assert_array_equal(loaded.predict_proba(X), proba)
