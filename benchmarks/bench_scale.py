@@ -297,13 +297,13 @@ def augmented(n: int) -> Any:
 def part_coverage(work: Path, n: int) -> dict[str, Any]:
     """Coverage of RandGreeDi over 50 parts against greedy on all rows."""
     from skadma import CNNClassifier
+    from skadma._utils.lazy_rows import row_by_row
     from skadma.features.store import FeatureStore
     from skadma.strategies import UncertaintyHerding
     from skadma.strategies._coverage import Coverage, share_distance
     from skadma.strategies._pool_features import extract_pool_features
-    from skadma.strategies._uncertainty import known_uncertainty
-    from skadma.strategies._uncertainty_herding import _centered
-    from skadma.strategies.base import Request
+    from skadma.strategies._uncertainty import row_uncertainty
+    from skadma.strategies._uncertainty_herding import Centering, mean_of_rows
 
     X = augmented(n)
     clf = CNNClassifier(
@@ -319,10 +319,10 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
         keys=[f"picture-{i}" for i in range(n)],
         verbose=True,
     )
-    request = Request(clf, store, 100)
-    pool = extract_pool_features(request, -2, True)
-    _, _, features = _centered(pool, True)
-    doubt = known_uncertainty(pool.proba, "margin")
+    pool = extract_pool_features(clf, store, None, -2, initial=True)
+    center = Centering(mean_of_rows(pool.features).astype(np.float32), True)
+    features = row_by_row(center, pool.features)
+    uncertain = row_uncertainty(pool.proba, "margin")
     width = share_distance(features, 100, np.random.default_rng(0))
 
     def covered(chosen: np.ndarray) -> float:
@@ -330,8 +330,8 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
         cover = Coverage(features[chosen], np.ones(len(chosen)), width)
         total = 0.0
         for start in range(0, n, 1024):
-            alike = cover.alike(features[start : start + 1024]).max(axis=1)
-            total += float(alike @ doubt[start : start + 1024])
+            similarity = cover.similarity(features[start : start + 1024]).max(axis=1)
+            total += float(similarity @ uncertain[start : start + 1024])
         return total
 
     found: dict[str, Any] = {"rows": n}

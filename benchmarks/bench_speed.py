@@ -143,7 +143,7 @@ def time_queries(
     forward()
     plain = seconds(forward, repeat=2)
     strategy = pickle.loads(pickle.dumps(strategy))  # knows no centre any more
-    _center_patterns._OF_M0.clear()
+    _center_patterns._PRETRAINED.clear()
     clf = clone(clf).set_params(memory=MemoryCache())
 
     def query() -> None:

@@ -93,10 +93,15 @@ def login(password):
 def client(campaign):
     pytest.importorskip("starlette")
     testclient = pytest.importorskip("starlette.testclient")
-    from skadma.labelling.label_studio.backend import backend_app
+    from starlette.applications import Starlette
 
-    app = backend_app(campaign.folder, hosts=[HOST], password="secret")
+    from skadma.labelling.label_studio.backend import Backend
+
+    backend = Backend(campaign.folder, hosts=[HOST], password="secret")
+    app = Starlette(routes=backend.routes())
+    app.state.backend = backend
     with testclient.TestClient(
         app, base_url=f"http://{HOST}", headers=login("secret")
     ) as client:
         yield client
+    backend.close()

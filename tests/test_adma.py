@@ -167,7 +167,7 @@ class _Watched(MemoryCache):
 
 def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
     """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
-    monkeypatch.setattr(_center_patterns, "_OF_M0", LRUCache(2**30))
+    monkeypatch.setattr(_center_patterns, "_PRETRAINED", LRUCache(2**30))
     fitted, centers = tiny
     X, y = pictures
     cache = _Watched()
@@ -188,7 +188,7 @@ def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     clf, centers = tiny
-    monkeypatch.setattr(_center_patterns, "_OF_M0", LRUCache(limit))
+    monkeypatch.setattr(_center_patterns, "_PRETRAINED", LRUCache(limit))
     others = replace(centers, inputs=255 - centers.inputs)
     copied = pickle.loads(pickle.dumps(centers))
     first, second, again = (
@@ -196,7 +196,7 @@ def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     )
     assert not np.array_equal(first.distinctiveness, second.distinctiveness)
     np.testing.assert_array_equal(first.total, again.total)
-    assert len(_center_patterns._OF_M0) == (4 if limit else 1)
+    assert len(_center_patterns._PRETRAINED) == (4 if limit else 1)
 
 
 def test_query_takes_the_top(tiny, pictures):

@@ -97,7 +97,7 @@ def test_aift_repeats_nothing_between_rounds(pictures):
     clf = tiny_classifier(n_frozen_layers=2, memory=cache).fit(X[:9], y[:9])
     first = AIFT(random_state=0).score(clf, X).total
     kept = cache.nbytes
-    clf.source_network_._parts.clear()
+    clf.source_network_._subgraphs.clear()
     for module in clf.source_network_.module.modules():  # the frozen layers' copies
         for parameter in module.parameters(recurse=False):
             parameter.data.fill_(float("nan"))

@@ -24,12 +24,11 @@ from skadma.strategies import (
     TypiClust,
     UncertaintyHerding,
 )
-from skadma.strategies._badge import _draw
+from skadma.strategies._badge import kmeans_plusplus_of_products
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._dropout import drop
 from skadma.strategies._pool_features import extract_pool_features
 from skadma.strategies._probcover import _greedy_cover, pure_radius
-from skadma.strategies.base import Request
 
 from .conftest import Unfitted, tiny_classifier
 
@@ -71,7 +70,8 @@ def test_badge_is_the_literal_algorithm(seed):
         )
         weights[expected] = 0
         expected.append(int(mine.choice(60, p=weights / weights.sum())))
-    assert _draw(a, h, 15, np.random.default_rng(7))[0].tolist() == expected
+    drawn, _ = kmeans_plusplus_of_products(a, h, 15, np.random.default_rng(7))
+    assert drawn.tolist() == expected
 
 
 def test_badge_prefers_the_uncertain(blobs):
@@ -159,7 +159,7 @@ def test_dropquery_prefers_what_changes(blobs):
     assert (utilities > 0.5).all()
 
 
-def test_ceal_believes_the_confident(blobs):
+def test_ceal_labels_the_confident(blobs):
     X, y = blobs
     y = y % 2
     clf = LogisticRegression().fit(X, y)
@@ -185,16 +185,16 @@ class Recording(LogisticRegression):
         return super().fit(X, y)
 
 
-def test_a_learner_trains_on_what_ceal_believes(blobs):
+def test_a_learner_trains_on_pseudo_labels(blobs):
     X, y = blobs
     Recording.sizes.clear()
     learner = ActiveLearner(
         Recording(), CEAL(threshold=0.3, decay=0), n_rounds=4, n_instances=10,
         random_state=0,
     ).fit(X, y % 2)  # fmt: skip
-    assert Recording.sizes[0] == 10  # nothing is believed before the first fit
+    assert Recording.sizes[0] == 10  # no pseudo-labels before the first fit
     assert Recording.sizes[-1] > 40
-    assert learner.labeled_.sum() == 40  # and nothing of it is kept
+    assert learner.labeled_.sum() == 40  # pseudo-labels are not kept
     plain = [row["n_labels"] for row in learner.history_]
     assert plain == [10, 20, 30, 40]
 
@@ -236,7 +236,7 @@ def test_committee_of_networks(pictures):
         QueryByCommittee().query(LogisticRegression().fit(X.reshape(24, -1), y), X)
 
 
-def test_a_learner_tells_what_has_a_label(blobs):
+def test_a_learner_passes_the_labelled_images(blobs):
     """CoreSet in a learner never takes a look-alike of what it has."""
     X, y = blobs
     X = np.concatenate([X, X])
@@ -256,7 +256,7 @@ def test_steps_before_the_classifier_are_fitted_to_the_pool_once():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 6)) * 5 + 3
     steps = make_pipeline(StandardScaler(), PCA(3), LogisticRegression())
-    found = extract_pool_features(Request(steps, X[1:], 2, X_labeled=X[:1]), -2, False)
+    found = extract_pool_features(steps, X[1:], X[:1], -2, initial=False)
     by_hand = make_pipeline(StandardScaler(), PCA(3)).fit(X[1:])
     np.testing.assert_allclose(found.features, by_hand.transform(X[1:]))
     np.testing.assert_allclose(found.labeled, by_hand.transform(X[:1]))
@@ -281,7 +281,7 @@ def test_sparse_rows(blobs):
         assert found.tolist() == expected.tolist()
 
 
-def test_ceal_believes_nothing_of_a_single_class(pictures):
+def test_ceal_gives_no_pseudo_labels_for_a_single_class(pictures):
     X, y = pictures
     clf = tiny_classifier().fit(X[:3], [0, 0, 0])
     assert len(CEAL(threshold=0.9).pseudo_labels(clf, X)[0]) == 0

@@ -14,7 +14,7 @@ from skadma.strategies import (
     _typiclust,
 )
 from skadma.strategies._gradient_clusters import _gradients
-from skadma.strategies._pool_features import Pool
+from skadma.strategies._pool_features import PoolFeatures
 from skadma.strategies._typiclust import cluster, typicality
 
 from .conftest import Unfitted
@@ -23,7 +23,9 @@ from .conftest import Unfitted
 def pool_of(features, proba):
     n = len(features)
     none = np.arange(0)
-    return Pool(np.arange(n), features, proba, features[:0], none, lambda rows: rows)
+    return PoolFeatures(
+        np.arange(n), features, proba, features[:0], none, lambda rows: rows
+    )
 
 
 def test_gradients_are_literal_or_nearly_so():
@@ -48,7 +50,7 @@ def test_gradients_are_literal_or_nearly_so():
 
 
 def test_gradient_clusters_take_the_middles():
-    """Ways to be in doubt that k-means cannot miss, and many images without doubt."""
+    """Uncertain images in separate places, and many confident ones."""
     rng = np.random.default_rng(0)
     # Of the label 0 at x < 0 and 1 at x > 0; three places on either side.
     places = np.array([[x, 60.0 * k] for x in (-0.02, 0.02) for k in (1, 2, 3)])

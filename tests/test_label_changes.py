@@ -81,7 +81,7 @@ def test_repeats_among_pictures_drawn_meanwhile(campaign):
     message = {"kind": "batch", "known": [], "suspects": [], "proposals": [],
                "as_of": 1, "guesses": {}}  # fmt: skip
     message["repeats"] = dict.fromkeys(shas[:3])
-    controller.receive(message)  # the child's only word: it is slow
+    controller.receive(message)  # the only message: the process is slow
     answered, seen = [], []
     for _ in range(10):
         items = sync(controller, 2)["items"]

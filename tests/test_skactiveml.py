@@ -26,9 +26,6 @@ from skadma.strategies import (
     from_skactiveml,
     to_skactiveml,
 )
-from skadma.strategies._pool_features import extract_pool_features
-from skadma.strategies._skactiveml import _encoded
-from skadma.strategies.base import Request
 
 from .conftest import tiny_classifier
 
@@ -198,7 +195,7 @@ if "SKACTIVEML_TESTS" in os.environ:
 
 
 def test_their_classifier_is_the_present_model(pictures):
-    """Features of M0 mean nothing to the adapted network's last layer."""
+    """The last layer gets the adapted network's features, not the pretrained one's."""
     X, y = pictures
     cnn = tiny_classifier(max_epochs=20).fit(X[:10], y[:10])
     theirs = from_skactiveml(pool.UncertaintySampling(method="margin_sampling"))
@@ -214,9 +211,18 @@ def test_labels_stay_with_their_images(pictures, tmp_path):
     (tmp_path / "0.png").write_bytes(b"no image")
     paths = sorted(map(str, tmp_path.iterdir()))
     clf = tiny_classifier(on_bad_image="skip", classes=[0, 1, 2])
-    request = Request(clf, X, 2, X_labeled=paths, y_labeled=[0, 1, 2, 2])
+    given = {}
+
+    class Recording(pool.RandomSampling):
+        def query(self, X, y, **kwargs):
+            given.update(X=X, y=y)
+            return super().query(X, y, **kwargs)
+
     with pytest.warns(UserWarning, match="1 unreadable"):
-        found = extract_pool_features(request, -2, True)
-    classes, encoded = _encoded(request, found)
-    assert classes[encoded[:3].astype(int)].tolist() == [1, 2, 2]
-    assert np.isnan(encoded[3:]).all()
+        from_skactiveml(Recording()).query(
+            clf, X, 2, X_labeled=paths, y_labeled=[0, 1, 2, 2]
+        )
+    assert given["y"][:3].tolist() == [0, 1, 1]  # of the classes 1 and 2
+    assert np.isnan(given["y"][3:]).all()
+    assert len(given["X"]) == len(given["y"]) == 27
+    np.testing.assert_allclose(given["X"][:3], clf.embed(X[1:4], -2)[-2], rtol=1e-5)

@@ -13,11 +13,10 @@ from sklearn.linear_model import LogisticRegression
 
 from skadma.strategies import (
     UncertaintyHerding,
-    _bounds,
     _coverage,
     _uncertainty_herding,
 )
-from skadma.strategies._uncertainty_herding import Coverage, share_distance
+from skadma.strategies._coverage import Coverage, share_distance
 
 KINDS = {
     "margin": lambda p: 1 - (sorted(p)[-1] - sorted(p)[-2]),
@@ -174,7 +173,7 @@ def test_large_pools_are_measured_on_some(monkeypatch):
     strategy = UncertaintyHerding(random_state=0)
     with_all, gains = strategy(clf, X[40:], 20, X_labeled=X[:40])
     assert gains.sum() == pytest.approx(covered(with_all), rel=0.02)
-    monkeypatch.setattr(_uncertainty_herding, "_WITNESSES", 600)
+    monkeypatch.setattr(_uncertainty_herding, "_N_REFERENCE_POINTS", 600)
     with_some, estimate = strategy(clf, X[40:], 20, X_labeled=X[:40])
     assert with_all.tolist() != with_some.tolist()
     assert covered(with_some) > 0.9 * covered(with_all)
@@ -233,7 +232,7 @@ def test_lazy_choice_is_the_eager_one(blobs, where, monkeypatch):
     monkeypatch.setattr(_coverage, "_CHUNK", 16)
     monkeypatch.setattr(_coverage, "_AHEAD", 2)
     if where != "memory":
-        monkeypatch.setattr(_bounds, "_IN_MEMORY", 2 * 120 * 40)
+        monkeypatch.setattr(_coverage, "_IN_MEMORY", 2 * 120 * 40)
     if where == "a part":
         no_room = shutil.disk_usage("/")._replace(free=2 * 2 * 120 * 120)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: no_room)
@@ -248,14 +247,14 @@ def test_lazy_choice_is_the_eager_one(blobs, where, monkeypatch):
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
 def test_bounds_are_close_and_hold(in_memory, monkeypatch):
-    monkeypatch.setattr(_bounds, "_IN_MEMORY", in_memory)
+    monkeypatch.setattr(_coverage, "_IN_MEMORY", in_memory)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 6)).astype(np.float32)
     cover = Coverage(X, 10 * rng.random(600), 8.0)
-    with _bounds.GainBounds(600, cover.weights) as bounds:
+    with _coverage.GainBounds(600, cover.weights) as bounds:
         assert bounds.n_kept == 600
         for start in range(0, 600, 256):
-            bounds.keep(start, cover.alike(X[start : start + 256]))
+            bounds.keep(start, cover.similarity(X[start : start + 256]))
         for n in (0, 1, 30, 400):
             cover.covered[:] = 0
             cover.add(X[rng.choice(600, n, replace=False)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -188,6 +188,15 @@ class _Mapped(LazyRows):
                 found[start:end] = self._read(some)
             return found
         return self._function(*(source[rows] for source in self._sources))
+
+
+AnyRows: TypeAlias = np.ndarray | LazyRows
+"""Rows in memory or on the disk: what the functions below and strategies take."""
+
+
+def iter_blocks(rows: AnyRows) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield starts and rows of blocks; an array is one block."""
+    return rows.blocks() if isinstance(rows, LazyRows) else iter([(0, rows)])
 
 
 def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:

@@ -47,7 +47,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     show.set_defaults(run=_show)
     check = actions.add_parser(
         "check",
-        help="see whether a file fits a network, and whether the network knows them",
+        help="check whether a file fits a network, and how well the network "
+        "recognizes it",
     )
     check.add_argument("file", type=Path)
     check.set_defaults(run=_check)

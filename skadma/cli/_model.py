@@ -55,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     export.add_argument(
         "--no-calibration",
         action="store_true",
-        help="skip the five trainings that tell how far probabilities can be trusted",
+        help="skip the five trainings that calibrate the probabilities",
     )
 
 

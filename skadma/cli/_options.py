@@ -76,7 +76,7 @@ def add_campaign_command(
         help="how long to wait for another process (default: %(default)s)",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="say what happens in each phase"
+        "-v", "--verbose", action="store_true", help="log what happens in each phase"
     )
     if pool:
         parser.add_argument(

@@ -1,7 +1,11 @@
-"""What a strategy is given for a classifier, and what it can be asked."""
+"""What strategies and evaluation ask of a classifier, bare or inside a wrapper.
+
+Wrappers are a Pipeline that ends in the classifier, and modAL's learner around it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,76 +16,14 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from .._utils.lazy_rows import LazyRows
+from .._utils.lazy_rows import AnyRows, LazyRows
 from ..images.dataset import StoredImages, n_images, rows_of_file, take
 from .adapter import NetworkAdapter, get_adapter
 from .store import FeatureStore
 
 
-def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Find the classifier inside wrappers, and what `X` becomes on the way to it.
-
-    Parameters
-    ----------
-    estimator : object
-        A classifier, a Pipeline or modAL's learner.
-    X : images or array-like
-
-    Returns
-    -------
-    estimator : object
-        The classifier.
-    X : object
-        As the classifier gets it. Steps before it that are not fitted yet (round 0)
-        are fitted to `X` as copies.
-    """
-    return unwrap_both(estimator, X, None)[:2]
-
-
-def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
-    """Find the classifier, and what a pool and the labelled become on the way to it.
-
-    Parameters
-    ----------
-    estimator : object
-        A classifier, a Pipeline or modAL's learner.
-    X : images or array-like
-        Steps that are not fitted yet are fitted to it as copies.
-    X_labeled : images, array-like or None
-
-    Returns
-    -------
-    estimator, X, X_labeled
-    """
-    X = rows_of_file(X)
-    while (inside := _inside(estimator)) is not estimator:
-        for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
-            if step is None or step == "passthrough":
-                continue
-            if isinstance(X, StoredImages):
-                raise TypeError(
-                    f"A feature store is of images as the network gets them, but "
-                    f"{step!r} would change them before. Give the images, or the "
-                    "classifier without steps before it."
-                )
-            try:
-                X_new = _through(step, X)
-            except (NotFittedError, AttributeError):  # old PCAs raise the latter
-                step = clone(step).fit(X)
-                X_new = _through(step, X)
-            if X_labeled is not None:
-                X_labeled = step.transform(X_labeled)
-            X = X_new
-        estimator = inside
-    return estimator, X, X_labeled
-
-
-def _through(step: Any, X: Any) -> Any:
-    return X.map(step.transform) if isinstance(X, LazyRows) else step.transform(X)
-
-
 def innermost(estimator: Any) -> Any:
-    """Find the classifier inside wrappers, see :func:`unwrap`, and touch no images."""
+    """Find the classifier inside wrappers."""
     while (inside := _inside(estimator)) is not estimator:
         estimator = inside
     return estimator
@@ -96,27 +38,58 @@ def _inside(estimator: Any) -> Any:
     return estimator
 
 
-def find_cnn(estimator: Any, X: Any, user: str) -> tuple[NetworkAdapter, Any]:
-    """Unwrap an estimator down to the network that a strategy looks into.
+def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Find the classifier inside wrappers, and transform `X` as the steps before it do.
 
-    Raises
-    ------
-    TypeError
-        If there is none.
+    Steps that are not fitted yet (round 0) are fitted to `X` as copies.
     """
+    return unwrap_both(estimator, X, None)[:2]
+
+
+def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
+    """Unwrap as :func:`unwrap` does, and transform labelled images too."""
+    X = rows_of_file(X)
+    while (inside := _inside(estimator)) is not estimator:
+        for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
+            if step is None or step == "passthrough":
+                continue
+            if isinstance(X, StoredImages):
+                raise TypeError(
+                    f"A feature store is of images as the network gets them, but "
+                    f"{step!r} would change them before. Give the images, or the "
+                    "classifier without steps before it."
+                )
+            try:
+                X_new = _transform(step, X)
+            except (NotFittedError, AttributeError):  # old PCAs raise the latter
+                step = clone(step).fit(X)
+                X_new = _transform(step, X)
+            if X_labeled is not None:
+                X_labeled = step.transform(X_labeled)
+            X = X_new
+        estimator = inside
+    return estimator, X, X_labeled
+
+
+def _transform(step: Any, X: Any) -> Any:
+    return X.map(step.transform) if isinstance(X, LazyRows) else step.transform(X)
+
+
+def find_cnn(estimator: Any, X: Any, user: str) -> tuple[NetworkAdapter, Any]:
+    """Unwrap an estimator whose network a strategy (`user`) needs; else TypeError."""
     inner, X = unwrap(estimator, X)
-    view = get_adapter(inner)
-    if view is None:
+    adapter = get_adapter(inner)
+    if adapter is None:
         raise TypeError(
-            f"{user} looks into a network, so it needs a CNNClassifier (also at the "
-            f"end of a Pipeline or inside modAL's learner); got {inner!r}. "
+            f"{user} uses the layers of a network, so it needs a CNNClassifier (also "
+            f"at the end of a Pipeline or inside modAL's learner); got {inner!r}. "
             "MarginSampling, EntropySampling and LeastConfident take any classifier."
         )
-    return view, X
+    return adapter, X
 
 
 def labels_fitted_with(estimator: Any) -> int:
-    """How many labels an estimator was fitted with, 0 if unfitted or unknown."""
+    """Number of labels an estimator was fitted with, 0 if unfitted or unknown."""
     if hasattr(estimator, "X_training"):
         seen = estimator.X_training
         return 0 if seen is None else n_images(seen)
@@ -141,43 +114,11 @@ def is_multilabel(estimator: Any) -> bool:
     )
 
 
-def per_label(proba: np.ndarray) -> np.ndarray:
-    """Make pairs (absent, present) of the probabilities of labels.
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n, n_labels)
-
-    Returns
-    -------
-    ndarray of shape (n, n_labels, 2)
-        As :func:`skadma.strategies.adma.uncertainty` takes it.
-    """
-    return np.stack([1 - proba, proba], axis=2)
-
-
-def proba_of_scores(view: NetworkAdapter, scores: torch.Tensor) -> np.ndarray:
-    """Class probabilities of a network's scores, as :func:`target_proba` gives them."""
-    scores = scores.double()
-    if view.multilabel:
-        return per_label(torch.sigmoid(scores).cpu().numpy())
-    return torch.softmax(scores, dim=1).cpu().numpy()
-
-
-def _present(proba: list[np.ndarray], classes: list[np.ndarray]) -> np.ndarray:
-    """A column per label of scikit-learn's list of arrays, one per label."""
-    found = np.zeros((len(proba[0]), len(proba)))
-    for k, (rows, values) in enumerate(zip(proba, classes, strict=True)):
-        for column in np.flatnonzero(np.asarray(values) == 1):
-            found[:, k] = rows[:, column]
-    return found
-
-
-def target_proba(estimator: Any, X: Any) -> np.ndarray | LazyRows | None:
+def target_proba(estimator: Any, X: Any) -> AnyRows | None:
     """Class probabilities, or None where the classifier is not fitted yet.
 
-    Shape (n, n_classes); with several labels per image (n, n_labels, 2). Of a feature
-    store or of rows on the disk they are not computed before they are read.
+    Shape (n, n_classes); with several labels per image (n, n_labels, 2). Those of a
+    feature store or of LazyRows are computed when they are read.
     """
     estimator, X = unwrap(estimator, X)
     if not hasattr(estimator, "predict_proba"):
@@ -189,31 +130,43 @@ def target_proba(estimator: Any, X: Any) -> np.ndarray | LazyRows | None:
         if isinstance(X, FeatureStore):
             return X.proba(estimator)
         if isinstance(X, LazyRows):
-            return X.map(partial(_proba, estimator))
-        return _proba(estimator, X)
+            return X.map(partial(_target_proba, estimator))
+        proba = estimator.predict_proba(X)
     except NotFittedError:
         return None
+    return _as_target(proba, estimator)
 
 
-def _proba(estimator: Any, X: Any) -> np.ndarray:
-    proba = estimator.predict_proba(X)
-    if isinstance(proba, list):
-        proba = _present(proba, estimator.classes_)
+def _target_proba(estimator: Any, rows: np.ndarray) -> np.ndarray:
+    return _as_target(estimator.predict_proba(rows), estimator)
+
+
+def _as_target(proba: Any, estimator: Any) -> np.ndarray:
+    """Bring what ``predict_proba`` returns to the shapes of :func:`target_proba`."""
+    if isinstance(proba, list):  # an array per label
+        present = np.zeros((len(proba[0]), len(proba)))
+        for k, (rows, values) in enumerate(zip(proba, estimator.classes_, strict=True)):
+            for column in np.flatnonzero(np.asarray(values) == 1):
+                present[:, k] = rows[:, column]
+        proba = present
     return per_label(proba) if is_multilabel(estimator) else proba
 
 
+def proba_of_scores(adapter: NetworkAdapter, scores: torch.Tensor) -> np.ndarray:
+    """Class probabilities of a network's scores, in the shapes of `target_proba`."""
+    scores = scores.double()
+    if adapter.multilabel:
+        return per_label(torch.sigmoid(scores).cpu().numpy())
+    return torch.softmax(scores, dim=1).cpu().numpy()
+
+
+def per_label(proba: np.ndarray) -> np.ndarray:
+    """Make pairs (absent, present) of labels' probabilities: (n, L) to (n, L, 2)."""
+    return np.stack([1 - proba, proba], axis=2)
+
+
 def in_blocks(X: Any) -> Iterator[tuple[int, Any]]:
-    """Divide a pool on the disk into blocks; any other pool is one.
-
-    Parameters
-    ----------
-    X : images or array-like
-
-    Yields
-    ------
-    start : int
-    part : images or array-like
-    """
+    """Yield blocks of a pool on the disk with their starts; any other pool whole."""
     X = rows_of_file(X)
     if not isinstance(X, (FeatureStore, LazyRows)):
         yield 0, X
@@ -221,3 +174,31 @@ def in_blocks(X: Any) -> Iterator[tuple[int, Any]]:
     block = X.block_rows if isinstance(X, FeatureStore) else X.block
     for start in range(0, len(X), block):
         yield start, take(X, np.arange(start, min(start + block, len(X))))
+
+
+def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
+    """Raise if the scores or features of readable images are not finite.
+
+    `finite` is a bool for each image of `X`. Images that cannot be decoded may be NaN.
+    """
+    wrong = np.flatnonzero(~finite)
+    if not len(wrong):
+        return
+    inner, X_inner = unwrap(estimator, X)
+    adapter = get_adapter(inner)
+    params = inner.get_params() if hasattr(inner, "get_params") else {}
+    if adapter is not None:
+        wrong = wrong[adapter.readable(take(X_inner, wrong))]
+    elif any(v == "skip" for k, v in params.items() if k.endswith("on_bad_image")):
+        return  # a committee whose members may skip unreadable images
+    if len(wrong):
+        some = take(X, wrong[:3])
+        named = [
+            repr(str(item)) if isinstance(item, (str, os.PathLike)) else f"X[{i}]"
+            for i, item in zip(wrong[:3], some, strict=False)
+        ]
+        raise ValueError(
+            f"The scores of {len(wrong)} image(s) are NaN or infinite, the first: "
+            f"{', '.join(named)}. The network's weights or the image's values are at "
+            "fault; a lower learning rate may help."
+        )

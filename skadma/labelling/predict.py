@@ -348,15 +348,20 @@ def _journal(tmp_path: Path) -> Path:
 def _completed(
     tmp_path: Path, task: dict[str, Any], given: Sequence[str], overwrite: bool
 ) -> tuple[list[_Group], str]:
-    """Read which groups can be kept, and say why others cannot."""
+    """Read which groups can be kept, and give the reason why others cannot."""
     if not tmp_path.exists():
         return [], ""
     try:
         first, *lines = _journal(tmp_path).read_bytes().splitlines()
         before = json.loads(first)
-        differs = [_difference(key, before[key], task[key]) for key in task]
-        differs = [text for text in differs if text]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        differs = [
+            _difference(key, before[key], task[key])
+            for key in task
+            if before[key] != task[key]
+        ]
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+    ):  # fmt: skip
         differs = ["note of what it is"]
     if differs:
         begun = f"begun with another {' and other '.join(differs)}"
@@ -388,8 +393,6 @@ def _completed(
 
 def _difference(key: str, before: Any, now: Any) -> str:
     """Name what differs from the task that was begun; inputs with their places."""
-    if before == now:
-        return ""
     if key != "inputs":
         return key
     return f"inputs ({', '.join(before.values())}; now {', '.join(now.values())})"

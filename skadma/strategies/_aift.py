@@ -29,13 +29,13 @@ class AIFT(ScoringStrategy):
     (Eq. 3-5) over patches j, l. As crops may miss the object, only a share `alpha` of
     the patches counts: those with the highest probability of the class that is the
     most probable on average (majority selection, Sec. 3.4, for two classes the paper's
-    rule). Before the first fit all images score alike.
+    rule). Before the first fit all images have the same score.
 
-    Patches are cut out of the maps that leave the frozen layers: these layers run once
-    for an image, not once for each patch, and not again in the next round. The paper
-    cuts candidates out of the image, where a detector found them, and augments them.
-    Where no frozen layer has a map for `n_patches` different windows, they are cut
-    earlier, out of the image itself if need be.
+    Patches are cut out of the frozen layers' output maps, so the frozen layers run once
+    for an image, not once for each patch, and their outputs are cached for the next
+    round. The paper cuts candidates out of the image, where a detector found them, and
+    augments them. Where no frozen layer has a map for `n_patches` different windows,
+    they are cut out of an earlier map, or out of the image itself.
 
     Parameters
     ----------
@@ -43,8 +43,7 @@ class AIFT(ScoringStrategy):
         Patches of an image: windows half as high and wide as the map, the same for all
         images. Where the map has fewer of these, also those a row or column larger.
     alpha : float, default=0.25
-        Share of patches that count, rounded up: 4 of 16, whose 6 pairs tell how diverse
-        the predictions are.
+        Share of patches that count, rounded up: 4 of 16, which make 6 pairs.
     entropy_weight : float, default=1
         lambda_1.
     diversity_weight : float, default=1
@@ -59,10 +58,10 @@ class AIFT(ScoringStrategy):
     """
 
     needs: ClassVar[str] = "probabilities of patches"
-    cost: ClassVar[str] = "1 pass, and n_patches times a quarter of the tail"
+    cost: ClassVar[str] = "1 pass, and n_patches / 4 of the trainable layers"
     memory: ClassVar[str] = "a batch"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "n_patches": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "entropy_weight": [Interval(Real, 0, None, closed="left")],
@@ -89,13 +88,14 @@ class AIFT(ScoringStrategy):
         """Score by patches; see :meth:`ScoringStrategy.score`."""
         self._validate_params()
         n = n_images(X_pool)
-        clf, X = find_cnn(estimator, X_pool, "AIFT")
-        if not clf.fitted:
+        adapter, X = find_cnn(estimator, X_pool, "AIFT")
+        if not adapter.fitted:
             return Scores(np.ones(n))
         total = np.full(n, np.nan)
-        for start, part in in_blocks(X):
-            rng = np.random.default_rng(self._seed())  # the same patches of all images
-            for indices, scores in clf.iter_patch_outputs(part, self.n_patches, rng):
+        for start, block in in_blocks(X):
+            rng = np.random.default_rng(self._seed())  # same patches in all blocks
+            batches = adapter.iter_patch_outputs(block, self.n_patches, rng)
+            for indices, scores in batches:
                 proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
                 total[start + indices] = patch_score(
                     proba, self.alpha, self.entropy_weight, self.diversity_weight
@@ -106,23 +106,12 @@ class AIFT(ScoringStrategy):
 def patch_score(
     proba: np.ndarray, alpha: float, entropy_weight: float, diversity_weight: float
 ) -> np.ndarray:
-    """Compute AIFT's score from the predictions for patches (Eq. 3-5, Sec. 3.4).
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n, n_patches, n_classes)
-    alpha, entropy_weight, diversity_weight : float
-        See :class:`AIFT`.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-    """
+    """AIFT's score from patches' probabilities (n, n_patches, n_classes) (Eq. 3-5)."""
     n, n_patches, _ = proba.shape
     dominant = proba.mean(axis=1).argmax(axis=1)
-    belief = proba[np.arange(n), :, dominant]
+    dominant_proba = proba[np.arange(n), :, dominant]
     n_counted = math.ceil(alpha * n_patches)
-    order = np.argsort(-belief, axis=1, kind="stable")[:, :n_counted]
+    order = np.argsort(-dominant_proba, axis=1, kind="stable")[:, :n_counted]
     p = np.take_along_axis(proba, order[..., None], axis=1)
     log = np.log(np.maximum(p, np.finfo(p.dtype).tiny))
     entropy = -(p * log).sum(axis=(1, 2))

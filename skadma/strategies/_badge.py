@@ -1,4 +1,4 @@
-"""BADGE: diverse and uncertain by gradients."""
+"""BADGE: diverse and uncertain images by the last layer's gradients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._utils.lazy_rows import LazyRows, row_by_row
-from ._batch import BatchStrategy
+from .._utils.lazy_rows import AnyRows, row_by_row
 from ._distances import squared_distances, squared_norms
-from ._pool_features import Pool
+from ._pool_features import PoolFeatures
+from .base import BatchStrategy
 
 
 class BADGE(BatchStrategy):
@@ -27,9 +27,9 @@ class BADGE(BatchStrategy):
     .. math:: \|g_x - g_z\|^2 = \|g_x\|^2 + \|g_z\|^2
               - 2 \, (a_x \cdot a_z)(h_x \cdot h_z),
 
-    with a in place of p minus the predicted label's indicator: the n x C x d numbers
-    are never written out. Before the first fit there are no gradients and the features
-    themselves take their place.
+    with a in place of p minus the predicted label's indicator, and the n x C x d
+    numbers are never stored. Before the first fit there are no gradients and the
+    features themselves take their place.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class BADGE(BatchStrategy):
         The layer of a CNNClassifier whose outputs are h; rows of other classifiers are
         taken as they are.
     features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -53,14 +53,13 @@ class BADGE(BatchStrategy):
     _use_labeled = False
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        factors: np.ndarray | LazyRows = np.ones((len(pool.features), 1))
-        if pool.proba is not None:
+        if pool.proba is None:
+            factors = row_by_row(_ones, pool.features)
+        else:
             factors = row_by_row(gradient_factors, pool.proba)
-        elif isinstance(pool.features, LazyRows):
-            factors = pool.features.map(_ones)
-        return _draw(factors, pool.features, n_instances, rng)
+        return kmeans_plusplus_of_products(factors, pool.features, n_instances, rng)
 
 
 def gradient_factors(proba: np.ndarray) -> np.ndarray:
@@ -77,38 +76,37 @@ def _ones(rows: np.ndarray) -> np.ndarray:
     return np.ones((len(rows), 1))
 
 
-def _draw(
-    a: np.ndarray | LazyRows,
-    h: np.ndarray | LazyRows,
-    n: int,
-    rng: np.random.Generator,
+def _product_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    return squared_norms(a) * squared_norms(h)
+
+
+def kmeans_plusplus_of_products(
+    a: AnyRows, h: AnyRows, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-means++ over the outer products of rows of `a` and `h`."""
-    norms = row_by_row(_outer_norms, a, h)[:]
+    """Choose n outer products of rows of `a` and `h` by k-means++.
+
+    Returns the rows' numbers and their squared distances to those chosen before.
+    """
+    norms = row_by_row(_product_norms, a, h)[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)
     free = np.ones(len(h), dtype=bool)
     for k in range(n):
-        i = int(norms.argmax()) if k == 0 else _draw_one(nearest, free, rng)
+        i = int(norms.argmax()) if k == 0 else _draw(nearest, free, rng)
         chosen[k], weights[k] = i, nearest[i]
         free[i] = False
-        of_a, of_h = a[i : i + 1][0], h[i : i + 1][0]
-        inner = row_by_row(lambda a, h, x=of_a, z=of_h: (a @ x) * (h @ z), a, h)[:]
+        a_i, h_i = a[i : i + 1][0], h[i : i + 1][0]
+        inner = row_by_row(lambda a, h, x=a_i, z=h_i: (a @ x) * (h @ z), a, h)[:]
         squared = squared_distances(inner, norms[i], norms)
         nearest = squared if k == 0 else np.minimum(nearest, squared)
         np.maximum(nearest, 0, out=nearest)
     return chosen, weights
 
 
-def _outer_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """Squared lengths of the outer products of rows of `a` and `h`, shape (n,)."""
-    return squared_norms(a) * squared_norms(h)
-
-
-def _draw_one(weights: np.ndarray, free: np.ndarray, rng: np.random.Generator) -> int:
+def _draw(weights: np.ndarray, free: np.ndarray, rng: np.random.Generator) -> int:
     weights = np.where(free, weights, 0.0)
     total = weights.sum()
-    if not total > 0:  # only copies of what is chosen are left
+    if not total > 0:  # only copies of chosen images are left
         weights, total = free.astype(float), free.sum()
     return int(rng.choice(len(weights), p=weights / total))

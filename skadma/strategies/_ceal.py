@@ -1,4 +1,4 @@
-"""CEAL: ask for the uncertain, believe the certain."""
+"""CEAL: labels of uncertain images, pseudo-labels of confident ones."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..features.estimators import target_proba
-from ._uncertainty import known_uncertainty, uncertainty_scores
+from ..images.dataset import n_images
+from ._uncertainty import row_uncertainty
 from .base import Scores, ScoringStrategy
 
 
 class CEAL(ScoringStrategy):
     r"""Cost-Effective Active Learning [1]_.
 
-    Asks for the labels of uncertain images, and :class:`~skadma.ActiveLearner` trains
-    on the images of high confidence too, with the predicted label for a label: those
-    whose entropy lies below a threshold,
+    Queries uncertain images. :class:`~skadma.ActiveLearner` also trains on images of
+    high confidence, with the predicted label as pseudo-label: those whose entropy lies
+    below a threshold,
 
     .. math:: -\sum_k p_k \log p_k < \delta, \qquad \delta = \delta_0 - d_r \, t
 
-    in round t (Eq. 6-7, 10). The predicted labels are forgotten after the round, and
-    these images can be asked for later. Elsewhere (modAL, ``query`` by hand) it is
-    uncertainty sampling; :meth:`pseudo_labels` gives the rest.
+    in round t (Eq. 6-7, 10). Pseudo-labels last for one round, and these images can be
+    queried later. Elsewhere (modAL, ``query`` by hand) CEAL is uncertainty sampling;
+    :meth:`pseudo_labels` returns the pseudo-labels.
 
     Parameters
     ----------
     criterion : {"entropy", "margin", "least_confident"}, default="entropy"
-        The uncertainty that is asked for (Eq. 3-5).
+        The uncertainty to query by (Eq. 3-5).
     threshold : float, default=0.05
         delta_0, in nats.
     decay : float, default=0.0033
-        d_r: the confident share would grow as the network learns.
+        d_r: lowers the threshold, as the number of confident images grows with
+        training.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -47,7 +49,7 @@ class CEAL(ScoringStrategy):
     cost: ClassVar[str] = "1 pass, and 1 more for pseudo-labels"
     memory: ClassVar[str] = "n C"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "criterion": [StrOptions({"entropy", "margin", "least_confident"})],
         "threshold": [Interval(Real, 0, None, closed="left")],
         "decay": [Interval(Real, 0, None, closed="left")],
@@ -70,7 +72,10 @@ class CEAL(ScoringStrategy):
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by uncertainty; see :meth:`ScoringStrategy.score`."""
         self._validate_params()
-        return uncertainty_scores(estimator, X_pool, self.criterion)
+        proba = target_proba(estimator, X_pool)
+        if proba is None:
+            return Scores(np.ones(n_images(X_pool)))
+        return Scores(row_uncertainty(proba, self.criterion))
 
     def pseudo_labels(
         self, estimator: Any, X_pool: Any, *, iteration: float = 0
@@ -88,13 +93,14 @@ class CEAL(ScoringStrategy):
         -------
         indices : ndarray of int, shape (m,)
         labels : ndarray of shape (m,)
-            Nothing before the first fit.
+            Empty before the first fit, and where one class is known.
         """
         self._validate_params()
         proba = target_proba(estimator, X_pool)
         delta = self.threshold - self.decay * iteration
-        # Of a single class that is known so far, every image is sure to be.
+        # With one class so far, the entropy of every image is 0.
         if proba is None or proba.shape[1] < 2 or delta <= 0:
             return np.empty(0, dtype=np.intp), np.empty(0)
-        sure = np.flatnonzero(known_uncertainty(proba, "entropy") < delta)
-        return sure, np.asarray(estimator.classes_)[proba[sure].argmax(axis=1)]
+        confident = np.flatnonzero(row_uncertainty(proba, "entropy") < delta)
+        labels = np.asarray(estimator.classes_)[proba[confident].argmax(axis=1)]
+        return confident, labels

@@ -1,4 +1,4 @@
-"""Cluster-Margin: uncertain images from many clusters."""
+"""Cluster-Margin: images of small margin from many clusters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.utils._param_validation import Interval
 
-from ._batch import BatchStrategy
-from ._pool_features import Pool
-from ._uncertainty import known_uncertainty
+from ._pool_features import PoolFeatures
+from ._uncertainty import row_uncertainty
+from .base import BatchStrategy
 
 
 class ClusterMargin(BatchStrategy):
@@ -26,7 +26,7 @@ class ClusterMargin(BatchStrategy):
     Parameters
     ----------
     shortlist : int, default=10
-        Images looked at for each one chosen; the paper's k_m / k_t.
+        Candidates per image to choose; the paper's k_m / k_t.
     distance_threshold : float, optional
         Clusters farther apart than this stay apart. If None there are as many clusters
         as images to choose.
@@ -34,7 +34,7 @@ class ClusterMargin(BatchStrategy):
         The layer of a CNNClassifier whose outputs are the features; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -47,7 +47,7 @@ class ClusterMargin(BatchStrategy):
     cost: ClassVar[str] = "1 pass; (10 b)^2 d"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "shortlist": [Interval(Integral, 1, None, closed="left")],
         "distance_threshold": [None, Interval(Real, 0, None, closed="left")],
@@ -68,15 +68,15 @@ class ClusterMargin(BatchStrategy):
         self.distance_threshold = distance_threshold
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         score = np.zeros(len(pool.features))
         if pool.proba is not None:
-            score = known_uncertainty(pool.proba, "margin")
+            score = row_uncertainty(pool.proba, "margin")
         ties = rng.permutation(len(score))
         short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
         clusters = self._clusters(pool.features[short], n_instances)
-        # The shortlist is in order of margin, and so is each cluster.
+        # The shortlist is ordered by margin, and so is each cluster.
         rank = np.empty(len(short), dtype=np.intp)
         for label in range(clusters.max() + 1):
             members = np.flatnonzero(clusters == label)

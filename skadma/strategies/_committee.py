@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..features.estimators import in_blocks, unwrap
 from ..images.dataset import n_images
-from ._uncertainty import known_uncertainty
+from ._uncertainty import row_uncertainty
 from .base import Scores, ScoringStrategy
 
 
@@ -27,7 +27,7 @@ class QueryByCommittee(ScoringStrategy):
       their mean [2]_, :math:`\frac1C \sum_c \sum_k p_c(k) \log (p_c(k) / \bar p(k))`;
     - ``"vote_entropy"``: the entropy of the members' votes [3]_.
 
-    Before the first fit all images score alike.
+    Before the first fit all images have the same score.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class QueryByCommittee(ScoringStrategy):
     cost: ClassVar[str] = "1 pass of each member"
     memory: ClassVar[str] = "members n C"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         "disagreement": [StrOptions({"kl", "vote_entropy"})],
         "random_state": ["random_state"],
     }
@@ -70,7 +70,7 @@ class QueryByCommittee(ScoringStrategy):
             check_is_fitted(estimator)
         except NotFittedError:
             return Scores(np.ones(n_images(X)))
-        scores = [self._disagreements(estimator, part) for _, part in in_blocks(X)]
+        scores = [self._disagreements(estimator, block) for _, block in in_blocks(X)]
         return Scores(np.concatenate(scores))
 
     def _disagreements(self, estimator: Any, X: Any) -> np.ndarray:
@@ -79,29 +79,13 @@ class QueryByCommittee(ScoringStrategy):
             votes = proba == proba.max(axis=2, keepdims=True)
             with np.errstate(invalid="ignore"):  # no vote on an unreadable image
                 shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
-            return known_uncertainty(shares, "entropy")
+            return row_uncertainty(shares, "entropy")
         divergence = rel_entr(proba, proba.mean(axis=0)).sum(axis=2)
         return divergence.mean(axis=0)
 
 
 def member_proba(estimator: Any, X: Any) -> np.ndarray:
-    """Class probabilities by each member of an ensemble.
-
-    Parameters
-    ----------
-    estimator : object
-        A fitted ensemble.
-    X : images or array-like
-
-    Returns
-    -------
-    ndarray of shape (n_members, n, n_classes)
-
-    Raises
-    ------
-    TypeError
-        If there are no members with probabilities.
-    """
+    """Class probabilities by each member of an ensemble, (n_members, n, n_classes)."""
     members = getattr(estimator, "estimators_", None)
     if members is None or not all(hasattr(m, "predict_proba") for m in members):
         raise TypeError(

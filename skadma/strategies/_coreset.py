@@ -1,4 +1,4 @@
-"""CoreSet: cover the pool."""
+"""CoreSet: k-center greedy."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._utils.lazy_rows import LazyRows, per_row, selected
-from ..features.store import FeatureStore
+from .._utils.lazy_rows import AnyRows, LazyRows, per_row, selected
 from ..features.store.executing import map_partitions
 from ..features.store.hashing import partition
-from ._batch import BatchStrategy
 from ._distances import squared_distances, squared_norms
-from ._pool_features import Pool
+from ._pool_features import PoolFeatures
+from .base import BatchStrategy
 
 _AHEAD = 32
-"""Rows compared with all others at once: reading the features takes the time."""
+"""Rows compared with all others at once: reading the features dominates the time."""
 
 
 class CoreSet(BatchStrategy):
@@ -26,7 +25,7 @@ class CoreSet(BatchStrategy):
     .. math:: u = \arg\max_i \min_{j \in s} \|x_i - x_j\|
 
     (Algorithm 1), which is at most twice the optimum's radius. Where nothing has a
-    label the first one is drawn. Takes n d operations for an image chosen.
+    label the first one is drawn. Each choice costs n d operations.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ class CoreSet(BatchStrategy):
         The layer of a CNNClassifier whose outputs are the features; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
         Draws the first image.
 
@@ -51,35 +50,22 @@ class CoreSet(BatchStrategy):
     _use_proba = False
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         if pool.store is not None and pool.store.partitions > 1:
-            seed = int(rng.integers(2**31))
-            return _k_center_over_partitions(pool, pool.store, n_instances, seed)
-        if isinstance(pool.features, LazyRows):
-            return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
-        return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
+            return k_center_over_partitions(pool, n_instances, int(rng.integers(2**31)))
+        if isinstance(pool.features, np.ndarray):
+            return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
+        return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
 
 
 def k_center_greedy(
     features: np.ndarray, labeled: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose rows, each the farthest from those before and from `labeled`.
+    """Choose n rows, each the farthest from those before and from `labeled`.
 
-    Parameters
-    ----------
-    features : ndarray of shape (m, d)
-    labeled : ndarray of shape (l, d)
-    n : int
-        At most m.
-    rng : Generator
-        Draws the first row where l is 0.
-
-    Returns
-    -------
-    chosen : ndarray of int, shape (n,)
-    distances : ndarray of shape (n,)
-        Of each to the nearest of those before it, inf for a drawn one.
+    Returns the rows' numbers and the distance of each to the nearest of those before
+    it. Without labelled rows the first one is drawn, and its distance is inf.
     """
     norms = squared_norms(features)
     nearest = (_nearest_less_norm(features, labeled) + norms).astype(np.float64)
@@ -98,64 +84,23 @@ def k_center_greedy(
     return chosen, distances
 
 
-def _k_center_over_partitions(
-    pool: Pool, store: FeatureStore, n: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose n rows of each partition, then n of these: at most 4 times the optimum.
-
-    Malkomes, Kusner, Chen, Weinberger & Moseley, Fast Distributed k-Center Clustering
-    with Outliers on Massive Data, NeurIPS 2015.
-    """
-    partitions = partition(store.hashes, store.partitions, seed)
-    found = map_partitions(
-        _k_center_of_partition,
-        [selected(pool.features, rows) for rows in partitions],
-        {"labeled": pool.labeled},
-        n,
-        executor=store.executor,
-        folder=store.folder,
-    )
-    union = np.concatenate(
-        [rows[chosen] for rows, chosen in zip(partitions, found, strict=True)]
-    )
-    rng = np.random.default_rng(seed)
-    chosen, distances = k_center_greedy(
-        selected(pool.features, union)[:], pool.labeled, n, rng
-    )
-    return union[chosen], distances
-
-
-def _k_center_of_partition(
-    rows: np.ndarray | LazyRows, shared: dict[str, np.ndarray], n: int
-) -> np.ndarray:
-    n = min(n, len(rows))
-    rng = np.random.default_rng(0)  # the order of a partition is random
-    if isinstance(rows, LazyRows) and len(rows) > rows.block:
-        return lazy_k_center(rows, shared["labeled"], n, rng)[0]
-    return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]
+def _distances_ahead(
+    features: np.ndarray, norms: np.ndarray, i: int, nearest: np.ndarray
+) -> dict[int, np.ndarray]:
+    """Distances to row i and, in the same product, to the rows that may come next."""
+    n_ahead = min(_AHEAD, len(features))
+    rows = np.append(np.argpartition(-nearest, n_ahead - 1)[: n_ahead - 1], i)
+    squared = squared_distances(features[rows] @ features.T, norms[rows, None], norms)
+    return dict(zip(rows.tolist(), squared, strict=True))
 
 
 def lazy_k_center(
     rows: LazyRows, labeled: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose as :func:`k_center_greedy` does, and read rows only where it matters.
+    """Choose as :func:`k_center_greedy` does, and read few rows for each choice.
 
-    The distance to the nearest row chosen only falls as others are chosen, so that an
-    old one is a bound: a row is compared with what was chosen since only when no other
-    could be farther.
-
-    Parameters
-    ----------
-    rows : LazyRows of shape (m, d)
-    labeled : ndarray of shape (l, d)
-    n : int
-        At most m.
-    rng : Generator
-
-    Returns
-    -------
-    chosen : ndarray of int, shape (n,)
-    distances : ndarray of shape (n,)
+    A row's distance to the nearest chosen row only falls, so its last known distance
+    is an upper bound: a row is read again only if its bound is the largest one.
     """
     chosen = np.empty(n, dtype=np.intp)
     distances = np.empty(n)
@@ -166,7 +111,7 @@ def lazy_k_center(
     nearest = per_row(rows, lambda block: _nearest(block, centers))
     n_chosen = 0 if len(labeled) else 1
     nearest[chosen[:n_chosen]] = -np.inf
-    seen = np.full(len(rows), n_chosen)
+    seen = np.full(len(rows), n_chosen)  # choices that each distance takes into account
     others = rows[:0] if len(labeled) else centers
     for k in range(n_chosen, n):
         n_ahead = _AHEAD
@@ -202,11 +147,40 @@ def _nearest_less_norm(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return found
 
 
-def _distances_ahead(
-    features: np.ndarray, norms: np.ndarray, i: int, nearest: np.ndarray
-) -> dict[int, np.ndarray]:
-    """Distances to row i and, for the price of one, to those that may come next."""
-    n_ahead = min(_AHEAD, len(features))
-    rows = np.append(np.argpartition(-nearest, n_ahead - 1)[: n_ahead - 1], i)
-    squared = squared_distances(features[rows] @ features.T, norms[rows, None], norms)
-    return dict(zip(rows.tolist(), squared, strict=True))
+def k_center_over_partitions(
+    pool: PoolFeatures, n: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose from each partition of a store, then from what they chose.
+
+    The radius is at most 4 times the optimum's. Malkomes, Kusner, Chen, Weinberger &
+    Moseley, Fast Distributed k-Center Clustering with Outliers on Massive Data,
+    NeurIPS 2015.
+    """
+    store = pool.store
+    assert store is not None
+    partitions = partition(store.hashes, store.partitions, seed)
+    found = map_partitions(
+        _k_center_of_partition,
+        [selected(pool.features, indices) for indices in partitions],
+        {"labeled": pool.labeled},
+        n,
+        executor=store.executor,
+        folder=store.folder,
+    )
+    union = np.concatenate(
+        [indices[chosen] for indices, chosen in zip(partitions, found, strict=True)]
+    )
+    rng = np.random.default_rng(seed)
+    candidates = selected(pool.features, union)[:]
+    chosen, distances = k_center_greedy(candidates, pool.labeled, n, rng)
+    return union[chosen], distances
+
+
+def _k_center_of_partition(
+    rows: AnyRows, shared: dict[str, np.ndarray], n: int
+) -> np.ndarray:
+    n = min(n, len(rows))
+    rng = np.random.default_rng(0)  # the order of a partition is random
+    if isinstance(rows, LazyRows) and len(rows) > rows.block:
+        return lazy_k_center(rows, shared["labeled"], n, rng)[0]
+    return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]

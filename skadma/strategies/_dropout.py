@@ -1,20 +1,20 @@
-"""Strategies that drop features out: BALD and DropQuery."""
+"""Strategies that apply dropout to the last layer's inputs: BALD and DropQuery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval
 
-from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, per_row
-from ._batch import BatchStrategy
-from ._pool_features import Pool
+from .._utils.lazy_rows import BLOCK_ROWS, iter_blocks, per_row
+from ._pool_features import PoolFeatures
 from ._typiclust import copies_allowed
 from .adma import uncertainty
+from .base import BatchStrategy
 
 
 class BALD(BatchStrategy):
@@ -25,11 +25,11 @@ class BALD(BatchStrategy):
     .. math:: I(y; \omega \mid x) = H\Big[\frac1T \sum_t p_t\Big]
               - \frac1T \sum_t H[p_t],
 
-    with p_t predicted after dropping a share of the last layer's inputs at random. So
-    the dropout is before the last layer, whether the network has one there or not, and
-    T predictions cost T products with one matrix. A batch of the top scores holds
-    look-alikes; with `power` it is drawn with the score's power as weight (PowerBALD
-    [3]_). Before the first fit images are drawn at random.
+    with p_t predicted after dropping a share of the last layer's inputs at random. The
+    dropout is before the last layer, whether the network has one there or not, so T
+    predictions cost T products with one matrix. The images of the top scores tend to be
+    similar to each other; with `power` the batch is drawn with the score's power as
+    weight (PowerBALD [3]_). Before the first fit images are drawn at random.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class BALD(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
@@ -80,7 +80,7 @@ class BALD(BatchStrategy):
         self.power = power
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n = len(pool.features)
         if pool.predict_features is None:
@@ -104,10 +104,11 @@ class DropQuery(BatchStrategy):
     """Choose among images whose label changes when features are dropped [1]_.
 
     Candidates are the images for which more than half of `n_samples` predictions from
-    features with a share dropped differ from the prediction; k-means puts them into as
-    many clusters as are to be chosen, and the nearest to each centre is chosen. Where
-    there are fewer candidates than that, the images with most changes are added. Before
-    the first fit all images are candidates, of more than 16,384 as many that are drawn.
+    features with a share dropped differ from the prediction. k-means puts them into as
+    many clusters as images are to be chosen, and the image nearest to each centre is
+    chosen. Where there are fewer candidates than that, the images with most changes are
+    added. Before the first fit all images are candidates. At most 16,384 candidates are
+    clustered, those with most changes, ties drawn.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ class DropQuery(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C and k-means of the candidates"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
@@ -148,7 +149,7 @@ class DropQuery(BatchStrategy):
         self.dropout = dropout
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n = len(pool.features)
         changes = np.ones(n)
@@ -169,32 +170,17 @@ class DropQuery(BatchStrategy):
 
 
 def _dropped(
-    pool: Pool, share: float, rng: np.random.Generator
+    pool: PoolFeatures, share: float, rng: np.random.Generator
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Probabilities after dropping features, a block at a time from the disk."""
+    """Yield blocks of the pool with their probabilities after dropping features."""
     assert pool.predict_features is not None
-    blocks: Any = [(0, pool.features)]
-    if isinstance(pool.features, LazyRows):
-        blocks = pool.features.blocks()
-    for start, rows in blocks:
+    for start, rows in iter_blocks(pool.features):
         dropped = drop(rows, share, rng)
         yield slice(start, start + len(rows)), pool.predict_features(dropped)
 
 
 def drop(features: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Set a random share of the numbers to 0 and scale the others up.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-    share : float
-        In (0, 1).
-    rng : Generator
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-    """
+    """Set a random share of the numbers to 0 and scale the others up."""
     kept = rng.random(features.shape, dtype=np.float32) >= share
     return features * kept / features.dtype.type(1 - share)
 
@@ -202,19 +188,7 @@ def drop(features: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
 def nearest_to_centers(
     features: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Choose a row near each of the centres of n clusters, all different.
-
-    Parameters
-    ----------
-    features : ndarray of shape (m, d)
-    n : int
-        At most m.
-    rng : Generator
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
+    """Choose n different rows, each near the centre of a k-means cluster."""
     if n == len(features):
         return np.arange(n)
     model = KMeans(n, n_init=1, random_state=int(rng.integers(2**31)))

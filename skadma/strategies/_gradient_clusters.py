@@ -1,4 +1,4 @@
-"""GradientClusters: one image for each kind of gradient."""
+"""GradientClusters: the middle image of each cluster of gradients."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 
-from .._utils.lazy_rows import LazyRows, per_row, row_by_row
+from .._utils.lazy_rows import AnyRows, iter_blocks, per_row, row_by_row
 from ._badge import gradient_factors
-from ._batch import BatchStrategy
 from ._distances import squared_norms
-from ._pool_features import Pool
+from ._pool_features import PoolFeatures
 from ._typiclust import cluster, in_turn
+from .base import BatchStrategy
 
 _DIMENSIONS = 2048
-"""Numbers that a gradient may have; longer ones are projected onto half as many."""
+"""Longest gradient that is computed whole; longer ones are projected on half of it."""
 
 
 class GradientClusters(BatchStrategy):
@@ -33,9 +33,9 @@ class GradientClusters(BatchStrategy):
     middle of a cluster is not. Before the first fit the features themselves are
     clustered. docs/label_efficiency.md has measurements.
 
-    Gradients of more than 2,048 numbers are not written out: their two factors are each
-    projected onto 1,024 random directions and multiplied, which keeps squared distances
-    to within about 9 % (one standard deviation).
+    Of gradients of more than 2,048 numbers, the two factors are each projected onto
+    1,024 random directions and multiplied, which keeps squared distances to within
+    about 9 % (one standard deviation).
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class GradientClusters(BatchStrategy):
         The layer of a CNNClassifier whose outputs are h; rows of other classifiers are
         taken as they are.
     features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
         Seeds k-means and the projections.
     """
@@ -54,13 +54,13 @@ class GradientClusters(BatchStrategy):
     _use_labeled = False
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         gradients = _gradients(pool, rng)
         clusters = cluster(gradients, n_instances, rng)
         distance = distance_to_means(gradients, clusters)
-        # Copies of images may leave fewer clusters than labels: then the largest ones,
-        # by length of gradient, give a second image.
+        # Copies of images may leave fewer clusters than images to choose: then those of
+        # the largest sum of gradient lengths give a second image.
         return in_turn(
             clusters,
             -distance,
@@ -74,27 +74,17 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(squared_norms(rows))
 
 
-def distance_to_means(rows: np.ndarray | LazyRows, clusters: np.ndarray) -> np.ndarray:
-    """Distance of each row to the mean of its cluster.
-
-    Parameters
-    ----------
-    rows : ndarray or LazyRows of shape (n, d)
-    clusters : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    ndarray of shape (n,)
-    """
+def distance_to_means(rows: AnyRows, clusters: np.ndarray) -> np.ndarray:
+    """Distance of each row to the mean of its cluster, shape (n,)."""
     distance = np.empty(len(rows))
-    if not isinstance(rows, LazyRows):
+    if isinstance(rows, np.ndarray):
         for label in np.unique(clusters):
             members = np.flatnonzero(clusters == label)
             distance[members] = _lengths(rows[members] - rows[members].mean(axis=0))
         return distance
     sizes = np.bincount(clusters)
     means = np.zeros((len(sizes), rows.shape[1]))
-    for start, block in rows.blocks():
+    for start, block in iter_blocks(rows):
         some = clusters[start : start + len(block)]
         which = sparse.csr_matrix(
             (np.ones(len(some)), (some, np.arange(len(some)))),
@@ -102,14 +92,14 @@ def distance_to_means(rows: np.ndarray | LazyRows, clusters: np.ndarray) -> np.n
         )
         means += which @ block
     means = (means / np.maximum(sizes, 1)[:, None]).astype(rows.dtype)
-    for start, block in rows.blocks():
+    for start, block in iter_blocks(rows):
         end = start + len(block)
         distance[start:end] = _lengths(block - means[clusters[start:end]])
     return distance
 
 
-def _gradients(pool: Pool, rng: np.random.Generator) -> np.ndarray | LazyRows:
-    """Gradients, or vectors at nearly the same distances, shape (n, m), float32."""
+def _gradients(pool: PoolFeatures, rng: np.random.Generator) -> AnyRows:
+    """Gradients, or projections of similar distances, shape (n, m), float32."""
     if pool.proba is None:
         return row_by_row(_single, pool.features)
     n_classes, d = pool.proba.shape[1], pool.features.shape[1]

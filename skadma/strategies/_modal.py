@@ -1,16 +1,16 @@
-"""modAL's strategies as strategies of this package."""
+"""modAL's query functions as strategies of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .._utils.candidates import check_enough
-from ..classifier import CNNClassifier
-from ..features.adapter import cnn_adapter
+from ..features.adapter import get_adapter
 from ..features.estimators import unwrap
 from ..images.dataset import n_images
 from ._committee import member_proba
@@ -56,8 +56,8 @@ class ModALStrategy(QueryStrategy):
     kwargs : dict, optional
         Given to each call.
     random_state : int, RandomState instance or None, default=None
-        Seeds NumPy's and torch's global generators, which modAL draws from, for the
-        time of a query.
+        Seeds NumPy's and torch's global generators, which modAL draws from, during a
+        query.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ModALStrategy(QueryStrategy):
 
 
 class _Learner:
-    """What modAL's functions ask of a learner or a committee."""
+    """A learner or committee as modAL's functions use it."""
 
     on_transformed = False
 
@@ -119,18 +119,14 @@ class _Learner:
         return self.estimator.classes_[self.vote_proba(X).argmax(axis=2)]
 
 
-class _Net:
-    """What modAL's dropout functions ask of a learner: the skorch net."""
-
-    def __init__(self, estimator: CNNClassifier) -> None:
-        self.estimator = estimator.net_
-
-
-def _for_dropout(estimator: Any, X: Any) -> tuple[_Net, torch.Tensor]:
-    if not isinstance(estimator, CNNClassifier) or not hasattr(estimator, "net_"):
+def _for_dropout(estimator: Any, X: Any) -> tuple[SimpleNamespace, torch.Tensor]:
+    """A learner around the skorch net, and the images as tensors."""
+    adapter = get_adapter(estimator)
+    if adapter is None or not hasattr(estimator, "net_"):
         raise TypeError(
             "modAL's dropout strategies run a network, so they need a fitted "
             f"CNNClassifier; got {estimator!r}."
         )
-    dataset = cnn_adapter(estimator).image_dataset(X)
-    return _Net(estimator), torch.stack([dataset[i] for i in range(len(dataset))])
+    dataset = adapter.image_dataset(X)
+    images = torch.stack([dataset[i] for i in range(len(dataset))])
+    return SimpleNamespace(estimator=estimator.net_), images

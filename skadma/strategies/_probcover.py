@@ -1,4 +1,4 @@
-"""ProbCover: cover the densest parts of the pool with balls."""
+"""ProbCover: cover the densest regions of the pool with balls."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from scipy import sparse
 from sklearn.neighbors import radius_neighbors_graph
 from sklearn.utils._param_validation import Interval
 
-from .._utils.lazy_rows import LazyRows, per_row, row_by_row
-from ._batch import BatchStrategy
-from ._pool_features import Pool
+from .._utils.lazy_rows import AnyRows, iter_blocks, per_row, row_by_row
+from ._pool_features import PoolFeatures
 from ._typiclust import cluster
+from .base import BatchStrategy
 
 
 class ProbCover(BatchStrategy):
@@ -28,13 +28,13 @@ class ProbCover(BatchStrategy):
     ----------
     delta : float, optional
         The balls' radius. If None, the largest of a grid where 95% of the balls are
-        pure in that all of a ball lies in one cluster of as many as there are classes
-        (ten before the first fit), as in the paper's Sec. 4.2.
+        pure: all of a ball lies in one of as many clusters as there are classes (ten
+        before the first fit), as in the paper's Sec. 4.2.
     layer : int or str, default=-2
         The layer of a CNNClassifier whose outputs are the features; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -48,7 +48,7 @@ class ProbCover(BatchStrategy):
     memory: ClassVar[str] = "n d + pairs within delta"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "delta": [None, Interval(Real, 0, None, closed="neither")],
     }
@@ -65,7 +65,7 @@ class ProbCover(BatchStrategy):
         self.delta = delta
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         features, labeled = row_by_row(unit, pool.features), unit(pool.labeled)
         delta = self.delta
@@ -92,17 +92,17 @@ def _near(rows: np.ndarray, others: np.ndarray, delta: float) -> np.ndarray:
     return near
 
 
-def _covers(features: np.ndarray | LazyRows, delta: float) -> sparse.csr_matrix:
+def _covers(features: AnyRows, delta: float) -> sparse.csr_matrix:
     """Which rows of length 1 are within delta of which."""
-    if not isinstance(features, LazyRows):
+    if isinstance(features, np.ndarray):
         return radius_neighbors_graph(
             features, delta, mode="connectivity", include_self=True
         )
     bands = []
-    for _, rows in features.blocks():
+    for _, rows in iter_blocks(features):
         band = [
             sparse.csr_matrix(2 - 2 * (rows @ others.T) <= delta**2)
-            for _, others in features.blocks()
+            for _, others in iter_blocks(features)
         ]
         bands.append(sparse.hstack(band, format="csr"))
     covers = sparse.vstack(bands, format="csr").astype(np.float64)
@@ -137,32 +137,21 @@ def _greedy_cover(
 
 
 def pure_radius(
-    features: np.ndarray,
+    features: AnyRows,
     n_classes: int,
     rng: np.random.Generator,
     purity: float = 0.95,
     n_examined: int = 2000,
 ) -> float:
-    """Find the largest radius at which so many balls lie in one cluster.
+    """Find the largest radius at which a share `purity` of balls lies in one cluster.
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-        Of length 1.
-    n_classes : int
-        Number of clusters.
-    rng : Generator
-    purity : float
-    n_examined : int
-        Rows that are looked at, drawn.
-
-    Returns
-    -------
-    float
+    The rows have length 1 and are put into `n_classes` clusters; of more than
+    `n_examined` as many are drawn.
     """
-    some = features
     if len(features) > n_examined:
         some = features[rng.choice(len(features), n_examined, replace=False)]
+    else:
+        some = features[:]
     clusters = cluster(some, n_classes, rng)
     squared = np.maximum(2 - 2 * some @ some.T, 0)
     # A ball is pure up to the nearest row of another cluster.

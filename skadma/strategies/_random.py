@@ -1,4 +1,4 @@
-"""Random choice, the baseline of every comparison."""
+"""Random sampling, the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class RandomSampling(ScoringStrategy):
     Parameters
     ----------
     random_state : int, RandomState instance or None, default=None
-        With an int the draw depends on it, on the round and on the pool's size.
+        With an int the draw depends on it, on the number of labels and on the pool's
+        size.
 
     Examples
     --------
@@ -33,7 +34,7 @@ class RandomSampling(ScoringStrategy):
     multilabel: ClassVar[bool] = True
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
-        """Score by chance; see :meth:`ScoringStrategy.score`."""
+        """Draw a score for each image; see :meth:`ScoringStrategy.score`."""
         # The pool shrinks from round to round: its size keeps draws independent.
         n = n_images(X_pool)
         key = [self._seed(), 0, n, labels_fitted_with(estimator)]

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
-from ._pool_features import Pool, extract_pool_features
+from .._utils.candidates import check_enough
+from ..images.dataset import n_images
+from ._pool_features import PoolFeatures, extract_pool_features
 from .base import QueryStrategy, Request, global_seed
 
 
@@ -26,8 +28,8 @@ def from_skactiveml(
         The layer of a CNNClassifier whose outputs are their X; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or M0. Strategies whose ``query`` takes
-        a classifier always get the one being adapted.
+        Of which network: the one being adapted, or the pretrained one. Strategies
+        whose ``query`` takes a classifier always get the one being adapted.
     **kwargs
         More arguments of its ``query``, for example `ensemble`.
 
@@ -97,13 +99,20 @@ class SkactivemlStrategy(QueryStrategy):
         arguments = dict(self.kwargs or {})
         takes = inspect.signature(theirs.query).parameters
         asked = {"clf", "estimator"} & set(takes) - set(arguments)
-        # M0's features say nothing to the adapted network's last layer.
+        # The adapted network's last layer needs the adapted network's features.
         initial = self.features == "initial" and not asked
-        pool = extract_pool_features(request, self.layer, initial)
+        pool = extract_pool_features(
+            request.estimator,
+            request.X_pool,
+            request.X_labeled,
+            self.layer,
+            initial=initial,
+        )
+        check_enough(len(pool.indices), request.n_instances, n_images(request.X_pool))
         if theirs.random_state is None:
             theirs.set_params(random_state=self._seed())
         X = np.concatenate([pool.labeled, pool.features])
-        classes, y = _encoded(request, pool)
+        classes, y = _encode(request, pool)
         for name in asked:
             arguments[name] = _their_classifier(pool, classes, X, y)
         for name in {"fit_clf", "fit_estimator"} & set(takes):
@@ -118,8 +127,8 @@ class SkactivemlStrategy(QueryStrategy):
         return pool.indices[chosen], best
 
 
-def _encoded(request: Request, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers as floats, NaN for the pool."""
+def _encode(request: Request, pool: PoolFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Classes, and their numbers for the labelled as floats, NaN for the pool."""
     labels = np.asarray([] if request.y_labeled is None else request.y_labeled)
     labels = labels[pool.labeled_indices] if len(labels) else labels
     known = getattr(request.estimator, "classes_", None)
@@ -132,13 +141,13 @@ def _encoded(request: Request, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _their_classifier(
-    pool: Pool, classes: np.ndarray, X: np.ndarray, y: np.ndarray
+    pool: PoolFeatures, classes: np.ndarray, X: np.ndarray, y: np.ndarray
 ) -> Any:
     from skactiveml.classifier import SklearnClassifier
 
     numbers = np.arange(len(classes) if pool.proba is None else pool.proba.shape[1])
     model = _OfFeatures(pool.predict_features, numbers)
-    # Fitting fits nothing, but they ask for a fitted classifier.
+    # This fits nothing, but their strategies require a fitted classifier.
     return SklearnClassifier(model, classes=numbers).fit(X, y)
 
 

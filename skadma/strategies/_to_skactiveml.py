@@ -48,25 +48,9 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
     ) -> Any:
         """Choose candidates to label next, as scikit-activeml's strategies do.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, ...)
-        y : array-like of shape (n,)
-            `missing_label` where there is no label.
-        clf : SkactivemlClassifier
-        fit_clf : bool, default=True
-            Whether a clone of `clf` is fitted first. For weights of samples fit it
-            beforehand.
-        candidates : None, array-like of int or of samples
-        batch_size : int, default=1
-        return_utilities : bool, default=False
-
-        Returns
-        -------
-        query_indices : ndarray of int, shape (batch_size,)
-        utilities : ndarray of shape (batch_size, n)
-            If `return_utilities`. Of strategies that choose a batch as a whole: 1 for
-            the chosen one, 0 for the others.
+        With `fit_clf` a clone of `clf` is fitted first; for sample weights fit it
+        beforehand. The utilities of strategies that choose a batch as a whole are 1
+        for the chosen candidate and 0 for the others.
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True
@@ -81,7 +65,7 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         labeled = is_labeled(y, self.missing_label_)
         strategy = clone(self.strategy)
         strategy.set_params(random_state=int(self.random_state_.randint(2**31 - 1)))
-        chosen, utilities = _ask(
+        chosen, utilities = _query(
             strategy, _inner(clf), X_pool, batch_size, X[labeled], y[labeled]
         )
         if mapping is None:
@@ -100,7 +84,7 @@ def _inner(clf: SkactivemlClassifier) -> Any:
     return getattr(clf, "estimator", clf)
 
 
-def _ask(
+def _query(
     strategy: QueryStrategy,
     estimator: Any,
     X_pool: np.ndarray,
@@ -108,10 +92,11 @@ def _ask(
     X_labeled: np.ndarray,
     y_labeled: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chosen and a row of utilities for each."""
+    """Return the chosen candidates and a row of utilities for each."""
     request = Request(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
     if isinstance(strategy, ScoringStrategy):
-        chosen, row = strategy.choose_and_score(request)
+        row = strategy.score(estimator, X_pool, iteration=request.iteration).total
+        chosen = strategy._take_best(request, row)
     else:
         chosen, row = strategy._choose(request)[0], np.zeros(len(X_pool))
     utilities = np.tile(row, (n, 1))

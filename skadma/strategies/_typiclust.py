@@ -14,14 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
-from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, joined, per_row
-from ._batch import BatchStrategy
+from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, joined, per_row
 from ._distances import squared_distances, squared_norms
-from ._pool_features import Pool
+from ._pool_features import PoolFeatures
+from .base import BatchStrategy
 
 _SIZE_FOR_ALL_ROWS = 10_000_000
-"""Distances of a step of k-means above which it takes mini-batches; it does for pools
-that may be on the disk, too."""
+"""Distances per step above which k-means takes mini-batches, in memory."""
 _BATCH = 5000
 """Rows of a mini-batch."""
 _STEPS = 100
@@ -49,8 +48,8 @@ class TypiClust(BatchStrategy):
         The layer of a CNNClassifier whose outputs are the features; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or M0. The paper takes features from
-        self-supervised learning, which labels do not change either.
+        Of which network: the one being adapted, or the pretrained one. The paper's
+        features, of self-supervised learning, do not change with labels either.
     random_state : int, RandomState instance or None, default=None
         Seeds k-means.
 
@@ -66,7 +65,7 @@ class TypiClust(BatchStrategy):
     multilabel: ClassVar[bool] = True
     _use_proba = False
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict] = {
         **BatchStrategy._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "max_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -86,7 +85,7 @@ class TypiClust(BatchStrategy):
         self.max_clusters = max_clusters
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
         every, clusters = self._clusters(pool, n_instances, rng)
@@ -102,39 +101,26 @@ class TypiClust(BatchStrategy):
         )
 
     def _clusters(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray | LazyRows, np.ndarray]:
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
+    ) -> tuple[AnyRows, np.ndarray]:
         """Features of the labelled and of the pool, and their clusters."""
         every = joined(pool.labeled, pool.features)
         n_clusters = min(len(pool.labeled) + n_instances, self.max_clusters)
         return every, cluster(every, n_clusters, rng)
 
 
-def cluster(
-    features: np.ndarray | LazyRows, n_clusters: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Put rows into clusters by k-means, in mini-batches where there is much of it.
-
-    Parameters
-    ----------
-    features : ndarray or LazyRows of shape (n, d)
-    n_clusters : int
-    rng : Generator
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
+def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Put rows into clusters by k-means, of many rows in mini-batches; shape (n,)."""
     n_clusters = min(n_clusters, len(features))
     if n_clusters == len(features):
         return np.arange(len(features))
     seed = int(rng.integers(2**31))
     with copies_allowed():
-        many = isinstance(features, LazyRows) or len(features) > BLOCK_ROWS
+        many = not isinstance(features, np.ndarray) or len(features) > BLOCK_ROWS
         if many or len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
             return _cluster_by_batches(features, n_clusters, seed)
-        # scikit-learn would draw some seven candidates for each centre, which takes
-        # longer than all the rest and gives no better clusters here.
+        # By default some seven candidates are drawn for each centre, which takes longer
+        # than all the rest and gives no better clusters here.
         start, _ = kmeans_plusplus(
             features[:].astype(np.float64),
             n_clusters,
@@ -145,10 +131,8 @@ def cluster(
         return model.fit_predict(features[:].astype(np.float32))
 
 
-def _cluster_by_batches(
-    features: np.ndarray | LazyRows, n_clusters: int, seed: int
-) -> np.ndarray:
-    """Clusters by mini-batch k-means, of rows that are drawn and read in batches."""
+def _cluster_by_batches(features: AnyRows, n_clusters: int, seed: int) -> np.ndarray:
+    """Mini-batch k-means: the rows of each batch are drawn, then read."""
     rng = np.random.default_rng(seed)
     n = len(features)
     n_first = min(n, max(3 * _BATCH, 3 * n_clusters))
@@ -167,29 +151,18 @@ def _cluster_by_batches(
 
 @contextmanager
 def copies_allowed() -> Iterator[None]:
-    """Let k-means find fewer clusters than asked for, as copies of images make it."""
+    """Silence the warning that copies of images give fewer clusters than asked for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
 
 
 def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Reciprocal mean distance to the nearest other rows.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-    n_neighbors : int
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        In (0, inf]; 0 for a row without another.
-    """
+    """Reciprocal mean distance to the nearest other rows; 0 for a single row."""
     k = min(n_neighbors, len(features) - 1)
     if k == 0:
         return np.zeros(1)
-    if len(features) <= 1000:  # for so few the search's bookkeeping takes longest
+    if len(features) <= 1000:  # faster than a tree for so few
         norms = squared_norms(features)
         squared = squared_distances(features @ features.T, norms[:, None], norms)
         np.fill_diagonal(squared, np.inf)
@@ -201,21 +174,10 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return 1 / distances.mean(axis=1)
 
 
-def typicality_of(
-    every: np.ndarray | LazyRows, members: np.ndarray, n_neighbors: int
-) -> np.ndarray:
-    """Typicality of a cluster's rows; of very many, 16,384 evenly spaced are measured.
+def typicality_of(every: AnyRows, members: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Typicality among the rows `members`, shape (m,).
 
-    Parameters
-    ----------
-    every : ndarray or LazyRows of shape (n, d)
-    members : ndarray of int, shape (m,)
-    n_neighbors : int
-
-    Returns
-    -------
-    ndarray of shape (m,)
-        As of :func:`typicality`; 0 for those that are not measured.
+    Of more than 16,384, as many evenly spaced ones are measured, and the others get 0.
     """
     typical = np.zeros(len(members))
     some = np.arange(len(members))
@@ -235,22 +197,9 @@ def in_turn(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the best of the largest cluster among those with fewest labels, n times.
 
-    Parameters
-    ----------
-    clusters : ndarray of int, shape (m,)
-        Of the images to choose from.
-    score : ndarray of shape (m,)
-        How good each is among its cluster's.
-    n_labels : ndarray of int, shape (n_clusters,)
-        Labels that each cluster has.
-    n : int
-    mass : ndarray of shape (m,), optional
-        What an image adds to the size of its cluster; 1 by default.
-
-    Returns
-    -------
-    chosen : ndarray of int, shape (n,)
-    scores : ndarray of shape (n,)
+    `clusters` and `score` are of the images to choose from, `n_labels` of the clusters.
+    An image adds `mass`, by default 1, to the size of its cluster. Returns the chosen
+    images and their scores.
     """
     n_labels = n_labels.copy()
     left = np.bincount(clusters, minlength=len(n_labels))

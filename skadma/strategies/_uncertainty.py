@@ -1,4 +1,4 @@
-"""Uncertainty of the present model, with any classifier that has probabilities."""
+"""Uncertainty sampling, with any classifier that has probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._utils.lazy_rows import LazyRows, per_row
+from .._utils.lazy_rows import AnyRows, per_row
 from ..features.estimators import target_proba
 from ..images.dataset import n_images
 from .adma import uncertainty
@@ -29,7 +29,10 @@ class _UncertaintySampling(ScoringStrategy):
         Before the first fit every image is equally uncertain, and ties are broken at
         random.
         """
-        return uncertainty_scores(estimator, X_pool, self._kind)
+        proba = target_proba(estimator, X_pool)
+        if proba is None:
+            return Scores(np.ones(n_images(X_pool)))
+        return Scores(row_uncertainty(proba, self._kind))
 
 
 class LeastConfident(_UncertaintySampling):
@@ -82,20 +85,12 @@ class EntropySampling(_UncertaintySampling):
     _kind = "entropy"
 
 
-def uncertainty_scores(estimator: Any, X_pool: Any, kind: str) -> Scores:
-    """Score by uncertainty; before the first fit every image alike."""
-    proba = target_proba(estimator, X_pool)
-    if proba is None:
-        return Scores(np.ones(n_images(X_pool)))
-    return Scores(known_uncertainty(proba, kind))
-
-
-def known_uncertainty(proba: np.ndarray | LazyRows, kind: str) -> np.ndarray:
+def row_uncertainty(proba: AnyRows, kind: str) -> np.ndarray:
     """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
-    return per_row(proba, partial(_known_uncertainty, kind=kind))
+    return per_row(proba, partial(_row_uncertainty, kind=kind))
 
 
-def _known_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
+def _row_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
     known = ~np.isnan(proba).any(axis=tuple(range(1, proba.ndim)))
     scores = np.full(len(proba), np.nan)
     if known.any():

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._pool_features import Pool
+from ._pool_features import PoolFeatures
 from ._typiclust import TypiClust, in_turn, typicality_of
-from ._uncertainty import known_uncertainty
-from .adma.uncertainty import UNCERTAINTIES
+from ._uncertainty import row_uncertainty
+from .adma import UNCERTAINTIES
 
 
 class UncertaintyCover(TypiClust):
@@ -41,7 +41,7 @@ class UncertaintyCover(TypiClust):
         The layer of a CNNClassifier whose outputs are the features; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or M0.
+        Of which network: the one being adapted, or the pretrained one.
     random_state : int, RandomState instance or None, default=None
         Seeds k-means.
     """
@@ -77,13 +77,13 @@ class UncertaintyCover(TypiClust):
         self.uncertainty = uncertainty
 
     def _select(
-        self, pool: Pool, n_instances: int, rng: np.random.Generator, iteration: float
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
         every, clusters = self._clusters(pool, n_instances, rng)
         uncertain = np.ones(len(pool.features))
         if pool.proba is not None:
-            uncertain = known_uncertainty(pool.proba, self.uncertainty)
+            uncertain = row_uncertainty(pool.proba, self.uncertainty)
         score = np.empty(len(pool.features))
         of_pool = clusters[n_labeled:]
         for label in np.unique(of_pool):
@@ -102,5 +102,5 @@ class UncertaintyCover(TypiClust):
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks in (0, 1); equals share theirs."""
+    """Ranks in (0, 1); equal values share a rank."""
     return (rankdata(values) - 0.5) / len(values)

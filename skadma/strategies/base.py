@@ -1,8 +1,12 @@
-"""What all query strategies share."""
+"""Base classes of the query strategies.
+
+A strategy derives from `ScoringStrategy` if it scores each image by itself, from
+`BatchStrategy` if it chooses a batch as a whole by features, from `QueryStrategy`
+otherwise.
+"""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +19,19 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 
 from .._utils.candidates import check_enough, check_n_instances
 from ..features.adapter import get_adapter
-from ..features.estimators import innermost, is_multilabel, labels_fitted_with, unwrap
+from ..features.estimators import (
+    check_finite,
+    innermost,
+    is_multilabel,
+    labels_fitted_with,
+    unwrap,
+)
 from ..images.dataset import n_images, take
+from ._pool_features import PoolFeatures, extract_pool_features
 
 
 @dataclass(frozen=True)
@@ -36,12 +48,9 @@ class Scores:
 
 
 class Request:
-    """What is asked of a strategy.
+    """Arguments of one query, see :meth:`QueryStrategy.query`, with defaults filled in.
 
-    Parameters
-    ----------
-    estimator, X_pool, n_instances, iteration, X_labeled, y_labeled, n_rounds
-        See :meth:`QueryStrategy.query`.
+    Without `X_labeled`, that of modAL's learner is taken, where the estimator is one.
     """
 
     def __init__(
@@ -77,13 +86,13 @@ class QueryStrategy(BaseEstimator, ABC):
         Breaks ties, and seeds whatever else a strategy draws.
     """
 
+    # Columns of docs/strategies.md: the inputs of a strategy, its passes over the pool
+    # with the operations beside them, and the numbers held at once.
     needs: ClassVar[str]
     cost: ClassVar[str]
     memory: ClassVar[str]
-    # For docs/strategies.md: what a strategy looks at, the passes over the pool with
-    # the operations beside them, and the numbers held at once.
-    multilabel: ClassVar[bool] = False
     # Whether images may have any number of labels.
+    multilabel: ClassVar[bool] = False
 
     def __init__(
         self, *, random_state: int | np.random.RandomState | None = None
@@ -116,13 +125,13 @@ class QueryStrategy(BaseEstimator, ABC):
             The round t, from 0. If None: the number of labels that the estimator was
             fitted with / `n_instances`, which is the round where batches are equal.
         X_labeled : images or array-like, optional
-            What has a label already, for the strategies that choose away from it.
+            The labelled images, for the strategies that choose away from them.
             ActiveLearner gives it, and modAL's learner has it.
         y_labeled : array-like, optional
             Its labels.
         n_rounds : int, optional
-            How many rounds the run has, where that is known, for the strategies that
-            go over from one criterion to another. ActiveLearner gives it.
+            Number of rounds of the run, if known, for the strategies whose criterion
+            changes from round to round. ActiveLearner gives it.
 
         Returns
         -------
@@ -167,7 +176,7 @@ class QueryStrategy(BaseEstimator, ABC):
         return self._choose(Request(estimator, X_pool, n_instances, **kwargs))
 
     def check_multilabel(self) -> None:
-        """Refuse a task of several labels per image, if the strategy cannot do it.
+        """Raise if the strategy does not take several labels per image.
 
         Raises
         ------
@@ -192,6 +201,12 @@ class QueryStrategy(BaseEstimator, ABC):
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
+
+
+def _subclasses(cls: type[QueryStrategy]) -> Iterator[type[QueryStrategy]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
 
 
 class ScoringStrategy(QueryStrategy):
@@ -223,74 +238,105 @@ class ScoringStrategy(QueryStrategy):
         """
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        chosen, total = self.choose_and_score(request)
+        estimator, X_pool = request.estimator, request.X_pool
+        total = self.score(estimator, X_pool, iteration=request.iteration).total
+        chosen = self._take_best(request, total)
         return chosen, total[chosen]
 
-    def choose_and_score(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        """Choose images, and return with them the scores of all.
+    def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
+        """Return the images with the best scores that can be decoded, best first."""
+        return first_readable(request, self._rank(request, total))
 
-        Parameters
-        ----------
-        request : Request
-
-        Returns
-        -------
-        chosen : ndarray of int, shape (n_instances,)
-        total : ndarray of float, shape (n,)
-        """
-        total = self._scores(request).total
+    def _rank(self, request: Request, total: np.ndarray) -> np.ndarray:
+        """Return the images that have a score, best first, ties in random order."""
         check_finite(np.isfinite(total), request.estimator, request.X_pool)
         ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
         order = np.lexsort((ties, -total))
         order = order[~np.isnan(total[order])]
         check_enough(len(order), request.n_instances, len(total))
-        return self._take(request, order), total
-
-    def _scores(self, request: Request) -> Scores:
-        return self.score(
-            request.estimator, request.X_pool, iteration=request.iteration
-        )
-
-    def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
-        """Take images from those that have a score, best first."""
-        return first_readable(request, order)
+        return order
 
 
 def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
-    """Take the first images of an order, without those that cannot be decoded.
+    """Return the first `n_instances` images of an order that can be decoded.
 
-    A score that looked at no image knows nothing of that; decoding those that are
-    about to be chosen is cheaper than decoding all.
-
-    Raises
-    ------
-    TooFewCandidatesError
-        If fewer than are asked for can be decoded.
+    A score that reads no image, such as RandomSampling's, is not NaN for those that
+    cannot. Decoding the chosen ones is cheaper than decoding the pool.
     """
     n = request.n_instances
-    view = get_adapter(innermost(request.estimator))
-    if view is None or not view.skips_unreadable:
+    adapter = get_adapter(innermost(request.estimator))
+    if adapter is None or not adapter.skips_unreadable:
         return order[:n]
     _, X = unwrap(request.estimator, request.X_pool)
     chosen = order[:0]
     for begin in range(0, len(order), n):
         some = order[begin : begin + n]
-        chosen = np.concatenate([chosen, some[view.readable(take(X, some))]])
+        chosen = np.concatenate([chosen, some[adapter.readable(take(X, some))]])
         if len(chosen) >= n:
             return chosen[:n]
     check_enough(len(chosen), n, len(order))
     return chosen
 
 
-def _subclasses(cls: type[QueryStrategy]) -> Iterator[type[QueryStrategy]]:
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
+class BatchStrategy(QueryStrategy):
+    """Base of the strategies that choose a batch as a whole, by features.
+
+    Parameters
+    ----------
+    layer : int or str, default=-2
+        The layer of a CNNClassifier whose outputs are the features; -2 is the
+        penultimate feature vector. Rows of other classifiers are taken as they are.
+    features : {"current", "initial"}, default="current"
+        Of which network: the one being adapted, or the pretrained one.
+    random_state : int, RandomState instance or None, default=None
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "features": [StrOptions({"current", "initial"})],
+        "random_state": ["random_state"],
+    }
+    # Whether `_select` uses the labelled images' features, and probabilities.
+    _use_labeled: ClassVar[bool] = True
+    _use_proba: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        layer: int | str = -2,
+        features: str = "current",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(random_state=random_state)
+        self.layer = layer
+        self.features = features
+
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        self._validate_params()
+        pool = extract_pool_features(
+            request.estimator,
+            request.X_pool,
+            request.X_labeled if self._use_labeled else None,
+            self.layer,
+            initial=self.features == "initial",
+            use_proba=self._use_proba,
+        )
+        check_enough(len(pool.indices), request.n_instances, n_images(request.X_pool))
+        key = [self._seed(), 2, len(pool.indices), len(pool.labeled)]
+        chosen, utilities = self._select(
+            pool, request.n_instances, np.random.default_rng(key)
+        )
+        return pool.indices[chosen], np.asarray(utilities, dtype=np.float64)
+
+    @abstractmethod
+    def _select(
+        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Any]:
+        """Return positions in the pool, most useful first, and their utilities."""
 
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed NumPy's and torch's global generators for a while, for others' code."""
+    """Seed NumPy's and torch's global generators, for code of other packages."""
     state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         np.random.seed(seed)  # noqa: NPY002
@@ -299,41 +345,3 @@ def global_seed(seed: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(state)  # noqa: NPY002
-
-
-def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
-    """Refuse NaN and infinity where they mean anything but an unreadable image.
-
-    Parameters
-    ----------
-    finite : ndarray of bool, shape (n,)
-        Of which images the scores (or features) are finite.
-    estimator : object
-    X : images or array-like of shape (n, ...)
-
-    Raises
-    ------
-    ValueError
-        The message names the images.
-    """
-    wrong = np.flatnonzero(~finite)
-    if not len(wrong):
-        return
-    inner, X_inner = unwrap(estimator, X)
-    view = get_adapter(inner)
-    params = inner.get_params() if hasattr(inner, "get_params") else {}
-    if view is not None:
-        wrong = wrong[view.readable(take(X_inner, wrong))]
-    elif any(v == "skip" for k, v in params.items() if k.endswith("on_bad_image")):
-        return  # a committee, of which members may leave images out
-    if len(wrong):
-        some = take(X, wrong[:3])
-        named = [
-            repr(str(item)) if isinstance(item, (str, os.PathLike)) else f"X[{i}]"
-            for i, item in zip(wrong[:3], some, strict=False)
-        ]
-        raise ValueError(
-            f"The scores of {len(wrong)} image(s) are NaN or infinite, the first: "
-            f"{', '.join(named)}. The network's weights or the image's values are at "
-            "fault; a lower learning rate may help."
-        )

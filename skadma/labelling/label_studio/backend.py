@@ -8,12 +8,10 @@ import hmac
 import json
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 try:
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
@@ -196,22 +194,6 @@ class Backend:
                 _log.error("Training: %s", error)
             if not self._again:
                 return
-
-
-def backend_app(folder: str | Path, **options: Any) -> Starlette:
-    """Make an application of the routes alone; `options` are those of `Backend`."""
-    backend = Backend(folder, **options)
-
-    @asynccontextmanager
-    async def closing(_: Any) -> Any:
-        try:
-            yield
-        finally:
-            backend.close()
-
-    app = Starlette(routes=backend.routes(), lifespan=closing)
-    app.state.backend = backend
-    return app
 
 
 class _RefusedError(Exception):

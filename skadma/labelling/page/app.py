@@ -12,12 +12,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from ...images.forms import UnreadableImageError
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
-from .guard import Guard, Receive, Scope, Send
+from .guard import Guard
 from .pictures import SIZES
 from .session import Session
 
@@ -31,20 +31,6 @@ _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ITEMS = 500
-
-
-def below(path: str, app: Any, other: Any) -> Any:
-    """Serve one ASGI application below a path, and another one elsewhere.
-
-    The other one gets the lifespan events.
-    """
-    mounted = Starlette(routes=[Mount(path, app)])
-
-    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        inside = scope["type"] == "http" and scope["path"].startswith(f"{path}/")
-        await (mounted if inside else other)(scope, receive, send)
-
-    return choose
 
 
 def make_app(session: Session, port: int, token: str) -> Guard:

@@ -75,13 +75,11 @@ class Guard:
             await send(message)
 
         status, reason = self._reason_against(scope)
-        body = b""
+        body: bytes | None = b""
         if not reason and scope["method"] == "POST":
-            found = await _read(receive)
-            if found is None:
+            body = await _read(receive)
+            if body is None:
                 status, reason = 413, f"More than {MAX_BODY} bytes."
-            else:
-                body = found
         if reason:
             await _refuse(send_guarded, status, reason)
             return
@@ -91,7 +89,7 @@ class Guard:
             if body is None:
                 return await receive()
             message = {"type": "http.request", "body": body, "more_body": False}
-            body = None  # type: ignore[assignment]
+            body = None
             return message
 
         await self._app(scope, receive_body, send_guarded)

@@ -35,9 +35,10 @@ def serve(
     try:
         import uvicorn
         from starlette.applications import Starlette
+        from starlette.routing import Mount
 
         from ..label_studio.backend import Backend
-        from .app import below, make_app
+        from .app import make_app
     except ImportError as error:
         raise ImportError(
             f"The page needs a package that is not there ({error}): "
@@ -63,7 +64,8 @@ def serve(
             backend = Backend(folder, hosts=hosts, **options)
             ends.callback(backend.close)
             path = f"/label-studio/{secrets.token_urlsafe(32)}"
-            app = below(path, Starlette(routes=backend.routes()), app)
+            mounts = [Mount(path, routes=backend.routes()), Mount("", app)]
+            app = Starlette(routes=mounts)
             print(f"For Label Studio: http://{ADDRESS}:{number}{path}", flush=True)
         config = uvicorn.Config(
             app,

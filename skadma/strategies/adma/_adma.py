@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,23 +10,23 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ...centers import SourceCenters
+from ...centers import SourceCenters, shipped_centers
 from ...features.adapter import NetworkAdapter
 from ...features.estimators import find_cnn, in_blocks, proba_of_scores
 from ...images.dataset import n_images, take
 from .._coreset import k_center_greedy
 from .._pool_features import extract_pool_features
 from ..base import Request, Scores, ScoringStrategy
-from . import UNCERTAINTIES, combined_score, uncertainty
 from ._center_patterns import CenterPatterns
+from .formulas import UNCERTAINTIES, combined_score, uncertainty
 
 _ROUNDS = 11
-"""Rounds that ``trade_off="auto"`` spans where the length of the run is not known."""
+"""Rounds that ``trade_off="auto"`` spans where the length of the run is unknown."""
 
 
 @dataclass(frozen=True)
 class ADMAScores(Scores):
-    """The parts of ADMA's score.
+    """ADMA's score and its two terms.
 
     Attributes
     ----------
@@ -48,8 +47,8 @@ class ADMA(ScoringStrategy):
     """Active Deep Model Adaptation [1]_.
 
     The score of an image is high if the network transforms it, from layer A to layer B,
-    in another way than images of the source task (distinctiveness) and, increasingly
-    from round to round, if the present model is uncertain:
+    in another way than images of the source task (distinctiveness) and, with a weight
+    that grows from round to round, if the present model is uncertain:
 
     ``(1 - lambda t) distinctiveness + lambda t uncertainty``, lambda t clipped to
     [0, 1] (Eq. 11).
@@ -57,41 +56,42 @@ class ADMA(ScoringStrategy):
     Parameters
     ----------
     centers : SourceCenters, optional
-        The representatives of the source classes (Eq. 1-2). Without, those that the
-        package ships for the network; for other networks the error says how to make
-        them.
+        The representatives of the source classes (Eq. 1-2). If None, those that the
+        package ships for the network; for other networks the error message describes
+        how to make them.
     trade_off : "auto" or float, default="auto"
-        lambda. The paper gives none. ``"auto"`` spans the run: 1 / (rounds - 1), so
-        that the first round (t = 0) goes by distinctiveness alone and the last by
-        uncertainty alone. ActiveLearner knows how many rounds there are (`n_rounds`);
-        where nobody does, as in a campaign, it is 0.1: ten rounds.
+        lambda. The paper gives no value. ``"auto"`` spans the run: 1 / (rounds - 1), so
+        that the first round (t = 0) uses distinctiveness alone and the last one
+        uncertainty alone. ActiveLearner passes the number of rounds (`n_rounds`);
+        without it, as in a campaign, lambda is 0.1.
     layer_a : int, str or sequence of them, default=-4
         The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is
-        then the disagreement of the patterns from each of them to B with each other
-        (the mean over pairs), and `weights` has no part in it.
+        then the mean disagreement of the patterns from each of them to B over all
+        pairs, and `weights` is not used.
     layer_b : int or str, default=-2
         The later layer B; -2 is the penultimate feature vector.
     weights : {"predict", "distance"}, default="predict"
-        How an image is approximated by the centres: by M0's class probabilities
-        (Eq. 8), or by the reciprocal distances to the centres at layer A (Sec. 4.3,
-        "ADMA-distance").
+        How an image is approximated by the centres: by the pretrained network's class
+        probabilities (Eq. 8), or by the reciprocal distances to the centres at layer A
+        (Sec. 4.3, "ADMA-distance").
     uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
-        Gini ``sum p (1 - p)`` is the printed Eq. 10 with its sign put right: as
-        printed it falls as uncertainty rises.
+        Gini ``sum p (1 - p)`` is Eq. 10 with the opposite sign: as printed it falls as
+        uncertainty rises.
     features : {"published", "current", "initial"}, default="published"
-        Which network gives the representations. ``"published"``, as in Algorithm 1:
-        the centres' are computed once, by M0 (lines 8-11), the images' in each round
-        by the network being adapted (lines 13-18). ``"current"``: both by the network
-        being adapted, so that distances are taken within one space. ``"initial"``:
-        both by M0, once. docs/adma.md compares the three.
+        Which network gives the features. ``"published"``, as in Algorithm 1: the
+        centres' are computed once, by the pretrained network (lines 8-11), the images'
+        in each round by the network being adapted (lines 13-18). ``"current"``: both
+        by the network being adapted, so that distances are taken within one feature
+        space. ``"initial"``: both by the pretrained network, once. docs/adma.md
+        compares the three.
     rescale : bool, default=False
         Divide each layer's squared distances by their mean between centres. The
         published rule subtracts them as they are, so the layer with the larger
         numbers, mostly A, decides the pattern alone.
     shortlist : int, optional
-        Spread the choice: of this many times as many images with the best scores,
-        take those far from each other and from what has a label (k-center greedy at
-        layer B). None: the best scores, as published, look-alikes among them.
+        Diversify the batch: of this many times `n_instances` images with the best
+        scores, take those far from each other and from the labelled ones (k-center
+        greedy at layer B). None: the best scores, as published.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -168,75 +168,89 @@ class ADMA(ScoringStrategy):
         """
         self._validate_params()
         n = n_images(X_pool)
-        clf, X_pool = find_cnn(estimator, X_pool, "ADMA")
-        layers_a, layer_b = self._positions(clf)
-        fitted = clf.fitted
-        initial = self.features == "initial" or not fitted
+        adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
+        layers_a, layer_b = self._positions(adapter)
+        fitted = adapter.fitted
+        from_source = self.features == "initial" or not fitted
+        centers = self.centers
         patterns = CenterPatterns(
-            self, clf, layers_a, layer_b, initial or self.features == "published"
+            shipped_centers(adapter.estimator) if centers is None else centers,
+            adapter,
+            layers_a,
+            layer_b,
+            weights=self.weights,
+            rescale=self.rescale,
+            initial=from_source or self.features == "published",
         )
         head = patterns.head
-        taps = sorted({*layers_a, layer_b})
-        scores = [head] if patterns.by_prediction else []
-        derived = patterns.as_derived(of_m0=initial)
+        adapted_layers = [] if from_source else list(patterns.layers)
+        source_layers = list(patterns.layers) if from_source else []
+        if fitted:
+            adapted_layers.append(head)
+        if patterns.by_prediction:
+            source_layers.append(head)
+        derived = patterns.derived_output(from_source=from_source)
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
-        for start, part in in_blocks(X_pool):
-            for batch in clf.iter_outputs(
-                part,
-                ([] if initial else taps) + ([head] if fitted else []),
-                (taps if initial else []) + scores,
+        for start, block in in_blocks(X_pool):
+            for batch in adapter.iter_outputs(
+                block,
+                adapted_layers,
+                source_layers,
                 derived=derived,
                 progress="scoring",
             ):
                 if batch.derived is not None:
                     values = batch.derived[:, 0]
-                else:  # another estimator's view may leave it to us
-                    outputs = batch.source if initial else batch.adapted
+                else:  # an adapter need not compute derived outputs
+                    outputs = batch.source if from_source else batch.adapted
                     values = patterns.compare(outputs, batch.source.get(head))
                 indices = start + batch.indices
                 distinctiveness[indices] = values.cpu().numpy()
                 uncertain[indices] = 1.0
                 if fitted:
-                    uncertain[indices] = uncertainty(
-                        proba_of_scores(clf, batch.adapted[head]), self.uncertainty
-                    )
-        trade_off = self._trade_off(n_rounds)
+                    proba = proba_of_scores(adapter, batch.adapted[head])
+                    uncertain[indices] = uncertainty(proba, self.uncertainty)
+        trade_off = self.trade_off
+        if isinstance(trade_off, str):
+            trade_off = 1 / max((n_rounds or _ROUNDS) - 1, 1)
         total = combined_score(distinctiveness, uncertain, trade_off, iteration)
         return ADMAScores(
             total=total, distinctiveness=distinctiveness, uncertainty=uncertain
         )
 
-    def _trade_off(self, n_rounds: int | None) -> float:
-        if not isinstance(self.trade_off, str):
-            return self.trade_off
-        return 1 / max((n_rounds or _ROUNDS) - 1, 1)
-
-    def _scores(self, request: Request) -> ADMAScores:
-        return self.score(
+    def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        total = self.score(
             request.estimator,
             request.X_pool,
             iteration=request.iteration,
             n_rounds=request.n_rounds,
-        )
+        ).total
+        chosen = self._take_best(request, total)
+        return chosen, total[chosen]
 
-    def _take(self, request: Request, order: np.ndarray) -> np.ndarray:
+    def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
         if self.shortlist is None:
-            return super()._take(request, order)
+            return super()._take_best(request, total)
         n = request.n_instances
-        best = order[: self.shortlist * n]
-        some = copy.copy(request)
-        some.X_pool = take(request.X_pool, best)
-        initial = self.features == "initial"
-        pool = extract_pool_features(some, self.layer_b, initial, use_proba=False)
+        best = self._rank(request, total)[: self.shortlist * n]
+        pool = extract_pool_features(
+            request.estimator,
+            take(request.X_pool, best),
+            request.X_labeled,
+            self.layer_b,
+            initial=self.features == "initial",
+            use_proba=False,
+        )
         rng = np.random.default_rng([self._seed(), 3])
-        return best[k_center_greedy(pool.features[:], pool.labeled, n, rng)[0]]
+        chosen, _ = k_center_greedy(pool.features[:], pool.labeled, n, rng)
+        return best[pool.indices[chosen]]
 
-    def _positions(self, clf: NetworkAdapter) -> tuple[list[int], int]:
-        asked = self.layer_a
-        asked = [asked] if isinstance(asked, (int, np.integer, str)) else list(asked)
-        layers_a = [clf.position(layer) for layer in asked]
-        layer_b = clf.position(self.layer_b)
+    def _positions(self, adapter: NetworkAdapter) -> tuple[list[int], int]:
+        given = self.layer_a
+        given = [given] if isinstance(given, (int, np.integer, str)) else list(given)
+        layers_a = [adapter.position(layer) for layer in given]
+        layer_b = adapter.position(self.layer_b)
         if not layers_a or len(set(layers_a)) < len(layers_a):
             raise ValueError(
                 f"layer_a={self.layer_a!r} must name one layer or several different "

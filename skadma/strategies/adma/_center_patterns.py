@@ -1,18 +1,17 @@
-"""What ADMA makes of the centres (Eq. 3-7)."""
+"""Distinctiveness of images by the source centres' patterns (Eq. 3-9)."""
 
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import torch
 
-from ...centers import shipped_centers
+from ...centers import SourceCenters
 from ...features.adapter import NetworkAdapter
 from ...features.cache import LRUCache
 from ...features.extractor import DerivedOutput
-from . import (
+from .formulas import (
     CenterDistances,
     approximated_pattern,
     distance_weights,
@@ -23,69 +22,75 @@ from . import (
     transformation_pattern,
 )
 
-if TYPE_CHECKING:
-    from ._adma import ADMA
-
 _LIMIT = 1024**3
-"""Bytes of centres' features that a process keeps beside those last asked for."""
+"""Bytes of centres' features that a process caches."""
 
+_PRETRAINED = LRUCache(_LIMIT)
+"""The centres under the pretrained network (Algorithm 1, lines 8-11).
 
-_OF_M0 = LRUCache(_LIMIT)
-"""The centres under M0 (Algorithm 1, lines 8-11), which no round changes.
-
-One for the process: rounds, folds and grid cells differ in none of it.
+They are the same in every round, fold and grid cell, so the process has one cache.
 """
 
 
 class CenterPatterns:
-    """The centres' side of Eq. 3-7 under one network, made once per query if at all."""
+    """The centres under one network, and the comparison of images with them.
+
+    `layers_a` and `layer_b` are positions, `weights` is that of ADMA. With `initial`
+    the centres' outputs are those of the pretrained network.
+    """
 
     def __init__(
         self,
-        strategy: ADMA,
-        clf: NetworkAdapter,
+        centers: SourceCenters,
+        adapter: NetworkAdapter,
         layers_a: list[int],
         layer_b: int,
+        *,
+        weights: str,
+        rescale: bool,
         initial: bool,
     ) -> None:
-        given = strategy.centers
-        self.centers = shipped_centers(clf.estimator) if given is None else given
-        if len(self.centers) < 2:
+        if len(centers) < 2:
             raise ValueError(
                 f"ADMA ranks source classes, so it needs at least 2 centres; got "
-                f"{len(self.centers)}."
+                f"{len(centers)}."
             )
+        self.centers = centers
         self.layers_a, self.layer_b = layers_a, layer_b
+        self.layers = sorted({*layers_a, layer_b})
         # ADMA-2 approximates nothing, so it needs no weights.
-        self.by_prediction = strategy.weights == "predict" and len(layers_a) == 1
-        self.rescale = strategy.rescale
-        self.head = clf.n_layers - 1
-        layers = sorted({*layers_a, layer_b})
-        self.centers.check_fits(clf.estimator, layers, initial=initial)
-        self._layers = layers
-        self._outputs = partial(self.centers.outputs, clf.estimator, initial=initial)
-        # The device is the classifier's; another estimator has none of its own.
-        device = getattr(clf.estimator, "torch_device", lambda: "cpu")()
-        self._name = f"{self.centers.digest}{clf.source_namespace}{device}"
-        # Of a network that does not say what its outputs depend on, nothing is kept.
-        self._is_kept = initial and clf.source_namespace is not None
+        self.by_prediction = weights == "predict" and len(layers_a) == 1
+        self.rescale = rescale
+        self.head = adapter.n_layers - 1
+        centers.check_fits(adapter.estimator, self.layers, initial=initial)
+        self._adapter = adapter
+        self._initial = initial
 
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
-        """What measures the distances to the centres, by layer."""
-        known = {p: _OF_M0.get((self._name, p)) for p in self._layers if self._is_kept}
-        found = {p: one for p, one in known.items() if one is not None}
-        missing = [p for p in self._layers if p not in found]
+        """The distances to the centres, by layer."""
+        estimator, namespace = self._adapter.estimator, self._adapter.source_namespace
+        # Without a namespace it is unknown what the outputs depend on.
+        cached = self._initial and namespace is not None
+        # The device is the classifier's; another estimator has none of its own.
+        device = getattr(estimator, "torch_device", lambda: "cpu")()
+        name = f"{self.centers.digest}{namespace}{device}"
+        found = {}
+        for layer in self.layers if cached else ():
+            if (known := _PRETRAINED.get((name, layer))) is not None:
+                found[layer] = known
+        missing = [layer for layer in self.layers if layer not in found]
         if missing:
-            for p, outputs in self._outputs(missing).items():
-                found[p] = CenterDistances(outputs)
-                if self._is_kept:
-                    _OF_M0.put((self._name, p), found[p], found[p].nbytes)
+            outputs = self.centers.outputs(estimator, missing, initial=self._initial)
+            for layer, rows in outputs.items():
+                found[layer] = CenterDistances(rows)
+                if cached:
+                    _PRETRAINED.put((name, layer), found[layer], found[layer].nbytes)
         return found
 
     @cached_property
     def _between(self) -> dict[int, torch.Tensor]:
-        return {p: d.between for p, d in self.distances.items()}  # Eq. 3
+        return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
 
     @cached_property
     def _center_patterns(self) -> torch.Tensor:
@@ -115,39 +120,35 @@ class CenterPatterns:
         patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
         if len(patterns) > 1:
             return pairwise_distinctiveness(patterns)
-        weights = self._weights(source_scores, s_a[self.layers_a[0]])
+        if self.by_prediction:
+            assert source_scores is not None
+            proba = torch.softmax(source_scores.double(), dim=1)
+            classes = torch.as_tensor(self.centers.classes, device=proba.device)
+            weights = predict_weights(proba, classes)  # Eq. 8
+        else:
+            weights = distance_weights(s_a[self.layers_a[0]])
         approximated = approximated_pattern(weights, self._center_patterns)
         return distinctiveness(patterns[0], approximated)
 
-    def _weights(
-        self, source_scores: torch.Tensor | None, s_a: torch.Tensor
-    ) -> torch.Tensor:
-        if not self.by_prediction:
-            return distance_weights(s_a)
-        assert source_scores is not None
-        proba = torch.softmax(source_scores.double(), dim=1)
-        classes = torch.as_tensor(self.centers.classes, device=proba.device)
-        return predict_weights(proba, classes)  # Eq. 8
+    def derived_output(self, *, from_source: bool) -> DerivedOutput:
+        """The distinctiveness as an output that can be cached beside the layers'.
 
-    def as_derived(self, *, of_m0: bool) -> DerivedOutput:
-        """The comparison as something of a network that is worth keeping.
-
-        Parameters
-        ----------
-        of_m0 : bool
-            Whether M0 gives the images' features, or the network being adapted.
+        With `from_source` the images' features are the pretrained network's, else the
+        adapted one's.
         """
-        parts = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
-        described = f"{self.centers.digest}{parts}".encode()
-        name = hashlib.blake2b(described, digest_size=16).hexdigest()
-        # 2: of several layers A, the patterns' disagreement alone.
-        name = f"distinctiveness-2-{name}"
-        if of_m0:
+        options = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
+        described = f"{self.centers.digest}{options}".encode()
+        digest = hashlib.blake2b(described, digest_size=16).hexdigest()
+        name = f"distinctiveness-2-{digest}"
+        if from_source:
             return DerivedOutput(
-                name, lambda _, m0: self.compare(m0, m0.get(self.head))[:, None]
+                name,
+                lambda _, source: self.compare(source, source.get(self.head))[:, None],
             )
         return DerivedOutput(
             name,
-            lambda adapted, m0: self.compare(adapted, m0.get(self.head))[:, None],
-            layers=tuple(p for p in self._layers if p != self.head),
+            lambda adapted, source: self.compare(adapted, source.get(self.head))[
+                :, None
+            ],
+            layers=tuple(p for p in self.layers if p != self.head),
         )

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .distances import working_dtype
-
 try:
     from . import _kendall
 except ImportError:  # installed without a compiler
@@ -20,6 +18,11 @@ _CHUNK = 1 << 18
 
 _THREAD_SHARE = 1 << 15
 """Elements that are worth a thread of their own: about half a millisecond."""
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on ``mps``, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def kendall_tau(a: Tensor, b: Tensor, *, variant: str = "b") -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of 'skadma label' without a browser: command, order, pictures, the child."""
+"""'skadma label' without a browser: command, order, images, the other process."""
 
 import hashlib
 import socket
@@ -119,7 +119,7 @@ def test_large_pictures_are_made_smaller(tmp_path):
     assert sizes == {"small": (256, 128), "view": (1600, 800), "full": (2400, 1200)}
 
 
-def test_a_child_that_dies_is_started_again(folder, monkeypatch):
+def test_a_process_that_dies_is_started_again(folder, monkeypatch):
     """It says so, holds no lock, and the next question is answered."""
     monkeypatch.setattr("skadma.labelling.page.training_process._PAUSE", 0.0)
     heard = []
