@@ -242,7 +242,7 @@ def test_real_photographs_by_path_and_by_array(elpv):
 def test_refused(X, got):
     with pytest.raises(ValueError, match=got) as error:
         ImageDataset(X, SAME)
-    assert "Taken are: a uint8 array (n, H, W)" in str(error.value)
+    assert "Accepted are: a uint8 array (n, H, W)" in str(error.value)
 
 
 @pytest.mark.parametrize(

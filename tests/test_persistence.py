@@ -105,7 +105,7 @@ def test_a_real_network_needs_nothing_else(weights, pictures, tmp_path, monkeypa
         np.testing.assert_array_equal(again.embed(X)[layer], values)
     assert again.source_network().class_names == clf.source_network().class_names
     assert str(again.layers()) == str(clf.layers())
-    # What M0 shares with the network is not stored a second time.
+    # What both networks share is not stored a second time.
     stored = load_file(tmp_path / "model" / "source.safetensors")
     assert "classifier.weight" in stored
     assert "conv_stem.weight" not in stored

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, Subset
 
 from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
-    TAKEN,
+    ACCEPTED,
     UnreadableImageError,
     check_readable,
     from_array,
@@ -103,7 +103,7 @@ class ImageDataset(Dataset):
             X = X.images
         self._items, self._decode = open_images(X, image_shape)
         if not len(self._items):
-            raise ValueError(f"X has 0 images. {TAKEN}.")
+            raise ValueError(f"X has 0 images. {ACCEPTED}.")
         self._folders: dict[str, str] = {}
 
     @property

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from .._utils.lazy_rows import LazyRows
 
-TAKEN = (
-    "Taken are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
+ACCEPTED = (
+    "Accepted are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
     "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
     "of paths; a list of PIL images or arrays; a torch Dataset of images"
 )
@@ -40,18 +40,18 @@ def open_images(
         if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
             raise ValueError(
                 f"X is {type(X).__name__}, a torch Dataset without a length or without "
-                f"items by number. Make a list of its images. {TAKEN}."
+                f"items by number. Make a list of its images. {ACCEPTED}."
             )
         return X, _from_item
     if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
         hint = ""
         if isinstance(X, (str, os.PathLike)):
             hint = " (a single path: put it in a list)"
-        raise ValueError(f"X is {type(X).__name__}{hint}. {TAKEN}.")
+        raise ValueError(f"X is {type(X).__name__}{hint}. {ACCEPTED}.")
     if sparse.issparse(X):
         raise ValueError(
             f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
-            f"and give image_shape=. {TAKEN}."
+            f"and give image_shape=. {ACCEPTED}."
         )
     if isinstance(X, torch.Tensor):
         X = _to_numpy(X, "X")
@@ -61,7 +61,8 @@ def open_images(
         array = np.asarray(X)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"X is {type(X).__name__} and no array can be made of it: {error}. {TAKEN}."
+            f"X is {type(X).__name__} and no array can be made of it: {error}. "
+            f"{ACCEPTED}."
         ) from error
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
@@ -76,7 +77,7 @@ def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
     except (TypeError, NotImplementedError, RuntimeError) as error:
         raise ValueError(
             f"{what} is a tensor of {tensor.dtype}, {tensor.layout}, on "
-            f"{tensor.device} that no array can be made of: {error}. {TAKEN}."
+            f"{tensor.device} that no array can be made of: {error}. {ACCEPTED}."
         ) from error
 
 
@@ -97,13 +98,13 @@ def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
         other = paths.index(False)
         raise ValueError(
             f"X is a list that mixes paths with other things: X[{paths.index(True)}] "
-            f"is a path, X[{other}] is {type(items[other]).__name__}. {TAKEN}."
+            f"is a path, X[{other}] is {type(items[other]).__name__}. {ACCEPTED}."
         )
     for i, item in enumerate(items):
         if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
             raise ValueError(
                 f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
-                f"an array. {TAKEN}."
+                f"an array. {ACCEPTED}."
             )
     return items, _from_item
 
@@ -113,11 +114,11 @@ def _open_array(
 ) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
     got = f"X has shape {array.shape} and dtype {array.dtype}"
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{got}. {TAKEN}.")
+        raise ValueError(f"{got}. {ACCEPTED}.")
     if array.ndim == 2 and image_shape is None:
         raise ValueError(
             f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
-            f"(3, H, W). {TAKEN}."
+            f"(3, H, W). {ACCEPTED}."
         )
     if array.ndim == 2 and image_shape is not None:
         shape = tuple(image_shape)
@@ -128,11 +129,11 @@ def _open_array(
             )
         array = array.reshape(len(array), *shape)
     if array.ndim not in (3, 4) or 0 in array.shape[1:]:
-        raise ValueError(f"{got}. {TAKEN}.")
+        raise ValueError(f"{got}. {ACCEPTED}.")
     if array.ndim == 4 and not _channel_axis(array.shape[1:]):
         raise ValueError(
             f"{got}: neither the last nor the first axis of an image has 3 channels "
-            f"(or 1). {TAKEN}."
+            f"(or 1). {ACCEPTED}."
         )
     if len(array):
         _check_values(array, "X", allow_uint16=False)
@@ -155,12 +156,12 @@ def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
     low, high = array.min(), array.max()
     if kind == "f":
         if np.isnan(low) or np.isnan(high):
-            raise ValueError(f"{what} contains NaN. {TAKEN}.")
+            raise ValueError(f"{what} contains NaN. {ACCEPTED}.")
         if low < 0 or high > 1:
             raise ValueError(
                 f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
                 "must be in [0, 1]. Scale them, or cast pixel values from 0 to 255 "
-                f"with X.astype(np.uint8). {TAKEN}."
+                f"with X.astype(np.uint8). {ACCEPTED}."
             )
         return
     fits = low >= 0 and high <= 255
@@ -170,7 +171,7 @@ def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
         else "Scale them to 0 to 255 first."
     )
     raise ValueError(
-        f"{what} has {array.dtype} values from {low} to {high}. {advice} {TAKEN}."
+        f"{what} has {array.dtype} values from {low} to {high}. {advice} {ACCEPTED}."
     )
 
 
@@ -237,7 +238,7 @@ def _from_item(item: Any, what: str) -> np.ndarray:
     if not isinstance(item, np.ndarray):
         raise ValueError(
             f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
-            f"{TAKEN}."
+            f"{ACCEPTED}."
         )
     if item.ndim not in (2, 3) or 0 in item.shape:
         raise ValueError(
