@@ -75,10 +75,10 @@ def test_a_pool_that_does_not_fit_keeps_what_fits(elpv):
     memory = MemoryCache(300_000)
     clf = lite0(memory=memory)
     first = clf.source_proba(elpv[0][:40])
-    n_entries = sum(map(len, memory._spaces.values()))
+    n_entries = sum(map(len, memory._entries.values()))
     assert 0.8 * memory.limit < memory.nbytes <= memory.limit
     np.testing.assert_array_equal(clf.source_proba(elpv[0][:40]), first)
-    assert sum(map(len, memory._spaces.values())) == n_entries
+    assert sum(map(len, memory._entries.values())) == n_entries
 
 
 def test_a_cache_with_a_limit_of_its_own(tmp_path, elpv):
