@@ -1,4 +1,4 @@
-"""An estimator that has nothing of this package but a view, under its strategies."""
+"""An estimator of another package with an adapter, under the strategies."""
 
 import numpy as np
 import pytest
@@ -66,11 +66,11 @@ class TwoLayers(ClassifierMixin, BaseEstimator):
         return hasattr(self, "head_")
 
     def __skadma_adapter__(self):
-        return TwoLayersView(self)
+        return TwoLayersAdapter(self)
 
 
-class TwoLayersView(NetworkAdapter):
-    """Scans in batches of 50."""
+class TwoLayersAdapter(NetworkAdapter):
+    """Yields outputs in batches of 50."""
 
     source_name = "two-layers"
     source_fingerprint = "0"
@@ -148,7 +148,7 @@ def centers():
     ],
     ids=lambda strategy: type(strategy).__name__,
 )
-def test_a_layer_of_the_view_is_as_a_table_of_its_outputs(strategy, digits):
+def test_a_layer_gives_the_same_choice_as_a_table_of_its_outputs(strategy, digits):
     X, y = digits
     estimator = TwoLayers().fit(X[:60], y[:60])
     pool, labelled = (estimator.features(some)[1] for some in (X[60:], X[:60]))
@@ -213,7 +213,7 @@ def test_inside_a_pipeline(digits, centers):
     assert strategy.query(scaled, X[60:] * 16, 5).tolist() == expected.tolist()
 
 
-def test_what_a_view_lacks_is_named(digits, centers):
+def test_a_missing_method_of_an_adapter_is_named(digits, centers):
     X, y = digits
     estimator = TwoLayers().fit(X[:60], y[:60])
     with pytest.raises(
@@ -236,7 +236,7 @@ def test_centres_of_another_network_are_refused(digits, centers):
         centers.check_fits(other, [0], initial=True)
 
 
-def test_who_has_a_view():
+def test_get_adapter():
     assert get_adapter(LogisticRegression()) is None
     assert get_adapter(TwoLayers()).n_layers == 3
     clf = tiny_classifier(max_epochs=0)

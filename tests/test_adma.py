@@ -42,7 +42,9 @@ def literal(clf, strategy, centers, X, iteration):
     many = isinstance(strategy.layer_a, tuple)
     layers_a = strategy.layer_a if many else (strategy.layer_a,)
     layers = [*layers_a, strategy.layer_b]
-    network = clf if strategy.features == "current" else clone(clf)  # a clone is M0
+    network = (
+        clf if strategy.features == "current" else clone(clf)
+    )  # a clone is pretrained
     of_images = clone(clf) if strategy.features == "initial" else clf
     of_centers: dict = {layer: [] for layer in layers}
     for batch in cnn_adapter(network).iter_outputs_prepared(centers.inputs, layers):
@@ -166,7 +168,7 @@ class _Watched(MemoryCache):
 
 
 def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
-    """Algorithm 1, lines 8-11: at the beginning, by M0, not in each round."""
+    """Algorithm 1, lines 8-11: once, by the pretrained network."""
     monkeypatch.setattr(_center_patterns, "_PRETRAINED", LRUCache(2**30))
     fitted, centers = tiny
     X, y = pictures

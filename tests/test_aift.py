@@ -1,4 +1,4 @@
-"""AIFT against patches one by one, and the windows that it looks at."""
+"""AIFT against patches one by one, and the windows of its patches."""
 
 import itertools
 import math
@@ -57,7 +57,7 @@ def literal_aift(clf, X, windows, n_layers, alpha):
     """Patch by patch: cut the map, run the rest, add the matrix up (Eq. 3-5)."""
     source, network = clf.source_network_, clf.net_.module_
     cut = source.graph.cut_before(n_layers - 1)
-    tail = source.graph.extract(network.network, [source.graph.output], cut)
+    rest = source.graph.extract(network.network, [source.graph.output], cut)
     first = source.graph.extract(source.module, [cut]) if n_layers else None
     dataset, total = cnn_adapter(clf).image_dataset(X), []
     for i in range(len(dataset)):
@@ -67,7 +67,7 @@ def literal_aift(clf, X, windows, n_layers, alpha):
             maps = first(maps)[0] if first else maps
             for w in windows:
                 part = maps[:, :, w.top : w.top + w.height, w.left : w.left + w.width]
-                p.append(torch.softmax(tail(part)[0][0].double(), 0).numpy())
+                p.append(torch.softmax(rest(part)[0][0].double(), 0).numpy())
         dominant = np.mean(p, axis=0).argmax()
         p = sorted(p, key=lambda q: -q[dominant])[: math.ceil(alpha * len(p))]
         entropy = sum(-(q * np.log(q)).sum() for q in p)

@@ -237,7 +237,7 @@ def test_committee_of_networks(pictures):
 
 
 def test_a_learner_passes_the_labelled_images(blobs):
-    """CoreSet in a learner never takes a look-alike of what it has."""
+    """CoreSet in a learner never takes a copy of a labelled image."""
     X, y = blobs
     X = np.concatenate([X, X])
     learner = ActiveLearner(

@@ -54,9 +54,9 @@ def test_gradient_clusters_take_the_middles():
     rng = np.random.default_rng(0)
     # Of the label 0 at x < 0 and 1 at x > 0; three places on either side.
     places = np.array([[x, 60.0 * k] for x in (-0.02, 0.02) for k in (1, 2, 3)])
-    doubtful = np.repeat(places, 9, axis=0) + rng.normal(0, [0.001, 1], (54, 2))
-    sure = np.stack([rng.choice([-9, 9], 80), rng.normal(0, 1, 80)], axis=1)
-    X = np.concatenate([doubtful, sure])
+    uncertain = np.repeat(places, 9, axis=0) + rng.normal(0, [0.001, 1], (54, 2))
+    confident = np.stack([rng.choice([-9, 9], 80), rng.normal(0, 1, 80)], axis=1)
+    X = np.concatenate([uncertain, confident])
     clf = LogisticRegression(C=1e3, fit_intercept=False)
     clf.fit(np.array([[-3.0, 0], [3, 0]]), [0, 1])
     proba = clf.predict_proba(X)
@@ -110,7 +110,7 @@ def test_uncertainty_cover_is_the_literal_rule(weight):
     labeled = [0, 1, 25]  # of the clusters 0, 0 and 2
     pool = np.setdiff1d(np.arange(70), labeled)
     proba = clf.predict_proba(X[pool])
-    doubt = 1 - np.abs(proba[:, 0] - proba[:, 1])
+    uncertain = 1 - np.abs(proba[:, 0] - proba[:, 1])
 
     def share(values, i):  # rank in (0, 1)
         return (sum(v < values[i] for v in values) + 0.5) / len(values)
@@ -125,12 +125,12 @@ def test_uncertainty_cover_is_the_literal_rule(weight):
             typical.append(1 / np.mean(away[:5]))
         for k, i in enumerate(mine):
             score[i] = (1 - weight) * share(typical, k)
-            score[i] += weight * share(doubt[mine], k)
+            score[i] += weight * share(uncertain[mine], k)
     labels = np.array([2, 0, 1, 0, 0, 0])
     expected = []
     for _ in range(3):
         fewest = np.flatnonzero(labels == labels.min())
-        masses = [doubt[where[pool] == c].sum() for c in fewest]
+        masses = [uncertain[where[pool] == c].sum() for c in fewest]
         cluster = fewest[np.argmax(masses)]
         left = [i for i in np.flatnonzero(where[pool] == cluster) if i not in expected]
         expected.append(max(left, key=lambda i: score[i]))

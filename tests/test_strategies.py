@@ -189,7 +189,7 @@ class TestEvery:
         clf = tiny_classifier(on_bad_image="skip").fit(paths[:10], y[:10])
         strategy = make(kind, random_state=0)
         if kind is RandomSampling:
-            return  # it never looks at the images
+            return  # it never reads the images
         if not isinstance(strategy, ScoringStrategy):
             paths[7].write_bytes(b"broken")
             with pytest.warns(UserWarning, match=r"1 unreadable.*7\.png"):

@@ -79,7 +79,7 @@ def test_is_the_literal_algorithm(blobs, kind, normalize):
 
 
 @pytest.mark.parametrize("n_labeled", [0, 7])
-def test_covers_all_alike_before_the_first_fit(blobs, n_labeled):
+def test_all_images_weigh_the_same_before_the_first_fit(blobs, n_labeled):
     X, _ = blobs
     expected, gains = literal(X, n_labeled, np.ones(80 - n_labeled), 5, True)
     chosen, utilities = UncertaintyHerding()(
@@ -109,7 +109,7 @@ def test_a_batch_is_nearly_the_best_one(blobs):
     assert gains.sum() == pytest.approx(float(weights @ cover.covered), rel=1e-5)
 
 
-def test_asks_where_the_doubt_is():
+def test_chooses_uncertain_images():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, size=(1000, 2))
     clf = LogisticRegression(C=1e4).fit(X, X[:, 0] > 0)
@@ -126,26 +126,26 @@ def test_goes_on_where_nothing_is_left_to_gain(blobs):
     assert len(set(chosen)) == 8
     assert len(set(chosen[:3] // 10)) == 3
 
-    class Sure(LogisticRegression):
+    class Confident(LogisticRegression):
         def predict_proba(self, X):
             return np.tile([1.0, 0.0], (len(X), 1))
 
-    sure = Sure().fit(X, y % 2)
+    confident = Confident().fit(X, y % 2)
     expected = UncertaintyHerding().query(LogisticRegression(), X, 5)
-    assert UncertaintyHerding().query(sure, X, 5).tolist() == expected.tolist()
-    assert sorted(UncertaintyHerding().query(sure, X[:9], 9)) == list(range(9))
-    assert UncertaintyHerding().query(sure, X[:1], 1).tolist() == [0]
+    assert UncertaintyHerding().query(confident, X, 5).tolist() == expected.tolist()
+    assert sorted(UncertaintyHerding().query(confident, X[:9], 9)) == list(range(9))
+    assert UncertaintyHerding().query(confident, X[:1], 1).tolist() == [0]
 
 
-def test_covers_the_rest_where_no_doubt_is_left(blobs):
+def test_covers_the_rest_once_the_uncertain_are_covered(blobs):
     X, y = blobs
 
-    class SureButOnce(LogisticRegression):
+    class ConfidentButOnce(LogisticRegression):
         def predict_proba(self, rows):
-            doubt = (rows == X[7]).all(axis=1)
-            return np.column_stack([1 - doubt / 2, doubt / 2])
+            uncertain = (rows == X[7]).all(axis=1)
+            return np.column_stack([1 - uncertain / 2, uncertain / 2])
 
-    clf = SureButOnce().fit(X, y % 2)
+    clf = ConfidentButOnce().fit(X, y % 2)
     chosen = UncertaintyHerding().query(clf, X, 6)
     assert chosen[0] == 7
     others = np.delete(np.arange(len(X)), 7)

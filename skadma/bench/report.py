@@ -229,7 +229,8 @@ def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
     metrics = _metrics(chosen)
     figure = Figure(figsize=(6.5 * len(metrics), 5), layout="constrained")
     FigureCanvasAgg(figure)
-    for ax, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+    (axes,) = figure.subplots(1, len(metrics), squeeze=False)
+    for ax, metric in zip(axes, metrics, strict=True):
         table = learning_table(curves(chosen), metric).droplevel(GROUP)
         for i, name in enumerate(dict.fromkeys(name for name, _ in table.index)):
             mine = table.loc[name].sort_index()

@@ -191,10 +191,10 @@ class FeatureExtractor:
         """Decide what the cache keeps, and in which namespaces."""
         derived = self.derived
 
-        def is_vector(p: int) -> bool:  # small enough to be kept; maps are not
-            return len(source.output_shapes[p]) == 1
-
-        self._vectors = [p for p in self.source_layers if is_vector(p)]
+        shapes = source.output_shapes
+        vectors = {p for p, shape in enumerate(shapes) if len(shape) == 1}
+        # Vectors are small enough to be cached, maps are not.
+        self._vectors = [p for p in self.source_layers if p in vectors]
         from_source_alone = derived is not None and not derived.layers
         kept = [derived] if derived is not None and from_source_alone else []
         kept += [concatenated_outputs([p]) for p in self._vectors]
@@ -214,7 +214,7 @@ class FeatureExtractor:
             self.cache is not None
             and adapted is not None
             and bool(self.layers)
-            and all(map(is_vector, self._cached_layers))
+            and vectors.issuperset(self._cached_layers)
             and (
                 not self.source_layers
                 or derived is not None

@@ -171,9 +171,8 @@ class PretrainedNetwork:
     def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
-        device = get_head(self.module, self.graph.layers[-1].name).weight.device
         with ONE_AT_A_TIME, torch.no_grad():
-            ShapeProp(traced).propagate(self.example.to(device))
+            ShapeProp(traced).propagate(self.example)
         return {
             node: tuple(value.shape[1:])
             for node in traced.graph.nodes

@@ -64,11 +64,11 @@ def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
             f"- {line}" for line in facts.choice
         )
         or "Not recorded.",
-        "Right before the label came": _curve(facts.curve),
+        "Predictions before labelling": _curve(facts.curve),
         "Accuracy": _accuracy(facts.estimate),
         "Calibration": facts.calibration or _NO_CALIBRATION,
         "Network": _network(estimator),
-        "What images go through": "\n".join(
+        "Preprocessing": "\n".join(
             f"{n}. {step}" for n, step in enumerate(_preprocessing_steps(estimator), 1)
         ),
         "Use": _use(type(estimator).__name__, onnx),
@@ -171,7 +171,7 @@ def _accuracy(found: Any) -> str:
     return (
         f"{found.value:.1%} ({share} interval: {found.low:.1%} to {found.high:.1%}) on "
         f"the {found.n_population} images of the pool that had no label when the audit "
-        f"was drawn, or on such like them, by {found.n_labels} labels that were drawn "
+        f"was drawn, or on similar ones, by {found.n_labels} labels that were drawn "
         f"for it ({found.method}) and not trained with.\n\n"
         + _table(
             ("class", "found (recall)", f"{share} interval", "labels"),

@@ -200,13 +200,11 @@ class ADMA(ScoringStrategy):
                 derived=derived,
                 progress="scoring",
             ):
-                if batch.derived is not None:
-                    values = batch.derived[:, 0]
-                else:  # an adapter need not compute derived outputs
-                    outputs = batch.source if from_source else batch.adapted
-                    values = patterns.compare(outputs, batch.source.get(head))
+                values = batch.derived
+                if values is None:  # an adapter need not compute derived outputs
+                    values = derived.compute(batch.adapted, batch.source)
                 indices = start + batch.indices
-                distinctiveness[indices] = values.cpu().numpy()
+                distinctiveness[indices] = values[:, 0].cpu().numpy()
                 uncertain[indices] = 1.0
                 if fitted:
                     proba = proba_of_scores(adapter, batch.adapted[head])

@@ -114,7 +114,10 @@ class CenterPatterns:
     def compare(
         self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
     ) -> torch.Tensor:
-        """Distinctiveness of a batch (Eq. 4-9, or Sec. 4.2), shape (b,)."""
+        """Distinctiveness of a batch by its layer outputs (Eq. 4-9), shape (b,).
+
+        `source_scores` are needed for the weights "predict".
+        """
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
         s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
         patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
@@ -139,16 +142,12 @@ class CenterPatterns:
         options = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
         described = f"{self.centers.digest}{options}".encode()
         digest = hashlib.blake2b(described, digest_size=16).hexdigest()
-        name = f"distinctiveness-2-{digest}"
-        if from_source:
-            return DerivedOutput(
-                name,
-                lambda _, source: self.compare(source, source.get(self.head))[:, None],
-            )
-        return DerivedOutput(
-            name,
-            lambda adapted, source: self.compare(adapted, source.get(self.head))[
-                :, None
-            ],
-            layers=tuple(p for p in self.layers if p != self.head),
-        )
+
+        def compute(
+            adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
+        ) -> torch.Tensor:
+            outputs = source if from_source else adapted
+            return self.compare(outputs, source.get(self.head))[:, None]
+
+        layers = () if from_source else tuple(p for p in self.layers if p != self.head)
+        return DerivedOutput(f"distinctiveness-{digest}", compute, layers)
