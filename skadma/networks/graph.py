@@ -32,7 +32,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
-ONE_AT_A_TIME = threading.RLock()
+NETWORK_LOCK = threading.RLock()
 """Held while a network is traced, which changes how all modules behave, and therefore
 while one runs or is trained as well: threads wait for each other."""
 
@@ -65,7 +65,7 @@ class NetworkGraph:
         self, network: nn.Module, example: torch.Tensor, *, training: bool = False
     ) -> None:
         try:
-            with ONE_AT_A_TIME, in_mode(network.modules(), training=training):
+            with NETWORK_LOCK, in_mode(network.modules(), training=training):
                 self.graph = _Tracer(example).trace(network)
         except Exception as error:
             raise ValueError(
