@@ -77,11 +77,6 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
 def distance_to_means(rows: AnyRows, clusters: np.ndarray) -> np.ndarray:
     """Distance of each row to the mean of its cluster, shape (n,)."""
     distance = np.empty(len(rows))
-    if isinstance(rows, np.ndarray):
-        for label in np.unique(clusters):
-            members = np.flatnonzero(clusters == label)
-            distance[members] = _lengths(rows[members] - rows[members].mean(axis=0))
-        return distance
     sizes = np.bincount(clusters)
     means = np.zeros((len(sizes), rows.shape[1]))
     for start, block in iter_blocks(rows):
