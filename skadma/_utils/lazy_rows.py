@@ -23,7 +23,6 @@ class LazyRows(ABC):
     shape : tuple of int
         (n, ...).
     dtype : dtype
-        Of the arrays that are read.
     block : int, default=16384
         Rows to read at once.
     """
@@ -61,41 +60,16 @@ class LazyRows(ABC):
         return np.asarray(self[:], dtype=dtype)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Read everything, a block at a time.
-
-        Yields
-        ------
-        start : int
-        rows : ndarray of shape (b, ...)
-        """
+        """Read everything; yield the start and the rows (b, ...) of each block."""
         for start in range(0, len(self), self.block):
             yield start, self[start : start + self.block]
 
     def select(self, indices: np.ndarray) -> LazyRows:
-        """Return some of the rows, unread.
-
-        Parameters
-        ----------
-        indices : ndarray of int
-
-        Returns
-        -------
-        LazyRows
-        """
+        """Return some of the rows, by an array of their numbers, unread."""
         return _Selected(self, np.asarray(indices, dtype=np.intp))
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyRows:
-        """Return rows that a function computes from these when they are read.
-
-        Parameters
-        ----------
-        function : callable
-            Computes (b, ...) from (b, d), each row by itself.
-
-        Returns
-        -------
-        LazyRows
-        """
+        """Return rows that a function, of each row by itself, computes when read."""
         return _Mapped(function, [self])
 
     @abstractmethod

@@ -32,12 +32,8 @@ class ProbCover(BatchStrategy):
         The balls' radius. If None, the largest of a grid where 95% of the balls are
         pure: all of a ball lies in one of as many clusters as there are classes (ten
         before the first fit), as in the paper's Sec. 4.2.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
+    layer, features, random_state
+        See :class:`CoreSet`.
 
     References
     ----------
