@@ -154,7 +154,7 @@ class QueryStrategy(BaseEstimator, ABC):
     def __call__(
         self, estimator: Any, X_pool: Any, n_instances: int = 1, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose as :meth:`query` does; return ``(indices, utilities)``, modAL's form."""
+        """Choose as :meth:`query` does; return indices and utilities, as modAL does."""
         check_n_instances(n_instances, n_images(X_pool))
         if is_multilabel(estimator):
             self.check_multilabel()
