@@ -60,7 +60,13 @@ class LazyRows(ABC):
         return np.asarray(self[:], dtype=dtype)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Read everything; yield the start and the rows (b, ...) of each block."""
+        """Read everything, a block at a time.
+
+        Yields
+        ------
+        tuple of int and ndarray of shape (b, ...)
+            Start and rows.
+        """
         for start in range(0, len(self), self.block):
             yield start, self[start : start + self.block]
 
