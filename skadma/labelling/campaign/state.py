@@ -229,9 +229,8 @@ class State:
             answer = Decision(event, image, sha256, kind, now)
             given.setdefault(event, []).append(answer)
         for number, at, who, kind, detail in news:
-            operation = detail.get("operation")
-            if operation is not None:
-                self._operations.setdefault(operation, []).append(number)
+            if kind in (*ACTS, "undo") and "operation" in detail:
+                self._operations.setdefault(detail["operation"], []).append(number)
             if kind in ACTS:
                 act = Act(number, at, who, kind, given.get(number, []), detail)
                 self.acts[number] = act
