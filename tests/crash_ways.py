@@ -39,7 +39,7 @@ NAMED = {
     "written, not synced": ("os.fsync(file.fileno())", 0),
     "synced, not renamed": ("tmp.replace(path)", 0),
     "renamed, folder not synced": ("sync_folder(path.parent)", 0),
-    "saved, not recorded": ('"train",', 0),
+    "saved, not recorded": ("n_labels=len(labelled)", 0),
     "chosen, not recorded": ('add_event("query"', 0),
     "decided, not trained": ("return state, self.model(", 0),
 }

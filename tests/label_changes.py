@@ -41,9 +41,8 @@ def campaign(tmp_path):
 
 def assert_same(ledger, campaign):
     """What a ledger says, and what is added up anew from the whole log."""
-    ledger.read()
-    with campaign._event_log.reading():
-        state = read_state(campaign._event_log)
+    ledger.update()
+    state = read_state(campaign._event_log)
     assert ledger.classes == state.classes
     assert ledger.class_names.former == state.class_names.former
     assert ledger.folders.names == state.folders.names

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign, CNNClassifier
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import RandomSampling
 
 HOST = "127.0.0.1:9090"
@@ -54,7 +55,7 @@ def recorded(name, campaign):
 
 
 def shas_of(campaign):
-    state = campaign._state()
+    state = read_state(campaign._event_log)
     return [state.last_known[state.numbers[path_of(i)]] for i in range(12)]
 
 

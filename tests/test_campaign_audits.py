@@ -11,6 +11,7 @@ from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.evaluation import estimate
 from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling, RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier
@@ -62,7 +63,7 @@ def test_the_estimate_is_that_of_the_pure_functions(campaign, many, method):
     taken = campaign.audits.answer(answered(drawn, labels))
     assert (taken.n_new, taken.n_changed) == (20, 0)
     found = campaign.audits.estimate(confidence=0.9)
-    (kept,) = campaign._state().audits
+    (kept,) = read_state(campaign._event_log).audits
     files = [str(many[0] / p.path) for p in drawn]
     expected = estimate(
         kept.design, campaign.estimator().predict(files),
@@ -76,9 +77,9 @@ def test_audit_images_are_neither_queried_nor_trained_with(campaign, many):
     labels = many[1]
     drawn = {p.path for p in campaign.audits.draw(30)}
     assert not drawn & set(campaign.candidates())
-    keys = campaign._trainer.model_keys(campaign._state())
+    keys = campaign._trainer.model_keys(read_state(campaign._event_log))
     campaign.audits.answer({path: labels[path] for path in drawn})
-    assert campaign._trainer.model_keys(campaign._state()) == keys
+    assert campaign._trainer.model_keys(read_state(campaign._event_log)) == keys
     status = campaign.status()
     assert (status.audit, status.audit_answered, status.n_open) == (30, 30, 30)
     assert "30 kept apart, 30 answered" in str(status)
@@ -88,7 +89,10 @@ def test_audit_images_are_neither_queried_nor_trained_with(campaign, many):
         queried |= set(batch)
         campaign.teach({path: labels[path] for path in batch}, train=False)
     assert len(queried) == 30 and not queried & drawn
-    trained = {campaign._state().paths[i] for i, _ in campaign._state().labelled()}
+    trained = {
+        read_state(campaign._event_log).paths[i]
+        for i, _ in read_state(campaign._event_log).labelled()
+    }
     assert not trained & drawn and len(trained) == 42
     with pytest.raises(CampaignError, match="or in an audit"):
         campaign.query()
@@ -107,7 +111,7 @@ def test_release_makes_labels_of_the_answers(campaign, many):
     campaign.audits.answer({path: labels[path] for path in drawn[:7]})
     released = campaign.audits.release()
     assert released.n_new == 7
-    state = campaign._state()
+    state = read_state(campaign._event_log)
     trained = {state.paths[i]: label for i, label in state.labelled()}
     assert all(trained[path] == labels[path] for path in drawn[:7])
     assert set(drawn[7:]) <= set(campaign.candidates())
@@ -116,7 +120,7 @@ def test_release_makes_labels_of_the_answers(campaign, many):
     with pytest.raises(CampaignError, match="no audit to release"):
         campaign.audits.release()
     assert sorted(campaign.undo()) == sorted(drawn[:7])
-    assert len(campaign._state().labelled()) == 12
+    assert len(read_state(campaign._event_log).labelled()) == 12
 
 
 def test_answers_are_corrected_undone_and_logged(campaign, many):
@@ -160,7 +164,7 @@ def test_more_draws_add_up_and_the_model_may_change(campaign, many):
     later = campaign.audits.estimate()
     assert later.n_labels == 25
     # By now it is about images like those, not only those: less is known.
-    full = campaign._state().audits
+    full = read_state(campaign._event_log).audits
     files = [many[0] / p.path for p in [*first, *second]]
     expected = estimate(
         [audit.design for audit in full],

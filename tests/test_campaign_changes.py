@@ -26,6 +26,7 @@ from skadma.labelling.campaign.folders import (
 )
 from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.report import make_report
+from skadma.labelling.campaign.state import read_state
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401
@@ -224,16 +225,16 @@ def test_undo_restores_exactly(change, warm_start, pool, tmp_path):
 def test_a_model_of_other_classes_is_never_the_present_one(campaign, pool, tmp_path):
     """Whatever way led to the classes, the model is that of the classes."""
     label(campaign, 0, 1, 2)
-    keys = campaign._trainer.model_keys(campaign._state())
+    keys = campaign._trainer.model_keys(read_state(campaign._event_log))
     campaign.add_classes(["x"])
-    assert campaign._trainer.model_keys(campaign._state()) != keys
+    assert campaign._trainer.model_keys(read_state(campaign._event_log)) != keys
     campaign.rename_class("x", "y")
-    other = campaign._trainer.model_keys(campaign._state())
+    other = campaign._trainer.model_keys(read_state(campaign._event_log))
     with create(tmp_path / "other", pool) as second:
         label(second, 0, 1, 2)
-        assert second._trainer.model_keys(second._state()) == keys
+        assert second._trainer.model_keys(read_state(second._event_log)) == keys
         second.add_classes(["y"])
-        assert second._trainer.model_keys(second._state()) == other
+        assert second._trainer.model_keys(read_state(second._event_log)) == other
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_second_looks_and_audits_use_todays_names(campaign):
     assert {d.label for d in doubts} == {"verdant", "blue", "rose"}
     assert {d.suggested for d in doubts} <= {"verdant", "blue", "rose"}
     assert {d.path: d.label for d in doubts}["00.png"] == "verdant"
-    state = campaign._state()
+    state = read_state(campaign._event_log)
     names = {"green": "verdant", "red": "rose", "blue": "blue"}
     said = {state.paths[d.image]: d.label for d in state.audit_answers.values()}
     assert said == {path: names[mark] for path, mark in answers.items()}

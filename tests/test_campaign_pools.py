@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811
 
+import itertools
 import shutil
 
 import pytest
@@ -151,6 +152,26 @@ def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
     assert campaign.refresh() == 0
     campaign._folders.scan = scan
     assert campaign.status().n_images == 12
+
+
+def test_a_query_reads_one_state_while_another_process_writes(campaign):
+    """Between reading which images there are and what is in them."""
+    rows = campaign._event_log.rows
+    n_read = itertools.count(1)
+
+    def meanwhile(statement, *values):
+        found = rows(statement, *values)
+        if "FROM images WHERE event" in statement and next(n_read) == 2:
+            paint(campaign.pool, [99], seed=3)
+            with Campaign.open(campaign.folder, backbone=TinyCNN) as other:
+                assert other.refresh() == 1
+        return found
+
+    campaign._event_log.rows = meanwhile
+    assert len(campaign.query(99)) == 12
+    campaign._event_log.rows = rows
+    assert next(n_read) > 2
+    assert len(campaign.query(99)) == 13
 
 
 def test_a_pool_that_an_audit_drew_from(campaign, more):

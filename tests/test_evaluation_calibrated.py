@@ -20,6 +20,7 @@ from skadma.evaluation import (
     out_of_fold_proba,
 )
 from skadma.evaluation.calibrated import N_LABELS, calibrated, with_temperature
+from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN, lite0, tiny_classifier
@@ -73,7 +74,7 @@ def test_what_is_exported_is_calibrated(elpv, tmp_path):
         before, paths = campaign.estimator(), files(campaign, truth)
 
         # What the card says, computed once more.
-        state = campaign._state()
+        state = read_state(campaign._event_log)
         taught = [state.paths[image] for image, _ in state.labelled()]
         labels = np.array([truth[name] for name in taught])
         fresh = clone(clf).set_params(random_state=0)

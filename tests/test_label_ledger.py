@@ -70,7 +70,7 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
     done = []
     for _ in range(300):
         mine = rng.choice([ledger, other])
-        mine.read()
+        mine.update()
         kind = rng.random()
         if kind < 0.6:
             chosen = rng.sample(shas, rng.choice([1, 1, 1, 5]))
@@ -89,8 +89,8 @@ def test_what_the_ledger_says_is_what_the_log_says(campaign, ledger, ben):
             operation = Operation(new_id(), undo=undone)
         mine.record([operation], round_=rng.choice([None, 1, 2]))
         done.append(operation)
-    ledger.read()
-    other.read()
+    ledger.update()
+    other.update()
     state = read_state(campaign._event_log)
     fresh = campaign.ledger()
     assert held(ledger) == held(other) == held(fresh) == held(state)
@@ -227,12 +227,12 @@ def test_confirming(campaign, ledger):
 
 def test_what_an_audit_drew_is_left_alone(campaign, ledger):
     drawn = {p.sha256 for p in campaign.audits.draw(4, method="random")}
-    ledger.read()
+    ledger.update()
     assert set(ledger.available()) == set(ledger.usable()) - drawn
     sha256 = min(drawn)
     assert "audit" in say(ledger, sha256, "red")[1].refused[0]["reason"]
     campaign.audits.release()
-    ledger.read()
+    ledger.update()
     assert set(ledger.available()) == set(ledger.usable())
     assert say(ledger, sha256, "red")[1].status == "recorded"
 
@@ -262,7 +262,7 @@ def test_a_label_is_about_the_picture_that_was_looked_at(campaign, ledger):
     campaign.refresh()
     assert campaign.status().changed == [path.name]
     assert read_state(campaign._event_log).labelled() == []
-    ledger.read()
+    ledger.update()
     assert sha256 not in ledger.usable() and len(ledger.usable()) == 24
 
 
@@ -281,7 +281,7 @@ def test_a_failed_write_leaves_nothing_behind(campaign, ledger, monkeypatch):
     with pytest.raises(CampaignError, match="disk is full"):
         ledger.record(operations)
     monkeypatch.undo()
-    ledger.read()
+    ledger.update()
     assert held(ledger) == {} == held(read_state(campaign._event_log))
     assert [o.status for o in ledger.record(operations)] == ["recorded"] * 2
     assert held(ledger) == {a: "red", b: "red"}
@@ -315,7 +315,7 @@ def test_a_decision_takes_milliseconds_in_a_large_pool(campaign, ledger):
         store.add("images", ((1000 + i, f"x/{i}.png", event) for i in range(30_000)))
         rows = ((event, 1000 + i, f"{i:064x}", 1, 1, None) for i in range(30_000))
         store.add("contents", rows)
-    ledger.read()
+    ledger.update()
     seconds = []
     for i in range(50):
         begin = time.perf_counter()

@@ -111,13 +111,11 @@ class Agreement:
         return "\n".join(lines)
 
 
-def choose_repeats(
-    answers: Sequence[Answer], state: State, share: float, who: str
-) -> list[int]:
+def choose_repeats(state: State, share: float, who: str) -> list[int]:
     """Choose images to show somebody again; see :meth:`Campaign.repeats_due`."""
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; it must be from 0 to 1.")
-    usable = state.usable()
+    usable, answers = state.usable(), state.answers
     decided = last_decisions(answers)
     mine = [a for a in answers if a.who == who and a.act == "teach"]
     decided_by_me = {a.sha256 for a in mine}
@@ -159,8 +157,9 @@ def n_repeats_due(share: float, n_decided: int, n_repeated: int) -> int:
     return math.floor(share / (1 - share) * n_decided) - n_repeated
 
 
-def measure_agreement(answers: Sequence[Answer], state: State) -> Agreement:
+def measure_agreement(state: State) -> Agreement:
     """Compare blind repeats with the decisions that held when they were made."""
+    answers = state.answers
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     disagreements = []
     decided: dict[str, list[Answer]] = {}

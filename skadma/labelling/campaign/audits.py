@@ -138,8 +138,7 @@ class Audits:
         list of Proposal
             In the order of the draw.
         """
-        with self._log.reading():
-            state = read_state(self._log)
+        state = read_state(self._log)
         open_ = [
             image
             for sha256, image in _usable_draws(state).items()
@@ -171,8 +170,7 @@ class Audits:
             If a row cannot be taken, as when the image is in no audit. Nothing is
             changed then.
         """
-        with self._log.reading():
-            former = read_class_names(self._log).former
+        former = read_class_names(self._log).former
         name, rows, at_once = read_rows(labels, former)
         refresh(self._log, self._folders)
         with self._log.transaction():
@@ -194,8 +192,7 @@ class Audits:
         -------
         bool
         """
-        with self._log.reading():
-            return bool(_true_classes(read_state(self._log)))
+        return bool(_true_classes(read_state(self._log)))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
@@ -309,8 +306,7 @@ class Audits:
         CampaignError
             If there are not that many images, or no model yet.
         """
-        with self._log.reading():
-            decided = read_state(self._log).decisions
+        decided = read_state(self._log).decisions
         contents = readable_contents(folder)
         images = {sha: path for sha, path in contents.items() if sha not in decided}
         if not 1 <= n <= len(images):
@@ -366,8 +362,7 @@ class Audits:
             If the file is not whole, or an image is not there any more.
         """
         rows = read_labels(labels, more=_DESIGN)
-        with self._log.reading():
-            classes = read_class_names(self._log).classes
+        classes = read_class_names(self._log).classes
         contents = readable_contents(folder)
         problems = [
             f"{row.where}: {row.problem}"

@@ -21,7 +21,7 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import AddedFolders, FolderPaths, check_name, read_folders
+from .folders import FolderPaths, check_name, read_folders
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_folder
 from .labels_csv import LabelRow
@@ -116,7 +116,7 @@ class Campaign:
             moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
             self._folders = FolderPaths(self.pool, moved)
             if moved:
-                self._folders.check(self._added_folders())
+                self._folders.check(read_folders(self._event_log))
             self._trainer = Trainer(
                 self._event_log, self._folders, settings, backbone, features
             )
@@ -154,8 +154,8 @@ class Campaign:
             All labels there are.
         estimator : CNNClassifier
             Its parameters are stored as plain values. A callable backbone is not: it
-            has to be given to :meth:`open` again. Cache, classes, warm start and bad
-            images are the campaign's own business.
+            has to be given to :meth:`open` again. The campaign sets the cache, classes,
+            warm start and bad images itself.
         strategy : QueryStrategy
             One of ``skadma.strategies``.
         n_instances : int, default=20
@@ -312,7 +312,7 @@ class Campaign:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
         with self._event_log.locked("query"):
             self.refresh()
-            state = self._state()
+            state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
             if n == 0:
                 raise CampaignError(
@@ -326,7 +326,7 @@ class Campaign:
                 return state, recorded
             proposals = self._trainer.query(state, n)
             with self._event_log.transaction():
-                if self._state().classes != state.classes:
+                if read_state(self._event_log).classes != state.classes:
                     raise CampaignError(
                         "Somebody changed the classes while images were chosen. Ask "
                         "again: what was labelled is safe."
@@ -413,8 +413,7 @@ class Campaign:
         CampaignError
             If nothing was decided about the image yet.
         """
-        with self._event_log.reading():
-            state = self._state()
+        state = read_state(self._event_log)
         number = find_image(image, state.numbers, state, self._folders)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
@@ -442,7 +441,7 @@ class Campaign:
             If there is nothing to undo.
         """
         with self._event_log.transaction():
-            state = self._state()
+            state = read_state(self._event_log)
             if not state.acts:
                 raise CampaignError("There is nothing to undo.")
             acts = list(state.acts)
@@ -491,8 +490,7 @@ class Campaign:
     @property
     def classes(self) -> list[str]:
         """All labels there are, as they are called today."""
-        with self._event_log.reading():
-            return read_class_names(self._event_log).classes
+        return read_class_names(self._event_log).classes
 
     def former_classes(self) -> dict[str, str]:
         """List names that classes had before, with their names of today.
@@ -501,13 +499,12 @@ class Campaign:
         -------
         dict of str to str
         """
-        with self._event_log.reading():
-            return read_class_names(self._event_log).former
+        return read_class_names(self._event_log).former
 
     @property
     def pools(self) -> dict[str, Path]:
         """The folders of images by name; that of the first is empty."""
-        return self._folders.by_name(self._added_folders())
+        return self._folders.by_name(read_folders(self._event_log))
 
     def files(self, paths: Iterable[str]) -> list[Path]:
         """Find the files of images.
@@ -521,7 +518,7 @@ class Campaign:
         -------
         list of Path
         """
-        added = self._added_folders()
+        added = read_folders(self._event_log)
         return [self._folders.file(path, added) for path in paths]
 
     def refresh(self) -> int:
@@ -546,8 +543,7 @@ class Campaign:
         list of str
             Paths. Those that were skipped, where nothing else is left.
         """
-        with self._event_log.reading():
-            state = self._state()
+        state = read_state(self._event_log)
         return [state.paths[image] for image in state.candidates()]
 
     def status(self) -> Status:
@@ -559,7 +555,7 @@ class Campaign:
             ``print`` shows it.
         """
         with self._event_log.reading():
-            state = self._state()
+            state = read_state(self._event_log)
             return make_status(self._event_log, state, self._folders)
 
     def decisions(self) -> list[tuple[str, Decision, str]]:
@@ -573,19 +569,18 @@ class Campaign:
             Path, decision, and whether the file is still what the decision was about:
             "as labelled", "changed" or "missing".
         """
-        with self._event_log.reading():
-            return list(list_decisions(self._state()))
+        return list(list_decisions(read_state(self._event_log)))
 
     def log(self) -> list[dict[str, Any]]:
-        """List every event: number, time, who, what, and decisions or proposals.
+        """List every event: number, time, who, kind and details.
 
         Returns
         -------
         list of dict
-            Of plain values, oldest first.
+            Of plain values, oldest first. With lists of "decisions", "other_answers"
+            (repeats, confirmations and answers to audits), "proposals" and "draws".
         """
-        with self._event_log.reading():
-            return list_events(self._event_log)
+        return list_events(self._event_log)
 
     def labels_per_hour(self) -> list[Pace]:
         """Measure how fast people label.
@@ -600,7 +595,7 @@ class Campaign:
             By person; without those of whom nothing was timed.
         """
         with self._event_log.reading():
-            return measure_pace(self._event_log, self._state().answers)
+            return measure_pace(self._event_log, read_state(self._event_log))
 
     # --- second looks -----------------------------------------------------------
 
@@ -617,9 +612,7 @@ class Campaign:
         list of CantTell
             Oldest first. Those whose file is there.
         """
-        with self._event_log.reading():
-            state = self._state()
-            return list_cant_tell(state.answers, state, exclude)
+        return list_cant_tell(read_state(self._event_log), exclude)
 
     def second_look(
         self, n: int | None = None, *, refit: bool = False
@@ -648,11 +641,8 @@ class Campaign:
         --------
         skadma.evaluation.suspects : The ranking.
         """
-        with self._event_log.reading():
-            state = self._state()
-            answers = state.answers
+        state = read_state(self._event_log)
         found = list_suspects(
-            answers,
             state,
             lambda images, labels: self._trainer.unseen_proba(
                 images, labels, state, refit=refit
@@ -674,7 +664,7 @@ class Campaign:
             If nothing was decided about the image yet.
         """
         with self._event_log.transaction():
-            state = self._state()
+            state = read_state(self._event_log)
             number = find_image(image, state.numbers, state, self._folders)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
@@ -706,10 +696,8 @@ class Campaign:
         list of Proposal
             Without guesses and scores. :meth:`record_repeat` takes the answers.
         """
-        with self._event_log.reading():
-            state = self._state()
-            answers = state.answers
-        images = choose_repeats(answers, state, share, self.who if who is None else who)
+        state = read_state(self._event_log)
+        images = choose_repeats(state, share, self.who if who is None else who)
         return blind_proposals(state, images)
 
     def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
@@ -789,9 +777,7 @@ class Campaign:
         Agreement
             ``print`` shows it.
         """
-        with self._event_log.reading():
-            state = self._state()
-            return measure_agreement(state.answers, state)
+        return measure_agreement(read_state(self._event_log))
 
     # --- classes and folders ----------------------------------------------------
 
@@ -810,9 +796,9 @@ class Campaign:
         self._change_classes("add", names, None)
 
     def rename_class(self, old: str, new: str) -> None:
-        """Give a class another name; so are labels called that it was given before.
+        """Give a class another name, also in the labels so far.
 
-        Nothing is rewritten: the log keeps what was said.
+        The log keeps the old name.
 
         Parameters
         ----------
@@ -829,7 +815,7 @@ class Campaign:
     def merge_classes(self, names: Sequence[str], into: str) -> None:
         """Make one class of several, whose labels are its own from now on.
 
-        A class without labels is got rid of this way too.
+        This is also the way to remove a class without labels.
 
         Parameters
         ----------
@@ -887,13 +873,12 @@ class Campaign:
         root = Path(folder).absolute()
         if name is not None:
             check_name(name)
-        with self._event_log.reading():
-            self._check_pool(root, name, self._state())
+        self._check_pool(root, name, read_state(self._event_log))
         images = scan_folder(root, {}, progress=verbose)
         if not any(content.problem is None for content in images.values()):
             raise CampaignError(f"There is no readable image in {str(root)!r}.")
         with self._event_log.transaction():
-            state = self._state()
+            state = read_state(self._event_log)
             self._check_pool(root, name, state)  # another process may have been faster
             if name is None:
                 paths = list(state.paths.values())
@@ -957,8 +942,7 @@ class Campaign:
             Class and probability by content. None for those in an audit (who sees a
             guess agrees too often) and those that cannot be read.
         """
-        with self._event_log.reading():
-            state = self._state()
+        state = read_state(self._event_log)
         n_labels, estimator = self._trainer.last_model(state)
         usable, drawn = state.usable(), state.drawn()
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
@@ -981,7 +965,7 @@ class Campaign:
 
         Weights, labels, preprocessing and a model card;
         :meth:`skadma.CNNClassifier.load` and ``skadma predict`` read it. The card has
-        the accuracy, if an audit's labels tell it.
+        the accuracy, if an audit has labels.
 
         Parameters
         ----------
@@ -994,9 +978,9 @@ class Campaign:
         calibration : bool or str, default=True
             Set a temperature by out-of-fold probabilities, which takes five trainings,
             and write the model with it: the same labels, better probabilities. Where
-            there are fewer than 60 labels, or it does not help, they stay as they are;
-            the card says which. False: they stay as they are. A text, as Markdown: so
-            they do, and it is what the card says of them.
+            there are fewer than 60 labels, or it does not help, the probabilities are
+            not changed, and the card says so. False: they are not changed. A text, as
+            Markdown: they are not changed, and the card has the text.
         overwrite : bool, default=False
             Replace a model that is there already.
         verbose : bool, default=False
@@ -1040,12 +1024,3 @@ class Campaign:
         export_model(
             estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
         )
-
-    # --- within -----------------------------------------------------------------
-
-    def _state(self) -> State:
-        return read_state(self._event_log)
-
-    def _added_folders(self) -> AddedFolders:
-        with self._event_log.reading():
-            return read_folders(self._event_log)

@@ -119,8 +119,8 @@ class ClassNames:
 
 
 def read_class_names(log: EventLog) -> ClassNames:
-    """Read the names of the classes from the log, within ``log.reading``."""
-    with log.intact():
+    """Read the names of the classes from the log."""
+    with log.reading(), log.intact():
         ((first,),) = log.rows("SELECT value FROM settings WHERE name = 'classes'")
         names = ClassNames(json.loads(first))
         changes: dict[int, dict[str, Any]] = {}

@@ -54,8 +54,8 @@ _CONTENTS = """CREATE TABLE contents (
     problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
     PRIMARY KEY (event, image))"""
 # What a person answered about an image, and the content the image had then. Rows of
-# `decisions` belong to "teach" events and are the labels. Rows of `looks` belong to
-# "repeat", "confirm" and "answer" events and change no label.
+# `decisions` belong to "teach" events and are the labels. Rows of `other_answers`
+# belong to "repeat", "confirm" and "answer" events and change no label.
 _ANSWERS = """CREATE TABLE {name} (
     event INTEGER NOT NULL REFERENCES events,
     image INTEGER NOT NULL REFERENCES images,
@@ -91,7 +91,7 @@ _TABLES = (
     _CONTENTS,
     _ANSWERS.format(name="decisions"),
     _PROPOSALS,
-    _ANSWERS.format(name="looks"),
+    _ANSWERS.format(name="other_answers"),
     _DRAWS,
 )
 
@@ -172,8 +172,14 @@ class EventLog:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read one state of the log, whatever other processes write meanwhile."""
+        """Read one state of the log, whatever other processes write meanwhile.
+
+        Within another reading or a transaction, that one goes on.
+        """
         with self._translated():
+            if self._connection.in_transaction:
+                yield
+                return
             self._execute("BEGIN")
             try:
                 yield

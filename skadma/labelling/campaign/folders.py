@@ -73,9 +73,9 @@ class AddedFolders:
 
 
 def read_folders(log: EventLog) -> AddedFolders:
-    """Read from the log which folders were added, within ``log.reading``."""
+    """Read from the log which folders were added."""
     found: dict[int, AddedFolder] = {}
-    with log.intact():
+    with log.reading(), log.intact():
         for event, kind, text in log.rows(
             "SELECT id, kind, detail FROM events WHERE kind IN ('pool', 'undo') "
             "ORDER BY id"

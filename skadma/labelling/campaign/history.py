@@ -30,8 +30,8 @@ def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
 
 
 def list_events(log: EventLog) -> list[dict[str, Any]]:
-    """List every event, within ``log.reading``; see :meth:`Campaign.log`."""
-    with log.intact():
+    """List every event; see :meth:`Campaign.log`."""
+    with log.reading(), log.intact():
         paths = dict(log.rows("SELECT id, path FROM images"))
         names = read_class_names(log)
         events = {
@@ -41,7 +41,7 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
         }
         for table, event, image, sha256, kind, label in log.rows(
             "SELECT 'decisions', * FROM decisions UNION ALL "
-            "SELECT 'looks', * FROM looks ORDER BY event, image"
+            "SELECT 'other_answers', * FROM other_answers ORDER BY event, image"
         ):
             answer = {"path": paths[image], "sha256": sha256, "label": f"?{kind}"}
             if kind == "label":

@@ -52,7 +52,7 @@ class Outcome:
 class Ledger(State):
     """The state, kept up to date by what the log gained, and the page's operations.
 
-    Others may write meanwhile; ``read`` and ``record`` read what they wrote.
+    Others may write meanwhile; ``update`` and ``record`` read what they wrote.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -60,12 +60,7 @@ class Ledger(State):
         # Operations that changed nothing, which the log therefore does not have: one
         # that comes again must not do later what it did not do then.
         self._idle: set[str] = set()
-        self.read()
-
-    def read(self) -> None:
-        """Read what the log gained."""
-        with self._log.reading():
-            self.update()
+        self.update()
 
     # --- by content ----------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .campaign import Campaign
+from .state import read_state
 from .trainer import Proposal
 
 
@@ -37,7 +38,7 @@ def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batc
     if campaign.candidates():
         state, proposals = campaign._query(n)
     else:
-        state, proposals = campaign._state(), []
+        state, proposals = read_state(campaign._event_log), []
         campaign.estimator()  # the last labels count too
     as_of = campaign.log()[-1]["id"]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]

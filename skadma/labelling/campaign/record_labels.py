@@ -311,7 +311,7 @@ def add_answer_rows(
 ) -> None:
     """Write the image, content and mark of each answer of an event."""
     log.add(
-        "decisions" if kind == "teach" else "looks",
+        "decisions" if kind == "teach" else "other_answers",
         (
             (event, image, sha256, mark[1:], None)
             if mark in MARKS

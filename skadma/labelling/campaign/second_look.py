@@ -13,12 +13,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...evaluation import suspects
-from .state import Answer, State, last_decisions, last_repeats
+from .state import State, last_decisions, last_repeats
 
 
 @dataclass(frozen=True)
 class CantTell:
-    """An image of which somebody could not tell what it shows.
+    """An image that somebody marked "?cant-tell".
 
     Attributes
     ----------
@@ -86,11 +86,9 @@ def quick_model(n_features: int) -> Pipeline:
     )
 
 
-def list_cant_tell(
-    answers: Sequence[Answer], state: State, exclude: str | None
-) -> list[CantTell]:
+def list_cant_tell(state: State, exclude: str | None) -> list[CantTell]:
     """List the images marked "?cant-tell"; see :meth:`Campaign.cant_tell`."""
-    usable = state.usable()
+    usable, answers = state.usable(), state.answers
     seen = {a.sha256 for a in answers if a.who == exclude}
     return [
         CantTell(state.paths[usable[sha256]], sha256, answer.who, answer.at)
@@ -100,7 +98,6 @@ def list_cant_tell(
 
 
 def list_suspects(
-    answers: Sequence[Answer],
     state: State,
     predict: Callable[[list[int], np.ndarray], np.ndarray],
 ) -> list[SuspectLabel]:
@@ -109,7 +106,7 @@ def list_suspects(
     `predict` gets images and their labels, and gives probabilities by models that did
     not see them.
     """
-    labelled = state.labelled()
+    labelled, answers = state.labelled(), state.answers
     decided = last_decisions(answers)
     repeats = last_repeats(answers)
     confirmed = {a.sha256: a.event for a in answers if a.act == "confirm"}

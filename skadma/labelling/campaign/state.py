@@ -137,12 +137,12 @@ class State:
     # --- reading -------------------------------------------------------------
 
     def update(self) -> None:
-        """Read what the log gained, within ``log.reading`` or a transaction.
+        """Read what the log gained.
 
         Where the classes or the folders changed, or a change of them was taken back,
         all is read again.
         """
-        with self._log.intact():
+        with self._log.reading(), self._log.intact():
             news = self._news()
             if self._last and any(self._changes_names(*event) for event in news):
                 self._forget()
@@ -222,7 +222,7 @@ class State:
         given: dict[int, list[Decision]] = {}
         for event, image, sha256, kind, label in self._log.rows(
             "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
-            "SELECT * FROM looks WHERE event > ?1 ORDER BY event, image",
+            "SELECT * FROM other_answers WHERE event > ?1 ORDER BY event, image",
             self._last,
         ):
             now = label if label is None else self.class_names.now(label, event)
@@ -415,7 +415,7 @@ class State:
 
 
 def read_state(log: EventLog) -> State:
-    """Read the state from the log, within ``log.reading`` or a transaction."""
+    """Read the state from the log."""
     state = State(log)
     state.update()
     return state
@@ -451,8 +451,7 @@ def last_repeats(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
 
 def refresh(log: EventLog, folders: FolderPaths) -> int:
     """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
-    with log.reading():
-        state = read_state(log)
+    state = read_state(log)
     begin = perf_counter()
     changes = folders.scan(state.folders, _known(state))
     if not changes:

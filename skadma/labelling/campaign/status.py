@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from .event_log import EventLog
 from .folders import FolderPaths
-from .state import Answer, State
+from .state import State
 
 LONGEST = 120.0
 """Seconds per label; what took longer had a pause in it."""
@@ -44,9 +43,9 @@ class Pace:
         return f"{self.who}: {self.per_hour:.0f} ({self.n_labels} timed)"
 
 
-def measure_pace(log: EventLog, answers: Sequence[Answer]) -> list[Pace]:
-    """Time answers; see :meth:`Campaign.labels_per_hour`. Within ``log.reading``."""
-    n_answers = Counter(a.event for a in answers if a.act != "confirm")
+def measure_pace(log: EventLog, state: State) -> list[Pace]:
+    """Time answers; see :meth:`Campaign.labels_per_hour`, within ``log.reading``."""
+    n_answers = Counter(a.event for a in state.answers if a.act != "confirm")
     last: dict[str, datetime] = {}
     asked: datetime | None = None
     timed: dict[str, tuple[int, float]] = {}
@@ -90,7 +89,7 @@ class Status:
     labels : dict of str to int
         Different images with each label.
     aside : dict of str to int
-        Different images that were skipped, cannot be told, or are none.
+        Different images with the mark skip, cant-tell or not-an-image.
     n_open : int
         Different images without a decision.
     pending : list of str
@@ -191,6 +190,6 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
         audit=len(drawn),
         audit_answered=len(drawn.keys() & state.audit_answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
-        pace=measure_pace(log, state.answers),
+        pace=measure_pace(log, state),
         more_pools=folders,
     )

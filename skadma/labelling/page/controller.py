@@ -122,7 +122,7 @@ class Controller:
         `have` are the images that it holds. With `meanwhile`, images are drawn at
         random while none are chosen.
         """
-        self.ledger.read()
+        self.ledger.update()
         moved = [sha for sha in have if self._has_moved(sha, tab)]
         held = tuple(sha for sha in have if sha not in moved)
         self._tabs[tab] = _Tab(time.monotonic(), held)

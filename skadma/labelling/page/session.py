@@ -137,7 +137,7 @@ class Session:
     def _receive(self, message: dict[str, Any]) -> None:
         self._controller.receive(message)
         with contextlib.suppress(CampaignError):  # the page's next request tells
-            self._controller.ledger.read()
+            self._controller.ledger.update()
         self._request()
 
     def _request(self) -> None:
@@ -155,7 +155,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     the model had guessed right.
     """
     ledger = controller.ledger
-    ledger.read()
+    ledger.update()
     confirmed = {
         decision.sha256
         for event in ledger.acts.values()

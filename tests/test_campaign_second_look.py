@@ -38,8 +38,8 @@ def test_a_repeat_changes_no_decision_and_no_model(people):
     kinds = [event["kind"] for event in eva.log()]
     assert kinds.count("repeat") == 2
     assert kinds.count("train") == 1
-    looks = [event["looks"] for event in eva.log() if event["kind"] == "repeat"]
-    assert [look["label"] for (look,) in looks] == [
+    given = [event["other_answers"] for event in eva.log() if event["kind"] == "repeat"]
+    assert [answer["label"] for (answer,) in given] == [
         "green",
         "?cant-tell",
     ]
@@ -101,14 +101,14 @@ def test_the_share_of_repeats(share, people):
     log = people[0].log()
     repeats = [e for e in log if e["kind"] == "repeat"]
     assert len(repeats) / (N + len(repeats)) == pytest.approx(share, abs=0.05)
-    shown = [(e["who"], e["looks"][0]["path"]) for e in repeats]
+    shown = [(e["who"], e["other_answers"][0]["path"]) for e in repeats]
     assert len(set(shown)) == len(shown)
     pairs = {(p.first, p.second): p.n for p in people[0].agreement().pairs}
     assert set(pairs) <= {("eva", "eva"), ("eva", "max"), ("max", "max")}
     assert abs(pairs[("eva", "max")] - len(repeats) / 2) <= 2
     whose = {e["decisions"][0]["path"]: e["id"] for e in log if e["kind"] == "teach"}
     for event in repeats:  # not what was seen just before
-        taught = whose[event["looks"][0]["path"]]
+        taught = whose[event["other_answers"][0]["path"]]
         own = [e for e in log if e["kind"] == "teach" and e["who"] == event["who"]]
         if taught in [e["id"] for e in own]:
             assert sum(taught < e["id"] < event["id"] for e in own) >= APART
