@@ -155,8 +155,8 @@ class Audits:
         Parameters
         ----------
         labels : mapping of str to str, or path
-            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the images that
-            have a class: "?cant-tell" and "?not-an-image" are left out of it.
+            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
+            images that have a class: "?cant-tell" and "?not-an-image" are left out.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
 
