@@ -393,7 +393,7 @@ class Trainer:
             estimator,
             paths,
             place,
-            layer=strategy.layer,  # type: ignore[attr-defined]
+            layer=strategy.layer,
             dtype="float32",
             keys=names,
             compute=False,
