@@ -661,9 +661,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             Keyed by the layers as they were given.
         """
         wanted: list[int | str] = (
-            [layers]  # type: ignore[list-item]
-            if isinstance(layers, (Integral, str))
-            else list(layers)  # type: ignore[arg-type]
+            [layers] if isinstance(layers, (Integral, str)) else list(layers)  # type: ignore[arg-type]
         )
         adapter = self.__skadma_adapter__()
         if adapter.fitted:
