@@ -31,7 +31,7 @@ from .networks import (
 )
 from .networks.adapted import copy_network
 from .networks.engines import ENGINES, PRECISIONS, Engine
-from .networks.graph import ONE_AT_A_TIME
+from .networks.graph import NETWORK_LOCK
 from .networks.pretrained import LayerTable, layer_table
 from .networks.registry import load_into
 from .targets.labels import (
@@ -437,7 +437,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             rng = copy.deepcopy(self.random_state_)
         else:
             rng = check_random_state(self.random_state)
-        with ONE_AT_A_TIME, torch.random.fork_rng():
+        with NETWORK_LOCK, torch.random.fork_rng():
             torch.manual_seed(rng.randint(2**31))
             before = None
             if not goes_on or self.training == "probe":
@@ -665,9 +665,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             Keyed by the layers as they were given.
         """
         wanted: list[int | str] = (
-            [layers]  # type: ignore[list-item]
-            if isinstance(layers, (Integral, str))
-            else list(layers)  # type: ignore[arg-type]
+            [layers] if isinstance(layers, (Integral, str)) else list(layers)  # type: ignore[arg-type]
         )
         adapter = self.__skadma_adapter__()
         if adapter.fitted:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
-from ..networks.graph import ONE_AT_A_TIME, evaluating
+from ..networks.graph import NETWORK_LOCK, in_mode
 from ..networks.pretrained import describe_modules, fingerprint
 from .cache import Cache
 
@@ -425,7 +425,7 @@ class FeatureExtractor:
         images = _to_device(images, self.device)
         if self._frozen is None:
             return images
-        with ONE_AT_A_TIME, evaluating(self._modules):
+        with NETWORK_LOCK, in_mode(self._modules):
             (x,) = _run(self._frozen, self._normalize(images), rows)
         return x
 
@@ -438,7 +438,7 @@ class FeatureExtractor:
         if self._frozen is None:
             x = self._normalize(x)
         computed: dict[str, torch.Tensor] = {}
-        with ONE_AT_A_TIME, evaluating(self._modules):
+        with NETWORK_LOCK, in_mode(self._modules):
             adapted = self._outputs(x, n_behind)
             if cached is not None and self._required_keys == [self._derived_key]:
                 source = {}
@@ -537,7 +537,7 @@ class FeatureExtractor:
             shapes.setdefault((window.height, window.width), []).append(i)
         found: list[torch.Tensor] = [maps] * len(windows)
         full = maps.shape[-2:]
-        with ONE_AT_A_TIME, evaluating(self._modules):
+        with NETWORK_LOCK, in_mode(self._modules):
             for of_shape in shapes.values():
                 patches = torch.cat([windows[i].cut(maps) for i in of_shape])
                 some = patches.split(_PATCHES)

@@ -102,7 +102,7 @@ def _work(
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         if hasattr(os, "nice"):
-            os.nice(10)
+            os.nice(5)
     from .campaign import Campaign
 
     campaign = None

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images.dataset import Preprocessing
-from .graph import NetworkGraph, fold_batch_norms, set_submodule
+from .graph import NetworkGraph, extract_subgraph, fold_batch_norms, set_submodule
 from .heads import BlockLinear, ProbeHead, get_head, replace_head
 from .pretrained import PretrainedNetwork
 
@@ -138,7 +138,7 @@ class AdaptedNetwork(nn.Module):
         start : torch.fx.Node or None
             The node whose value it gets; None for the network's input.
         """
-        return graph.extract(self.network, ends, start)
+        return extract_subgraph(graph.graph, self.network, ends, start or graph.input)
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
@@ -178,7 +178,7 @@ class AdaptedNetwork(nn.Module):
         cut : str
             Name of the node, see ``NetworkGraph.cut_before``.
         """
-        graph = self._trace(training=True)
+        graph = NetworkGraph(self.network, self._example, training=True)
         node = next(n for n in graph.graph.nodes if n.name == cut)
         # Not by attribute: its parameters must not be listed a second time.
         self.__dict__["_trainable_layers"] = self.subgraph(graph, [graph.output], node)
@@ -186,13 +186,6 @@ class AdaptedNetwork(nn.Module):
             yield
         finally:
             del self.__dict__["_trainable_layers"]
-
-    def _trace(self, training: bool) -> NetworkGraph:
-        self.network.train(training)
-        try:
-            return NetworkGraph(self.network, self._example, evaluate=not training)
-        finally:
-            self._set_mode(self.training)
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Add outputs for new classes; those of the known classes keep their weights.

@@ -19,7 +19,7 @@ from ..features.cache import DEFAULT_LIMIT, open_cache
 from ..features.extractor import NONE_READABLE, FeatureExtractor, warn_unreadable
 from ..images.dataset import ImageDataset, Rows
 from ..networks import AdaptedNetwork, PretrainedNetwork
-from ..networks.graph import ONE_AT_A_TIME
+from ..networks.graph import NETWORK_LOCK
 
 _WEIGHT = "sample_weight"
 
@@ -284,7 +284,7 @@ def train(
     torch's global generator stays as it was.
     """
     start = net.module_.starting_at(cut) if cut else nullcontext()
-    with ONE_AT_A_TIME, torch.random.fork_rng(), start:
+    with NETWORK_LOCK, torch.random.fork_rng(), start:
         torch.manual_seed(seed)
         net.partial_fit(LabelledDataset(dataset, y, weights), y)
     net.module_.eval()
