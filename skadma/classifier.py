@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -20,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from .features.adapter import CNNAdapter
+from .features.adapter import CNNAdapter, with_found_range
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
 from .networks import (
@@ -94,6 +95,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         a quarter or an eighth of their size, which libjpeg does in a fraction of the
         time. Their pixels then differ a little, and so may a strategy's choice: see
         the user guide.
+    value_range : (float, float), optional
+        The values that become black and white in images of more than 8 bits. None:
+        ``fit`` takes what the files state (tags of TIFF files, sBIT of PNG files) or,
+        with a warning, what the fewest bits hold in which all values fit; prediction
+        then uses the same. See the user guide.
     engine : {"torch", "openvino"}, default="torch"
         What runs the pretrained network and the frozen layers, except in training with
         `augment`. ``"openvino"`` (``pip install skadma[openvino]``) is faster on a CPU.
@@ -208,6 +214,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
         "reduced_decoding": ["boolean"],
+        "value_range": [None, tuple, list],
         "engine": [StrOptions(set(ENGINES))],
         "precision": [StrOptions(set(PRECISIONS))],
         "training": [StrOptions({"fine-tune", "probe"})],
@@ -235,6 +242,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
+        value_range: tuple[float, float] | None = None,
         engine: str = "torch",
         precision: str = "float32",
         training: str = "fine-tune",
@@ -265,6 +273,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.reduced_decoding = reduced_decoding
+        self.value_range = value_range
         self.engine = engine
         self.precision = precision
         self.training = training
@@ -483,7 +492,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _params_of_network(self) -> dict[str, Any]:
         """Parameters that a network keeps from the fit that built it."""
-        names = "backbone weights image_size reduced_decoding engine precision"
+        names = (
+            "backbone weights image_size reduced_decoding value_range engine precision"
+        )
         names += " training batch_norm"
         return {name: getattr(self, name) for name in names.split()}
 
@@ -502,13 +513,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """The pretrained network, and X as a data set of tensors for it."""
         if not (self._takes_tables and is_table(X)):
-            source = (
-                self.source_network_
-                if goes_on
-                else load_pretrained(**self._pretrained_params())
-            )
             shape = self.image_shape
-            return source, ImageDataset(X, source.preprocessing, image_shape=shape)
+            if goes_on:
+                source = self.source_network_
+                return source, ImageDataset(X, source.preprocessing, image_shape=shape)
+            source = load_pretrained(**self._pretrained_params())
+            return with_found_range(
+                source.with_value_range(self._given_range()), X, shape
+            )
         if goes_on:
             rows = validate_data(self, X, reset=False, dtype=np.float32)
             return self.source_network_, Rows(rows)
@@ -769,7 +781,21 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             "engine": Engine(self.engine, self.precision),
         }
 
+    def _given_range(self) -> tuple[float, float] | None:
+        if self.value_range is None:
+            return None
+        low, high = self.value_range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"value_range={self.value_range}: the first number must be below the "
+                "second, and both finite."
+            )
+        return low, high
+
     def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
+        return self._build_unfitted(example).with_value_range(self._given_range())
+
+    def _build_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
         """Build a callable's network once, however often a query asks before `fit`."""
         if isinstance(self.backbone, str):
             return load_pretrained(**self._pretrained_params())  # cached there

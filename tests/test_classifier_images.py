@@ -1,5 +1,7 @@
 """The images that CNNClassifier takes: forms, augmentation, unreadable files."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from sklearn.base import clone
 from skadma import ActiveLearner
 from skadma.features.cache import MemoryCache
 from skadma.images import forms
+from skadma.persistence.card import describe_preprocessing
 from skadma.strategies import CoreSet, MarginSampling, RandomSampling
 
 from .conftest import tiny_classifier
@@ -247,3 +250,64 @@ def test_images_in_the_cache_are_not_decoded_again(paths, pictures, monkeypatch)
         for n in (12, 24, 24):
             clf.fit(paths[:n], y[:n])
         assert len(decoded) == 24
+
+
+def wide(X, folder, top=4095, suffix="png"):
+    """Grey files of 16 bits whose largest possible value is `top`."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for i, image in enumerate(X[..., 0]):
+        paths.append(folder / f"{i}.{suffix}")
+        values = np.rint(image / 255 * top).astype(np.uint16)
+        Image.fromarray(values).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("top", "suffix"), [(4095, "png"), (255, "tif"), (1023, "tif")]
+)
+@pytest.mark.parametrize("training", ["fine-tune", "probe"])
+def test_images_of_few_bits_in_16_are_like_those_of_8(
+    top, suffix, training, tmp_path, pictures
+):
+    X, y = pictures
+    grey = np.repeat(X[..., :1], 3, axis=3)
+    paths = wide(X, tmp_path / "wide", top, suffix)
+    params = {"training": training, "n_frozen_layers": "paper"}
+    expected = tiny_classifier(**params).fit(grey, y).predict_proba(grey)
+    given = tiny_classifier(value_range=(0, top), **params).fit(paths, y)
+    with pytest.warns(UserWarning, match=rf"value_range=\(0, {top}\)") as caught:
+        found = tiny_classifier(**params).fit(paths, y)
+    assert len(caught) == 1
+    found.save(tmp_path / "model")
+    loaded = type(found).load(tmp_path / "model", backbone=found.backbone)
+    for clf in (given, found, loaded, pickle.loads(pickle.dumps(found))):
+        np.testing.assert_allclose(clf.predict_proba(paths), expected, atol=1e-5)
+        for i in (0, 7):  # not by the largest value of the images at hand
+            alone = clf.predict_proba(paths[i : i + 1])
+            np.testing.assert_allclose(alone[0], expected[i], atol=1e-5)
+    assert describe_preprocessing(found)["value_range"] == (0, top)
+
+
+def test_value_range_before_the_first_fit_and_after(tmp_path, pictures):
+    X, y = pictures
+    grey = np.repeat(X[..., :1], 3, axis=3)
+    paths = wide(X, tmp_path / "wide")
+    expected = tiny_classifier().source_proba(grey)
+    with pytest.warns(UserWarning, match=r"\(0, 4095\)"):
+        np.testing.assert_allclose(
+            tiny_classifier().source_proba(paths), expected, atol=1e-5
+        )
+    clf = tiny_classifier(value_range=[0, 4095], warm_start=True)
+    np.testing.assert_allclose(clf.source_proba(paths), expected, atol=1e-5)
+    clf.fit(paths, y).partial_fit(paths, y)
+    with pytest.raises(ValueError, match="value_range is now"):
+        clf.set_params(value_range=(0, 255)).fit(paths, y)
+
+
+@pytest.mark.parametrize(
+    "value_range", [(5, 5), (9, 1), (0, np.inf), (0, np.nan), "ab"]
+)
+def test_refuses_a_value_range(value_range, pictures):
+    with pytest.raises(ValueError, match="value_range"):
+        tiny_classifier(value_range=value_range).fit(*pictures)

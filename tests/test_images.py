@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import struct
 import tracemalloc
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -490,3 +492,92 @@ def test_bad_images_in_any_form_keep_their_numbers(colour):
             with pytest.raises(UnreadableImageError, match=r"X\[3\]"):
                 some[0]
             assert torch.equal(some[1], dataset[2])
+
+
+def wide_files(folder):
+    """Grey files whose largest value is 4095 or 200, with that value's range."""
+    ramp = np.linspace(0, 1, 256).reshape(16, 16)
+    twelve = np.rint(ramp * 4095).astype(np.uint16)
+    plain = Image.fromarray(twelve)
+    plain.save(folder / "told.tif", tiffinfo={340: 0, 341: 4095})
+    plain.save(folder / "untold.tif")
+    plain.save(folder / "untold.png")
+    eight = np.rint(ramp * 255).astype(np.uint16)
+    Image.fromarray(eight).save(folder / "eight.png")
+    Image.fromarray(eight.astype(np.int32)).save(folder / "signed32.tif")
+    data = (folder / "untold.png").read_bytes()
+    chunk = b"sBIT\x0c"
+    told = struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (folder / "told.png").write_bytes(data[:33] + told + data[33:])
+    _tiff(folder / "uint32.tif", twelve.astype("<u4"), 1)
+    _tiff(folder / "int16.tif", (twelve // 2 - 1024).astype("<i2"), 2)
+    return np.rint(ramp * 255)
+
+
+def _tiff(path, array, sample_format):
+    height, width = array.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, array.itemsize * 8),
+            (259, 3, 1), (262, 3, 1), (273, 4, 134), (277, 3, 1), (278, 4, height),
+            (279, 4, array.nbytes), (339, 3, sample_format)]  # fmt: skip
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    entries = b"".join(struct.pack("<HHII", t, kind, 1, v) for t, kind, v in tags)
+    path.write_bytes((head + entries + bytes(4)).ljust(134, b"\0") + array.tobytes())
+
+
+@pytest.mark.parametrize("name", ["told.tif", "told.png"])
+def test_value_range_that_a_file_states(name, tmp_path, recwarn):
+    ramp = wide_files(tmp_path)
+    assert np.abs(tensors([tmp_path / name])[0, 0].numpy() - ramp).max() <= 1
+    assert ImageDataset([tmp_path / name], SAME).find_value_range() == (0, 4095)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("untold.tif", (0, 4095)),
+        ("untold.png", (0, 4095)),
+        ("eight.png", (0, 255)),
+        ("uint32.tif", (0, 4095)),
+        ("int16.tif", (-1024, 1023)),
+        ("signed32.tif", (0, 255)),
+    ],
+)
+def test_value_range_that_the_values_tell(name, expected, tmp_path):
+    ramp = wide_files(tmp_path)
+    path = tmp_path / name
+    with Image.open(path) as opened:
+        opened.load()
+    for X in ([path], [opened]):
+        with pytest.warns(UserWarning, match="value_range=") as caught:
+            found = ImageDataset(X, SAME).find_value_range()
+        assert found == expected
+        assert str(found) in str(caught[0].message)
+        pixels = tensors(X, Preprocessing(16, 16, value_range=found))[0, 0].numpy()
+        assert np.abs(pixels - ramp).max() <= 1
+
+
+def test_value_range_of_arrays():
+    ramp = np.linspace(0, 1, 256).reshape(16, 16)
+    expected = torch.from_numpy(np.rint(ramp * 255))
+    for X in (
+        np.rint(ramp * 4095)[None],
+        np.rint(ramp * 4095).astype(np.uint16)[None],
+        [np.rint(ramp * 4095).astype(np.uint16)],
+        [np.rint(ramp * 4095).astype(int)],
+        [Image.fromarray((ramp * 4095).astype(np.float32))],
+    ):
+        found = tensors(X, Preprocessing(16, 16, value_range=(0, 4095)))[0, 0]
+        assert (found - expected).abs().max() <= 1
+    colour = np.arange(768, dtype=np.uint8).reshape(1, 16, 16, 3)
+    narrow = Preprocessing(16, 16, value_range=(0, 4095))
+    assert torch.equal(tensors(colour, narrow), tensors(colour))
+
+
+def test_images_of_8_bits_are_not_decoded_to_find_the_range(
+    colour, tmp_path, monkeypatch
+):
+    for suffix in ("png", "jpg", "bmp", "webp", "gif"):
+        Image.fromarray(colour[0]).save(tmp_path / f"a.{suffix}")
+    monkeypatch.setattr(Image, "open", None)
+    assert ImageDataset(list(tmp_path.iterdir()), SAME).find_value_range() is None

@@ -53,10 +53,10 @@ class AdaFilterClassifier(CNNClassifier):
         normalises the mixture, and is fine-tuned.
     gate_width : int, default=128
         Width of the recurrent network.
-    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, engine
-    precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs, batch_size
-    scan_batch_size, callbacks, train_split, augment, warm_start, classes, class_weight
-    on_bad_image, net_params, memory, device, verbose, random_state
+    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, value_range
+    engine, precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs
+    batch_size, scan_batch_size, callbacks, train_split, augment, warm_start, classes
+    class_weight, on_bad_image, net_params, memory, device, verbose, random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
@@ -114,6 +114,7 @@ class AdaFilterClassifier(CNNClassifier):
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
+        value_range: tuple[float, float] | None = None,
         engine: str = "torch",
         precision: str = "float32",
         batch_norm: str = "fixed",
@@ -144,6 +145,7 @@ class AdaFilterClassifier(CNNClassifier):
             image_size=image_size,
             image_shape=image_shape,
             reduced_decoding=reduced_decoding,
+            value_range=value_range,
             engine=engine,
             precision=precision,
             batch_norm=batch_norm,

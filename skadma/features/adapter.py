@@ -14,7 +14,7 @@ import torch
 from scipy.special import expit, softmax
 from torch import nn
 
-from ..images.dataset import ImageDataset, Rows, n_images
+from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
 from ..images.forms import is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork, count_frozen_layers
@@ -466,7 +466,9 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        return self.source, self.image_dataset(X)
+        if self.fitted:
+            return self.source, self.image_dataset(X)
+        return with_found_range(self.source, X, self._image_shape)
 
     def image_dataset(self, X: Any) -> ImageDataset:
         """Images as a data set of uint8 tensors of the network's size."""
@@ -486,6 +488,20 @@ class CNNAdapter(NetworkAdapter):
     def takes_rows(self, X: Any) -> bool:
         """Whether `X` is a table for the network, not images."""
         return self._takes_tables and is_table(X)
+
+
+def with_found_range(
+    source: PretrainedNetwork, X: Any, image_shape: Sequence[int] | None
+) -> tuple[PretrainedNetwork, ImageDataset]:
+    """Open images for a network that takes their range of values, unless it has one.
+
+    Those of a feature store keep its range.
+    """
+    dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
+    if source.preprocessing.value_range is None and not isinstance(X, StoredImages):
+        source = source.with_value_range(dataset.find_value_range())
+        dataset.preprocessing = source.preprocessing
+    return source, dataset
 
 
 def get_adapter(estimator: Any) -> NetworkAdapter | None:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 import stat
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +25,13 @@ from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
     ACCEPTED,
     UnreadableImageError,
+    find_range,
     from_array,
     from_path,
     open_images,
     unreadable,
 )
+from .value_range import Range
 
 _EXTREME = 16
 """From this ratio of sides on, what the centre crop discards is not even resized."""
@@ -53,6 +56,9 @@ class Preprocessing:
     reduced : bool
         Whether JPEG files are decoded at a half, a quarter or an eighth of their size
         where the shorter side stays at least three times `resize_size`.
+    value_range : (float, float) or None
+        What becomes black and white in images of more than 8 bits. None: what a file
+        states, else all that its type can hold.
     """
 
     image_size: int
@@ -62,6 +68,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     # Not in the repr, from which namespaces of cached outputs are made: they add it.
     reduced: bool = field(default=False, repr=False)
+    value_range: Range | None = field(default=None, repr=False)
 
     @property
     def least(self) -> int | None:
@@ -103,7 +110,9 @@ class ImageDataset(Dataset):
         self.preprocessing = preprocessing
         if isinstance(X, StoredImages):
             X = X.images
-        self._items, self._decode = open_images(X, image_shape)
+        self._items, self._decode = open_images(
+            X, image_shape, preprocessing.value_range
+        )
         if not len(self._items):
             raise ValueError(f"X has 0 images. {ACCEPTED}.")
         # Of images that were taken from the X of a user, their numbers there.
@@ -139,14 +148,15 @@ class ImageDataset(Dataset):
 
     def _pixels(self, i: int) -> np.ndarray:
         if self.from_files:
-            return from_path(self._items[i], "", self.preprocessing.least)
+            how = self.preprocessing
+            return from_path(self._items[i], "", how.least, how.value_range)
         name = self.name(i)
         try:
             item = self._items[i]
         except Exception as error:  # a Dataset may decode files, and fail in any way
             raise unreadable(name, error) from error
         try:
-            return self._decode(item, name)
+            return self._decode(item, name, self.preprocessing.value_range)
         except UnreadableImageError:
             raise
         except ValueError as error:  # its message names the image
@@ -194,6 +204,30 @@ class ImageDataset(Dataset):
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder).rstrip(os.sep)
         return f"{self._folders[folder]}{os.sep}{name}", state
+
+    def find_value_range(self) -> Range | None:
+        """Find one range for all images of more than 8 bits; None to leave it open.
+
+        It is what their files state, or what the fewest bits hold in which all their
+        values fit: then there is a warning. Items of a torch Dataset are not read.
+        """
+        if self._decode is from_array or isinstance(self._items, Dataset):
+            return None
+        found = [one for one in map(find_range, self._items) if one is not None]
+        if not found:
+            return None
+        lows, highs = zip(*(value_range for value_range, _, _ in found), strict=True)
+        joint = min(lows), max(highs)
+        if any(full and value_range == joint for value_range, _, full in found):
+            return None
+        if not all(declared for _, declared, _ in found):
+            warnings.warn(
+                "There are images of more than 8 bits that do not state which values "
+                f"they take. By the largest one, value_range={joint} is taken: these "
+                "become black and white. Give value_range= to set it.",
+                stacklevel=2,
+            )
+        return joint
 
     def readable(self) -> np.ndarray:
         """Return a mask (n,): which images can be decoded and resized."""

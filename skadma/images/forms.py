@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,6 +15,14 @@ from scipy import sparse
 from torch.utils.data import Dataset
 
 from .._utils.lazy_rows import LazyRows
+from .value_range import (
+    Range,
+    declared_range,
+    full_range,
+    range_of_values,
+    scale,
+    wide_values,
+)
 
 ACCEPTED = (
     "Accepted are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
@@ -39,9 +48,13 @@ class UnreadableImageError(ValueError):
         self.reason = reason
 
 
+_Decode = Callable[[Any, str, Range | None], np.ndarray]
+"""Gets an item, what it is called in messages, and the value range."""
+
+
 def open_images(
-    X: Any, image_shape: Sequence[int] | None
-) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    X: Any, image_shape: Sequence[int] | None, value_range: Range | None = None
+) -> tuple[Any, _Decode]:
     """Return a sequence of items, and the function that decodes one of them."""
     if isinstance(X, Dataset):
         if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
@@ -73,7 +86,7 @@ def open_images(
         ) from error
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
-    return _open_array(array, image_shape)
+    return _open_array(array, image_shape, value_range)
 
 
 def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
@@ -97,7 +110,7 @@ def is_number_like(item: Any) -> bool:
     return isinstance(item, (int, float, complex, np.number))
 
 
-def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+def _open_list(items: list) -> tuple[Any, _Decode]:
     paths = [isinstance(item, (str, os.PathLike)) for item in items]
     if all(paths):
         return np.array([os.fsdecode(item) for item in items], dtype=object), from_path
@@ -117,8 +130,8 @@ def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
 
 
 def _open_array(
-    array: np.ndarray, image_shape: Sequence[int] | None
-) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
+    array: np.ndarray, image_shape: Sequence[int] | None, value_range: Range | None
+) -> tuple[Any, _Decode]:
     got = f"X has shape {array.shape} and dtype {array.dtype}"
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{got}. {ACCEPTED}.")
@@ -143,7 +156,7 @@ def _open_array(
             f"(or 1). {ACCEPTED}."
         )
     if len(array):
-        _check_values(array, "X", allow_uint16=False)
+        _check_values(array, "X", value_range, allow_uint16=False)
     return array, from_array
 
 
@@ -154,16 +167,20 @@ def _channel_axis(shape: tuple[int, ...]) -> str:
     return "first" if shape[0] in (1, 3) else ""
 
 
-def _check_values(array: np.ndarray, what: str, *, allow_uint16: bool) -> None:
+def _check_values(
+    array: np.ndarray, what: str, value_range: Range | None, *, allow_uint16: bool
+) -> None:
     kind = array.dtype.kind
     if kind == "b" or array.dtype == np.uint8:
         return
     if array.dtype == np.uint16 and allow_uint16:
         return
     low, high = array.min(), array.max()
+    if kind == "f" and (np.isnan(low) or np.isnan(high)):
+        raise ValueError(f"{what} contains NaN. {ACCEPTED}.")
+    if value_range is not None and kind in "iuf":
+        return
     if kind == "f":
-        if np.isnan(low) or np.isnan(high):
-            raise ValueError(f"{what} contains NaN. {ACCEPTED}.")
         if low < 0 or high > 1:
             raise ValueError(
                 f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
@@ -187,14 +204,25 @@ def check_readable(path: str) -> None:
     from_path(path, "")
 
 
-def from_path(path: str, what: str, least: int | None = None) -> np.ndarray:
+def from_path(
+    path: str, what: str, least: int | None = None, value_range: Range | None = None
+) -> np.ndarray:
     """Decode a file by its path, see :func:`from_file`."""
-    return from_file(path, path, least)
+    return from_file(path, path, least, value_range)
 
 
-def from_file(file: str | BinaryIO, path: str, least: int | None = None) -> np.ndarray:
+def from_file(
+    file: str | BinaryIO,
+    path: str,
+    least: int | None = None,
+    value_range: Range | None = None,
+    *,
+    to_be_seen: bool = False,
+) -> np.ndarray:
     """Decode an open file, or one by its path.
 
+    Values of more than 8 bits are scaled by `value_range`, else by what the file
+    states, else by its type or, for an image `to_be_seen`, by its own largest value.
     With `least`, a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size
     that leaves both sides at least that long.
     """
@@ -203,7 +231,12 @@ def from_file(file: str | BinaryIO, path: str, least: int | None = None) -> np.n
             if least is not None:
                 image.draft(None, (least, least))  # does nothing but to a JPEG
             image.load()
-            return _from_pil(image, path)
+            if value_range is None and image.mode.startswith("I"):
+                values = wide_values(image)
+                value_range = declared_range(image, values, file)
+                if value_range is None and to_be_seen:
+                    value_range = range_of_values(values)
+            return _from_pil(image, path, value_range)
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything
@@ -231,12 +264,55 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
     )
 
 
-def _from_item(item: Any, what: str) -> np.ndarray:
+def find_range(item: Any) -> tuple[Range, bool, bool] | None:
+    """Find the range of an image of more than 8 bits, by its path or as it is.
+
+    Returns the range, whether the file states it, and whether it is the full range of
+    the type; None for images of 8 bits and for those that cannot be decoded.
+    """
+    try:
+        if isinstance(item, str):
+            if not _may_be_wide(item):
+                return None
+            with Image.open(item, formats=_formats()) as image:
+                return _find_range(image, item)
+        if isinstance(item, Image.Image):
+            return _find_range(item, None)
+    except Exception:  # reported when it is decoded for use
+        return None
+    if isinstance(item, np.ndarray) and item.dtype == np.uint16 and item.size:
+        found = range_of_values(item)
+        return found, False, found == full_range(item)
+    return None
+
+
+def _find_range(
+    image: Image.Image, file: str | None
+) -> tuple[Range, bool, bool] | None:
+    if not image.mode.startswith("I"):
+        return None
+    values = wide_values(image)
+    if (declared := declared_range(image, values, file)) is not None:
+        return declared, True, False
+    found = range_of_values(values)
+    return found, False, found == full_range(values)
+
+
+def _may_be_wide(path: str) -> bool:
+    """Whether a file's first bytes leave it open; most of 8 bits are told by them."""
+    with Path(path).open("rb") as file:
+        head = file.read(26)
+    if head.startswith(b"\x89PNG"):
+        return head[24:26] == b"\x10\x00"  # 16 bits, grey
+    return not head.startswith((b"\xff\xd8", b"RIFF", b"GIF8", b"BM"))
+
+
+def _from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:
     """Decode an element of a list or of a Dataset: an image, or one with its label."""
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]
     if isinstance(item, Image.Image):
-        return _from_pil(item, what)
+        return _from_pil(item, what, value_range)
     if isinstance(item, torch.Tensor):
         item = _to_numpy(item, what)
     if not isinstance(item, np.ndarray):
@@ -256,8 +332,8 @@ def _from_item(item: Any, what: str) -> np.ndarray:
             f"{what} has shape {item.shape}: neither the last nor the first axis has 3 "
             "channels (or 1)."
         )
-    _check_values(item, what, allow_uint16=True)
-    return from_array(item, what)
+    _check_values(item, what, value_range, allow_uint16=True)
+    return from_array(item, what, value_range)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -269,24 +345,25 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _from_pil(image: Image.Image, what: str) -> np.ndarray:
+def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
+    if image.mode.startswith("I"):
+        values = wide_values(image)
+        grey = Image.fromarray(scale(values, value_range or full_range(values)))
+        grey.getexif().update(image.getexif())
+        return from_array(np.asarray(_upright(grey)), what)
     image = _upright(image)
-    if image.mode.startswith("I"):  # I;16 and its kin: 16 bits, whatever they hold
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise UnreadableImageError(
-                f"{what} has mode {image.mode} and values from {values.min()} to "
-                f"{values.max()}; 16-bit images have 0 to 65535."
-            )
-        return from_array(values.astype(np.uint16), what)
     if image.mode == "F":
-        return _from_item(np.asarray(image), what)
+        return _from_item(np.asarray(image), what, value_range)
     return from_array(np.asarray(image.convert("RGB")), what)
 
 
-def from_array(image: np.ndarray, what: str) -> np.ndarray:
+def from_array(
+    image: np.ndarray, what: str, value_range: Range | None = None
+) -> np.ndarray:
     """Convert an array whose shape and values are checked."""
-    if image.dtype.kind == "f":
+    if value_range is not None and image.dtype != np.uint8 and image.dtype.kind != "b":
+        image = scale(image, value_range)
+    elif image.dtype.kind == "f":
         image = np.rint(image * 255).astype(np.uint8)
     elif image.dtype == np.uint16:
         image = np.rint(image / 257).astype(np.uint8)

@@ -126,7 +126,21 @@ class PretrainedNetwork:
         modules = describe_modules(self.module)
         described = f"{self.fingerprint}{self.graph.graph}{modules}{self.preprocessing}"
         described += "reduced" * self.preprocessing.reduced + f"{self.engine}"
+        if self.preprocessing.value_range is not None:
+            described += f"{self.preprocessing.value_range}"
         return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+    def with_value_range(
+        self, value_range: tuple[float, float] | None
+    ) -> PretrainedNetwork:
+        """Return the same network for images of another range of values."""
+        if value_range == self.preprocessing.value_range:
+            return self
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("namespace", None)
+        other.preprocessing = replace(self.preprocessing, value_range=value_range)
+        return other
 
     def inference_subgraph(
         self, ends: Sequence[fx.Node], start: fx.Node | None, device: torch.device

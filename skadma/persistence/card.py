@@ -99,6 +99,7 @@ def _preprocessing_steps(estimator: Any) -> list[str]:
     p = estimator.source_network_.preprocessing
     mean, std = ([round(v, 6) for v in values] for values in (p.mean, p.std))
     side, short = p.image_size, p.resize_size
+    black, white = p.value_range or (0, 65535)
     reduced = (
         "A JPEG file is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size "
         f"that leaves both sides at least {p.least} pixels, by Pillow's "
@@ -107,7 +108,8 @@ def _preprocessing_steps(estimator: Any) -> list[str]:
     return [
         *([reduced] if p.reduced else []),
         "The image is turned by its EXIF orientation.",
-        "16-bit values are divided by 257 and rounded to 8 bits; any other mode "
+        f"Values of more than 8 bits are scaled so that {black} becomes 0 and {white} "
+        "255, clipped, and rounded to 8 bits; any other mode "
         "becomes RGB as by Pillow's `convert('RGB')`. Grey fills all three channels.",
         f"The shorter side is resized to {short} pixels, the longer one to int({short} "
         f"* longer / shorter), by Pillow's `Image.resize` with the {p.interpolation} "

@@ -117,8 +117,9 @@ def build_estimator(
                     f"{module.__name__}'s."
                 )
             params[key] = found
-    if params.get("image_shape") is not None:
-        params["image_shape"] = tuple(params["image_shape"])
+    for key in ("image_shape", "value_range"):
+        if params.get(key) is not None:
+            params[key] = tuple(params[key])
     try:
         return cls(**params, **more)
     except TypeError as error:

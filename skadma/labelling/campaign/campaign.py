@@ -907,6 +907,12 @@ class Campaign:
 
     # --- models -------------------------------------------------------------
 
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """What becomes black and white in images of more than 8 bits, if it is set."""
+        found = self._event_log.settings()["estimator"].get("value_range")
+        return None if found is None else tuple(found)
+
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...images.dataset import ImageDataset, Preprocessing
-from ...images.forms import UnreadableImageError
+from ...images.dataset import Preprocessing, fit_to_size
+from ...images.forms import UnreadableImageError, from_file
+from ...images.value_range import Range
 from ...strategies.adma import uncertainty
 from .campaign import Campaign
 from .history import right_guesses
@@ -167,16 +168,17 @@ def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
     figures = list(figures)
     files = campaign.files(path for path, _ in figures)
     shown = "".join(
-        f"<figure>{_thumbnail(str(file))}"
+        f"<figure>{_thumbnail(str(file), campaign.value_range)}"
         f"<figcaption>{escape(path)}<br><b>{text}</b></figcaption></figure>"
         for file, (path, text) in zip(files, figures, strict=True)
     )
     return f'<div class="images">{shown}</div>' if shown else ""
 
 
-def _thumbnail(path: str) -> str:
+def _thumbnail(path: str, value_range: Range | None) -> str:
     try:
-        pixels = ImageDataset([path], Preprocessing(_SIDE, _SIDE))[0]
+        decoded = from_file(path, path, value_range=value_range, to_be_seen=True)
+        pixels = fit_to_size(decoded, Preprocessing(_SIDE, _SIDE))
     except UnreadableImageError:
         return "<i>cannot be read</i>"
     buffer = io.BytesIO()

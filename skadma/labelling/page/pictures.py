@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ...images.forms import UnreadableImageError, from_file
+from ...images.value_range import Range
 
 SIZES = {"small": 256, "view": 1600, "full": 8000}
 """Longest side in pixels, by name."""
@@ -23,7 +24,8 @@ _MAX_BYTES = 512 << 20
 class Pictures:
     """Encode images, and keep the latest up to `limit` bytes. For many threads."""
 
-    def __init__(self, limit: int = 64 << 20) -> None:
+    def __init__(self, limit: int = 64 << 20, value_range: Range | None = None) -> None:
+        self._value_range = value_range
         self._limit = limit
         self._size = 0
         self._kept: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
@@ -39,7 +41,7 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        answer = _encode(sha256, path, SIZES[size])
+        answer = _encode(sha256, path, SIZES[size], self._value_range)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = answer
@@ -50,7 +52,9 @@ class Pictures:
         return answer
 
 
-def _encode(sha256: str, path: Path, side: int) -> tuple[bytes, str]:
+def _encode(
+    sha256: str, path: Path, side: int, value_range: Range | None
+) -> tuple[bytes, str]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UnreadableImageError(f"{path.name!r} is too large to be shown.")
@@ -59,7 +63,9 @@ def _encode(sha256: str, path: Path, side: int) -> tuple[bytes, str]:
         raise UnreadableImageError(f"{path.name!r} cannot be read: {error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UnreadableImageError(f"{path.name!r} is another picture by now.")
-    image = Image.fromarray(from_file(io.BytesIO(data), path.name))
+    file = io.BytesIO(data)
+    pixels = from_file(file, path.name, value_range=value_range, to_be_seen=True)
+    image = Image.fromarray(pixels)
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

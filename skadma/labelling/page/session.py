@@ -37,7 +37,7 @@ class Session:
         keys: Mapping[str, str] | None = None,
         repeat: float = 0,
     ) -> None:
-        self.pictures = Pictures()
+        self.pictures: Pictures
         self._keys = dict(keys or {})
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self._campaign: Campaign
@@ -62,6 +62,7 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any], repeat: float) -> None:
         self._campaign = Campaign.open(folder, **options)
+        self.pictures = Pictures(value_range=self._campaign.value_range)
         try:
             if not all(pool.is_dir() for pool in self._campaign.pools.values()):
                 self._campaign.refresh()  # raises the error that says what to do
