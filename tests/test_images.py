@@ -384,7 +384,7 @@ def test_lines_are_cropped_before_they_are_enlarged(size, interpolation, tmp_pat
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("size", [(17, 1), (1, 40), (400, 11), (9, 3000), (3, 49)])
+@pytest.mark.parametrize("size", [(70, 1), (1, 400), (900, 11), (9, 3000), (60, 1)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_and_resize_give_the_same_in_either_order(size, interpolation):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

@@ -1,6 +1,7 @@
 """'skadma label' without a browser: command, order, images, the other process."""
 
 import hashlib
+import io
 import socket
 import time
 
@@ -179,6 +180,19 @@ def test_what_a_repeat_is_taken_for(folder):
         (row,) = network.predict_proba([str(alone)])
         assert name == network.classes_[row.argmax()]
         assert confidence == pytest.approx(row.max(), abs=1e-5)
+
+
+@pytest.mark.parametrize("top", [255, 1023, 4095, 65535])
+def test_pictures_of_16_bits_are_not_black(top, tmp_path):
+    path = tmp_path / "wide.png"
+    ramp = np.linspace(0, 1, 256).reshape(16, 16)
+    Image.fromarray(np.rint(ramp * top).astype(np.uint16)).save(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    for value_range, white in ((None, 1), ((0, top), 1), ((0, 2 * top), 2)):
+        data, _ = Pictures(value_range=value_range).get(sha256, path, "view")
+        with Image.open(io.BytesIO(data)) as image:
+            shown = np.asarray(image.convert("L"))
+        assert np.abs(shown - ramp * 255 / white).max() <= 2
 
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path):

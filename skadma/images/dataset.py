@@ -33,7 +33,7 @@ from .forms import (
 )
 from .value_range import Range
 
-_EXTREME = 16
+_EXTREME = 64
 """From this ratio of sides on, what the centre crop discards is not even resized."""
 
 _MARGIN = 3

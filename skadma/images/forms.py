@@ -48,7 +48,7 @@ class UnreadableImageError(ValueError):
         self.reason = reason
 
 
-_Decode = Callable[[Any, str, Range | None], np.ndarray]
+_Decode = Callable[..., np.ndarray]
 """Gets an item, what it is called in messages, and the value range."""
 
 
