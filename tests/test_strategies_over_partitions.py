@@ -27,7 +27,7 @@ from .stored_pool import store  # noqa: F401
 class Shuffled:
     """What choosing over partitions needs of a store, with rows in memory."""
 
-    executor = folder = None
+    executor = None
 
     def __init__(self, order, partitions):
         self.hashes = key_hashes(f"image-{i}" for i in order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -53,13 +54,11 @@ class UncertaintyHerding(BatchStrategy):
     covered first (MaxHerding [2]_). docs/label_efficiency.md has measurements.
 
     sigma^2 is the mean squared distance from an image to its m-th nearest neighbour,
-    m = n / (labels + b), which is an equal share of the pool for each label. So sigma
-    falls as labels are added, and the choice moves from dense regions to single
-    uncertain images. (The paper takes the smallest distance between two labelled
-    images, which depends on a single pair, and scales the probabilities by a
-    temperature fitted to a subset of the labels.) Features are centred and normalised
-    to length 1. In pools of more than 5,000 images U is estimated on 5,000 reference
-    points, drawn in proportion to their uncertainties.
+    m = n / (labels + b), so it falls as labels are added. (The paper takes the smallest
+    distance between two labelled images, and scales the probabilities by a fitted
+    temperature.) Features are centred and normalised to length 1. In pools of more than
+    5,000 images U is estimated on 5,000 reference points, drawn in proportion to their
+    uncertainties.
 
     Parameters
     ----------
@@ -68,11 +67,8 @@ class UncertaintyHerding(BatchStrategy):
     normalize : bool, default=True
         Whether to compare features by direction, which suits a network's. False
         suits tables of few columns.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one.
+    layer, features
+        See :class:`CoreSet`.
     error : float, optional
         Bound on the error of every batch's estimated coverage, as a share of the sum
         of uncertainties, with probability 0.99. Sets the number of reference points,
@@ -182,17 +178,10 @@ def _reference_points(
 
 
 class Coverage:
-    """Coverage of weighted reference points by the rows added so far.
+    """Coverage of weighted reference points (m, d) by the rows added so far.
 
-    A row at squared distance r from a reference point covers exp(-r / bandwidth_sq)
-    of it.
-
-    Parameters
-    ----------
-    reference_points : ndarray of shape (m, d), float32
-    weights : ndarray of shape (m,)
-    bandwidth_sq : float
-        sigma^2, the squared distance at which a row covers 1/e.
+    A row at squared distance r from a reference point covers exp(-r / bandwidth_sq) of
+    it.
     """
 
     def __init__(
@@ -288,13 +277,9 @@ def share_distance(
 def n_reference_points(n: int, k: int, error: float, risk: float = 0.01) -> int:
     r"""Return how many reference points measure any batch of k to within an error.
 
-    The coverage of a batch, as a share of the pool's uncertainty, is a mean of numbers
-    in [0, 1] over reference points drawn by their uncertainties. By Hoeffding's
-    inequality and a union over the at most :math:`n^k` batches of a pool of n,
-
-    .. math:: m \ge \frac{k \ln n + \ln(2 / \delta)}{2 \epsilon^2}
-
-    leave no batch further off than `error`, except with the probability `risk`.
+    By Hoeffding's inequality and a union over the at most :math:`n^k` batches:
+    :math:`m \ge (k \ln n + \ln(2 / \delta)) / (2 \epsilon^2)`, with the risk
+    :math:`\delta`.
     """
     return math.ceil((k * math.log(n) + math.log(2 / risk)) / (2 * error**2))
 
@@ -310,12 +295,10 @@ def herd_over_partitions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose n rows greedily from each partition, then n from the union of these.
 
-    All steps maximise the coverage of the same `n_points` reference points. The result
-    is the last choice, or the best partition's if that covers more: in expectation at
-    least (1 - 1/e) / 2 of the best batch's coverage. Returns the rows and their gains.
-
-    Barbosa, Ene, Nguyen & Ward, The Power of Randomization: Distributed Submodular
-    Maximization on Massive Datasets, ICML 2015.
+    The result is the last choice, or the best partition's if that covers more: in
+    expectation at least (1 - 1/e) / 2 of the best batch's coverage. Returns the rows
+    and their gains. Barbosa, Ene, Nguyen & Ward, The Power of Randomization:
+    Distributed Submodular Maximization on Massive Datasets, ICML 2015.
     """
     hashes = store.hashes
     drawn, counts = priority_sample(uncertain, hashes, n_points, seed)
@@ -324,20 +307,13 @@ def herd_over_partitions(
     bandwidth_sq = share_distance(some, len(labeled) + n, np.random.default_rng(seed))
     cover = Coverage(features[drawn], counts, bandwidth_sq)
     cover.add(labeled)
-    shared = {
-        "reference_points": cover.reference_points,
-        "weights": cover.weights,
-        "covered": cover.covered,
-    }
     partitions = partition(hashes, store.partitions, seed + 2)
     found = map_partitions(
         _herd_partition,
         [selected(features, rows) for rows in partitions],
-        shared,
-        bandwidth_sq,
+        cover,
         n,
         executor=store.executor,
-        folder=store.folder,
     )
     union = np.concatenate(
         [rows[chosen] for rows, (chosen, _, _) in zip(partitions, found, strict=True)]
@@ -351,13 +327,9 @@ def herd_over_partitions(
 
 
 def _herd_partition(
-    rows: AnyRows,
-    shared: dict[str, np.ndarray],
-    bandwidth_sq: float,
-    n: int,
+    rows: AnyRows, cover: Coverage, n: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Choose from a partition; return rows, gains and the coverage reached."""
-    cover = Coverage(shared["reference_points"], shared["weights"], bandwidth_sq)
-    cover.covered = shared["covered"].copy()
+    cover = copy.copy(cover)  # the coverage is not shared: `add` makes a new array
     chosen, gains = cover.greedy(rows, min(n, len(rows)))
     return chosen, gains, cover.value

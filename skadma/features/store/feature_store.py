@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -635,7 +635,7 @@ def _name_images(
     if keys is not None:
         keys = [str(key) for key in keys]
     elif paths is not None:
-        keys = _resolved(paths)
+        keys = [os.path.realpath(path) for path in paths]
     else:
         keys = numbered_keys(dataset)
     if len(set(keys)) < len(keys):
@@ -648,16 +648,6 @@ def _name_images(
     if len(keys) != len(dataset):
         raise ValueError(f"X has {len(dataset)} images, keys {len(keys)} entries.")
     return keys, paths
-
-
-def _resolved(paths: Sequence[str]) -> list[str]:
-    """Return paths without symbolic links; each folder is resolved once."""
-    resolve = lru_cache(maxsize=None)(os.path.realpath)
-    found = []
-    for path in map(Path, paths):
-        file = Path(resolve(path.parent), path.name)
-        found.append(os.path.realpath(file) if file.is_symlink() else str(file))
-    return found
 
 
 def numbered_keys(dataset: ImageDataset) -> list[str]:

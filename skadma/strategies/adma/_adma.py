@@ -41,17 +41,14 @@ _ROUNDS = 11
 
 @dataclass(frozen=True)
 class ADMAScores(Scores):
-    """ADMA's score and its two terms.
+    """ADMA's score (`total`, Eq. 11) and its two terms.
 
     Attributes
     ----------
     distinctiveness : ndarray of shape (n,), float64
         In [0, 1] (Eq. 9); NaN for images that cannot be decoded.
     uncertainty : ndarray of shape (n,), float64
-        Of the present model (Eq. 10); 1 for every image before the first fit, when
-        all are equally uncertain.
-    total : ndarray of shape (n,), float64
-        Eq. 11.
+        Of the present model (Eq. 10); 1 for every image before the first fit.
     """
 
     distinctiveness: np.ndarray
@@ -72,17 +69,14 @@ class ADMA(ScoringStrategy):
     ----------
     centers : SourceCenters, optional
         The representatives of the source classes (Eq. 1-2). If None, those that the
-        package ships for the network; for other networks the error message describes
-        how to make them.
+        package ships for the network.
     trade_off : "auto" or float, default="auto"
-        lambda. The paper gives no value. ``"auto"`` spans the run: 1 / (rounds - 1), so
-        that the first round (t = 0) uses distinctiveness alone and the last one
-        uncertainty alone. ActiveLearner passes the number of rounds (`n_rounds`);
-        without it, as in a campaign, lambda is 0.1.
+        lambda; the paper gives no value. ``"auto"`` spans the run, from distinctiveness
+        alone to uncertainty alone: 1 / (rounds - 1), or 0.1 where the number of rounds
+        is unknown, as in a campaign.
     layer_a : int, str or sequence of them, default=-4
-        The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is
-        then the mean disagreement of the patterns from each of them to B over all
-        pairs, and `weights` is not used.
+        The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is then
+        the mean disagreement of their patterns, and `weights` is not used.
     layer_b : int or str, default=-2
         The later layer B; -2 is the penultimate feature vector.
     weights : {"predict", "distance"}, default="predict"
@@ -90,19 +84,15 @@ class ADMA(ScoringStrategy):
         probabilities (Eq. 8), or by the reciprocal distances to the centres at layer A
         (Sec. 4.3, "ADMA-distance").
     uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
-        Gini ``sum p (1 - p)`` is Eq. 10 with the opposite sign: as printed it falls as
-        uncertainty rises.
+        See `skadma.strategies.adma.uncertainty`.
     features : {"published", "current", "initial"}, default="published"
         Which network gives the features. ``"published"``, as in Algorithm 1: the
-        centres' are computed once, by the pretrained network (lines 8-11), the images'
-        in each round by the network being adapted (lines 13-18). ``"current"``: both
-        by the network being adapted, so that distances are taken within one feature
-        space. ``"initial"``: both by the pretrained network, once. docs/adma.md
-        compares the three.
+        centres' by the pretrained network, the images' by the one being adapted.
+        ``"current"``: both by the one being adapted. ``"initial"``: both by the
+        pretrained network. docs/adma.md compares the three.
     rescale : bool, default=False
-        Divide each layer's squared distances by their mean between centres. The
-        published rule subtracts them as they are, so the layer with the larger
-        numbers, mostly A, decides the pattern alone.
+        Divide each layer's squared distances by their mean between centres. As
+        published, the layer with the larger numbers decides the pattern alone.
     shortlist : int, optional
         Diversify the batch: of this many times `n_instances` images with the best
         scores, take those far from each other and from the labelled ones (k-center
@@ -169,11 +159,8 @@ class ADMA(ScoringStrategy):
 
         Parameters
         ----------
-        estimator : CNNClassifier, Pipeline or modAL learner
-            Fitted or (round 0) not.
-        X_pool : images
-        iteration : float, default=0
-            The round t, from 0.
+        estimator, X_pool, iteration
+            See :meth:`ScoringStrategy.score`.
         n_rounds : int, optional
             Length of the run, where it is known, for ``trade_off="auto"``.
 
@@ -278,10 +265,10 @@ class ADMA(ScoringStrategy):
 
 
 class CenterPatterns:
-    """The centres under one network, and the comparison of images with them.
+    """The centres under one network, and the comparison of images with them (Eq. 3-9).
 
-    `layers_a` and `layer_b` are positions, `weights` is that of ADMA. With `initial`
-    the centres' outputs are those of the pretrained network.
+    `layers_a` and `layer_b` are positions. With `initial` the centres' outputs are
+    those of the pretrained network.
     """
 
     def __init__(
@@ -365,11 +352,7 @@ class CenterPatterns:
         return distinctiveness(patterns[0], approximated)
 
     def derived_output(self, *, from_source: bool) -> DerivedOutput:
-        """The distinctiveness as an output that can be cached beside the layers'.
-
-        With `from_source` the images' features are the pretrained network's, else the
-        adapted one's.
-        """
+        """The distinctiveness as an output that can be cached beside the layers'."""
         options = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
         described = f"{self.centers.digest}{options}".encode()
         digest = hashlib.blake2b(described, digest_size=16).hexdigest()
