@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from functools import partial
@@ -36,71 +36,88 @@ def run_tasks(
         for number, task in enumerate(tasks):
             yield number, function(task)
         return
-    make = executor if not hasattr(executor, "submit") else None
-    submitter: Any = make() if callable(make) else executor
-    if not hasattr(submitter, "submit"):
-        raise TypeError(
-            f"executor={executor!r} is no concurrent.futures.Executor, such as "
-            "ProcessPoolExecutor() or dask's Client.get_executor(), nor a function "
-            "that returns one."
-        )
-    new = enumerate(tasks)
-    again: deque[tuple[int, Any]] = deque()
-    n_lost: Counter[int] = Counter()
-    running: dict[Future, tuple[int, Any]] = {}
-    broken = False
-    try:
-        while True:
-            while len(running) < _N_SUBMITTED and not broken:
-                job = again.popleft() if again else next(new, None)
-                if job is None:
+    yield from _Run(function, tasks, executor).results()
+
+
+class _Run:
+    """Tasks that an executor runs."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Iterable[Any],
+        executor: Any,
+    ) -> None:
+        self._function = function
+        is_factory = callable(executor) and not hasattr(executor, "submit")
+        self._make_executor = executor if is_factory else None
+        self._executor = executor() if is_factory else executor
+        if not hasattr(self._executor, "submit"):
+            raise TypeError(
+                f"executor={executor!r} is no concurrent.futures.Executor, such as "
+                "ProcessPoolExecutor() or dask's Client.get_executor(), nor a function "
+                "that returns one."
+            )
+        # (number, task, times that its worker was lost)
+        self._new = ((number, task, 0) for number, task in enumerate(tasks))
+        self._again: deque[tuple[int, Any, int]] = deque()
+        self._running: dict[Future, tuple[int, Any, int]] = {}
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        try:
+            while self._submit():
+                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = self._running.pop(future)
+                    try:
+                        error, result = future.result()
+                    except Exception as lost:
+                        self._repeat(job, lost)
+                        continue
+                    if error is not None:
+                        raise error
+                    yield job[0], result
+        finally:
+            for future in self._running:
+                future.cancel()
+
+    def _submit(self) -> bool:
+        """Submit tasks; return whether any is running."""
+        while len(self._running) < _N_SUBMITTED:
+            job = self._again.popleft() if self._again else next(self._new, None)
+            if job is None:
+                break
+            try:
+                future = self._executor.submit(_attempt, self._function, job[1])
+            except BrokenExecutor as error:
+                if self._running:  # their failures come first
+                    self._again.appendleft(job)
                     break
-                try:
-                    future = submitter.submit(_attempt, function, job[1])
-                    running[future] = job
-                except BrokenExecutor as lost:
-                    again.append(job)
-                    broken = True
-                    if make is None or not running:
-                        _count_loss(n_lost, job[0], lost, make)
-            if broken and not running and callable(make):
-                submitter, broken = make(), False
+                self._repeat(job, error)
                 continue
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    error, result = future.result()
-                except Exception as lost:
-                    _count_loss(n_lost, job[0], lost, make)
-                    again.append(job)
-                    broken = broken or isinstance(lost, BrokenExecutor)
-                    continue
-                if error is not None:
-                    raise error
-                yield job[0], result
-    finally:
-        for future in running:
-            future.cancel()
+            self._running[future] = job
+        return bool(self._running)
 
-
-def _count_loss(n_lost: Counter[int], number: int, error: Exception, make: Any) -> None:
-    """Count that a task's worker was lost; raise where it cannot be repeated."""
-    n_lost[number] += 1
-    if n_lost[number] > _RETRIES:
-        raise StoreError(
-            f"A worker was lost {_RETRIES + 1} times at the same task "
-            f"({type(error).__name__}: {error}). It may want for memory. What is "
-            "done is kept: call again to go on."
-        ) from error
-    _log.warning("a worker was lost (%s); its task is repeated", error)
-    if isinstance(error, BrokenExecutor) and make is None:
-        raise StoreError(
-            f"The executor lost a worker and takes no more work ({error}). What is "
-            "done is kept: call again with another one to go on, or give a "
-            "function that makes one, such as joblib's get_reusable_executor."
-        ) from error
+    def _repeat(self, job: tuple[int, Any, int], error: Exception) -> None:
+        number, task, n_lost = job
+        if n_lost == _RETRIES:
+            raise StoreError(
+                f"A worker was lost {_RETRIES + 1} times at the same task "
+                f"({type(error).__name__}: {error}). It may want for memory. What is "
+                "done is kept: call again to go on."
+            ) from error
+        _log.warning("a worker was lost (%s); its task is repeated", error)
+        self._again.append((number, task, n_lost + 1))
+        if not isinstance(error, BrokenExecutor):
+            return
+        if self._make_executor is None:
+            raise StoreError(
+                f"The executor lost a worker and takes no more work ({error}). What is "
+                "done is kept: call again with another one to go on, or give a "
+                "function that makes one, such as joblib's get_reusable_executor."
+            ) from error
+        if not self._running:
+            self._executor = self._make_executor()
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | None, Any]:
