@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -61,32 +60,6 @@ def synthesize_images(
             images = descent(images, labels, n_steps - n_steps // 4, descent.sizes[1:])
             found[rows] = (255 * images).round().to(torch.uint8).cpu()
     return found.numpy()
-
-
-def synthesis_seconds(
-    source: PretrainedNetwork,
-    n_images: int,
-    *,
-    side: int,
-    n_steps: int,
-    device: torch.device,
-) -> float:
-    """Estimate how long :func:`synthesize_images` takes, from a few images."""
-    spent = []
-    for steps in (4, 12):
-        begin = time.perf_counter()
-        synthesize_images(
-            source,
-            np.arange(8) % source.n_classes,
-            side=side,
-            n_steps=steps,
-            batch_size=8,
-            seed=0,
-            device=device,
-            progress=False,
-        )
-        spent.append(time.perf_counter() - begin)
-    return (spent[1] - spent[0]) / 8 / 8 * n_images * n_steps
 
 
 def resized(images: np.ndarray, side: int) -> np.ndarray:

@@ -82,7 +82,6 @@ class SourceCenters:
         *,
         layer: int | str | None = None,
         n_centers: int | None = None,
-        checkpoint: str | Path | None = None,
         verbose: bool = False,
     ) -> SourceCenters:
         """Choose the centres from labelled images of the source task (Eq. 1-2).
@@ -114,9 +113,6 @@ class SourceCenters:
         n_centers : int, optional
             Only so many classes, see :meth:`subset`. Images of other classes are not
             read.
-        checkpoint : str or Path, optional
-            A file to which the means so far are written twice a minute. A call that
-            finds it goes on from there; it is deleted at the end.
         verbose : bool, default=False
             Show progress bars.
 
@@ -128,8 +124,7 @@ class SourceCenters:
         Raises
         ------
         ValueError
-            If a label is not one of the source classes, `layer` is not as described,
-            or `checkpoint` belongs to other data.
+            If a label is not one of the source classes, or `layer` is not as described.
         """
         adapter = cnn_adapter(estimator)
         source = adapter.source
@@ -139,9 +134,7 @@ class SourceCenters:
             wanted = _covering_classes(source, n_centers, np.unique(numbers))
             some = np.isin(numbers, wanted)
             X, numbers = take(X, some), numbers[some]
-        chosen = nearest_to_class_mean(
-            adapter, X, numbers, checkpoint=checkpoint, verbose=verbose
-        )
+        chosen = nearest_to_class_mean(adapter, X, numbers, verbose=verbose)
         X, classes = take(X, chosen), numbers[chosen]
         if position is None:
             return cls._of_images(adapter, X, classes, "dataset")
