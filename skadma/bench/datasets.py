@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -195,9 +196,13 @@ def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{str(folder)!r} must hold a subfolder with images for each of at least "
             f"two classes; found {sorted(found)}."
         )
-    X = [path for paths in found.values() for path in paths]
-    y = [name for name, paths in found.items() for _ in paths]
-    return np.array(X, dtype=object), np.array(y)
+    return _arrays([(path, name) for name, paths in found.items() for path in paths])
+
+
+def _arrays(labelled: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return paths and labels of pairs of them."""
+    X = np.array([path for path, _ in labelled], dtype=object)
+    return X, np.array([label for _, label in labelled])
 
 
 def read_folder(folder: Path) -> LabelledImages:
@@ -264,12 +269,14 @@ def read_voc2012(folder: Path) -> LabelledImages:
     first of equals), among those that are not marked difficult; an image that has only
     difficult ones is left out. The official test set's labels are not public.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     for paths, objects in _voc_lists(folder):
-        labels = [_largest(found) for found in objects]
-        kept = [i for i, label in enumerate(labels) if label]
-        arrays += [np.array([paths[i] for i in kept], dtype=object)]
-        arrays += [np.array([labels[i] for i in kept])]
+        labelled = []
+        for path, found in zip(paths, objects, strict=True):
+            counted = [(area, name) for name, difficult, area in found if not difficult]
+            if counted:
+                labelled.append((path, max(counted, key=itemgetter(0))[1]))
+        arrays += _arrays(labelled)
     return LabelledImages(*arrays)
 
 
@@ -330,11 +337,6 @@ def _objects(annotation: Path) -> list[_Object]:
     return objects
 
 
-def _largest(objects: list[_Object]) -> str | None:
-    counted = [found for found in objects if not found[1]]
-    return max(counted, key=lambda found: found[2])[0] if counted else None
-
-
 def read_indoor67(folder: Path) -> LabelledImages:
     """Read MIT Indoor-67 with its official lists of 67 x 80 and 67 x 20 images.
 
@@ -347,13 +349,11 @@ def read_indoor67(folder: Path) -> LabelledImages:
         ["Images", *lists],
         "indoorCVPR_09.tar of MIT Indoor Scene Recognition and its two lists",
     )
-    arrays = []
+    arrays: list[np.ndarray] = []
     for name in lists:
-        lines = [line.strip() for line in (folder / name).read_text().splitlines()]
-        lines = [line for line in lines if line]
-        paths = [str(folder / "Images" / line) for line in lines]
-        arrays += [np.array(paths, dtype=object)]
-        arrays += [np.array([line.partition("/")[0] for line in lines])]
+        lines = map(str.strip, (folder / name).read_text().splitlines())
+        found = [(str(folder / "Images" / s), s.split("/")[0]) for s in lines if s]
+        arrays += _arrays(found)
     return LabelledImages(*arrays)
 
 
@@ -365,15 +365,14 @@ def read_inria_person(folder: Path) -> LabelledImages:
         [f"{half}/{sub}" for half in ("Train", "Test") for sub in names],
         "INRIAPerson.tar of the INRIA Person data set",
     )
-    arrays = []
+    arrays: list[np.ndarray] = []
     for half in ("Train", "Test"):
         found = [
             (path, label)
             for sub, label in names.items()
             for path in image_files(folder / half / sub)
         ]
-        arrays += [np.array([path for path, _ in found], dtype=object)]
-        arrays += [np.array([label for _, label in found])]
+        arrays += _arrays(found)
     return LabelledImages(*arrays)
 
 
