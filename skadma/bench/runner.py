@@ -32,7 +32,15 @@ _RUNS = "runs.jsonl"
 
 
 class FailedCellsError(RuntimeError):
-    """Some cells could not be run; the results of the others are kept."""
+    """Some cells could not be run; the results of the others are kept.
+
+    Parameters
+    ----------
+    message : str
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 def run_benchmark(

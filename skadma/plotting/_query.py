@@ -223,27 +223,20 @@ class QueryDisplay:
                 "strategy has none: give centers= to from_learner."
             )
         ax = new_axes(ax, type(self).__name__)
-        if kind == "embedding":
-            self._plot_embedding(ax)
-        elif kind == "random":
-            self._plot_drawn(ax)
-        else:
+        if kind == "examples":
             self._plot_examples(ax)
+        elif kind == "random":
+            self._mark(ax, self.drawn, "drawn at random", color="tab:orange")
+        else:
+            asked = self.rounds >= 0
+            points = self._mark(ax, asked, "queried", c=self.rounds[asked])
+            last = self.rounds.max()
+            ticks = np.unique(np.linspace(0, last, min(last + 1, 10)).astype(int))
+            ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _plot_embedding(self, ax: Any) -> None:
-        asked = self.rounds >= 0
-        points = self._mark(ax, asked, "queried", c=self.rounds[asked])
-        n_rounds = self.rounds.max() + 1
-        ticks = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, 10)).astype(int))
-        ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
-
-    def _plot_drawn(self, ax: Any) -> None:
-        assert self.drawn is not None
-        self._mark(ax, self.drawn, "drawn at random", color="tab:orange")
-
-    def _mark(self, ax: Any, marked: np.ndarray, label: str, **color: Any) -> Any:
+    def _mark(self, ax: Any, marked: Any, label: str, **color: Any) -> Any:
         """Draw the map with some images as stars."""
         ax.scatter(*self.embedding[~marked].T, s=8, color="0.75", label=f"not {label}")
         points = ax.scatter(
