@@ -23,19 +23,10 @@ _TEST_SHARE = 0.3
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A data set as it is read.
+    """A data set as it is read; without an official split there is no test set.
 
-    Attributes
-    ----------
-    X : images
-    y : ndarray of shape (n,), or of 0 and 1, shape (n, n_labels)
-        The latter with several labels per image.
-    X_test : images or None
-        Of the official split; None where there is none.
-    y_test : ndarray or None
-        With several labels per image, -1 where one is not counted.
-    classes : ndarray or None
-        With several labels per image, the names of the columns.
+    With several labels per image `y` has a column of 0 and 1 for each of `classes`, and
+    `y_test` -1 where a label is not counted.
     """
 
     X: Any
@@ -99,17 +90,11 @@ def split_dataset(
     else:
         X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
     pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
-    if images.classes is not None:
-        X, X_test = take(X, pool), take(X_test, test)
-        return Split(X, y[pool], X_test, y_test[test], images.classes)
-    classes = np.unique(np.concatenate([y, y_test]))
-    return Split(
-        take(X, pool),
-        np.searchsorted(classes, y[pool]),
-        take(X_test, test),
-        np.searchsorted(classes, y_test[test]),
-        classes,
-    )
+    classes = images.classes
+    if classes is None:
+        classes = np.unique(np.concatenate([y, y_test]))
+        y, y_test = np.searchsorted(classes, y), np.searchsorted(classes, y_test)
+    return Split(take(X, pool), y[pool], take(X_test, test), y_test[test], classes)
 
 
 def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:

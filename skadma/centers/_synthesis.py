@@ -177,29 +177,17 @@ class _Descent:
             size = sizes[self._draw(0, len(sizes))]
             if size != side:
                 seen = F.interpolate(seen, (size, size), mode="bilinear")
-            images.grad = self._gradient(images, seen, labels, step)
+            self._watched = step % _STATISTICS_EVERY == 0
+            self.statistics.clear()
+            # Of each image its own, whatever the size of the batch.
+            loss = F.cross_entropy(self._scores(seen), labels, reduction="sum")
+            if self.statistics:
+                weight = _STATISTICS * _STATISTICS_EVERY * len(images)
+                loss = loss + weight * torch.stack(self.statistics).mean()
+            (images.grad,) = torch.autograd.grad(loss, images)
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 images.clamp_(0, 1)
             self.report(len(images))
         return images.detach()
-
-    def _gradient(
-        self,
-        images: torch.Tensor,
-        seen: torch.Tensor,
-        labels: torch.Tensor,
-        step: int,
-    ) -> torch.Tensor:
-        self._watched = step % _STATISTICS_EVERY == 0
-        self.statistics.clear()
-        # Of each image its own, whatever the size of the batch.
-        loss = F.cross_entropy(self._scores(seen), labels, reduction="sum")
-        if self.statistics:
-            weight = _STATISTICS * _STATISTICS_EVERY * len(images)
-            loss = loss + weight * torch.stack(self.statistics).mean()
-        (gradient,) = torch.autograd.grad(loss, images)
-        self.statistics.clear()
-        self._watched = False
-        return gradient

@@ -362,17 +362,7 @@ class SourceCenters:
         )
 
     def source_accuracy(self, estimator: Any) -> float:
-        """Compute the pretrained network's top-1 accuracy on the centres.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-
-        Returns
-        -------
-        float
-            Share of the centres that it assigns to their own class.
-        """
+        """Compute the share of centres that the pretrained network classes right."""
         head = need_adapter(estimator).n_layers - 1
         scores = self.outputs(estimator, [head], initial=True)[head]
         return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
@@ -412,10 +402,10 @@ class SourceCenters:
             derived=concatenated_outputs(layers) if initial else None,
         )
         found: dict[int, list[torch.Tensor]] = {p: [] for p in layers}
+        widths = [adapter.width(p, adapted=False) for p in layers]
         for batch in batches:
             outputs = batch.source if initial else batch.adapted
             if initial and batch.derived is not None:
-                widths = [adapter.width(p, adapted=False) for p in layers]
                 columns = batch.derived.split(widths, dim=1)
                 outputs = dict(zip(layers, columns, strict=True))
             for p in layers:
@@ -429,17 +419,7 @@ class SourceCenters:
         return content_key(self.inputs) + content_key(self.classes) + repr(parts)
 
     def check_fits(self, estimator: Any, layers: list[int], *, initial: bool) -> None:
-        """Raise if these centres do not match the estimator's network and layers.
-
-        Parameters
-        ----------
-        estimator, layers, initial
-            See :meth:`outputs`.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise ValueError if :meth:`outputs` cannot be computed with an estimator."""
         adapter = need_adapter(estimator)
         self._check_network(adapter)
         if self.image_size != adapter.image_size:
@@ -476,12 +456,7 @@ class SourceCenters:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the centres to a ``.safetensors`` file.
-
-        Parameters
-        ----------
-        path : str or Path
-        """
+        """Write the centres to a ``.safetensors`` file."""
         metadata = {
             "format": _FORMAT,
             "network": self.network,
