@@ -94,7 +94,19 @@ def run_benchmark(
     cells = expand(full)
     todo = [cell for cell in cells if not _is_done(cell, out)]
     (out / _CELLS).mkdir(parents=True, exist_ok=True)
-    _write_run(full, out, jobs, len(cells), len(todo))
+    run = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "skadma": __version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "jobs": jobs,
+        "n_cells": len(cells),
+        "n_to_run": len(todo),
+        "config": full,
+    }
+    with (out / _RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(run) + "\n")
     failed: list[str] = []
     with tqdm(
         total=len(cells),
@@ -261,23 +273,3 @@ def _is_done(cell: Cell, out: Path) -> bool:
             "remove the old results."
         )
     return True
-
-
-def _write_run(
-    config: dict[str, Any], out: Path, jobs: int, n_cells: int, n_todo: int
-) -> None:
-    record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "versions": {
-            "skadma": __version__,
-            "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
-        "jobs": jobs,
-        "n_cells": n_cells,
-        "n_to_run": n_todo,
-        "config": config,
-    }
-    with (out / _RUNS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
