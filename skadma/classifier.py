@@ -29,7 +29,6 @@ from .networks import (
     count_frozen_layers,
     load_pretrained,
 )
-from .networks.adapted import copy_network
 from .networks.engines import ENGINES, PRECISIONS, Engine
 from .networks.graph import NETWORK_LOCK
 from .networks.pretrained import LayerTable, layer_table
@@ -441,7 +440,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             elif partial and len(found) == len(self.classes_):
                 network, before = self.net_.module_, self.net_
             else:
-                network = copy_network(self.net_.module_)  # for the case of failure
+                network = copy.deepcopy(self.net_.module_)  # for the case of failure
                 if not multilabel:
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))
