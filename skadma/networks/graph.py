@@ -32,7 +32,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
-ONE_AT_A_TIME = threading.RLock()
+NETWORK_LOCK = threading.RLock()
 """Held while a network is traced, which changes how all modules behave, and therefore
 while one runs or is trained as well: threads wait for each other."""
 
@@ -65,7 +65,7 @@ class NetworkGraph:
         self, network: nn.Module, example: torch.Tensor, *, training: bool = False
     ) -> None:
         try:
-            with ONE_AT_A_TIME, in_mode(network.modules(), training=training):
+            with NETWORK_LOCK, in_mode(network.modules(), training=training):
                 self.graph = _Tracer(example).trace(network)
         except Exception as error:
             raise ValueError(
@@ -387,11 +387,11 @@ def set_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
 def _modules_run() -> Iterator[None]:
     """Let modules run as usual while a trace, which records calls, is under way."""
     recording = nn.Module.__call__, nn.Module.__getattr__
-    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore
+    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore[method-assign]
     try:
         yield
     finally:
-        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore
+        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore[method-assign]
 
 
 @contextmanager
