@@ -401,7 +401,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         if goes_on:
             self._check_same_network()
-        labels = check_labels(y, self)
+        labels = check_labels(y, self, classes)
         source, dataset = self._open_training(X, goes_on)
         check_consistent_length(dataset, labels)
         weights = check_sample_weight(sample_weight, labels)
