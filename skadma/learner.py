@@ -467,7 +467,11 @@ class ActiveLearner(
         pool, labelled = self._candidates(), np.flatnonzero(self.labeled_)
         n_left = self._groups.count(pool)
         is_exact = n_instances is not None  # else what is left is enough
-        n = n_instances if is_exact else max(1, min(self.n_instances, n_left))
+        n = (
+            min(self.n_instances, max(1, n_left))
+            if n_instances is None
+            else n_instances
+        )
         check_n_instances(n, n_left)
         begin = perf_counter()
         images = self._images_or_store()
@@ -779,10 +783,10 @@ def _undone_on_failure(learner: ActiveLearner) -> Iterator[None]:
         yield
     except BaseException:
         for one, attributes in zip(inner, params, strict=True):
-            vars(one).clear()
-            vars(one).update(attributes)
+            one.__dict__.clear()
+            one.__dict__.update(attributes)
         for generator, state in generators:
             generator.set_state(state)
-        vars(learner).clear()
-        vars(learner).update(before)
+        learner.__dict__.clear()
+        learner.__dict__.update(before)
         raise

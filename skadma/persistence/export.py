@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..networks.graph import ONE_AT_A_TIME
+from ..networks.torch_state import ONE_AT_A_TIME
 from .card import CardFacts, describe_preprocessing, make_card
 from .folder import save_model
 from .params import ModelError

@@ -171,13 +171,13 @@ def with_labels(
     far. Raises ValueError if labels are missing, too many, of another form, or not
     among those of the task.
     """
-    labels = as_labels(labels)
+    array: Any = as_labels(labels)
     if y.ndim == 2:
-        rows = labels if is_multilabel_form(labels) else np.atleast_2d(labels)
+        rows = array if is_multilabel_form(array) else np.atleast_2d(array)
         given = _check_indicator(rows, type(estimator).__name__)
     else:
-        _refuse_missing(labels, declared)
-        given = check_labels(labels, estimator, declared)
+        _refuse_missing(array, declared)
+        given = check_labels(array, estimator, declared)
     if len(given) != len(indices):
         raise ValueError(f"{len(indices)} indices, but {len(given)} labels.")
     if given.ndim != y.ndim:
