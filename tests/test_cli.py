@@ -78,13 +78,14 @@ def pool(tmp_path):
 
 @pytest.fixture
 def campaign(pool, tmp_path, monkeypatch):
-    """A campaign of two labels in the folder skadma-campaign, which is the default."""
+    """A campaign of four labels in the folder skadma-campaign, which is the default."""
     monkeypatch.chdir(tmp_path)
     with Campaign.create(
         "skadma-campaign", pool, CLASSES,
         CNNClassifier("squeezenet1_1", **CLASSIFIER), MarginSampling(), n_instances=4,
     ) as campaign:  # fmt: skip
-        campaign.teach({"00.png": "dark", "01.png": "bright"}, train=False)
+        labels = {f"{i:02}.png": CLASSES[i % 2] for i in range(4)}
+        campaign.teach(labels, train=False)
     return tmp_path / "skadma-campaign"
 
 

@@ -160,6 +160,22 @@ def test_adafilter(gates, pictures, tmp_path):
     assert again.gate_usage(X) == clf.gate_usage(X)
 
 
+def test_a_class_that_is_not_imported_yet(pictures, tmp_path):
+    AdaFilterClassifier(
+        TinyCNN, image_size=32, n_frozen_layers=1, max_epochs=0
+    ).fit(*pictures).save(tmp_path / "model")  # fmt: skip
+    code = (
+        "import sys\n"
+        "from skadma import CNNClassifier\n"
+        "from tests.conftest import TinyCNN\n"
+        "assert 'skadma.adafilter' not in sys.modules\n"
+        "print(type(CNNClassifier.load(sys.argv[1], backbone=TinyCNN)).__name__)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "AdaFilterClassifier"
+
+
 def test_a_subclass_is_asked_for_what_it_is(saved):
     refuse_message = "reads AdaFilterClassifier"
     with pytest.raises(ModelError, match=refuse_message):

@@ -292,7 +292,7 @@ class AdaFilterNetwork(AdaptedNetwork):
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         whole = self.__dict__.setdefault("_whole", {})
         if self.training not in whole:
-            graph = self._trace(self.training)
+            graph = NetworkGraph(self.network, self._example, training=self.training)
             whole[self.training] = self.subgraph(graph, [graph.output], None)
         return whole[self.training](x)[0]
 

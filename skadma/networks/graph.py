@@ -30,7 +30,7 @@ import torchvision.ops
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .torch_state import ONE_AT_A_TIME
+from .torch_state import NETWORK_LOCK
 
 WEIGHTED = (nn.Conv2d, nn.Linear)
 
@@ -54,18 +54,16 @@ class Layer:
 class NetworkGraph:
     """The traced graph of a network that returns one tensor of scores.
 
-    `example` is a batch that the network takes. With `evaluate` it is traced in eval
-    mode, else in the mode that it is in. ValueError if it cannot be traced, does not
-    return a single tensor, or has no weighted layer.
+    `example` is a batch that the network takes. `training` is the mode in which it is
+    traced; its modules keep the modes they have. ValueError if it cannot be traced,
+    does not return a single tensor, or has no weighted layer.
     """
 
     def __init__(
-        self, network: nn.Module, example: torch.Tensor, *, evaluate: bool = True
+        self, network: nn.Module, example: torch.Tensor, *, training: bool = False
     ) -> None:
-        training = network.training
-        network.train(training and not evaluate)
         try:
-            with ONE_AT_A_TIME:
+            with NETWORK_LOCK, in_mode(network.modules(), training=training):
                 self.graph = _Tracer(example).trace(network)
         except Exception as error:
             raise ValueError(
@@ -74,8 +72,6 @@ class NetworkGraph:
                 "tensor values; move such code into a submodule without Conv2d or "
                 "Linear layers, or mark the function with torch.fx.wrap."
             ) from error
-        finally:
-            network.train(training)
         self.input = next(n for n in self.graph.nodes if n.op == "placeholder")
         result = next(n for n in self.graph.nodes if n.op == "output").args[0]
         if not isinstance(result, fx.Node):
@@ -246,7 +242,7 @@ class _Tracer(fx.Tracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         assert isinstance(self.root, nn.Module)
         device = next(self.root.parameters(), self.example).device
-        with torch.no_grad(), evaluating(self.root.modules()), _modules_run():
+        with torch.no_grad(), in_mode(self.root.modules()), _modules_run():
             subgraph = extract_subgraph(self.graph, self.root, [obj.node])
             (value,) = subgraph(self.example.to(device))
         if isinstance(value, bool):  # of shapes; comparing values gives a tensor
@@ -389,21 +385,21 @@ def set_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
 def _modules_run() -> Iterator[None]:
     """Let modules run as usual while a trace, which records calls, is under way."""
     recording = nn.Module.__call__, nn.Module.__getattr__
-    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore
+    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore[method-assign]
     try:
         yield
     finally:
-        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore
+        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore[method-assign]
 
 
 @contextmanager
-def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Switch modules to eval mode, each for itself, and back to the mode they had."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
+def in_mode(modules: Iterable[nn.Module], *, training: bool = False) -> Iterator[None]:
+    """Switch modules to a mode, each for itself, and back to the mode they had."""
+    changed = [module for module in modules if module.training != training]
+    for module in changed:
+        module.training = training
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in changed:
+            module.training = not training

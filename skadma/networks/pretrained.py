@@ -28,7 +28,7 @@ from .registry import (
     load_into,
     paper_frozen_layers,
 )
-from .torch_state import ONE_AT_A_TIME, torch_defaults
+from .torch_state import NETWORK_LOCK, torch_defaults
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -172,7 +172,7 @@ class PretrainedNetwork:
     def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
-        with ONE_AT_A_TIME, torch_defaults(), torch.no_grad():
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             ShapeProp(traced).propagate(self.example)
         return {
             node: tuple(value.shape[1:])
@@ -243,7 +243,7 @@ def load_pretrained(
     with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with ONE_AT_A_TIME, torch_defaults(training=True), torch.random.fork_rng():
+    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
@@ -285,7 +285,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with ONE_AT_A_TIME, torch_defaults(training=True), torch.random.fork_rng():
+    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)

@@ -34,7 +34,7 @@ class LockInTurns:
         self._lock.release()
 
 
-ONE_AT_A_TIME = LockInTurns()
+NETWORK_LOCK = LockInTurns()
 """Held while a network is traced, which changes how all modules behave, and while
 torch's global generator is another one; and therefore while a batch runs or a step is
 trained."""
@@ -65,7 +65,7 @@ class RandomStream:
     """A stretch of torch's random numbers of its own, used in several pieces.
 
     Dropout and shuffling draw from torch's global generators. Within :meth:`use` these
-    continue this stream, under `ONE_AT_A_TIME`; afterwards they are as before.
+    continue this stream, under `NETWORK_LOCK`; afterwards they are as before.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -80,7 +80,7 @@ class RandomStream:
         if self._in_use:
             yield
             return
-        with ONE_AT_A_TIME, torch.random.fork_rng(self._devices):
+        with NETWORK_LOCK, torch.random.fork_rng(self._devices):
             if self._states:
                 torch.set_rng_state(self._states[0])
                 for device, state in zip(self._devices, self._states[1:], strict=True):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..networks.torch_state import ONE_AT_A_TIME
+from ..networks.torch_state import NETWORK_LOCK
 from .card import CardFacts, describe_preprocessing, make_card
 from .folder import save_model
 from .params import ModelError
@@ -81,7 +81,7 @@ def export_onnx(estimator: Any, path: Path, *, opset: int = OPSET) -> float:
     side = estimator.source_network_.preprocessing.image_size
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, 3, side, side), dtype=np.uint8)
-    with ONE_AT_A_TIME, torch.no_grad():
+    with NETWORK_LOCK, torch.no_grad():
         whole = _PixelsToProbabilities(estimator)
         expected = whole(torch.from_numpy(pixels)).numpy()
         _write(whole, torch.from_numpy(pixels[:2]), path, opset)
