@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,36 +51,36 @@ def share(text: str) -> float:
 def add_campaign_command(
     commands: argparse._SubParsersAction,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[Campaign, argparse.Namespace], None],
     what: str,
     description: str = "",
     *,
     pool: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command about a campaign; `pool` is the option for images that moved."""
+    """Add a command about a campaign; `pool` is the option for images that moved.
+
+    Two defaults may be set to other functions of the options: `prepare`, which checks
+    them before any work, and `open`, which gives the campaign.
+    """
     description = description or f"{what[:1].upper()}{what[1:]}."
     parser = commands.add_parser(name, help=what, description=description)
-    parser.set_defaults(run=run, pools={})
-    parser.add_argument(
+    parser.set_defaults(
+        run=partial(_run, run), prepare=_prepare, open=open_campaign, pools={}
+    )
+    add = parser.add_argument
+    add(
         "--campaign",
         type=Path,
         default=Path("skadma-campaign"),
         metavar="FOLDER",
         help="the campaign's folder (default: %(default)s)",
     )
-    parser.add_argument("--who", help="your name in the log (default: the user's)")
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=60,
-        metavar="SECONDS",
-        help="how long to wait for another process (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log what happens in each phase"
-    )
+    add("--who", help="your name in the log (default: the user's)")
+    wait = "how long to wait for another process (default: %(default)s)"
+    add("--wait", type=float, default=60, metavar="SECONDS", help=wait)
+    add("-v", "--verbose", action="store_true", help="log what happens in each phase")
     if pool:
-        parser.add_argument(
+        add(
             "--pool",
             action=_Pool,
             metavar="[NAME=]FOLDER",
@@ -87,6 +88,19 @@ def add_campaign_command(
             "added. More than once for several",
         )
     return parser
+
+
+def _run(
+    run: Callable[[Campaign, argparse.Namespace], None], options: argparse.Namespace
+) -> None:
+    options.prepare(options)
+    with options.open(options) as campaign:
+        run(campaign, options)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    if getattr(options, "out", None):
+        prepare_file(options.out, overwrite=options.overwrite)
 
 
 class _Pool(argparse.Action):
@@ -119,13 +133,14 @@ def open_campaign(options: argparse.Namespace) -> Campaign:
     )
 
 
-def add_partial(parser: argparse.ArgumentParser) -> None:
+def add_partial(
+    parser: argparse.ArgumentParser,
+    rows: str = "rows",
+    instead: str = "refusing all",
+) -> None:
     """Add the option for label files with rows that cannot be taken."""
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="leave out rows that cannot be taken, instead of refusing all",
-    )
+    what = f"leave out {rows} that cannot be taken, instead of {instead}"
+    parser.add_argument("--partial", action="store_true", help=what)
 
 
 # --- output --------------------------------------------------------------------------
