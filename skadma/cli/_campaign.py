@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._utils.atomic import write_atomically
 from .._utils.tables import write_table
 from ._options import (
-    add_campaign_command,
+    add_command,
     add_output,
     add_partial,
     positive,
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_start(commands: argparse._SubParsersAction) -> None:
-    start = add_campaign_command(
+    start = add_command(
         commands, "start", _start, "start to label a folder of images", pool=False
     )
     start.set_defaults(open=_start_in_pool)
@@ -155,20 +155,16 @@ def _value(text: str) -> Any:
 
 
 def _add_round(commands: argparse._SubParsersAction) -> None:
-    query = add_campaign_command(
-        commands, "query", _query, "choose the images to label next"
-    )
+    query = add_command(commands, "query", _query, "choose the images to label next")
     query.add_argument("-n", type=positive, help="how many (default: as started)")
     add_output(query, "label file to fill in")
-    teach = add_campaign_command(
-        commands, "teach", _teach, "take a label file, and train"
-    )
+    teach = add_command(commands, "teach", _teach, "take a label file, and train")
     what = "CSV with the columns path and label, or Label Studio's JSON"
     teach.add_argument("labels", type=Path, help=what)
     add_partial(teach)
     what = "they are answers to 'skadma repeats': they change no label"
     teach.add_argument("--blind", action="store_true", help=what)
-    relabel = add_campaign_command(commands, "relabel", _relabel, "correct a label")
+    relabel = add_command(commands, "relabel", _relabel, "correct a label")
     relabel.add_argument("image")
     relabel.add_argument("label")
     for command in (teach, relabel):
@@ -179,9 +175,9 @@ def _add_round(commands: argparse._SubParsersAction) -> None:
         ("cant-tell", "say that images cannot be labelled by looking at them"),
         ("not-an-image", "say that files are none of the task's images"),
     ):
-        mark = add_campaign_command(commands, name, _mark, what)
+        mark = add_command(commands, name, _mark, what)
         mark.add_argument("images", nargs="+")
-    add_campaign_command(commands, "undo", _undo, "take the last decisions back")
+    add_command(commands, "undo", _undo, "take the last decisions back")
 
 
 def _query(campaign: Campaign, options: Options) -> None:
@@ -252,8 +248,8 @@ def _undo(campaign: Campaign, _: Options) -> None:
 
 
 def _add_reading(commands: argparse._SubParsersAction) -> None:
-    add_campaign_command(commands, "status", _status, "count labels, and what is left")
-    export = add_campaign_command(
+    add_command(commands, "status", _status, "count labels, and what is left")
+    export = add_command(
         commands, "export", _export, "write all decisions to a CSV file"
     )
     export.set_defaults(prepare=_prepare_export)
@@ -278,7 +274,7 @@ def _add_reading(commands: argparse._SubParsersAction) -> None:
         "name of the pool's folder); NAME: of a pool that was added. More than once "
         "for several",
     )
-    report = add_campaign_command(
+    report = add_command(
         commands, "report", _report, "write a page about the campaign, one HTML file"
     )
     add_output(report, "HTML file")
@@ -357,7 +353,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _add_review(commands: argparse._SubParsersAction) -> None:
-    suspects = add_campaign_command(
+    suspects = add_command(
         commands,
         "suspects",
         _suspects,
@@ -370,19 +366,19 @@ def _add_review(commands: argparse._SubParsersAction) -> None:
     suspects.add_argument("--refit", action="store_true", help=what)
     add_output(suspects, "label file to correct, for 'skadma teach'", required=False)
     what = "list what others marked as nothing that one can label"
-    unclear = add_campaign_command(commands, "cant-tell-list", _cant_tell_list, what)
+    unclear = add_command(commands, "cant-tell-list", _cant_tell_list, what)
     add_output(unclear, "label file to fill in")
-    confirm = add_campaign_command(
+    confirm = add_command(
         commands, "confirm", _confirm, "let labels stand after a second look"
     )
     confirm.add_argument("images", nargs="+")
-    repeats = add_campaign_command(
+    repeats = add_command(
         commands, "repeats", _repeats, "choose labelled images to show again, blind"
     )
     what = "of your answers; 1: all images (default: %(default)s)"
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
-    add_campaign_command(commands, "agreement", _agreement, "tell how far people agree")
+    add_command(commands, "agreement", _agreement, "tell how far people agree")
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
@@ -449,15 +445,15 @@ def _add_changes(commands: argparse._SubParsersAction) -> None:
     what = "list the classes, add, rename or merge some"
     classes = commands.add_parser("classes", help=what, description=f"{what}.")
     actions = classes.add_subparsers(dest="action", required=True)
-    add_campaign_command(actions, "list", _list, "list the classes with their labels")
-    add = add_campaign_command(actions, "add", _add, "add classes")
+    add_command(actions, "list", _list, "list the classes with their labels")
+    add = add_command(actions, "add", _add, "add classes")
     add.add_argument("names", nargs="+", metavar="CLASS")
-    rename = add_campaign_command(
+    rename = add_command(
         actions, "rename", _rename, "give a class and its labels another name"
     )
     rename.add_argument("old")
     rename.add_argument("new")
-    merge = add_campaign_command(
+    merge = add_command(
         actions, "merge", _merge, "make one class of several, labels included"
     )
     merge.add_argument("names", nargs="+", metavar="CLASS")
@@ -466,7 +462,7 @@ def _add_changes(commands: argparse._SubParsersAction) -> None:
     what = "add a folder of images"
     pool = commands.add_parser("pool", help=what, description=f"{what}.")
     actions = pool.add_subparsers(dest="action", required=True)
-    more = add_campaign_command(actions, "add", _add_pool, what)
+    more = add_command(actions, "add", _add_pool, what)
     more.add_argument("folder", type=Path)
     what = "paths of its images begin with it (default: the folder's)"
     more.add_argument("--name", help=what)
@@ -511,7 +507,7 @@ def _add_pool(campaign: Campaign, options: Options) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = add_campaign_command(
+    evaluate = add_command(
         commands,
         "evaluate",
         _evaluate,
@@ -596,7 +592,7 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
 
 
 def _add_export_model(commands: argparse._SubParsersAction) -> None:
-    export = add_campaign_command(
+    export = add_command(
         commands,
         "export-model",
         _export_model,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._campaign import add_start_options, start_campaign
-from ._options import add_campaign_command, open_campaign, port, share
+from ._options import add_command, campaign_options, open_campaign, port, share
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
     what = "label in the browser, while the network learns"
-    parser = add_campaign_command(
+    parser = add_command(
         commands,
         "label",
         _check_campaign,
@@ -62,7 +62,7 @@ def _label(options: argparse.Namespace) -> None:
         _check_campaign(campaign, options)
     serve(
         options.campaign,
-        {name: getattr(options, name) for name in ("pool", "pools", "who", "wait")},
+        campaign_options(options),
         port=options.port,
         browser=not options.no_browser,
         keys=options.keys,
@@ -97,7 +97,7 @@ def _open_or_start(options: argparse.Namespace) -> Campaign:
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
             "--campaign FOLDER."
         )
-    options.pool = options.photos
+    options.pool = [str(options.photos)]
     return start_campaign(options, options.photos)
 
 

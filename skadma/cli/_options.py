@@ -48,7 +48,7 @@ def share(text: str) -> float:
 # --- the campaign -------------------------------------------------------------------
 
 
-def add_campaign_command(
+def add_command(
     commands: argparse._SubParsersAction,
     name: str,
     run: Callable[[Campaign, argparse.Namespace], None],
@@ -64,9 +64,7 @@ def add_campaign_command(
     """
     description = description or f"{what[:1].upper()}{what[1:]}."
     parser = commands.add_parser(name, help=what, description=description)
-    parser.set_defaults(
-        run=partial(_run, run), prepare=_prepare, open=open_campaign, pools={}
-    )
+    parser.set_defaults(run=partial(_run, run), prepare=_prepare, open=open_campaign)
     add = parser.add_argument
     add(
         "--campaign",
@@ -82,7 +80,8 @@ def add_campaign_command(
     if pool:
         add(
             "--pool",
-            action=_Pool,
+            action="append",
+            default=[],
             metavar="[NAME=]FOLDER",
             help="where the images are, if they moved; NAME: those of a pool that was "
             "added. More than once for several",
@@ -103,34 +102,23 @@ def _prepare(options: argparse.Namespace) -> None:
         prepare_file(options.out, overwrite=options.overwrite)
 
 
-class _Pool(argparse.Action):
-    """Set `pool`, the first pool's folder, or one of `pools`, by name."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        options: argparse.Namespace,
-        value: Any,
-        option: str | None = None,
-    ) -> None:
-        name, equals, folder = value.partition("=")
-        if equals and not Path(value).is_dir():
-            options.pools = {**options.pools, name: Path(folder)}
+def campaign_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Campaign.open` takes beside the folder."""
+    opened = {"pool": None, "pools": {}, "who": options.who, "wait": options.wait}
+    for item in options.pool:
+        name, equals, folder = item.partition("=")
+        if equals and not Path(item).is_dir():
+            opened["pools"][name] = Path(folder)
         else:
-            options.pool = Path(value)
+            opened["pool"] = Path(item)
+    return opened
 
 
 def open_campaign(options: argparse.Namespace) -> Campaign:
     """Open the campaign that the options name."""
     from ..labelling.campaign import Campaign  # takes seconds, --help should not
 
-    return Campaign.open(
-        options.campaign,
-        pool=options.pool,
-        pools=options.pools,
-        who=options.who,
-        wait=options.wait,
-    )
+    return Campaign.open(options.campaign, **campaign_options(options))
 
 
 def add_partial(

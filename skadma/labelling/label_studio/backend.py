@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ except ImportError as error:
 
 from ..campaign.label_studio_export import in_order, in_present_names, rows_of_task
 from ..campaign.labels_csv import LabelRow
+from ..requests import RefusedError, read_object, refuse
 from ..worker import Worker
 from .tasks import prediction
 
@@ -96,19 +96,21 @@ class Backend:
         async def guarded(request: Request) -> Response:
             status, reason = self._reason_against(request)
             if reason:
-                headers = {"www-authenticate": "Basic"} if status == 401 else None
-                return JSONResponse({"error": reason}, status, headers)
+                login = {"www-authenticate": "Basic"} if status == 401 else {}
+                return refuse(status, reason, **login)
             try:
-                body = await _json(request) if request.method == "POST" else {}
+                body = {}
+                if request.method == "POST":
+                    body = await read_object(request, max_bytes=MAX_BODY, status=400)
                 return await answer(body)
-            except _RefusedError as error:
-                return JSONResponse({"error": str(error)}, error.status)
+            except RefusedError as error:
+                return refuse(error.status, str(error))
             except ValueError as error:
                 _log.warning("Label Studio: %s", error)
-                return JSONResponse({"error": str(error)}, 400)
+                return refuse(400, str(error))
             except RuntimeError as error:
                 _log.error("Label Studio: %s", error)
-                return JSONResponse({"error": str(error)}, 500)
+                return refuse(500, str(error))
 
         return guarded
 
@@ -156,7 +158,7 @@ class Backend:
     async def _predict(self, body: dict[str, Any]) -> Response:
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
-            raise _RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
+            raise RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
         asked = [_picture(task) for task in tasks]
         version, found = await asyncio.to_thread(self._worker.call, guesses, asked)
         self._version = version
@@ -194,27 +196,6 @@ class Backend:
                 _log.error("Training: %s", error)
             if not self._again:
                 return
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise _RefusedError(413, f"More than {MAX_BODY} bytes.")
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(400, f"No JSON ({error}).") from error
-    if not isinstance(body, dict):
-        raise _RefusedError(400, "The body must be a JSON object.")
-    return body
 
 
 def _picture(task: Any) -> tuple[str, str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 from PIL import Image
 
+from ...features.cache import LRUCache
 from ...images.forms import UnreadableImageError, from_file
 
 SIZES = {"small": 256, "view": 1600, "full": 8000}
@@ -24,29 +23,17 @@ class Pictures:
     """Encode images, and keep the latest up to `limit` bytes. For many threads."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
-        self._limit = limit
-        self._size = 0
-        self._kept: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = LRUCache(limit)
 
     def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
         """Encode the file with this digest; return the bytes and the media type.
 
         UnreadableImageError if it is gone, has changed, or cannot be decoded.
         """
-        key = sha256, size
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        answer = _encode(sha256, path, SIZES[size])
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = answer
-                self._size += len(answer[0])
-            while self._size > self._limit and len(self._kept) > 1:
-                _, (data, _) = self._kept.popitem(last=False)
-                self._size -= len(data)
+        answer = self._kept.get((sha256, size))
+        if answer is None:
+            answer = _encode(sha256, path, SIZES[size])
+            self._kept.put((sha256, size), answer, len(answer[0]))
         return answer
 
 
