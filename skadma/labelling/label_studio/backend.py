@@ -125,16 +125,13 @@ class Backend:
             kind = headers.get("content-type", "").split(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, "JSON only."
-        if self._login is not None and not self._is_login(headers.get("authorization")):
+        scheme, _, login = headers.get("authorization", "").partition(" ")
+        if self._login is not None and not (
+            scheme.lower() == "basic"
+            and hmac.compare_digest(login.strip().encode(), self._login)
+        ):
             return 401, "Give the user 'skadma' and the password in Label Studio."
         return 200, ""
-
-    def _is_login(self, authorization: str | None) -> bool:
-        scheme, _, login = (authorization or "").partition(" ")
-        assert self._login is not None
-        return scheme.lower() == "basic" and hmac.compare_digest(
-            login.strip().encode(), self._login
-        )
 
     # --- the routes -----------------------------------------------------------
 
@@ -149,9 +146,7 @@ class Backend:
 
     async def _warm_up(self) -> None:
         try:
-            asked: list[tuple[str, str]] = []
-            call = asyncio.to_thread(self._worker.call, guesses, asked)
-            self._version, _ = await call
+            self._version, _ = await asyncio.to_thread(self._worker.call, guesses, [])
         except (ValueError, RuntimeError) as error:
             _log.error("Label Studio: %s", error)
 
@@ -159,14 +154,10 @@ class Backend:
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
             raise RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
-        asked = [_picture(task) for task in tasks]
-        version, found = await asyncio.to_thread(self._worker.call, guesses, asked)
-        self._version = version
-        empty = {"model_version": version, "score": 0.0, "result": []}
-        results = [
-            prediction(guess[0], guess[1], version) if guess else empty
-            for guess in found
-        ]
+        call = asyncio.to_thread(self._worker.call, guesses, [*map(_digest, tasks)])
+        self._version, found = await call
+        empty = {"model_version": self._version, "score": 0.0, "result": []}
+        results = [prediction(g[0], g[1], self._version) if g else empty for g in found]
         return JSONResponse({"results": results})
 
     async def _webhook(self, body: dict[str, Any]) -> Response:
@@ -198,14 +189,14 @@ class Backend:
                 return
 
 
-def _picture(task: Any) -> tuple[str, str]:
-    """Path and digest of a task's image; other addresses in it are never fetched."""
+def _digest(task: Any) -> str:
+    """Digest of a task's image, or ""; addresses in a task are never fetched."""
     data = task.get("data") if isinstance(task, dict) else None
     data = data if isinstance(data, dict) else {}
     path, sha256 = data.get("path"), data.get("sha256")
-    if isinstance(path, str) and isinstance(sha256, str):
-        return path, sha256.lower()
-    return "", ""
+    if not isinstance(path, str) or not path or not isinstance(sha256, str):
+        return ""
+    return sha256.lower()
 
 
 def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
@@ -240,12 +231,11 @@ def train(campaign: Any) -> None:
 
 
 def guesses(
-    campaign: Any, asked: Sequence[tuple[str, str]]
+    campaign: Any, digests: Sequence[str]
 ) -> tuple[str, list[tuple[str, float] | None]]:
     """Predict images by the last model; None for unknown ones and those of an audit.
 
     Who sees a guess agrees too often, so an audit's images have none.
     """
-    n_labels, found = campaign.guesses([sha256 for path, sha256 in asked if path])
-    answers = [found.get(sha256) if path else None for path, sha256 in asked]
-    return f"skadma-{n_labels}-labels", answers
+    n_labels, found = campaign.guesses([sha256 for sha256 in digests if sha256])
+    return f"skadma-{n_labels}-labels", [found.get(sha256) for sha256 in digests]
