@@ -12,7 +12,7 @@ from skadma import Campaign
 from skadma.cli import main
 from skadma.images.forms import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
-from skadma.labelling.page.pictures import Pictures
+from skadma.labelling.page.app import Pictures
 from skadma.labelling.page.session import (
     TrainingProcess,
     choose_batch,

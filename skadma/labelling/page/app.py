@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...images.forms import UnreadableImageError
+from ...features.cache import LRUCache
+from ...images.forms import UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import RefusedError, read_object, refuse
 from .guard import Guard
-from .pictures import SIZES
 from .session import Session, make_progress
 
 _TYPES = {
@@ -33,12 +37,19 @@ _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ITEMS = 500
 _MAX_BODY = 1 << 20
+SIZES = {"small": 256, "view": 1600, "full": 8000}
+"""Longest side in pixels, by name."""
+_EXACT = 512
+"""Up to this side pictures are sent without loss."""
+_MAX_BYTES = 512 << 20
+"""Of a file; a larger one is not shown."""
 
 
 def make_app(session: Session, port: int, token: str) -> Guard:
     """Make the ASGI application that is reached at a port, and opened by a token."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
+    pictures = Pictures()
 
     def read(request: Request) -> Awaitable[dict[str, Any]]:
         return read_object(request, max_bytes=_MAX_BODY, status=422)
@@ -90,7 +101,7 @@ def make_app(session: Session, port: int, token: str) -> Guard:
         loop = asyncio.get_running_loop()
         try:
             data, kind = await loop.run_in_executor(
-                decoders, session.pictures.get, sha256, path, size
+                decoders, pictures.get, sha256, path, size
             )
         except UnreadableImageError as error:
             return refuse(410, str(error))
@@ -178,3 +189,44 @@ def _mark(body: Any) -> Mark:
         raise RefusedError(422, "'sha256' must have 64 hex digits.")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
     return Mark(sha256, _text(body, "mark", 10_000), before)
+
+
+# --- pictures: decoded as for the network, encoded anew ------------------------------
+
+
+class Pictures:
+    """Encode images, and keep the latest up to `limit` bytes. For many threads."""
+
+    def __init__(self, limit: int = 64 << 20) -> None:
+        self._kept = LRUCache(limit)
+
+    def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
+        """Encode the file with this digest; return the bytes and the media type.
+
+        UnreadableImageError if it is gone, has changed, or cannot be decoded.
+        """
+        answer = self._kept.get((sha256, size))
+        if answer is None:
+            answer = _encode(sha256, path, SIZES[size])
+            self._kept.put((sha256, size), answer, len(answer[0]))
+        return answer
+
+
+def _encode(sha256: str, path: Path, side: int) -> tuple[bytes, str]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UnreadableImageError(f"{path.name!r} is too large to be shown.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{path.name!r} cannot be read: {error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UnreadableImageError(f"{path.name!r} is another picture by now.")
+    image = Image.fromarray(from_file(io.BytesIO(data), path.name))
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if max(image.size) <= _EXACT and side > SIZES["small"]:
+        image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue(), "image/png"
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue(), "image/jpeg"

@@ -19,7 +19,6 @@ from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
-from .pictures import Pictures
 
 _LISTED = 60
 _PAUSE = 10.0
@@ -46,7 +45,6 @@ class Session:
         keys: Mapping[str, str] | None = None,
         repeat: float = 0,
     ) -> None:
-        self.pictures = Pictures()
         self._keys = dict(keys or {})
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self.campaign: Campaign
