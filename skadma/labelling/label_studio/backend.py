@@ -20,11 +20,15 @@ except ImportError as error:
         'pip install "skadma[label]"'
     ) from error
 
-from ..campaign.label_studio_export import in_order, in_present_names, rows_of_task
+from ..campaign.label_studio import (
+    in_order,
+    in_present_names,
+    prediction,
+    rows_of_task,
+)
 from ..campaign.labels_csv import LabelRow
 from ..requests import RefusedError, read_object, refuse
 from ..worker import Worker
-from .tasks import prediction
 
 _log = logging.getLogger(__name__)
 MAX_BODY = 4 << 20

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -99,44 +99,37 @@ def make_app(session: Session, port: int, token: str) -> Guard:
         if path is None:
             return refuse(404, "No such picture.")
         loop = asyncio.get_running_loop()
-        try:
-            data, kind = await loop.run_in_executor(
-                decoders, pictures.get, sha256, path, size
-            )
-        except UnreadableImageError as error:
-            return refuse(410, str(error))
+        data, kind = await loop.run_in_executor(
+            decoders, pictures.get, sha256, path, size
+        )
         keep = {"cache-control": "private, max-age=86400, immutable"}
         return Response(data, media_type=kind, headers=keep)
-
-    def answer(function: Callable) -> Callable:
-        async def careful(request: Request) -> Response:
-            try:
-                return await function(request)
-            except RefusedError as error:
-                return refuse(error.status, str(error), connection="close")
-            except CampaignBusyError as error:
-                return refuse(503, str(error))
-            except CampaignError as error:
-                return refuse(500, str(error))
-            except ValueError:  # JSON can hold what UTF-8 cannot
-                return refuse(422, "The request cannot be read.")
-
-        return careful
 
     app = Starlette(
         routes=[
             Route("/", index),
             Route("/static/{name}", file),
-            Route("/img/{sha256}", answer(image)),
-            Route("/api/session", answer(enter), methods=["POST"]),
-            Route("/api/about", answer(about)),
-            Route("/api/sync", answer(sync), methods=["POST"]),
-            Route("/api/operations", answer(operations), methods=["POST"]),
-            Route("/api/progress", answer(progress)),
-        ]
+            Route("/img/{sha256}", image),
+            Route("/api/session", enter, methods=["POST"]),
+            Route("/api/about", about),
+            Route("/api/sync", sync, methods=["POST"]),
+            Route("/api/operations", operations, methods=["POST"]),
+            Route("/api/progress", progress),
+        ],
+        exception_handlers=dict.fromkeys((RefusedError, ValueError), _answer_to_error),
     )
     guard = Guard(app, port, token)
     return guard
+
+
+async def _answer_to_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, RefusedError):
+        return refuse(error.status, str(error), connection="close")
+    if isinstance(error, UnreadableImageError):
+        return refuse(410, str(error))
+    if isinstance(error, CampaignError):
+        return refuse(503 if isinstance(error, CampaignBusyError) else 500, str(error))
+    return refuse(422, "The request cannot be read.")  # JSON can hold what UTF-8 cannot
 
 
 def _static_files() -> dict[str, Response]:
