@@ -126,7 +126,7 @@ async def _answer_to_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RefusedError):
         return refuse(error.status, str(error), connection="close")
     if isinstance(error, UnreadableImageError):
-        return refuse(410, str(error))
+        return refuse(410, error.reason)
     if isinstance(error, CampaignError):
         return refuse(503 if isinstance(error, CampaignBusyError) else 500, str(error))
     return refuse(422, "The request cannot be read.")  # JSON can hold what UTF-8 cannot
