@@ -20,22 +20,12 @@ APART = 10
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """How far two people agree, or one with himself.
+    """How far two people agree, or one with himself, as `first` and `second`.
 
-    Attributes
-    ----------
-    first, second : str
-        The people; the same twice for one who saw images again.
-    n : int
-        Images that both answered, the second time blind.
-    n_agree : int
-    interval : (float, float)
-        Of the agreement n_agree / n: Wilson's, 95 %.
-    kappa : float or None
-        Cohen's: 0 is what chance would give, 1 full agreement. None where all answers
-        are one class.
-    kappa_interval : (float, float) or None
-        About 95 %.
+    `n` images were answered by both, the second time blind, `n_agree` of them alike;
+    `interval` is Wilson's of the share, 95 %. `kappa` is Cohen's: 0 is what chance
+    would give, 1 full agreement, None where all answers are one class; `kappa_interval`
+    is about 95 %.
     """
 
     first: str
@@ -65,17 +55,7 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image of which a blind repeat has another label.
-
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    first, second : str
-        Who decided, and who saw it again.
-    label, other : str
-        Their answers: classes or marks.
-    """
+    """An image that `first` gave a `label`, and `second`, blind, another."""
 
     path: str
     sha256: str
@@ -89,12 +69,7 @@ class Disagreement:
 class Agreement:
     """The agreement of people with each other and with themselves, by blind repeats.
 
-    Attributes
-    ----------
-    pairs : list of PairAgreement
-        By people.
-    disagreements : list of Disagreement
-        Oldest first.
+    `pairs` are sorted by people, `disagreements` by time.
     """
 
     pairs: list[PairAgreement]

@@ -23,21 +23,9 @@ _NO_TASKS = (
 def read_export(path: str | Path) -> list[LabelRow]:
     """Read a file that Label Studio exported as JSON or JSON-MIN.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    list of LabelRow
-        A row for each annotation, oldest first; the last where one person annotated an
-        image more than once. What cannot be taken has its `problem`, with the task's
-        number. Tasks without annotations have none.
-
-    Raises
-    ------
-    CampaignError
-        If it is no such file.
+    Gives a row for each annotation, oldest first; the last where one person annotated
+    an image more than once. What cannot be taken has its `problem`, with the task's
+    number.
     """
     path = Path(path)
     try:

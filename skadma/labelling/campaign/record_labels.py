@@ -27,18 +27,9 @@ from .state import (
 class TeachResult:
     """How many labels were new, and which were refused.
 
-    Attributes
-    ----------
-    n_new : int
-        Images that had no decision before.
-    n_changed : int
-        Images with another one before.
-    n_same : int
-        Images with that very one before.
-    refused : list of str
-        Rows that were left out, with reasons; only with `partial`.
-    n_repeats : int
-        Blind answers about images that are decided.
+    Of the images, `n_new` had no decision before, `n_changed` another one and `n_same`
+    that very one. `refused` has the rows that were left out, with reasons (only with
+    `partial`), and `n_repeats` counts new blind answers about images that are decided.
     """
 
     n_new: int

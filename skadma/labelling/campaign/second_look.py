@@ -18,16 +18,7 @@ from .state import State, last_decisions, last_repeats
 
 @dataclass(frozen=True)
 class CantTell:
-    """An image that somebody marked "?cant-tell".
-
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    who : str
-    at : str
-        ISO 8601, UTC.
-    """
+    """An image that somebody marked "?cant-tell", at a time in ISO 8601, UTC."""
 
     path: str
     sha256: str
@@ -37,29 +28,13 @@ class CantTell:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """A label that may be wrong.
+    """A label that may be wrong, as it was given; `at` is ISO 8601, UTC.
 
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    label : str
-        As it was given.
-    who : str
-        Who gave it.
-    at : str
-        When: ISO 8601, UTC.
-    suggested : str or None
-        The class that a model predicts which did not see this label; None where there
-        is no such model, as for the only label of a class.
-    confidence : float or None
-        That model's probability of the suggested class.
-    score : float or None
-        1 minus that model's probability of the label.
-    likely : bool
-        Whether confident learning takes the label for wrong.
-    others : list of (str, str)
-        Who gave another label in a blind repeat, and which.
+    A model that did not see the label predicts the class `suggested` with the
+    probability `confidence`; `score` is 1 minus its probability of the label. All are
+    None where there is no such model, as for the only label of a class. `likely` is
+    whether confident learning takes the label for wrong, `others` tells who gave which
+    other label in a blind repeat.
     """
 
     path: str

@@ -33,16 +33,9 @@ ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
 class Decision:
     """What somebody decided about an image.
 
-    Attributes
-    ----------
-    event : int
-    image : int
-        The number of the image that it was given for.
-    sha256 : str
-        What the image was then.
-    kind : {"label", "skip", "cant-tell", "not-an-image"}
-    label : str or None
-        As the class is called today.
+    `image` is the number of the image that it was given for, `sha256` what the image
+    was then. `kind` is "label", "skip", "cant-tell" or "not-an-image". `label` is the
+    class as it is called today; None for the other kinds.
     """
 
     event: int

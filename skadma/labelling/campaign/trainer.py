@@ -38,18 +38,9 @@ _KEPT = 3
 class Proposal:
     """An image that a query asks a label for.
 
-    Attributes
-    ----------
-    path : str
-        Relative to the pool.
-    score : float or None
-        The strategy's.
-    guess : str or None
-        The class that the present model predicts; None before the first labels.
-    confidence : float or None
-        The model's probability of that.
-    sha256 : str
-        Of the file's bytes: the content to label.
+    `path` is relative to the pool, `sha256` names the content to label, `score` is the
+    strategy's. The present model predicts the class `guess` with the probability
+    `confidence`; both are None before the first labels.
     """
 
     path: str
