@@ -81,34 +81,23 @@ class Audits:
                         "Somebody labelled what was being drawn; nothing was changed. "
                         "Draw again."
                     )
-                self._add_draw(audit, chosen, key, state)
-        return blind_proposals(state, chosen)
-
-    def _add_draw(
-        self, audit: Audit, images: list[int], key: str | None, state: State
-    ) -> None:
-        event = self._log.add_event(
-            "audit",
-            method=audit.method,
-            n=len(audit),
-            population=audit.n_population,
-            model=key,
-        )
-        columns = zip(
-            audit.strata.tolist(),
-            audit.stratum_sizes.tolist(),
-            audit.probabilities.tolist(),
-            strict=True,
-        )
-        self._log.add(
-            "draws",
-            (
-                (event, place, image, state.contents[image].sha256, *design)
-                for place, (image, design) in enumerate(
-                    zip(images, columns, strict=True)
+                event = self._log.add_event(
+                    "audit",
+                    method=method,
+                    n=len(chosen),
+                    population=len(images),
+                    model=key,
                 )
-            ),
-        )
+                self._log.add(
+                    "draws",
+                    (
+                        (event, place, image, state.contents[image].sha256, *design)
+                        for place, (image, *design) in enumerate(
+                            zip(chosen, *_design_columns(audit), strict=True)
+                        )
+                    ),
+                )
+        return blind_proposals(state, chosen)
 
     def pending(self) -> list[Proposal]:
         """List drawn images without an answer, or skipped, in the order of the draw."""
@@ -230,24 +219,15 @@ class Audits:
         estimator = _fitted(self._trainer.present_model()[1])
         proba = estimator.predict_proba([str(folder / p) for p in images.values()])
         audit = audit_sample(proba, n, method=method, random_state=self._trainer.seed)
-        names = list(images.items())
+        readable = list(images)
+        chosen = [readable[i] for i in audit.indices]
+        rows = zip(chosen, *_design_columns(audit), strict=True)
         write_table(
             out,
             ("path", "label", "sha256", *_DESIGN),
             (
-                (
-                    names[i][1],
-                    "",
-                    names[i][0],
-                    place + 1,
-                    n,
-                    method,
-                    audit.n_population,
-                    audit.strata[place],
-                    audit.stratum_sizes[place],
-                    repr(float(audit.probabilities[place])),
-                )
-                for place, i in enumerate(audit.indices)
+                (images[sha], "", sha, place, n, method, len(images), *design)
+                for place, (sha, *design) in enumerate(rows, 1)
             ),
         )
 
@@ -288,6 +268,15 @@ class Audits:
             classes=classes,
             confidence=confidence,
         )
+
+
+def _design_columns(audit: Audit) -> tuple[list, list, list]:
+    """The stratum, its size and the probability of each drawn image."""
+    return (
+        audit.strata.tolist(),
+        audit.stratum_sizes.tolist(),
+        audit.probabilities.tolist(),
+    )
 
 
 def _usable_draws(state: State) -> dict[str, int]:

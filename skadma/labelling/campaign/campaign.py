@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import FolderPaths, check_name, read_folders
 from .history import card_facts, list_decisions, list_events
-from .image_index import add_contents, scan_folder
+from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
 from .record_labels import (
@@ -43,7 +44,7 @@ from .settings import (
     save_centers,
 )
 from .state import Decision, State, read_state, refresh, refresh_if_there
-from .status import Pace, Status, make_status, measure_pace
+from .status import Status, make_status
 from .trainer import Proposal, Trainer, blind_proposals, guess
 
 _logger = logging.getLogger(__name__)
@@ -200,10 +201,8 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        name, rows, _ = read_rows({} if labels is None else labels)
-        images = scan_folder(pool, {}, progress=verbose)
-        if not any(content.problem is None for content in images.values()):
-            raise CampaignError(f"There is no readable image in {str(pool)!r}.")
+        given = read_rows({} if labels is None else labels, former={})
+        images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)
 
         def fill(log: EventLog) -> TeachResult:
@@ -212,11 +211,9 @@ class Campaign:
                 log.make_tables(settings)
                 event = log.add_event("start", n_images=len(images))
                 add_contents(log, images, event)
-                return record_labels(
-                    log, name, rows, [], folders, at_once=False, partial=partial
-                )
+                return record_labels(log, folders, given, partial=partial)
 
-        if rows:  # refuse labels, or warn of them, before anything is on the disk
+        if given.rows:  # refuse labels, or warn of them, before anything is on the disk
             log = EventLog(Path(":memory:"), create=True)
             try:
                 refused = fill(log).refused
@@ -336,19 +333,12 @@ class Campaign:
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        name, rows, at_once = read_rows(labels, self.former_classes())
+        given = read_rows(labels, self.former_classes())
         self.refresh()
-        with self._event_log.transaction():
-            result = record_labels(
-                self._event_log,
-                name,
-                rows,
-                [],
-                self._folders,
-                at_once=at_once,
-                partial=partial,
-            )
-        _logger.info("%s: %s", name, result)
+        log = self._event_log
+        with log.transaction():
+            result = record_labels(log, self._folders, given, partial=partial)
+        _logger.info("%s: %s", given.name, result)
         if train:
             self.estimator()
         return result
@@ -469,16 +459,6 @@ class Campaign:
         """
         return list_events(self._event_log)
 
-    def labels_per_hour(self) -> list[Pace]:
-        """Measure how fast each person labels.
-
-        From somebody's answer before, or the last query, to an answer. What took more
-        than 120 seconds a label had a pause in it, and what took less than 0.2 was not
-        labelled here: neither counts.
-        """
-        with self._event_log.reading():
-            return measure_pace(self._event_log, read_state(self._event_log))
-
     # --- second looks -----------------------------------------------------------
 
     def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
@@ -503,13 +483,10 @@ class Campaign:
         :func:`skadma.evaluation.suspects`.
         """
         state = read_state(self._event_log)
-        found = list_suspects(
-            state,
-            lambda images, labels: self._trainer.unseen_proba(
-                images, labels, state, refit=refit
-            ),
+        predict = functools.partial(
+            self._trainer.unseen_proba, state=state, refit=refit
         )
-        return found[:n]
+        return list_suspects(state, predict)[:n]
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
@@ -559,19 +536,12 @@ class Campaign:
 
         The ``n_repeats`` of the result are those that were new.
         """
-        name, rows, at_once = read_rows(answers, self.former_classes())
-        if not all(row.sha256 for row in rows):
+        given = read_rows(answers, self.former_classes())
+        if not all(row.sha256 for row in given.rows):
             self.refresh()
-        with self._event_log.transaction():
-            return record_labels(
-                self._event_log,
-                name,
-                [],
-                rows,
-                self._folders,
-                at_once=at_once,
-                partial=partial,
-            )
+        log = self._event_log
+        with log.transaction():
+            return record_labels(log, self._folders, given, partial=partial, blind=True)
 
     def agreement(self) -> Agreement:
         """Measure how far people agree with each other and with themselves.
@@ -627,9 +597,7 @@ class Campaign:
         if name is not None:
             check_name(name)
         self._check_pool(root, name, read_state(self._event_log))
-        images = scan_folder(root, {}, progress=verbose)
-        if not any(content.problem is None for content in images.values()):
-            raise CampaignError(f"There is no readable image in {str(root)!r}.")
+        images = scan_new_folder(root, progress=verbose)
         with self._event_log.transaction():
             state = read_state(self._event_log)
             self._check_pool(root, name, state)  # another process may have been faster

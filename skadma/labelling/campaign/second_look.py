@@ -98,24 +98,10 @@ def list_suspects(
             and again.event > max(answer.event, confirmed_at)
             and again.mark not in (label, "?skip")
         ]
-        suggested, confidence, score, likely = judged.get(
-            image, (None, None, None, False)
-        )
-        if others or (score is not None and confirmed_at < answer.event):
-            found.append(
-                SuspectLabel(
-                    state.paths[image],
-                    sha256,
-                    label,
-                    answer.who,
-                    answer.at,
-                    suggested,
-                    confidence,
-                    score,
-                    likely,
-                    others,
-                )
-            )
+        if others or (image in judged and confirmed_at < answer.event):
+            given = state.paths[image], sha256, label, answer.who, answer.at
+            judgement = judged.get(image, (None, None, None, False))
+            found.append(SuspectLabel(*given, *judgement, others))
     return sorted(found, key=lambda one: (-len(one.others), -(one.score or 0)))
 
 
@@ -123,7 +109,7 @@ def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> dict[int, tuple[str, float, float, bool]]:
+) -> dict[int, tuple[str | None, float | None, float | None, bool]]:
     """Per image that a model can judge: suggested class, confidence, score, likely."""
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]

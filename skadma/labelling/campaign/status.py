@@ -22,7 +22,9 @@ class Pace:
     """How fast somebody labels.
 
     `n_labels` counts answers whose time is known, decisions and blind repeats; `hours`
-    is what they took.
+    is what they took, each from somebody's answer before, or the last query. What took
+    more than 120 seconds a label had a pause in it, and what took less than 0.2 was not
+    labelled here: neither counts.
     """
 
     who: str
@@ -39,7 +41,7 @@ class Pace:
 
 
 def measure_pace(log: EventLog, state: State) -> list[Pace]:
-    """Time answers; see :meth:`Campaign.labels_per_hour`, within ``log.reading``."""
+    """Time answers; see :class:`Pace`, within ``log.reading``."""
     n_answers = Counter(a.event for a in state.answers if a.act != "confirm")
     last: dict[str, datetime] = {}
     asked: datetime | None = None
