@@ -6,6 +6,7 @@ import dataclasses
 import json
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -33,20 +34,7 @@ def label_config(classes: Sequence[str]) -> str:
 
     One choice for each class, with a key: 1 to 9, then letters; then ``?cant-tell`` (0)
     and ``?not-an-image`` (-). What is skipped is skipped in Label Studio's own way.
-
-    Parameters
-    ----------
-    classes : sequence of str
-
-    Returns
-    -------
-    str
-        XML.
-
-    Raises
-    ------
-    CampaignError
-        If XML cannot hold a class's name.
+    Gives XML; CampaignError if it cannot hold a class's name.
     """
     keys = [*_KEYS[: len(classes)], *[""] * (len(classes) - len(_KEYS))]
     choices = (
@@ -78,21 +66,9 @@ def make_tasks(
 ) -> list[dict[str, Any]]:
     """Make tasks to import, with the model's guesses as predictions.
 
-    Parameters
-    ----------
-    proposals : iterable of Proposal
-        Most useful first.
-    prefix : str
-        Where the pool is below Label Studio's root of local files; may be empty.
-    model_version : str
-        What the guesses are called.
-    pools : mapping of str to str, optional
-        The same as `prefix` for pools that were added, by name.
-
-    Returns
-    -------
-    list of dict
-        ``json.dumps`` gives the file.
+    `prefix` is where the pool is below Label Studio's root of local files, and may be
+    empty; `pools` has the same by name for pools that were added. `model_version` names
+    the guesses. ``json.dumps`` of the tasks gives the file.
     """
     tasks = []
     for rank, proposal in enumerate(proposals):
@@ -140,28 +116,16 @@ def prediction(guess: str, confidence: float, model_version: str) -> dict[str, A
 def read_export(path: str | Path) -> list[LabelRow]:
     """Read a file that Label Studio exported as JSON or JSON-MIN.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    list of LabelRow
-        A row for each annotation, oldest first; the last where one person annotated an
-        image more than once. What cannot be taken has its `problem`, with the task's
-        number. Tasks without annotations have none.
-
-    Raises
-    ------
-    CampaignError
-        If it is no such file.
+    Gives a row for each annotation, oldest first; the last where one person annotated
+    an image more than once. What cannot be taken has its `problem`, with the task's
+    number.
     """
     path = Path(path)
     try:
         tasks = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise CampaignError(f"{str(path)!r} is no JSON ({error}).") from error
-    keys = {"annotations", "data", "path", "image"}
+    keys = {"annotations", "completions", "data", "path", "image"}
     if not isinstance(tasks, list) or not all(
         isinstance(task, dict) and keys & task.keys() for task in tasks
     ):
@@ -172,8 +136,9 @@ def read_export(path: str | Path) -> list[LabelRow]:
     found: list[tuple[str, LabelRow]] = []
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', f'number {number} of the file')}"
-        if "annotations" in task or "data" in task:
-            annotations = task.get("annotations", [])
+        if {"annotations", "completions", "data"} & task.keys():
+            # Label Studio before 1.0 called them completions.
+            annotations = task.get("annotations", task.get("completions", []))
             if not isinstance(annotations, list):
                 annotations = [None]
             found += rows_of_task(task.get("data"), annotations, where)
@@ -273,6 +238,12 @@ def _who(person: Any) -> str:
 
 
 def _time(annotation: Mapping[str, Any]) -> str:
-    """When it was made: ISO 8601 in UTC, which sorts as text."""
-    at = annotation.get("created_at")
-    return at if isinstance(at, str) else ""
+    """When it was last changed: ISO 8601 in UTC, which sorts as text; "" if unknown."""
+    for key in ("updated_at", "created_at"):
+        try:
+            at = datetime.fromisoformat(annotation[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
+        return at.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return ""

@@ -75,12 +75,7 @@ class Backend:
         self._again = False
 
     def routes(self) -> list[Route]:
-        """Make the routes, to be mounted anywhere.
-
-        Returns
-        -------
-        list of Route
-        """
+        """Make the routes, to be mounted anywhere."""
         return [
             Route("/", self._guarded(self._health), methods=["GET"]),
             Route("/health", self._guarded(self._health), methods=["GET"]),
