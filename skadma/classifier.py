@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from .features.adapter import CNNAdapter
+from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
 from .networks import (
@@ -29,11 +30,10 @@ from .networks import (
     count_frozen_layers,
     load_pretrained,
 )
-from .networks.adapted import copy_network
 from .networks.engines import ENGINES, PRECISIONS, Engine
-from .networks.graph import NETWORK_LOCK
 from .networks.pretrained import LayerTable, layer_table
 from .networks.registry import load_into
+from .networks.torch_state import NETWORK_LOCK, torch_defaults
 from .targets.labels import (
     check_labels,
     encode,
@@ -41,7 +41,7 @@ from .targets.labels import (
     refuse_other_form,
 )
 from .targets.weights import check_sample_weight, loss_weights
-from .training.finetune import build_net, train, training_inputs, usable_rows
+from .training.finetune import build_net, train, training_inputs
 from .training.probe import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
@@ -387,6 +387,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         goes_on = hasattr(self, "net_")
         return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
 
+    @torch_defaults(training=True)
     def _fit(
         self,
         X: Any,
@@ -401,14 +402,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         if goes_on:
             self._check_same_network()
-        labels = check_labels(y, self)
+        labels = check_labels(y, self, classes)
         source, dataset = self._open_training(X, goes_on)
         check_consistent_length(dataset, labels)
         weights = check_sample_weight(sample_weight, labels)
-        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
-        if rows is not None:
-            dataset, labels = dataset.select(rows), labels[rows]
-            weights = None if weights is None else weights[rows]
+        if weights is not None and not weights.all():
+            rows = np.flatnonzero(weights)
+            dataset, labels, weights = dataset.select(rows), labels[rows], weights[rows]
         multilabel = labels.ndim == 2
         if goes_on:
             refuse_other_form(multilabel, self.multilabel_)
@@ -420,15 +420,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"to train further was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
+        device, batch_size = self.torch_device(), self._inference_batch_size()
+        how = device, self.memory, batch_size, self.on_bad_image == "skip"
+        if self.training == "probe":
+            rows, features = probe_inputs(source, dataset, *how)
+        else:
+            rows, inputs, cut = training_inputs(
+                source, dataset, n_frozen, self.augment, *how
+            )
+        if len(rows) < len(labels):  # some cannot be decoded
+            labels = labels[rows]
+            weights = None if weights is None else weights[rows]
+            found = known_classes(labels, classes, self.classes_ if goes_on else None)
         weights = loss_weights(labels, found, weights, self.class_weight)
         targets = encode(labels, found)
-        device, batch_size = self.torch_device(), self._inference_batch_size()
-        if self.training == "probe":
-            features = probe_inputs(source, dataset, device, self.memory, batch_size)
-        else:
-            inputs, cut = training_inputs(
-                source, dataset, n_frozen, self.augment, device, self.memory, batch_size
-            )
         if goes_on:
             rng = copy.deepcopy(self.random_state_)
         else:
@@ -441,7 +446,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             elif partial and len(found) == len(self.classes_):
                 network, before = self.net_.module_, self.net_
             else:
-                network = copy_network(self.net_.module_)  # for the case of failure
+                network = copy.deepcopy(self.net_.module_)  # for the case of failure
                 if not multilabel:
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))
@@ -564,14 +569,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If an image cannot be decoded: there is no label to give.
+            If an image cannot be decoded, or its scores are NaN because training
+            diverged: there is no label to give.
         """
         proba = self.predict_proba(X)
         bad = np.flatnonzero(np.isnan(proba[:, 0]))
         if len(bad):
+            check_finite(~np.isnan(proba[:, 0]), self, X)  # else: cannot be decoded
             raise ValueError(
-                f"The images {bad.tolist()} cannot be decoded or scored, so they have "
-                "no label. Leave them out; predict_proba gives NaN for them."
+                f"The images {bad.tolist()} cannot be decoded, so they have no "
+                "label. Leave them out; predict_proba gives NaN for them."
             )
         if self.multilabel_:
             return (proba > 0.5).astype(int)
@@ -876,7 +883,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"it has {n_frozen} frozen layers, but n_frozen_layers="
                 f"{self.n_frozen_layers!r} means {expected}"
             )
-        with torch.random.fork_rng():  # for a head that is not kept
+        # A generator of its own for a head that is not kept.
+        with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

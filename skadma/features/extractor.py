@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
-from ..networks.graph import NETWORK_LOCK, in_mode
+from ..networks.graph import in_mode
 from ..networks.pretrained import describe_modules, fingerprint
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import Cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -52,6 +53,8 @@ _MIN_CACHED = 8
 
 _LOADED = 4
 """Images that a thread looks up or decodes in one task."""
+
+NONE_READABLE = "None of the labelled images can be decoded."
 
 _PATCHES = 64
 """Patches that pass through the network together; more leave the processor's caches."""
@@ -143,6 +146,7 @@ class FeatureExtractor:
         Computed from the outputs of `layers` and `source_layers`.
     """
 
+    @torch_defaults()
     def __init__(
         self,
         source: PretrainedNetwork,
@@ -297,19 +301,24 @@ class FeatureExtractor:
             yield _indices(items), self._outputs_of_windows(x, windows)
 
     def frozen_outputs(
-        self, dataset: Dataset, batch_size: int, limit: int
-    ) -> np.ndarray | None:
-        """What crosses the cut, (n, ...); None where it would exceed `limit` bytes."""
+        self, dataset: Dataset, batch_size: int, limit: int, *, skip_unreadable: bool
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """What crosses the cut, (m, ...), of the images with indices (m,).
+
+        None where it would exceed `limit` bytes, or no image can be decoded.
+        """
         found: np.ndarray | None = None
+        indices: list[int] = []
         n: int = len(dataset)  # type: ignore[arg-type]
-        for items in self._batches(dataset, batch_size, skip_unreadable=False):
+        for items in self._readable(dataset, batch_size, skip_unreadable, None):
             values = self._cut_rows(items, batch_size, _ROWS).cpu().numpy()
             if found is None:
                 if values[0].nbytes * n > limit:
                     return None
                 found = np.empty((n, *values.shape[1:]), values.dtype)
-            found[items[0].index : items[-1].index + 1] = values
-        return found
+            found[len(indices) : len(indices) + len(items)] = values
+            indices.extend(item.index for item in items)
+        return None if found is None else (np.array(indices), found[: len(indices)])
 
     # --- batches --------------------------------------------------------------------
 
@@ -385,7 +394,7 @@ class FeatureExtractor:
         except UnreadableImageError as error:
             if not skip_unreadable:
                 raise
-            item.error = str(error)
+            item.error = error.reason
         return item
 
     # --- computing and caching ------------------------------------------------------
@@ -418,7 +427,7 @@ class FeatureExtractor:
         images = _to_device(images, self.device)
         if self._frozen is None:
             return images
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
             (x,) = _run(self._frozen, self._normalize(images), rows)
         return x
 
@@ -428,10 +437,10 @@ class FeatureExtractor:
     ) -> OutputBatch:
         """Run what lies behind the cut, on up to `n_behind` images at a time."""
         cached = self._cached(items) or None
-        if self._frozen is None:
-            x = self._normalize(x)
         computed: dict[str, torch.Tensor] = {}
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
+            if self._frozen is None:
+                x = self._normalize(x)
             adapted = self._outputs(x, n_behind)
             if cached is not None and self._required_keys == [self._derived_key]:
                 source = {}
@@ -523,14 +532,14 @@ class FeatureExtractor:
         Windows of one shape run together. A network that takes maps of one size only
         gets them enlarged to it.
         """
-        if self._frozen is None:
-            maps = self._normalize(maps)
         shapes: dict[tuple[int, int], list[int]] = {}
         for i, window in enumerate(windows):
             shapes.setdefault((window.height, window.width), []).append(i)
         found: list[torch.Tensor] = [maps] * len(windows)
         full = maps.shape[-2:]
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
+            if self._frozen is None:
+                maps = self._normalize(maps)
             for of_shape in shapes.values():
                 patches = torch.cat([windows[i].cut(maps) for i in of_shape])
                 some = patches.split(_PATCHES)

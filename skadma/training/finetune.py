@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from fnmatch import fnmatch
 from functools import lru_cache
 from typing import Any
@@ -16,40 +16,15 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from ..features.cache import DEFAULT_LIMIT, open_cache
-from ..features.extractor import FeatureExtractor, warn_unreadable
+from ..features.extractor import NONE_READABLE, FeatureExtractor, warn_unreadable
 from ..images.dataset import ImageDataset, Rows
 from ..networks import AdaptedNetwork, PretrainedNetwork
-from ..networks.graph import NETWORK_LOCK
+from ..networks.torch_state import NETWORK_LOCK, RandomStream
 
 _WEIGHT = "sample_weight"
 
 _SIMPLE = {"lr", "optimizer__param_groups", "max_epochs", "batch_size"}
 """Settings of a net that may change while it keeps its optimizer."""
-
-
-def usable_rows(
-    dataset: ImageDataset | Rows, weights: np.ndarray | None, skip_unreadable: bool
-) -> np.ndarray | None:
-    """Indices of images that have a weight and can be decoded; None for all.
-
-    Warns of images that cannot be decoded; raises ValueError if no image is left.
-    """
-    usable: np.ndarray = np.ones(len(dataset), dtype=bool)
-    if skip_unreadable and isinstance(dataset, ImageDataset):
-        usable = dataset.readable()
-        if not usable.any():
-            raise ValueError("None of the labelled images can be decoded.")
-        if not usable.all():
-            bad = np.flatnonzero(~usable)
-            warn_unreadable([f"number {i} of the training images" for i in bad])
-    if weights is not None:
-        usable &= weights > 0
-        if not usable.any():
-            raise ValueError(
-                "sample_weight is zero for every image that can be used, so there is "
-                "nothing to train on. Give at least one image a weight above 0."
-            )
-    return None if usable.all() else np.flatnonzero(usable)
 
 
 def training_inputs(
@@ -60,24 +35,40 @@ def training_inputs(
     device: torch.device,
     memory: Any,
     batch_size: int,
-) -> tuple[Dataset, str | None]:
+    skip_unreadable: bool,
+) -> tuple[np.ndarray, Dataset, str | None]:
     """Run the frozen layers once, so that epochs run the trainable ones only.
 
-    Returns a data set of what crosses the cut behind the frozen layers, and the cut's
-    name; or images and None where the whole network has to run.
+    Returns the indices of the images that can be decoded, a data set of what crosses
+    the cut behind the frozen layers, and the cut's name; or images and None where the
+    whole network has to run.
     """
-    if augment is not None:
-        if not isinstance(dataset, ImageDataset):
+    if not isinstance(dataset, ImageDataset):
+        if augment is not None:
             raise ValueError("augment is for images, but X is a table of numbers.")
-        return AugmentedDataset(dataset, augment), None
+        return np.arange(len(dataset)), dataset, None
     cut = source.graph.cut_before(n_frozen - 1)
-    if cut is source.graph.input or not isinstance(dataset, ImageDataset):
-        return dataset, None
-    extractor = FeatureExtractor(
-        source, None, [], [], n_frozen=n_frozen, device=device, cache=open_cache(memory)
-    )
-    values = extractor.frozen_outputs(dataset, batch_size, DEFAULT_LIMIT)
-    return (dataset, None) if values is None else (Rows(values), cut.name)
+    if augment is None and cut is not source.graph.input:
+        cache = open_cache(memory)
+        extractor = FeatureExtractor(
+            source, None, [], [], n_frozen=n_frozen, device=device, cache=cache
+        )
+        found = extractor.frozen_outputs(
+            dataset, batch_size, DEFAULT_LIMIT, skip_unreadable=skip_unreadable
+        )
+        if found is not None:
+            return found[0], Rows(found[1]), cut.name
+    # Epochs decode the images, so that looking for bad ones before adds one more pass.
+    rows = np.arange(len(dataset))
+    if skip_unreadable and (bad := dataset.problems()):
+        if len(bad) == len(dataset):
+            raise ValueError(f"{NONE_READABLE} The first: {bad[0]}")
+        warn_unreadable(list(bad.values()))
+        rows = np.delete(rows, list(bad))
+        dataset = dataset.select(rows)
+    if augment is None:
+        return rows, dataset, None
+    return rows, AugmentedDataset(dataset, augment), None
 
 
 class LabelledDataset(Dataset):
@@ -166,6 +157,43 @@ class TrainingNet(NeuralNetClassifier):
         finally:
             self.notify("on_train_end", X=X, y=y)
         return self
+
+    def _step(self) -> AbstractContextManager[None]:
+        """Be alone, with random numbers of this training's own, within `train`."""
+        stream = self.__dict__.get("_random_stream")
+        return nullcontext() if stream is None else stream.use()
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Call the callbacks, as a step of its own."""
+        with self._step():
+            super().notify(method_name, **cb_kwargs)
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Split off the validation images, as a step of its own."""
+        with self._step():
+            return super().get_split_datasets(X, y, **fit_params)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
+    ) -> None:
+        """Run an epoch; reading a batch and training on it are steps."""
+
+        def batches() -> Iterator[Any]:
+            with self._step():
+                remaining = iter(iterator)
+            while True:
+                with self._step():
+                    batch = next(remaining, None)
+                if batch is None:
+                    return
+                yield batch
+
+        def step(batch: Any, **params: Any) -> Any:
+            with self._step():
+                return step_fn(batch, **params)
+
+        some = None if iterator is None else batches()
+        super().run_single_epoch(some, training, prefix, step, **params)
 
     def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
         """Run the network on the images without their weights."""
@@ -290,10 +318,13 @@ def train(
 
     `y` and `weights` as in :class:`LabelledDataset`. With `cut` the tensors are what
     crosses it, and only the layers behind it run. `seed` is for shuffling and dropout;
-    torch's global generator stays as it was.
+    torch's global generator stays as it was. Other threads run between two batches.
     """
-    start = net.module_.starting_at(cut) if cut else nullcontext()
-    with NETWORK_LOCK, torch.random.fork_rng(), start:
-        torch.manual_seed(seed)
+    with ExitStack() as stack:
+        if cut:
+            with NETWORK_LOCK:
+                stack.enter_context(net.module_.starting_at(cut))
+        net.__dict__["_random_stream"] = RandomStream(seed, torch.device(net.device))
+        stack.callback(net.__dict__.pop, "_random_stream")
         net.partial_fit(LabelledDataset(dataset, y, weights), y)
     net.module_.eval()

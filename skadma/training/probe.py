@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from ..features.cache import open_cache
-from ..features.extractor import FeatureExtractor
+from ..features.extractor import NONE_READABLE, FeatureExtractor
 from ..images.dataset import ImageDataset, Rows
 from ..networks import PretrainedNetwork
 from ..networks.heads import ProbeHead
@@ -29,8 +29,9 @@ def probe_inputs(
     device: torch.device,
     memory: Any,
     batch_size: int,
-) -> np.ndarray:
-    """Inputs of the last layer, (n, d) float32."""
+    skip_unreadable: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (m,) of images that can be decoded; the last layer's inputs (m, d)."""
     last = len(source.graph.layers) - 1
     extractor = FeatureExtractor(
         source,
@@ -41,8 +42,14 @@ def probe_inputs(
         device=device,
         cache=open_cache(memory),
     )
-    batches = extractor.iter_outputs(dataset, batch_size)
-    return np.concatenate([batch.source[last - 1].cpu().numpy() for batch in batches])
+    batches = list(
+        extractor.iter_outputs(dataset, batch_size, skip_unreadable=skip_unreadable)
+    )
+    if not batches:
+        raise ValueError(NONE_READABLE)
+    indices = np.concatenate([batch.indices for batch in batches])
+    features = [batch.source[last - 1].cpu().numpy() for batch in batches]
+    return indices, np.concatenate(features)
 
 
 def fit_head(
@@ -186,15 +193,20 @@ def _regression(
     rows: np.ndarray, y: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of a ridge regression on the classes' indicators."""
-    n, indicators = len(rows), np.eye(y.max() + 1)[y]
-    system = np.ones((n + 1, n + 1))
-    system[:n, :n] = rows @ rows.T + np.diag(PROBE_RIDGE / weights)
-    system[n, n] = 0
-    inverse = np.linalg.inv(system)
-    shares = inverse[:, :n] @ indicators
-    left_out = indicators - shares[:n] / np.diag(inverse)[:n, None]
+    indicators = np.eye(y.max() + 1)[y]
+    mean, shares = (np.average(a, axis=0, weights=weights) for a in (rows, indicators))
+    centred = rows - mean
+    weighted = weights[:, None] * centred
+    system = weighted.T @ centred + PROBE_RIDGE * np.eye(rows.shape[1])
+    solved = np.linalg.solve(system, weighted.T)
+    coef = (solved @ indicators).T
+    intercept = shares - coef @ mean
+    # A row's share in its own prediction, without which it is scored.
+    own = weights / weights.sum() + (centred * solved.T).sum(axis=1)
+    residuals = indicators - rows @ coef.T - intercept
+    left_out = indicators - residuals / (1 - own)[:, None]
     sharpness = _sharpness(left_out, y, weights, 40.0)
-    return sharpness * shares[:n].T @ rows, sharpness * shares[n]
+    return sharpness * coef, sharpness * intercept
 
 
 def _sharpness(
