@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, hypergeom, norm
 
-from ..targets.labels import plain_labels, unlabelled_mask, unmixed
+from ..targets.labels import as_labels, plain_labels, unlabelled_mask
 from ._audit import Audit
 from ._checks import class_numbers
 
@@ -215,8 +215,10 @@ def estimate(
         )
     weights, value, n_effective = _combined(audits, guessed != truth, answered, finite)
     n_answered, n_population = int(answered.sum()), max(a.n_population for a in audits)
-    by_chance = all(not np.any(a.strata) and a.method != "importance" for a in audits)
-    if by_chance and interval == "exact":
+    exact = interval == "exact" and all(
+        not np.any(a.strata) and a.method != "importance" for a in audits
+    )
+    if exact:
         n_right = int((guessed == truth)[answered].sum())
         low, high = exact_interval(
             n_right, n_answered, confidence, n_population if finite else None
@@ -227,12 +229,7 @@ def estimate(
     shares = np.zeros((len(names), len(names)))
     np.add.at(shares, (truth[answered], guessed[answered]), found[answered])
     recall = {
-        name: _recall(
-            found[truth == k],
-            (guessed == truth)[truth == k],
-            confidence,
-            by_chance and interval == "exact",
-        )
+        name: _recall(found[truth == k], guessed[truth == k] == k, confidence, exact)
         for k, name in enumerate(names.tolist())
     }
     return Estimate(
@@ -253,7 +250,7 @@ def _numbered(
     predicted: ArrayLike, y: ArrayLike, classes: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the classes and, as their numbers, predictions and labels (-1: none)."""
-    guessed, labels = np.asarray(predicted), np.asarray(unmixed(y))
+    guessed, labels = as_labels(predicted), as_labels(y)
     every = guessed if classes is None else classes
     missing = unlabelled_mask(labels, every)
     known = plain_labels(labels[~missing])
