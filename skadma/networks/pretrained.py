@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,13 +16,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
 from .graph import NETWORK_LOCK, NetworkGraph, fold_batch_norms
-from .heads import get_head, multilayer_network, replace_head
+from .heads import (
+    check_ends_in_scores,
+    get_head,
+    multilayer_network,
+    replace_head,
+)
 from .registry import (
     Backbone,
     build_backbone,
@@ -31,6 +36,9 @@ from .registry import (
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
+
+_IMAGE_SIZES = (*range(16, 257, 16), 288, 299, 320, 384, 448, 512)
+"""Sizes that are tried to tell which one a network takes."""
 
 _N_SUBGRAPHS = 9
 """How many subgraphs for inference a network keeps."""
@@ -83,12 +91,14 @@ class PretrainedNetwork:
         size = self.preprocessing.image_size
         self.example = torch.zeros(1, 3, size, size) if example is None else example
         self.module.eval()
-        if any(
-            isinstance(p, nn.UninitializedParameter) for p in self.module.parameters()
-        ):
-            with torch.no_grad():
-                self.module(self.example)
-        self.graph = NetworkGraph(self.module, self.example)
+        parameters = self.module.parameters()
+        if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
+            self._check_takes_example()
+        try:
+            self.graph = NetworkGraph(self.module, self.example)
+        except ValueError:
+            self._check_takes_example()  # if it fails, this is why
+            raise
         self._subgraphs: dict[tuple, Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
@@ -98,6 +108,12 @@ class PretrainedNetwork:
                 replace_head(self.module, head, stored.shape[0])
             load_into(self.module, backbone.state_dict, self.name)
         self.module.requires_grad_(False)
+        try:
+            shapes = self._shapes
+        except Exception:
+            self._check_takes_example()
+            raise
+        check_ends_in_scores(self.name, self.module, self.graph, shapes)
         self.n_classes = get_head(self.module, head).weight.shape[0]
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
@@ -110,6 +126,44 @@ class PretrainedNetwork:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
         self._subgraphs, self._on_device = {}, {}
+
+    def _to_network(self, example: torch.Tensor) -> torch.Tensor:
+        """Copy an input to the device of the weights."""
+        return example.to(next(self.module.parameters(), example).device)
+
+    def _failure(self, example: torch.Tensor) -> Exception | None:
+        with NETWORK_LOCK, torch.no_grad():
+            try:
+                self.module(self._to_network(example))
+            except Exception as error:  # of any type, the network may be anyone's
+                return error
+        return None
+
+    def _check_takes_example(self) -> None:
+        """Raise a ValueError that names a size that works, unless the example does."""
+        error = self._failure(self.example)
+        if error is None:
+            return
+        cause = f"{type(error).__name__}: {error}"
+        if self.example.ndim != 4:
+            raise ValueError(
+                f"{self.name} fails on a row of {self.example.shape[-1]} numbers "
+                f"({cause})."
+            ) from error
+
+        def works(size: int) -> bool:
+            return self._failure(torch.zeros(1, 3, size, size)) is None
+
+        largest = next((size for size in _IMAGE_SIZES if works(size)), None)
+        advice = ""
+        if largest is not None:
+            smaller = [0, *(size for size in _IMAGE_SIZES if size < largest)]
+            least = bisect_left(range(largest), True, smaller[-1] + 1, key=works)
+            advice = f" The least image_size that works is {least}."
+        raise ValueError(
+            f"{self.name} does not take images of image_size={self.example.shape[-1]} "
+            f"({cause}).{advice}"
+        ) from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,13 +225,10 @@ class PretrainedNetwork:
     def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
+        shapes = _Shapes(traced)
         with NETWORK_LOCK, torch.no_grad():
-            ShapeProp(traced).propagate(self.example)
-        return {
-            node: tuple(value.shape[1:])
-            for node in traced.graph.nodes
-            if isinstance(value := node.meta.get("tensor_meta"), TensorMetadata)
-        }
+            shapes.run(self._to_network(self.example))
+        return shapes.found
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
@@ -206,6 +257,20 @@ class PretrainedNetwork:
             if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])
+
+
+class _Shapes(fx.Interpreter):
+    """Run a traced network and note the shape of each tensor for one image."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.found[n] = tuple(value.shape[1:])
+        return value
 
 
 # --- loading --------------------------------------------------------------------------
