@@ -29,7 +29,6 @@ from .networks import (
     count_frozen_layers,
     load_pretrained,
 )
-from .networks.adapted import copy_network
 from .networks.engines import ENGINES, PRECISIONS, Engine
 from .networks.graph import NETWORK_LOCK
 from .networks.pretrained import LayerTable, layer_table
@@ -41,7 +40,7 @@ from .targets.labels import (
     refuse_other_form,
 )
 from .targets.weights import check_sample_weight, loss_weights
-from .training.finetune import build_net, train, training_inputs, usable_rows
+from .training.finetune import build_net, train, training_inputs
 from .training.probe import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
@@ -405,10 +404,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         source, dataset = self._open_training(X, goes_on)
         check_consistent_length(dataset, labels)
         weights = check_sample_weight(sample_weight, labels)
-        rows = usable_rows(dataset, weights, self.on_bad_image == "skip")
-        if rows is not None:
-            dataset, labels = dataset.select(rows), labels[rows]
-            weights = None if weights is None else weights[rows]
+        if weights is not None and not weights.all():
+            rows = np.flatnonzero(weights)
+            dataset, labels, weights = dataset.select(rows), labels[rows], weights[rows]
         multilabel = labels.ndim == 2
         if goes_on:
             refuse_other_form(multilabel, self.multilabel_)
@@ -420,15 +418,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"to train further was fitted with {self.n_frozen_}. Fit it anew with "
                 "warm_start=False."
             )
+        device, batch_size = self.torch_device(), self._inference_batch_size()
+        how = device, self.memory, batch_size, self.on_bad_image == "skip"
+        if self.training == "probe":
+            rows, features = probe_inputs(source, dataset, *how)
+        else:
+            rows, inputs, cut = training_inputs(
+                source, dataset, n_frozen, self.augment, *how
+            )
+        if len(rows) < len(labels):  # some cannot be decoded
+            labels = labels[rows]
+            weights = None if weights is None else weights[rows]
+            found = known_classes(labels, classes, self.classes_ if goes_on else None)
         weights = loss_weights(labels, found, weights, self.class_weight)
         targets = encode(labels, found)
-        device, batch_size = self.torch_device(), self._inference_batch_size()
-        if self.training == "probe":
-            features = probe_inputs(source, dataset, device, self.memory, batch_size)
-        else:
-            inputs, cut = training_inputs(
-                source, dataset, n_frozen, self.augment, device, self.memory, batch_size
-            )
         if goes_on:
             rng = copy.deepcopy(self.random_state_)
         else:
@@ -441,7 +444,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             elif partial and len(found) == len(self.classes_):
                 network, before = self.net_.module_, self.net_
             else:
-                network = copy_network(self.net_.module_)  # for the case of failure
+                network = copy.deepcopy(self.net_.module_)  # for the case of failure
                 if not multilabel:
                     positions = np.searchsorted(found, self.classes_)
                     network.grow_head(positions, len(found))
@@ -661,9 +664,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             Keyed by the layers as they were given.
         """
         wanted: list[int | str] = (
-            [layers]  # type: ignore[list-item]
-            if isinstance(layers, (Integral, str))
-            else list(layers)  # type: ignore[arg-type]
+            [layers] if isinstance(layers, (Integral, str)) else list(layers)  # type: ignore[arg-type]
         )
         adapter = self.__skadma_adapter__()
         if adapter.fitted:

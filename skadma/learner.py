@@ -614,7 +614,7 @@ class ActiveLearner(
             self.estimator_,
             self.X_,
             folder,
-            layer=self.strategy_.layer,  # type: ignore[attr-defined]
+            layer=self.strategy_.layer,
             dtype="float32",
             keys=numbered_keys(adapter.image_dataset(self.X_)),
             compute=False,

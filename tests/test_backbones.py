@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from skadma import CNNClassifier
 from skadma.networks import AdaptedNetwork, available_backbones
-from skadma.networks.adapted import copy_network
 from skadma.networks.graph import NetworkGraph, fold_batch_norms
 
 from .conftest import TinyCNN, lite0, source, tiny_classifier
@@ -304,57 +302,6 @@ def test_timm_networks(name, pictures):
 def test_every_torchvision_cnn_is_listed():
     names = available_backbones()
     assert {*DEPTHS, "efficientnet_lite0", "inception_v3"} <= set(names)
-
-
-class Odd(nn.Module):
-    """A layer twice, tied weights, a hook that knows its handle."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-        self.twice = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-        self.again = nn.Sequential(self.twice[0], nn.MultiheadAttention(4, 2))
-        self.tied = nn.Linear(3, 3)
-        self.tied.weight = nn.Parameter(torch.rand(3, 3))
-        self.other = nn.Linear(3, 3)
-        self.other.weight = self.tied.weight
-        weight_norm(self.other, "bias")
-        self.handle = self.twice.register_forward_hook(self.note)
-
-    def note(self, module, args, result):
-        self.seen.append(result.shape)
-
-    def forward(self, x):
-        return self.other(self.tied(self.again[0](self.twice(x)).mean((2, 3))))
-
-
-@pytest.mark.parametrize("name", ["odd", "resnet18", "layers/resnet18"])
-def test_a_copy_of_a_network_shares_nothing(name):
-    old = Odd() if name == "odd" else source(name, 32).module
-    new, x = copy_network(old), torch.rand(2, 3, 32, 32)
-    again = copy_network(new)  # of a copy
-    for one in (new, again):
-        assert str(one) == str(old)
-        assert torch.equal(one.eval()(x), old.eval()(x))
-        assert not {id(m) for m in old.modules()} & {id(m) for m in one.modules()}
-        mine, theirs = one.state_dict(), old.state_dict()
-        assert list(mine) == list(theirs)
-        for key, value in mine.items():
-            assert torch.equal(value, theirs[key])
-            assert value.data_ptr() != theirs[key].data_ptr() or not value.numel()
-        for a, b in zip(one.modules(), old.modules(), strict=True):
-            for key in vars(a).keys() & vars(b).keys():
-                value = vars(a)[key]
-                assert value is not vars(b)[key] or not isinstance(value, (dict, list))
-    if name == "odd":
-        assert again.twice[0] is again.again[0]
-        assert again.tied.weight is again.other.weight
-        assert len(old.seen) == 2 and len(again.seen) == 1
-        again.handle.remove()
-        again(x)
-        assert len(again.seen) == 1
-        new(x)
-        assert len(new.seen) == 2
 
 
 def test_inference_leaves_the_network_as_it_was(pictures):

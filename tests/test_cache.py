@@ -328,12 +328,15 @@ def test_what_is_named_is_what_is_kept(pictures):
     np.testing.assert_array_equal(clf.embed(X.given[:5], -2)[-2], found)
 
 
-def test_training_the_tail_is_training_the_network(pictures):
+def test_training_the_tail_is_training_the_network(pictures, monkeypatch):
     """Against skorch training the whole network on the images themselves."""
     X, y = pictures
     clf = tiny_classifier(max_epochs=5, lr=1e-3).fit(X, y)
     whole = tiny_classifier(max_epochs=5, lr=1e-3)
-    whole._training_inputs = lambda source, dataset, n_frozen: (dataset, None)
+    monkeypatch.setattr(
+        "skadma.classifier.training_inputs",
+        lambda source, dataset, *_: (np.arange(len(dataset)), dataset, None),
+    )
     whole.fit(X, y)
     np.testing.assert_allclose(clf.predict_proba(X), whole.predict_proba(X), atol=1e-4)
     for name, tensor in clf.net_.module_.state_dict().items():

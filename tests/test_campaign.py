@@ -262,6 +262,7 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
     assert "line 2: 'nowhere.png' is not in the pool" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:.*has changed since")
 def test_quiet_unless_asked(painted, pool, tmp_path, capsys):
     c = tmp_path / "c"
     run(c, "start", pool, "--classes", *CLASSES, "--backbone", "squeezenet1_1",

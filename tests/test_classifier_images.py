@@ -7,6 +7,11 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 
+from skadma import ActiveLearner
+from skadma.features.cache import MemoryCache
+from skadma.images import forms
+from skadma.strategies import CoreSet, MarginSampling, RandomSampling
+
 from .conftest import tiny_classifier
 
 
@@ -134,3 +139,111 @@ def test_a_picture_that_breaks_off_is_unreadable(pictures, tmp_path):
         proba = clf.predict_proba(opened)
     assert np.isnan(proba[0]).all()
     assert np.isfinite(proba[1]).all()
+
+
+class FolderLike(torch.utils.data.Dataset):
+    """Decodes a file when it is indexed, as torchvision's ImageFolder does."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        with Image.open(self.paths[i]) as image:
+            return image.convert("RGB"), 0
+
+
+def bad_form(name, X, paths):
+    """The images of which those numbered 2 and 5 cannot be used, in some form."""
+    for i in (2, 5):
+        paths[i].write_bytes(paths[i].read_bytes()[:150])
+    if name == "paths":
+        return paths
+    if name == "pil":
+        return [Image.open(path) for path in paths]
+    if name == "dataset":
+        return FolderLike(paths)
+    arrays = list(X)
+    arrays[2], arrays[5] = np.full((8, 8), np.nan), np.zeros((8, 8, 7), np.uint8)
+    return arrays
+
+
+HOW = {
+    "cut": {},
+    "probe": {"training": "probe", "n_frozen_layers": "paper"},
+    "augment": {"augment": lambda image: image},
+    "whole": {"n_frozen_layers": 0},
+}
+
+
+@pytest.mark.parametrize("form", ["paths", "pil", "dataset", "arrays"])
+@pytest.mark.parametrize("how", HOW)
+def test_bad_images_are_skipped_in_any_form(form, how, paths, pictures):
+    X, y = pictures
+    kept = np.delete(np.arange(24), [2, 5])
+    expected = tiny_classifier(**HOW[how]).fit(X[kept], y[kept]).predict_proba(X)
+    bad = bad_form(form, X, paths)
+    clf = tiny_classifier(on_bad_image="skip", **HOW[how])
+    weights = np.ones(24)
+    weights[0] = 0
+    name = r"2\.png" if form == "paths" else r"X\[2\]"
+    for weight, n_labels in ((None, 22), (weights, 21)):
+        with pytest.warns(UserWarning, match=f"2 unreadable.*{name}") as caught:
+            clf.fit(bad, y, sample_weight=weight)
+        assert len(caught) == 1
+        assert "on_bad_image" not in str(caught[0].message)
+        assert clf.n_labels_ == n_labels
+        if weight is None:
+            np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    with pytest.raises(ValueError, match=name.replace("2", "[25]")):  # epochs shuffle
+        tiny_classifier(**HOW[how]).fit(bad, y)
+
+
+@pytest.mark.parametrize("form", ["paths", "pil", "dataset", "arrays"])
+@pytest.mark.parametrize(
+    "strategy", [MarginSampling(), CoreSet(random_state=0), RandomSampling()]
+)
+@pytest.mark.filterwarnings("ignore:.*unreadable")
+def test_bad_images_are_never_chosen(form, strategy, paths, pictures):
+    X, y = pictures
+    bad = bad_form(form, X, paths)
+    clf = tiny_classifier(on_bad_image="skip").fit(X, y)
+    strategy = clone(strategy)
+    chosen = strategy.query(clf, bad, n_instances=22)
+    assert sorted(chosen) == np.delete(np.arange(24), [2, 5]).tolist()
+
+
+@pytest.mark.parametrize("form", ["paths", "pil", "dataset", "arrays"])
+def test_a_learner_names_images_by_their_place_in_the_pool(form, paths, pictures):
+    X, y = pictures
+    bad = bad_form(form, X, paths)
+    known = [0, 1, 3, 4, 5]
+    y_known = np.full(24, -1)
+    y_known[known] = y[known]
+    learner = ActiveLearner(
+        tiny_classifier(on_bad_image="skip", classes=np.unique(y)),
+        RandomSampling(),
+    )
+    name = r"5\.png" if form == "paths" else r"X\[5\]"
+    with pytest.warns(UserWarning, match=f"1 unreadable.*{name}"):
+        learner.fit(bad, y_known)
+
+
+def test_images_in_the_cache_are_not_decoded_again(paths, pictures, monkeypatch):
+    _, y = pictures
+    decoded = []
+
+    original = forms.from_file
+    monkeypatch.setattr(
+        forms,
+        "from_file",
+        lambda *args, **kwargs: decoded.append(1) or original(*args, **kwargs),
+    )
+    for how in ("cut", "probe"):
+        decoded.clear()
+        clf = tiny_classifier(on_bad_image="skip", memory=MemoryCache(), **HOW[how])
+        for n in (12, 24, 24):
+            clf.fit(paths[:n], y[:n])
+        assert len(decoded) == 24

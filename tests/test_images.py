@@ -1,12 +1,17 @@
 """Every accepted form of X, and every refusal by its message."""
 
+import io
+import os
 import pickle
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision.transforms.functional as tv
 from PIL import Image
 from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
@@ -358,3 +363,130 @@ def test_reduced_decoding_is_part_of_what_is_kept():
     assert [source.preprocessing.least for source in sources] == [None, 111]
     assert sources[0].fingerprint == sources[1].fingerprint
     assert sources[0].namespace != sources[1].namespace
+
+
+@pytest.mark.parametrize("size", [(65000, 1), (1, 65000), (65000, 3), (2, 50000)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_lines_are_cropped_before_they_are_enlarged(size, interpolation, tmp_path):
+    usual = Preprocessing(224, 256, interpolation)
+    ramp = np.linspace(0, 255, max(size)).astype(np.uint8)
+    line = Image.fromarray(np.broadcast_to(ramp, (min(size), max(size))).copy())
+    line = line if size[0] > size[1] else line.transpose(Image.Transpose.ROTATE_270)
+    line.save(tmp_path / "line.png")
+    tracemalloc.start()
+    for X in ([tmp_path / "line.png"], [line], np.asarray(line)[None]):
+        found = tensors(X, usual)
+        assert found.shape == (1, 3, 224, 224)
+        assert (found.int() - 127).abs().max() <= 1
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(17, 1), (1, 40), (400, 11), (9, 3000), (3, 49)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crop_and_resize_give_the_same_in_either_order(size, interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    resized = tv.resize(image, [40], tv.InterpolationMode(interpolation))
+    expected = tv.pil_to_tensor(tv.center_crop(resized, [32]))
+    found = tensors(pixels[None], Preprocessing(32, 40, interpolation))[0]
+    differences = (found.int() - expected.int()).abs()  # Pillow rounds between passes
+    assert differences.float().mean() < 0.5
+    assert differences.max() <= (1 if interpolation == "bilinear" else 30)
+
+
+@pytest.mark.parametrize("error", [MemoryError, ValueError, OSError])
+def test_what_fails_after_decoding_names_the_image(
+    error, colour, tmp_path, monkeypatch
+):
+    def fail(*args):
+        raise error("no more")
+
+    path = tmp_path / "large.png"
+    Image.fromarray(colour[0]).save(path)
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    for X, name in (
+        ([path], "large.png"),
+        ([Image.fromarray(colour[0])], r"X\[0\]"),
+        (colour[:1], r"X\[0\]"),
+    ):
+        dataset = ImageDataset(X, Preprocessing(8, 8))
+        _, load = dataset.keyed(0)
+        for decode in (partial(dataset.__getitem__, 0), load):
+            with pytest.raises(UnreadableImageError, match=f"{name}.*no more"):
+                decode()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\xff\xfe.png", b"a\x80/b.png"])
+def test_names_that_are_not_unicode(name, colour, tmp_path):
+    path = tmp_path / os.fsdecode(name)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(colour[0]).save(path, "PNG")
+    except OSError:
+        pytest.skip("the file system has Unicode names only")
+    plain = str(tmp_path / "plain.png")
+    Image.fromarray(colour[0]).save(plain)
+    for X in ([str(path)], [path], np.array([str(path)])):
+        dataset = ImageDataset([*X, plain], SAME)
+        (key, load), (other, _) = dataset.keyed(0), dataset.keyed(1)
+        assert key != other
+        assert torch.equal(load(), dataset[1])
+    path.unlink()
+    with pytest.raises(UnreadableImageError) as error:
+        dataset.keyed(0)
+    str(error.value).encode()  # it can be printed
+
+
+@pytest.mark.parametrize("name", ["nul\0.png", "lone\ud800.png"])
+def test_names_that_no_file_can_have(name):
+    dataset = ImageDataset([name], SAME)
+    for read in (dataset.__getitem__, dataset.keyed):
+        with pytest.raises(UnreadableImageError) as error:
+            read(0)
+        str(error.value).encode()
+
+
+class Broken(Labelled):
+    def __getitem__(self, i):
+        if self.items[i] is None:
+            raise OSError("truncated")
+        return super().__getitem__(i)
+
+
+def bad_forms(colour):
+    """Forms of five images of which those numbered 1 and 3 cannot be used."""
+    pictures = [Image.fromarray(x) for x in colour]
+    for i in (1, 3):
+        data = io.BytesIO()
+        pictures[i].save(data, "PNG")
+        pictures[i] = Image.open(io.BytesIO(data.getvalue()[:200]))
+    arrays = [x / 255 for x in colour]
+    arrays[1] = np.full((4, 4), np.nan)
+    arrays[3] = np.zeros((4, 4, 5), np.uint8)
+    objects = np.empty(5, dtype=object)
+    for i, picture in enumerate(pictures):
+        objects[i] = picture
+    gaps = [x if i not in (1, 3) else None for i, x in enumerate(colour)]
+    return [
+        pictures,
+        tuple(pictures),
+        objects,
+        pd.Series(objects, index=list("edcba")),
+        arrays,
+        Broken(gaps),
+        torch.utils.data.Subset(Broken([None, *gaps]), range(1, 6)),
+    ]
+
+
+def test_bad_images_in_any_form_keep_their_numbers(colour):
+    for X in bad_forms(colour):
+        dataset = ImageDataset(X, SAME)
+        assert dataset.readable().tolist() == [True, False, True, False, True]
+        chosen = take(take(X, [4, 3, 2]), np.array([False, True, True]))
+        for some in (ImageDataset(chosen, SAME), dataset.select(np.array([3, 2]))):
+            again = pickle.loads(pickle.dumps(take(chosen, [1])))
+            assert ImageDataset(again, SAME).name(0) == "X[2]"
+            with pytest.raises(UnreadableImageError, match=r"X\[3\]"):
+                some[0]
+            assert torch.equal(some[1], dataset[2])

@@ -35,11 +35,6 @@ ALLOWED: dict[tuple[str, str], str] = {
 }
 """Imports of a file against the order, each with its reason."""
 
-STILL_IN_CIRCLES = {
-    ("skadma.strategies.adma._adma", "skadma.strategies.adma._center_patterns"),
-}
-"""Imports that close a circle now. Shrinks to nothing, then this goes."""
-
 
 def name_of(path: Path) -> str:
     """`skadma.cli` for its `__init__.py`, `skadma.cli._bench` for a file of it."""
@@ -163,12 +158,7 @@ def test_the_library_needs_no_application():
 def test_no_circle_of_files():
     """The exceptions above apart."""
     graph = {
-        name: {
-            other
-            for other in found
-            if (name, room(other)) not in ALLOWED
-            and (name, other) not in STILL_IN_CIRCLES
-        }
+        name: {other for other in found if (name, room(other)) not in ALLOWED}
         for name, found in import_graph().items()
     }
     assert circle(graph) == []

@@ -14,7 +14,7 @@ from skadma._utils.lazy_rows import MappedRows
 from skadma.features.store import FeatureStore
 from skadma.features.store.hashing import key_hashes, partition
 from skadma.strategies import CoreSet, UncertaintyHerding
-from skadma.strategies._coreset import k_center_greedy, lazy_k_center
+from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._coverage import Coverage
 from skadma.strategies._partitioned_herding import (
     herd_over_partitions,
@@ -166,13 +166,25 @@ def test_the_error_decides_on_how_much_coverage_is_measured(store, monkeypatch):
     assert sizes == [n_reference_points(200, 2, 0.3), 200]
 
 
-def test_lazy_k_center_is_the_eager_one(rows):
+def test_k_center_is_the_literal_one(rows):
     X = rows[0]
     for labeled in (X[:0], X[:7]):
-        lazy = lazy_k_center(MappedRows(X, 100), labeled, 40, np.random.default_rng(3))
-        eager = k_center_greedy(X, labeled, 40, np.random.default_rng(3))
-        assert lazy[0].tolist() == eager[0].tolist()
-        np.testing.assert_allclose(lazy[1], eager[1], rtol=1e-3)
+        found = [
+            k_center_greedy(some, labeled, 40, np.random.default_rng(3))
+            for some in (X, MappedRows(X, 100))
+        ]
+        chosen, distances = [], []
+        if not len(labeled):
+            chosen.append(int(np.random.default_rng(3).integers(len(X))))
+            distances.append(np.inf)
+        while len(chosen) < 40:
+            known = np.concatenate([labeled, X[chosen]])
+            nearest = np.linalg.norm(X[:, None] - known, axis=2).min(axis=1)
+            chosen.append(int(nearest.argmax()))
+            distances.append(nearest.max())
+        for got in found:
+            assert got[0].tolist() == chosen
+            np.testing.assert_allclose(got[1], distances, rtol=1e-3)
 
 
 def test_coreset_over_partitions_is_gonzalez_twice(store):

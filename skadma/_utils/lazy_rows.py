@@ -23,7 +23,6 @@ class LazyRows(ABC):
     shape : tuple of int
         (n, ...).
     dtype : dtype
-        Of the arrays that are read.
     block : int, default=16384
         Rows to read at once.
     """
@@ -65,37 +64,18 @@ class LazyRows(ABC):
 
         Yields
         ------
-        start : int
-        rows : ndarray of shape (b, ...)
+        tuple of int and ndarray of shape (b, ...)
+            Start and rows.
         """
         for start in range(0, len(self), self.block):
             yield start, self[start : start + self.block]
 
     def select(self, indices: np.ndarray) -> LazyRows:
-        """Return some of the rows, unread.
-
-        Parameters
-        ----------
-        indices : ndarray of int
-
-        Returns
-        -------
-        LazyRows
-        """
+        """Return some of the rows, by an array of their numbers, unread."""
         return _Selected(self, np.asarray(indices, dtype=np.intp))
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyRows:
-        """Return rows that a function computes from these when they are read.
-
-        Parameters
-        ----------
-        function : callable
-            Computes (b, ...) from (b, d), each row by itself.
-
-        Returns
-        -------
-        LazyRows
-        """
+        """Return rows that a function, of each row by itself, computes when read."""
         return _Mapped(function, [self])
 
     @abstractmethod

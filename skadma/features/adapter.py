@@ -84,26 +84,13 @@ class NetworkAdapter(ABC):
         derived: DerivedOutput | None = None,
         progress: str | None = None,
     ) -> Iterator[OutputBatch]:
-        """Pass over images once and yield layer outputs of both networks.
+        """Pass over images once and yield layer outputs of both networks, in order.
 
-        Parameters
-        ----------
-        X : images
-        layers : sequence of int or str
-            Layers of the adapted network (of the pretrained one before ``fit``); -1 is
-            the scores.
-        source_layers : sequence of int or str
-            Layers of the pretrained network.
-        derived : DerivedOutput, optional
-            Computed from the layers. An adapter with a cache need not compute layers
-            that only it needs; one without may ignore it.
-        progress : str, optional
-            Label of a progress bar.
-
-        Returns
-        -------
-        iterator of OutputBatch
-            In order. Images that cannot be decoded are missing.
+        `layers` are the adapted network's (the pretrained one's before ``fit``), -1 is
+        the scores; `source_layers` the pretrained network's. `derived` is computed from
+        them: an adapter with a cache need not compute layers that only it needs, one
+        without may ignore it. `progress` is the label of a progress bar. Images that
+        cannot be decoded are missing.
         """
 
     @property
@@ -127,12 +114,9 @@ class NetworkAdapter(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
     ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Whole arrays of layer outputs, see :meth:`iter_outputs`.
+        """Whole arrays (n, d) of both networks' layer outputs, float32, by position.
 
-        Returns
-        -------
-        adapted, source : dict of int to ndarray of shape (n, d), float32
-            By position; NaN for images that cannot be decoded.
+        NaN for images that cannot be decoded. See :meth:`iter_outputs`.
         """
         found: tuple[dict, dict] = {}, {}
         n = n_images(X)
@@ -170,17 +154,9 @@ class NetworkAdapter(ABC):
     ) -> Iterator[OutputBatch]:
         """Yield layer outputs of inputs that need no preparation; for ADMA.
 
-        Parameters
-        ----------
-        inputs : ndarray of shape (n, ...)
-            uint8 images (n, 3, side, side) of the network's size, rows of a table for
-            a network that takes them or, with `start`, outputs of that layer.
-        layers, source_layers, derived
-            See :meth:`iter_outputs`.
-        start : int, optional
-            Position of the layer whose outputs `inputs` are.
-        keep : bool, default=True
-            Whether outputs may be cached.
+        `inputs` are uint8 images (n, 3, side, side) of the network's size, rows of a
+        table for a network that takes them or, with `start`, outputs of the layer at
+        that position. Without `keep` nothing is cached. See :meth:`iter_outputs`.
         """
         raise self._cannot("iter_outputs_prepared")
 
@@ -242,29 +218,10 @@ class NetworkAdapter(ABC):
 class CNNAdapter(NetworkAdapter):
     """The networks of a CNNClassifier, and how images are brought to them.
 
-    Parameters
-    ----------
-    estimator : object
-        Named in messages.
-    load : callable
-        Returns the pretrained network, given the first row of a table or None.
-    validate_rows : callable
-        Checks a table for a network that takes rows, and returns it as float32.
-    adapted : AdaptedNetwork or None
-        None before the first fit.
-    n_frozen_layers : int or "paper"
-    n_classes : int or None
-        Number of target classes once fitted.
-    device : torch.device
-    batch_size : int
-    memory
-        See :class:`skadma.CNNClassifier`.
-    image_shape : tuple of int or None
-    takes_tables : bool
-        Whether a 2-D X is a table for the network instead of flattened images.
-    skips_unreadable : bool
-    verbose : bool
-        Whether progress bars are shown.
+    `load` returns the pretrained network, given the first row of a table or None;
+    `validate_rows` checks a table and returns it as float32. `adapted` and `n_classes`
+    are None before the first fit. With `takes_tables` a 2-D X is a table for the
+    network, not flattened images. The others are parameters of the classifier.
     """
 
     def __init__(

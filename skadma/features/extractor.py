@@ -53,6 +53,8 @@ _MIN_CACHED = 8
 _LOADED = 4
 """Images that a thread looks up or decodes in one task."""
 
+NONE_READABLE = "None of the labelled images can be decoded."
+
 _PATCHES = 64
 """Patches that pass through the network together; more leave the processor's caches."""
 
@@ -297,19 +299,24 @@ class FeatureExtractor:
             yield _indices(items), self._outputs_of_windows(x, windows)
 
     def frozen_outputs(
-        self, dataset: Dataset, batch_size: int, limit: int
-    ) -> np.ndarray | None:
-        """What crosses the cut, (n, ...); None where it would exceed `limit` bytes."""
+        self, dataset: Dataset, batch_size: int, limit: int, *, skip_unreadable: bool
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """What crosses the cut, (m, ...), of the images with indices (m,).
+
+        None where it would exceed `limit` bytes, or no image can be decoded.
+        """
         found: np.ndarray | None = None
+        indices: list[int] = []
         n: int = len(dataset)  # type: ignore[arg-type]
-        for items in self._batches(dataset, batch_size, skip_unreadable=False):
+        for items in self._readable(dataset, batch_size, skip_unreadable, None):
             values = self._cut_rows(items, batch_size, _ROWS).cpu().numpy()
             if found is None:
                 if values[0].nbytes * n > limit:
                     return None
                 found = np.empty((n, *values.shape[1:]), values.dtype)
-            found[items[0].index : items[-1].index + 1] = values
-        return found
+            found[len(indices) : len(indices) + len(items)] = values
+            indices.extend(item.index for item in items)
+        return None if found is None else (np.array(indices), found[: len(indices)])
 
     # --- batches --------------------------------------------------------------------
 
@@ -385,7 +392,7 @@ class FeatureExtractor:
         except UnreadableImageError as error:
             if not skip_unreadable:
                 raise
-            item.error = str(error)
+            item.error = error.reason
         return item
 
     # --- computing and caching ------------------------------------------------------

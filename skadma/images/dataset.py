@@ -24,12 +24,14 @@ from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
     ACCEPTED,
     UnreadableImageError,
-    check_readable,
     from_array,
     from_path,
     open_images,
     unreadable,
 )
+
+_EXTREME = 16
+"""From this ratio of sides on, what the centre crop discards is not even resized."""
 
 _MARGIN = 3
 """Sides of reduced JPEG files, in resize sizes; with 2, twice as many pixels differ."""
@@ -104,6 +106,9 @@ class ImageDataset(Dataset):
         self._items, self._decode = open_images(X, image_shape)
         if not len(self._items):
             raise ValueError(f"X has 0 images. {ACCEPTED}.")
+        # Of images that were taken from the X of a user, their numbers there.
+        taken = isinstance(X, (_TakenList, _TakenDataset))
+        self._numbers = X.numbers if taken else range(len(self._items))
         self._folders: dict[str, str] = {}
 
     @property
@@ -126,16 +131,40 @@ class ImageDataset(Dataset):
     def __getitem__(self, i: int) -> torch.Tensor:
         if not -len(self) <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
+        return self._fit(i, self._pixels(i))
+
+    def name(self, i: int) -> str:
+        """Name an image in messages: its path, or its number in the user's X."""
+        return self._items[i] if self.from_files else f"X[{self._numbers[i]}]"
+
+    def _pixels(self, i: int) -> np.ndarray:
         if self.from_files:
-            pixels = from_path(self._items[i], "", self.preprocessing.least)
-        else:
-            pixels = self._decode(self._items[i], f"X[{i}]")
-        return fit_to_size(pixels, self.preprocessing)
+            return from_path(self._items[i], "", self.preprocessing.least)
+        name = self.name(i)
+        try:
+            item = self._items[i]
+        except Exception as error:  # a Dataset may decode files, and fail in any way
+            raise unreadable(name, error) from error
+        try:
+            return self._decode(item, name)
+        except UnreadableImageError:
+            raise
+        except ValueError as error:  # its message names the image
+            raise UnreadableImageError(str(error)) from error
+        except Exception as error:
+            raise unreadable(name, error) from error
+
+    def _fit(self, i: int, pixels: np.ndarray) -> torch.Tensor:
+        try:
+            return fit_to_size(pixels, self.preprocessing)
+        except Exception as error:  # too large for the memory, or for Pillow
+            raise unreadable(self.name(i), error) from error
 
     def select(self, indices: np.ndarray) -> ImageDataset:
         """Return a data set of some of the images."""
         selected = copy.copy(self)
         selected._items = take(self._items, indices)
+        selected._numbers = [self._numbers[i] for i in indices]
         return selected
 
     def keyed(self, i: int) -> tuple[str, Callable[[], torch.Tensor]]:
@@ -143,18 +172,18 @@ class ImageDataset(Dataset):
 
         The key is a digest: of the pixels, of a file its path, size and time of change.
         """
-        item = self._items[i]
         if self.from_files:
+            item = self._items[i]
             try:
                 path, state = self._real(item)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter of a name
                 raise unreadable(item, error) from error
             name = f"{path}|{state.st_size}|{state.st_mtime_ns}"
-            return _digest(name.encode()), lambda: self[i]
+            return _digest(os.fsencode(name)), lambda: self[i]
         if self._decode is from_array:
-            return content_key(item), lambda: self[i]
-        pixels = self._decode(item, f"X[{i}]")
-        return content_key(pixels), lambda: fit_to_size(pixels, self.preprocessing)
+            return content_key(self._items[i]), lambda: self[i]
+        pixels = self._pixels(i)
+        return content_key(pixels), lambda: self._fit(i, pixels)
 
     def _real(self, path: str) -> tuple[str, os.stat_result]:
         """Return a file's path without links, and its state; folders are kept."""
@@ -167,15 +196,21 @@ class ImageDataset(Dataset):
         return f"{self._folders[folder]}{os.sep}{name}", state
 
     def readable(self) -> np.ndarray:
-        """Return a mask (n,): which images can be decoded; only files are tried."""
-        readable = np.ones(len(self), dtype=bool)
-        if self.from_files:
-            for i, path in enumerate(self._items):
-                try:
-                    check_readable(path)
-                except UnreadableImageError:
-                    readable[i] = False
-        return readable
+        """Return a mask (n,): which images can be decoded and resized."""
+        return np.array([not self._problem(i) for i in range(len(self))], dtype=bool)
+
+    def problems(self) -> dict[int, str]:
+        """Which images cannot be decoded and resized, and why."""
+        found = {i: self._problem(i) for i in range(len(self))}
+        return {i: reason for i, reason in found.items() if reason}
+
+    def _problem(self, i: int) -> str:
+        if self._decode is not from_array:  # whose values are checked
+            try:
+                self[i]
+            except UnreadableImageError as error:
+                return error.reason
+        return ""
 
 
 class Rows(Dataset):
@@ -209,10 +244,31 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
     (3, image_size, image_size) shares no memory with `pixels` (H, W, 3).
     """
     image = Image.fromarray(pixels)
-    if min(image.size) != preprocessing.resize_size:
-        mode = tv.InterpolationMode(preprocessing.interpolation)
-        image = tv.resize(image, [preprocessing.resize_size], mode)
+    side = preprocessing.resize_size
+    mode = tv.InterpolationMode(preprocessing.interpolation)
+    if max(image.size) > _EXTREME * min(image.size):
+        image = _resize_middle(image, side, preprocessing.image_size, mode)
+    elif min(image.size) != side:
+        image = tv.resize(image, [side], mode)
     return tv.pil_to_tensor(tv.center_crop(image, [preprocessing.image_size]))
+
+
+def _resize_middle(
+    image: Image.Image, side: int, crop: int, mode: tv.InterpolationMode
+) -> Image.Image:
+    """Resize as `tv.resize` does, but only what the centre crop will keep.
+
+    A line of 65,000 pixels would be enlarged to gigabytes.
+    """
+    short, long = min(image.size), max(image.size)
+    resized = side * long // short
+    kept = min(crop, resized)
+    start = round((resized - kept) / 2)
+    begin, end = start * long / resized, (start + kept) * long / resized
+    pil_mode = tv.pil_modes_mapping[mode]
+    if image.width == long:
+        return image.resize((kept, side), pil_mode, (begin, 0, end, short))
+    return image.resize((side, kept), pil_mode, (0, begin, short, end))
 
 
 def content_key(array: np.ndarray) -> str:
@@ -250,14 +306,48 @@ def take(X: Any, indices: ArrayLike) -> Any:
     if isinstance(X, LazyRows):
         return X.select(indices) if len(indices) > X.block else X[indices]
     if isinstance(X, Dataset):
-        return Subset(X, indices.tolist())
+        return _TakenDataset(X, indices.tolist())
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(indices)]
     if isinstance(X, (list, tuple)):
-        return type(X)([X[i] for i in indices])
+        return _TakenList(X, indices)
     if hasattr(X, "__array__") and not hasattr(X, "shape"):
         X = np.asarray(X)
+    if getattr(X, "ndim", 0) == 1 and len(indices):
+        items = np.asarray(X)
+        if isinstance(items[indices[0]], (Image.Image, np.ndarray, torch.Tensor)):
+            return _TakenList(items, indices)
     return _safe_indexing(X, indices)
+
+
+class _TakenList(list):
+    """Items of a list or tuple, with their numbers in the one of the user."""
+
+    def __init__(self, X: Any, indices: np.ndarray) -> None:
+        super().__init__(X[i] for i in indices)
+        self.numbers = _numbers(X, indices)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return _restore_taken, (list(self), self.numbers)
+
+
+def _restore_taken(items: list, numbers: list[int]) -> _TakenList:
+    taken = _TakenList(items, np.arange(len(items)))
+    taken.numbers = numbers
+    return taken
+
+
+class _TakenDataset(Subset):
+    """Items of a Dataset, with their numbers in the one of the user."""
+
+    def __init__(self, X: Dataset, indices: list[int]) -> None:
+        super().__init__(X, indices)
+        self.numbers = _numbers(X, indices)
+
+
+def _numbers(X: Any, indices: Any) -> list[int]:
+    taken = isinstance(X, (_TakenList, _TakenDataset))
+    return [int(X.numbers[i] if taken else i) for i in indices]
 
 
 def _digest(*parts: bytes | memoryview) -> str:

@@ -29,7 +29,14 @@ FORMATS = [
 
 
 class UnreadableImageError(ValueError):
-    """An image file is missing, or cannot be decoded."""
+    """An image is missing, or cannot be decoded or resized.
+
+    `reason` is the message without the advice, for those who have taken it.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(f"{reason} {advice}".rstrip())
+        self.reason = reason
 
 
 def open_images(
@@ -93,7 +100,7 @@ def is_number_like(item: Any) -> bool:
 def _open_list(items: list) -> tuple[Any, Callable[[Any, str], np.ndarray]]:
     paths = [isinstance(item, (str, os.PathLike)) for item in items]
     if all(paths):
-        return np.array([os.fspath(item) for item in items], dtype=object), from_path
+        return np.array([os.fsdecode(item) for item in items], dtype=object), from_path
     if any(paths):
         other = paths.index(False)
         raise ValueError(
@@ -219,8 +226,8 @@ def image_suffixes() -> frozenset[str]:
 def unreadable(path: str, error: Exception) -> UnreadableImageError:
     """Make the error that names a file and the reason."""
     return UnreadableImageError(
-        f"The image {path!r} cannot be read ({type(error).__name__}: {error}). Mend or "
-        "remove it, or set on_bad_image='skip'."
+        f"The image {path!r} cannot be read ({type(error).__name__}: {error}).",
+        "Mend or remove it, or set on_bad_image='skip'.",
     )
 
 
@@ -229,10 +236,7 @@ def _from_item(item: Any, what: str) -> np.ndarray:
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]
     if isinstance(item, Image.Image):
-        try:
-            return _from_pil(item, what)
-        except OSError as error:  # opened, and read only now
-            raise unreadable(what, error) from error
+        return _from_pil(item, what)
     if isinstance(item, torch.Tensor):
         item = _to_numpy(item, what)
     if not isinstance(item, np.ndarray):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -16,8 +14,6 @@ from ..images.dataset import Preprocessing
 from .graph import NetworkGraph, extract_subgraph, fold_batch_norms, set_submodule
 from .heads import BlockLinear, ProbeHead, get_head, replace_head
 from .pretrained import PretrainedNetwork
-
-_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Normalize(nn.Module):
@@ -46,23 +42,6 @@ class Normalize(nn.Module):
         return x * self.scale + self.shift
 
 
-def copy_network(network: _Network) -> _Network:
-    """Copy a network deeply, in about half the time that `copy.deepcopy` takes.
-
-    `copy.deepcopy` copies each module's dozen dicts of hooks item by item, although
-    nearly all of them are empty.
-    """
-    memo: dict[int, Any] = {}
-    for module in reversed(list(network.modules())):  # children first
-        if id(module) not in memo and not hasattr(type(module), "__deepcopy__"):
-            memo[id(module)] = new = copy.copy(module)
-            for name, value in vars(new).items():
-                if type(value) in (dict, OrderedDict) and not value:
-                    memo.setdefault(id(value), value.copy())
-                vars(new)[name] = copy.deepcopy(value, memo)
-    return copy.deepcopy(network, memo)
-
-
 class AdaptedNetwork(nn.Module):
     """The pretrained network with a new last layer, ready to be fine-tuned.
 
@@ -88,7 +67,7 @@ class AdaptedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = Normalize(source.preprocessing)
-        self.network = copy_network(source.module).requires_grad_(True)
+        self.network = copy.deepcopy(source.module).requires_grad_(True)
         self.head_name = source.graph.layers[-1].name
         replace_head(self.network, self.head_name, n_classes)
         self.n_frozen = n_frozen

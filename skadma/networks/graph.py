@@ -389,11 +389,11 @@ def set_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
 def _modules_run() -> Iterator[None]:
     """Let modules run as usual while a trace, which records calls, is under way."""
     recording = nn.Module.__call__, nn.Module.__getattr__
-    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore
+    nn.Module.__call__, nn.Module.__getattr__ = _RUNNING  # type: ignore[method-assign]
     try:
         yield
     finally:
-        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore
+        nn.Module.__call__, nn.Module.__getattr__ = recording  # type: ignore[method-assign]
 
 
 @contextmanager

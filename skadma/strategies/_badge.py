@@ -33,12 +33,8 @@ class BADGE(BatchStrategy):
 
     Parameters
     ----------
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are h; rows of other classifiers are
-        taken as they are.
-    features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
+    layer, features, random_state
+        See :class:`CoreSet`.
 
     References
     ----------

@@ -84,10 +84,8 @@ class CEAL(ScoringStrategy):
 
         Parameters
         ----------
-        estimator, X_pool
-            See :meth:`query`.
-        iteration : float, default=0
-            The round t.
+        estimator, X_pool, iteration
+            See :meth:`score`.
 
         Returns
         -------

@@ -30,12 +30,8 @@ class ClusterMargin(BatchStrategy):
     distance_threshold : float, optional
         Clusters farther apart than this stay apart. If None there are as many clusters
         as images to choose.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
+    layer, features, random_state
+        See :class:`CoreSet`.
 
     References
     ----------

@@ -6,15 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._utils.lazy_rows import AnyRows, LazyRows, per_row, selected
+from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, per_row, selected
 from ..features.store.executing import map_partitions
 from ..features.store.hashing import partition
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
 _AHEAD = 32
-"""Rows compared with all others at once: reading the features dominates the time."""
+"""Rows compared again at first."""
 
 
 class CoreSet(BatchStrategy):
@@ -54,53 +54,19 @@ class CoreSet(BatchStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         if pool.store is not None and pool.store.partitions > 1:
             return k_center_over_partitions(pool, n_instances, int(rng.integers(2**31)))
-        if isinstance(pool.features, np.ndarray):
-            return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
-        return lazy_k_center(pool.features, pool.labeled, n_instances, rng)
+        return k_center_greedy(pool.features, pool.labeled, n_instances, rng)
 
 
 def k_center_greedy(
-    features: np.ndarray, labeled: np.ndarray, n: int, rng: np.random.Generator
+    rows: AnyRows, labeled: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose n rows, each the farthest from those before and from `labeled`.
 
     Returns the rows' numbers and the distance of each to the nearest of those before
     it. Without labelled rows the first one is drawn, and its distance is inf.
-    """
-    norms = squared_norms(features)
-    nearest = (_nearest_less_norm(features, labeled) + norms).astype(np.float64)
-    known: dict[int, np.ndarray] = {}
-    chosen = np.empty(n, dtype=np.intp)
-    distances = np.empty(n)
-    for k in range(n):
-        drawn = k == 0 and not len(labeled)
-        i = int(rng.integers(len(features))) if drawn else int(nearest.argmax())
-        chosen[k] = i
-        distances[k] = np.sqrt(max(nearest[i], 0))
-        if i not in known:
-            known = _distances_ahead(features, norms, i, nearest)
-        nearest = np.minimum(nearest, known[i])
-        nearest[chosen[: k + 1]] = -np.inf
-    return chosen, distances
-
-
-def _distances_ahead(
-    features: np.ndarray, norms: np.ndarray, i: int, nearest: np.ndarray
-) -> dict[int, np.ndarray]:
-    """Distances to row i and, in the same product, to the rows that may come next."""
-    n_ahead = min(_AHEAD, len(features))
-    rows = np.append(np.argpartition(-nearest, n_ahead - 1)[: n_ahead - 1], i)
-    squared = squared_distances(features[rows] @ features.T, norms[rows, None], norms)
-    return dict(zip(rows.tolist(), squared, strict=True))
-
-
-def lazy_k_center(
-    rows: LazyRows, labeled: np.ndarray, n: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose as :func:`k_center_greedy` does, and read few rows for each choice.
 
     A row's distance to the nearest chosen row only falls, so its last known distance
-    is an upper bound: a row is read again only if its bound is the largest one.
+    is an upper bound: a row is compared again only if its bound is the largest one.
     """
     chosen = np.empty(n, dtype=np.intp)
     distances = np.empty(n)
@@ -120,11 +86,10 @@ def lazy_k_center(
             ahead = np.argpartition(nearest, len(rows) - n_ahead)[-n_ahead:]
             stale = (seen[ahead] < k) & (nearest[ahead] > -np.inf)
             ahead = np.union1d(ahead[stale], i)  # i may be one of many equals
-            since = others[seen[ahead].min() :]
-            now = _nearest(rows[ahead], since)
+            now = _nearest(rows[ahead], others[seen[ahead].min() :])
             nearest[ahead] = np.minimum(nearest[ahead], now)
             seen[ahead] = k
-            n_ahead = min(2 * n_ahead, rows.block)
+            n_ahead = min(2 * n_ahead, BLOCK_ROWS)
         chosen[k], distances[k] = i, np.sqrt(max(nearest[i], 0))
         others = np.concatenate([others, rows[chosen[k : k + 1]]])
         nearest[i] = -np.inf
@@ -133,18 +98,12 @@ def lazy_k_center(
 
 def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Squared distance of each row to the nearest centre, shape (b,), float64."""
-    found = _nearest_less_norm(rows, centers).astype(np.float64)
-    return found + squared_norms(rows)
-
-
-def _nearest_less_norm(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Squared distance to the nearest centre less the row's own squared length."""
     found = np.full(len(rows), np.inf, dtype=rows.dtype)
     for start in range(0, len(centers), 256):
         some = centers[start : start + 256]
         squared = squared_norms(some) - 2 * (rows @ some.T)
         found = np.minimum(found, squared.min(axis=1))
-    return found
+    return found.astype(np.float64) + squared_norms(rows)
 
 
 def k_center_over_partitions(
@@ -179,8 +138,5 @@ def k_center_over_partitions(
 def _k_center_of_partition(
     rows: AnyRows, shared: dict[str, np.ndarray], n: int
 ) -> np.ndarray:
-    n = min(n, len(rows))
     rng = np.random.default_rng(0)  # the order of a partition is random
-    if isinstance(rows, LazyRows) and len(rows) > rows.block:
-        return lazy_k_center(rows, shared["labeled"], n, rng)[0]
-    return k_center_greedy(rows[:], shared["labeled"], n, rng)[0]
+    return k_center_greedy(rows, shared["labeled"], min(n, len(rows)), rng)[0]

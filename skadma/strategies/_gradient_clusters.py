@@ -39,13 +39,8 @@ class GradientClusters(BatchStrategy):
 
     Parameters
     ----------
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are h; rows of other classifiers are
-        taken as they are.
-    features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
-        Seeds k-means and the projections.
+    layer, features, random_state
+        See :class:`CoreSet`.
     """
 
     needs: ClassVar[str] = "probabilities, features"
@@ -77,11 +72,6 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
 def distance_to_means(rows: AnyRows, clusters: np.ndarray) -> np.ndarray:
     """Distance of each row to the mean of its cluster, shape (n,)."""
     distance = np.empty(len(rows))
-    if isinstance(rows, np.ndarray):
-        for label in np.unique(clusters):
-            members = np.flatnonzero(clusters == label)
-            distance[members] = _lengths(rows[members] - rows[members].mean(axis=0))
-        return distance
     sizes = np.bincount(clusters)
     means = np.zeros((len(sizes), rows.shape[1]))
     for start, block in iter_blocks(rows):

@@ -26,8 +26,7 @@ def from_modal(function: Callable, **kwargs: Any) -> ModALStrategy:
         ``function(learner, X_pool, n_instances=..., **kwargs)``, returning indices and
         metrics, or indices: all of ``modAL.uncertainty``, ``modAL.batch``,
         ``modAL.disagreement`` (the estimator has to be an ensemble) and
-        ``modAL.dropout``, or one of your own, such as uncertainty times
-        ``modAL.density.information_density``.
+        ``modAL.dropout``, or one of your own.
     **kwargs
         Given to each call.
 
@@ -52,12 +51,10 @@ class ModALStrategy(QueryStrategy):
 
     Parameters
     ----------
-    function : callable
-    kwargs : dict, optional
-        Given to each call.
+    function, kwargs
+        As there.
     random_state : int, RandomState instance or None, default=None
-        Seeds NumPy's and torch's global generators, which modAL draws from, during a
-        query.
+        Seeds NumPy's and torch's global generators, which modAL draws from.
     """
 
     def __init__(

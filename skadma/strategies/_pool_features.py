@@ -21,33 +21,18 @@ from ..images.dataset import n_images
 class PoolFeatures:
     """Features and probabilities of the usable images of a pool.
 
-    Attributes
-    ----------
-    indices : ndarray of int, shape (n,)
-        Positions in X_pool; images that cannot be decoded are missing.
-    features : ndarray or LazyRows of shape (n, d)
-        A layer's outputs, or the rows themselves where the classifier takes rows.
-        LazyRows of a feature store or a memory-mapped array of more than a block.
-    proba : ndarray or LazyRows of shape (n, n_classes), or (n, n_labels, 2), or None
-        Class probabilities, the latter with several labels per image; None before the
-        first fit.
-    labeled : ndarray of shape (m, d)
-        The features of the labelled images; m may be 0.
-    labeled_indices : ndarray of int, shape (m,)
-        Positions of those in X_labeled.
-    predict_features : callable or None
-        Maps changed features (n, d) to probabilities; None before the first fit.
-    store : FeatureStore or None
-        The usable images, where the pool is a store.
+    Rows are LazyRows where the pool is a feature store or a memory-mapped array of more
+    than a block.
     """
 
-    indices: np.ndarray
-    features: AnyRows
-    proba: AnyRows | None
-    labeled: np.ndarray
-    labeled_indices: np.ndarray
+    indices: np.ndarray  # (n,): positions in X_pool of images that can be decoded
+    features: AnyRows  # (n, d): a layer's outputs, or the classifier's own rows
+    proba: AnyRows | None  # (n, C) or (n, L, 2); None before the first fit
+    labeled: np.ndarray  # (m, d): features of the labelled images
+    labeled_indices: np.ndarray  # (m,): positions of those in X_labeled
+    # Maps changed features (n, d) to probabilities; None before the first fit.
     predict_features: Callable[[np.ndarray], np.ndarray] | None
-    store: FeatureStore | None = None
+    store: FeatureStore | None = None  # the usable images, where the pool is a store
 
 
 def extract_pool_features(

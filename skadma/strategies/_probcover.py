@@ -7,13 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
-from sklearn.neighbors import radius_neighbors_graph
 from sklearn.utils._param_validation import Interval
 
-from .._utils.lazy_rows import AnyRows, iter_blocks, per_row, row_by_row
+from .._utils.lazy_rows import AnyRows, per_row, row_by_row
 from ._pool_features import PoolFeatures
 from ._typiclust import cluster
 from .base import BatchStrategy
+
+_BAND = 4096
+"""Rows compared with as many others at once."""
 
 
 class ProbCover(BatchStrategy):
@@ -30,12 +32,8 @@ class ProbCover(BatchStrategy):
         The balls' radius. If None, the largest of a grid where 95% of the balls are
         pure: all of a ball lies in one of as many clusters as there are classes (ten
         before the first fit), as in the paper's Sec. 4.2.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
+    layer, features, random_state
+        See :class:`CoreSet`.
 
     References
     ----------
@@ -94,15 +92,13 @@ def _near(rows: np.ndarray, others: np.ndarray, delta: float) -> np.ndarray:
 
 def _covers(features: AnyRows, delta: float) -> sparse.csr_matrix:
     """Which rows of length 1 are within delta of which."""
-    if isinstance(features, np.ndarray):
-        return radius_neighbors_graph(
-            features, delta, mode="connectivity", include_self=True
-        )
+    starts = range(0, len(features), _BAND)
     bands = []
-    for _, rows in iter_blocks(features):
+    for a in starts:
+        rows = features[a : a + _BAND]
         band = [
-            sparse.csr_matrix(2 - 2 * (rows @ others.T) <= delta**2)
-            for _, others in iter_blocks(features)
+            sparse.csr_matrix(2 - 2 * (rows @ features[b : b + _BAND].T) <= delta**2)
+            for b in starts
         ]
         bands.append(sparse.hstack(band, format="csr"))
     covers = sparse.vstack(bands, format="csr").astype(np.float64)

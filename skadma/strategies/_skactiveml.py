@@ -20,6 +20,9 @@ def from_skactiveml(
 ) -> SkactivemlStrategy:
     """Make a strategy of one of scikit-activeml's.
 
+    It gets features instead of images, and a classifier that maps them to the present
+    model's probabilities and that is never trained.
+
     Parameters
     ----------
     strategy : skactiveml.base.SingleAnnotatorPoolQueryStrategy
@@ -28,8 +31,8 @@ def from_skactiveml(
         The layer of a CNNClassifier whose outputs are their X; rows of other
         classifiers are taken as they are.
     features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one. Strategies
-        whose ``query`` takes a classifier always get the one being adapted.
+        Of which network: the one being adapted, or the pretrained one. Strategies whose
+        ``query`` takes a classifier always get the one being adapted.
     **kwargs
         More arguments of its ``query``, for example `ensemble`.
 
@@ -64,17 +67,10 @@ def to_skactiveml(strategy: QueryStrategy, **kwargs: Any) -> Any:
 class SkactivemlStrategy(QueryStrategy):
     """A strategy of scikit-activeml; see :func:`from_skactiveml`.
 
-    It gets features instead of images, and a classifier that maps them to the present
-    model's probabilities and that is never trained.
-
     Parameters
     ----------
-    strategy : skactiveml.base.SingleAnnotatorPoolQueryStrategy
-    kwargs : dict, optional
-        More arguments of its ``query``.
-    layer : int or str, default=-2
-    features : {"current", "initial"}, default="initial"
-        Strategies that get a classifier always get the present network's.
+    strategy, kwargs, layer, features
+        As there.
     random_state : int, RandomState instance or None, default=None
         Seeds the strategy if it has no seed of its own.
     """

@@ -18,14 +18,7 @@ from .base import QueryStrategy, Request, ScoringStrategy
 
 
 class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
-    """A strategy of ours as one of scikit-activeml's; see :func:`to_skactiveml`.
-
-    Parameters
-    ----------
-    strategy : QueryStrategy
-    missing_label : scalar, str, None or NaN, default=NaN
-    random_state : int, RandomState instance or None, default=None
-    """
+    """A strategy of ours as one of scikit-activeml's; see :func:`to_skactiveml`."""
 
     def __init__(
         self,
@@ -62,11 +55,14 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         X_pool, mapping = self._transform_candidates(candidates, X, y)
         if fit_clf:
             clf = clone(clf).fit(X, y)
+        # Inside SklearnClassifier, fitted if there are labels:
+        is_fitted = getattr(clf, "is_fitted_", False)
+        inner = clf.estimator_ if is_fitted else getattr(clf, "estimator", clf)
         labeled = is_labeled(y, self.missing_label_)
         strategy = clone(self.strategy)
         strategy.set_params(random_state=int(self.random_state_.randint(2**31 - 1)))
         chosen, utilities = _query(
-            strategy, _inner(clf), X_pool, batch_size, X[labeled], y[labeled]
+            strategy, inner, X_pool, batch_size, X[labeled], y[labeled]
         )
         if mapping is None:
             return (chosen, utilities) if return_utilities else chosen
@@ -75,13 +71,6 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             every[:, mapping] = utilities
             return mapping[chosen], every
         return mapping[chosen]
-
-
-def _inner(clf: SkactivemlClassifier) -> Any:
-    """Find the classifier inside SklearnClassifier, fitted if there are labels."""
-    if getattr(clf, "is_fitted_", False):
-        return clf.estimator_
-    return getattr(clf, "estimator", clf)
 
 
 def _query(

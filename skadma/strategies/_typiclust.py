@@ -44,14 +44,8 @@ class TypiClust(BatchStrategy):
     n_neighbors : int, default=20
         K; all others of the cluster where it has fewer.
     max_clusters : int, default=500
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one. The paper's
-        features, of self-supervised learning, do not change with labels either.
-    random_state : int, RandomState instance or None, default=None
-        Seeds k-means.
+    layer, features, random_state
+        See :class:`CoreSet`.
 
     References
     ----------

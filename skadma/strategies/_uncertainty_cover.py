@@ -37,13 +37,8 @@ class UncertaintyCover(TypiClust):
         See `skadma.strategies.adma.uncertainty`.
     n_neighbors, max_clusters : int
         See `TypiClust`.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
-        Seeds k-means.
+    layer, features, random_state
+        See :class:`CoreSet`.
     """
 
     needs: ClassVar[str] = "features, of the labelled too; probabilities"

@@ -45,11 +45,6 @@ class UncertaintyHerding(BatchStrategy):
     to length 1. In pools of more than 5,000 images U is estimated on 5,000 reference
     points, drawn in proportion to their uncertainties.
 
-    In pools of more than 26,000 images similarities are kept in a temporary file of
-    10,000 bytes an image, which saves most of the time (docs/scale.md). It is in the
-    folder that the variable TMPDIR names, else in /var/tmp or the system's temporary
-    folder.
-
     Parameters
     ----------
     uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"

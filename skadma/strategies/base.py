@@ -123,15 +123,13 @@ class QueryStrategy(BaseEstimator, ABC):
             How many to choose.
         iteration : float, optional
             The round t, from 0. If None: the number of labels that the estimator was
-            fitted with / `n_instances`, which is the round where batches are equal.
-        X_labeled : images or array-like, optional
-            The labelled images, for the strategies that choose away from them.
-            ActiveLearner gives it, and modAL's learner has it.
-        y_labeled : array-like, optional
-            Its labels.
+            fitted with / `n_instances`.
+        X_labeled, y_labeled : images or array-like, optional
+            The labelled images and their labels, for the strategies that choose away
+            from them. ActiveLearner gives them, and modAL's learner has them.
         n_rounds : int, optional
-            Number of rounds of the run, if known, for the strategies whose criterion
-            changes from round to round. ActiveLearner gives it.
+            Length of the run, for the strategies whose criterion changes from round to
+            round. ActiveLearner gives it.
 
         Returns
         -------
@@ -156,32 +154,14 @@ class QueryStrategy(BaseEstimator, ABC):
     def __call__(
         self, estimator: Any, X_pool: Any, n_instances: int = 1, **kwargs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose images and return ``(indices, utilities)``: modAL's form.
-
-        Parameters
-        ----------
-        estimator, X_pool, n_instances
-            See :meth:`query`.
-        **kwargs
-            `iteration`, `X_labeled`, `y_labeled`, `n_rounds`: see :meth:`query`.
-
-        Returns
-        -------
-        indices : ndarray of int, shape (n_instances,)
-        utilities : ndarray of float, shape (n_instances,)
-        """
+        """Choose as :meth:`query` does; return indices and utilities, as modAL does."""
         check_n_instances(n_instances, n_images(X_pool))
         if is_multilabel(estimator):
             self.check_multilabel()
         return self._choose(Request(estimator, X_pool, n_instances, **kwargs))
 
     def check_multilabel(self) -> None:
-        """Raise if the strategy does not take several labels per image.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise ValueError if the strategy does not take several labels per image."""
         if not self.multilabel:
             others = sorted(
                 cls.__name__
@@ -224,11 +204,8 @@ class ScoringStrategy(QueryStrategy):
 
         Parameters
         ----------
-        estimator : object
-            A classifier, fitted or (round 0) not; a Pipeline that ends in one, or
-            modAL's learner around one.
-        X_pool : images or array-like
-            What the classifier takes.
+        estimator, X_pool
+            See :meth:`query`.
         iteration : float, default=0
             The round t, from 0.
 
@@ -281,14 +258,7 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
 class BatchStrategy(QueryStrategy):
     """Base of the strategies that choose a batch as a whole, by features.
 
-    Parameters
-    ----------
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; -2 is the
-        penultimate feature vector. Rows of other classifiers are taken as they are.
-    features : {"current", "initial"}, default="current"
-        Of which network: the one being adapted, or the pretrained one.
-    random_state : int, RandomState instance or None, default=None
+    Subclasses document `layer` and `features`, see `CoreSet`.
     """
 
     _parameter_constraints: ClassVar[dict] = {

@@ -14,12 +14,18 @@ from sklearn.utils.validation import _check_sample_weight
 def check_sample_weight(
     sample_weight: ArrayLike | None, y: np.ndarray
 ) -> np.ndarray | None:
-    """Check the weights of images: one per label, finite, not negative."""
+    """Check the weights of images: one per label, finite, not negative, one above 0."""
     if sample_weight is None:
         return None
-    return _check_sample_weight(
+    weights = _check_sample_weight(
         sample_weight, y, dtype=np.float64, ensure_non_negative=True
     )
+    if not weights.any():
+        raise ValueError(
+            "sample_weight is zero for every image, so there is nothing to train on. "
+            "Give at least one image a weight above 0."
+        )
+    return weights
 
 
 def loss_weights(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from ..features.cache import DEFAULT_LIMIT, open_cache
-from ..features.extractor import FeatureExtractor, warn_unreadable
+from ..features.extractor import NONE_READABLE, FeatureExtractor, warn_unreadable
 from ..images.dataset import ImageDataset, Rows
 from ..networks import AdaptedNetwork, PretrainedNetwork
 from ..networks.graph import NETWORK_LOCK
@@ -27,31 +27,6 @@ _SIMPLE = {"lr", "optimizer__param_groups", "max_epochs", "batch_size"}
 """Settings of a net that may change while it keeps its optimizer."""
 
 
-def usable_rows(
-    dataset: ImageDataset | Rows, weights: np.ndarray | None, skip_unreadable: bool
-) -> np.ndarray | None:
-    """Indices of images that have a weight and can be decoded; None for all.
-
-    Warns of images that cannot be decoded; raises ValueError if no image is left.
-    """
-    usable: np.ndarray = np.ones(len(dataset), dtype=bool)
-    if skip_unreadable and isinstance(dataset, ImageDataset):
-        usable = dataset.readable()
-        if not usable.any():
-            raise ValueError("None of the labelled images can be decoded.")
-        if not usable.all():
-            bad = np.flatnonzero(~usable)
-            warn_unreadable([f"number {i} of the training images" for i in bad])
-    if weights is not None:
-        usable &= weights > 0
-        if not usable.any():
-            raise ValueError(
-                "sample_weight is zero for every image that can be used, so there is "
-                "nothing to train on. Give at least one image a weight above 0."
-            )
-    return None if usable.all() else np.flatnonzero(usable)
-
-
 def training_inputs(
     source: PretrainedNetwork,
     dataset: ImageDataset | Rows,
@@ -60,24 +35,40 @@ def training_inputs(
     device: torch.device,
     memory: Any,
     batch_size: int,
-) -> tuple[Dataset, str | None]:
+    skip_unreadable: bool,
+) -> tuple[np.ndarray, Dataset, str | None]:
     """Run the frozen layers once, so that epochs run the trainable ones only.
 
-    Returns a data set of what crosses the cut behind the frozen layers, and the cut's
-    name; or images and None where the whole network has to run.
+    Returns the indices of the images that can be decoded, a data set of what crosses
+    the cut behind the frozen layers, and the cut's name; or images and None where the
+    whole network has to run.
     """
-    if augment is not None:
-        if not isinstance(dataset, ImageDataset):
+    if not isinstance(dataset, ImageDataset):
+        if augment is not None:
             raise ValueError("augment is for images, but X is a table of numbers.")
-        return AugmentedDataset(dataset, augment), None
+        return np.arange(len(dataset)), dataset, None
     cut = source.graph.cut_before(n_frozen - 1)
-    if cut is source.graph.input or not isinstance(dataset, ImageDataset):
-        return dataset, None
-    extractor = FeatureExtractor(
-        source, None, [], [], n_frozen=n_frozen, device=device, cache=open_cache(memory)
-    )
-    values = extractor.frozen_outputs(dataset, batch_size, DEFAULT_LIMIT)
-    return (dataset, None) if values is None else (Rows(values), cut.name)
+    if augment is None and cut is not source.graph.input:
+        cache = open_cache(memory)
+        extractor = FeatureExtractor(
+            source, None, [], [], n_frozen=n_frozen, device=device, cache=cache
+        )
+        found = extractor.frozen_outputs(
+            dataset, batch_size, DEFAULT_LIMIT, skip_unreadable=skip_unreadable
+        )
+        if found is not None:
+            return found[0], Rows(found[1]), cut.name
+    # Epochs decode the images, so that looking for bad ones before adds one more pass.
+    rows = np.arange(len(dataset))
+    if skip_unreadable and (bad := dataset.problems()):
+        if len(bad) == len(dataset):
+            raise ValueError(f"{NONE_READABLE} The first: {bad[0]}")
+        warn_unreadable(list(bad.values()))
+        rows = np.delete(rows, list(bad))
+        dataset = dataset.select(rows)
+    if augment is None:
+        return rows, dataset, None
+    return rows, AugmentedDataset(dataset, augment), None
 
 
 class LabelledDataset(Dataset):

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from ..features.cache import open_cache
-from ..features.extractor import FeatureExtractor
+from ..features.extractor import NONE_READABLE, FeatureExtractor
 from ..images.dataset import ImageDataset, Rows
 from ..networks import PretrainedNetwork
 from ..networks.heads import ProbeHead
@@ -29,8 +29,9 @@ def probe_inputs(
     device: torch.device,
     memory: Any,
     batch_size: int,
-) -> np.ndarray:
-    """Inputs of the last layer, (n, d) float32."""
+    skip_unreadable: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (m,) of images that can be decoded; the last layer's inputs (m, d)."""
     last = len(source.graph.layers) - 1
     extractor = FeatureExtractor(
         source,
@@ -41,8 +42,14 @@ def probe_inputs(
         device=device,
         cache=open_cache(memory),
     )
-    batches = extractor.iter_outputs(dataset, batch_size)
-    return np.concatenate([batch.source[last - 1].cpu().numpy() for batch in batches])
+    batches = list(
+        extractor.iter_outputs(dataset, batch_size, skip_unreadable=skip_unreadable)
+    )
+    if not batches:
+        raise ValueError(NONE_READABLE)
+    indices = np.concatenate([batch.indices for batch in batches])
+    features = [batch.source[last - 1].cpu().numpy() for batch in batches]
+    return indices, np.concatenate(features)
 
 
 def fit_head(

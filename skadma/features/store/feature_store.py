@@ -67,8 +67,7 @@ class FeatureStore(StoredImages):
     """Outputs of networks for a pool's images, kept on the disk in shards.
 
     Strategies and :class:`~skadma.ActiveLearner` take it where they take images, and
-    hold a block of it at a time. Make one with :meth:`build`, open one with
-    :meth:`open`.
+    hold a block of it at a time. :meth:`build` makes one, :meth:`open` opens one.
 
     Parameters
     ----------
@@ -77,15 +76,13 @@ class FeatureStore(StoredImages):
     images : images, optional
         The store's images in order, where they are not files.
     executor : Executor, callable that makes one, or None, default=None
-        Runs the network over shards, and strategies over partitions: any executor of
-        ``concurrent.futures``, such as dask's ``Client.get_executor()``, whose workers
-        all see `folder` (and the images' files) under the same path. None: everything
-        runs in this process.
+        Any executor of ``concurrent.futures``, such as dask's
+        ``Client.get_executor()``, whose workers see `folder` and the images' files
+        under the same path. It runs the network over shards and strategies over
+        partitions.
     partitions : int, default=1
-        Into how many random partitions UncertaintyHerding and CoreSet divide the pool.
-        With 1 they choose as from an array in memory; else see docs/scale.md. The
-        partitions depend on the images' keys, so that the choice depends neither on
-        the executor nor on the shards.
+        Into how many random partitions UncertaintyHerding and CoreSet divide the pool,
+        by the images' keys. With 1 they choose as from an array in memory.
     block_rows : int, default=16384
         Rows held at once; a pool of no more is read whole.
     verbose : bool, default=False
@@ -93,12 +90,10 @@ class FeatureStore(StoredImages):
 
     Attributes
     ----------
-    folder : Path
     shape : tuple of int
         (n, d).
     skip_unreadable : bool
-        Leave out images that cannot be decoded, whatever the classifier does: for
-        stores of which only readable images are selected.
+        Leave out images that cannot be decoded, whatever the classifier does.
     """
 
     def __init__(
@@ -146,8 +141,7 @@ class FeatureStore(StoredImages):
     ) -> FeatureStore:
         """Compute and keep the networks' outputs for images.
 
-        Called again after a kill it goes on: a shard that is on the disk is not
-        computed again.
+        Called again after a kill it goes on: a shard on the disk is not computed again.
 
         Parameters
         ----------
@@ -155,20 +149,17 @@ class FeatureStore(StoredImages):
             Fitted or not.
         X : images
         folder : str or Path
-            Made if missing.
         layer : int or str, default=-2
             Whose outputs are kept.
         dtype : {"float16", "float32"}, default="float16"
-            Of the outputs that are kept.
         keys : sequence of str, optional
             Names of the images, all different. If None, the files' paths without
-            symbolic links, or where the images are not files their numbers and
-            digests.
+            symbolic links, or where the images are not files their numbers and digests.
         shard_rows : int, default=4096
             Images of a shard, which is what a kill may lose.
         job : tuple of int, default=(0, 1)
             (i, m): compute shards i, i + m, ... only, for m jobs without a scheduler
-            between them. The store is complete once all have been computed.
+            between them.
         compute : bool, default=True
             False: outputs are computed when a strategy asks for them.
         **options
@@ -182,8 +173,6 @@ class FeatureStore(StoredImages):
         ------
         StoreError
             If the folder has a store of other images, or of another network.
-        UnreadableImageError
-            If an image cannot be decoded and the classifier does not skip such ones.
         """
         adapter = _adapter_of(estimator)
         if dtype not in ("float16", "float32"):
@@ -225,19 +214,14 @@ class FeatureStore(StoredImages):
         ----------
         folder : str or Path
         images : images, optional
-            The store's images, if they are not files and are to be read again; or
-            their files, if these are elsewhere by now.
+            The store's images, if they are not files and are to be read again; or their
+            files, if these are elsewhere by now.
         **options
-            `executor`, `partitions`, `block_rows`, `verbose`: see the class.
+            As in :meth:`build`.
 
         Returns
         -------
         FeatureStore
-
-        Raises
-        ------
-        StoreError
-            If there is none, or it is damaged.
         """
         manifest = read_manifest(Path(folder))
         if manifest is None:
@@ -260,10 +244,7 @@ class FeatureStore(StoredImages):
         *,
         compute: bool = True,
     ) -> FeatureStore:
-        """Add images behind those that are there.
-
-        Images whose key is known are left out, so that it may be called again after a
-        kill.
+        """Add images behind those that are there, except those whose key is known.
 
         Parameters
         ----------
@@ -272,17 +253,11 @@ class FeatureStore(StoredImages):
         keys : sequence of str, optional
             As in :meth:`build`; images that are not files need them here.
         compute : bool, default=True
-            As in :meth:`build`.
 
         Returns
         -------
         FeatureStore
             Of all of them.
-
-        Raises
-        ------
-        StoreError
-            If some of the images are files and others are not.
         """
         self._check_whole("append to")
         adapter = self._check_network(estimator)
@@ -383,16 +358,7 @@ class FeatureStore(StoredImages):
         return self._content("hash")
 
     def select(self, indices: ArrayLike) -> FeatureStore:
-        """Return some of the images, in the order of the indices.
-
-        Parameters
-        ----------
-        indices : array-like of int, or mask of bool, shape (n,)
-
-        Returns
-        -------
-        FeatureStore
-        """
+        """Return some of the images, by an array of indices or a mask, as a store."""
         indices = np.asarray(indices)
         if indices.dtype.kind == "b":
             indices = np.flatnonzero(indices)
@@ -418,8 +384,8 @@ class FeatureStore(StoredImages):
         """Return outputs of networks; those that are not kept yet are computed.
 
         Where all layers up to `layer` are frozen, the features are those of the
-        pretrained network; and if only the last layer is trained, the probabilities of
-        a changed network are a product with the stored features.
+        pretrained network; if only the last layer is trained, the probabilities of a
+        changed network are a product with the stored features.
 
         Parameters
         ----------
@@ -462,33 +428,8 @@ class FeatureStore(StoredImages):
         return Outputs(features, scores.map(partial(_proba, adapter.multilabel)))
 
     def proba(self, estimator: Any) -> LazyRows | None:
-        """Class probabilities by the adapted network, as strategies take them.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-
-        Returns
-        -------
-        LazyRows or None
-            NaN for images that could not be decoded. None before the first fit.
-        """
+        """Class probabilities as strategies take them, NaN for unreadable images."""
         return self.outputs(estimator, self._manifest.layer, initial=True).proba
-
-    def source_proba(self) -> LazyRows:
-        """Probabilities of the source classes by the pretrained network, shape (n, K).
-
-        Returns
-        -------
-        LazyRows
-
-        Raises
-        ------
-        StoreError
-            If they are not computed yet, see :meth:`compute`.
-        """
-        column = Column(SOURCE, self._manifest.head, self._manifest.dtype)
-        return self._rows_of(column.name).map(partial(_proba, False))
 
     def compute(self, estimator: Any, job: tuple[int, int] = (0, 1)) -> None:
         """Compute outputs that are missing, as :meth:`build` and the strategies do.
@@ -505,19 +446,15 @@ class FeatureStore(StoredImages):
         if not 0 <= job[0] < job[1]:
             raise ValueError(f"job={job} must be (i, m) with 0 <= i < m.")
         adapter = self._check_network(estimator)
-        layer, head = self._manifest.layer, self._manifest.head
-        columns = [
-            Column(SOURCE, position, self._manifest.dtype)
-            for position in sorted({layer, head})
-        ]
+        columns = [Column(SOURCE, self._manifest.layer, self._manifest.dtype)]
         if adapter.fitted:
-            columns.append(Column(_model_name(adapter), head, "float32"))
+            columns.append(Column(_model_name(adapter), self._manifest.head, "float32"))
         self._compute(adapter, columns, job)
 
     # --- checks ---------------------------------------------------------------------
 
     def verify(self, estimator: Any = None, *, repair: bool = False) -> list[str]:
-        """Compare every file with the digest it was written with.
+        """Compare every file with the digest it was written with; return what is wrong.
 
         Parameters
         ----------
@@ -529,7 +466,6 @@ class FeatureStore(StoredImages):
         Returns
         -------
         list of str
-            What is wrong.
         """
         self._check_whole("verify")
         adapter = None if estimator is None else _adapter_of(estimator)

@@ -255,7 +255,7 @@ class ShardedRows(LazyRows):
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         if isinstance(rows, slice):
-            return self._read_slice(rows.start, rows.stop)
+            rows = np.arange(rows.start, rows.stop)
         result = np.empty((len(rows), *self.shape[1:]), self.dtype)
         numbers = self._manifest.shards_of(rows)
         order = np.argsort(numbers, kind="stable")
@@ -265,17 +265,4 @@ class ShardedRows(LazyRows):
             result[some] = self._shard(number)[
                 rows[some] - self._manifest.bounds[number]
             ]
-        return result
-
-    def _read_slice(self, start: int, stop: int) -> np.ndarray:
-        result = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        bounds = self._manifest.bounds
-        low = start
-        for number in range(int(self._manifest.shards_of(start)), len(bounds) - 1):
-            high = min(stop, int(bounds[number + 1]))
-            if low >= high:
-                break
-            shard, first = self._shard(number), bounds[number]
-            result[low - start : high - start] = shard[low - first : high - first]
-            low = high
         return result

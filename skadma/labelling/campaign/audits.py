@@ -32,7 +32,7 @@ _DESIGN = ("draw", "of", "method", "population", "stratum", "stratum_size",
 
 
 class Audits:
-    """The audits of a campaign; see :attr:`skadma.Campaign.audits`.
+    """The audits of a campaign; see ``Campaign.audits``.
 
     Images that an audit drew are neither queried nor trained with, answered or not,
     until they are released. Every draw and every answer is in the campaign's log.
@@ -155,8 +155,8 @@ class Audits:
         Parameters
         ----------
         labels : mapping of str to str, or path
-            As :meth:`Campaign.teach` takes them. The estimate is about the images that
-            have a class: "?cant-tell" and "?not-an-image" are left out of it.
+            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
+            images that have a class: "?cant-tell" and "?not-an-image" are left out.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
 

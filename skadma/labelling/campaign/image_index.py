@@ -161,5 +161,5 @@ def _read(path: Path, state: os.stat_result) -> Content:
     try:
         check_readable(os.fspath(path))
     except UnreadableImageError as error:
-        problem = str(error)
+        problem = error.reason
     return Content(digest, size, changed, problem)

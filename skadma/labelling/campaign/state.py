@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -229,9 +229,8 @@ class State:
             answer = Decision(event, image, sha256, kind, now)
             given.setdefault(event, []).append(answer)
         for number, at, who, kind, detail in news:
-            operation = detail.get("operation")
-            if operation is not None:
-                self._operations.setdefault(operation, []).append(number)
+            if kind in (*ACTS, "undo") and "operation" in detail:
+                self._operations.setdefault(detail["operation"], []).append(number)
             if kind in ACTS:
                 act = Act(number, at, who, kind, given.get(number, []), detail)
                 self.acts[number] = act
@@ -253,20 +252,12 @@ class State:
                 raise ValueError(f"event {number} is about an image of no pool")
 
     def _index(self, act: Act, *, undo: bool = False) -> None:
+        change: Callable[[list, Any], None] = list.remove if undo else list.append
         for answer in act.decisions:
-            where: list[Any]
-            entry: Any
             if act.kind == "teach":
-                where, entry = self._held.setdefault(answer.sha256, []), answer
+                change(self._held.setdefault(answer.sha256, []), answer)
             elif act.kind == "repeat":
-                key = answer.sha256, act.who
-                where, entry = self._repeats.setdefault(key, []), act.id
-            else:
-                continue
-            if undo:
-                where.remove(entry)
-            else:
-                where.append(entry)
+                change(self._repeats.setdefault((answer.sha256, act.who), []), act.id)
 
     # --- what holds ----------------------------------------------------------
 

@@ -256,7 +256,7 @@ class Trainer:
     def _warn_of_other_weights(self) -> None:
         """Warn if the last model was made from other pretrained weights."""
         before = [detail.get("weights") for detail in self._trained()[-1:]]
-        if before and before[0] != self._fingerprint():
+        if before and before[0] not in (None, self._fingerprint()):
             warnings.warn(
                 f"The network's weights are others (fingerprint {self._fingerprint()}) "
                 f"than those of the last model ({before[0]}): models are made anew "
@@ -393,7 +393,7 @@ class Trainer:
             estimator,
             paths,
             place,
-            layer=strategy.layer,  # type: ignore[attr-defined]
+            layer=strategy.layer,
             dtype="float32",
             keys=names,
             compute=False,

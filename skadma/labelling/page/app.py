@@ -86,7 +86,7 @@ def make_app(session: Session, port: int, token: str) -> Guard:
                 decoders, session.pictures.get, sha256, path, size
             )
         except UnreadableImageError as error:
-            return _error(410, str(error))
+            return _error(410, error.reason)
         keep = {"cache-control": "private, max-age=86400, immutable"}
         return Response(data, media_type=kind, headers=keep)
 

@@ -32,29 +32,18 @@ UNCERTAINTIES = ("gini", "entropy", "margin", "least_confident")
 
 
 class CenterDistances:
-    """Squared L2 distances to fixed centres, whose terms are computed once.
+    """Squared L2 distances to fixed centres, ``||x||^2 + ||c||^2 - 2 x.c`` (Eq. 3-4).
 
-    ``||x - c||^2 = ||x||^2 + ||c||^2 - 2 x.c`` turns the distances of a batch into one
-    matrix product. The subtraction loses the digits that the terms have in common,
-    which is harmless here: the centres' mean is subtracted from both sides first, so
-    that the terms are of the size of the distances themselves, and the product is
-    computed in float64 whatever the features' type (float32 on ``mps``).
-
-    The rounding error is about ``sqrt(d) * eps`` of the terms. A distance below eight
-    times that is set to exactly 0. So the distance of a centre to itself is 0, also
-    where the network computed its features twice with float32 noise. In float64, at
-    d = 4096, only pairs nearer than about 3e-7 of their distance to the mean are
-    affected.
+    The centres' mean is subtracted from both sides first, and the product is computed
+    in float64 (float32 on ``mps``), so that little is lost by the subtraction. A
+    distance below eight times the rounding error, ``sqrt(d) eps`` of the terms, is
+    exactly 0: so is that of a centre to itself, even where the network's outputs have
+    float32 noise.
 
     Parameters
     ----------
     centers : Tensor of shape (K, d), floating, K >= 1
         The centres' features at one layer.
-
-    Raises
-    ------
-    ValueError
-        If `centers` is not a matrix with at least one row.
     """
 
     def __init__(self, centers: Tensor) -> None:
@@ -74,12 +63,7 @@ class CenterDistances:
         return self._centers.nbytes + len(self._centers) ** 2 * 8
 
     def between_centers(self) -> Tensor:
-        """Compute the distances between the centres (S_C, Eq. 3), once.
-
-        Returns
-        -------
-        Tensor of shape (K, K), float64 (float32 on ``mps``), >= 0
-        """
+        """Return the distances between the centres (S_C, Eq. 3), shape (K, K)."""
         return self._between
 
     @cached_property
@@ -87,33 +71,12 @@ class CenterDistances:
         return self._squared(self._centers)
 
     @property
-    def device(self) -> torch.device:
-        """Device of the centres."""
-        return self._centers.device
-
-    @property
     def shape(self) -> tuple[int, int]:
         """K and d."""
         return self._centers.shape[0], self._centers.shape[1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Compute the distances of a batch (Eq. 4).
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, d), floating, on the centres' device
-            Features of n images at the centres' layer.
-
-        Returns
-        -------
-        Tensor of shape (n, K), float64 (float32 on ``mps``), >= 0
-            ``||x_i - c_j||^2`` at [i, j].
-
-        Raises
-        ------
-        ValueError
-            If `x` is not a matrix with as many columns as the centres have.
-        """
+        """Compute the distances of a batch (n, d), shape (n, K) (Eq. 4)."""
         if x.ndim != 2 or x.shape[1] != self.shape[1]:
             raise ValueError(
                 f"x has to have shape (n, {self.shape[1]}) like the centres; "
@@ -132,25 +95,17 @@ class CenterDistances:
 def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
     """Compute the squared L2 distances of features to the centres (Eq. 3-4).
 
-    With ``x = centers`` it is S_C of Eq. 3. For more than one batch prepare the
-    centres once with :class:`CenterDistances`, which documents the rounding.
+    For more than one batch prepare the centres once with :class:`CenterDistances`.
 
     Parameters
     ----------
     x : Tensor of shape (n, d), floating
-        Features of n images at one layer.
+        Features of n images at one layer; with ``x = centers`` this is S_C of Eq. 3.
     centers : Tensor of shape (K, d), floating, on the same device
-        The centres' features at that layer.
 
     Returns
     -------
     Tensor of shape (n, K), float64 (float32 on ``mps``), >= 0
-        ``||x_i - c_j||^2`` at [i, j].
-
-    Raises
-    ------
-    ValueError
-        If either is not a matrix, there is no centre, or the columns differ.
     """
     return CenterDistances(centers)(x)
 
@@ -169,13 +124,6 @@ def layer_scale(S_C: Tensor) -> float:
     Returns
     -------
     float
-        Mean of the off-diagonal entries, > 0.
-
-    Raises
-    ------
-    ValueError
-        If `S_C` is not square with K >= 2, or the mean is not a positive number:
-        then all centres coincide at this layer, or it has NaN or infinite outputs.
     """
     if S_C.ndim != 2 or S_C.shape[0] != S_C.shape[1] or len(S_C) < 2:
         raise ValueError(
@@ -198,29 +146,20 @@ def transformation_pattern(
 ) -> Tensor:
     """Compute what changes between layers A and B: S_a - S_b (Eq. 5-6).
 
-    The distances of two layers differ in magnitude, as the layers do in dimension and
-    in the scale of their activations; the larger one dominates the difference, and
-    with it the order that Kendall's tau sees. `rescale` brings both to one scale. The
-    divisors come from the centres alone, so that the pattern of an image does not
-    depend on what else is in the pool. The paper has no such divisors.
+    The layer with the larger distances dominates the difference. `rescale`, which the
+    paper does not have, brings both to one scale, by the centres alone.
 
     Parameters
     ----------
     S_a, S_b : Tensor of shape (n, K), floating
         Squared distances to the centres at layers A and B: of n images (Eq. 5), or
-        between the centres, then n = K and column k belongs to c_k (Eq. 6).
+        between the centres, then column k belongs to c_k (Eq. 6).
     rescale : tuple of two positive floats or None, default=None
         Divisors of `S_a` and `S_b`, from :func:`layer_scale`. None: as in the paper.
 
     Returns
     -------
     Tensor of shape (n, K), of the inputs' type
-        The patterns.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or a divisor is not a positive number.
     """
     if S_a.shape != S_b.shape or S_a.ndim != 2:
         raise ValueError(
@@ -243,22 +182,13 @@ def predict_weights(
     Parameters
     ----------
     source_proba : Tensor of shape (n, K_all), floating, >= 0
-        Class probabilities of the pretrained model.
     classes : sequence of K ints in [0, K_all) or None, default=None
-        Column of each centre's class, where not every source class has a centre.
-        None: every column, in order.
+        Column of each centre's class. None: every column, in order.
 
     Returns
     -------
     Tensor of shape (n, K), float64 (float32 on ``mps``), in [0, 1]
-        The columns of `classes`, every row divided by its sum. A row that sums to 0
-        becomes uniform, 1/K.
-
-    Raises
-    ------
-    ValueError
-        If `source_proba` is not a matrix or has a value that is negative or NaN (as
-        logits have), or `classes` is empty or out of range.
+        The columns of `classes`, every row divided by its sum; 1/K where that is 0.
     """
     if source_proba.ndim != 2:
         raise ValueError(
@@ -283,10 +213,7 @@ def predict_weights(
 
 
 def distance_weights(S_a: Tensor) -> Tensor:
-    """Weigh the centres by their nearness at layer A ("distance", Sec. 4.3).
-
-    The weights are ``1 / ||x^A - c_k^A||``, normalised to sum 1. `S_a` holds squared
-    distances, so the root is taken here.
+    """Weigh the centres by ``1 / ||x^A - c_k^A||``, normalised to sum 1 (Sec. 4.3).
 
     Parameters
     ----------
@@ -296,13 +223,8 @@ def distance_weights(S_a: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n, K), float64 (float32 on ``mps``), in [0, 1]
-        The weights. An image that coincides with one or more centres has all its
-        weight on these, in equal parts: the limit of the formula.
-
-    Raises
-    ------
-    ValueError
-        If `S_a` is not a matrix with a column, or has a negative value or a NaN.
+        An image that coincides with centres has all its weight on these, in equal
+        parts.
     """
     if S_a.ndim != 2 or S_a.shape[1] == 0:
         raise ValueError(
@@ -325,20 +247,13 @@ def approximated_pattern(weights: Tensor, center_patterns: Tensor) -> Tensor:
     Parameters
     ----------
     weights : Tensor of shape (n, K), floating
-        The share alpha of each centre, from :func:`predict_weights` or
-        :func:`distance_weights`.
+        From :func:`predict_weights` or :func:`distance_weights`.
     center_patterns : Tensor of shape (K, K), floating
-        The centres' own patterns (Eq. 6); column k is the pattern of c_k.
+        Column k is the pattern of c_k (Eq. 6).
 
     Returns
     -------
     Tensor of shape (n, K), float64 (float32 on ``mps``)
-        ``sum_k weights[i, k] * center_patterns[:, k]`` in row i.
-
-    Raises
-    ------
-    ValueError
-        If the shapes are not (n, K) and (K, K).
     """
     if weights.ndim != 2 or center_patterns.shape != (weights.shape[1],) * 2:
         raise ValueError(
@@ -374,13 +289,7 @@ def distinctiveness(pattern: Tensor, approximated: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
-        0: both rank the centres in the same order; 1: in reverse. Where a row is
-        constant tau is undefined and counts as 0, which gives 0.5.
-
-    Raises
-    ------
-    ValueError
-        As :func:`kendall_tau`: shapes, types, NaN.
+        0.5 where a row is constant and tau undefined.
     """
     tau = kendall_tau(pattern, approximated, variant="b")
     return (1 - tau.nan_to_num(nan=0.0)) / 2
@@ -389,11 +298,9 @@ def distinctiveness(pattern: Tensor, approximated: Tensor) -> Tensor:
 def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
     r"""Compute the distinctiveness over several starting layers (ADMA-2, Sec. 4.2).
 
-    "Two transformation patterns A1 -> B and A2 -> B are calculated, and the variance
-    between them is used to estimate the distinctiveness": the disagreement of an
-    image's patterns with each other, measured as Eq. 9 measures it,
-    :math:`(1 - \tau(S^{A_1 \to B}, S^{A_2 \to B})) / 2`; with more than two starting
-    layers the mean over all pairs. No approximation from the centres takes part.
+    The mean over all pairs of starting layers of
+    :math:`(1 - \tau(S^{A_1 \to B}, S^{A_2 \to B})) / 2`, the paper's "variance between"
+    patterns, measured as in Eq. 9.
 
     Parameters
     ----------
@@ -403,13 +310,6 @@ def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
-        The mean; a pair with a constant row counts 0.5, as in
-        :func:`distinctiveness`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two patterns, or as :func:`kendall_tau`.
     """
     if len(patterns) < 2:
         raise ValueError(
@@ -425,18 +325,14 @@ def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
 def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     r"""Compute how uncertain each prediction is (Eq. 10); more is more uncertain.
 
-    The paper's Eq. 10 prints :math:`-\sum_c p_c (1 - p_c)`, which *falls* as the
-    uncertainty rises, and calls it entropy: a slip. The criteria that can be meant
-    are Gini's, without the minus, and the entropy.
+    Eq. 10 prints :math:`-\sum_c p_c (1 - p_c)`, which *falls* as the uncertainty rises,
+    and calls it entropy; what can be meant is Gini's, without the minus, or the
+    entropy.
 
     Parameters
     ----------
-    proba : array-like of shape (n, C), in [0, 1]
-        Class probabilities under the current model. Or of shape (n, L, C): of L
-        labels, of which an image has any number, each absent or present (C = 2). The
-        uncertainty is then the mean over the labels. For entropy that is the entropy
-        of all labels together, if they are independent, over L; for "least_confident"
-        the share of labels that are expected to be wrong.
+    proba : array-like of shape (n, C) or (n, L, C), in [0, 1]
+        Class probabilities; with L labels per image the result is the mean over them.
     kind : {"gini", "entropy", "margin", "least_confident"}, default="gini"
         With the probabilities of a row in falling order, :math:`p_1 \ge p_2 \ge \dots`
 
@@ -448,13 +344,6 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     Returns
     -------
     ndarray of shape (n,), float64
-        The uncertainties.
-
-    Raises
-    ------
-    ValueError
-        If `kind` is unknown, or `proba` is not a matrix with a column, or has a value
-        outside [0, 1] (beyond rounding, 1e-6) or NaN.
     """
     if kind not in UNCERTAINTIES:
         raise ValueError(f"kind has to be one of {UNCERTAINTIES}; got {kind!r}.")
@@ -491,8 +380,6 @@ def combined_score(
 ) -> np.ndarray:
     r"""Compute :math:`(1 - \lambda t) \, d + \lambda t \, u` for each image (Eq. 11).
 
-    The weight moves from distinctiveness to uncertainty as the model learns.
-
     Parameters
     ----------
     distinctiveness : array-like of shape (n,)
@@ -500,20 +387,13 @@ def combined_score(
     uncertainty : array-like of shape (n,)
         u, from Eq. 10.
     trade_off : float
-        :math:`\lambda`, the weight that uncertainty gains per round. The paper gives
-        no value.
+        :math:`\lambda`; the paper gives no value.
     iteration : float
         t, the round, from 0. :math:`\lambda t` is clipped to [0, 1].
 
     Returns
     -------
     ndarray of shape (n,), float64
-        The scores.
-
-    Raises
-    ------
-    ValueError
-        If the two arrays differ in shape.
     """
     d = np.asarray(distinctiveness, dtype=np.float64)
     u = np.asarray(uncertainty, dtype=np.float64)

@@ -28,37 +28,27 @@ def working_dtype(device: torch.device) -> torch.dtype:
 def kendall_tau(a: Tensor, b: Tensor, *, variant: str = "b") -> Tensor:
     r"""Compute Kendall's tau between each row of `a` and the same row of `b`.
 
-    With P concordant and Q discordant pairs, N = K (K - 1) / 2 pairs in all, and
-    :math:`T_a`, :math:`T_b` pairs tied in `a`, in `b`:
+    With P concordant and Q discordant of N = K (K - 1) / 2 pairs, and :math:`T_a`,
+    :math:`T_b` pairs tied in `a`, in `b`:
 
     .. math::
         \tau_a = \frac{P - Q}{N}, \qquad
         \tau_b = \frac{P - Q}{\sqrt{(N - T_a)(N - T_b)}}
 
-    The counts are exact integers, found by sorting [1]_ instead of comparing all pairs.
-    On CPU this is compiled code on as many threads as torch uses, or torch (about 15
-    times slower) if there was no compiler at installation; elsewhere it is torch.
-    Temporaries are bounded whatever n.
+    Pairs are counted by sorting [1]_. On CPU this is compiled code on as many threads
+    as torch uses, or torch (about 15 times slower) if there was no compiler at
+    installation; elsewhere it is torch.
 
     Parameters
     ----------
     a, b : Tensor of shape (n, K), floating, without NaN, K >= 2
-        The vectors. Only the order within each row matters.
     variant : {"a", "b"}, default="b"
-        The denominator. "b" allows for ties, as ``scipy.stats.kendalltau`` does by
-        default; without ties both are the same.
+        "b" allows for ties, as ``scipy.stats.kendalltau`` does by default.
 
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [-1, 1]
-        Tau of each row. Where a row of `a` or `b` is constant, tau-b is undefined and
-        NaN, as in SciPy; tau-a is 0.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or are not (n, K) with K >= 2, a type is not floating,
-        there is a NaN, or `variant` is unknown.
+        Where a row of `a` or `b` is constant, tau-b is NaN and tau-a 0.
 
     References
     ----------
