@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from ._utils.seeds import seeded_torch
 from .features.adapter import CNNAdapter
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
@@ -436,8 +437,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             rng = copy.deepcopy(self.random_state_)
         else:
             rng = check_random_state(self.random_state)
-        with NETWORK_LOCK, torch.random.fork_rng():
-            torch.manual_seed(rng.randint(2**31))
+        with NETWORK_LOCK, seeded_torch(rng.randint(2**31), device):
             before = None
             if not goes_on or self.training == "probe":
                 network = self._new_network(source, len(found), n_frozen)
@@ -721,7 +721,17 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """Return the torch device that the parameter `device` stands for."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except Exception as error:  # of types that depend on the kind of device
+            raise ValueError(
+                f"device={self.device!r} cannot be used on this machine "
+                f"({str(error).splitlines()[0]}). Take device='auto' or device='cpu'."
+            ) from error
+        if device.type == "meta":
+            raise ValueError("device='meta' computes nothing. Take device='auto'.")
+        return device
 
     def __skadma_adapter__(self) -> CNNAdapter:
         """Give strategies access to the networks as they are now."""
@@ -879,7 +889,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"it has {n_frozen} frozen layers, but n_frozen_layers="
                 f"{self.n_frozen_layers!r} means {expected}"
             )
-        with torch.random.fork_rng():  # for a head that is not kept
+        with seeded_torch(0):  # for a head that is not kept
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

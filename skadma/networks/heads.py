@@ -166,11 +166,11 @@ def check_ends_in_scores(
         raise ValueError(
             f"{what} does not return class scores: behind its last weighted layer, "
             f"{layer.name!r} ({type(head).__name__} with {n_classes} outputs), "
-            f"{found}. skadma replaces that layer by one with an output per class, so only "
-            "pooling, flattening and dropout may follow it. Give the network with its "
-            "classifier (in timm num_classes=1000 instead of 0, in torchvision without "
-            "Identity in the last layer's place) and without a softmax, sigmoid or "
-            "other activation at its end: the criterion takes scores."
+            f"{found}. skadma replaces that layer by one with an output per class, so "
+            "only pooling, flattening and dropout may follow it. Give the network with "
+            "its classifier (in timm num_classes=1000 instead of 0, in torchvision "
+            "without Identity in the last layer's place) and without an activation, "
+            "softmax or sigmoid at its end: the criterion takes scores."
         )
 
 

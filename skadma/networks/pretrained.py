@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
+from .._utils.seeds import seeded_torch
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
@@ -66,8 +67,8 @@ class PretrainedNetwork:
     ----------
     name : str
     module : torch.nn.Module
-        In eval mode and without gradients. Shared by estimators and never changed,
-        not even moved to another device.
+        On the CPU, in eval mode and without gradients. Shared by estimators and never
+        changed, not even moved to another device.
     graph : NetworkGraph
     preprocessing : Preprocessing
     class_names : tuple of str or None
@@ -89,8 +90,15 @@ class PretrainedNetwork:
         self.module = backbone.module
         self.preprocessing: Preprocessing = backbone.preprocessing
         size = self.preprocessing.image_size
-        self.example = torch.zeros(1, 3, size, size) if example is None else example
-        self.module.eval()
+        example = torch.zeros(1, 3, size, size) if example is None else example
+        self.example = example.cpu()
+        try:  # it may be built on a GPU, and is pickled for machines without one
+            self.module.to("cpu").eval()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{self.name} is on the meta device and has no weights: build it on "
+                "the CPU."
+            ) from error
         parameters = self.module.parameters()
         if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
             self._check_takes_example()
@@ -127,14 +135,10 @@ class PretrainedNetwork:
         self.graph = NetworkGraph(self.module, self.example)
         self._subgraphs, self._on_device = {}, {}
 
-    def _to_network(self, example: torch.Tensor) -> torch.Tensor:
-        """Copy an input to the device of the weights."""
-        return example.to(next(self.module.parameters(), example).device)
-
     def _failure(self, example: torch.Tensor) -> Exception | None:
         with NETWORK_LOCK, torch.no_grad():
             try:
-                self.module(self._to_network(example))
+                self.module(example)
             except Exception as error:  # of any type, the network may be anyone's
                 return error
         return None
@@ -152,7 +156,7 @@ class PretrainedNetwork:
             ) from error
 
         def works(size: int) -> bool:
-            return self._failure(torch.zeros(1, 3, size, size)) is None
+            return self._failure(torch.zeros(1, 3, size, size, device="cpu")) is None
 
         largest = next((size for size in _IMAGE_SIZES if works(size)), None)
         advice = ""
@@ -227,7 +231,7 @@ class PretrainedNetwork:
         traced = fx.GraphModule(self.module, self.graph.graph)
         shapes = _Shapes(traced)
         with NETWORK_LOCK, torch.no_grad():
-            shapes.run(self._to_network(self.example))
+            shapes.run(self.example)
         return shapes.found
 
     @cached_property
@@ -307,8 +311,7 @@ def load_pretrained(
     with suppress(KeyError):  # not under the lock: it is held for a whole training
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with NETWORK_LOCK, torch.random.fork_rng():
-        torch.manual_seed(0)
+    with NETWORK_LOCK, seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
         else:
@@ -349,8 +352,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with NETWORK_LOCK, torch.random.fork_rng():
-        torch.manual_seed(0)
+    with NETWORK_LOCK, seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)
         else:

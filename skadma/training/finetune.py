@@ -158,6 +158,13 @@ class TrainingNet(NeuralNetClassifier):
             self.notify("on_train_end", X=X, y=y)
         return self
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:  # skorch maps to the CPU where there is no CUDA at all
+            torch.empty(0, device=state["device"])
+        except Exception:  # of types that depend on the kind of device
+            state["device"] = "cpu"
+        super().__setstate__(state)
+
     def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
         """Run the network on the images without their weights."""
         return super().infer(x["x"] if isinstance(x, Mapping) else x, **fit_params)
