@@ -141,7 +141,7 @@ def test_a_damaged_file_is_named_with_what_to_do(kind, suffix, tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty cache, and an address at which nothing answers."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     return constants

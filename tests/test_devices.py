@@ -86,6 +86,6 @@ def test_generators_of_gpus_are_left_alone(pictures, monkeypatch):
     with seeded_torch(3):
         drawn = torch.rand(3)
     assert torch.equal(before, torch.random.get_rng_state())
-    torch.random.default_generator.manual_seed(3)
+    torch.default_generator.manual_seed(3)
     assert torch.equal(drawn, torch.rand(3))
     torch.random.set_rng_state(before)

@@ -253,8 +253,8 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
     Without a connection huggingface_hub tries for a minute before it gives up, also if
     all is in its cache; so the cache is tried first, and then the connection.
     """
-    hub = _import("huggingface_hub", "huggingface-hub", f"backbone={name!r}")
-    constants = hub.constants
+    what = f"backbone={name!r}"
+    constants = _import("huggingface_hub.constants", "huggingface-hub", what)
     offline, cause = constants.HF_HUB_OFFLINE, "HF_HUB_OFFLINE is set"
     try:
         constants.HF_HUB_OFFLINE = True
