@@ -1,7 +1,6 @@
 """Benchmarks: configurations, runs and reports."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -220,23 +219,6 @@ def test_more_strategies_later(config, done, tmp_path):
         )[column]
         got = mine.query("strategy == 'random'")[column]
         np.testing.assert_array_equal(got, expected)
-
-
-def test_cells_of_another_folder_count(config, done, tmp_path):
-    out = tmp_path / "second"
-    out.mkdir()
-    (out / "shared_cells.txt").write_text(
-        f"{os.path.relpath(done, out)}/cells/*__margin__*.json\n"
-    )
-    first = read_results(done)
-    margin = first[first.strategy == "margin"].reset_index(drop=True)
-    assert len(margin)
-    pd.testing.assert_frame_equal(read_results(out), margin)
-    run_benchmark(config, out, verbose=False)
-    assert not list((out / "cells").glob("*__margin__*"))
-    pd.testing.assert_frame_equal(read_results(out)[MEASURED], first[MEASURED])
-    with pytest.raises(ValueError, match="other settings"):
-        run_benchmark({**config, "n_rounds": 1}, out, verbose=False)
 
 
 def test_a_failed_cell_does_not_stop_the_others(config, tmp_path):

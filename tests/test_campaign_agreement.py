@@ -167,7 +167,7 @@ def test_labels_per_hour_without_pauses(people):
     clock = {1: 0, 2: 10, 3: 70, 4: 74, 5: 110, 6: 116, 7: 3600, 8: 3606, 9: 116.5}
     max_.close()
     with set_clock(eva, clock) as campaign:
-        paces = {pace.who: pace for pace in campaign.labels_per_hour()}
+        paces = {pace.who: pace for pace in campaign.status().pace}
         said = str(campaign.status())
     assert paces["eva"].n_labels == 12
     assert paces["eva"].hours * 3600 == pytest.approx(60 + 4 + 6)

@@ -3,23 +3,15 @@
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
 
-import multiprocessing
-import os
-import signal
-import time
-
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors import safe_open
 from torch import nn
 from torch.utils.data import Subset
 from torchvision.datasets import FakeData, ImageFolder
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.centers import _nearest
 from skadma.centers._labels import labeled_images
-from skadma.features.adapter import CNNAdapter
 from skadma.strategies import ADMA
 
 from .center_sources import same, source  # noqa: F401
@@ -89,64 +81,6 @@ def test_labels_are_wanted(source):
         SourceCenters.from_dataset(tiny_classifier(), source[0])
     with pytest.raises(ValueError, match="no folder 'nowhere'"):
         SourceCenters.from_dataset(tiny_classifier(), "nowhere")
-
-
-# --- going on after a kill ------------------------------------------------------------
-
-
-def _make_slowly(folder, checkpoint, queue):
-    _nearest._SECONDS_BETWEEN_WRITES = 0
-    clf = tiny_classifier(scan_batch_size=8)
-    write = _nearest._Progress.write
-
-    def written(self, state):
-        write(self, state)
-        queue.put(tuple(state["position"].tolist()))
-        time.sleep(0.2)
-
-    _nearest._Progress.write = written
-    SourceCenters.from_dataset(clf, folder, checkpoint=checkpoint)
-
-
-@pytest.mark.parametrize("killed_at", [(0, 32), (1, 32)])
-def test_goes_on_after_a_kill(folder, source, tmp_path, killed_at, monkeypatch):
-    checkpoint = tmp_path / "part"
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    child = context.Process(target=_make_slowly, args=(folder, checkpoint, queue))
-    child.start()
-    while queue.get(timeout=100) != killed_at:
-        pass
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    with safe_open(checkpoint, framework="numpy") as file:
-        assert tuple(file.get_tensor("position").tolist()) == killed_at
-
-    clf = tiny_classifier(scan_batch_size=8)
-    other = tiny_classifier(image_size=40)
-    with pytest.raises(ValueError, match="another network.*Delete it"):
-        SourceCenters.from_dataset(other, folder, checkpoint=checkpoint)
-    seen = []
-    iter_outputs = CNNAdapter.iter_outputs
-    monkeypatch.setattr(
-        CNNAdapter,
-        "iter_outputs",
-        lambda self, X, *args, **options: (
-            seen.append(len(X)) or iter_outputs(self, X, *args, **options)
-        ),
-    )
-    resumed = SourceCenters.from_dataset(clf, folder, checkpoint=checkpoint)
-    assert seen == ([8, 40] if killed_at[0] == 0 else [8])
-    assert not checkpoint.exists()
-    same(resumed, SourceCenters.from_dataset(clf, *source))
-
-
-def test_a_damaged_checkpoint(folder, tmp_path):
-    (tmp_path / "part").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match="cannot be read.*Delete it"):
-        SourceCenters.from_dataset(
-            tiny_classifier(), folder, checkpoint=tmp_path / "part"
-        )
 
 
 # --- examples and pools ---------------------------------------------------------------
@@ -242,24 +176,6 @@ def test_two_classes_of_one_name():
         labeled_images(_Named(["hen", "crane"], [0, 1]), None, Network)
 
 
-def test_a_checkpoint_of_other_images_is_refused(source, tmp_path, monkeypatch):
-    X, y = source
-    clf = tiny_classifier()
-    file = tmp_path / "part"
-    monkeypatch.setattr(_nearest, "_SECONDS_BETWEEN_WRITES", 0)
-    compare = _nearest._compare
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_nearest, "_compare", stop)
-    with pytest.raises(KeyboardInterrupt):
-        SourceCenters.from_dataset(clf, X, y, checkpoint=file)
-    monkeypatch.setattr(_nearest, "_compare", compare)
-    with pytest.raises(ValueError, match="checkpoint"):
-        SourceCenters.from_dataset(clf, X[::-1], y, checkpoint=file)
-
-
 def test_a_class_whose_only_image_cannot_be_decoded(folder, tmp_path):
     files = [sorted((folder / f"class {k}").iterdir())[0] for k in range(3)]
     files[1].write_bytes(b"no image")
@@ -280,7 +196,9 @@ def test_how_to_make_centres_of_one_size():
 
     clf = CNNClassifier(fixed, image_size=224)
     X = np.zeros((9, 224, 224, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"synthesize\(clf, side=224, verbose"):
+    with pytest.raises(ValueError, match=r"synthesize\(clf, verbose"):
         ADMA().query(clf, X, 2)
+    with pytest.raises(ValueError, match="set to 224: give side= that"):
+        SourceCenters.synthesize(clf)
     centers = SourceCenters.synthesize(clf, side=224, n_steps=2)
     assert len(ADMA(centers).query(clf, X, 2)) == 2

@@ -230,3 +230,41 @@ def test_no_exports(text, message, tmp_path):
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(CampaignError, match=message):
         read_export(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # The later change counts, not the later creation.
+        (
+            {"created_at": "2026-01-02T00:00:00Z"},
+            {
+                "created_at": "2026-01-01T00:00:00Z",
+                "updated_at": "2026-01-03T00:00:00Z",
+            },
+        ),
+        # 09:00 in Berlin is before 08:30 in London.
+        (
+            {"created_at": "2026-01-01T09:00:00+01:00"},
+            {"created_at": "2026-01-01T08:30:00Z"},
+        ),
+        (
+            {"created_at": "2026-01-01T08:00:00.9"},
+            {"created_at": "2026-01-01T08:00:01Z"},
+        ),
+        ({"created_at": "no time"}, {"created_at": "2026-01-01T08:00:01Z"}),
+    ],
+)
+@pytest.mark.parametrize("key", ["annotations", "completions"])
+def test_the_last_change_counts(first, second, key, tmp_path):
+    def made(label, times):
+        result = [{"from_name": "label", "value": {"choices": [label]}}]
+        return {"id": 1, "completed_by": 1, "result": result, **times}
+
+    data = {"path": "a.jpg", "sha256": "ab"}
+    for made_last_first in (False, True):
+        both = [made("old", first), made("new", second)]
+        task = {"id": 1, "data": data, key: both[::-1] if made_last_first else both}
+        path = tmp_path / "export.json"
+        path.write_text(json.dumps([task]))
+        assert [row.label for row in read_export(path)] == ["new"]

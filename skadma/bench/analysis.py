@@ -61,15 +61,15 @@ def area_under_curve(results: Any, metric: str = "accuracy") -> Any:
     pandas.DataFrame
         A row per cell: dataset, network, strategy, seed, ``area``.
     """
-    keys = [*GROUP, "strategy", "seed"]
-    rows = []
-    for cell, rounds in curves(results).groupby(keys, sort=False):
-        rounds = rounds.sort_values("n_labels")
-        x, y = rounds["n_labels"].to_numpy(float), rounds[metric].to_numpy(float)
-        between = (y[1:] + y[:-1]) / 2
-        area = np.average(between, weights=np.diff(x)) if len(x) > 1 else y[0]
-        rows.append((*cell, float(area)))
-    return _frame(rows, [*keys, "area"])
+    cells = curves(results).groupby([*PAIR, "strategy"], sort=False)
+    areas = cells[["n_labels", metric]].apply(_area).rename("area").reset_index()
+    return areas[[*GROUP, "strategy", "seed", "area"]]
+
+
+def _area(rounds: Any) -> float:
+    x, y = rounds.sort_values("n_labels").to_numpy(float).T
+    between = (y[1:] + y[:-1]) / 2
+    return float(np.average(between, weights=np.diff(x)) if len(x) > 1 else y[0])
 
 
 def labels_to_reach(
@@ -95,19 +95,18 @@ def labels_to_reach(
         is not reached), ``share`` (of the reference's labels; NaN likewise).
     """
     _check_strategy(results, reference)
-    means = curves(results).groupby([*GROUP, "strategy", "n_labels"])[metric].mean()
     rows = []
-    for group in _distinct(curves(results), GROUP):
-        if (*group, reference) not in means.index.droplevel("n_labels"):
+    for group, mine in curves(results).groupby(GROUP, sort=False):
+        means = mine.groupby(["strategy", "n_labels"])[metric].mean()
+        if reference not in means:
             continue
-        own = means.loc[(*group, reference)].sort_index()
-        target, n_all = float(own.iloc[-1]), float(own.index[-1])
-        for strategy in _distinct(curves(results), ["strategy"], *group):
-            curve = means.loc[(*group, *strategy)].sort_index()
+        target, n_all = means[reference].iloc[-1], means[reference].index[-1]
+        for strategy in mine["strategy"].unique():
+            curve = means[strategy]
             labels = _first_crossing(
                 curve.index.to_numpy(float), curve.to_numpy(float), target
             )
-            rows.append((*group, *strategy, target, labels, labels / n_all))
+            rows.append((*group, strategy, target, labels, labels / n_all))
     return _frame(rows, [*GROUP, "strategy", "target", "labels", "share"])
 
 
@@ -145,26 +144,18 @@ def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
         data set and network being tested (Holm's method).
     """
     _check_strategy(results, against)
-    areas = area_under_curve(results, metric).pivot(
-        index=PAIR, columns="strategy", values="area"
-    )
+    areas = _pivoted(results, metric)
     others = [s for s in _order(results) if s != against]
     names = dict.fromkeys(areas.index.droplevel("seed"))
     groups = [(group, areas.xs(group, level=GROUP)) for group in names]
     rows = []
     for group, table in [*groups, (("all", "all"), areas)]:
-        found = []
-        for strategy in others:
-            difference = (table[strategy] - table[against]).dropna().to_numpy()
-            if len(difference):
-                found.append((strategy, difference))
-        p_values = np.array([_wilcoxon(difference) for _, difference in found])
-        for (strategy, difference), p, p_holm in zip(
-            found, p_values, _holm(p_values), strict=True
-        ):
-            wins, losses = (difference > 0).sum(), (difference < 0).sum()
-            row = (len(difference), difference.mean(), wins, losses, p, p_holm)
-            rows.append((*group, strategy, *row))
+        gains = {s: (table[s] - table[against]).dropna().to_numpy() for s in others}
+        gains = {strategy: gain for strategy, gain in gains.items() if len(gain)}
+        p = np.array([_wilcoxon(gain) for gain in gains.values()])
+        for (strategy, gain), *ps in zip(gains.items(), p, _holm(p), strict=True):
+            wins, losses = (gain > 0).sum(), (gain < 0).sum()
+            rows.append((*group, strategy, len(gain), gain.mean(), wins, losses, *ps))
     columns = ["n_pairs", "difference", "wins", "losses", "p", "p_holm"]
     return _frame(rows, [*GROUP, "strategy", *columns])
 
@@ -196,14 +187,9 @@ def wins_and_losses(results: Any, metric: str = "accuracy") -> Any:
     pandas.DataFrame
         Square: how often the row's strategy beats the column's.
     """
-    areas = area_under_curve(results, metric).pivot(
-        index=PAIR, columns="strategy", values="area"
-    )
-    names = _order(results)
+    areas, names = _pivoted(results, metric), _order(results)
     rows = [[int((areas[a] > areas[b]).sum()) for b in names] for a in names]
-    table = _frame(rows, names)
-    table.index = names
-    return table
+    return _frame(rows, names).set_axis(names)
 
 
 def summary_table(results: Any, metric: str = "accuracy") -> Any:
@@ -222,18 +208,18 @@ def summary_table(results: Any, metric: str = "accuracy") -> Any:
     """
     areas = area_under_curve(results, metric)
     table = areas.groupby([*GROUP, "strategy"], sort=False)["area"].mean().unstack()
-    groups = list(_distinct(curves(results), GROUP))
-    return table.loc[groups, _order(results)]
+    groups = areas[GROUP].drop_duplicates().itertuples(index=False, name=None)
+    return table.loc[list(groups), _order(results)]
+
+
+def _pivoted(results: Any, metric: str) -> Any:
+    """Areas with a row for each pair and a column for each strategy."""
+    areas = area_under_curve(results, metric)
+    return areas.pivot(index=PAIR, columns="strategy", values="area")
 
 
 def _order(results: Any) -> list[str]:
     return list(dict.fromkeys(curves(results)["strategy"]))
-
-
-def _distinct(results: Any, columns: list[str], *group: str) -> list[tuple]:
-    for column, value in zip(GROUP, group, strict=False):
-        results = results[results[column] == value]
-    return list(dict.fromkeys(results[columns].itertuples(index=False, name=None)))
 
 
 def _check_strategy(results: Any, name: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,8 +18,8 @@ from ..features.cache import DEFAULT_LIMIT, MemoryCache
 from ..images.dataset import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
-from .config import FULLY_TRAINED, Cell, needs_centers, strategy_class
-from .datasets import LabelledImages, Split, find_data, load_dataset, split_dataset
+from .config import FULLY_TRAINED, Cell, strategy_class
+from .datasets import Split, find_data, load_dataset, split_dataset
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
@@ -47,7 +48,9 @@ class Workbench:
         settings = cell.settings
         protocol = settings["protocol"]
         split = self._split(cell)
-        clf = self._classifier(cell)
+        network = {**settings["network"]}
+        warm_start, centers = network.pop("warm_start"), network.pop("centers")
+        clf = CNNClassifier(**network, memory=self.cache, random_state=cell.seed)
         self._make_room((cell.dataset, cell.network))
         # First of all, so that no strategy's other images take the cache's room.
         for X in (split.X_pool, split.X_test):
@@ -57,7 +60,13 @@ class Workbench:
             strategy: QueryStrategy = RandomSampling()
             n_rounds, n_instances, n_initial = 1, len(split.y_pool), 0
         else:
-            strategy = self._strategy(cell, clf)
+            own = dict(settings["strategy"])
+            cls = strategy_class(own.pop("class"))
+            if "centers" in inspect.signature(cls).parameters:
+                asked = own.pop("centers", centers)
+                n_centers = own.pop("n_centers", None)
+                own["centers"] = self._centers(asked, n_centers, cell, clf)
+            strategy = cls(**own)
             n_rounds, n_instances = protocol["n_rounds"], protocol["n_instances"]
             n_initial = protocol["n_initial"]
         learner = ActiveLearner(
@@ -65,11 +74,21 @@ class Workbench:
             strategy,
             n_rounds=n_rounds,
             n_instances=n_instances,
-            warm_start=settings["network"]["warm_start"],
+            warm_start=warm_start,
             classes=np.arange(len(split.classes)),
             random_state=cell.seed,
         )
-        described = _described(cell, clf, split)
+        described = {
+            "strategy_class": settings["strategy"]["class"],
+            **{key: getattr(clf, key) for key in CLASSIFIER_COLUMNS},
+            "warm_start": warm_start,
+            "n_frozen": clf.n_frozen,
+            "n_instances": protocol["n_instances"],
+            "n_initial": protocol["n_initial"],
+            "n_pool": n_images(split.X_pool),
+            "n_test": n_images(split.X_test),
+            "n_classes": len(split.classes),
+        }
         rows = []
         for record in simulate(learner, split, n_initial, cell.seed):
             begin = perf_counter()
@@ -94,7 +113,7 @@ class Workbench:
 
     def _split(self, cell: Cell) -> Split:
         settings, protocol = cell.settings["dataset"], cell.settings["protocol"]
-        images: LabelledImages = self._keep(
+        images = self._keep(
             "dataset",
             settings,
             lambda: load_dataset(settings["class"], settings["path"], self.root),
@@ -102,21 +121,6 @@ class Workbench:
         return split_dataset(
             images, cell.seed, protocol["pool_size"], protocol["test_size"]
         )
-
-    def _classifier(self, cell: Cell) -> CNNClassifier:
-        settings = dict(cell.settings["network"])
-        for key in ("centers", "warm_start"):
-            settings.pop(key)
-        return CNNClassifier(**settings, memory=self.cache, random_state=cell.seed)
-
-    def _strategy(self, cell: Cell, clf: CNNClassifier) -> QueryStrategy:
-        settings = dict(cell.settings["strategy"])
-        name = settings.pop("class")
-        if needs_centers(name):
-            asked = settings.pop("centers", cell.settings["network"]["centers"])
-            n_centers = settings.pop("n_centers", None)
-            settings["centers"] = self._centers(asked, n_centers, cell, clf)
-        return strategy_class(name)(**settings)
 
     def _centers(
         self, asked: str | None, n: int | None, cell: Cell, clf: CNNClassifier
@@ -190,45 +194,23 @@ def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """
     read = ~np.isnan(proba).any(axis=1)
     proba, y = proba[read], y[read]
-    if y.ndim == 2:
-        return _measure_labels(proba, y)
-    aucs = [
-        roc_auc_score(y == k, proba[:, k])
-        for k in range(proba.shape[1])
-        if 0 < (y == k).sum() < len(y)
-    ]
-    return {
-        "accuracy": float((proba.argmax(axis=1) == y).mean()),
-        "auc": float(np.mean(aucs)),
-    }
-
-
-def _measure_labels(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    counted = y >= 0
+    several = y.ndim == 2
+    truth = y if several else (y[:, None] == np.arange(proba.shape[1])).astype(int)
+    counted = truth >= 0
     columns = [
-        (y[rows, k], proba[rows, k])
+        (truth[rows, k], proba[rows, k])
         for k, rows in enumerate(counted.T)
-        if 0 < y[rows, k].sum() < rows.sum()
+        if 0 < truth[rows, k].sum() < rows.sum()
     ]
-    right = ((proba > 0.5) == y) | ~counted
-    precisions = [average_precision_score(*column) for column in columns]
-    return {
-        "accuracy": float(right.all(axis=1).mean()),
+    if several:
+        right = (((proba > 0.5) == y) | ~counted).all(axis=1)
+    else:
+        right = proba.argmax(axis=1) == y
+    measured = {
+        "accuracy": float(right.mean()),
         "auc": float(np.mean([roc_auc_score(*column) for column in columns])),
-        "average_precision": float(np.mean(precisions)),
     }
-
-
-def _described(cell: Cell, clf: CNNClassifier, split: Split) -> dict[str, Any]:
-    params: Mapping[str, Any] = clf.get_params()
-    return {
-        "strategy_class": cell.settings["strategy"]["class"],
-        **{key: params[key] for key in CLASSIFIER_COLUMNS},
-        "warm_start": cell.settings["network"]["warm_start"],
-        "n_frozen": clf.n_frozen,
-        "n_instances": cell.settings["protocol"]["n_instances"],
-        "n_initial": cell.settings["protocol"]["n_initial"],
-        "n_pool": n_images(split.X_pool),
-        "n_test": n_images(split.X_test),
-        "n_classes": len(split.classes),
-    }
+    if several:
+        precisions = [average_precision_score(*column) for column in columns]
+        measured["average_precision"] = float(np.mean(precisions))
+    return measured

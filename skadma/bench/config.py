@@ -6,8 +6,9 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -146,13 +147,6 @@ def _check_strategy(name: str, settings: Mapping[str, Any], datasets: set[str]) 
     _refuse_unknown(settings, known, f"The strategy {name!r}")
 
 
-def needs_centers(name: str) -> bool:
-    """Tell whether a strategy's class takes source centres."""
-    if name == FULLY_TRAINED:
-        return False
-    return "centers" in inspect.signature(strategy_class(name)).parameters
-
-
 def _is_strategy(found: Any) -> TypeGuard[type[QueryStrategy]]:
     return (
         inspect.isclass(found)
@@ -191,41 +185,35 @@ def expand(config: Mapping[str, Any]) -> list[Cell]:
     -------
     list of Cell
     """
-    cells = list(_cells(config))
-    files: dict[str, Cell] = {}
-    for cell in cells:
-        other = files.setdefault(cell.file_name, cell)
-        if other is not cell:
-            raise ValueError(
-                f"{(cell.dataset, cell.network, cell.strategy, cell.seed)} and "
-                f"{(other.dataset, other.network, other.strategy, other.seed)} would "
-                "be kept in one file. Give them names that differ in more than "
-                "punctuation."
-            )
-    return cells
-
-
-def _cells(config: Mapping[str, Any]) -> Iterator[Cell]:
-    for dataset, own in config["datasets"].items():
-        reader = {"class": own.get("class", dataset), "path": own.get("path")}
-        protocol = {key: own.get(key, config[key]) for key in PROTOCOL}
-        for network, overrides in config["networks"].items():
-            built = {
+    cells: dict[str, Cell] = {}
+    for (dataset, own), (network, overrides), seed, (strategy, params) in product(
+        config["datasets"].items(),
+        config["networks"].items(),
+        config["seeds"],
+        config["strategies"].items(),
+    ):
+        chosen = {"class": strategy, **params}
+        if dataset not in chosen.pop("datasets", [dataset]):
+            continue
+        settings = {
+            "dataset": {"class": own.get("class", dataset), "path": own.get("path")},
+            "network": {
                 "backbone": network,
                 "centers": config["centers"],
                 "warm_start": config["warm_start"],
                 **config["classifier"],
                 **overrides,
-            }
-            for seed in config["seeds"]:
-                for strategy, params in config["strategies"].items():
-                    chosen = {"class": strategy, **params}
-                    if dataset not in chosen.pop("datasets", [dataset]):
-                        continue
-                    settings = {
-                        "dataset": reader,
-                        "network": built,
-                        "strategy": chosen,
-                        "protocol": protocol,
-                    }
-                    yield Cell(dataset, network, strategy, seed, settings)
+            },
+            "strategy": chosen,
+            "protocol": {key: own.get(key, config[key]) for key in PROTOCOL},
+        }
+        cell = Cell(dataset, network, strategy, seed, settings)
+        other = cells.setdefault(cell.file_name, cell)
+        if other is not cell:
+            raise ValueError(
+                f"{(dataset, network, strategy, seed)} and "
+                f"{(other.dataset, other.network, other.strategy, other.seed)} would "
+                "be kept in one file. Give them names that differ in more than "
+                "punctuation."
+            )
+    return list(cells.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,19 +23,10 @@ _TEST_SHARE = 0.3
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A data set as it is read.
+    """A data set as it is read; without an official split there is no test set.
 
-    Attributes
-    ----------
-    X : images
-    y : ndarray of shape (n,), or of 0 and 1, shape (n, n_labels)
-        The latter with several labels per image.
-    X_test : images or None
-        Of the official split; None where there is none.
-    y_test : ndarray or None
-        With several labels per image, -1 where one is not counted.
-    classes : ndarray or None
-        With several labels per image, the names of the columns.
+    With several labels per image `y` has a column of 0 and 1 for each of `classes`, and
+    `y_test` -1 where a label is not counted.
     """
 
     X: Any
@@ -98,17 +90,11 @@ def split_dataset(
     else:
         X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
     pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
-    if images.classes is not None:
-        X, X_test = take(X, pool), take(X_test, test)
-        return Split(X, y[pool], X_test, y_test[test], images.classes)
-    classes = np.unique(np.concatenate([y, y_test]))
-    return Split(
-        take(X, pool),
-        np.searchsorted(classes, y[pool]),
-        take(X_test, test),
-        np.searchsorted(classes, y_test[test]),
-        classes,
-    )
+    classes = images.classes
+    if classes is None:
+        classes = np.unique(np.concatenate([y, y_test]))
+        y, y_test = np.searchsorted(classes, y), np.searchsorted(classes, y_test)
+    return Split(take(X, pool), y[pool], take(X_test, test), y_test[test], classes)
 
 
 def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:
@@ -195,9 +181,13 @@ def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{str(folder)!r} must hold a subfolder with images for each of at least "
             f"two classes; found {sorted(found)}."
         )
-    X = [path for paths in found.values() for path in paths]
-    y = [name for name, paths in found.items() for _ in paths]
-    return np.array(X, dtype=object), np.array(y)
+    return _arrays([(path, name) for name, paths in found.items() for path in paths])
+
+
+def _arrays(labelled: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return paths and labels of pairs of them."""
+    X = np.array([path for path, _ in labelled], dtype=object)
+    return X, np.array([label for _, label in labelled])
 
 
 def read_folder(folder: Path) -> LabelledImages:
@@ -264,12 +254,14 @@ def read_voc2012(folder: Path) -> LabelledImages:
     first of equals), among those that are not marked difficult; an image that has only
     difficult ones is left out. The official test set's labels are not public.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     for paths, objects in _voc_lists(folder):
-        labels = [_largest(found) for found in objects]
-        kept = [i for i, label in enumerate(labels) if label]
-        arrays += [np.array([paths[i] for i in kept], dtype=object)]
-        arrays += [np.array([labels[i] for i in kept])]
+        labelled = []
+        for path, found in zip(paths, objects, strict=True):
+            counted = [(area, name) for name, difficult, area in found if not difficult]
+            if counted:
+                labelled.append((path, max(counted, key=itemgetter(0))[1]))
+        arrays += _arrays(labelled)
     return LabelledImages(*arrays)
 
 
@@ -330,11 +322,6 @@ def _objects(annotation: Path) -> list[_Object]:
     return objects
 
 
-def _largest(objects: list[_Object]) -> str | None:
-    counted = [found for found in objects if not found[1]]
-    return max(counted, key=lambda found: found[2])[0] if counted else None
-
-
 def read_indoor67(folder: Path) -> LabelledImages:
     """Read MIT Indoor-67 with its official lists of 67 x 80 and 67 x 20 images.
 
@@ -347,13 +334,11 @@ def read_indoor67(folder: Path) -> LabelledImages:
         ["Images", *lists],
         "indoorCVPR_09.tar of MIT Indoor Scene Recognition and its two lists",
     )
-    arrays = []
+    arrays: list[np.ndarray] = []
     for name in lists:
-        lines = [line.strip() for line in (folder / name).read_text().splitlines()]
-        lines = [line for line in lines if line]
-        paths = [str(folder / "Images" / line) for line in lines]
-        arrays += [np.array(paths, dtype=object)]
-        arrays += [np.array([line.partition("/")[0] for line in lines])]
+        lines = map(str.strip, (folder / name).read_text().splitlines())
+        found = [(str(folder / "Images" / s), s.split("/")[0]) for s in lines if s]
+        arrays += _arrays(found)
     return LabelledImages(*arrays)
 
 
@@ -365,15 +350,14 @@ def read_inria_person(folder: Path) -> LabelledImages:
         [f"{half}/{sub}" for half in ("Train", "Test") for sub in names],
         "INRIAPerson.tar of the INRIA Person data set",
     )
-    arrays = []
+    arrays: list[np.ndarray] = []
     for half in ("Train", "Test"):
         found = [
             (path, label)
             for sub, label in names.items()
             for path in image_files(folder / half / sub)
         ]
-        arrays += [np.array([path for path, _ in found], dtype=object)]
-        arrays += [np.array([label for _, label in found])]
+        arrays += _arrays(found)
     return LabelledImages(*arrays)
 
 

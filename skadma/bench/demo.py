@@ -24,14 +24,14 @@ BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
 N_FROZEN = -5
 N_CENTERS = 250
-MEASURED = (
-    "accuracy",
-    "auc",
-    "query_seconds",
-    "adapt_seconds",
-    "test_seconds",
-)
-COLUMNS = ("seed", "strategy", "labels", *MEASURED)
+COLUMNS = {
+    "accuracy": ("accuracy", 9, 3),
+    "auc": ("AUC", 7, 3),
+    "query_seconds": ("query s", 8, 1),
+    "adapt_seconds": ("adapt s", 8, 1),
+    "test_seconds": ("test s", 8, 1),
+}
+"""What is measured: title, width and decimals in the table."""
 
 
 def demo_classifier(seed: int) -> CNNClassifier:
@@ -123,7 +123,7 @@ def run_demo(
                     bar.set_postfix_str(f"seed {seed} {name}")
                     bar.update()
     with (out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     _plot(rows, out / "curves.png")
@@ -139,44 +139,40 @@ def run_demo(
 def format_table(rows: list[dict[str, Any]], names: list[str]) -> str:
     """Lay out labels against accuracy, AUC and seconds: means over the seeds."""
     head = f"{'':>8}" + "".join(f" | {name:^40}" for name in names)
-    columns = f"{'accuracy':>9}{'AUC':>7}{'query s':>8}{'adapt s':>8}{'test s':>8}"
-    lines = [head, f"{'labels':>8}" + f" | {columns}" * len(names)]
+    titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
+    lines = [head, f"{'labels':>8}" + f" | {titles}" * len(names)]
     for n_labels in sorted({row["labels"] for row in rows}):
         line = f"{n_labels:>8}"
         for name in names:
-            mine = _of(rows, name, n_labels)
-            mean = {what: np.mean([row[what] for row in mine]) for what in MEASURED}
-            line += (
-                f" | {mean['accuracy']:>9.3f}{mean['auc']:>7.3f}"
-                f"{mean['query_seconds']:>8.1f}{mean['adapt_seconds']:>8.1f}"
-                f"{mean['test_seconds']:>8.1f}"
-            )
+            line += " | "
+            for what, (_, width, decimals) in COLUMNS.items():
+                mean = _mean(rows, what, strategy=name, labels=n_labels)
+                line += f"{mean:>{width}.{decimals}f}"
         lines.append(line)
     return "\n".join(lines)
 
 
-def _of(rows: list[dict[str, Any]], name: str, n_labels: int) -> list[dict[str, Any]]:
-    return [r for r in rows if r["strategy"] == name and r["labels"] == n_labels]
+def _mean(rows: list[dict[str, Any]], what: str, **which: Any) -> float:
+    chosen = [row for row in rows if which.items() <= row.items()]
+    return float(np.mean([row[what] for row in chosen]))
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
-    seeds = sorted({row["seed"] for row in rows})
     lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
     for name in dict.fromkeys(row["strategy"] for row in rows):
         cells = []
-        for seed in seeds:
-            mine = [r for r in rows if (r["strategy"], r["seed"]) == (name, seed)]
-            accuracy, auc = (np.mean([r[w] for r in mine]) for w in ("accuracy", "auc"))
+        for seed in sorted({row["seed"] for row in rows}):
+            accuracy = _mean(rows, "accuracy", strategy=name, seed=seed)
+            auc = _mean(rows, "auc", strategy=name, seed=seed)
             cells.append(f"{accuracy:.3f} ({auc:.3f})")
         lines.append(f"{name:>20}: {', '.join(cells)}")
-    lines.append(
-        "This shows how a pretrained network and a pool of photographs lead to chosen\n"
-        "labels and an adapted network, and what each step costs. It does not show\n"
-        "which strategy is better: on one data set, seeds differ by as much as\n"
+    return "\n".join(lines) + (
+        "\nThis shows how a pretrained network and a pool of photographs lead to "
+        "chosen\nlabels and an adapted network, and what each step costs. It does not "
+        "show\nwhich strategy is better: on one data set, seeds differ by as much as\n"
         "strategies. Others are in\n"
         "docs/label_efficiency.md. --seed N gives another run."
     )
-    return "\n".join(lines)
 
 
 def _plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -186,17 +182,12 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     labels = sorted({row["labels"] for row in rows})
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, what, label in zip(
-        figure.subplots(1, 2), ("accuracy", "auc"), ("accuracy", "AUC"), strict=True
-    ):
+    for axes, what in zip(figure.subplots(1, 2), ("accuracy", "auc"), strict=True):
         for name in dict.fromkeys(row["strategy"] for row in rows):
-            axes.plot(
-                labels,
-                [np.mean([r[what] for r in _of(rows, name, n)]) for n in labels],
-                marker="o",
-                label=name,
-            )
-        axes.set(xlabel="labels", ylabel=f"{label} on the test photographs")
+            means = [_mean(rows, what, strategy=name, labels=n) for n in labels]
+            axes.plot(labels, means, marker="o", label=name)
+        title = COLUMNS[what][0]
+        axes.set(xlabel="labels", ylabel=f"{title} on the test photographs")
         axes.grid(alpha=0.3)
         axes.legend()
     n_seeds = len({row["seed"] for row in rows})

@@ -56,12 +56,13 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
         measured = results[results[metric].notna()]
         strongest = best if best in set(measured["strategy"]) else _best(measured)
         sections += _of_areas(measured, strongest, metric, METRICS[metric])
-    for dataset, network in curves(results)[GROUP].drop_duplicates().to_numpy():
+    for (dataset, network), chosen in results.groupby(GROUP, sort=False):
+        if curves(chosen).empty:
+            continue
         sections.append(f"## {dataset}, {network}")
-        for metric in _metrics(_of_group(results, dataset, network)):
-            sections.append(f"### {METRICS[metric]}")
-            sections.append(_learning(results, metric, dataset, network))
-        figure = _figure(results, dataset, network, out / "figures")
+        for metric in _metrics(chosen):
+            sections += [f"### {METRICS[metric]}", _learning(chosen, metric)]
+        figure = _figure(chosen, f"{dataset}, {network}", out / "figures")
         sections.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
     path.write_text("\n\n".join(sections) + "\n", "utf-8")
@@ -70,10 +71,6 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
 
 def _metrics(results: Any) -> list[str]:
     return [m for m in METRICS if m in results and results[m].notna().any()]
-
-
-def _of_group(results: Any, dataset: str, network: str) -> Any:
-    return results[(results["dataset"] == dataset) & (results["network"] == network)]
 
 
 def _best(results: Any) -> str:
@@ -85,30 +82,41 @@ def _best(results: Any) -> str:
 
 
 def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
+    wins = wins_and_losses(results, metric).astype(str)
+    wins = wins.where(~np.eye(len(wins), dtype=bool), "")
     sections = [
         f"## Area under the {label} curve",
         _areas(results, metric),
         f"### Against {against}",
         f"Mean differences of areas (the strategy's minus {against}'s), pairs won and "
         "lost, two-sided Wilcoxon tests; p (Holm) allows for the number of strategies.",
-        _comparison(compare(results, against, metric)),
+        markdown_table(
+            [*GROUP, "strategy", "difference", "won", "lost", "p", "p (Holm)"],
+            [
+                (
+                    *row[1:4],
+                    f"{row.difference:+.3f}",
+                    f"{row.wins} of {row.n_pairs}",
+                    row.losses,
+                    f"{row.p:.2g}",
+                    f"{row.p_holm:.2g}",
+                )
+                for row in compare(results, against, metric).itertuples()
+            ],
+        ),
         "### Wins",
         "In how many pairs the row's area is larger than the column's.",
-        _wins(wins_and_losses(results, metric)),
+        markdown_table(["", *wins], wins.reset_index().to_numpy()),
     ]
-    random = _random(results)
-    if random is not None:
+    drawn = results.loc[results["strategy_class"] == "RandomSampling", "strategy"]
+    if len(drawn):
+        random = drawn.iloc[0]
         sections += [
             f"### Labels needed for the final {label} of {random}",
             f"In brackets the share of {random}'s labels; > where it is not reached.",
             _needed(results, random, metric),
         ]
     return sections
-
-
-def _random(results: Any) -> str | None:
-    found = results.loc[results["strategy_class"] == "RandomSampling", "strategy"]
-    return None if found.empty else str(found.iloc[0])
 
 
 def _head(results: Any) -> str:
@@ -158,93 +166,59 @@ def _areas(results: Any, metric: str) -> str:
     return markdown_table([*GROUP, *means], rows)
 
 
-def _comparison(table: Any) -> str:
-    head = ["dataset", "network", "strategy", "difference", "won", "lost", "p",
-            "p (Holm)"]  # fmt: skip
-    rows = [
-        [
-            row.dataset, row.network, row.strategy, f"{row.difference:+.3f}",
-            f"{row.wins} of {row.n_pairs}", row.losses, f"{row.p:.2g}",
-            f"{row.p_holm:.2g}",
-        ]
-        for row in table.itertuples()
-    ]  # fmt: skip
-    return markdown_table(head, rows)
-
-
-def _wins(table: Any) -> str:
-    rows = [
-        [name, *("" if name == other else table.loc[name, other] for other in table)]
-        for name in table.index
-    ]
-    return markdown_table(["", *table], rows)
-
-
 def _needed(results: Any, random: str, metric: str) -> str:
     table = labels_to_reach(results, random, metric)
-    names = list(dict.fromkeys(table["strategy"]))
+    names = table["strategy"].unique()
     last = curves(results).groupby([*GROUP, "strategy"])["n_labels"].max()
     rows = []
-    for group, rows_of_group in table.groupby(GROUP, sort=False):
-        found = rows_of_group.set_index("strategy")
-        cells = []
-        for name in names:
-            if name not in found.index:
-                cells.append("")
-            elif np.isnan(found.loc[name, "labels"]):
-                cells.append(f"> {last[(*group, name)]}")
-            else:
-                labels, share = found.loc[name, "labels"], found.loc[name, "share"]
-                cells.append(f"{labels:.0f} ({share:.2f})")
-        target = found["target"].iloc[0]
-        rows.append([*group, f"{target:.3f}", *cells])
+    for (*group, target), found in table.groupby([*GROUP, "target"], sort=False):
+        cells = dict.fromkeys(names, "")
+        for row in found.itertuples():
+            cells[row.strategy] = (
+                f"> {last[(*group, row.strategy)]}"
+                if np.isnan(row.labels)
+                else f"{row.labels:.0f} ({row.share:.2f})"
+            )
+        rows.append([*group, f"{target:.3f}", *cells.values()])
     return markdown_table([*GROUP, "to reach", *names], rows)
 
 
-def _learning(results: Any, metric: str, dataset: str, network: str) -> str:
+def _learning(results: Any, metric: str) -> str:
     """Strategies in rows, labels in columns, as in the paper's Tables 1 and 2."""
-    chosen = _of_group(results, dataset, network)
-    table = learning_table(curves(chosen), metric).droplevel(GROUP)
-    labels = sorted({n for _, n in table.index})
-    rows = []
-    for name in dict.fromkeys(name for name, _ in table.index):
-        mine = table.loc[name]
-        cells = [
-            _spread(*mine.loc[n, ["mean", "std"]]) if n in mine.index else ""
-            for n in labels
-        ]
-        rows.append([name, *cells])
-    text = markdown_table(["labels", *map(str, labels)], rows)
-    for (*_, name, n), row in learning_table(ceiling(chosen), metric).iterrows():
+    table = learning_table(curves(results), metric).droplevel(GROUP)
+    spreads = map(_spread, table["mean"], table["std"])
+    wide = table.assign(text=list(spreads))["text"].unstack(fill_value="")
+    wide = wide.loc[table.index.unique("strategy")].reset_index()
+    text = markdown_table(["labels", *map(str, wide.columns[1:])], wide.to_numpy())
+    for (*_, name, n), row in learning_table(ceiling(results), metric).iterrows():
         text += f"\n\n{name}, all {n} labels: {_spread(row['mean'], row['std'])}"
     return text
 
 
-def _figure(results: Any, dataset: str, network: str, folder: Path) -> Path:
+def _figure(results: Any, title: str, folder: Path) -> Path:
     # Not by pyplot: that would choose a backend, and keep the figure open.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chosen = _of_group(results, dataset, network)
-    metrics = _metrics(chosen)
+    metrics = _metrics(results)
     figure = Figure(figsize=(6.5 * len(metrics), 5), layout="constrained")
     FigureCanvasAgg(figure)
     (axes,) = figure.subplots(1, len(metrics), squeeze=False)
     for ax, metric in zip(axes, metrics, strict=True):
-        table = learning_table(curves(chosen), metric).droplevel(GROUP)
-        for i, name in enumerate(dict.fromkeys(name for name, _ in table.index)):
+        table = learning_table(curves(results), metric).droplevel(GROUP)
+        for i, name in enumerate(table.index.unique("strategy")):
             mine = table.loc[name].sort_index()
             # There are ten colours; more curves differ by their dashes.
             style = {"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3]}
             ax.plot(mine.index, mine["mean"], marker=".", label=name, **style)
             low, high = mine["mean"] - mine["std"], mine["mean"] + mine["std"]
             ax.fill_between(mine.index, low, high, color=f"C{i % 10}", alpha=0.12, lw=0)
-        for (*_, name, _), row in learning_table(ceiling(chosen), metric).iterrows():
+        for (*_, name, _), row in learning_table(ceiling(results), metric).iterrows():
             ax.axhline(row["mean"], color="0.4", ls="-.", lw=1, label=name)
-        ax.set(xlabel="labels", ylabel=METRICS[metric], title=f"{dataset}, {network}")
+        ax.set(xlabel="labels", ylabel=METRICS[metric], title=title)
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small", ncols=2 if len(ax.lines) > 6 else 1)
     folder.mkdir(exist_ok=True)
-    path = folder / f"{file_stem(dataset, network)}.png"
+    path = folder / f"{file_stem(*results[GROUP].iloc[0])}.png"
     figure.savefig(path, dpi=100)
     return path

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,6 @@ from .config import Cell, expand, load_config
 
 RESULTS = "results.csv"
 _CELLS = "cells"
-_SHARED = "shared_cells.txt"
 _RUNS = "runs.jsonl"
 
 
@@ -66,9 +63,7 @@ def run_benchmark(
         See :func:`~skadma.bench.load_config`.
     out : str or Path
         Folder for ``cells/``, ``results.csv`` and ``runs.jsonl`` (what was run, when,
-        by which versions); made if missing. Where it has a ``shared_cells.txt``, cells
-        of other folders count as well: a pattern such as ``../first/cells/*__ADMA__*``
-        in a line.
+        by which versions); made if missing.
     jobs : int, default=1
         Processes.
     data : str or Path, optional
@@ -97,10 +92,21 @@ def run_benchmark(
     data = data or os.environ.get("SKADMA_DATA")
     root = Path(data) if data else None
     cells = expand(full)
-    kept = {path.name: path for path in _cell_files(out)}
-    todo = [cell for cell in cells if not _is_done(cell, kept.get(cell.file_name))]
+    todo = [cell for cell in cells if not _is_done(cell, out)]
     (out / _CELLS).mkdir(parents=True, exist_ok=True)
-    _write_run(full, out, jobs, len(cells), len(todo))
+    run = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "skadma": __version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "jobs": jobs,
+        "n_cells": len(cells),
+        "n_to_run": len(todo),
+        "config": full,
+    }
+    with (out / _RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(run) + "\n")
     failed: list[str] = []
     with tqdm(
         total=len(cells),
@@ -136,9 +142,8 @@ def collect(out: str | Path) -> Path:
         Of the table: a row per cell and round.
     """
     out = Path(out)
-    rows: list[dict[str, Any]] = []
-    for path in _cell_files(out):
-        rows.extend(json.loads(path.read_text("utf-8"))["rows"])
+    cells = [json.loads(path.read_text("utf-8")) for path in _cell_files(out)]
+    rows = [row for cell in cells for row in cell["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
     table = _import_pandas().DataFrame(rows).drop(columns="indices")
@@ -189,8 +194,7 @@ def _import_pandas() -> Any:
 
 # --- processes ------------------------------------------------------------------------
 
-_workbench: Workbench | None = None
-"""Of this process."""
+_workbench: Workbench  # of a process that is one of several
 
 
 def _run_cells(
@@ -198,10 +202,15 @@ def _run_cells(
 ) -> Iterator[tuple[Cell, str]]:
     """Yield cells as they get done, with what went wrong."""
     if jobs == 1:
-        with _one_thread():
-            workbench = Workbench(root)
-            for cell in cells:
-                yield cell, _run_cell(workbench, cell, out)
+        workbench = Workbench(root)
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with threadpool_limits(1):
+                for cell in cells:
+                    yield cell, _run_cell(cell, out, workbench)
+        finally:
+            torch.set_num_threads(n_threads)
         return
     # Not forked: torch's threads do not survive that.
     context = multiprocessing.get_context("spawn")
@@ -209,22 +218,11 @@ def _run_cells(
         min(jobs, len(cells)) or 1, context, _start_process, (root,)
     )
     try:
-        futures = {executor.submit(_work, cell, out): cell for cell in cells}
+        futures = {executor.submit(_run_cell, cell, out): cell for cell in cells}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _start_process(root: Path | None) -> None:
@@ -237,20 +235,14 @@ def _start_process(root: Path | None) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
-def _work(cell: Cell, out: Path) -> str:
-    assert _workbench is not None
-    return _run_cell(_workbench, cell, out)
-
-
-def _run_cell(workbench: Workbench, cell: Cell, out: Path) -> str:
+def _run_cell(cell: Cell, out: Path, workbench: Workbench | None = None) -> str:
+    """Write a cell's result, or return what went wrong."""
     try:
-        rows = workbench.run(cell)
+        rows = (workbench or _workbench).run(cell)
     except Exception:  # the other cells may do
         return traceback.format_exc()
     content = json.dumps({**asdict(cell), "rows": rows})
@@ -263,29 +255,17 @@ def _run_cell(workbench: Workbench, cell: Cell, out: Path) -> str:
 
 
 def _cell_files(out: Path) -> list[Path]:
-    """List the results of cells, sorted: a folder's own, and those that it shares.
-
-    ``shared_cells.txt`` has a pattern of files in a line, relative to the folder: cells
-    that another benchmark has run with the same settings. The folder's own come first.
-    """
-    found: dict[str, Path] = {}
-    shared = out / _SHARED
-    for line in shared.read_text("utf-8").splitlines() if shared.is_file() else ():
-        folder, _, pattern = line.rpartition("/")
-        found |= {path.name: path for path in (out / folder).glob(pattern)}
-    found |= {path.name: path for path in (out / _CELLS).glob("*.json")}
-    return [found[name] for name in sorted(found)]
+    return sorted((out / _CELLS).glob("*.json"))
 
 
-def _is_done(cell: Cell, file: Path | None) -> bool:
-    if file is None:
+def _is_done(cell: Cell, out: Path) -> bool:
+    file = out / _CELLS / cell.file_name
+    if not file.is_file():
         return False
-    kept = json.loads(file.read_text("utf-8"))
-    wanted = json.loads(json.dumps(asdict(cell)))
-    mine = {key: kept[key] for key in wanted}
-    if mine != wanted:
-        there, here = mine["settings"], wanted["settings"]
-        differing = [key for key in here if here[key] != there.get(key)]
+    there = json.loads(file.read_text("utf-8"))["settings"]
+    here = json.loads(json.dumps(cell.settings))
+    differing = [key for key in here if here[key] != there.get(key)]
+    if differing:
         raise ValueError(
             f"{str(file.parent)!r} has a result of {file.stem} with other "
             f"settings of {differing}: {[there.get(k) for k in differing]} instead of "
@@ -293,40 +273,3 @@ def _is_done(cell: Cell, file: Path | None) -> bool:
             "remove the old results."
         )
     return True
-
-
-def _write_run(
-    config: dict[str, Any], out: Path, jobs: int, n_cells: int, n_todo: int
-) -> None:
-    record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "commit": _commit(),
-        "versions": {
-            "skadma": __version__,
-            "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
-        "jobs": jobs,
-        "n_cells": n_cells,
-        "n_to_run": n_todo,
-        "config": config,
-    }
-    with (out / _RUNS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that skadma is imported from, if it is one."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..features.adapter import CNNAdapter, need_adapter
-from ._synthesis import N_STEPS, SIDE, resized, synthesis_seconds
+from ._synthesis import resized
 from .centers import SourceCenters
 
 
@@ -35,7 +35,7 @@ def shipped_centers(estimator: Any) -> SourceCenters:
     ------
     ValueError
         If there are none for the network with these weights; the message describes how
-        to make them, and how long that takes on this machine.
+        to make them.
     """
     adapter = need_adapter(estimator)
     if not isinstance(adapter, CNNAdapter):
@@ -48,7 +48,14 @@ def shipped_centers(estimator: Any) -> SourceCenters:
     size = source.preprocessing.image_size
     found = _read(source.name, source.fingerprint, size, source.class_names)
     if found is None:
-        raise ValueError(_how_to_make_them(adapter))
+        raise ValueError(
+            "ADMA compares with centres of the source classes, and the package has "
+            f"none for {source.name} with these weights ({source.fingerprint}). Make "
+            "them: with source images at hand SourceCenters.from_dataset(clf, folder), "
+            "for which one image per class will do; without any "
+            "SourceCenters.synthesize(clf, verbose=True), which takes minutes to "
+            "hours. Then ADMA(centers). By command: skadma centers make."
+        )
     return found
 
 
@@ -92,32 +99,4 @@ def _read(
         image_size=image_size,
         class_names=names,
         origin="synthesized",
-    )
-
-
-def _how_to_make_them(adapter: CNNAdapter) -> str:
-    source = adapter.source
-
-    def seconds(side: int) -> float:
-        return synthesis_seconds(
-            source,
-            source.n_classes,
-            side=side,
-            n_steps=N_STEPS,
-            device=adapter.device,
-        )
-
-    size = source.preprocessing.image_size
-    say_side = ""
-    try:
-        minutes = seconds(min(SIDE, size)) / 60
-    except ValueError:  # it takes images of one size only
-        minutes, say_side = seconds(size) / 60, f"side={size}, "
-    return (
-        f"ADMA compares with centres of the source classes, and the package has none "
-        f"for {source.name} with these weights ({source.fingerprint}). Make them: with "
-        "source images at hand SourceCenters.from_dataset(clf, folder), for which one "
-        "image per class will do; without any SourceCenters.synthesize(clf, "
-        f"{say_side}verbose=True), about {max(1, round(minutes))} minutes on this "
-        "machine. Then ADMA(centers). By command: skadma centers make."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -61,32 +60,6 @@ def synthesize_images(
             images = descent(images, labels, n_steps - n_steps // 4, descent.sizes[1:])
             found[rows] = (255 * images).round().to(torch.uint8).cpu()
     return found.numpy()
-
-
-def synthesis_seconds(
-    source: PretrainedNetwork,
-    n_images: int,
-    *,
-    side: int,
-    n_steps: int,
-    device: torch.device,
-) -> float:
-    """Estimate how long :func:`synthesize_images` takes, from a few images."""
-    spent = []
-    for steps in (4, 12):
-        begin = time.perf_counter()
-        synthesize_images(
-            source,
-            np.arange(8) % source.n_classes,
-            side=side,
-            n_steps=steps,
-            batch_size=8,
-            seed=0,
-            device=device,
-            progress=False,
-        )
-        spent.append(time.perf_counter() - begin)
-    return (spent[1] - spent[0]) / 8 / 8 * n_images * n_steps
 
 
 def resized(images: np.ndarray, side: int) -> np.ndarray:
@@ -204,29 +177,17 @@ class _Descent:
             size = sizes[self._draw(0, len(sizes))]
             if size != side:
                 seen = F.interpolate(seen, (size, size), mode="bilinear")
-            images.grad = self._gradient(images, seen, labels, step)
+            self._watched = step % _STATISTICS_EVERY == 0
+            self.statistics.clear()
+            # Of each image its own, whatever the size of the batch.
+            loss = F.cross_entropy(self._scores(seen), labels, reduction="sum")
+            if self.statistics:
+                weight = _STATISTICS * _STATISTICS_EVERY * len(images)
+                loss = loss + weight * torch.stack(self.statistics).mean()
+            (images.grad,) = torch.autograd.grad(loss, images)
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 images.clamp_(0, 1)
             self.report(len(images))
         return images.detach()
-
-    def _gradient(
-        self,
-        images: torch.Tensor,
-        seen: torch.Tensor,
-        labels: torch.Tensor,
-        step: int,
-    ) -> torch.Tensor:
-        self._watched = step % _STATISTICS_EVERY == 0
-        self.statistics.clear()
-        # Of each image its own, whatever the size of the batch.
-        loss = F.cross_entropy(self._scores(seen), labels, reduction="sum")
-        if self.statistics:
-            weight = _STATISTICS * _STATISTICS_EVERY * len(images)
-            loss = loss + weight * torch.stack(self.statistics).mean()
-        (gradient,) = torch.autograd.grad(loss, images)
-        self.statistics.clear()
-        self._watched = False
-        return gradient

@@ -82,7 +82,6 @@ class SourceCenters:
         *,
         layer: int | str | None = None,
         n_centers: int | None = None,
-        checkpoint: str | Path | None = None,
         verbose: bool = False,
     ) -> SourceCenters:
         """Choose the centres from labelled images of the source task (Eq. 1-2).
@@ -114,9 +113,6 @@ class SourceCenters:
         n_centers : int, optional
             Only so many classes, see :meth:`subset`. Images of other classes are not
             read.
-        checkpoint : str or Path, optional
-            A file to which the means so far are written twice a minute. A call that
-            finds it goes on from there; it is deleted at the end.
         verbose : bool, default=False
             Show progress bars.
 
@@ -128,8 +124,7 @@ class SourceCenters:
         Raises
         ------
         ValueError
-            If a label is not one of the source classes, `layer` is not as described,
-            or `checkpoint` belongs to other data.
+            If a label is not one of the source classes, or `layer` is not as described.
         """
         adapter = cnn_adapter(estimator)
         source = adapter.source
@@ -139,9 +134,7 @@ class SourceCenters:
             wanted = _covering_classes(source, n_centers, np.unique(numbers))
             some = np.isin(numbers, wanted)
             X, numbers = take(X, some), numbers[some]
-        chosen = nearest_to_class_mean(
-            adapter, X, numbers, checkpoint=checkpoint, verbose=verbose
-        )
+        chosen = nearest_to_class_mean(adapter, X, numbers, verbose=verbose)
         X, classes = take(X, chosen), numbers[chosen]
         if position is None:
             return cls._of_images(adapter, X, classes, "dataset")
@@ -369,17 +362,7 @@ class SourceCenters:
         )
 
     def source_accuracy(self, estimator: Any) -> float:
-        """Compute the pretrained network's top-1 accuracy on the centres.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-
-        Returns
-        -------
-        float
-            Share of the centres that it assigns to their own class.
-        """
+        """Compute the share of centres that the pretrained network classes right."""
         head = need_adapter(estimator).n_layers - 1
         scores = self.outputs(estimator, [head], initial=True)[head]
         return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
@@ -419,10 +402,10 @@ class SourceCenters:
             derived=concatenated_outputs(layers) if initial else None,
         )
         found: dict[int, list[torch.Tensor]] = {p: [] for p in layers}
+        widths = [adapter.width(p, adapted=False) for p in layers]
         for batch in batches:
             outputs = batch.source if initial else batch.adapted
             if initial and batch.derived is not None:
-                widths = [adapter.width(p, adapted=False) for p in layers]
                 columns = batch.derived.split(widths, dim=1)
                 outputs = dict(zip(layers, columns, strict=True))
             for p in layers:
@@ -436,17 +419,7 @@ class SourceCenters:
         return content_key(self.inputs) + content_key(self.classes) + repr(parts)
 
     def check_fits(self, estimator: Any, layers: list[int], *, initial: bool) -> None:
-        """Raise if these centres do not match the estimator's network and layers.
-
-        Parameters
-        ----------
-        estimator, layers, initial
-            See :meth:`outputs`.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise ValueError if :meth:`outputs` cannot be computed with an estimator."""
         adapter = need_adapter(estimator)
         self._check_network(adapter)
         if self.image_size != adapter.image_size:
@@ -483,12 +456,7 @@ class SourceCenters:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the centres to a ``.safetensors`` file.
-
-        Parameters
-        ----------
-        path : str or Path
-        """
+        """Write the centres to a ``.safetensors`` file."""
         metadata = {
             "format": _FORMAT,
             "network": self.network,

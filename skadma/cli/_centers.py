@@ -88,11 +88,7 @@ def _make(options: argparse.Namespace) -> None:
         )
     else:
         centers = SourceCenters.from_dataset(
-            clf,
-            options.folder,
-            n_centers=options.n_centers,
-            checkpoint=f"{options.out}.part",
-            verbose=True,
+            clf, options.folder, n_centers=options.n_centers, verbose=True
         )
     centers.save(options.out)
     print(f"{centers!r}\n{options.out}")

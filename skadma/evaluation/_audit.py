@@ -124,9 +124,8 @@ def audit_sample(
         weights = np.sqrt(uncertainty)
         weights = (1 - _UNIFORM) * weights / max(weights.mean(), 1e-12) + _UNIFORM
         order, probabilities = _one_by_one(weights, n, rng)
-        zeros = np.zeros(n, dtype=int)
-        sizes = np.full(n, n_population)
-        return Audit(order, method, n_population, zeros, sizes, probabilities)
+        strata, sizes = np.zeros(n, dtype=int), np.full(n, n_population)
+        return Audit(order, method, n_population, strata, sizes, probabilities)
     if method == "random":
         strata, counts = np.zeros(n_population, dtype=int), np.array([n])
     else:

@@ -215,8 +215,10 @@ def estimate(
         )
     weights, value, n_effective = _combined(audits, guessed != truth, answered, finite)
     n_answered, n_population = int(answered.sum()), max(a.n_population for a in audits)
-    by_chance = all(not np.any(a.strata) and a.method != "importance" for a in audits)
-    if by_chance and interval == "exact":
+    exact = interval == "exact" and all(
+        not np.any(a.strata) and a.method != "importance" for a in audits
+    )
+    if exact:
         n_right = int((guessed == truth)[answered].sum())
         low, high = exact_interval(
             n_right, n_answered, confidence, n_population if finite else None
@@ -227,12 +229,7 @@ def estimate(
     shares = np.zeros((len(names), len(names)))
     np.add.at(shares, (truth[answered], guessed[answered]), found[answered])
     recall = {
-        name: _recall(
-            found[truth == k],
-            (guessed == truth)[truth == k],
-            confidence,
-            by_chance and interval == "exact",
-        )
+        name: _recall(found[truth == k], guessed[truth == k] == k, confidence, exact)
         for k, name in enumerate(names.tolist())
     }
     return Estimate(

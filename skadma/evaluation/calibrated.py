@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,53 +20,6 @@ N_LABELS = 60
 _FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Calibration errors and log losses without a temperature and with one.
-
-    `temperature` is fitted to all `n_labels` labels; `after` and `loss_after` are
-    measured with temperatures that were fitted without the labels they are measured on.
-    """
-
-    temperature: float
-    before: float
-    after: float
-    loss_before: float
-    loss_after: float
-    n_labels: int
-
-    @property
-    def helps(self) -> bool:
-        """Whether the temperature makes the probabilities better.
-
-        By log loss: the calibration error of 60 labels is mostly chance.
-        """
-        return self.loss_after < self.loss_before
-
-
-def measure_calibration(
-    proba: np.ndarray, labels: Sequence[Any], classes: Sequence[Any]
-) -> Calibration:
-    """Fit a temperature to out-of-fold probabilities, and measure its effect.
-
-    Rows of NaN are left out; `classes` are sorted.
-    """
-    known = ~np.isnan(proba).any(axis=1)
-    table, given = proba[known], np.asarray(labels)[known]
-    after = np.empty_like(table)
-    for shown, held in KFold(_FOLDS, shuffle=True, random_state=0).split(table):
-        found = fit_temperature(table[shown], given[shown], classes=classes)
-        after[held] = apply_temperature(table[held], found)
-    errors = [
-        expected_calibration_error(p, given, classes=classes) for p in (table, after)
-    ]
-    losses = [float(log_loss(given, p, labels=classes)) for p in (table, after)]
-    temperature = fit_temperature(table, given, classes=classes)
-    return Calibration(
-        temperature, errors[0], errors[1], losses[0], losses[1], len(given)
-    )
-
-
 def calibrated(
     estimator: Any, labels: Sequence[str], unseen: Callable[[], np.ndarray]
 ) -> tuple[Any, str]:
@@ -80,20 +32,56 @@ def calibrated(
     """
     counts = [count for count in Counter(labels).values() if count >= 2]
     if sum(counts) < N_LABELS or len(counts) < 2:
-        return estimator, _too_few(sum(counts))
-    found = measure_calibration(unseen(), labels, estimator.classes_.tolist())
-    if not found.helps:
-        return estimator, _describe(found, "makes it no better")
-    better = with_temperature(estimator, found.temperature)
-    if not _is_scaled(better, estimator, found.temperature):
+        return estimator, (
+            f"Not measured: there are too few labels. It takes {N_LABELS}, of two "
+            f"classes with at least two each, and {sum(counts)} count. Take the "
+            "probabilities for an order of the images, not for how often the model is "
+            "right."
+        )
+    classes, proba = estimator.classes_.tolist(), unseen()
+    known = ~np.isnan(proba).any(axis=1)
+    table, given = proba[known], np.asarray(labels)[known]
+    after = np.empty_like(table)
+    for shown, held in KFold(_FOLDS, shuffle=True, random_state=0).split(table):
+        found = fit_temperature(table[shown], given[shown], classes=classes)
+        after[held] = apply_temperature(table[held], found)
+    temperature = fit_temperature(table, given, classes=classes)
+    error, error_after = (
+        expected_calibration_error(p, given, classes=classes) for p in (table, after)
+    )
+    loss, loss_after = (log_loss(given, p, labels=classes) for p in (table, after))
+    chosen, better = estimator, with_temperature(estimator, temperature)
+    # By log loss: the calibration error of 60 labels is mostly chance.
+    if not loss_after < loss:
+        use = "It makes it no better: the probabilities are as the network gives them."
+    elif not _is_scaled(better, estimator, temperature):
         warnings.warn(
-            f"The model is not calibrated: a temperature of {found.temperature:.2f} "
+            f"The model is not calibrated: a temperature of {temperature:.2f} "
             "makes its probabilities better, but behind its last layer the network "
             "changes scores in a way that cannot have one.",
             stacklevel=2,
         )
-        return estimator, _describe(found, "cannot be built into this network")
-    return better, _describe(found, None)
+        use = (
+            "It cannot be built into this network: the probabilities are as the "
+            "network gives them."
+        )
+    else:
+        chosen = better
+        use = (
+            "**The scores of this model are divided by the temperature already**, in "
+            "its last layer: its probabilities are the calibrated ones."
+        )
+    return chosen, (
+        f"By {len(given)} labels, each judged by a model that was trained without "
+        "it (five folds), the expected calibration error of the confidence (ten bins "
+        f"with equally many images) is {error:.3f}. With a temperature of "
+        f"{temperature:.2f} it is {error_after:.3f}, measured on labels that the "
+        f"temperature was not set by, and the log loss is {loss_after:.3f} "
+        f"instead of {loss:.3f}. {use} With so few labels, one that is never wrong "
+        f"about its confidence has about {(10 / len(given)) ** 0.5 / 3:.3f}. The "
+        "labelled images were chosen, mostly for being hard: on others the error may "
+        "differ."
+    )
 
 
 def with_temperature(estimator: Any, temperature: float) -> Any:
@@ -125,42 +113,7 @@ def _is_scaled(better: Any, before: Any, temperature: float) -> bool:
     shape = (4, 3, side, side)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     # Not by probabilities, of which apply_temperature takes none to be below 1e-12.
-    found, wanted = (_centred(clf.decision_function(noise)) for clf in (better, before))
+    found, wanted = (clf.decision_function(noise) for clf in (better, before))
+    if found.ndim == 2:  # a score that all classes share changes no probability
+        found, wanted = (s - s.mean(axis=1, keepdims=True) for s in (found, wanted))
     return bool(np.allclose(found, wanted / temperature, rtol=1e-4, atol=1e-4))
-
-
-def _centred(scores: np.ndarray) -> np.ndarray:
-    """Subtract each image's mean score, which changes no probability."""
-    return scores - scores.mean(axis=1, keepdims=True) if scores.ndim == 2 else scores
-
-
-def _too_few(n: int) -> str:
-    return (
-        f"Not measured: there are too few labels. It takes {N_LABELS}, of two classes "
-        f"with at least two each, and {n} count. Take the probabilities for an order "
-        "of the images, not for how often the model is right."
-    )
-
-
-def _describe(found: Calibration, why_not: str | None) -> str:
-    """Describe the measurement, and why the temperature is not used, if so."""
-    text = (
-        f"By {found.n_labels} labels, each judged by a model that was trained without "
-        "it (five folds), the expected calibration error of the confidence (ten bins "
-        f"with equally many images) is {found.before:.3f}. With a temperature of "
-        f"{found.temperature:.2f} it is {found.after:.3f}, measured on labels that the "
-        f"temperature was not set by, and the log loss is {found.loss_after:.3f} "
-        f"instead of {found.loss_before:.3f}. "
-    )
-    if why_not is None:
-        text += (
-            "**The scores of this model are divided by the temperature already**, in "
-            "its last layer: its probabilities are the calibrated ones. "
-        )
-    else:
-        text += f"It {why_not}: the probabilities are as the network gives them. "
-    return text + (
-        "With so few labels, one that is never wrong about its confidence has about "
-        f"{(10 / found.n_labels) ** 0.5 / 3:.3f}. The labelled images were chosen, "
-        "mostly for being hard: on others the error may differ."
-    )

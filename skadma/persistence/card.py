@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..networks.engines import TORCH, Engine
+from ..networks.engines import TORCH
 from ..networks.registry import is_weights_file
 
 _NO_CALIBRATION = (
@@ -59,11 +59,8 @@ def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
             [(name, facts.n_labels.get(name, 0)) for name in labels],
         )
         + (_SEVERAL if estimator.multilabel_ else ""),
-        "Data": "\n".join(f"- {line}" for line in facts.data) or "Not recorded.",
-        "How the labelled images were chosen": "\n".join(
-            f"- {line}" for line in facts.choice
-        )
-        or "Not recorded.",
+        "Data": _listed(facts.data) or "Not recorded.",
+        "How the labelled images were chosen": _listed(facts.choice) or "Not recorded.",
         "Predictions before labelling": _curve(facts.curve),
         "Accuracy": _accuracy(facts.estimate),
         "Calibration": facts.calibration or _NO_CALIBRATION,
@@ -133,21 +130,24 @@ def _network(estimator: Any) -> str:
         else f"{estimator.max_epochs} epochs, learning rates {estimator.lr:g} and, of "
         f"the new last layer, {estimator.head_lr:g}"
     )
-    lines = (
+    lines = [
         f"Backbone {source.name}, pretrained weights {weights}, fingerprint "
         f"{source.fingerprint}.",
         f"{estimator.n_frozen_} of {len(source.graph.layers)} layers frozen; "
         f"{trained}.",
-        *([_engine(source.engine)] if source.engine != TORCH else []),
-    )
+    ]
+    engine = source.engine
+    if engine != TORCH:
+        lines.append(
+            f"By skadma the frozen layers are run by {engine.name} in "
+            f"{engine.precision}, so its probabilities differ a little from those of "
+            "an ONNX file."
+        )
+    return _listed(lines)
+
+
+def _listed(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _engine(engine: Engine) -> str:
-    return (
-        f"By skadma the frozen layers are run by {engine.name} in {engine.precision}, "
-        "so its probabilities differ a little from those of an ONNX file."
-    )
 
 
 def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:

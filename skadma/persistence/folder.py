@@ -231,20 +231,17 @@ def _find_class(cls: type[_Estimator], name: str, folder: Path) -> type[_Estimat
     package = importlib.import_module("skadma")
     if name in package.__all__:
         getattr(package, name)  # its public classes are imported on first use
-    known = {one.__name__: one for one in _with_subclasses(cls)}
+    known, left = {}, [cls]
+    while left:
+        one = left.pop()
+        known[one.__name__] = one
+        left += reversed(one.__subclasses__())
     if name not in known:
         raise ModelError(
             f"The model in {str(folder)!r} is a {name!r}, and {cls.__name__}.load "
             f"reads {', '.join(known)}."
         )
     return known[name]
-
-
-def _with_subclasses(cls: type[_Estimator]) -> list[type[_Estimator]]:
-    return [
-        cls,
-        *(one for sub in cls.__subclasses__() for one in _with_subclasses(sub)),
-    ]
 
 
 def _read_source(

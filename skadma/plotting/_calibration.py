@@ -59,17 +59,10 @@ class CalibrationDisplay:
 
         Parameters
         ----------
-        y : array-like of shape (n,)
-            True labels.
-        proba : array-like of shape (n, n_classes)
-            Of images whose labels the model has not seen. Rows of NaN are left out.
-        classes : array-like, optional
-            The classes of the columns; those in `y`, sorted, if None.
+        y, proba, classes, n_bins, binning
+            See :func:`skadma.evaluation.reliability`.
         temperature : float, optional
             From :func:`skadma.evaluation.fit_temperature`: a second curve with it.
-        n_bins : int, default=10
-        binning : {"quantile", "uniform"}, default="quantile"
-            Bins with equally many images, or equally wide ones.
         name : str, default="model"
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure if None.
@@ -89,17 +82,7 @@ class CalibrationDisplay:
         return cls(curves=curves).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> CalibrationDisplay:
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure if None.
-
-        Returns
-        -------
-        self
-        """
+        """Draw the curves; `ax` as in :meth:`from_predictions`."""
         ax = new_axes(ax, type(self).__name__)
         ax.plot([0, 1], [0, 1], ":", color="0.4", label="as sure as right")
         self.lines_: dict[str, Any] = {}

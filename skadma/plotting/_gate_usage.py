@@ -74,19 +74,7 @@ class GateUsageDisplay:
         return cls(estimator.gate_usage(X)).plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> GateUsageDisplay:
-        """Draw the bars, the first layer on top.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure if None.
-        **kwargs
-            Passed on to ``barh`` of matplotlib's axes.
-
-        Returns
-        -------
-        self
-        """
+        """Draw the bars, the first layer on top; see :meth:`from_estimator`."""
         own = ax is None
         ax = new_axes(ax, type(self).__name__)
         if own:

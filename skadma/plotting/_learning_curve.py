@@ -106,45 +106,44 @@ class LearningCurveDisplay:
             )
         titles = []
         for column, wanted in (("dataset", dataset), ("network", network)):
-            results, name = _only(results, column, wanted)
-            titles.append(name)
+            if column not in results.columns:
+                continue
+            names = list(results[column].unique())
+            if wanted is None and len(names) > 1:
+                raise ValueError(
+                    f"results has several, so choose {column}= from {names}."
+                )
+            if wanted is not None and wanted not in names:
+                raise ValueError(
+                    f"{column}={wanted!r} is not in results, only {names}."
+                )
+            titles.append(wanted or names[0])
+            results = results[results[column] == titles[-1]]
         ceiling = {}
         if "strategy_class" in results.columns:
             full = results["strategy_class"] == _CEILING
             ceiling = results[full].groupby("strategy")[metric].mean().to_dict()
             results = results[~full]
-        names = list(dict.fromkeys(results["strategy"]))
+        names = list(results["strategy"].unique())
         unknown = [name for name in strategies or [] if name not in names]
         if unknown:
             raise ValueError(f"results has no strategies {unknown}, only {names}.")
-        n_labels, mean, std = {}, {}, {}
+        found = {}
         for name in names if strategies is None else strategies:
             mine = results[results["strategy"] == name].groupby("n_labels")[metric]
-            n_labels[name] = np.array(sorted(mine.groups))
-            mean[name] = mine.mean().to_numpy()
-            std[name] = mine.std().to_numpy()
+            found[name] = mine.agg(["mean", "std"])
         display = cls(
-            n_labels=n_labels,
-            mean=mean,
-            std=std,
+            n_labels={name: table.index.to_numpy() for name, table in found.items()},
+            mean={name: table["mean"].to_numpy() for name, table in found.items()},
+            std={name: table["std"].to_numpy() for name, table in found.items()},
             metric=metric,
             ceiling=ceiling,
-            title=", ".join(filter(None, titles)),
+            title=", ".join(titles),
         )
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> LearningCurveDisplay:
-        """Draw the curves.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure if None.
-
-        Returns
-        -------
-        self
-        """
+        """Draw the curves; `ax` as in :meth:`from_results`."""
         ax = new_axes(ax, type(self).__name__)
         self.lines_: dict[str, Any] = {}
         self.bands_: dict[str, Any] = {}
@@ -168,15 +167,3 @@ class LearningCurveDisplay:
         ax.legend(fontsize="small", ncols=2 if len(self.n_labels) > 6 else 1)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _only(results: Any, column: str, wanted: str | None) -> tuple[Any, str]:
-    """Select the rows of one data set or network; return them and its name."""
-    if column not in results.columns:
-        return results, ""
-    names = list(dict.fromkeys(results[column]))
-    if wanted is None and len(names) > 1:
-        raise ValueError(f"results has several, so choose {column}= from {names}.")
-    if wanted is not None and wanted not in names:
-        raise ValueError(f"{column}={wanted!r} is not in results, only {names}.")
-    return results[results[column] == (wanted or names[0])], wanted or names[0]

@@ -23,18 +23,9 @@ from ._matplotlib import new_axes
 
 @dataclass(frozen=True)
 class QueryExample:
-    """An image of the pool and the source centre nearest to it.
+    """An image of the learner's X, and the source centre nearest to it.
 
-    Attributes
-    ----------
-    index : int
-        Into the learner's X.
-    queried : bool
-    image : ndarray of uint8, shape (side, side, 3)
-    center_name : str
-        The centre's source class.
-    center_image : ndarray of uint8, shape (side, side, 3), or None
-        None where the centres are kept without their images.
+    Images are uint8 (side, side, 3); there is none of a centre kept without it.
     """
 
     index: int
@@ -167,6 +158,8 @@ class QueryDisplay:
         features = clf.embed(take(X, indices), layer)[layer]
         usable = np.isfinite(features).all(axis=1)
         indices, features = indices[usable], features[usable]
+        if len(features) < 3:
+            raise ValueError(f"t-SNE needs at least 3 images, got {len(features)}.")
         if centers is None:
             centers = getattr(learner.strategy_, "centers", None)
             if centers is None and isinstance(learner.strategy_, ADMA):
@@ -177,9 +170,11 @@ class QueryDisplay:
             beside = rng.permutation(others[np.isin(others, indices)])[:n_examples]
             shown = np.concatenate([first, beside]).astype(int)
             examples = _examples(adapter, X, shown, rounds >= 0, centers, layer)
+        # The usual 30 neighbours, or as many as few images allow.
+        tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=rng)
         display = cls(
             indices=indices,
-            embedding=_tsne(features, rng),
+            embedding=tsne.fit_transform(features),
             rounds=rounds[indices],
             drawn=np.isin(indices, drawn),
             examples=examples,
@@ -208,8 +203,7 @@ class QueryDisplay:
         Raises
         ------
         ValueError
-            If there are no examples because there were no source centres, or no images
-            were drawn at random.
+            If what `kind` shows is missing.
         """
         if kind not in ("embedding", "random", "examples"):
             raise ValueError(
@@ -223,27 +217,20 @@ class QueryDisplay:
                 "strategy has none: give centers= to from_learner."
             )
         ax = new_axes(ax, type(self).__name__)
-        if kind == "embedding":
-            self._plot_embedding(ax)
-        elif kind == "random":
-            self._plot_drawn(ax)
-        else:
+        if kind == "examples":
             self._plot_examples(ax)
+        elif kind == "random":
+            self._mark(ax, self.drawn, "drawn at random", color="tab:orange")
+        else:
+            asked = self.rounds >= 0
+            points = self._mark(ax, asked, "queried", c=self.rounds[asked])
+            last = self.rounds.max()
+            ticks = np.unique(np.linspace(0, last, min(last + 1, 10)).astype(int))
+            ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _plot_embedding(self, ax: Any) -> None:
-        asked = self.rounds >= 0
-        points = self._mark(ax, asked, "queried", c=self.rounds[asked])
-        n_rounds = self.rounds.max() + 1
-        ticks = np.unique(np.linspace(0, n_rounds - 1, min(n_rounds, 10)).astype(int))
-        ax.figure.colorbar(points, ax=ax, label="round", ticks=ticks)
-
-    def _plot_drawn(self, ax: Any) -> None:
-        assert self.drawn is not None
-        self._mark(ax, self.drawn, "drawn at random", color="tab:orange")
-
-    def _mark(self, ax: Any, marked: np.ndarray, label: str, **color: Any) -> Any:
+    def _mark(self, ax: Any, marked: Any, label: str, **color: Any) -> Any:
         """Draw the map with some images as stars."""
         ax.scatter(*self.embedding[~marked].T, s=8, color="0.75", label=f"not {label}")
         points = ax.scatter(
@@ -268,9 +255,10 @@ class QueryDisplay:
         for label, group in zip(("queried", "not queried"), groups, strict=True):
             for i, example in enumerate(group):
                 x = left + i * side
-                _show(ax, example.image, x, 0)
+                ax.imshow(example.image, extent=(x, x + side, side, 0))
                 if example.center_image is not None:
-                    _show(ax, example.center_image, x, side)
+                    extent = (x, x + side, 2 * side, side)
+                    ax.imshow(example.center_image, extent=extent)
                 ax.text(x + side / 2, 2.05 * side, example.center_name, rotation=90,
                         ha="center", va="top", fontsize="small")  # fmt: skip
             if group:
@@ -281,19 +269,6 @@ class QueryDisplay:
         ax.text(-gap / 4, 1.5 * side, "nearest\ncentre", ha="right", va="center")
         ax.set(xlim=(-3 * gap, left), ylim=(4 * side, -gap), aspect="equal")
         ax.set_axis_off()
-
-
-def _show(ax: Any, image: np.ndarray, x: int, y: int) -> None:
-    height, width = image.shape[:2]
-    ax.imshow(image, extent=(x, x + width, y + height, y))
-
-
-def _tsne(features: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    if len(features) < 3:
-        raise ValueError(f"t-SNE needs at least 3 images, got {len(features)}.")
-    # The usual 30 neighbours, or as many as few images allow.
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, random_state=rng).fit_transform(features)
 
 
 def _examples(

@@ -20,22 +20,12 @@ APART = 10
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """How far two people agree, or one with himself.
+    """How far two people agree, or one with himself, as `first` and `second`.
 
-    Attributes
-    ----------
-    first, second : str
-        The people; the same twice for one who saw images again.
-    n : int
-        Images that both answered, the second time blind.
-    n_agree : int
-    interval : (float, float)
-        Of the agreement n_agree / n: Wilson's, 95 %.
-    kappa : float or None
-        Cohen's: 0 is what chance would give, 1 full agreement. None where all answers
-        are one class.
-    kappa_interval : (float, float) or None
-        About 95 %.
+    `n` images were answered by both, the second time blind, `n_agree` of them alike;
+    `interval` is Wilson's of the share, 95 %. `kappa` is Cohen's: 0 is what chance
+    would give, 1 full agreement, None where all answers are one class; `kappa_interval`
+    is about 95 %.
     """
 
     first: str
@@ -65,17 +55,7 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image of which a blind repeat has another label.
-
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    first, second : str
-        Who decided, and who saw it again.
-    label, other : str
-        Their answers: classes or marks.
-    """
+    """An image that `first` gave a `label`, and `second`, blind, another."""
 
     path: str
     sha256: str
@@ -89,12 +69,7 @@ class Disagreement:
 class Agreement:
     """The agreement of people with each other and with themselves, by blind repeats.
 
-    Attributes
-    ----------
-    pairs : list of PairAgreement
-        By people.
-    disagreements : list of Disagreement
-        Oldest first.
+    `pairs` are sorted by people, `disagreements` by time.
     """
 
     pairs: list[PairAgreement]
@@ -121,16 +96,15 @@ def choose_repeats(state: State, share: float, who: str) -> list[int]:
     decided_by_me = {a.sha256 for a in mine}
     recent = {a.sha256 for a in mine[-APART:]}
     again = {sha256 for sha256, other in last_repeats(answers) if other == who}
-    by_others: list[str] = []
-    own: list[str] = []
-    for sha256, answer in decided.items():
-        if sha256 in again or sha256 not in usable or answer.mark.startswith("?"):
-            continue
-        if answer.who == who:
-            if sha256 not in recent:
-                own.append(sha256)
-        elif sha256 not in decided_by_me:
-            by_others.append(sha256)
+    labelled = {
+        sha256: answer.who
+        for sha256, answer in decided.items()
+        if sha256 in usable and sha256 not in again and not answer.mark.startswith("?")
+    }
+    own = [s for s, by in labelled.items() if by == who and s not in recent]
+    by_others = [
+        s for s, by in labelled.items() if by != who and s not in decided_by_me
+    ]
     n = len(by_others) + len(own)
     if share < 1:
         n = min(n, n_repeats_due(share, len(decided_by_me), len(again)))
@@ -171,22 +145,13 @@ def measure_agreement(state: State) -> Agreement:
         if not before or "?skip" in (before[-1].mark, again.mark):
             continue  # a decision that was undone, or no answer
         first = before[-1]
-        marks = first.mark, again.mark
-        people = first.who, again.who
+        marks, people = (first.mark, again.mark), (first.who, again.who)
+        if first.mark != again.mark:
+            path = state.paths[again.image]
+            disagreements.append(Disagreement(path, again.sha256, *people, *marks))
         if first.who > again.who:
             marks, people = marks[::-1], people[::-1]
         pairs.setdefault(people, []).append(marks)
-        if first.mark != again.mark:
-            disagreements.append(
-                Disagreement(
-                    state.paths[again.image],
-                    again.sha256,
-                    first.who,
-                    again.who,
-                    first.mark,
-                    again.mark,
-                )
-            )
     return Agreement(
         [compare_marks(*people, marks) for people, marks in sorted(pairs.items())],
         disagreements,

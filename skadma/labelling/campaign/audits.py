@@ -36,12 +36,6 @@ class Audits:
 
     Images that an audit drew are neither queried nor trained with, answered or not,
     until they are released. Every draw and every answer is in the campaign's log.
-
-    Parameters
-    ----------
-    log : EventLog
-    folders : FolderPaths
-    trainer : Trainer
     """
 
     def __init__(self, log: EventLog, folders: FolderPaths, trainer: Trainer) -> None:
@@ -50,25 +44,11 @@ class Audits:
         self._trainer = trainer
 
     def draw(self, n: int, *, method: str = "stratified") -> list[Proposal]:
-        """Draw images to label, of all that nothing was decided about.
+        """Draw `n` images to label, of all that nothing was decided about.
 
-        A further draw adds to the ones before.
-
-        Parameters
-        ----------
-        n : int
-        method : {"stratified", "random", "importance"}, default="stratified"
-            See :func:`skadma.evaluation.audit_sample`. All but "random" need a model.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw. Without guesses: who sees them agrees too often.
-
-        Raises
-        ------
-        CampaignError
-            If there are not that many images, or no model yet.
+        By a `method` of :func:`skadma.evaluation.audit_sample`; all but "random" need a
+        model. A further draw adds to the ones before. The images come without guesses:
+        who sees them agrees too often.
         """
         with self._log.locked("audit"):
             refresh(self._log, self._folders)
@@ -101,43 +81,26 @@ class Audits:
                         "Somebody labelled what was being drawn; nothing was changed. "
                         "Draw again."
                     )
-                self._add_draw(audit, chosen, key, state)
+                event = self._log.add_event(
+                    "audit",
+                    method=method,
+                    n=len(chosen),
+                    population=len(images),
+                    model=key,
+                )
+                self._log.add(
+                    "draws",
+                    (
+                        (event, place, image, state.contents[image].sha256, *design)
+                        for place, (image, *design) in enumerate(
+                            zip(chosen, *_design_columns(audit), strict=True)
+                        )
+                    ),
+                )
         return blind_proposals(state, chosen)
 
-    def _add_draw(
-        self, audit: Audit, images: list[int], key: str | None, state: State
-    ) -> None:
-        event = self._log.add_event(
-            "audit",
-            method=audit.method,
-            n=len(audit),
-            population=audit.n_population,
-            model=key,
-        )
-        columns = zip(
-            audit.strata.tolist(),
-            audit.stratum_sizes.tolist(),
-            audit.probabilities.tolist(),
-            strict=True,
-        )
-        self._log.add(
-            "draws",
-            (
-                (event, place, image, state.contents[image].sha256, *design)
-                for place, (image, design) in enumerate(
-                    zip(images, columns, strict=True)
-                )
-            ),
-        )
-
     def pending(self) -> list[Proposal]:
-        """List drawn images that have no answer, or were skipped.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw.
-        """
+        """List drawn images without an answer, or skipped, in the order of the draw."""
         state = read_state(self._log)
         open_ = [
             image
@@ -150,25 +113,10 @@ class Audits:
     def answer(
         self, labels: Mapping[str, str] | str | Path, *, partial: bool = False
     ) -> TeachResult:
-        """Take labels of drawn images. The last one of an image counts.
+        """Take labels of drawn images, as :meth:`skadma.Campaign.teach` does.
 
-        Parameters
-        ----------
-        labels : mapping of str to str, or path
-            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
-            images that have a class: "?cant-tell" and "?not-an-image" are left out.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        LabelFileError
-            If a row cannot be taken, as when the image is in no audit. Nothing is
-            changed then.
+        The last one of an image counts. The estimate is about the images that have a
+        class: "?cant-tell" and "?not-an-image" are left out.
         """
         former = read_class_names(self._log).former
         name, rows, at_once = read_rows(labels, former)
@@ -186,34 +134,15 @@ class Audits:
         return TeachResult(*counts, refused)
 
     def has_labels(self) -> bool:
-        """Whether a drawn image has a class: :meth:`estimate` needs one.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether a drawn image has a class: :meth:`estimate` needs one."""
         return bool(_true_classes(read_state(self._log)))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
 
         About the images that had no label when the audit was drawn. If the model was
-        trained with some of them since, it is about images like them.
-
-        Parameters
-        ----------
-        confidence : float, default=0.95
-            Of the intervals.
-
-        Returns
-        -------
-        Estimate
-            ``print`` shows it.
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit, no answer or no model yet.
+        trained with some of them since, it is about images like them. `confidence` is
+        that of the intervals.
         """
         with self._log.locked("evaluation"):
             refresh_if_there(self._log, self._folders)
@@ -249,21 +178,8 @@ class Audits:
     def release(self, *, train: bool = True) -> TeachResult:
         """End all audits: their answers become labels to train with.
 
-        No estimate can be made with them any more.
-
-        Parameters
-        ----------
-        train : bool, default=True
-            False leaves training to the next query.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit.
+        No estimate can be made with them any more. Without `train` the next query
+        trains.
         """
         with self._log.transaction():
             state = read_state(self._log)
@@ -287,24 +203,10 @@ class Audits:
     def draw_from_folder(
         self, folder: Path, n: int, out: Path, *, method: str = "stratified"
     ) -> None:
-        """Draw images of another folder to label, and write them to a file.
+        """Draw `n` images of another folder to label, and write the label file `out`.
 
-        Images that the campaign has labels of are left out: the model was trained with
-        them.
-
-        Parameters
-        ----------
-        folder : Path
-        n : int
-        out : Path
-            The label file. Its other columns are the sampling design.
-        method : {"stratified", "random", "importance"}, default="stratified"
-            See :func:`skadma.evaluation.audit_sample`.
-
-        Raises
-        ------
-        CampaignError
-            If there are not that many images, or no model yet.
+        Its other columns are the sampling design. Images that the campaign has labels
+        of are left out: the model was trained with them.
         """
         decided = read_state(self._log).decisions
         contents = readable_contents(folder)
@@ -317,24 +219,15 @@ class Audits:
         estimator = _fitted(self._trainer.present_model()[1])
         proba = estimator.predict_proba([str(folder / p) for p in images.values()])
         audit = audit_sample(proba, n, method=method, random_state=self._trainer.seed)
-        names = list(images.items())
+        readable = list(images)
+        chosen = [readable[i] for i in audit.indices]
+        rows = zip(chosen, *_design_columns(audit), strict=True)
         write_table(
             out,
             ("path", "label", "sha256", *_DESIGN),
             (
-                (
-                    names[i][1],
-                    "",
-                    names[i][0],
-                    place + 1,
-                    n,
-                    method,
-                    audit.n_population,
-                    audit.strata[place],
-                    audit.stratum_sizes[place],
-                    repr(float(audit.probabilities[place])),
-                )
-                for place, i in enumerate(audit.indices)
+                (images[sha], "", sha, place, n, method, len(images), *design)
+                for place, (sha, *design) in enumerate(rows, 1)
             ),
         )
 
@@ -343,23 +236,7 @@ class Audits:
     ) -> Estimate:
         """Estimate how good the present model is on another folder.
 
-        Parameters
-        ----------
-        folder : Path
-        labels : Path
-            The file that :meth:`draw_from_folder` wrote, filled in.
-        confidence : float, default=0.95
-            Of the intervals.
-
-        Returns
-        -------
-        Estimate
-            ``print`` shows it.
-
-        Raises
-        ------
-        CampaignError
-            If the file is not whole, or an image is not there any more.
+        `labels` is the file that :meth:`draw_from_folder` wrote, filled in.
         """
         rows = read_labels(labels, more=_DESIGN)
         classes = read_class_names(self._log).classes
@@ -391,6 +268,15 @@ class Audits:
             classes=classes,
             confidence=confidence,
         )
+
+
+def _design_columns(audit: Audit) -> tuple[list, list, list]:
+    """The stratum, its size and the probability of each drawn image."""
+    return (
+        audit.strata.tolist(),
+        audit.stratum_sizes.tolist(),
+        audit.probabilities.tolist(),
+    )
 
 
 def _usable_draws(state: State) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import FolderPaths, check_name, read_folders
 from .history import card_facts, list_decisions, list_events
-from .image_index import add_contents, scan_folder
+from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
 from .record_labels import (
@@ -43,7 +44,7 @@ from .settings import (
     save_centers,
 )
 from .state import Decision, State, read_state, refresh, refresh_if_there
-from .status import Pace, Status, make_status, measure_pace
+from .status import Status, make_status
 from .trainer import Proposal, Trainer, blind_proposals, guess
 
 _logger = logging.getLogger(__name__)
@@ -144,6 +145,9 @@ class Campaign:
     ) -> Campaign:
         """Start a campaign.
 
+        Raises CampaignError if there is one already, or something given cannot be
+        taken. There is no new campaign then.
+
         Parameters
         ----------
         folder : str or Path
@@ -167,27 +171,16 @@ class Campaign:
             lost model can be made again.
         random_state : int, default=0
             Seeds everything that has no seed of its own.
-        who : str, optional
-            Name for the log; the system's user if None.
-        wait : float, default=60
-            Seconds to wait for another process that works on the campaign.
-        labels : mapping of str to str, sequence of LabelRow, or path, optional
+        who, wait
+            As in the class.
+        labels, partial
             Labels there are already, as :meth:`teach` takes them.
-        partial : bool, default=False
-            Leave out the rows of `labels` that cannot be taken, with a warning, instead
-            of starting no campaign.
         verbose : bool, default=False
             Show a progress bar while images are read.
 
         Returns
         -------
         Campaign
-
-        Raises
-        ------
-        CampaignError
-            If there is a campaign already, or something given cannot be taken. There is
-            no campaign then.
         """
         folder, pool = Path(folder).absolute(), Path(pool).absolute()
         names = check_classes(classes)
@@ -208,10 +201,8 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        name, rows, _ = read_rows({} if labels is None else labels)
-        images = scan_folder(pool, {}, progress=verbose)
-        if not any(content.problem is None for content in images.values()):
-            raise CampaignError(f"There is no readable image in {str(pool)!r}.")
+        given = read_rows({} if labels is None else labels, former={})
+        images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)
 
         def fill(log: EventLog) -> TeachResult:
@@ -220,11 +211,9 @@ class Campaign:
                 log.make_tables(settings)
                 event = log.add_event("start", n_images=len(images))
                 add_contents(log, images, event)
-                return record_labels(
-                    log, name, rows, [], folders, at_once=False, partial=partial
-                )
+                return record_labels(log, folders, given, partial=partial)
 
-        if rows:  # refuse labels, or warn of them, before anything is on the disk
+        if given.rows:  # refuse labels, or warn of them, before anything is on the disk
             log = EventLog(Path(":memory:"), create=True)
             try:
                 refused = fill(log).refused
@@ -250,23 +239,7 @@ class Campaign:
 
     @classmethod
     def open(cls, folder: str | Path, **options: Any) -> Campaign:
-        """Go on with a campaign; the same as ``Campaign(folder, **options)``.
-
-        Parameters
-        ----------
-        folder : str or Path
-        **options
-            `pool`, `pools`, `backbone`, `features`, `who`, `wait`: see the class.
-
-        Returns
-        -------
-        Campaign
-
-        Raises
-        ------
-        CampaignError
-            If there is none, it is damaged, or it is not one of this skadma's.
-        """
+        """Go on with a campaign; the same as ``Campaign(folder, **options)``."""
         return cls(folder, **options)
 
     def close(self) -> None:
@@ -282,26 +255,11 @@ class Campaign:
     # --- labels ---------------------------------------------------------------
 
     def query(self, n_instances: int | None = None) -> list[Proposal]:
-        """Choose the images to label next.
+        """Choose the images to label next, the most useful first.
 
         Asked again, also after a crash, it gives the same answer until something is
-        decided or the pool changes.
-
-        Parameters
-        ----------
-        n_instances : int, optional
-            How many; the campaign's `n_instances` if None. Fewer where no more are
-            left.
-
-        Returns
-        -------
-        list of Proposal
-            Most useful first.
-
-        Raises
-        ------
-        CampaignError
-            If nothing is left to label.
+        decided or the pool changes. `n_instances` is the campaign's if None; fewer
+        images where no more are left. Raises CampaignError if nothing is left to label.
         """
         return self._query(n_instances)[1]
 
@@ -375,44 +333,18 @@ class Campaign:
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        name, rows, at_once = read_rows(labels, self.former_classes())
+        given = read_rows(labels, self.former_classes())
         self.refresh()
-        with self._event_log.transaction():
-            result = record_labels(
-                self._event_log,
-                name,
-                rows,
-                [],
-                self._folders,
-                at_once=at_once,
-                partial=partial,
-            )
-        _logger.info("%s: %s", name, result)
+        log = self._event_log
+        with log.transaction():
+            result = record_labels(log, self._folders, given, partial=partial)
+        _logger.info("%s: %s", given.name, result)
         if train:
             self.estimator()
         return result
 
     def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
-        """Correct a decision.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-        label : str
-            A class or a mark, as in :meth:`teach`.
-        train : bool, default=True
-            False leaves training to the next query.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        CampaignError
-            If nothing was decided about the image yet.
-        """
+        """Correct a decision: :meth:`teach` about an image that has one already."""
         state = read_state(self._event_log)
         number = find_image(image, state.numbers, state, self._folders)
         if number is not None and state.decision_of(number) is None:
@@ -425,20 +357,9 @@ class Campaign:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
         Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
-        the classes or the pools.
-
-        Everything is as it was before them, the model and the next query included.
-        The log keeps them, and that they were undone.
-
-        Returns
-        -------
-        list of str
-            The images they were about; none for a change of the classes or the pools.
-
-        Raises
-        ------
-        CampaignError
-            If there is nothing to undo.
+        the classes or the pools. Everything is as it was before them, the model and the
+        next query included. The log keeps them, and that they were undone. Returns the
+        paths of the images that they were about.
         """
         with self._event_log.transaction():
             state = read_state(self._event_log)
@@ -466,13 +387,7 @@ class Campaign:
         return [state.paths[image] for image in images]
 
     def ledger(self) -> Ledger:
-        """Keep the log in memory, so that decisions take milliseconds.
-
-        Returns
-        -------
-        Ledger
-            Of this campaign's connection: for the thread that opened it.
-        """
+        """Keep the log in memory, for this thread: decisions take milliseconds."""
         return Ledger(self._event_log)
 
     # --- what there is ----------------------------------------------------------
@@ -493,12 +408,7 @@ class Campaign:
         return read_class_names(self._event_log).classes
 
     def former_classes(self) -> dict[str, str]:
-        """List names that classes had before, with their names of today.
-
-        Returns
-        -------
-        dict of str to str
-        """
+        """Map names that classes had before to their names of today."""
         return read_class_names(self._event_log).former
 
     @property
@@ -507,28 +417,12 @@ class Campaign:
         return self._folders.by_name(read_folders(self._event_log))
 
     def files(self, paths: Iterable[str]) -> list[Path]:
-        """Find the files of images.
-
-        Parameters
-        ----------
-        paths : iterable of str
-            As the campaign names them.
-
-        Returns
-        -------
-        list of Path
-        """
+        """Find the files of images by their paths in the campaign."""
         added = read_folders(self._event_log)
         return [self._folders.file(path, added) for path in paths]
 
     def refresh(self) -> int:
-        """Look at the pools for new, changed and missing images; others do it as well.
-
-        Returns
-        -------
-        int
-            How many differ from what was found before.
-        """
+        """Look at the pools for new, changed and missing images, and count them."""
         return refresh(self._event_log, self._folders)
 
     def refresh_if_there(self) -> None:
@@ -538,131 +432,64 @@ class Campaign:
     def candidates(self) -> list[str]:
         """List the images that a query chooses from, one of each content.
 
-        Returns
-        -------
-        list of str
-            Paths. Those that were skipped, where nothing else is left.
+        Those that were skipped, where nothing else is left.
         """
         state = read_state(self._event_log)
         return [state.paths[image] for image in state.candidates()]
 
     def status(self) -> Status:
-        """Count what there is, as of the last look at the pool.
-
-        Returns
-        -------
-        Status
-            ``print`` shows it.
-        """
+        """Count what there is, as of the last look at the pool; ``print`` shows it."""
         with self._event_log.reading():
             state = read_state(self._event_log)
             return make_status(self._event_log, state, self._folders)
 
     def decisions(self) -> list[tuple[str, Decision, str]]:
-        """List what holds for each image.
+        """List what holds for each image: path, decision, and the state of the file.
 
-        Copies of an image are listed too: its label serves them all.
-
-        Returns
-        -------
-        list of (str, Decision, str)
-            Path, decision, and whether the file is still what the decision was about:
-            "as labelled", "changed" or "missing".
+        That is "as labelled", "changed" or "missing". Copies of an image are listed
+        too: its label serves them all.
         """
         return list(list_decisions(read_state(self._event_log)))
 
     def log(self) -> list[dict[str, Any]]:
-        """List every event: number, time, who, kind and details.
+        """List every event, oldest first: number, time, who, kind and details.
 
-        Returns
-        -------
-        list of dict
-            Of plain values, oldest first. With lists of "decisions", "other_answers"
-            (repeats, confirmations and answers to audits), "proposals" and "draws".
+        With lists of "decisions", "other_answers" (repeats, confirmations and answers
+        to audits), "proposals" and "draws". All values are plain.
         """
         return list_events(self._event_log)
-
-    def labels_per_hour(self) -> list[Pace]:
-        """Measure how fast people label.
-
-        From somebody's answer before, or the last query, to an answer. What took more
-        than 120 seconds a label had a pause in it, and what took less than 0.2 was
-        not labelled here: neither counts.
-
-        Returns
-        -------
-        list of Pace
-            By person; without those of whom nothing was timed.
-        """
-        with self._event_log.reading():
-            return measure_pace(self._event_log, read_state(self._event_log))
 
     # --- second looks -----------------------------------------------------------
 
     def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
-        """List the images that were marked as ones that nobody can label.
+        """List the images marked "?cant-tell" whose file is there, oldest first.
 
-        Parameters
-        ----------
-        exclude : str, optional
-            Leave out what this person has answered, to ask for a second opinion.
-
-        Returns
-        -------
-        list of CantTell
-            Oldest first. Those whose file is there.
+        Without those that the person `exclude` has answered, to ask for a second
+        opinion.
         """
         return list_cant_tell(read_state(self._event_log), exclude)
 
     def second_look(
         self, n: int | None = None, *, refit: bool = False
     ) -> list[SuspectLabel]:
-        """List labels that may be wrong.
+        """List the `n` labels most likely to be wrong; all if None.
 
         First those of which a blind repeat has another label, then by the probability
         of the label, lowest first, by a model that did not see it: a logistic
-        regression on the pretrained network's penultimate outputs, five-fold. What was
-        labelled anew or confirmed since is left out.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; all if None.
-        refit : bool, default=False
-            Judge by the network itself instead, adapted five times: better where the
-            images are far from those it was pretrained with, and slow.
-
-        Returns
-        -------
-        list of SuspectLabel
-            Most suspect first. Warns of labels that cannot be judged.
-
-        See Also
-        --------
-        skadma.evaluation.suspects : The ranking.
+        regression on the pretrained network's penultimate outputs, five-fold. With
+        `refit` by the network itself, adapted five times: better where the images are
+        far from those it was pretrained with, and slow. What was labelled anew or
+        confirmed since is left out. Warns of labels that cannot be judged. See
+        :func:`skadma.evaluation.suspects`.
         """
         state = read_state(self._event_log)
-        found = list_suspects(
-            state,
-            lambda images, labels: self._trainer.unseen_proba(
-                images, labels, state, refit=refit
-            ),
+        predict = functools.partial(
+            self._trainer.unseen_proba, state=state, refit=refit
         )
-        return found[:n]
+        return list_suspects(state, predict)[:n]
 
     def confirm(self, image: str) -> None:
-        """Let a decision stand after a second look: :meth:`second_look` drops it.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-
-        Raises
-        ------
-        CampaignError
-            If nothing was decided about the image yet.
-        """
+        """Let a decision stand after a second look: :meth:`second_look` drops it."""
         with self._event_log.transaction():
             state = read_state(self._event_log)
             number = find_image(image, state.numbers, state, self._folders)
@@ -677,24 +504,13 @@ class Campaign:
             )
 
     def repeats_due(self, share: float, who: str | None = None) -> list[Proposal]:
-        """Choose labelled images to show somebody again, blind.
+        """Choose labelled images to show somebody again, blind: without guesses.
 
-        So many that about `share` of the person's answers are repeats: half of them
-        images that others labelled, if there are any, half the person's own, but none
-        of the last ten. Nobody is shown an image again twice. The choice is a function
-        of the log: asked again it is the same until something is answered.
-
-        Parameters
-        ----------
-        share : float
-            In [0, 1]. With 1, all that there are.
-        who : str, optional
-            Whoever works on the campaign if None.
-
-        Returns
-        -------
-        list of Proposal
-            Without guesses and scores. :meth:`record_repeat` takes the answers.
+        So many that about `share` of the person's answers are repeats; with 1, all that
+        there are. Half of them are images that others labelled, if there are any, half
+        the person's own, but none of the last ten. Nobody is shown an image again
+        twice. The choice is a function of the log: asked again it is the same until
+        something is answered.
         """
         state = read_state(self._event_log)
         images = choose_repeats(state, share, self.who if who is None else who)
@@ -703,24 +519,10 @@ class Campaign:
     def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
         """Write somebody's blind answer about an image that is decided.
 
-        It changes no decision and is not trained with: :meth:`agreement` counts it.
-        The same answer again changes nothing, another one replaces it. ``undo`` takes
-        it back.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-        label : str
-            A class or a mark, as in :meth:`teach`.
-        sha256 : str, optional
-            What was looked at. If it is given, the pool is not searched for changes.
-
-        Raises
-        ------
-        CampaignError
-            If the image has no decision yet, is unknown or another picture by now, or
-            the class is unknown.
+        It changes no decision and is not trained with: :meth:`agreement` counts it. The
+        same answer again changes nothing, another one replaces it. ``undo`` takes it
+        back. `sha256` is what was looked at. If it is given, the pool is not searched
+        for changes.
         """
         self.record_repeats([LabelRow(repr(image), image, label, sha256)])
 
@@ -730,38 +532,16 @@ class Campaign:
         *,
         partial: bool = False,
     ) -> TeachResult:
-        """Write somebody's blind answers about images that are decided.
+        """Write somebody's blind answers; the parameters are those of :meth:`teach`.
 
-        Parameters
-        ----------
-        answers : mapping of str to str, sequence of LabelRow, or path
-            As :meth:`teach` takes them.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        TeachResult
-            Its `n_repeats` are those that were new.
-
-        Raises
-        ------
-        LabelFileError
-            As in :meth:`teach`; also if an image has no decision yet.
+        The ``n_repeats`` of the result are those that were new.
         """
-        name, rows, at_once = read_rows(answers, self.former_classes())
-        if not all(row.sha256 for row in rows):
+        given = read_rows(answers, self.former_classes())
+        if not all(row.sha256 for row in given.rows):
             self.refresh()
-        with self._event_log.transaction():
-            return record_labels(
-                self._event_log,
-                name,
-                [],
-                rows,
-                self._folders,
-                at_once=at_once,
-                partial=partial,
-            )
+        log = self._event_log
+        with log.transaction():
+            return record_labels(log, self._folders, given, partial=partial, blind=True)
 
     def agreement(self) -> Agreement:
         """Measure how far people agree with each other and with themselves.
@@ -771,63 +551,24 @@ class Campaign:
         answers, "?skip" does not. Cohen's kappa is scikit-learn's; its interval is
         Wilson's for the agreement, shifted and scaled by the agreement that chance
         would give, as found.
-
-        Returns
-        -------
-        Agreement
-            ``print`` shows it.
         """
         return measure_agreement(read_state(self._event_log))
 
     # --- classes and folders ----------------------------------------------------
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Add classes.
-
-        Parameters
-        ----------
-        names : sequence of str
-
-        Raises
-        ------
-        CampaignError
-            If there is such a class already, or a name cannot be one.
-        """
+        """Add classes."""
         self._change_classes("add", names, None)
 
     def rename_class(self, old: str, new: str) -> None:
-        """Give a class another name, also in the labels so far.
-
-        The log keeps the old name.
-
-        Parameters
-        ----------
-        old : str
-        new : str
-
-        Raises
-        ------
-        CampaignError
-            If there is no class `old`, or one `new` already.
-        """
+        """Give a class another name, also in the labels so far; the log keeps both."""
         self._change_classes("rename", [old], new)
 
     def merge_classes(self, names: Sequence[str], into: str) -> None:
-        """Make one class of several, whose labels are its own from now on.
+        """Make one class of two or more, whose labels are its own from now on.
 
-        This is also the way to remove a class without labels.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Classes. Their names are no classes any more, but for `into`.
-        into : str
-            One of them, another class, or a new name.
-
-        Raises
-        ------
-        CampaignError
-            If these are not two classes or more, or all there are.
+        `into` is one of them, another class, or a new name; the others are no classes
+        any more. This is also the way to remove a class without labels.
         """
         self._change_classes("merge", names, into)
 
@@ -846,37 +587,17 @@ class Campaign:
     def add_pool(
         self, folder: str | Path, name: str | None = None, *, verbose: bool = False
     ) -> str:
-        """Add a folder of images, with its subfolders.
+        """Add a folder of images, with its subfolders, and return its name.
 
-        Paths of its images begin with its name: "more-photos/7.jpg". An image that is
-        in another pool as well is one, and has one label.
-
-        Parameters
-        ----------
-        folder : str or Path
-        name : str, optional
-            If None, that of the folder, with a number where it is taken.
-        verbose : bool, default=False
-            Show a progress bar while images are read.
-
-        Returns
-        -------
-        str
-            Its name.
-
-        Raises
-        ------
-        CampaignError
-            If there is no readable image in it, it is in a pool already, or the name is
-            taken.
+        Paths of its images begin with its name: "more-photos/7.jpg". If None, that of
+        the folder, with a number where it is taken. An image that is in another pool as
+        well is one, and has one label. `verbose` shows a progress bar.
         """
         root = Path(folder).absolute()
         if name is not None:
             check_name(name)
         self._check_pool(root, name, read_state(self._event_log))
-        images = scan_folder(root, {}, progress=verbose)
-        if not any(content.problem is None for content in images.values()):
-            raise CampaignError(f"There is no readable image in {str(root)!r}.")
+        images = scan_new_folder(root, progress=verbose)
         with self._event_log.transaction():
             state = read_state(self._event_log)
             self._check_pool(root, name, state)  # another process may have been faster
@@ -910,10 +631,7 @@ class Campaign:
     def estimator(self) -> CNNClassifier:
         """Return the model of all labels so far, trained if it was not yet.
 
-        Returns
-        -------
-        CNNClassifier
-            Not fitted where there are no labels.
+        Not fitted where there are no labels.
         """
         return self._trainer.present_model()[1]
 
@@ -925,22 +643,12 @@ class Campaign:
     def guesses(
         self, contents: Iterable[str]
     ) -> tuple[int, dict[str, tuple[str, float]]]:
-        """Predict the class of images by the last model that was made.
+        """Predict the class of images, given by SHA-256, by the last model there is.
 
-        Nothing is trained: the model may have seen fewer labels than there are.
-
-        Parameters
-        ----------
-        contents : iterable of str
-            SHA-256 of the images.
-
-        Returns
-        -------
-        n_labels : int
-            That the model was trained with; 0 if there is no model.
-        guesses : dict of str to (str, float)
-            Class and probability by content. None for those in an audit (who sees a
-            guess agrees too often) and those that cannot be read.
+        Nothing is trained: the model may have seen fewer labels than there are. Returns
+        the number of labels that it was trained with, 0 if there is no model; and class
+        and probability by content. Contents in an audit are left out (who sees a guess
+        agrees too often), and those that cannot be read.
         """
         state = read_state(self._event_log)
         n_labels, estimator = self._trainer.last_model(state)
@@ -992,8 +700,6 @@ class Campaign:
             If there are no labels yet.
         ModelError
             If the folder is there, the disk is full, or there is no such ONNX.
-        ImportError
-            If a package that writes ONNX is missing.
         """
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         opset = OPSET if opset is None else opset

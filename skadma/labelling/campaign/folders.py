@@ -7,6 +7,8 @@ which no subfolder of the first may have: what is there under such a name is lef
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -26,7 +28,7 @@ class AddedFolder:
     name: str
     folder: str
     event: int
-    until: int | None = None
+    until: float = math.inf
 
 
 class AddedFolders:
@@ -34,7 +36,7 @@ class AddedFolders:
 
     def __init__(self, ever: list[AddedFolder]) -> None:
         self._ever = ever  # those whose addition was undone too
-        self.added = [folder for folder in self._ever if folder.until is None]
+        self.added = [folder for folder in self._ever if folder.until == math.inf]
 
     @property
     def names(self) -> list[str]:
@@ -46,21 +48,14 @@ class AddedFolders:
         """The events that added them."""
         return [folder.event for folder in self.added]
 
-    def owner(self, path: str, event: int | None = None) -> int:
+    def owner(self, path: str, event: int = sys.maxsize) -> int:
         """Give the event that added the folder of a path; `FIRST` for the first.
 
         With `event`, the folder to which the path belonged then.
         """
         name, slash, _ = path.partition("/")
         for folder in self._ever if slash else ():
-            if folder.name != name:
-                continue
-            until = folder.until
-            if event is None:
-                found = until is None
-            else:
-                found = folder.event <= event and (until is None or event < until)
-            if found:
+            if folder.name == name and folder.event <= event < folder.until:
                 return folder.event
         return FIRST
 
@@ -89,7 +84,7 @@ def read_folders(log: EventLog) -> AddedFolders:
                     name = check_name(detail["name"])
                 except CampaignError as error:
                     raise ValueError(str(error)) from error
-                if any(f.name == name and f.until is None for f in found.values()):
+                if any(f.name == name and f.until == math.inf for f in found.values()):
                     raise ValueError(f"there are two pools {name!r}")
                 found[event] = AddedFolder(name, folder, event)
             elif detail["undone"] in found:

@@ -14,6 +14,8 @@ from .event_log import EventLog
 from .state import Decision, State
 from .status import Status
 
+_DRAW = ("path", "sha256", "stratum", "stratum_size", "probability")
+
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
     """List what holds for each image; see :meth:`Campaign.decisions`."""
@@ -47,29 +49,20 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
             if kind == "label":
                 answer |= _now_and_then(names, "label", label, event)
             events[event].setdefault(table, []).append(answer)
-        for event, _, image, sha256, stratum, size, probability in log.rows(
-            "SELECT * FROM draws ORDER BY event, place"
+        for event, image, *design in log.rows(
+            "SELECT event, image, sha256, stratum, stratum_size, probability "
+            "FROM draws ORDER BY event, place"
         ):
-            events[event].setdefault("draws", []).append(
-                {
-                    "path": paths[image],
-                    "sha256": sha256,
-                    "stratum": stratum,
-                    "stratum_size": size,
-                    "probability": probability,
-                }
-            )
-        for event, _, image, score, guess, confidence in log.rows(
-            "SELECT * FROM proposals ORDER BY event, place"
+            draw = dict(zip(_DRAW, (paths[image], *design), strict=True))
+            events[event].setdefault("draws", []).append(draw)
+        for event, image, score, guess, confidence in log.rows(
+            "SELECT event, image, score, guess, confidence "
+            "FROM proposals ORDER BY event, place"
         ):
-            events[event].setdefault("proposals", []).append(
-                {
-                    "path": paths[image],
-                    "score": score,
-                    **_now_and_then(names, "guess", guess, event),
-                    "confidence": confidence,
-                }
-            )
+            proposal = {"path": paths[image], "score": score}
+            proposal |= _now_and_then(names, "guess", guess, event)
+            proposal["confidence"] = confidence
+            events[event].setdefault("proposals", []).append(proposal)
         return list(events.values())
 
 

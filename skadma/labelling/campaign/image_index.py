@@ -83,6 +83,14 @@ def scan_folder(
     return changes
 
 
+def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
+    """Read all images in a folder; refuse one without a readable image."""
+    found = scan_folder(root, {}, progress=progress)
+    if not any(content.problem is None for content in found.values()):
+        raise CampaignError(f"There is no readable image in {str(root)!r}.")
+    return found
+
+
 def readable_contents(root: Path) -> dict[str, str]:
     """Give the first path of each readable content in a folder, by SHA-256."""
     found: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,9 @@ _NO_TASKS = (
 def read_export(path: str | Path) -> list[LabelRow]:
     """Read a file that Label Studio exported as JSON or JSON-MIN.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    list of LabelRow
-        A row for each annotation, oldest first; the last where one person annotated an
-        image more than once. What cannot be taken has its `problem`, with the task's
-        number. Tasks without annotations have none.
-
-    Raises
-    ------
-    CampaignError
-        If it is no such file.
+    Gives a row for each annotation, oldest first; the last where one person annotated
+    an image more than once. What cannot be taken has its `problem`, with the task's
+    number.
     """
     path = Path(path)
     try:
@@ -49,8 +38,9 @@ def read_export(path: str | Path) -> list[LabelRow]:
     found: list[tuple[str, LabelRow]] = []
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', f'number {number} of the file')}"
-        if "annotations" in task or "data" in task:
-            annotations = task.get("annotations", [])
+        if {"annotations", "completions", "data"} & task.keys():
+            # Label Studio before 1.0 called them completions.
+            annotations = task.get("annotations", task.get("completions", []))
             if not isinstance(annotations, list):
                 annotations = [None]
             found += rows_of_task(task.get("data"), annotations, where)
@@ -155,6 +145,12 @@ def _who(person: Any) -> str:
 
 
 def _time(annotation: Mapping[str, Any]) -> str:
-    """When it was made: ISO 8601 in UTC, which sorts as text."""
-    at = annotation.get("created_at")
-    return at if isinstance(at, str) else ""
+    """When it was last changed: ISO 8601 in UTC, which sorts as text; "" if unknown."""
+    for key in ("updated_at", "created_at"):
+        try:
+            at = datetime.fromisoformat(annotation[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
+        return at.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return ""

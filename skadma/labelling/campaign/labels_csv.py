@@ -18,21 +18,10 @@ MARKS = ("?skip", "?cant-tell", "?not-an-image")
 class LabelRow:
     """A row of a label file.
 
-    Attributes
-    ----------
-    where : str
-        What messages call it, such as "line 7".
-    path : str
-    label : str
-        A class, or one of `MARKS`.
-    sha256 : str
-        What was looked at; empty where the file does not say.
-    problem : str
-        Why it cannot be taken; empty where it can.
-    who : str
-        Who said it; empty: whoever works on the campaign.
-    more : tuple of str
-        What stands in the other columns that were asked for.
+    Messages call it `where`, such as "line 7". `label` is a class or a mark such as
+    "?skip", `sha256` what was looked at, if the file says, `problem` why the row cannot
+    be taken, `who` the person, by default whoever works on the campaign. `more` has the
+    values of other columns that were asked for.
     """
 
     where: str
@@ -47,16 +36,8 @@ class LabelRow:
 class LabelFileError(CampaignError):
     """A label file has rows that cannot be taken.
 
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    problems : sequence of str
-        One a row, with its line number.
-    n_rows : int
-        How many rows there are in all.
-    partial : bool, default=True
-        The others could be taken alone.
+    `problems` has a text for each, with its line number. The message tells of --partial
+    where the other rows could be taken alone.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any
 from .agreement import APART
 from .event_log import EventLog
 from .labels_csv import MARKS
-from .record_labels import add_answer_rows
+from .record_labels import ResolvedRow, add_answers
 from .state import Decision, State
 
 
@@ -147,7 +147,7 @@ class Ledger(State):
         if operation.undo is not None:
             return self._undo(operation.id, operation.undo)
         outcome = Outcome(operation.id, "nothing")
-        new: dict[int, tuple[str, str, str]] = {}  # kind, content and mark by image
+        new: dict[int, tuple[str, ResolvedRow]] = {}  # with its kind, by image
         for given in operation.marks:
             # A page may not know yet that a class has another name.
             present = self.class_names.former.get(given.mark, given.mark)
@@ -158,12 +158,18 @@ class Ledger(State):
             if reason:
                 outcome.refused.append(self._refusal(mark.sha256, reason))
             elif image is not None and not self._is_idle(mark, kind):
-                new[image] = kind, mark.sha256, mark.mark
+                new[image] = kind, ResolvedRow(image, mark.sha256, mark.mark)
         if not new:
             self._idle.add(operation.id)
             return outcome
         outcome.status = "recorded"
-        self._write(operation, new, round_)
+        first: int | None = None
+        for kind in ("teach", "repeat", "confirm"):
+            rows = [row for its_kind, row in new.values() if its_kind == kind]
+            detail: dict[str, Any] = {"operation": operation.id}
+            if round_ is not None and kind == "teach":
+                detail["round"] = round_
+            first = add_answers(self._log, kind, operation.via, rows, first, **detail)
         self.update()
         return outcome
 
@@ -226,27 +232,6 @@ class Ledger(State):
     def _mark(self, sha256: str) -> str | None:
         decision = self.decision(sha256)
         return None if decision is None else decision.mark
-
-    def _write(
-        self,
-        operation: Operation,
-        new: dict[int, tuple[str, str, str]],
-        round_: int | str | None,
-    ) -> None:
-        first: int | None = None
-        for kind in ("teach", "repeat", "confirm"):
-            answers = [(i, sha, mark) for i, (k, sha, mark) in new.items() if k == kind]
-            if not answers:
-                continue
-            detail: dict[str, Any] = {"source": operation.via, "n": len(answers)}
-            detail["operation"] = operation.id
-            if first is not None:
-                detail["with"] = first
-            if round_ is not None and kind == "teach":
-                detail["round"] = round_
-            event = self._log.add_event(kind, **detail)
-            first = event if first is None else first
-            add_answer_rows(self._log, kind, event, answers)
 
     def _undo(self, operation: str, undone: str) -> Outcome:
         events = self._operations.get(undone, [])

@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .event_log import EventLog
 from .folders import FolderPaths
 from .label_studio_export import in_present_names, read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
-from .state import (
-    Answer,
-    Decision,
-    State,
-    last_decisions,
-    last_repeats,
-    read_state,
-)
+from .state import Decision, State, last_decisions, last_repeats, read_state
 
 
 @dataclass(frozen=True)
 class TeachResult:
     """How many labels were new, and which were refused.
 
-    Attributes
-    ----------
-    n_new : int
-        Images that had no decision before.
-    n_changed : int
-        Images with another one before.
-    n_same : int
-        Images with that very one before.
-    refused : list of str
-        Rows that were left out, with reasons; only with `partial`.
-    n_repeats : int
-        Blind answers about images that are decided.
+    Of the images, `n_new` had no decision before, `n_changed` another one and `n_same`
+    that very one. `refused` has the rows that were left out, with reasons (only with
+    `partial`), and `n_repeats` counts new blind answers about images that are decided.
     """
 
     n_new: int
@@ -58,69 +42,71 @@ class ResolvedRow(NamedTuple):
     where: str = ""  # name of the row in messages, such as "line 7"
 
 
+class GivenLabels(NamedTuple):
+    """Labels that somebody gave."""
+
+    name: str  # for messages and the log
+    rows: list[LabelRow]
+    at_once: bool  # decided just now, not read from a file, which may be older
+
+
 def read_rows(
     labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
-    former: Mapping[str, str] | None = None,
-) -> tuple[str, list[LabelRow], bool]:
+    former: Mapping[str, str],
+) -> GivenLabels:
     """Read labels in any of the forms that :meth:`Campaign.teach` takes.
 
-    Returns their name, for messages and the log; the rows; and whether they were
-    decided just now, not read from a file. `former` names of classes are taken in what
-    Label Studio exports, whose project may not know another; in a label file they may
-    be a mistake.
+    `former` names of classes are taken in what Label Studio exports, whose project may
+    not know another; in a label file they may be a mistake.
     """
     if isinstance(labels, Mapping):
-        rows = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
-        return "labels", rows, True
+        labels = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
     if not isinstance(labels, (str, Path)):
-        return "labels", list(labels), True
+        return GivenLabels("labels", list(labels), True)
     if Path(labels).suffix.lower() == ".json":
-        rows = in_present_names(read_export(labels), former or {})
-        return str(labels), rows, False
-    return str(labels), read_labels(labels), False
+        rows = in_present_names(read_export(labels), former)
+    else:
+        rows = read_labels(labels)
+    return GivenLabels(str(labels), rows, False)
 
 
 def record_labels(
     log: EventLog,
-    name: str,
-    rows: Sequence[LabelRow],
-    repeats: Sequence[LabelRow],
     folders: FolderPaths,
+    given: GivenLabels,
     *,
-    at_once: bool,
     partial: bool,
+    blind: bool = False,
 ) -> TeachResult:
-    """Write rows of labels into the log, within a transaction.
+    """Write labels into the log, within a transaction.
 
-    `rows` decide. If they say who: one for each image does, of the person who decided
-    before or was first to tell the class; other people's are repeats. `repeats` are
-    blind answers about images that are decided, if only by `rows`. With `partial`, rows
-    that cannot be taken are left out instead of refusing all.
+    They decide. If the rows say who: one for each image does, of the person who decided
+    before or was first to tell the class; other people's are repeats. With `blind`, all
+    are repeats, of images that are decided. With `partial`, rows that cannot be taken
+    are left out instead of refusing all.
     """
     state = read_state(log)
-    if any(row.who for row in rows):
-        rows, others = _split_by_person(rows, state, state.answers, folders)
-        repeats = [*repeats, *others]
+    name, rows, at_once = given
+    repeats: list[LabelRow] = []
+    if blind:
+        rows, repeats = [], rows
+    elif any(row.who for row in rows):
+        rows, repeats = _split_by_person(rows, state, folders)
     resolved, refused = resolve_rows(rows, state, folders, at_once=at_once)
     counts, first = add_changes(log, "teach", name, resolved, state.decisions)
-    n_repeats = 0
-    if repeats:
-        new, more = _resolve_repeats(log, repeats, folders, at_once)
-        refused += more
-        n_repeats = len(new)
-        add_answers(log, "repeat", name, new, first)
+    new, more = _resolve_repeats(log, repeats, folders, at_once)
+    refused += more
+    add_answers(log, "repeat", name, new, first)
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
-    return TeachResult(*counts, refused, n_repeats)
+    return TeachResult(*counts, refused, len(new))
 
 
 def _split_by_person(
-    rows: Sequence[LabelRow],
-    state: State,
-    answers: Sequence[Answer],
-    folders: FolderPaths,
+    rows: Sequence[LabelRow], state: State, folders: FolderPaths
 ) -> tuple[list[LabelRow], list[LabelRow]]:
     """Find the rows that decide, and those that are repeats."""
+    answers = state.answers
     held = last_decisions(answers)
     known = {(a.sha256, a.who, a.mark) for a in answers if a.act == "teach"}
     numbers = state.numbers
@@ -209,40 +195,38 @@ def resolve_rows(
     for row in rows:
         image = find_image(row.path, numbers, state, folders)
         if row.problem:
-            refused.append(f"{row.where}: {row.problem}")
+            reason = row.problem
         elif image is None:
-            refused.append(f"{row.where}: {row.path!r} is not in the pool.")
+            reason = f"{row.path!r} is not in the pool."
         elif row.label not in state.classes and row.label not in MARKS:
             reason = state.class_names.unknown(row.label, MARKS)
-            refused.append(f"{row.where}: {reason}")
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)
-            if blind or known is None or known.mark != row.label:
-                refused.append(
-                    f"{row.where}: {row.path!r} is another picture by now than the one "
-                    "that the column sha256 names."
-                )
-            # else it holds already, for the content that the file had then
+            if not blind and known is not None and known.mark == row.label:
+                continue  # it holds already, for the content that the file had then
+            reason = (
+                f"{row.path!r} is another picture by now than the one that the column "
+                "sha256 names."
+            )
         elif not row.sha256 and image in before and before[image].mark == row.label:
-            refused.append(
-                f"{row.where}: {row.path!r} has changed since it was labelled "
-                f"{row.label!r}. If the label is for the picture as it is now, give it "
-                "in a file that 'skadma query' wrote, which tells what was looked at."
+            reason = (
+                f"{row.path!r} has changed since it was labelled {row.label!r}. If the "
+                "label is for the picture as it is now, give it in a file that "
+                "'skadma query' wrote, which tells what was looked at."
             )
         elif (state.last_known[image] in drawn) != audit:
-            refused.append(f"{row.where}: {row.path!r} {_OTHER[audit]}")
+            reason = f"{row.path!r} {_OTHER[audit]}"
         else:
             sha256 = state.last_known[image]
             where, label = first.setdefault(sha256, (row.where, row.label))
-            if label != row.label:
-                refused.append(
-                    f"{row.where}: {row.path!r} is {row.label!r} here, but "
-                    f"{label!r} in {where}, which is the same image."
-                )
-            else:
-                resolved[image] = ResolvedRow(
-                    image, sha256, row.label, row.who, row.where
-                )
+            if label == row.label:
+                resolved[image] = ResolvedRow(image, sha256, label, row.who, row.where)
+                continue
+            reason = (
+                f"{row.path!r} is {row.label!r} here, but {label!r} in {where}, which "
+                "is the same image."
+            )
+        refused.append(f"{row.where}: {reason}")
     return list(resolved.values()), refused
 
 
@@ -290,32 +274,25 @@ def add_answers(
     source: str,
     resolved: Sequence[ResolvedRow],
     first: int | None = None,
+    **detail: Any,
 ) -> int | None:
     """Write answers, one event for each person, to be undone together.
 
     Returns the event that all of them belong to: `first`, or the first of their own.
     """
+    table = "decisions" if kind == "teach" else "other_answers"
     for who in dict.fromkeys(row.who for row in resolved):
         mine = [row for row in resolved if row.who == who]
-        together = {} if first is None else {"with": first}
-        event = log.add_event(
-            kind, who=who or None, source=source, n=len(mine), **together
-        )
+        more = detail if first is None else {**detail, "with": first}
+        event = log.add_event(kind, who=who or None, source=source, n=len(mine), **more)
         first = event if first is None else first
-        add_answer_rows(log, kind, event, (row[:3] for row in mine))
+        log.add(
+            table,
+            (
+                (event, image, sha256, mark[1:], None)
+                if mark in MARKS
+                else (event, image, sha256, "label", mark)
+                for image, sha256, mark, *_ in mine
+            ),
+        )
     return first
-
-
-def add_answer_rows(
-    log: EventLog, kind: str, event: int, answers: Iterable[tuple[int, str, str]]
-) -> None:
-    """Write the image, content and mark of each answer of an event."""
-    log.add(
-        "decisions" if kind == "teach" else "other_answers",
-        (
-            (event, image, sha256, mark[1:], None)
-            if mark in MARKS
-            else (event, image, sha256, "label", mark)
-            for image, sha256, mark in answers
-        ),
-    )

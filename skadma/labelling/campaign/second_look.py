@@ -18,16 +18,7 @@ from .state import State, last_decisions, last_repeats
 
 @dataclass(frozen=True)
 class CantTell:
-    """An image that somebody marked "?cant-tell".
-
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    who : str
-    at : str
-        ISO 8601, UTC.
-    """
+    """An image that somebody marked "?cant-tell", at a time in ISO 8601, UTC."""
 
     path: str
     sha256: str
@@ -37,29 +28,13 @@ class CantTell:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """A label that may be wrong.
+    """A label that may be wrong, as it was given; `at` is ISO 8601, UTC.
 
-    Attributes
-    ----------
-    path : str
-    sha256 : str
-    label : str
-        As it was given.
-    who : str
-        Who gave it.
-    at : str
-        When: ISO 8601, UTC.
-    suggested : str or None
-        The class that a model predicts which did not see this label; None where there
-        is no such model, as for the only label of a class.
-    confidence : float or None
-        That model's probability of the suggested class.
-    score : float or None
-        1 minus that model's probability of the label.
-    likely : bool
-        Whether confident learning takes the label for wrong.
-    others : list of (str, str)
-        Who gave another label in a blind repeat, and which.
+    A model that did not see the label predicts the class `suggested` with the
+    probability `confidence`; `score` is 1 minus its probability of the label. All are
+    None where there is no such model, as for the only label of a class. `likely` is
+    whether confident learning takes the label for wrong, `others` tells who gave which
+    other label in a blind repeat.
     """
 
     path: str
@@ -123,24 +98,10 @@ def list_suspects(
             and again.event > max(answer.event, confirmed_at)
             and again.mark not in (label, "?skip")
         ]
-        suggested, confidence, score, likely = judged.get(
-            image, (None, None, None, False)
-        )
-        if others or (score is not None and confirmed_at < answer.event):
-            found.append(
-                SuspectLabel(
-                    state.paths[image],
-                    sha256,
-                    label,
-                    answer.who,
-                    answer.at,
-                    suggested,
-                    confidence,
-                    score,
-                    likely,
-                    others,
-                )
-            )
+        if others or (image in judged and confirmed_at < answer.event):
+            given = state.paths[image], sha256, label, answer.who, answer.at
+            judgement = judged.get(image, (None, None, None, False))
+            found.append(SuspectLabel(*given, *judgement, others))
     return sorted(found, key=lambda one: (-len(one.others), -(one.score or 0)))
 
 
@@ -148,7 +109,7 @@ def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> dict[int, tuple[str, float, float, bool]]:
+) -> dict[int, tuple[str | None, float | None, float | None, bool]]:
     """Per image that a model can judge: suggested class, confidence, score, likely."""
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]

@@ -33,16 +33,9 @@ ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
 class Decision:
     """What somebody decided about an image.
 
-    Attributes
-    ----------
-    event : int
-    image : int
-        The number of the image that it was given for.
-    sha256 : str
-        What the image was then.
-    kind : {"label", "skip", "cant-tell", "not-an-image"}
-    label : str or None
-        As the class is called today.
+    `image` is the number of the image that it was given for, `sha256` what the image
+    was then. `kind` is "label", "skip", "cant-tell" or "not-an-image". `label` is the
+    class as it is called today; None for the other kinds.
     """
 
     event: int
@@ -129,7 +122,6 @@ class State:
         self._repeats: dict[tuple[str, str], list[int]] = {}
         self._operations: dict[str, list[int]] = {}
         # Computed when they are asked for.
-        self._usable: dict[str, int] | None = None
         self._available: dict[str, int] | None = None
         self._decisions: dict[str, Decision] | None = None
         self._training_sets: list[list[tuple[int, str]]] | None = None
@@ -144,7 +136,7 @@ class State:
         """
         with self._log.reading(), self._log.intact():
             news = self._news()
-            if self._last and any(self._changes_names(*event) for event in news):
+            if self._last and any(self._changes_names(*event[3:]) for event in news):
                 self._forget()
                 news = self._news()
             if not self._last:
@@ -171,9 +163,7 @@ class State:
             )
         ]
 
-    def _changes_names(
-        self, _id: int, _at: str, _who: str, kind: str, detail: dict[str, Any]
-    ) -> bool:
+    def _changes_names(self, kind: str, detail: dict[str, Any]) -> bool:
         """Whether an event changes what names of classes, or paths, mean."""
         if kind == "undo":
             undone = self.acts.get(detail["undone"])  # None: done since the last read
@@ -200,7 +190,7 @@ class State:
                 continue
             self.paths[image] = path
             self.contents[image] = Content(*content)
-            self._usable = self._available = None
+            self._available = None
             sha256 = content[0]
             if sha256:
                 self.last_known[image] = sha256
@@ -311,11 +301,8 @@ class State:
         As far as the contents are still there. Labels that came one by one within a
         round are one change. A change of the classes begins anew.
         """
-        if self._training_sets is None:
-            self._training_sets = self._list_training_sets()
-        return self._training_sets
-
-    def _list_training_sets(self) -> list[list[tuple[int, str]]]:
+        if self._training_sets is not None:
+            return self._training_sets
         usable = self.usable()
         images = list(usable.values())
         place = {sha256: i for i, sha256 in enumerate(usable)}
@@ -344,6 +331,7 @@ class State:
             labelled = [(images[k], label) for k, label in held]
             if labelled != (sets[-1] if sets else []):
                 sets.append(labelled)
+        self._training_sets = sets
         return sets
 
     def labelled(self) -> list[tuple[int, str]]:
@@ -352,12 +340,11 @@ class State:
 
     def usable(self) -> dict[str, int]:
         """Contents that are there and can be decoded, with the first image of each."""
-        if self._usable is None:
-            self._usable = {}
-            for image, content in self.contents.items():
-                if content.sha256 and content.problem is None:
-                    self._usable.setdefault(content.sha256, image)
-        return self._usable
+        usable: dict[str, int] = {}
+        for image, content in self.contents.items():
+            if content.sha256 and content.problem is None:
+                usable.setdefault(content.sha256, image)
+        return usable
 
     def drawn(self) -> dict[str, DrawnAudit]:
         """Contents in an audit, with the audit that drew each."""
@@ -418,14 +405,12 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
         "WHERE event = ? ORDER BY place",
         event,
     )
-    images, contents, strata, sizes, chances = map(list, zip(*rows, strict=True))
+    images, contents, *columns = map(list, zip(*rows, strict=True))
     design = Audit(
         np.arange(len(rows)),
         detail["method"],
         detail["population"],
-        np.array(strata),
-        np.array(sizes),
-        np.array(chances),
+        *map(np.array, columns),
     )
     return DrawnAudit(event, detail["model"], images, contents, design)
 

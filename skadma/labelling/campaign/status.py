@@ -21,13 +21,10 @@ SHORTEST = 0.2
 class Pace:
     """How fast somebody labels.
 
-    Attributes
-    ----------
-    who : str
-    n_labels : int
-        Answers whose time is known: decisions and blind repeats.
-    hours : float
-        What they took.
+    `n_labels` counts answers whose time is known, decisions and blind repeats; `hours`
+    is what they took, each from somebody's answer before, or the last query. What took
+    more than 120 seconds a label had a pause in it, and what took less than 0.2 was not
+    labelled here: neither counts.
     """
 
     who: str
@@ -44,7 +41,7 @@ class Pace:
 
 
 def measure_pace(log: EventLog, state: State) -> list[Pace]:
-    """Time answers; see :meth:`Campaign.labels_per_hour`, within ``log.reading``."""
+    """Time answers; see :class:`Pace`, within ``log.reading``."""
     n_answers = Counter(a.event for a in state.answers if a.act != "confirm")
     last: dict[str, datetime] = {}
     asked: datetime | None = None
@@ -77,19 +74,16 @@ class Status:
 
     Attributes
     ----------
-    pool : Path
-    n_images : int
-        Files that are there.
-    n_contents : int
-        Different ones that can be decoded.
+    pool, more_pools : Path, dict of str to Path
+        The first pool, and those that were added, by name.
+    n_images, n_contents : int
+        Files that are there, and different ones of them that can be decoded.
     unreadable : dict of str to str
         Files that cannot, with the reason.
     missing : list of str
         Files that were there once.
-    labels : dict of str to int
-        Different images with each label.
-    aside : dict of str to int
-        Different images with the mark skip, cant-tell or not-an-image.
+    labels, aside : dict of str to int
+        Different images with each label, and with each mark.
     n_open : int
         Different images without a decision.
     pending : list of str
@@ -97,16 +91,12 @@ class Status:
     changed : list of str
         Files that changed since they were labelled: the label stays with what it was
         given for, the file counts as a new image.
-    audit : int
-        Different images that are kept apart to measure models with.
-    audit_answered : int
-        Those of them that somebody answered.
+    audit, audit_answered : int
+        Different images that are kept apart to measure models with; those answered.
     unusable : int
         Labels of images that are missing, unreadable or changed: not trained with.
     pace : list of Pace
         Labels an hour, by person.
-    more_pools : dict of str to Path
-        Pools that were added, by name.
     """
 
     pool: Path

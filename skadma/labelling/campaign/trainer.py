@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -38,18 +39,9 @@ _KEPT = 3
 class Proposal:
     """An image that a query asks a label for.
 
-    Attributes
-    ----------
-    path : str
-        Relative to the pool.
-    score : float or None
-        The strategy's.
-    guess : str or None
-        The class that the present model predicts; None before the first labels.
-    confidence : float or None
-        The model's probability of that.
-    sha256 : str
-        Of the file's bytes: the content to label.
+    `path` is relative to the pool, `sha256` names the content to label, `score` is the
+    strategy's. The present model predicts the class `guess` with the probability
+    `confidence`; both are None before the first labels.
     """
 
     path: str
@@ -61,10 +53,18 @@ class Proposal:
 
 def blind_proposals(state: State, images: Iterable[int]) -> list[Proposal]:
     """Propose images without scores and guesses."""
-    return [
-        Proposal(state.paths[i], None, None, None, str(state.contents[i].sha256))
-        for i in images
-    ]
+    return [_propose(state, image) for image in images]
+
+
+def _propose(
+    state: State,
+    image: int,
+    score: float | None = None,
+    guess: str | None = None,
+    confidence: float | None = None,
+) -> Proposal:
+    sha256 = str(state.contents[image].sha256)
+    return Proposal(state.paths[image], score, guess, confidence, sha256)
 
 
 class Trainer:
@@ -90,7 +90,6 @@ class Trainer:
         self._folders = folders
         self._folder, self._features = log.path.parent, features
         self._models = self._folder / "models"
-        self._weights: str | None = None
         self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
@@ -123,21 +122,16 @@ class Trainer:
     def model(self, state: State) -> CNNClassifier:
         """Load the model of a state's labels, or train it. Without labels, unfitted."""
         keys = self.model_keys(state)
-        first = 0 if self.warm_start else max(len(keys) - 1, 0)
         estimator = self._unfitted(state)
-        start = first
-        for number in range(len(keys) - 1, first - 1, -1):
-            key = keys[number]
+        missing: list[tuple[str, list[tuple[int, str]]]] = []
+        for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
             if key is None or self._load(key, estimator):
-                start = number + 1
                 break
-        for number in range(start, len(keys)):
-            key = keys[number]
-            if key is None:
-                estimator = self._unfitted(state)
-            else:
-                labelled = state.training_sets[number]
-                estimator = self._train(estimator, key, labelled, state)
+            missing.append((key, labelled))
+            if not self.warm_start:
+                break
+        for key, labelled in reversed(missing):
+            estimator = self._train(estimator, key, labelled, state)
         return estimator
 
     def last_model(self, state: State) -> tuple[int, CNNClassifier | None]:
@@ -159,7 +153,7 @@ class Trainer:
 
     def model_keys(self, state: State) -> list[str | None]:
         """Name the models of each training set; None for one without labels."""
-        weights = self._fingerprint() if state.training_sets else None
+        weights = self._fingerprint if state.training_sets else None
         keys: list[str | None] = []
         for labelled in state.training_sets:
             known = [(state.contents[i].sha256, label) for i, label in labelled]
@@ -176,11 +170,10 @@ class Trainer:
     def _path(self, key: str) -> Path:
         return self._models / f"{key}.safetensors"
 
+    @cached_property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
-        if self._weights is None:
-            self._weights = self._learner.estimator.source_network().fingerprint
-        return self._weights
+        return self._learner.estimator.source_network().fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
         """The details of the log's "train" events, oldest first."""
@@ -244,21 +237,21 @@ class Trainer:
                 key=key,
                 sha256=sha256,
                 n_labels=len(labelled),
-                weights=self._fingerprint(),
+                weights=self._fingerprint,
                 seconds=round(seconds, 3),
             )
         _logger.info("trained in %.1f s, saved as %s", seconds, path)
-        made = sorted(self._models.glob("*.safetensors"), key=_age, reverse=True)
-        for old in made[_KEPT:]:
+        made = self._models.glob("*.safetensors")
+        for old in sorted(made, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
             old.unlink(missing_ok=True)
         return estimator
 
     def _warn_of_other_weights(self) -> None:
         """Warn if the last model was made from other pretrained weights."""
         before = [detail.get("weights") for detail in self._trained()[-1:]]
-        if before and before[0] not in (None, self._fingerprint()):
+        if before and before[0] not in (None, self._fingerprint):
             warnings.warn(
-                f"The network's weights are others (fingerprint {self._fingerprint()}) "
+                f"The network's weights are others (fingerprint {self._fingerprint}) "
                 f"than those of the last model ({before[0]}): models are made anew "
                 "from them. If that is not meant, put the old weights back.",
                 stacklevel=2,
@@ -284,7 +277,7 @@ class Trainer:
             (state.paths[i], state.contents[i].sha256, label)
             for i, label in state.labelled()
         ]
-        model = self.model_key(state) or self._fingerprint()
+        model = self.model_key(state) or self._fingerprint
         return digest("query", model, known, pool, n, *_changed_classes(state))
 
     def recorded_query(self, key: str, state: State) -> list[Proposal]:
@@ -300,16 +293,7 @@ class Trainer:
                     "WHERE event = ? ORDER BY place",
                     event,
                 )
-                return [
-                    Proposal(
-                        state.paths[image],
-                        score,
-                        guess,
-                        confidence,
-                        str(state.contents[image].sha256),
-                    )
-                    for image, score, guess, confidence in rows
-                ]
+                return [_propose(state, *row) for row in rows]
         return []
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
@@ -335,20 +319,10 @@ class Trainer:
             len(images) - len(labels),
             perf_counter() - begin,
         )
+        known = [None if math.isnan(score) else float(score) for score in scores]
         return [
-            (
-                images[i],
-                Proposal(
-                    state.paths[images[i]],
-                    None if math.isnan(score) else float(score),
-                    label,
-                    confidence,
-                    contents[i],
-                ),
-            )
-            for i, score, (label, confidence) in zip(
-                chosen, scores, guesses, strict=True
-            )
+            (images[i], _propose(state, images[i], score, *guessed))
+            for i, score, guessed in zip(chosen, known, guesses, strict=True)
         ]
 
     def _stored_features(
@@ -442,10 +416,3 @@ def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]
 def _changed_classes(state: State) -> list[list[str]]:
     """The classes, for a name, once they differ from those of the start."""
     return [state.classes] if state.class_names.changed else []
-
-
-def _age(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

@@ -180,7 +180,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     return {
         "pace": [
             {"who": p.who, "n": p.n_labels, "hours": p.hours, "per_hour": p.per_hour}
-            for p in campaign.labels_per_hour()
+            for p in campaign.status().pace
         ],
         "curve": [
             {"labels": n, "answered": m, "right": r}
