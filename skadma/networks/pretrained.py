@@ -21,7 +21,7 @@ from .._utils.seeds import seeded_torch
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
-from .graph import NETWORK_LOCK, NetworkGraph, fold_batch_norms
+from .graph import NetworkGraph, fold_batch_norms
 from .heads import (
     check_ends_in_scores,
     get_head,
@@ -34,6 +34,7 @@ from .registry import (
     load_into,
     paper_frozen_layers,
 )
+from .torch_state import NETWORK_LOCK, torch_defaults
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -136,7 +137,7 @@ class PretrainedNetwork:
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
-        with NETWORK_LOCK, torch.no_grad():
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             try:
                 self.module(example)
             except Exception as error:  # of any type, the network may be anyone's
@@ -230,7 +231,7 @@ class PretrainedNetwork:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
         shapes = _Shapes(traced)
-        with NETWORK_LOCK, torch.no_grad():
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             shapes.run(self.example)
         return shapes.found
 
@@ -308,10 +309,10 @@ def load_pretrained(
         path = None if weights is None else Path(weights)
         changed = path.stat().st_mtime_ns if path and path.is_file() else 0
         key = (backbone, weights, image_size, reduced, engine, changed)
-    with suppress(KeyError):  # not under the lock: it is held for a whole training
+    with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with NETWORK_LOCK, seeded_torch(0):
+    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
         else:
@@ -352,7 +353,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with NETWORK_LOCK, seeded_torch(0):
+    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)
         else:
