@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from .features.adapter import CNNAdapter
+from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
 from .networks import (
@@ -30,9 +31,9 @@ from .networks import (
     load_pretrained,
 )
 from .networks.engines import ENGINES, PRECISIONS, Engine
-from .networks.graph import NETWORK_LOCK
 from .networks.pretrained import LayerTable, layer_table
 from .networks.registry import load_into
+from .networks.torch_state import NETWORK_LOCK, torch_defaults
 from .targets.labels import (
     check_labels,
     encode,
@@ -386,6 +387,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         goes_on = hasattr(self, "net_")
         return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
 
+    @torch_defaults(training=True)
     def _fit(
         self,
         X: Any,
@@ -400,7 +402,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         if goes_on:
             self._check_same_network()
-        labels = check_labels(y, self)
+        labels = check_labels(y, self, classes)
         source, dataset = self._open_training(X, goes_on)
         check_consistent_length(dataset, labels)
         weights = check_sample_weight(sample_weight, labels)
@@ -567,14 +569,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If an image cannot be decoded: there is no label to give.
+            If an image cannot be decoded, or its scores are NaN because training
+            diverged: there is no label to give.
         """
         proba = self.predict_proba(X)
         bad = np.flatnonzero(np.isnan(proba[:, 0]))
         if len(bad):
+            check_finite(~np.isnan(proba[:, 0]), self, X)  # else: cannot be decoded
             raise ValueError(
-                f"The images {bad.tolist()} cannot be decoded or scored, so they have "
-                "no label. Leave them out; predict_proba gives NaN for them."
+                f"The images {bad.tolist()} cannot be decoded, so they have no "
+                "label. Leave them out; predict_proba gives NaN for them."
             )
         if self.multilabel_:
             return (proba > 0.5).astype(int)
@@ -879,7 +883,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"it has {n_frozen} frozen layers, but n_frozen_layers="
                 f"{self.n_frozen_layers!r} means {expected}"
             )
-        with torch.random.fork_rng():  # for a head that is not kept
+        # A generator of its own for a head that is not kept.
+        with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

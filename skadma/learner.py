@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from numbers import Integral
 from pathlib import Path
@@ -206,9 +209,10 @@ class ActiveLearner(
         X : images or array-like of shape (n, ...)
         y : array-like of shape (n,) or (n, n_labels)
             Every label (simulation), or -1 (None, NaN) where there is none yet.
-            If the labels are -1 and 1 and no other, -1 is a class, unless `classes`
-            says otherwise. With several labels per image: rows of zeros and ones, or
-            of -1 throughout where there are no labels yet.
+            A -1 is a class only where `classes` names it; 1 and -1 alone are refused
+            without `classes`, and so are strings such as ``"nan"`` or ``""``. With
+            several labels per image: rows of zeros and ones, or of -1 throughout where
+            there are no labels yet.
         sample_weight : array-like of shape (n,), optional
             How much each image counts once it has a label.
         groups : array-like of shape (n,), optional
@@ -268,26 +272,24 @@ class ActiveLearner(
             classifiers that cannot be fitted to one class from the second class on.
         """
         self._validate_params()
-        missing = self._start(X, y, sample_weight, groups, params)
-        if missing.any():
-            self.labeled_ = ~missing
-            if self.labeled_.any():
-                self._adapt(wait_for_classes=True)
-            return
+        with _undone_on_failure(self):
+            missing = self._start(X, y, sample_weight, groups, params)
+            if missing.any():
+                self.labeled_ = ~missing
+                if self.labeled_.any():
+                    self._adapt(wait_for_classes=True)
+                return
         if self.stopping is not None:
             self.stopping.start()
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in tqdm(rounds, disable=not self.verbose):
-            n_left = self._groups.count(self._candidates())
-            if n_left == 0:
+            if not len(self._candidates()):
                 break
             try:
-                indices, _ = self.query_with_scores(min(self.n_instances, n_left))
-            except TooFewCandidatesError as error:
-                if error.n_available == 0:
-                    break
-                indices, _ = self.query_with_scores(error.n_available)
+                indices, _ = self.query_with_scores()
+            except TooFewCandidatesError:  # none is left that can be decoded
+                break
             left = len(self._candidates()) - len(indices)
             at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
@@ -341,10 +343,10 @@ class ActiveLearner(
         self._first_iteration: float = 0
         self.estimator_: Any = clone(self.estimator)
         self.strategy_: QueryStrategy = clone(self.strategy)
+        rng = check_random_state(self.random_state)
         if self.random_state is not None:
-            rng = check_random_state(self.random_state)
-            for inner in (self.estimator_, self.strategy_):
-                _seed_unseeded(inner, rng)
+            _seed_unseeded(self.estimator_, rng)
+        _seed_unseeded(self.strategy_, rng, fix=True)  # `query` repeats its answer
         self._set_classes()
         cnn = innermost(self.estimator_)
         if isinstance(cnn, CNNClassifier):
@@ -416,7 +418,8 @@ class ActiveLearner(
         self
         """
         self._validate_params()
-        self.labeled_ = ~self._start(X, y, sample_weight, groups, params)
+        with _undone_on_failure(self):
+            self.labeled_ = ~self._start(X, y, sample_weight, groups, params)
         self._first_iteration = iteration
         return self
 
@@ -428,13 +431,19 @@ class ActiveLearner(
         Parameters
         ----------
         n_instances : int, optional
-            How many; the parameter `n_instances` if None. With groups, how many groups.
+            How many; if None, the parameter `n_instances`, or what is left if that is
+            less. With groups, how many groups.
 
         Returns
         -------
         ndarray of int
             Distinct indices into the X of ``fit``, most useful first; groups are
             whole and stay together.
+
+        Raises
+        ------
+        ValueError
+            If none is left, or fewer than were asked for here.
         """
         return self.query_with_scores(n_instances)[0]
 
@@ -455,9 +464,15 @@ class ActiveLearner(
             With groups, the score of the image for which a group was chosen.
         """
         check_is_fitted(self, "X_")
-        n = self.n_instances if n_instances is None else n_instances
         pool, labelled = self._candidates(), np.flatnonzero(self.labeled_)
-        check_n_instances(n, self._groups.count(pool))
+        n_left = self._groups.count(pool)
+        is_exact = n_instances is not None  # else what is left is enough
+        n = (
+            min(self.n_instances, max(1, n_left))
+            if n_instances is None
+            else n_instances
+        )
+        check_n_instances(n, n_left)
         begin = perf_counter()
         images = self._images_or_store()
         X_pool, X_labeled = take(images, pool), take(images, labelled)
@@ -477,14 +492,17 @@ class ActiveLearner(
                     n_rounds=self.n_rounds,
                 )
             except TooFewCandidatesError as error:
-                if not (self._groups.given and error.n_available):
+                if not error.n_available or (is_exact and not self._groups.given):
                     raise
                 n_images = n_most = error.n_available
+                n = n if self._groups.given else n_images
                 continue
             first = self._groups.first_of_each(pool[chosen])[:n]
             if len(first) == n:
                 break
             if n_images == n_most:
+                if not is_exact:
+                    break
                 raise TooFewCandidatesError(
                     f"{n} groups are asked for, but the images in the pool that can be "
                     f"decoded and scored are of {len(first)}.",
@@ -518,7 +536,11 @@ class ActiveLearner(
         ------
         ValueError
             If an index is out of range or repeated, a label is missing or not among
-            `classes`, or a group is split. Nothing is changed then.
+            `classes`, a group is split, or training fails.
+
+        Notes
+        -----
+        An error of any kind changes nothing, and ``teach`` may be called again.
         """
         check_is_fitted(self, "X_")
         chosen = check_indices(indices, len(self.labeled_))
@@ -533,9 +555,10 @@ class ActiveLearner(
         labeled = self.labeled_.copy()
         labeled[chosen] = True
         self._groups.refuse_split(labeled, chosen)
-        self.y_, self.classes_ = y, classes
-        self._set_classes()
-        self._learn(chosen, wait_for_classes=True)
+        with _undone_on_failure(self):
+            self.y_, self.classes_ = y, classes
+            self._set_classes()
+            self._learn(chosen, wait_for_classes=True)
         return self
 
     def adapt(self) -> ActiveLearner:
@@ -546,7 +569,8 @@ class ActiveLearner(
         self
         """
         check_is_fitted(self, "X_")
-        self._adapt(wait_for_classes=True)
+        with _undone_on_failure(self):
+            self._adapt(wait_for_classes=True)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -652,7 +676,9 @@ class ActiveLearner(
     def _learn(self, indices: np.ndarray, *, wait_for_classes: bool) -> None:
         """Add labels, train, and add a row to ``history_``."""
         known_classes(self.y_[indices], self._declared_classes())
-        self.labeled_[indices] = True
+        labeled = self.labeled_.copy()
+        labeled[indices] = True
+        self.labeled_ = labeled
         begin = perf_counter()
         self._adapt(wait_for_classes)
         seconds = perf_counter() - begin
@@ -689,18 +715,78 @@ class ActiveLearner(
                 y = np.concatenate([y, believed])
         if wait_for_classes and not self._accepts_classes() and len(np.unique(y)) < 2:
             return
-        if not isinstance(innermost(self.estimator_), CNNClassifier):
-            self.estimator_ = clone(self.estimator_)  # some have a warm_start of theirs
         params = _check_method_params(self.X_, self._fit_params, indices=labelled)
-        self.estimator_.fit(take(self.X_, labelled), y, **params)
+        X = take(self.X_, labelled)
+        if isinstance(innermost(self.estimator_), CNNClassifier):
+            self.estimator_ = _with_own_steps(self.estimator_).fit(X, y, **params)
+            return
+        model = clone(self.estimator_)  # some have a warm_start of theirs
+        with warnings.catch_warnings():
+            # scikit-learn's guess from many classes of few labels.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater")
+            self.estimator_ = model.fit(X, y, **params)
 
 
-def _seed_unseeded(estimator: Any, rng: np.random.RandomState) -> None:
-    """Draw a seed for every `random_state` that is None, nested ones too."""
+def _seed_unseeded(
+    estimator: Any, rng: np.random.RandomState, *, fix: bool = False
+) -> None:
+    """Draw a seed for every `random_state` that is None, nested ones too.
+
+    With `fix`, generators draw an int to take their place.
+    """
     params = estimator.get_params(deep=True)
-    unseeded = {
-        name: int(rng.randint(np.iinfo(np.int32).max))
-        for name in sorted(params)
-        if name.split("__")[-1] == "random_state" and params[name] is None
+    seeds = {}
+    for name in sorted(params):
+        if name.split("__")[-1] != "random_state":
+            continue
+        state = rng if params[name] is None else params[name]
+        if params[name] is None or (fix and not isinstance(state, Integral)):
+            seeds[name] = int(state.randint(np.iinfo(np.int32).max))
+    estimator.set_params(**seeds)
+
+
+def _with_own_steps(estimator: Any) -> Any:
+    """Copy a Pipeline, whose `fit` replaces its steps; the steps are shared."""
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    *others, (name, last) = estimator.steps
+    copied = copy.copy(estimator)
+    copied.steps = [*others, (name, _with_own_steps(last))]
+    return copied
+
+
+@contextmanager
+def _undone_on_failure(learner: ActiveLearner) -> Iterator[None]:
+    """Give a learner back what it had, if the block fails.
+
+    Attributes must be replaced, not changed in place, except for lists, parameters of
+    the classifier and states of generators.
+    """
+    before = {
+        name: value.copy() if isinstance(value, (list, dict)) else value
+        for name, value in vars(learner).items()
     }
-    estimator.set_params(**unseeded)
+    inner = [innermost(learner.estimator_)] if hasattr(learner, "estimator_") else []
+    params = [vars(one).copy() for one in inner]
+    used = [
+        learner,
+        *(getattr(learner, f"{n}_", None) for n in ("estimator", "strategy")),
+    ]
+    generators = [
+        (value, value.get_state())
+        for one in used
+        if one is not None
+        for value in one.get_params(deep=True).values()
+        if isinstance(value, np.random.RandomState)
+    ]
+    try:
+        yield
+    except BaseException:
+        for one, attributes in zip(inner, params, strict=True):
+            one.__dict__.clear()
+            one.__dict__.update(attributes)
+        for generator, state in generators:
+            generator.set_state(state)
+        learner.__dict__.clear()
+        learner.__dict__.update(before)
+        raise

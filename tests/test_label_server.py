@@ -12,8 +12,8 @@ from skadma import Campaign
 from skadma.cli import main
 from skadma.images.forms import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
-from skadma.labelling.page.pictures import Pictures
-from skadma.labelling.page.training_process import (
+from skadma.labelling.page.app import Pictures
+from skadma.labelling.page.session import (
     TrainingProcess,
     choose_batch,
     next_stage,
@@ -98,7 +98,7 @@ def test_pictures_are_kept_up_to_a_limit(tmp_path):
     assert pictures.get(shas[0], paths[0], "view") == first
     for sha256, path in zip(shas[1:], paths[1:], strict=True):
         pictures.get(sha256, path, "view")
-    assert sum(len(data) for data, _ in pictures._kept.values()) <= 10_000
+    assert pictures._kept.nbytes <= 10_000
     with pytest.raises(UnreadableImageError, match="cannot be read"):
         pictures.get(shas[0], paths[0], "view")
     with pytest.raises(UnreadableImageError, match="another picture"):
@@ -121,7 +121,7 @@ def test_large_pictures_are_made_smaller(tmp_path):
 
 def test_a_process_that_dies_is_started_again(folder, monkeypatch):
     """It says so, holds no lock, and the next question is answered."""
-    monkeypatch.setattr("skadma.labelling.page.training_process._PAUSE", 0.0)
+    monkeypatch.setattr("skadma.labelling.page.session._PAUSE", 0.0)
     heard = []
     with Campaign.open(folder) as campaign:
         pool = campaign.pool

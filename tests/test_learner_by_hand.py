@@ -11,10 +11,20 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skadma import ActiveLearner
 from skadma.stopping import TargetScore
-from skadma.strategies import ADMA, MarginSampling, RandomSampling, TypiClust
+from skadma.strategies import (
+    ADMA,
+    CoreSet,
+    LeastConfident,
+    MarginSampling,
+    RandomSampling,
+    TypiClust,
+)
 
 from .conftest import TinyCNN, learner_for, tiny_classifier
 
@@ -218,3 +228,132 @@ def test_fit_with_labels_builds_the_network_once(pictures):
     estimator = tiny_classifier().set_params(backbone=build)
     ActiveLearner(estimator, TypiClust(), random_state=0).fit(X, start).query(2)
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("seed", [None, 0, np.random.RandomState(0)], ids=str)
+@pytest.mark.parametrize(
+    "strategy", [RandomSampling, MarginSampling, LeastConfident, CoreSet, TypiClust]
+)
+def test_query_again(strategy, seed):
+    """The same answer until `teach`, whatever the seed."""
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    learner = ActiveLearner(
+        GaussianNB(), strategy(random_state=seed), classes=[0, 1], n_instances=6
+    ).fit(X, [0, 1] + [None] * 38)
+    first, scores = learner.query_with_scores()
+    for again in (learner, clone_of(learner)):
+        found, same = again.query_with_scores()
+        np.testing.assert_array_equal(found, first)
+        np.testing.assert_array_equal(same, scores)
+    learner.query(3)
+    np.testing.assert_array_equal(learner.query(), first)
+    learner.teach(first, np.arange(6) % 2)
+    assert not set(first) & set(learner.query())
+
+
+def clone_of(learner):
+    return pickle.loads(pickle.dumps(learner))
+
+
+class Failing(GaussianNB):
+    """Fails when it is told to, after it has changed."""
+
+    fails = False
+
+    def __init__(self, random_state=None, classes=None):
+        super().__init__()
+        self.random_state = random_state
+        self.classes = classes
+
+    def fit(self, X, y):
+        if isinstance(self.random_state, np.random.RandomState):
+            self.random_state.rand()
+        self.theta_ = None
+        if Failing.fails:
+            raise Failing.fails
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyboardInterrupt(), MemoryError()], ids=repr
+)
+@pytest.mark.parametrize("way", ["teach", "adapt", "fit", "resume"])
+def test_nothing_is_changed_by_a_failure(monkeypatch, wrapped, error, way):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    inner = Failing(random_state=np.random.RandomState(0))
+    estimator = make_pipeline(StandardScaler(), inner) if wrapped else inner
+    strategy = MarginSampling(random_state=np.random.RandomState(1))
+    learner = ActiveLearner(estimator, strategy, n_instances=4)
+    learner.fit(X, [0, 1, 0, 1] + [-1] * 16)
+    chosen = learner.query()
+    learner.teach(chosen, [0, 1, 0, 1])
+    chosen = learner.query()
+    before = pickle.dumps(learner), learner.predict_proba(X)
+    monkeypatch.setattr(Failing, "fails", error)
+    if way == "resume":
+        monkeypatch.setattr("skadma.learner.can_be_stored", lambda *_: 1 / 0)
+        learner.set_params(store="somewhere")
+        with pytest.raises(ZeroDivisionError):
+            learner.resume(X[:9], [2, 3, 4] * 3)
+        learner.set_params(store="auto")
+    else:
+        with pytest.raises(type(error)):
+            if way == "teach":
+                learner.teach(chosen, [0, 1, 2, 2])
+            elif way == "adapt":
+                learner.adapt()
+            else:
+                learner.fit(X[:9], [2, 3, 4, 2, 3, 4, -1, -1, -1])
+    monkeypatch.setattr(Failing, "fails", False)
+    assert pickle.dumps(learner) == before[0]
+    np.testing.assert_array_equal(learner.predict_proba(X), before[1])
+    np.testing.assert_array_equal(learner.query(), chosen)
+    learner.teach(chosen, [0, 1, 2, 2])
+    assert learner.classes_.tolist() == [0, 1, 2]
+    assert [row["n_labels"] for row in learner.history_] == [8, 12]
+
+
+def test_a_network_that_fails(pictures, monkeypatch):
+    X, y = pictures
+    learner = learner_for(MarginSampling(), classes=[0, 1, 2], random_state=0)
+    learner.fit(X, np.where(np.arange(24) < 6, y, -1))
+    chosen = learner.query()
+    other = clone_of(learner).teach(chosen, y[chosen])
+    before = learner.predict_proba(X)
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("skadma.classifier.train", lambda *_: 1 / 0)
+        learner.teach(chosen, y[chosen])
+    assert learner.labeled_.sum() == 6
+    assert not learner.history_
+    np.testing.assert_array_equal(learner.predict_proba(X), before)
+    np.testing.assert_array_equal(learner.query(), chosen)
+    learner.teach(chosen, y[chosen])
+    np.testing.assert_array_equal(learner.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_instances", [2, 3, 7, 50])
+def test_the_last_round(n_instances):
+    """By hand as many are chosen as the simulation chooses."""
+    X, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2
+    params = {"n_instances": n_instances, "n_rounds": None}
+    simulated = ActiveLearner(GaussianNB(), RandomSampling(), **params).fit(X, y)
+    hand = ActiveLearner(GaussianNB(), RandomSampling(), classes=[0, 1], **params)
+    hand.fit(X, [None] * 12)
+    while not hand.labeled_.all():
+        chosen = hand.query()
+        hand.teach(chosen, y[chosen])
+    sizes = [len(chosen) for chosen in hand.queried_indices_]
+    assert sizes == [len(chosen) for chosen in simulated.queried_indices_]
+    with pytest.raises(ValueError, match="pool, 0"):
+        hand.query()
+
+
+def test_the_last_groups():
+    X, groups = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) // 4
+    hand = ActiveLearner(GaussianNB(), RandomSampling(), classes=[0, 1], n_instances=2)
+    hand.fit(X, [None] * 12, groups=groups)
+    for n_left in (4, 0):
+        chosen = hand.query()
+        hand.teach(chosen, chosen % 2)
+        assert (~hand.labeled_).sum() == n_left

@@ -1,6 +1,7 @@
 """The last layer alone, fitted to its optimum, on one or on several layers."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -44,6 +45,33 @@ def test_the_formula(weighted):
         np.testing.assert_allclose(
             x @ coef.T + intercept, scores - scores.mean(), rtol=0.01, atol=0.01
         )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_more_rows_than_columns(weighted):
+    """The regression's left-out scores are those of refits, see `reference`."""
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(40, 4)), np.arange(40) % 3
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    weights = rng.random(40) + 0.5 if weighted else np.ones(40)
+    weights /= weights.mean()
+    coef, intercept = fit_probe(X, y, 3, weights)
+    _, factors = reference.probe_scores(X, y, weights, X[0])
+    for x in X[:5]:
+        scores, _ = reference.probe_scores(X, y, weights, x, factors)
+        np.testing.assert_allclose(
+            x @ coef.T + intercept, scores - scores.mean(), rtol=0.01, atol=0.01
+        )
+
+
+def test_nothing_of_the_number_of_rows_squared():
+    n, d = 3000, 16
+    X = np.random.default_rng(0).normal(size=(n, d))
+    tracemalloc.start()
+    fit_probe(X / np.linalg.norm(X, axis=1, keepdims=True), np.arange(n) % 5, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * n  # bytes: an eighth of a matrix (n, n)
 
 
 def test_rows_that_are_alone_in_their_classes():

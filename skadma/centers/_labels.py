@@ -16,6 +16,7 @@ from ..images.dataset import n_images
 from ..images.folder import images_by_class
 from ..images.forms import image_suffixes
 from ..networks import PretrainedNetwork
+from ..targets.labels import as_labels
 
 
 def labeled_images(
@@ -46,7 +47,7 @@ def labeled_images(
 
 def _class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
     """Convert numbers or class names to numbers of the network's outputs."""
-    labels = column_or_1d(y)
+    labels = column_or_1d(as_labels(y))
     if labels.dtype.kind in "iu":
         wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
         if len(wrong):

@@ -11,18 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
-from . import (
-    _bench,
-    _centers,
-    _change,
-    _evaluate,
-    _label,
-    _model,
-    _read,
-    _review,
-    _start,
-    _teach,
-)
+from . import _bench, _campaign, _centers, _label, _predict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    campaign = (_start, _teach, _read, _review, _change, _evaluate)
-    for command in (_bench, _centers, *campaign, _label, _model):
+    for command in (_bench, _centers, _campaign, _label, _predict):
         command.add_parser(commands)
     return parser
 

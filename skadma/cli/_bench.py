@@ -19,39 +19,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "UncertaintyHerding, by ADMA and, side by side, at random. Takes about a "
         "minute on 2 cores.",
     )
-    demo.add_argument(
-        "--out",
-        type=Path,
-        default=Path("skadma-demo"),
-        help="folder for curves.png and results.csv (default: %(default)s)",
-    )
-    demo.add_argument("--rounds", type=positive, default=8, help="default: %(default)s")
-    demo.add_argument(
-        "--labels",
-        type=positive,
-        default=20,
-        help="labels in a round (default: %(default)s)",
-    )
-    demo.add_argument(
-        "--pool",
-        type=positive,
-        default=600,
-        help="photographs to choose from (default: %(default)s)",
-    )
-    demo.add_argument(
-        "--test",
-        type=positive,
-        default=400,
-        help="photographs to test on (default: %(default)s)",
-    )
-    demo.add_argument(
-        "--seed",
-        type=int,
-        nargs="+",
-        default=[0, 1, 2],
-        help="one or several, of which each draws other photographs (default: 0 1 2)",
-    )
     demo.set_defaults(run=_demo)
+    add = demo.add_argument
+    what = "folder for curves.png and results.csv (default: %(default)s)"
+    add("--out", type=Path, default=Path("skadma-demo"), help=what)
+    add("--rounds", type=positive, default=8, help="default: %(default)s")
+    what = "labels in a round (default: %(default)s)"
+    add("--labels", type=positive, default=20, help=what)
+    what = "photographs to choose from (default: %(default)s)"
+    add("--pool", type=positive, default=600, help=what)
+    what = "photographs to test on (default: %(default)s)"
+    add("--test", type=positive, default=400, help=what)
+    what = "one or several, of which each draws other photographs (default: 0 1 2)"
+    add("--seed", type=int, nargs="+", default=[0, 1, 2], help=what)
     bench = commands.add_parser(
         "bench",
         help="measure label efficiency: data sets x networks x strategies x seeds",
@@ -65,20 +45,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Run every cell of a configuration that has no result yet. A run "
         "that was stopped goes on where it was.",
     )
-    run.add_argument("config", type=Path, help="a JSON file")
-    run.add_argument("--out", type=Path, required=True, help="folder for the results")
-    run.add_argument(
-        "--jobs",
-        type=positive,
-        default=1,
-        help="processes, of one thread each (default: %(default)s)",
-    )
-    run.add_argument(
-        "--data",
-        type=Path,
-        help="folder of the data sets and centres (default: $SKADMA_DATA)",
-    )
     run.set_defaults(run=_run)
+    add = run.add_argument
+    add("config", type=Path, help="a JSON file")
+    add("--out", type=Path, required=True, help="folder for the results")
+    what = "processes, of one thread each (default: %(default)s)"
+    add("--jobs", type=positive, default=1, help=what)
+    what = "folder of the data sets and centres (default: $SKADMA_DATA)"
+    add("--data", type=Path, help=what)
     report = actions.add_parser(
         "report",
         help="tables, tests and figures of the results there are",

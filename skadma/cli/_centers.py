@@ -24,46 +24,34 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Make a file of source centres for ADMA: from a folder with one "
         "subfolder per source class, or without any source data by synthesis.",
     )
-    make.add_argument(
-        "folder", type=Path, nargs="?", help="one subfolder per source class"
-    )
-    make.add_argument(
-        "--synthesize", action="store_true", help="from the network, without a folder"
-    )
-    add_output(make, "file, .safetensors")
-    make.add_argument(
-        "-n",
-        "--n-centers",
-        type=positive,
-        help="only so many classes, which cover the source space",
-    )
-    make.add_argument(
-        "--steps", type=positive, help="gradient steps of the synthesis (default: 140)"
-    )
     make.set_defaults(run=_make)
+    add = make.add_argument
+    add("folder", type=Path, nargs="?", help="one subfolder per source class")
+    what = "from the network, without a folder"
+    add("--synthesize", action="store_true", help=what)
+    add_output(make, "file, .safetensors")
+    what = "only so many classes, which cover the source space"
+    add("-n", "--n-centers", type=positive, help=what)
+    what = "gradient steps of the synthesis (default: 140)"
+    add("--steps", type=positive, help=what)
     show = actions.add_parser("show", help="write a contact sheet as PNG")
+    show.set_defaults(run=_show)
     show.add_argument("file", type=Path)
     add_output(show, "file, .png")
-    show.set_defaults(run=_show)
     check = actions.add_parser(
         "check",
         help="check whether a file fits a network, and how well the network "
         "recognizes it",
     )
-    check.add_argument("file", type=Path)
     check.set_defaults(run=_check)
+    check.add_argument("file", type=Path)
     for action in (make, check):
-        action.add_argument(
-            "--backbone",
-            default="efficientnet_lite0",
-            help="network (default: %(default)s)",
-        )
-        action.add_argument(
-            "--weights", default="DEFAULT", help="its weights (default: %(default)s)"
-        )
-        action.add_argument(
-            "--image-size", type=positive, help="in pixels (default: the network's)"
-        )
+        add = action.add_argument
+        what = "network (default: %(default)s)"
+        add("--backbone", default="efficientnet_lite0", help=what)
+        add("--weights", default="DEFAULT", help="its weights (default: %(default)s)")
+        what = "in pixels (default: the network's)"
+        add("--image-size", type=positive, help=what)
 
 
 def _classifier(options: argparse.Namespace) -> CNNClassifier:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._options import add_campaign_command, open_campaign, port, share
-from ._start import add_start, start_campaign
+from ._campaign import add_start_options, start_campaign
+from ._options import add_command, campaign_options, open_campaign, port, share
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
@@ -16,39 +16,30 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
     what = "label in the browser, while the network learns"
-    parser = add_campaign_command(
+    parser = add_command(
         commands,
         "label",
-        _label,
+        _check_campaign,
         what,
         f"{what.capitalize()}. Serves a page to this machine only; the first line "
         "printed is its address. With a folder of images and --classes it starts the "
         "campaign where there is none yet.",
     )
-    parser.add_argument(
-        "photos",
-        type=Path,
-        nargs="?",
-        help="folder of images, with subfolders, to start a campaign about",
-    )
-    parser.add_argument("--classes", nargs="+", help="all labels")
-    parser.add_argument(
+    parser.set_defaults(run=_label)
+    add = parser.add_argument
+    what = "folder of images, with subfolders, to start a campaign about"
+    add("photos", type=Path, nargs="?", help=what)
+    add("--classes", nargs="+", help="all labels")
+    add(
         "--port",
         type=port,
         help="0: any that is free (default: one that is free, the same for a campaign "
         "every time)",
     )
-    parser.add_argument(
-        "--no-browser", action="store_true", help="only print the address"
-    )
-    parser.add_argument(
-        "--keys",
-        nargs="+",
-        default=[],
-        metavar="CLASS=KEY",
-        help="keys of classes (default: 1 to 9); they can be changed on the page",
-    )
-    parser.add_argument(
+    add("--no-browser", action="store_true", help="only print the address")
+    what = "keys of classes (default: 1 to 9); they can be changed on the page"
+    add("--keys", nargs="+", default=[], metavar="CLASS=KEY", help=what)
+    add(
         "--repeat",
         type=share,
         default=0,
@@ -56,12 +47,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="show so many of the pictures again, blind, to tell how far people agree; "
         "such as 0.05 (default: %(default)s)",
     )
-    parser.add_argument(
-        "--label-studio",
-        action="store_true",
-        help="be an ML backend of Label Studio as well; the address is printed",
-    )
-    add_start(
+    what = "be an ML backend of Label Studio as well; the address is printed"
+    add("--label-studio", action="store_true", help=what)
+    add_start_options(
         parser.add_argument_group("where the campaign is started; see 'skadma start'")
     )
 
@@ -69,15 +57,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def _label(options: argparse.Namespace) -> None:
     from ..labelling.page.server import serve
 
-    keys = _keys(options.keys)
+    options.keys = _keys(options.keys)
     with _open_or_start(options) as campaign:
-        _check(campaign, options, keys)
+        _check_campaign(campaign, options)
     serve(
         options.campaign,
-        {name: getattr(options, name) for name in ("pool", "pools", "who", "wait")},
+        campaign_options(options),
         port=options.port,
         browser=not options.no_browser,
-        keys=keys,
+        keys=options.keys,
         repeat=options.repeat,
         label_studio=options.label_studio,
     )
@@ -109,13 +97,11 @@ def _open_or_start(options: argparse.Namespace) -> Campaign:
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
             "--campaign FOLDER."
         )
-    options.pool = options.photos
+    options.pool = [str(options.photos)]
     return start_campaign(options, options.photos)
 
 
-def _check(
-    campaign: Campaign, options: argparse.Namespace, keys: dict[str, str]
-) -> None:
+def _check_campaign(campaign: Campaign, options: argparse.Namespace) -> None:
     """Refuse options that contradict the campaign."""
     photos, classes = options.photos, ", ".join(campaign.classes)
     if photos is not None and photos.resolve() != campaign.pool.resolve():
@@ -129,6 +115,6 @@ def _check(
             f"The campaign in {str(options.campaign)!r} has the classes {classes}. "
             "Leave --classes out, or start another one with --campaign FOLDER."
         )
-    unknown = [name for name in keys if name not in campaign.classes]
+    unknown = [name for name in options.keys if name not in campaign.classes]
     if unknown:
         raise ValueError(f"--keys: {unknown[0]!r} is none of the classes {classes}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,41 +48,40 @@ def share(text: str) -> float:
 # --- the campaign -------------------------------------------------------------------
 
 
-def add_campaign_command(
+def add_command(
     commands: argparse._SubParsersAction,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[Campaign, argparse.Namespace], None],
     what: str,
     description: str = "",
     *,
     pool: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command about a campaign; `pool` is the option for images that moved."""
+    """Add a command about a campaign; `pool` is the option for images that moved.
+
+    Two defaults may be set to other functions of the options: `prepare`, which checks
+    them before any work, and `open`, which gives the campaign.
+    """
     description = description or f"{what[:1].upper()}{what[1:]}."
     parser = commands.add_parser(name, help=what, description=description)
-    parser.set_defaults(run=run, pools={})
-    parser.add_argument(
+    parser.set_defaults(run=partial(_run, run), prepare=_prepare, open=open_campaign)
+    add = parser.add_argument
+    add(
         "--campaign",
         type=Path,
         default=Path("skadma-campaign"),
         metavar="FOLDER",
         help="the campaign's folder (default: %(default)s)",
     )
-    parser.add_argument("--who", help="your name in the log (default: the user's)")
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=60,
-        metavar="SECONDS",
-        help="how long to wait for another process (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log what happens in each phase"
-    )
+    add("--who", help="your name in the log (default: the user's)")
+    wait = "how long to wait for another process (default: %(default)s)"
+    add("--wait", type=float, default=60, metavar="SECONDS", help=wait)
+    add("-v", "--verbose", action="store_true", help="log what happens in each phase")
     if pool:
-        parser.add_argument(
+        add(
             "--pool",
-            action=_Pool,
+            action="append",
+            default=[],
             metavar="[NAME=]FOLDER",
             help="where the images are, if they moved; NAME: those of a pool that was "
             "added. More than once for several",
@@ -89,43 +89,46 @@ def add_campaign_command(
     return parser
 
 
-class _Pool(argparse.Action):
-    """Set `pool`, the first pool's folder, or one of `pools`, by name."""
+def _run(
+    run: Callable[[Campaign, argparse.Namespace], None], options: argparse.Namespace
+) -> None:
+    options.prepare(options)
+    with options.open(options) as campaign:
+        run(campaign, options)
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        options: argparse.Namespace,
-        value: Any,
-        option: str | None = None,
-    ) -> None:
-        name, equals, folder = value.partition("=")
-        if equals and not Path(value).is_dir():
-            options.pools = {**options.pools, name: Path(folder)}
+
+def _prepare(options: argparse.Namespace) -> None:
+    if getattr(options, "out", None):
+        prepare_file(options.out, overwrite=options.overwrite)
+
+
+def campaign_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Campaign.open` takes beside the folder."""
+    opened = {"pool": None, "pools": {}, "who": options.who, "wait": options.wait}
+    for item in options.pool:
+        name, equals, folder = item.partition("=")
+        if equals and not Path(item).is_dir():
+            opened["pools"][name] = Path(folder)
         else:
-            options.pool = Path(value)
+            opened["pool"] = Path(item)
+    return opened
 
 
 def open_campaign(options: argparse.Namespace) -> Campaign:
     """Open the campaign that the options name."""
     from ..labelling.campaign import Campaign  # takes seconds, --help should not
 
-    return Campaign.open(
-        options.campaign,
-        pool=options.pool,
-        pools=options.pools,
-        who=options.who,
-        wait=options.wait,
-    )
+    return Campaign.open(options.campaign, **campaign_options(options))
 
 
-def add_partial(parser: argparse.ArgumentParser) -> None:
+def add_partial(
+    parser: argparse.ArgumentParser,
+    rows: str = "rows",
+    instead: str = "refusing all",
+) -> None:
     """Add the option for label files with rows that cannot be taken."""
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="leave out rows that cannot be taken, instead of refusing all",
-    )
+    what = f"leave out {rows} that cannot be taken, instead of {instead}"
+    parser.add_argument("--partial", action="store_true", help=what)
 
 
 # --- output --------------------------------------------------------------------------

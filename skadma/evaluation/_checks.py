@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..targets.labels import as_labels, unlabelled_mask
+
 
 def check_proba(proba: ArrayLike) -> np.ndarray:
     """Check a table of class probabilities (n, n_classes); rows may be all NaN."""
@@ -35,7 +37,12 @@ def class_numbers(
 
     The classes are those in `y`, sorted, if None.
     """
-    labels = np.asarray(y)
+    labels = as_labels(y)
+    if (missing := unlabelled_mask(labels, [-1])).any():
+        raise ValueError(
+            f"{missing.sum()} entries of y are None or NaN, the first is number "
+            f"{missing.argmax()}. Leave these images out."
+        )
     names = np.unique(labels) if classes is None else np.asarray(classes)
     if len(names) != n_classes or len(np.unique(names)) != n_classes:
         hint = ". Say by classes= what they are" if classes is None else ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, hypergeom, norm
 
-from ..targets.labels import plain_labels, unlabelled_mask, unmixed
+from ..targets.labels import as_labels, plain_labels, unlabelled_mask
 from ._audit import Audit
 from ._checks import class_numbers
 
@@ -250,7 +250,7 @@ def _numbered(
     predicted: ArrayLike, y: ArrayLike, classes: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the classes and, as their numbers, predictions and labels (-1: none)."""
-    guessed, labels = np.asarray(predicted), np.asarray(unmixed(y))
+    guessed, labels = as_labels(predicted), as_labels(y)
     every = guessed if classes is None else classes
     missing = unlabelled_mask(labels, every)
     known = plain_labels(labels[~missing])

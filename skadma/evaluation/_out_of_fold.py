@@ -63,7 +63,7 @@ def out_of_fold_proba(
     ValueError
         If labels are missing or too few, or `n_folds` is below 2.
     """
-    labels = check_labels(y, estimator)
+    labels = check_labels(y, estimator, classes)
     every = known_classes(labels, classes)
     if _num_samples(X) != len(labels):
         raise ValueError(f"X has {_num_samples(X)} images, y {len(labels)} labels.")

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections import OrderedDict
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -176,22 +176,21 @@ class DiskCache:
     folder : str or Path
         A subfolder ``skadma-activations`` is made in it; nothing else is touched.
     limit : int
-        Bytes. Once the folder has that many, nothing more is written.
+        Bytes. Once the folder has that many, nothing more is written, by whichever
+        object. Several processes may exceed it by a sixteenth each.
     """
 
     def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = Path(folder) / "skadma-activations"
         self.limit = limit
         self.recent = LRUCache(limit // _SHARE)
-        self._nbytes: int | None = None
+        self._usage = _usage_of(self.folder.resolve())
 
     @property
     def nbytes(self) -> int:
         """Size of the files, as far as this process knows."""
-        if self._nbytes is None:
-            files = self.folder.rglob("*.safetensors")
-            self._nbytes = sum(_size(path) for path in files)
-        return self._nbytes
+        with self._usage.lock:
+            return self._usage.measured(self.limit)
 
     def _path(self, namespace: str, key: str) -> Path:
         return self.folder / namespace / key[:2] / f"{key}.safetensors"
@@ -209,19 +208,27 @@ class DiskCache:
 
     def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
-        if self.nbytes + value.nbytes > self.limit:
-            return
-        path = self._path(namespace, key)
-        try:
-            self._write(path, value)
-        except OSError as error:  # the disk is full: nothing that is needed is lost
-            self.limit = 0
-            _log.warning("No more is kept in %s: %s", self.folder, error)
-            return
-        self._nbytes = self.nbytes + value.nbytes
-
-    def _write(self, path: Path, value: np.ndarray) -> None:
+        path, usage = self._path(namespace, key), self._usage
+        with usage.lock:
+            if usage.failed or usage.measured(self.limit) + value.nbytes > self.limit:
+                return
         content = safetensors.numpy.save({_ENTRY: np.ascontiguousarray(value)})
+        with usage.lock:
+            added = len(content) - _size(path)  # a damaged file is written again
+            if usage.measured(self.limit) + added > self.limit:
+                return
+            usage.add(added)
+        try:
+            self._write(path, content)
+        except OSError as error:  # the disk is full: nothing that is needed is lost
+            with usage.lock:
+                usage.add(-added)
+                usage.failed = True
+            _log.warning(
+                "No more is kept in %s until it is cleared: %s", self.folder, error
+            )
+
+    def _write(self, path: Path, content: bytes) -> None:
         try:
             self._put_file(path, content)
         except FileNotFoundError:  # the first of its folder
@@ -233,10 +240,49 @@ class DiskCache:
         write_atomically(path, lambda part: part.write_bytes(content), durable=False)
 
     def clear(self) -> None:
-        """Remove the entries' folder."""
+        """Remove the entries' folder, and write again after an error."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._nbytes = None
+        with self._usage.lock:
+            self._usage.nbytes = None
+            self._usage.failed = False
         self.recent.clear()
+
+    def __deepcopy__(self, memo: dict) -> DiskCache:
+        return self  # clones of an estimator share it
+
+    def __reduce__(self) -> tuple:
+        return DiskCache, (self.folder.parent, self.limit)
+
+
+class _Usage:
+    """What this process knows of a folder's size, for all caches in it.
+
+    Attributes and methods are used under `lock`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = Lock()
+        self.nbytes: int | None = None
+        self.failed = False
+        self._added = 0
+
+    def measured(self, limit: int) -> int:
+        """Return the size; it is measured anew when much was added since."""
+        if self.nbytes is None or self._added > limit // _SHARE:
+            files = self.folder.rglob("*.safetensors")
+            self.nbytes = sum(_size(path) for path in files)
+            self._added = 0
+        return self.nbytes
+
+    def add(self, nbytes: int) -> None:
+        self.nbytes = (self.nbytes or 0) + nbytes
+        self._added += nbytes
+
+
+@cache
+def _usage_of(folder: Path) -> _Usage:
+    return _Usage(folder)
 
 
 def _size(path: Path) -> int:

@@ -199,6 +199,6 @@ def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
         ]
         raise ValueError(
             f"The scores of {len(wrong)} image(s) are NaN or infinite, the first: "
-            f"{', '.join(named)}. The network's weights or the image's values are at "
-            "fault; a lower learning rate may help."
+            f"{', '.join(named)}. Training has diverged, or the image's values are not "
+            "finite: fit with a lower learning rate (lr, head_lr), or check the image."
         )

@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
-from ..networks.graph import NETWORK_LOCK, in_mode
+from ..networks.graph import in_mode
 from ..networks.pretrained import describe_modules, fingerprint
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import Cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -145,6 +146,7 @@ class FeatureExtractor:
         Computed from the outputs of `layers` and `source_layers`.
     """
 
+    @torch_defaults()
     def __init__(
         self,
         source: PretrainedNetwork,
@@ -425,7 +427,7 @@ class FeatureExtractor:
         images = _to_device(images, self.device)
         if self._frozen is None:
             return images
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
             (x,) = _run(self._frozen, self._normalize(images), rows)
         return x
 
@@ -435,10 +437,10 @@ class FeatureExtractor:
     ) -> OutputBatch:
         """Run what lies behind the cut, on up to `n_behind` images at a time."""
         cached = self._cached(items) or None
-        if self._frozen is None:
-            x = self._normalize(x)
         computed: dict[str, torch.Tensor] = {}
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
+            if self._frozen is None:
+                x = self._normalize(x)
             adapted = self._outputs(x, n_behind)
             if cached is not None and self._required_keys == [self._derived_key]:
                 source = {}
@@ -530,14 +532,14 @@ class FeatureExtractor:
         Windows of one shape run together. A network that takes maps of one size only
         gets them enlarged to it.
         """
-        if self._frozen is None:
-            maps = self._normalize(maps)
         shapes: dict[tuple[int, int], list[int]] = {}
         for i, window in enumerate(windows):
             shapes.setdefault((window.height, window.width), []).append(i)
         found: list[torch.Tensor] = [maps] * len(windows)
         full = maps.shape[-2:]
-        with NETWORK_LOCK, in_mode(self._modules):
+        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
+            if self._frozen is None:
+                maps = self._normalize(maps)
             for of_shape in shapes.values():
                 patches = torch.cat([windows[i].cut(maps) for i in of_shape])
                 some = patches.split(_PATCHES)

@@ -143,26 +143,23 @@ def predict_files(
         "columns": columns,
     }
     tmp_path = out.with_name(f"{out.name}.part")
-    journal = _journal(tmp_path)
+    journal = out.with_name(f"{out.name}.part.jsonl")
     with _locked(tmp_path), warnings.catch_warnings():
         # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
-        done, not_resumed = _completed(tmp_path, task, given, overwrite)
+        done, not_resumed = _completed(tmp_path, journal, task, given, overwrite)
         header = _csv([columns])
         last = done[-1] if done else _Group(end=len(header))
         n_before = last.n_rows
+        lines = "".join(f"{json.dumps(line)}\n" for line in (task, *map(asdict, done)))
         bar = tqdm(
             total=n_images, initial=n_before, unit=" images", disable=not progress
         )
         try:
-            lines = [task, *map(asdict, done)]
-            write_atomically(journal, lambda path: path.write_bytes(_lines(lines)))
-            mode = "r+b" if done else "wb"
-            with tmp_path.open(mode) as file, journal.open("ab") as log, bar:
-                if done:
-                    file.seek(last.end)
-                    file.truncate()
-                else:
+            write_atomically(journal, lambda path: path.write_text(lines))
+            with tmp_path.open("ab") as file, journal.open("a") as log, bar:
+                file.truncate(last.end if done else 0)
+                if not done:
                     _append(file, header)
                 groups = itertools.islice(_groups(given), len(done), None)
                 for images, rows in _rows(estimator, groups, names, proba):
@@ -175,8 +172,7 @@ def predict_files(
                         images=_digest(images),
                         rows=_digest(data),
                     )
-                    log.write(_lines([asdict(last)]))
-                    log.flush()
+                    print(json.dumps(asdict(last)), file=log, flush=True)
                     bar.update(len(rows))
                 os.fsync(file.fileno())
             tmp_path.replace(out)
@@ -254,30 +250,25 @@ def _rows(
     """Predict group by group; yield the group and its rows of the table."""
     groups, again = itertools.tee(groups)
     scores = estimator.iter_predict_proba([path for path, *_ in g] for g in again)
-    for images, group_scores in zip(groups, scores, strict=True):
-        yield (
-            images,
-            [
-                _row(path, row, names, proba, estimator.multilabel_)
-                for (path, *_), row in zip(images, group_scores, strict=True)
-            ],
-        )
+    for images, matrix in zip(groups, scores, strict=True):
+        pairs = zip(images, matrix, strict=True)
+        multilabel = estimator.multilabel_
+        yield images, [_row(i[0], row, names, proba, multilabel) for i, row in pairs]
 
 
 def _row(
     path: str, scores: np.ndarray, names: list[str], proba: bool, multilabel: bool
 ) -> list[str]:
+    shown = [f"{p:.6g}" for p in scores] if proba else []
     if not np.isfinite(scores).all():
-        cells, shown = ["", "", _problem(path)], [""] * len(names)
+        return [safe_path(path), "", "", _problem(path), *("" for _ in shown)]
+    if multilabel:
+        given = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
+        label = _SEPARATOR.join(given)
+        confidence = np.maximum(scores, 1 - scores).mean()
     else:
-        if multilabel:
-            given = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
-            label = _SEPARATOR.join(given)
-            confidence = np.maximum(scores, 1 - scores).mean()
-        else:
-            label, confidence = names[int(scores.argmax())], scores.max()
-        cells, shown = [label, f"{confidence:.6g}", ""], [f"{p:.6g}" for p in scores]
-    return [safe_path(path), *cells, *(shown if proba else [])]
+        label, confidence = names[int(scores.argmax())], scores.max()
+    return [safe_path(path), label, f"{confidence:.6g}", "", *shown]
 
 
 def _problem(path: str) -> str:
@@ -325,40 +316,37 @@ class _Group:
 def _locked(tmp_path: Path) -> Iterator[None]:
     """Be the only process that writes this file."""
     path = tmp_path.with_name(f"{tmp_path.name}.lock")
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(path).acquire(timeout=0)
     except filelock.Timeout as error:
         raise ModelError(
             f"Another process is writing {str(tmp_path)!r}: wait for it, or choose "
             "another name."
         ) from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
-def _journal(tmp_path: Path) -> Path:
-    """The file that records the task, in its first line, and the complete groups."""
-    return tmp_path.with_name(f"{tmp_path.name}.jsonl")
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _completed(
-    tmp_path: Path, task: dict[str, Any], given: Sequence[str], overwrite: bool
+    tmp_path: Path,
+    journal: Path,
+    task: dict[str, Any],
+    given: Sequence[str],
+    overwrite: bool,
 ) -> tuple[list[_Group], str]:
     """Read which groups can be kept, and give the reason why others cannot."""
     if not tmp_path.exists():
         return [], ""
     try:
-        first, *lines = _journal(tmp_path).read_bytes().splitlines()
+        first, *lines = journal.read_bytes().splitlines()
         before = json.loads(first)
-        differs = [
-            _difference(key, before[key], task[key])
-            for key in task
-            if before[key] != task[key]
-        ]
+        differs = [key for key in task if before[key] != task[key]]
+        if "inputs" in differs:
+            then, now = (", ".join(each["inputs"].values()) for each in (before, task))
+            differs[differs.index("inputs")] = f"inputs ({then}; now {now})"
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
     ):  # fmt: skip
@@ -391,13 +379,6 @@ def _completed(
     return done, ""
 
 
-def _difference(key: str, before: Any, now: Any) -> str:
-    """Name what differs from the task that was begun; inputs with their places."""
-    if key != "inputs":
-        return key
-    return f"inputs ({', '.join(before.values())}; now {', '.join(now.values())})"
-
-
 def _append(file: IO[bytes], data: bytes) -> None:
     """Write so that it survives the process."""
     file.write(data)
@@ -408,11 +389,6 @@ def _csv(rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
-
-
-def _lines(values: Iterable[Any]) -> bytes:
-    """One line of JSON for each value."""
-    return "".join(f"{json.dumps(value)}\n" for value in values).encode()
 
 
 def _digest(value: Any) -> str:

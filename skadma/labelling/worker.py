@@ -70,8 +70,7 @@ class Worker:
     def close(self) -> None:
         """End the process for good; what it acknowledged is safe."""
         self._closed = True
-        process = self._process
-        if process is not None:
+        if (process := self._process) is not None:
             process.terminate()
             process.join(5)
 

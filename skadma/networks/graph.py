@@ -19,7 +19,6 @@ import copy
 import difflib
 import math
 import operator
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,10 +30,9 @@ import torchvision.ops
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .torch_state import NETWORK_LOCK
+
 WEIGHTED = (nn.Conv2d, nn.Linear)
-NETWORK_LOCK = threading.RLock()
-"""Held while a network is traced, which changes how all modules behave, and therefore
-while one runs or is trained as well: threads wait for each other."""
 
 _RUNNING = nn.Module.__call__, nn.Module.__getattr__
 _MULTIPLICATIONS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}

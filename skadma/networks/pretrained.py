@@ -20,7 +20,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
-from .graph import NETWORK_LOCK, NetworkGraph, fold_batch_norms
+from .graph import NetworkGraph, fold_batch_norms
 from .heads import get_head, multilayer_network, replace_head
 from .registry import (
     Backbone,
@@ -28,6 +28,7 @@ from .registry import (
     load_into,
     paper_frozen_layers,
 )
+from .torch_state import NETWORK_LOCK, torch_defaults
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -171,7 +172,7 @@ class PretrainedNetwork:
     def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
-        with NETWORK_LOCK, torch.no_grad():
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             ShapeProp(traced).propagate(self.example)
         return {
             node: tuple(value.shape[1:])
@@ -239,10 +240,10 @@ def load_pretrained(
         path = None if weights is None else Path(weights)
         changed = path.stat().st_mtime_ns if path and path.is_file() else 0
         key = (backbone, weights, image_size, reduced, engine, changed)
-    with suppress(KeyError):  # not under the lock: it is held for a whole training
+    with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with NETWORK_LOCK, torch.random.fork_rng():
+    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
@@ -284,7 +285,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with NETWORK_LOCK, torch.random.fork_rng():
+    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
         torch.manual_seed(0)
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)

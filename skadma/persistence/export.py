@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..networks.graph import NETWORK_LOCK
+from ..networks.torch_state import NETWORK_LOCK
 from .card import CardFacts, describe_preprocessing, make_card
 from .folder import save_model
 from .params import ModelError

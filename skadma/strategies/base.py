@@ -31,6 +31,7 @@ from ..features.estimators import (
     unwrap,
 )
 from ..images.dataset import n_images, take
+from ..networks.torch_state import NETWORK_LOCK
 from ._pool_features import PoolFeatures, extract_pool_features
 
 
@@ -308,7 +309,7 @@ class BatchStrategy(QueryStrategy):
 def global_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's and torch's global generators, for code of other packages."""
     state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with NETWORK_LOCK, torch.random.fork_rng():
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)
         try:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import column_or_1d
 
+from .labels import as_labels, plain_labels
+
 
 class Groups:
     """The group of each of n images; without `groups`, each is a group of its own."""
@@ -15,7 +17,7 @@ class Groups:
         if groups is None:
             self.names = self.codes = np.arange(n)
             return
-        found = column_or_1d(groups)
+        found = column_or_1d(plain_labels(as_labels(groups)))
         if len(found) != n:
             raise ValueError(f"groups has {len(found)} entries for {n} images.")
         if found.dtype.kind in "fO" and any(v is None or v != v for v in found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,78 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+_WRITTEN_GAPS = {
+    *("", "-1", "-1.0", "nan", "NaN", "NaT", "None"),
+    *("null", "NULL", "NA", "N/A", "<NA>"),
+}
+"""Strings that other programs write where there is no label."""
 
-def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
+
+def as_labels(y: Any) -> Any:
+    """Return labels of any form as an array; a sparse matrix stays one.
+
+    A table of one column becomes that column. Gaps of pandas (NA, NaT), polars and
+    pyarrow, and masked entries, become None, or NaN in an array of floats.
+    """
+    if sparse.issparse(y):
+        return y
+    # pyarrow's tables have column_names; pandas' and polars' have columns.
+    columns = getattr(y, "column_names", getattr(y, "columns", None))
+    if columns is not None and len(columns) == 1:
+        y = y[columns[0]]
+    if isinstance(y, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(y)
+        y = y.data
+        if mask.any():
+            y = y.astype(object)
+            y[mask] = None
+    try:
+        array = np.asarray(y)
+    except ValueError:  # rows of several lengths
+        return y
+    if isinstance(y, (list, tuple)):
+        # NumPy would turn a NaN or a -1 among strings into a string.
+        if len({isinstance(v, str) for v in y}) > 1:
+            array = np.array(y, dtype=object)
+    elif array.ndim == 1 and array.dtype.kind == "f" and np.isnan(array).any():
+        # NumPy turns integers with gaps into floats.
+        as_list = getattr(y, "to_pylist", getattr(y, "to_list", None))
+        if as_list is not None:
+            array = np.array(as_list(), dtype=object)
+    elif array.dtype.kind == "T":
+        array = array.astype(object)
+    if array.dtype.kind != "O":
+        return array
+    missing = _each(_is_none, array)
+    if missing.any():
+        array = array.copy()
+        array[missing] = None
+    return array
+
+
+def _each(test: Any, array: np.ndarray) -> np.ndarray:
+    return np.array([test(v) for v in array.ravel()], dtype=bool).reshape(array.shape)
+
+
+def _is_none(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # NaN and NaT
+    except TypeError:  # pandas.NA
+        return True
+    except ValueError:  # an array
+        return False
+
+
+def check_labels(
+    y: ArrayLike | None, estimator: Any, classes: ArrayLike | None = None
+) -> np.ndarray:
     """Check the labels of a classification task, (n,) or (n, n_labels).
 
     Raises ValueError if there are none, some are missing, or they are not class labels.
-    The class of `estimator` is named in messages.
+    The class of `estimator` is named in messages. `classes` are all labels of the task
+    if they are given.
     """
     name = type(estimator).__name__
     if y is None:
@@ -23,18 +90,23 @@ def check_labels(y: ArrayLike | None, estimator: Any) -> np.ndarray:
             f"{name} requires y to be passed, but the target y is None: pass one label "
             "per image."
         )
+    y = as_labels(y)
     if is_multilabel_form(y):
         return _check_indicator(y, name)
-    labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
+    labels: np.ndarray = column_or_1d(y, warn=True)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
             f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
         )
-    if labels.dtype.kind == "O" and any(v is None or v != v for v in labels):
+    if labels.dtype.kind == "O" and any(v is None for v in labels):
         raise ValueError(
             f"{name}: the labels y contain None or NaN. Pass only labelled ones."
         )
-    check_classification_targets(labels)
+    _refuse_written_gaps(labels, classes)
+    if labels.dtype.kind == "O" and not any(isinstance(v, str) for v in labels):
+        labels = plain_labels(labels)
+    # Three of each: scikit-learn takes many classes of few labels for a regression.
+    check_classification_targets(np.repeat(labels, 3))
     return labels
 
 
@@ -62,10 +134,12 @@ def partial_labels(
     """
     if y is None:
         check_labels(y, estimator)  # raises
+    y = as_labels(y)
     if is_multilabel_form(y):
         matrix, missing = _partial_indicator(y, type(estimator).__name__)
         return matrix, missing, known_classes(matrix, classes)
-    labels: np.ndarray = column_or_1d(unmixed(y), warn=True)
+    labels: np.ndarray = column_or_1d(y, warn=True)
+    _refuse_written_gaps(labels, classes)
     missing = unlabelled_mask(labels, classes)
     if classes is None and labels.dtype.kind == "f" and np.isnan(labels).all():
         raise ValueError(
@@ -74,7 +148,9 @@ def partial_labels(
         )
     known = labels[~missing]
     if len(known):
-        known = check_labels(plain_labels(known), estimator)
+        if classes is None and missing.any():
+            _refuse_ambiguous(labels, known)
+        known = check_labels(plain_labels(known), estimator, classes)
     if classes is not None and not missing.any():
         known = known[:0]  # the oracle's labels are checked when they are revealed
     return labels, missing, known_classes(known, classes)
@@ -95,12 +171,13 @@ def with_labels(
     far. Raises ValueError if labels are missing, too many, of another form, or not
     among those of the task.
     """
+    array: Any = as_labels(labels)
     if y.ndim == 2:
-        rows = labels if is_multilabel_form(labels) else np.atleast_2d(labels)
+        rows = array if is_multilabel_form(array) else np.atleast_2d(array)
         given = _check_indicator(rows, type(estimator).__name__)
     else:
-        _refuse_missing(labels, declared, before)
-        given = check_labels(labels, estimator)
+        _refuse_missing(array, declared)
+        given = check_labels(array, estimator, declared)
     if len(given) != len(indices):
         raise ValueError(f"{len(indices)} indices, but {len(given)} labels.")
     if given.ndim != y.ndim:
@@ -136,8 +213,10 @@ def known_classes(
     if before is not None:
         seen = np.union1d(before, seen)
     if classes is None:
+        _refuse_same_text(seen)
         return seen
     known = np.unique(np.asarray(classes))
+    _refuse_same_text(np.union1d(seen, known))
     unknown = np.setdiff1d(seen, known)
     if len(unknown):
         raise ValueError(
@@ -182,26 +261,15 @@ def refuse_other_form(multilabel: bool, before: bool) -> None:
 def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarray:
     """Find the entries of `y` (n,) that have no label yet: -1, None or NaN.
 
-    An integer -1 is a label where `classes` names it, and, without `classes`, where
-    -1 and 1 are all there is: the usual coding of a binary task.
+    A -1 is a label where `classes` names it, and nowhere else.
     """
-    y = np.asarray(y)
-    if y.dtype.kind == "f":
-        mask = np.isnan(y)
-    elif y.dtype.kind == "O":
-        # NaN is the only value that differs from itself.
-        mask = np.array([v is None or bool(v != v) for v in y], dtype=bool)
-    else:
-        mask = np.zeros(y.shape, dtype=bool)
-    if y.dtype.kind in "ifO":
-        minus_one = np.array([_is_minus_one(v) for v in y], dtype=bool)
-        if classes is not None:
-            is_label = any(_is_minus_one(c) for c in np.asarray(classes).tolist())
-        else:
-            others = {str(v) for v in y[~minus_one & ~mask].tolist()}
-            is_label = bool(others) and others <= {"1", "1.0"}
-        if not is_label:
-            mask |= minus_one
+    array: np.ndarray = as_labels(y)
+    if array.dtype.kind not in "ifO":
+        return np.zeros(array.shape, dtype=bool)
+    mask = np.isnan(array) if array.dtype.kind == "f" else _each(_is_none, array)
+    names = () if classes is None else np.asarray(classes).tolist()
+    if not any(_is_minus_one(c) for c in names):
+        mask |= _each(_is_minus_one, array)
     return mask
 
 
@@ -209,32 +277,56 @@ def _is_minus_one(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and value == -1
 
 
-def _refuse_missing(
-    y: ArrayLike, classes: ArrayLike | None, before: np.ndarray
-) -> None:
-    """Raise ValueError if some labels stand for none, see :func:`unlabelled_mask`."""
-    given = np.asarray(unmixed(y))
-    if given.ndim != 1:
-        return  # not a list of labels; check_labels raises
-    if classes is None:
-        both = np.array([*before.tolist(), *given.tolist()], dtype=object)
-        missing = unlabelled_mask(both)[len(before) :]
-    else:
-        missing = unlabelled_mask(given, classes)
-    if missing.any():
+def _refuse_ambiguous(y: np.ndarray, known: np.ndarray) -> None:
+    """Raise ValueError if -1 and 1 are all there is, and -1 might be a class."""
+    numbers = all(isinstance(v, (int, float, np.number)) for v in known.tolist())
+    if numbers and (known == 1).all() and _each(_is_minus_one, y).any():
         raise ValueError(
-            f"The label {given[missing].tolist()[0]!r} stands for none and is not "
-            "among the classes. Teach only images that have a label."
+            "y consists of 1 and -1, and -1 stands for images without a label. If it "
+            "is a class, give classes=[-1, 1]. If it stands for no label, give "
+            "classes without -1, such as classes=[0, 1], or None or NaN in its place."
         )
 
 
-def unmixed(y: Any) -> Any:
-    """Keep NumPy from turning a NaN or a -1 among strings into a string."""
-    if hasattr(y, "isna") and y.isna().any():  # a Series: NA, NaT and their kin
-        return y.astype(object).where(~y.isna(), None)
-    if isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1:
-        return np.array(y, dtype=object)
-    return y
+def _refuse_written_gaps(y: np.ndarray, classes: ArrayLike | None) -> None:
+    """Raise ValueError if strings such as "nan" are labels that `classes` lacks."""
+    if y.dtype.kind not in "UO":
+        return
+    names = () if classes is None else np.asarray(classes, dtype=object).tolist()
+    found = ({v for v in y.tolist() if isinstance(v, str)} & _WRITTEN_GAPS) - {*names}
+    if found:
+        raise ValueError(
+            f"y has the labels {sorted(found)}, which look like missing ones. If they "
+            "are classes, name all classes by classes=. Where an image has no label, "
+            "ActiveLearner.fit takes None or NaN; leave it out elsewhere."
+        )
+
+
+def _refuse_same_text(labels: np.ndarray) -> None:
+    """Raise ValueError if labels differ in the Unicode form of their accents only."""
+    first: dict[str, str] = {}
+    for label in labels.tolist():
+        if isinstance(label, str):
+            same = first.setdefault(unicodedata.normalize("NFC", label), label)
+            if same != label:
+                raise ValueError(
+                    f"The labels {ascii(same)} and {ascii(label)} are the same text in "
+                    "two Unicode forms. Bring y and classes to one of them, for "
+                    "example by unicodedata.normalize('NFC', label)."
+                )
+
+
+def _refuse_missing(y: np.ndarray, classes: ArrayLike | None) -> None:
+    """Raise ValueError if some labels stand for none, see :func:`unlabelled_mask`."""
+    if y.ndim != 1:
+        return  # not a list of labels; check_labels raises
+    missing = unlabelled_mask(y, classes)
+    if missing.any():
+        raise ValueError(
+            f"The label {y[missing].tolist()[0]!r} stands for none and is not "
+            "among the classes. Teach only images that have a label, or name all "
+            "classes by classes= if it is one of them."
+        )
 
 
 def plain_labels(y: np.ndarray) -> np.ndarray:

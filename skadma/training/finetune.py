@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from fnmatch import fnmatch
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,7 @@ from ..features.cache import DEFAULT_LIMIT, open_cache
 from ..features.extractor import NONE_READABLE, FeatureExtractor, warn_unreadable
 from ..images.dataset import ImageDataset, Rows
 from ..networks import AdaptedNetwork, PretrainedNetwork
-from ..networks.graph import NETWORK_LOCK
+from ..networks.torch_state import NETWORK_LOCK, RandomStream
 
 _WEIGHT = "sample_weight"
 
@@ -158,6 +158,43 @@ class TrainingNet(NeuralNetClassifier):
             self.notify("on_train_end", X=X, y=y)
         return self
 
+    def _step(self) -> AbstractContextManager[None]:
+        """Be alone, with random numbers of this training's own, within `train`."""
+        stream = self.__dict__.get("_random_stream")
+        return nullcontext() if stream is None else stream.use()
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Call the callbacks, as a step of its own."""
+        with self._step():
+            super().notify(method_name, **cb_kwargs)
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Split off the validation images, as a step of its own."""
+        with self._step():
+            return super().get_split_datasets(X, y, **fit_params)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
+    ) -> None:
+        """Run an epoch; reading a batch and training on it are steps."""
+
+        def batches() -> Iterator[Any]:
+            with self._step():
+                remaining = iter(iterator)
+            while True:
+                with self._step():
+                    batch = next(remaining, None)
+                if batch is None:
+                    return
+                yield batch
+
+        def step(batch: Any, **params: Any) -> Any:
+            with self._step():
+                return step_fn(batch, **params)
+
+        some = None if iterator is None else batches()
+        super().run_single_epoch(some, training, prefix, step, **params)
+
     def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
         """Run the network on the images without their weights."""
         return super().infer(x["x"] if isinstance(x, Mapping) else x, **fit_params)
@@ -281,10 +318,13 @@ def train(
 
     `y` and `weights` as in :class:`LabelledDataset`. With `cut` the tensors are what
     crosses it, and only the layers behind it run. `seed` is for shuffling and dropout;
-    torch's global generator stays as it was.
+    torch's global generator stays as it was. Other threads run between two batches.
     """
-    start = net.module_.starting_at(cut) if cut else nullcontext()
-    with NETWORK_LOCK, torch.random.fork_rng(), start:
-        torch.manual_seed(seed)
+    with ExitStack() as stack:
+        if cut:
+            with NETWORK_LOCK:
+                stack.enter_context(net.module_.starting_at(cut))
+        net.__dict__["_random_stream"] = RandomStream(seed, torch.device(net.device))
+        stack.callback(net.__dict__.pop, "_random_stream")
         net.partial_fit(LabelledDataset(dataset, y, weights), y)
     net.module_.eval()

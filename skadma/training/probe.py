@@ -193,15 +193,20 @@ def _regression(
     rows: np.ndarray, y: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of a ridge regression on the classes' indicators."""
-    n, indicators = len(rows), np.eye(y.max() + 1)[y]
-    system = np.ones((n + 1, n + 1))
-    system[:n, :n] = rows @ rows.T + np.diag(PROBE_RIDGE / weights)
-    system[n, n] = 0
-    inverse = np.linalg.inv(system)
-    shares = inverse[:, :n] @ indicators
-    left_out = indicators - shares[:n] / np.diag(inverse)[:n, None]
+    indicators = np.eye(y.max() + 1)[y]
+    mean, shares = (np.average(a, axis=0, weights=weights) for a in (rows, indicators))
+    centred = rows - mean
+    weighted = weights[:, None] * centred
+    system = weighted.T @ centred + PROBE_RIDGE * np.eye(rows.shape[1])
+    solved = np.linalg.solve(system, weighted.T)
+    coef = (solved @ indicators).T
+    intercept = shares - coef @ mean
+    # A row's share in its own prediction, without which it is scored.
+    own = weights / weights.sum() + (centred * solved.T).sum(axis=1)
+    residuals = indicators - rows @ coef.T - intercept
+    left_out = indicators - residuals / (1 - own)[:, None]
     sharpness = _sharpness(left_out, y, weights, 40.0)
-    return sharpness * shares[:n].T @ rows, sharpness * shares[n]
+    return sharpness * coef, sharpness * intercept
 
 
 def _sharpness(

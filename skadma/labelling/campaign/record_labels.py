@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .event_log import EventLog
 from .folders import FolderPaths
-from .label_studio_export import in_present_names, read_export
+from .label_studio import in_present_names, read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .state import Decision, State, last_decisions, last_repeats, read_state
 

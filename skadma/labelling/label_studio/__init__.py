@@ -1,6 +1,5 @@
 """Label Studio: tasks for it, annotations from it, and its protocol of ML backends."""
 
-from ..campaign.label_studio_export import read_export
-from .tasks import label_config, make_tasks
+from ..campaign.label_studio import label_config, make_tasks, read_export
 
 __all__ = ["label_config", "make_tasks", "read_export"]

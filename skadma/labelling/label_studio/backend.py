@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -21,10 +20,15 @@ except ImportError as error:
         'pip install "skadma[label]"'
     ) from error
 
-from ..campaign.label_studio_export import in_order, in_present_names, rows_of_task
+from ..campaign.label_studio import (
+    in_order,
+    in_present_names,
+    prediction,
+    rows_of_task,
+)
 from ..campaign.labels_csv import LabelRow
+from ..requests import RefusedError, read_object, refuse
 from ..worker import Worker
-from .tasks import prediction
 
 _log = logging.getLogger(__name__)
 MAX_BODY = 4 << 20
@@ -71,12 +75,7 @@ class Backend:
         self._again = False
 
     def routes(self) -> list[Route]:
-        """Make the routes, to be mounted anywhere.
-
-        Returns
-        -------
-        list of Route
-        """
+        """Make the routes, to be mounted anywhere."""
         return [
             Route("/", self._guarded(self._health), methods=["GET"]),
             Route("/health", self._guarded(self._health), methods=["GET"]),
@@ -96,19 +95,21 @@ class Backend:
         async def guarded(request: Request) -> Response:
             status, reason = self._reason_against(request)
             if reason:
-                headers = {"www-authenticate": "Basic"} if status == 401 else None
-                return JSONResponse({"error": reason}, status, headers)
+                login = {"www-authenticate": "Basic"} if status == 401 else {}
+                return refuse(status, reason, **login)
             try:
-                body = await _json(request) if request.method == "POST" else {}
+                body = {}
+                if request.method == "POST":
+                    body = await read_object(request, max_bytes=MAX_BODY, status=400)
                 return await answer(body)
-            except _RefusedError as error:
-                return JSONResponse({"error": str(error)}, error.status)
+            except RefusedError as error:
+                return refuse(error.status, str(error))
             except ValueError as error:
                 _log.warning("Label Studio: %s", error)
-                return JSONResponse({"error": str(error)}, 400)
+                return refuse(400, str(error))
             except RuntimeError as error:
                 _log.error("Label Studio: %s", error)
-                return JSONResponse({"error": str(error)}, 500)
+                return refuse(500, str(error))
 
         return guarded
 
@@ -123,16 +124,13 @@ class Backend:
             kind = headers.get("content-type", "").split(";")[0].strip().lower()
             if kind != "application/json":
                 return 415, "JSON only."
-        if self._login is not None and not self._is_login(headers.get("authorization")):
+        scheme, _, login = headers.get("authorization", "").partition(" ")
+        if self._login is not None and not (
+            scheme.lower() == "basic"
+            and hmac.compare_digest(login.strip().encode(), self._login)
+        ):
             return 401, "Give the user 'skadma' and the password in Label Studio."
         return 200, ""
-
-    def _is_login(self, authorization: str | None) -> bool:
-        scheme, _, login = (authorization or "").partition(" ")
-        assert self._login is not None
-        return scheme.lower() == "basic" and hmac.compare_digest(
-            login.strip().encode(), self._login
-        )
 
     # --- the routes -----------------------------------------------------------
 
@@ -147,24 +145,18 @@ class Backend:
 
     async def _warm_up(self) -> None:
         try:
-            asked: list[tuple[str, str]] = []
-            call = asyncio.to_thread(self._worker.call, guesses, asked)
-            self._version, _ = await call
+            self._version, _ = await asyncio.to_thread(self._worker.call, guesses, [])
         except (ValueError, RuntimeError) as error:
             _log.error("Label Studio: %s", error)
 
     async def _predict(self, body: dict[str, Any]) -> Response:
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
-            raise _RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
-        asked = [_picture(task) for task in tasks]
-        version, found = await asyncio.to_thread(self._worker.call, guesses, asked)
-        self._version = version
-        empty = {"model_version": version, "score": 0.0, "result": []}
-        results = [
-            prediction(guess[0], guess[1], version) if guess else empty
-            for guess in found
-        ]
+            raise RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
+        call = asyncio.to_thread(self._worker.call, guesses, [*map(_digest, tasks)])
+        self._version, found = await call
+        empty = {"model_version": self._version, "score": 0.0, "result": []}
+        results = [prediction(g[0], g[1], self._version) if g else empty for g in found]
         return JSONResponse({"results": results})
 
     async def _webhook(self, body: dict[str, Any]) -> Response:
@@ -196,35 +188,14 @@ class Backend:
                 return
 
 
-class _RefusedError(Exception):
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise _RefusedError(413, f"More than {MAX_BODY} bytes.")
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(400, f"No JSON ({error}).") from error
-    if not isinstance(body, dict):
-        raise _RefusedError(400, "The body must be a JSON object.")
-    return body
-
-
-def _picture(task: Any) -> tuple[str, str]:
-    """Path and digest of a task's image; other addresses in it are never fetched."""
+def _digest(task: Any) -> str:
+    """Digest of a task's image, or ""; addresses in a task are never fetched."""
     data = task.get("data") if isinstance(task, dict) else None
     data = data if isinstance(data, dict) else {}
     path, sha256 = data.get("path"), data.get("sha256")
-    if isinstance(path, str) and isinstance(sha256, str):
-        return path, sha256.lower()
-    return "", ""
+    if not isinstance(path, str) or not path or not isinstance(sha256, str):
+        return ""
+    return sha256.lower()
 
 
 def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
@@ -259,12 +230,11 @@ def train(campaign: Any) -> None:
 
 
 def guesses(
-    campaign: Any, asked: Sequence[tuple[str, str]]
+    campaign: Any, digests: Sequence[str]
 ) -> tuple[str, list[tuple[str, float] | None]]:
     """Predict images by the last model; None for unknown ones and those of an audit.
 
     Who sees a guess agrees too often, so an audit's images have none.
     """
-    n_labels, found = campaign.guesses([sha256 for path, sha256 in asked if path])
-    answers = [found.get(sha256) if path else None for path, sha256 in asked]
-    return f"skadma-{n_labels}-labels", answers
+    n_labels, found = campaign.guesses([sha256 for sha256 in digests if sha256])
+    return f"skadma-{n_labels}-labels", [found.get(sha256) for sha256 in digests]

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...images.forms import UnreadableImageError
+from ...features.cache import LRUCache
+from ...images.forms import UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
+from ..requests import RefusedError, read_object, refuse
 from .guard import Guard
-from .pictures import SIZES
-from .session import Session
+from .session import Session, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -31,98 +36,100 @@ _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ITEMS = 500
+_MAX_BODY = 1 << 20
+SIZES = {"small": 256, "view": 1600, "full": 8000}
+"""Longest side in pixels, by name."""
+_EXACT = 512
+"""Up to this side pictures are sent without loss."""
+_MAX_BYTES = 512 << 20
+"""Of a file; a larger one is not shown."""
 
 
 def make_app(session: Session, port: int, token: str) -> Guard:
     """Make the ASGI application that is reached at a port, and opened by a token."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
+    pictures = Pictures()
+
+    def read(request: Request) -> Awaitable[dict[str, Any]]:
+        return read_object(request, max_bytes=_MAX_BODY, status=422)
 
     async def index(_: Request) -> Response:
         return static["index.html"]
 
     async def file(request: Request) -> Response:
-        return static.get(request.path_params["name"]) or _error(404, "No such file.")
+        return static.get(request.path_params["name"]) or refuse(404, "No such file.")
 
     async def enter(request: Request) -> Response:
-        body = await request.json()
-        cookie = guard.session_cookie(_text(body, "token", 200))
+        cookie = guard.session_cookie(_text(await read(request), "token", 200))
         if cookie is None:
-            return _error(401, "Open the address that 'skadma label' printed.")
+            return refuse(401, "Open the address that 'skadma label' printed.")
         return JSONResponse({}, headers={"set-cookie": cookie})
 
     async def about(_: Request) -> Response:
         return JSONResponse(session.about())
 
     async def sync(request: Request) -> Response:
-        body = await request.json()
+        body = await read(request)
         have = _list(body, "have")
         if not all(isinstance(sha, str) and _SHA256.fullmatch(sha) for sha in have):
-            raise _BadRequestError("'have' is no list of pictures.")
+            raise RefusedError(422, "'have' is no list of pictures.")
         want = body.get("want")
         if type(want) is not int or not 0 <= want <= 200:
-            raise _BadRequestError("'want' must be an integer from 0 to 200.")
+            raise RefusedError(422, "'want' must be an integer from 0 to 200.")
         meanwhile = body.get("meanwhile") is True
         tab = _text(body, "tab", 64)
-        return JSONResponse(await session.sync(tab, have, want, meanwhile=meanwhile))
+        update = session.controller.sync
+        return JSONResponse(await session.run(update, tab, have, want, meanwhile))
 
     async def operations(request: Request) -> Response:
-        asked = _list(await request.json(), "operations")
-        return JSONResponse(await session.record([_operation(each) for each in asked]))
+        asked = _list(await read(request), "operations")
+        wanted = [_operation(each) for each in asked]
+        return JSONResponse(await session.run(session.controller.record, wanted))
 
     async def progress(_: Request) -> Response:
-        return JSONResponse(await session.progress())
+        numbers = await session.run(make_progress, session.campaign, session.controller)
+        return JSONResponse(numbers)
 
     async def image(request: Request) -> Response:
         sha256, size = request.path_params["sha256"], request.query_params.get("size")
         if not _SHA256.fullmatch(sha256) or size not in SIZES:
-            return _error(404, "No such picture.")
-        path = await session.path_of(sha256)
+            return refuse(404, "No such picture.")
+        path = await session.run(session.path_of, sha256)
         if path is None:
-            return _error(404, "No such picture.")
+            return refuse(404, "No such picture.")
         loop = asyncio.get_running_loop()
-        try:
-            data, kind = await loop.run_in_executor(
-                decoders, session.pictures.get, sha256, path, size
-            )
-        except UnreadableImageError as error:
-            return _error(410, error.reason)
+        data, kind = await loop.run_in_executor(
+            decoders, pictures.get, sha256, path, size
+        )
         keep = {"cache-control": "private, max-age=86400, immutable"}
         return Response(data, media_type=kind, headers=keep)
-
-    def answer(function: Callable) -> Callable:
-        async def careful(request: Request) -> Response:
-            try:
-                return await function(request)
-            except _BadRequestError as error:
-                return _error(422, str(error))
-            except CampaignBusyError as error:
-                return _error(503, str(error))
-            except CampaignError as error:
-                return _error(500, str(error))
-            except (ValueError, RecursionError):  # no JSON, or no UTF-8
-                return _error(422, "The request is no JSON.")
-
-        return careful
 
     app = Starlette(
         routes=[
             Route("/", index),
             Route("/static/{name}", file),
-            Route("/img/{sha256}", answer(image)),
-            Route("/api/session", answer(enter), methods=["POST"]),
-            Route("/api/about", answer(about)),
-            Route("/api/sync", answer(sync), methods=["POST"]),
-            Route("/api/operations", answer(operations), methods=["POST"]),
-            Route("/api/progress", answer(progress)),
-        ]
+            Route("/img/{sha256}", image),
+            Route("/api/session", enter, methods=["POST"]),
+            Route("/api/about", about),
+            Route("/api/sync", sync, methods=["POST"]),
+            Route("/api/operations", operations, methods=["POST"]),
+            Route("/api/progress", progress),
+        ],
+        exception_handlers=dict.fromkeys((RefusedError, ValueError), _answer_to_error),
     )
     guard = Guard(app, port, token)
     return guard
 
 
-class _BadRequestError(ValueError):
-    """The request is none of the page's."""
+async def _answer_to_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, RefusedError):
+        return refuse(error.status, str(error), connection="close")
+    if isinstance(error, UnreadableImageError):
+        return refuse(410, error.reason)
+    if isinstance(error, CampaignError):
+        return refuse(503 if isinstance(error, CampaignBusyError) else 500, str(error))
+    return refuse(422, "The request cannot be read.")  # JSON can hold what UTF-8 cannot
 
 
 def _static_files() -> dict[str, Response]:
@@ -139,36 +146,32 @@ def _static_files() -> dict[str, Response]:
     }
 
 
-def _error(status: int, reason: str) -> Response:
-    return JSONResponse({"error": reason}, status_code=status)
-
-
 def _text(body: Any, name: str, limit: int) -> str:
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, str) or not value or len(value) > limit:
-        raise _BadRequestError(f"{name!r} must be a text of 1 to {limit} characters.")
+        raise RefusedError(422, f"{name!r} must be a text of 1 to {limit} characters.")
     return value
 
 
 def _list(body: Any, name: str) -> list[Any]:
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, list) or len(value) > _MAX_ITEMS:
-        raise _BadRequestError(f"{name!r} must be a list of up to {_MAX_ITEMS} items.")
+        raise RefusedError(422, f"{name!r} must be a list of up to {_MAX_ITEMS} items.")
     return value
 
 
 def _operation(body: Any) -> Operation:
     name = _text(body, "id", 64)
     if not _ID.fullmatch(name):
-        raise _BadRequestError("'id' must have 8 to 64 letters, digits or hyphens.")
+        raise RefusedError(422, "'id' must have 8 to 64 letters, digits or hyphens.")
     if "undo" in body:
         target = _text(body, "undo", 64)
         if not _TARGET.fullmatch(target):
-            raise _BadRequestError("'undo' is no operation's name.")
+            raise RefusedError(422, "'undo' is no operation's name.")
         return Operation(name, undo=target)
     via = body.get("via")
     if via not in ("keys", "grid", "list"):
-        raise _BadRequestError("'via' must be 'keys', 'grid' or 'list'.")
+        raise RefusedError(422, "'via' must be 'keys', 'grid' or 'list'.")
     marks = [_mark(each) for each in _list(body, "marks")]
     return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
 
@@ -176,6 +179,47 @@ def _operation(body: Any) -> Operation:
 def _mark(body: Any) -> Mark:
     sha256 = _text(body, "sha256", 64)
     if not _SHA256.fullmatch(sha256):
-        raise _BadRequestError("'sha256' must have 64 hex digits.")
+        raise RefusedError(422, "'sha256' must have 64 hex digits.")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
     return Mark(sha256, _text(body, "mark", 10_000), before)
+
+
+# --- pictures: decoded as for the network, encoded anew ------------------------------
+
+
+class Pictures:
+    """Encode images, and keep the latest up to `limit` bytes. For many threads."""
+
+    def __init__(self, limit: int = 64 << 20) -> None:
+        self._kept = LRUCache(limit)
+
+    def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
+        """Encode the file with this digest; return the bytes and the media type.
+
+        UnreadableImageError if it is gone, has changed, or cannot be decoded.
+        """
+        answer = self._kept.get((sha256, size))
+        if answer is None:
+            answer = _encode(sha256, path, SIZES[size])
+            self._kept.put((sha256, size), answer, len(answer[0]))
+        return answer
+
+
+def _encode(sha256: str, path: Path, side: int) -> tuple[bytes, str]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UnreadableImageError(f"{path.name!r} is too large to be shown.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{path.name!r} cannot be read: {error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UnreadableImageError(f"{path.name!r} is another picture by now.")
+    image = Image.fromarray(from_file(io.BytesIO(data), path.name))
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if max(image.size) <= _EXACT and side > SIZES["small"]:
+        image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue(), "image/png"
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue(), "image/jpeg"

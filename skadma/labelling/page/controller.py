@@ -11,7 +11,6 @@ from typing import Any
 
 from ..campaign.agreement import n_repeats_due
 from ..campaign.ledger import Ledger, Operation
-from ..campaign.state import Act
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
@@ -52,11 +51,9 @@ class Controller:
         self._known: dict[str, str] = {}
         self._stage = "starting"
         self._problem: str | None = None
-        # As of the last request to the process that trains:
-        self._labels_then: dict[str, str] | None = None
-        self._n_decisions_then = 0
-        self._n_shown_then = 0
-        self._requested_at = 0.0
+        # Labels, numbers of decisions and of images shown, and time of the last request
+        # to the process that trains.
+        self._last_request: tuple[dict[str, str], int, int, float] | None = None
 
     # --- to and from the process that trains -----------------------------------
 
@@ -89,33 +86,34 @@ class Controller:
         Those that tabs hold are requested too, since they would be chosen again. A
         round is kept in reserve for a person who is faster than the network.
         """
-        labels = self.ledger.labels()
         n_shown = len(self.shown())
-        before = self._labels_then
-        if before is not None:
+        if self._last_request is not None:
+            before, n_decisions, n_shown_then, at = self._last_request
+            labels = self.ledger.labels()
             n_changed = sum(before.get(k) != v for k, v in labels.items())
             n_changed += len(before.keys() - labels.keys())
-            again = time.monotonic() - self._requested_at > _AGAIN
-            news = len(self.ledger.decisions) != self._n_decisions_then
-            news |= n_shown > self._n_shown_then
-            available = len(self._available())
-            short = available < self.n_instances and news
-            lacking = again and (self._problem is not None or not available)
+            news = len(self.ledger.decisions) != n_decisions or n_shown > n_shown_then
+            n_available = len(self._available())
+            short = news and n_available < self.n_instances
+            again = time.monotonic() - at > _AGAIN
+            lacking = again and (self._problem is not None or not n_available)
             if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
                 return None
         return n_shown + 2 * self.n_instances
 
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
-        self._labels_then = self.ledger.labels()
-        self._n_decisions_then = len(self.ledger.decisions)
-        self._n_shown_then = len(self.shown())
-        self._requested_at = time.monotonic()
+        self._last_request = (
+            self.ledger.labels(),
+            len(self.ledger.decisions),
+            len(self.shown()),
+            time.monotonic(),
+        )
 
     # --- to and from the page ------------------------------------------------
 
     def sync(
-        self, tab: str, have: Sequence[str], want: int, *, meanwhile: bool = False
+        self, tab: str, have: Sequence[str], want: int, meanwhile: bool = False
     ) -> dict[str, Any]:
         """Tell a tab where things stand, and give it `want` more images.
 
@@ -168,7 +166,7 @@ class Controller:
             "n_decided": self._n_decided(),
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
-            "recent": [self._recent(event) for event in self._latest()],
+            "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
         }
@@ -208,10 +206,8 @@ class Controller:
             for sha, guess in self._repeats.items()
             if sha not in held and self._may_repeat(sha) and (guess or not guessed)
         ]
-        if (
-            not left
-            or n_repeats_due(self._repeat, *self.ledger.n_answered(self.who)) < 1
-        ):
+        n_due = n_repeats_due(self._repeat, *self.ledger.n_answered(self.who))
+        if not left or n_due < 1:
             return None
         sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
         guess = self._repeats[sha256] if guessed else None
@@ -283,33 +279,32 @@ class Controller:
             "before": None if decision is None else decision.mark,
         }
 
-    def _latest(self) -> list[Act]:
+    def _recent(self) -> list[dict[str, Any]]:
         """The person's latest decisions, but for answers to an audit."""
         mine = (
             event
             for event in reversed(self.ledger.acts.values())
             if event.kind != "answer" and event.who == self.who and event.decisions
         )
-        return list(itertools.islice(mine, _STRIP))
-
-    def _recent(self, event: Act) -> dict[str, Any]:
-        first = event.decisions[0]
-        return {
-            "target": event.operation or f"event-{event.id}",
-            "at": event.at,
-            "n": len(event.decisions),
-            "sha256": first.sha256,
-            "path": self.ledger.path(first.sha256),
-            "mark": first.mark,
-            "items": [
-                {
-                    "sha256": d.sha256,
-                    "path": self.ledger.path(d.sha256),
-                    "before": self.ledger.mark_before(d),
-                }
-                for d in event.decisions
-            ],
-        }
+        return [
+            {
+                "target": event.operation or f"event-{event.id}",
+                "at": event.at,
+                "n": len(event.decisions),
+                "sha256": event.decisions[0].sha256,
+                "path": self.ledger.path(event.decisions[0].sha256),
+                "mark": event.decisions[0].mark,
+                "items": [
+                    {
+                        "sha256": d.sha256,
+                        "path": self.ledger.path(d.sha256),
+                        "before": self.ledger.mark_before(d),
+                    }
+                    for d in event.decisions
+                ],
+            }
+            for event in itertools.islice(mine, _STRIP)
+        ]
 
 
 def _item(sha256: str, guess: tuple[str, float] | None = None) -> dict[str, Any]:

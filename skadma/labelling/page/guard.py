@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 1 << 20
+from ..requests import refuse
+
 OPEN_PATHS = ("/", "/api/session")
 """Paths that need no cookie, beside ``/static/``: they disclose nothing."""
 
 _HEADERS = {
+    "cache-control": "no-store",
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
@@ -39,7 +37,7 @@ class Guard:
     exchange for the token in the printed address.
     """
 
-    def __init__(self, app: Any, port: int, token: str) -> None:
+    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
         self._app = app
         self._token = token
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
@@ -61,48 +59,22 @@ class Guard:
         if scope["type"] != "http":
             return
 
-        async def send_guarded(message: Any) -> None:
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(k.lower(), v) for k, v in message.get("headers", [])]
-                given = {name for name, _ in headers}
-                extra = {"cache-control": "no-store", **_HEADERS}
-                headers += [
-                    (name.encode(), value.encode())
-                    for name, value in extra.items()
-                    if name.encode() not in given
-                ]
-                message = {**message, "headers": headers}
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         status, reason = self._reason_against(scope)
-        body: bytes | None = b""
-        if not reason and scope["method"] == "POST":
-            body = await _read(receive)
-            if body is None:
-                status, reason = 413, f"More than {MAX_BODY} bytes."
-        if reason:
-            await _refuse(send_guarded, status, reason)
-            return
-
-        async def receive_body() -> Any:
-            nonlocal body
-            if body is None:
-                return await receive()
-            message = {"type": "http.request", "body": body, "more_body": False}
-            body = None
-            return message
-
-        await self._app(scope, receive_body, send_guarded)
+        app = refuse(status, reason, connection="close") if reason else self._app
+        await app(scope, receive, send_guarded)
 
     def _reason_against(self, scope: Scope) -> tuple[int, str]:
-        headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), []).append(
-                value.decode("latin-1")
-            )
+        headers = Headers(scope=scope)
 
         def only(name: str) -> str:
-            values = headers.get(name, [])
+            values = headers.getlist(name)
             return values[0] if len(values) == 1 else ""
 
         if only("host").lower() not in self._hosts:
@@ -120,7 +92,7 @@ class Guard:
                 return 403, "Not from another site."
             if kind != "application/json" or only("x-skadma") != "1":
                 return 415, "JSON from the page only."
-        if not public and not self._has_cookie(headers.get("cookie", [])):
+        if not public and not self._has_cookie(headers.getlist("cookie")):
             return 401, "Open the address that 'skadma label' printed."
         return 200, ""
 
@@ -132,33 +104,3 @@ class Guard:
             and hmac.compare_digest(value.encode(), self._key.encode())
             for name, _, value in found
         )
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """Read a body; None if it is longer than the limit."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b""
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    data = json.dumps({"error": reason}).encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(data)).encode()),
-                (b"connection", b"close"),
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": data})

@@ -87,17 +87,9 @@ def _listen(port: int | None, folder: Path) -> socket.socket:
     usual = 20000 + zlib.crc32(str(folder).encode()) % 20000
     last: OSError | None = None
     for number in (usual, 0) if port is None else (port,):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows shares ports otherwise
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((ADDRESS, number))
-            listener.listen(100)
-            return listener
+            return socket.create_server((ADDRESS, number), backlog=100)
         except OSError as error:
-            listener.close()
             last = error
     raise OSError(
         f"Port {port} is taken or not allowed ({last}). Give another one with --port, "

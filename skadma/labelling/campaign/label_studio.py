@@ -1,24 +1,116 @@
-"""Read annotations of Label Studio: exports in JSON and JSON-MIN, and webhooks."""
+"""Label Studio's formats: tasks and predictions for it, annotations from it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 from .event_log import CampaignError
 from .labels_csv import LabelRow
 
+if TYPE_CHECKING:
+    from .trainer import Proposal
+
 NAME, TO = "label", "image"
 """Names of the tags in the configuration, which results refer to."""
 
-_NO_TASKS = (
-    "is no export of Label Studio: there should be a list of tasks. Export the project "
-    "as JSON or JSON-MIN."
-)
+_KEYS = "123456789" + string.ascii_lowercase
+_ASIDE = (("?cant-tell", "0"), ("?not-an-image", "-"))
+
+
+# --- what Label Studio imports --------------------------------------------------------
+
+
+def label_config(classes: Sequence[str]) -> str:
+    """Make the labelling configuration of a project.
+
+    One choice for each class, with a key: 1 to 9, then letters; then ``?cant-tell`` (0)
+    and ``?not-an-image`` (-). What is skipped is skipped in Label Studio's own way.
+    Gives XML; CampaignError if it cannot hold a class's name.
+    """
+    keys = [*_KEYS[: len(classes)], *[""] * (len(classes) - len(_KEYS))]
+    choices = (
+        f"<Choice value={quoteattr(name)}{f' hotkey={quoteattr(key)}' if key else ''}/>"
+        for name, key in (*zip(classes, keys, strict=True), *_ASIDE)
+    )
+    lines = "\n".join(f"    {choice}" for choice in choices)
+    config = (
+        f'<View>\n  <Image name="{TO}" value="$image"/>\n'
+        f'  <Choices name="{NAME}" toName="{TO}" choice="single-radio" '
+        f'required="true">\n{lines}\n  </Choices>\n</View>\n'
+    )
+    try:
+        read = [each.get("value") for each in ElementTree.fromstring(config)[1]]
+    except ElementTree.ParseError as error:
+        raise CampaignError(
+            f"XML cannot hold the name of one of the classes {list(classes)} ({error})."
+        ) from error
+    assert read[: len(classes)] == list(classes)
+    return config
+
+
+def make_tasks(
+    proposals: Iterable[Proposal],
+    prefix: str,
+    model_version: str,
+    *,
+    pools: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Make tasks to import, with the model's guesses as predictions.
+
+    `prefix` is where the pool is below Label Studio's root of local files, and may be
+    empty; `pools` has the same by name for pools that were added. `model_version` names
+    the guesses. ``json.dumps`` of the tasks gives the file.
+    """
+    tasks = []
+    for rank, proposal in enumerate(proposals):
+        name, _, inside = proposal.path.partition("/")
+        parts = prefix, proposal.path
+        if pools and inside and name in pools:
+            parts = pools[name], inside
+        place = "/".join(part.strip("/") for part in parts if part.strip("/"))
+        data = {
+            "image": f"/data/local-files/?d={quote(place)}",
+            "path": proposal.path,
+            "sha256": proposal.sha256,
+            "rank": rank,
+        }
+        if proposal.score is not None:
+            data["score"] = proposal.score
+        task: dict[str, Any] = {"data": data}
+        if proposal.guess is not None and proposal.confidence is not None:
+            task["predictions"] = [
+                prediction(proposal.guess, proposal.confidence, model_version)
+            ]
+        tasks.append(task)
+    return tasks
+
+
+def prediction(guess: str, confidence: float, model_version: str) -> dict[str, Any]:
+    """Make a task's prediction of a class, with its probability."""
+    return {
+        "model_version": model_version,
+        "score": confidence,
+        "result": [
+            {
+                "from_name": NAME,
+                "to_name": TO,
+                "type": "choices",
+                "value": {"choices": [guess]},
+            }
+        ],
+    }
+
+
+# --- what it exports ------------------------------------------------------------------
 
 
 def read_export(path: str | Path) -> list[LabelRow]:
@@ -33,8 +125,14 @@ def read_export(path: str | Path) -> list[LabelRow]:
         tasks = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise CampaignError(f"{str(path)!r} is no JSON ({error}).") from error
-    if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise CampaignError(f"{str(path)!r} {_NO_TASKS}")
+    keys = {"annotations", "completions", "data", "path", "image"}
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict) and keys & task.keys() for task in tasks
+    ):
+        raise CampaignError(
+            f"{str(path)!r} is no export of Label Studio: there should be a list of "
+            "tasks. Export the project as JSON or JSON-MIN."
+        )
     found: list[tuple[str, LabelRow]] = []
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', f'number {number} of the file')}"
@@ -44,11 +142,8 @@ def read_export(path: str | Path) -> list[LabelRow]:
             if not isinstance(annotations, list):
                 annotations = [None]
             found += rows_of_task(task.get("data"), annotations, where)
-        elif "path" in task or "image" in task:
-            if task.get("annotation_id") is not None:  # else nobody has seen it
-                found.append(_row_of_min(task, where))
-        else:
-            raise CampaignError(f"{str(path)!r} {_NO_TASKS}")
+        elif task.get("annotation_id") is not None:  # else nobody has seen it
+            found.append(_row_of_min(task, where))
     return in_order(found)
 
 
@@ -83,10 +178,8 @@ def rows_of_task(
     """
     for annotation in annotations:
         if not isinstance(annotation, Mapping):
-            yield (
-                "",
-                _row(data, where, "", "", "an annotation is none of Label Studio's."),
-            )
+            problem = "an annotation is none of Label Studio's."
+            yield "", _row(data, where, "", "", problem)
             continue
         here = f"{where}, annotation {annotation.get('id', 'without number')}"
         mark, problem = "?skip", ""

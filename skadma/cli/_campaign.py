@@ -1,0 +1,629 @@
+"""Commands about a campaign: start, label, correct, review, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._utils.atomic import write_atomically
+from .._utils.tables import write_table
+from ._options import (
+    add_command,
+    add_output,
+    add_partial,
+    positive,
+    prepare_file,
+    prepare_folder,
+    print_next,
+    write_label_file,
+)
+
+if TYPE_CHECKING:
+    from ..labelling.campaign import Campaign, SuspectLabel, TeachResult
+
+Options = argparse.Namespace
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the commands."""
+    _add_start(commands)
+    _add_round(commands)
+    _add_reading(commands)
+    _add_review(commands)
+    _add_changes(commands)
+    _add_evaluate(commands)
+    _add_export_model(commands)
+
+
+# --- start ----------------------------------------------------------------------------
+
+
+def _add_start(commands: argparse._SubParsersAction) -> None:
+    start = add_command(
+        commands, "start", _start, "start to label a folder of images", pool=False
+    )
+    start.set_defaults(open=_start_in_pool)
+    add = start.add_argument
+    add("pool", type=Path, help="folder of images, with subfolders")
+    add("--classes", nargs="+", required=True, help="all labels")
+    add_start_options(start)
+    add("--labels", type=Path, help="CSV with labels there are already: path, label")
+    add_partial(start, "rows of --labels", "starting no campaign")
+
+
+def add_start_options(parser: argparse._ActionsContainer) -> None:
+    """Add what a campaign can be started with."""
+    add = parser.add_argument
+    add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
+    weights = "name of weights or a .safetensors or .pth file; 'none': random"
+    add("--weights", default="DEFAULT", help=weights)
+    add(
+        "--strategy",
+        default="UncertaintyHerding",
+        help="a class of skadma.strategies, docs/strategies.md lists them "
+        "(default: %(default)s)",
+    )
+    centers = "file of source centres for ADMA (default: those in the package)"
+    add("--centers", type=Path, help=centers)
+    add(
+        "-n", type=positive, default=20, help="labels in a round (default: %(default)s)"
+    )
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add(
+        "--warm-start",
+        action="store_true",
+        help="fine-tune the model of the round before, as the paper does, "
+        "instead of the pretrained one",
+    )
+    what = "parameters, such as estimator__image_size=128 strategy__layer=-3"
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=what)
+
+
+def _start(campaign: Campaign, _: Options) -> None:
+    print(campaign.status())
+
+
+def _start_in_pool(options: Options) -> Campaign:
+    return start_campaign(
+        options, options.pool, labels=options.labels, partial=options.partial
+    )
+
+
+def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
+    """Start the campaign that the options describe."""
+    from ..classifier import CNNClassifier  # takes seconds, --help should not
+    from ..labelling.campaign import Campaign
+
+    estimator = CNNClassifier(
+        options.backbone, weights=None if options.weights == "none" else options.weights
+    )
+    strategy = _strategy(options.strategy, options.centers)
+    targets = {"estimator": estimator, "strategy": strategy}
+    for item in options.set:
+        name, _, value = item.partition("=")
+        target, _, parameter = name.partition("__")
+        if target not in targets or not parameter:
+            raise ValueError(
+                f"--set {item}: it is estimator__NAME=VALUE or strategy__NAME=VALUE."
+            )
+        targets[target].set_params(**{parameter: _value(value)})
+    return Campaign.create(
+        options.campaign,
+        pool,
+        options.classes,
+        estimator,
+        strategy,
+        n_instances=options.n,
+        warm_start=options.warm_start,
+        random_state=options.seed,
+        who=options.who,
+        wait=options.wait,
+        verbose=True,
+        **labels,
+    )
+
+
+def _strategy(name: str, centers: Path | None) -> Any:
+    from ..centers import SourceCenters
+    from ..labelling.campaign.settings import STRATEGIES
+
+    known = {key.lower(): cls for key, cls in STRATEGIES.items()}
+    cls = known.get(name.lower().replace("-", "").replace("_", ""))
+    if cls is None:
+        raise ValueError(
+            f"unknown strategy {name!r}; there are {', '.join(sorted(STRATEGIES))}."
+        )
+    if cls.__name__ == "ADMA":
+        return cls(None if centers is None else SourceCenters.load(centers))
+    if centers is not None:
+        raise ValueError(f"{cls.__name__} takes no --centers.")
+    return cls()
+
+
+def _value(text: str) -> Any:
+    """A value in JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+# --- a round: query, teach, corrections, undo ----------------------------------------
+
+
+def _add_round(commands: argparse._SubParsersAction) -> None:
+    query = add_command(commands, "query", _query, "choose the images to label next")
+    query.add_argument("-n", type=positive, help="how many (default: as started)")
+    add_output(query, "label file to fill in")
+    teach = add_command(commands, "teach", _teach, "take a label file, and train")
+    what = "CSV with the columns path and label, or Label Studio's JSON"
+    teach.add_argument("labels", type=Path, help=what)
+    add_partial(teach)
+    what = "they are answers to 'skadma repeats': they change no label"
+    teach.add_argument("--blind", action="store_true", help=what)
+    relabel = add_command(commands, "relabel", _relabel, "correct a label")
+    relabel.add_argument("image")
+    relabel.add_argument("label")
+    for command in (teach, relabel):
+        what = "leave training to the next query"
+        command.add_argument("--later", action="store_true", help=what)
+    for name, what in (
+        ("skip", "leave images aside until no others are left"),
+        ("cant-tell", "say that images cannot be labelled by looking at them"),
+        ("not-an-image", "say that files are none of the task's images"),
+    ):
+        mark = add_command(commands, name, _mark, what)
+        mark.add_argument("images", nargs="+")
+    add_command(commands, "undo", _undo, "take the last decisions back")
+
+
+def _query(campaign: Campaign, options: Options) -> None:
+    rows = (
+        (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
+        for p in campaign.query(options.n)
+    )
+    columns = ("guess", "confidence", "score")
+    write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
+
+
+def _short(number: float | None) -> str:
+    return "" if number is None else f"{number:.6g}"
+
+
+def _teach(campaign: Campaign, options: Options) -> None:
+    labels, partial = options.labels, options.partial
+    if options.blind:
+        taught = campaign.record_repeats(labels, partial=partial)
+        print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
+        _print_refused(taught)
+    else:
+        _print_taught(campaign.teach(labels, partial=partial, train=False))
+        if not options.later:
+            campaign.estimator()
+
+
+def _relabel(campaign: Campaign, options: Options) -> None:
+    _print_taught(campaign.relabel(options.image, options.label, train=False))
+    if not options.later:
+        campaign.estimator()
+
+
+def _mark(campaign: Campaign, options: Options) -> None:
+    marks = dict.fromkeys(options.images, f"?{options.command}")
+    _print_taught(campaign.teach(marks, train=False))
+
+
+def _print_taught(taught: TeachResult) -> None:
+    """Say that labels are on the disk, before training may take minutes."""
+    print(
+        f"Safe: {taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as "
+        "before.",
+        flush=True,
+    )
+    _print_refused(taught)
+
+
+def _print_refused(taught: TeachResult) -> None:
+    for refused in taught.refused:
+        print(f"left out: {refused}", flush=True)
+
+
+def _undo(campaign: Campaign, _: Options) -> None:
+    before = campaign.classes, campaign.pools
+    images = campaign.undo()
+    after = campaign.classes, campaign.pools
+    if after != before:
+        print(f"Taken back. The classes are {', '.join(after[0])}. The pools are:")
+        print("\n".join(f"  {folder}" for folder in after[1].values()))
+        return
+    print(f"Taken back: the decisions about {len(images)} images.")
+    for image in images[:20]:
+        print(f"  {image}")
+
+
+# --- status, export, report -----------------------------------------------------------
+
+
+def _add_reading(commands: argparse._SubParsersAction) -> None:
+    add_command(commands, "status", _status, "count labels, and what is left")
+    export = add_command(
+        commands, "export", _export, "write all decisions to a CSV file"
+    )
+    export.set_defaults(prepare=_prepare_export)
+    add_output(export, "CSV file, or folder for Label Studio")
+    add = export.add_argument
+    what = "write every event instead, a line of JSON each"
+    add("--log", action="store_true", help=what)
+    add(
+        "--to",
+        choices=("csv", "label-studio"),
+        default="csv",
+        help="label-studio: choose the images to label next, and write tasks for it "
+        "and its labelling configuration (default: %(default)s)",
+    )
+    add("-n", type=positive, help="how many tasks (default: as started)")
+    add(
+        "--prefix",
+        action="append",
+        default=[],
+        metavar="[NAME=]PREFIX",
+        help="where the pool is below Label Studio's root of local files (default: the "
+        "name of the pool's folder); NAME: of a pool that was added. More than once "
+        "for several",
+    )
+    report = add_command(
+        commands, "report", _report, "write a page about the campaign, one HTML file"
+    )
+    add_output(report, "HTML file")
+
+
+def _status(campaign: Campaign, _: Options) -> None:
+    campaign.refresh_if_there()
+    print(campaign.status())
+
+
+def _prepare_export(options: Options) -> None:
+    for path in _task_files(options) if options.to == "label-studio" else [options.out]:
+        prepare_file(path, overwrite=options.overwrite)
+
+
+def _task_files(options: Options) -> tuple[Path, Path]:
+    return options.out / "label_config.xml", options.out / "tasks.json"
+
+
+def _export(campaign: Campaign, options: Options) -> None:
+    if options.to == "label-studio":
+        _export_tasks(campaign, options)
+        return
+    campaign.refresh_if_there()
+    events = campaign.log()
+    if options.log:
+        _write(options.out, "".join(f"{json.dumps(event)}\n" for event in events))
+        print(f"{len(events)} events in {options.out}")
+        return
+    event = {event["id"]: event for event in events}
+    rows = [
+        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256)
+        for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
+    ]
+    write_table(options.out, ("path", "label", "who", "when", "file", "sha256"), rows)
+    print(f"{len(rows)} decisions in {options.out}")
+
+
+def _export_tasks(campaign: Campaign, options: Options) -> None:
+    from ..labelling.label_studio import label_config, make_tasks
+
+    config_file, tasks_file = _task_files(options)
+    config = label_config(campaign.classes)
+    proposals = campaign.query(options.n)
+    prefixes = {name: pool.name for name, pool in campaign.pools.items()}
+    for item in options.prefix:
+        name, _, prefix = item.partition("=")
+        if name and name in prefixes:
+            prefixes[name] = prefix
+        else:
+            prefixes[""] = item  # the first pool has no name
+    version = f"skadma-{sum(campaign.status().labels.values())}-labels"
+    tasks = make_tasks(proposals, prefixes.pop(""), version, pools=prefixes)
+    _write(config_file, config)
+    _write(tasks_file, json.dumps(tasks, indent=1))
+    print(
+        f"{len(tasks)} tasks in {tasks_file}, the labelling configuration in "
+        f"{config_file}. What Label Studio exports as JSON goes back with: "
+        "skadma teach EXPORT.json"
+    )
+
+
+def _report(campaign: Campaign, options: Options) -> None:
+    from ..labelling.campaign.report import make_report
+
+    campaign.refresh_if_there()
+    _write(options.out, make_report(campaign))
+    print(f"Open {options.out} in a browser.")
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(text, "utf-8"))
+
+
+# --- review: suspects, cant-tell-list, confirm, repeats, agreement --------------------
+
+
+def _add_review(commands: argparse._SubParsersAction) -> None:
+    suspects = add_command(
+        commands,
+        "suspects",
+        _suspects,
+        "list labels that are worth a second look",
+        "List labels that a model trained without them doubts, most doubtful first.",
+    )
+    what = "how many (default: %(default)s)"
+    suspects.add_argument("-n", type=positive, default=20, help=what)
+    what = "judge by the network itself, trained five times: better and slow"
+    suspects.add_argument("--refit", action="store_true", help=what)
+    add_output(suspects, "label file to correct, for 'skadma teach'", required=False)
+    what = "list what others marked as nothing that one can label"
+    unclear = add_command(commands, "cant-tell-list", _cant_tell_list, what)
+    add_output(unclear, "label file to fill in")
+    confirm = add_command(
+        commands, "confirm", _confirm, "let labels stand after a second look"
+    )
+    confirm.add_argument("images", nargs="+")
+    repeats = add_command(
+        commands, "repeats", _repeats, "choose labelled images to show again, blind"
+    )
+    what = "of your answers; 1: all images (default: %(default)s)"
+    repeats.add_argument("--share", type=float, default=0.05, help=what)
+    add_output(repeats, "label file to fill in")
+    add_command(commands, "agreement", _agreement, "tell how far people agree")
+
+
+def _suspects(campaign: Campaign, options: Options) -> None:
+    campaign.refresh_if_there()
+    suspects = campaign.second_look(options.n, refit=options.refit)
+    if options.out:
+        columns = ("suggested", "score", "likely", "others")
+        what = "labels, most doubtful first: correct"
+        write_label_file(options.out, columns, map(_row, suspects), what, "teach")
+        return
+    for s in suspects:
+        score = "     " if s.score is None else f"{s.score:.3f}"
+        why = _others(s) or ("likely wrong" if s.likely else "")
+        print(f"{score}  {s.label} -> {s.suggested or '?'}  {s.path}  {why}".rstrip())
+    if not suspects:
+        print("No label is in doubt, or none can be judged yet.")
+
+
+def _row(suspect: SuspectLabel) -> tuple[str, ...]:
+    score = "" if suspect.score is None else f"{suspect.score:.3f}"
+    likely = "yes" if suspect.likely else ""
+    judged = suspect.suggested or "", score, likely, _others(suspect)
+    return suspect.path, suspect.label, *judged, suspect.sha256
+
+
+def _others(suspect: SuspectLabel) -> str:
+    """What other people answered in blind repeats."""
+    return ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
+
+
+def _cant_tell_list(campaign: Campaign, options: Options) -> None:
+    campaign.refresh_if_there()
+    unclear = campaign.cant_tell(exclude=campaign.who)
+    rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
+    what = "images for a second opinion: where you can tell, fill in"
+    write_label_file(options.out, ("who", "when"), rows, what, "teach")
+
+
+def _confirm(campaign: Campaign, options: Options) -> None:
+    for image in options.images:
+        campaign.confirm(image)
+    print(f"{len(options.images)} labels stand.")
+
+
+def _repeats(campaign: Campaign, options: Options) -> None:
+    campaign.refresh_if_there()
+    due = campaign.repeats_due(options.share)
+    _write_unlabelled(options.out, due, "images to label again", "teach --blind")
+
+
+def _write_unlabelled(path: Path, images: Iterable[Any], what: str, then: str) -> None:
+    rows = ((image.path, "", image.sha256) for image in images)
+    write_label_file(path, (), rows, f"{what}: fill in", then)
+
+
+def _agreement(campaign: Campaign, _: Options) -> None:
+    print(campaign.agreement())
+
+
+# --- classes and pools ----------------------------------------------------------------
+
+
+def _add_changes(commands: argparse._SubParsersAction) -> None:
+    what = "list the classes, add, rename or merge some"
+    classes = commands.add_parser("classes", help=what, description=f"{what}.")
+    actions = classes.add_subparsers(dest="action", required=True)
+    add_command(actions, "list", _list, "list the classes with their labels")
+    add = add_command(actions, "add", _add, "add classes")
+    add.add_argument("names", nargs="+", metavar="CLASS")
+    rename = add_command(
+        actions, "rename", _rename, "give a class and its labels another name"
+    )
+    rename.add_argument("old")
+    rename.add_argument("new")
+    merge = add_command(
+        actions, "merge", _merge, "make one class of several, labels included"
+    )
+    merge.add_argument("names", nargs="+", metavar="CLASS")
+    into = "one of them or a new name"
+    merge.add_argument("--into", required=True, metavar="CLASS", help=into)
+    what = "add a folder of images"
+    pool = commands.add_parser("pool", help=what, description=f"{what}.")
+    actions = pool.add_subparsers(dest="action", required=True)
+    more = add_command(actions, "add", _add_pool, what)
+    more.add_argument("folder", type=Path)
+    what = "paths of its images begin with it (default: the folder's)"
+    more.add_argument("--name", help=what)
+
+
+def _list(campaign: Campaign, _: Options) -> None:
+    former = campaign.former_classes()
+    for name, n in campaign.status().labels.items():
+        was = [old for old, now in former.items() if now == name]
+        print(f"{n:>6}  {name}" + (f" (was {', '.join(was)})" if was else ""))
+
+
+def _add(campaign: Campaign, options: Options) -> None:
+    campaign.add_classes(options.names)
+    _print_classes(campaign.classes)
+
+
+def _rename(campaign: Campaign, options: Options) -> None:
+    campaign.rename_class(options.old, options.new)
+    _print_classes(campaign.classes)
+
+
+def _merge(campaign: Campaign, options: Options) -> None:
+    campaign.merge_classes(options.names, options.into)
+    _print_classes(campaign.classes)
+
+
+def _print_classes(classes: list[str]) -> None:
+    print(
+        f"The classes are {', '.join(classes)}. The next query trains with them; "
+        "'skadma undo' takes it back."
+    )
+
+
+def _add_pool(campaign: Campaign, options: Options) -> None:
+    name = campaign.add_pool(options.folder, options.name, verbose=True)
+    print(f"Paths of its images begin with {name}/")
+    print(campaign.status())
+
+
+# --- evaluate -------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = add_command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "estimate from a few labels how good the model is",
+        "Estimate from a few labels how good the model is: draw images (--draw), fill "
+        "in their labels, give the file back. The labels are never trained with, "
+        "until --release.",
+    )
+    evaluate.set_defaults(prepare=_prepare_evaluate)
+    add = evaluate.add_argument
+    what = "the file that --draw wrote, filled in"
+    add("labels", type=Path, nargs="?", help=what)
+    what = "draw N images to label; needs -o"
+    add("--draw", type=positive, metavar="N", help=what)
+    add(
+        "--method",
+        choices=("stratified", "random", "importance"),
+        default="stratified",
+        help="how to draw them (default: %(default)s)",
+    )
+    what = "a folder of other images to be good on, instead of the pool"
+    add("--images", type=Path, metavar="FOLDER", help=what)
+    what = "of the intervals (default: %(default)s)"
+    add("--confidence", type=float, default=0.95, help=what)
+    add_partial(evaluate)
+    what = "end the audit: its labels are trained with from now on"
+    add("--release", action="store_true", help=what)
+    what = "label file to fill in; without --draw: what has no label"
+    add_output(evaluate, what, required=False)
+
+
+def _prepare_evaluate(options: Options) -> None:
+    if options.draw and (options.labels or options.release):
+        raise ValueError("--draw goes with neither a label file nor --release.")
+    if options.release and (options.labels or options.out):
+        raise ValueError("--release goes alone; give the label file before.")
+    if options.draw and not options.out:
+        raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
+    if options.images and (options.release or (options.out and not options.draw)):
+        raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
+    if options.images and not (options.draw or options.labels):
+        raise ValueError("--images needs --draw N -o FILE first, then the label file.")
+    if options.out:
+        prepare_file(options.out, overwrite=options.overwrite)
+
+
+def _evaluate(campaign: Campaign, options: Options) -> None:
+    audits, what = campaign.audits, "images to label"
+    if options.images and options.draw:
+        audits.draw_from_folder(
+            options.images, options.draw, options.out, method=options.method
+        )
+        then = f"evaluate --images {options.images}"
+        print_next(options.draw, f"{what}: fill in", options.out, then)
+    elif options.images:
+        estimate = audits.estimate_on_folder(
+            options.images, options.labels, confidence=options.confidence
+        )
+        print(estimate)
+    elif options.release:
+        released = audits.release(train=False)
+        print(f"{released.n_new} labels of the audit are trained with from now on.")
+    elif options.draw:
+        drawn = audits.draw(options.draw, method=options.method)
+        _write_unlabelled(options.out, drawn, what, "evaluate")
+    else:
+        if options.labels:
+            _print_taught(audits.answer(options.labels, partial=options.partial))
+        pending = audits.pending()
+        if options.out:
+            _write_unlabelled(options.out, pending, what, "evaluate")
+            return
+        print(audits.estimate(confidence=options.confidence))
+        if pending:
+            print(
+                f"{len(pending)} drawn images have no label yet; 'skadma evaluate -o "
+                "FILE' lists them. Until then they are taken to be as the others."
+            )
+
+
+# --- export-model ---------------------------------------------------------------------
+
+
+def _add_export_model(commands: argparse._SubParsersAction) -> None:
+    export = add_command(
+        commands,
+        "export-model",
+        _export_model,
+        "write the campaign's model to a folder, to hand it on",
+        "Write the model of all labels so far to a folder: weights, labels, "
+        "preprocessing, a model card and, with --onnx, an ONNX file.",
+    )
+    export.set_defaults(prepare=_prepare_export_model)
+    add_output(export, "folder")
+    add = export.add_argument
+    add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
+    add("--opset", type=int, help="ONNX operator set (default: 18)")
+    what = "skip the five trainings that calibrate the probabilities"
+    add("--no-calibration", action="store_true", help=what)
+
+
+def _prepare_export_model(options: Options) -> None:
+    if options.opset is not None and not options.onnx:
+        raise ValueError("--opset is for --onnx.")
+    prepare_folder(options.out.absolute().parent)
+
+
+def _export_model(campaign: Campaign, options: Options) -> None:
+    campaign.export_model(
+        options.out,
+        onnx=options.onnx,
+        opset=options.opset,
+        calibration=not options.no_calibration,
+        overwrite=options.overwrite,
+        verbose=True,
+    )
+    print(
+        f"The model is in {options.out}. Its README.md has lines to fill in: licences."
+    )

@@ -1,0 +1,99 @@
+"""State that torch keeps for a process or a thread: hold it, or set it aside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+
+class LockInTurns:
+    """A reentrant lock that a thread does not get again while others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._turnstile = threading.Lock()
+        self._owner: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            self._lock.acquire()
+        else:
+            with self._turnstile:  # whoever waits for the lock holds it
+                self._lock.acquire()
+        self._owner = threading.get_ident()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None
+        self._lock.release()
+
+
+NETWORK_LOCK = LockInTurns()
+"""Held while a network is traced, which changes how all modules behave, and while
+torch's global generator is another one; and therefore while a batch runs or a step is
+trained."""
+
+
+@contextmanager
+def torch_defaults(*, training: bool = False) -> Iterator[None]:
+    """Compute in float32, without autocast, whatever the caller has set.
+
+    With `training`, outside of the caller's ``inference_mode`` and ``no_grad`` too. The
+    default dtype is the process's: only where it is another one it changes for a while.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if training:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+class RandomStream:
+    """A stretch of torch's random numbers of its own, used in several pieces.
+
+    Dropout and shuffling draw from torch's global generators. Within :meth:`use` these
+    continue this stream, under `NETWORK_LOCK`; afterwards they are as before.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed = seed
+        self._devices = [device] if device.type == "cuda" else []
+        self._states: list[torch.Tensor] = []
+        self._in_use = False
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Draw from this stream within the block."""
+        if self._in_use:
+            yield
+            return
+        with NETWORK_LOCK, torch.random.fork_rng(self._devices):
+            if self._states:
+                torch.set_rng_state(self._states[0])
+                for device, state in zip(self._devices, self._states[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+            else:
+                torch.default_generator.manual_seed(self._seed)
+                for device in self._devices:
+                    with torch.cuda.device(device):
+                        torch.cuda.manual_seed(self._seed)
+            self._in_use = True
+            try:
+                yield
+            finally:
+                self._in_use = False
+                self._states = [torch.get_rng_state()]
+                self._states += [torch.cuda.get_rng_state(d) for d in self._devices]
