@@ -300,10 +300,14 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
     from skadma._utils.lazy_rows import row_by_row
     from skadma.features.store import FeatureStore
     from skadma.strategies import UncertaintyHerding
-    from skadma.strategies._coverage import Coverage, share_distance
     from skadma.strategies._pool_features import extract_pool_features
     from skadma.strategies._uncertainty import row_uncertainty
-    from skadma.strategies._uncertainty_herding import Centering, mean_of_rows
+    from skadma.strategies._uncertainty_herding import (
+        Centering,
+        Coverage,
+        mean_of_rows,
+        share_distance,
+    )
 
     X = augmented(n)
     clf = CNNClassifier(

@@ -51,7 +51,7 @@ from skadma.strategies import (
     QueryStrategy,
     UncertaintyHerding,
 )
-from skadma.strategies.adma import _center_patterns, distinctiveness, kendall_tau
+from skadma.strategies.adma import distinctiveness, kendall_tau
 
 SIDE = 128
 clock = time.perf_counter
@@ -143,7 +143,6 @@ def time_queries(
     forward()
     plain = seconds(forward, repeat=2)
     strategy = pickle.loads(pickle.dumps(strategy))  # knows no centre any more
-    _center_patterns._PRETRAINED.clear()
     clf = clone(clf).set_params(memory=MemoryCache())
 
     def query() -> None:

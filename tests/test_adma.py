@@ -15,9 +15,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skadma import ActiveLearner, SourceCenters
 from skadma.features.adapter import cnn_adapter
-from skadma.features.cache import LRUCache, MemoryCache
+from skadma.features.cache import MemoryCache
 from skadma.strategies import ADMA
-from skadma.strategies.adma import _center_patterns
 
 from . import reference
 from .conftest import lite0, tiny_classifier
@@ -167,9 +166,8 @@ class _Watched(MemoryCache):
         super().put(space, key, value)
 
 
-def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch):
+def test_published_features_compute_the_centers_once(tiny, pictures):
     """Algorithm 1, lines 8-11: once, by the pretrained network."""
-    monkeypatch.setattr(_center_patterns, "_PRETRAINED", LRUCache(2**30))
     fitted, centers = tiny
     X, y = pictures
     cache = _Watched()
@@ -187,10 +185,8 @@ def test_published_features_compute_the_centers_once(tiny, pictures, monkeypatch
     np.testing.assert_array_equal(total, again)
 
 
-@pytest.mark.parametrize("limit", [0, 2**20])
-def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
+def test_centers_are_kept_by_their_content(tiny, pictures):
     clf, centers = tiny
-    monkeypatch.setattr(_center_patterns, "_PRETRAINED", LRUCache(limit))
     others = replace(centers, inputs=255 - centers.inputs)
     copied = pickle.loads(pickle.dumps(centers))
     first, second, again = (
@@ -198,7 +194,6 @@ def test_centers_are_kept_by_their_content(limit, tiny, pictures, monkeypatch):
     )
     assert not np.array_equal(first.distinctiveness, second.distinctiveness)
     np.testing.assert_array_equal(first.total, again.total)
-    assert len(_center_patterns._PRETRAINED) == (4 if limit else 1)
 
 
 def test_query_takes_the_top(tiny, pictures):

@@ -94,7 +94,6 @@ def test_dask_finds_the_same(images, fitted, serial, tmp_path, dask_client):
     check_same(store, serial, fitted)
     networks = list((tmp_path / "networks").iterdir())
     assert len(networks) == 1  # sent once, by its content
-    assert not list((tmp_path / "shared").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["loky", "dask"])

@@ -66,13 +66,8 @@ def test_arrays_are_kept_by_their_owner(pictures, tmp_path):
     )
     with pytest.raises(StoreError, match="is of 24 images"):
         FeatureStore.open(tmp_path, images=X[:3])
-    with pytest.raises(ValueError, match="need keys="):
+    with pytest.raises(StoreError, match="Only files can be added"):
         store.append(clf, X)
-    more = FeatureStore.open(tmp_path, images=X).append(
-        clf, X[:9], keys=[f"more-{i}" for i in range(9)]
-    )
-    assert len(more) == 33
-    np.testing.assert_array_equal(more.images[24:], X[:9])
 
 
 def test_verify_finds_and_mends(photographs, fitted, tmp_path):

@@ -129,18 +129,13 @@ def test_large_selections_of_a_mapped_array_stay_on_the_disk(table):
 
 
 @pytest.mark.parametrize("strategy", EVERY, ids=name)
-def test_a_store_of_one_block_is_as_in_memory(store, strategy, monkeypatch):
+def test_a_store_of_one_block_is_as_in_memory(store, strategy):
     """Same rows as of an array with the same half-precision features."""
     pool, clf, _ = store
     whole = pool.select(np.arange(24, 200))
     labeled = pool.select(np.arange(24))
     one = strategy.query(clf, whole, 8, X_labeled=labeled)
     whole.block_rows = 50
-    if isinstance(strategy, (TypiClust, GradientClusters)):  # k-means in mini-batches
-        monkeypatch.setattr("skadma.strategies._typiclust.BLOCK_ROWS", 50)
-        whole.block_rows = 10_000
-        one = strategy.query(clf, whole, 8, X_labeled=labeled)
-        whole.block_rows = 50
     assert one.tolist() == strategy.query(clf, whole, 8, X_labeled=labeled).tolist()
 
 

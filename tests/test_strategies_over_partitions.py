@@ -15,8 +15,8 @@ from skadma.features.store import FeatureStore
 from skadma.features.store.hashing import key_hashes, partition
 from skadma.strategies import CoreSet, UncertaintyHerding
 from skadma.strategies._coreset import k_center_greedy
-from skadma.strategies._coverage import Coverage
-from skadma.strategies._partitioned_herding import (
+from skadma.strategies._uncertainty_herding import (
+    Coverage,
     herd_over_partitions,
     n_reference_points,
 )
@@ -27,7 +27,7 @@ from .stored_pool import store  # noqa: F401
 class Shuffled:
     """What choosing over partitions needs of a store, with rows in memory."""
 
-    executor = folder = None
+    executor = None
 
     def __init__(self, order, partitions):
         self.hashes = key_hashes(f"image-{i}" for i in order)
@@ -89,7 +89,7 @@ def test_herding_over_partitions_is_randgreedi(rows, monkeypatch):
     pool = Shuffled(np.arange(60), 4)
     bandwidth_sq = 30.0
     monkeypatch.setattr(
-        "skadma.strategies._partitioned_herding.share_distance", lambda *_: bandwidth_sq
+        "skadma.strategies._uncertainty_herding.share_distance", lambda *_: bandwidth_sq
     )
     got, gains = herd_over_partitions(
         pool, X[:0].astype(np.float32), X.astype(np.float32), weights, 5, 60, seed=0
@@ -122,7 +122,7 @@ def test_herding_over_partitions_is_randgreedi(rows, monkeypatch):
 
 def test_partitions_cover_nearly_as_much_as_the_whole(rows, monkeypatch):
     monkeypatch.setattr(
-        "skadma.strategies._partitioned_herding.share_distance", lambda *_: 30.0
+        "skadma.strategies._uncertainty_herding.share_distance", lambda *_: 30.0
     )
     X, weights = rows
     chosen = herd(np.arange(1500), 10, rows)

@@ -10,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from skadma.strategies import (
     UncertaintyHerding,
-    _coverage,
     _uncertainty_herding,
 )
-from skadma.strategies._coverage import Coverage, share_distance
+from skadma.strategies._uncertainty_herding import Coverage, share_distance
 
 KINDS = {
     "margin": lambda p: 1 - (sorted(p)[-1] - sorted(p)[-2]),
@@ -208,8 +207,8 @@ def test_lazy_choice_is_the_eager_one(blobs, monkeypatch):
     X = np.concatenate([blobs[0], blobs[0][:20], blobs[0][:20]]).astype(np.float32)
     weights = np.random.default_rng(0).random(120)
     weights[30:50] = 0
-    monkeypatch.setattr(_coverage, "_CHUNK", 16)
-    monkeypatch.setattr(_coverage, "_AHEAD", 2)
+    monkeypatch.setattr(_uncertainty_herding, "_CHUNK", 16)
+    monkeypatch.setattr(_uncertainty_herding, "_AHEAD", 2)
     chosen, gains = Coverage(X, weights, 30.0).greedy(X, 60)
     expected, most = eager(X, weights, 60)
     assert len(set(chosen)) == 60

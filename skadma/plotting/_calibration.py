@@ -59,10 +59,12 @@ class CalibrationDisplay:
 
         Parameters
         ----------
-        y, proba, classes, n_bins, binning
+        y, proba, classes
             See :func:`skadma.evaluation.reliability`.
         temperature : float, optional
             From :func:`skadma.evaluation.fit_temperature`: a second curve with it.
+        n_bins, binning
+            See :func:`skadma.evaluation.reliability`.
         name : str, default="model"
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure if None.

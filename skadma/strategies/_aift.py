@@ -26,16 +26,14 @@ class AIFT(ScoringStrategy):
               \lambda_2 \, d(j, l) = \lambda_2 \sum_k (p_{jk} - p_{lk})
               \log (p_{jk} / p_{lk}) & j \ne l \end{cases}
 
-    (Eq. 3-5) over patches j, l. As crops may miss the object, only a share `alpha` of
-    the patches counts: those with the highest probability of the class that is the
-    most probable on average (majority selection, Sec. 3.4, for two classes the paper's
-    rule). Before the first fit all images have the same score.
+    (Eq. 3-5) over the share `alpha` of the patches with the highest probability of the
+    class that is the most probable on average (majority selection, Sec. 3.4). Before
+    the first fit all images have the same score.
 
-    Patches are cut out of the frozen layers' output maps, so the frozen layers run once
-    for an image, not once for each patch, and their outputs are cached for the next
-    round. The paper cuts candidates out of the image, where a detector found them, and
-    augments them. Where no frozen layer has a map for `n_patches` different windows,
-    they are cut out of an earlier map, or out of the image itself.
+    Patches are cut out of the frozen layers' output maps, which are computed once for
+    an image. (The paper cuts candidates out of the image, where a detector found them.)
+    Where no frozen layer has a map for `n_patches` different windows, they are cut out
+    of an earlier map, or out of the image itself.
 
     Parameters
     ----------
@@ -43,11 +41,9 @@ class AIFT(ScoringStrategy):
         Patches of an image: windows half as high and wide as the map, the same for all
         images. Where the map has fewer of these, also those a row or column larger.
     alpha : float, default=0.25
-        Share of patches that count, rounded up: 4 of 16, which make 6 pairs.
-    entropy_weight : float, default=1
-        lambda_1.
-    diversity_weight : float, default=1
-        lambda_2.
+        Share of patches that count, rounded up.
+    entropy_weight, diversity_weight : float, default=1
+        lambda_1 and lambda_2.
     random_state : int, RandomState instance or None, default=None
         Draws the patches, and breaks ties.
 

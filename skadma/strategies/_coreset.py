@@ -121,10 +121,9 @@ def k_center_over_partitions(
     found = map_partitions(
         _k_center_of_partition,
         [selected(pool.features, indices) for indices in partitions],
-        {"labeled": pool.labeled},
+        pool.labeled,
         n,
         executor=store.executor,
-        folder=store.folder,
     )
     union = np.concatenate(
         [indices[chosen] for indices, chosen in zip(partitions, found, strict=True)]
@@ -135,8 +134,6 @@ def k_center_over_partitions(
     return union[chosen], distances
 
 
-def _k_center_of_partition(
-    rows: AnyRows, shared: dict[str, np.ndarray], n: int
-) -> np.ndarray:
+def _k_center_of_partition(rows: AnyRows, labeled: np.ndarray, n: int) -> np.ndarray:
     rng = np.random.default_rng(0)  # the order of a partition is random
-    return k_center_greedy(rows, shared["labeled"], min(n, len(rows)), rng)[0]
+    return k_center_greedy(rows, labeled, min(n, len(rows)), rng)[0]

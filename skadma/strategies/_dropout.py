@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
 from .._utils.lazy_rows import BLOCK_ROWS, iter_blocks, per_row
 from ._pool_features import PoolFeatures
-from ._typiclust import copies_allowed
 from .adma import uncertainty
 from .base import BatchStrategy
 
@@ -192,7 +193,7 @@ def nearest_to_centers(
     if n == len(features):
         return np.arange(n)
     model = KMeans(n, n_init=1, random_state=int(rng.integers(2**31)))
-    with copies_allowed():
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         squared = model.fit_transform(features)
     chosen: list[int] = []
     for center in range(n):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from typing import ClassVar
 
@@ -109,8 +107,9 @@ def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.
     if n_clusters == len(features):
         return np.arange(len(features))
     seed = int(rng.integers(2**31))
-    with copies_allowed():
-        many = not isinstance(features, np.ndarray) or len(features) > BLOCK_ROWS
+    # Copies of images give fewer clusters than asked for.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        many = len(features) > BLOCK_ROWS
         if many or len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
             return _cluster_by_batches(features, n_clusters, seed)
         # By default some seven candidates are drawn for each centre, which takes longer
@@ -141,14 +140,6 @@ def _cluster_by_batches(features: AnyRows, n_clusters: int, seed: int) -> np.nda
         drawn = np.sort(rng.integers(n, size=min(n, _BATCH)))
         model.partial_fit(features[drawn].astype(np.float32))
     return per_row(features, lambda rows: model.predict(rows.astype(np.float32)))
-
-
-@contextmanager
-def copies_allowed() -> Iterator[None]:
-    """Silence the warning that copies of images give fewer clusters than asked for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
 
 
 def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
@@ -9,9 +11,18 @@ from typing import ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._utils.lazy_rows import AnyRows, iter_blocks, joined, row_by_row
-from ._coverage import Coverage, share_distance
-from ._partitioned_herding import herd_over_partitions, n_reference_points
+from .._utils.lazy_rows import (
+    BLOCK_ROWS,
+    AnyRows,
+    iter_blocks,
+    joined,
+    row_by_row,
+    selected,
+)
+from ..features.store import FeatureStore
+from ..features.store.executing import map_partitions
+from ..features.store.hashing import partition, priority_sample, smallest
+from ._distances import squared_distances, squared_norms
 from ._pool_features import PoolFeatures
 from ._probcover import unit
 from ._uncertainty import row_uncertainty
@@ -20,6 +31,12 @@ from .base import BatchStrategy
 
 _N_REFERENCE_POINTS = 5000
 """Images on which the coverage is estimated."""
+_CHUNK = 1024
+"""Rows compared with the reference points at once."""
+_AHEAD = 8
+"""Gains recomputed at first: reading the reference points dominates the time."""
+_EXAMINED = 2000
+"""Images from which the bandwidth is estimated."""
 
 
 class UncertaintyHerding(BatchStrategy):
@@ -37,13 +54,11 @@ class UncertaintyHerding(BatchStrategy):
     covered first (MaxHerding [2]_). docs/label_efficiency.md has measurements.
 
     sigma^2 is the mean squared distance from an image to its m-th nearest neighbour,
-    m = n / (labels + b), which is an equal share of the pool for each label. So sigma
-    falls as labels are added, and the choice moves from dense regions to single
-    uncertain images. (The paper takes the smallest distance between two labelled
-    images, which depends on a single pair, and scales the probabilities by a
-    temperature fitted to a subset of the labels.) Features are centred and normalised
-    to length 1. In pools of more than 5,000 images U is estimated on 5,000 reference
-    points, drawn in proportion to their uncertainties.
+    m = n / (labels + b), so it falls as labels are added. (The paper takes the smallest
+    distance between two labelled images, and scales the probabilities by a fitted
+    temperature.) Features are centred and normalised to length 1. In pools of more than
+    5,000 images U is estimated on 5,000 reference points, drawn in proportion to their
+    uncertainties.
 
     Parameters
     ----------
@@ -52,11 +67,8 @@ class UncertaintyHerding(BatchStrategy):
     normalize : bool, default=True
         Whether to compare features by direction, which suits a network's. False
         suits tables of few columns.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are the features; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one.
+    layer, features
+        See :class:`CoreSet`.
     error : float, optional
         Bound on the error of every batch's estimated coverage, as a share of the sum
         of uncertainties, with probability 0.99. Sets the number of reference points,
@@ -160,3 +172,164 @@ def _reference_points(
     total = weights.sum()
     drawn = rng.choice(len(features), n, p=weights / total)
     return features[drawn], np.full(n, total / n)
+
+
+# --- coverage -----------------------------------------------------------------------
+
+
+class Coverage:
+    """Coverage of weighted reference points (m, d) by the rows added so far.
+
+    A row at squared distance r from a reference point covers exp(-r / bandwidth_sq) of
+    it.
+    """
+
+    def __init__(
+        self, reference_points: np.ndarray, weights: np.ndarray, bandwidth_sq: float
+    ) -> None:
+        self.reference_points = reference_points
+        self.weights = weights.astype(np.float32)
+        self.bandwidth_sq = bandwidth_sq
+        self.covered = np.zeros(len(reference_points), dtype=np.float32)
+        self._norms = squared_norms(reference_points)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Update the coverage with more rows."""
+        for start in range(0, len(rows), _CHUNK):
+            similarity = self.similarity(rows[start : start + _CHUNK])
+            self.covered = np.maximum(self.covered, similarity.max(axis=0))
+
+    @property
+    def value(self) -> float:
+        """Weighted sum of the coverage."""
+        return float(self.weights.astype(np.float64) @ self.covered)
+
+    def gains(self, rows: AnyRows) -> np.ndarray:
+        """How much each row would add to `value`, shape (n,), float64."""
+        found = np.empty(len(rows))
+        for start in range(0, len(rows), _CHUNK):
+            more = self.similarity(rows[start : start + _CHUNK])
+            more -= self.covered
+            np.maximum(more, 0, out=more)
+            found[start : start + _CHUNK] = more @ self.weights
+        return found
+
+    def greedy(self, rows: AnyRows, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Add the row of the greatest gain, n times; return the rows and their gains.
+
+        A gain only falls as rows are added, so an old gain is an upper bound: a gain is
+        recomputed only if its bound is the largest one.
+        """
+        chosen = np.empty(n, dtype=np.intp)
+        added = np.empty(n)
+        gains = self.gains(rows)
+        exact = np.ones(len(rows), dtype=bool)
+        for k in range(n):
+            n_ahead = _AHEAD
+            while not exact[i := int(gains.argmax())] and gains[i] > 0:
+                n_ahead = min(n_ahead, len(rows))
+                ahead = np.argpartition(gains, len(rows) - n_ahead)[-n_ahead:]
+                old = ~exact[ahead] & (gains[ahead] > 0)
+                ahead = np.union1d(ahead[old], i)  # i may be one of many equals
+                gains[ahead] = self.gains(rows[ahead])
+                exact[ahead] = True
+                n_ahead = min(2 * n_ahead, BLOCK_ROWS)
+            chosen[k], added[k] = i, gains[i]
+            self.add(rows[chosen[k : k + 1]])
+            gains[i] = -np.inf
+            exact[:] = False
+        return chosen, added
+
+    def similarity(self, rows: np.ndarray) -> np.ndarray:
+        """How much rows cover each reference point, shape (b, m), float32."""
+        # As squared_distances, but in place: a query spends most of its time here.
+        squared = rows @ self.reference_points.T
+        squared *= -2
+        squared += squared_norms(rows)[:, None]
+        squared += self._norms
+        np.maximum(squared, 0, out=squared)
+        squared /= -self.bandwidth_sq
+        return np.exp(squared, out=squared)
+
+
+def share_distance(
+    rows: AnyRows, n_shares: int, rng: np.random.Generator, n_examined: int = 2000
+) -> float:
+    """Mean squared distance from a row to the last of the n / n_shares nearest to it.
+
+    Estimated on at most `n_examined` rows, which are drawn; greater than 0.
+    """
+    if len(rows) > n_examined:
+        some = rows[rng.choice(len(rows), n_examined, replace=False)]
+    else:
+        some = rows[:]
+    norms = squared_norms(some)
+    squared = squared_distances(some @ some.T, norms[:, None], norms)
+    k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
+    found = float(np.partition(squared, k, axis=1)[:, k].mean())
+    # Below that is rounding: copies of an image would not cover each other.
+    return max(found, 1e-5 * float(norms.mean()), float(np.finfo(np.float32).tiny))
+
+
+# --- partitions of a feature store: RandGreeDi --------------------------------------
+
+
+def n_reference_points(n: int, k: int, error: float, risk: float = 0.01) -> int:
+    r"""Return how many reference points measure any batch of k to within an error.
+
+    By Hoeffding's inequality and a union over the at most :math:`n^k` batches:
+    :math:`m \ge (k \ln n + \ln(2 / \delta)) / (2 \epsilon^2)`, with the risk
+    :math:`\delta`.
+    """
+    return math.ceil((k * math.log(n) + math.log(2 / risk)) / (2 * error**2))
+
+
+def herd_over_partitions(
+    store: FeatureStore,
+    labeled: np.ndarray,
+    features: AnyRows,
+    uncertain: np.ndarray,
+    n: int,
+    n_points: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose n rows greedily from each partition, then n from the union of these.
+
+    The result is the last choice, or the best partition's if that covers more: in
+    expectation at least (1 - 1/e) / 2 of the best batch's coverage. Returns the rows
+    and their gains. Barbosa, Ene, Nguyen & Ward, The Power of Randomization:
+    Distributed Submodular Maximization on Massive Datasets, ICML 2015.
+    """
+    hashes = store.hashes
+    drawn, counts = priority_sample(uncertain, hashes, n_points, seed)
+    some = features[smallest(hashes, min(_EXAMINED, len(hashes)), seed + 1)]
+    # The bandwidth is an equal share of the rows, so that a sample has the pool's.
+    bandwidth_sq = share_distance(some, len(labeled) + n, np.random.default_rng(seed))
+    cover = Coverage(features[drawn], counts, bandwidth_sq)
+    cover.add(labeled)
+    partitions = partition(hashes, store.partitions, seed + 2)
+    found = map_partitions(
+        _herd_partition,
+        [selected(features, rows) for rows in partitions],
+        cover,
+        n,
+        executor=store.executor,
+    )
+    union = np.concatenate(
+        [rows[chosen] for rows, (chosen, _, _) in zip(partitions, found, strict=True)]
+    )
+    chosen, gains = cover.greedy(selected(features, union), n)
+    best = max(range(len(partitions)), key=lambda i: found[i][2])
+    best_chosen, best_gains, best_value = found[best]
+    if len(best_chosen) == n and best_value > cover.value:
+        return partitions[best][best_chosen], best_gains
+    return union[chosen], gains
+
+
+def _herd_partition(
+    rows: AnyRows, cover: Coverage, n: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Choose from a partition; return rows, gains and the coverage reached."""
+    cover = copy.copy(cover)  # the coverage is not shared: `add` makes a new array
+    chosen, gains = cover.greedy(rows, min(n, len(rows)))
+    return chosen, gains, cover.value

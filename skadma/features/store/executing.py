@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from .shards import StoreError, digest_of, map_array, write_shard
+from .shards import StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -137,40 +134,14 @@ def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | Non
 def map_partitions(
     function: Callable[..., Any],
     partitions: Sequence[Any],
-    shared: Mapping[str, np.ndarray],
     *args: Any,
     executor: Executor | Callable[[], Executor] | None,
-    folder: Path,
 ) -> list[Any]:
-    """Return ``function(rows, shared, *args)`` for the rows of each partition.
-
-    An executor's workers read the arrays `shared` once each, from a file in `folder`.
-    """
-    if executor is None:
-        return [function(rows, shared, *args) for rows in partitions]
-    path = folder / "shared" / f"{digest_of(shared)[:32]}.safetensors"
-    if not path.exists():
-        write_shard(path, shared)
-    task = partial(_run_on_partition, function, path, tuple(shared), args)
-    results: list[Any] = [None] * len(partitions)
-    try:
-        for number, result in run_tasks(task, partitions, executor):
-            results[number] = result
-    finally:
-        path.unlink(missing_ok=True)
-    return results
+    """Return ``function(rows, *args)`` for the rows of each partition, in order."""
+    task = partial(_run_on_partition, function, args)
+    found = dict(run_tasks(task, partitions, executor))
+    return [found[number] for number in range(len(partitions))]
 
 
-def _run_on_partition(
-    function: Callable[..., Any],
-    path: Path,
-    names: tuple[str, ...],
-    args: tuple,
-    rows: Any,
-) -> Any:
-    return function(rows, _read_shared(path, names), *args)
-
-
-@lru_cache(maxsize=2)
-def _read_shared(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    return {name: np.array(map_array(path, name)) for name in names}
+def _run_on_partition(function: Callable[..., Any], args: tuple, rows: Any) -> Any:
+    return function(rows, *args)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import operator
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -244,14 +245,14 @@ class FeatureStore(StoredImages):
         *,
         compute: bool = True,
     ) -> FeatureStore:
-        """Add images behind those that are there, except those whose key is known.
+        """Add files behind those that are there, except those whose key is known.
 
         Parameters
         ----------
         estimator : CNNClassifier
         X : images
         keys : sequence of str, optional
-            As in :meth:`build`; images that are not files need them here.
+            As in :meth:`build`.
         compute : bool, default=True
 
         Returns
@@ -261,38 +262,23 @@ class FeatureStore(StoredImages):
         """
         self._check_whole("append to")
         adapter = self._check_network(estimator)
-        if keys is None and not self._manifest.from_files:
-            raise ValueError(
-                "Images that are not files need keys= when they are added: their "
-                "numbers are taken."
-            )
         names, paths = _name_images(adapter, X, keys)
-        if (paths is not None) != self._manifest.from_files:
+        if paths is None or not self._manifest.from_files:
             raise StoreError(
-                "A store is of files or of arrays; X is not of the form of the images "
-                "that are there."
+                "Only files can be added to a store of files. Build a store of all "
+                "images where they are arrays."
             )
         known = set(self.keys)
         new = np.flatnonzero([name not in known for name in names])
         store = copy.copy(self)
         if len(new):
             if self._given is not None:
-                more = take(X, new)
-                store._given = (
-                    np.concatenate([self._given, more])
-                    if isinstance(self._given, np.ndarray)
-                    else [*self._given, *more]
-                )
-            elif not self._manifest.from_files:
-                raise StoreError(
-                    "The images of the store are not files: give all of them to "
-                    "FeatureStore.open(folder, images=...) before adding others."
-                )
+                store._given = [*self._given, *take(X, new)]
             store._manifest = add_images(
                 self.folder,
                 self._manifest,
                 [names[i] for i in new],
-                None if paths is None else [paths[i] for i in new],
+                [paths[i] for i in new],
             )
         if compute:
             store.compute(estimator)
@@ -635,12 +621,11 @@ def _name_images(
     if keys is not None:
         keys = [str(key) for key in keys]
     elif paths is not None:
-        keys = _resolved(paths)
+        keys = [os.path.realpath(path) for path in paths]
     else:
         keys = numbered_keys(dataset)
     if len(set(keys)) < len(keys):
-        seen: set[str] = set()
-        twice = next(k for k in keys if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(
             f"The key {twice!r} is there twice. Each image needs one of its own: leave "
             "copies out, or give other keys=."
@@ -648,16 +633,6 @@ def _name_images(
     if len(keys) != len(dataset):
         raise ValueError(f"X has {len(dataset)} images, keys {len(keys)} entries.")
     return keys, paths
-
-
-def _resolved(paths: Sequence[str]) -> list[str]:
-    """Return paths without symbolic links; each folder is resolved once."""
-    resolve = lru_cache(maxsize=None)(os.path.realpath)
-    found = []
-    for path in map(Path, paths):
-        file = Path(resolve(path.parent), path.name)
-        found.append(os.path.realpath(file) if file.is_symlink() else str(file))
-    return found
 
 
 def numbered_keys(dataset: ImageDataset) -> list[str]:

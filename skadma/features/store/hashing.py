@@ -55,11 +55,7 @@ def priority_sample(
 
     The images with the greatest priorities u / r are drawn, u being the weight and r
     uniform in (0, 1) by the image's hash. With the next priority :math:`\tau`, each
-    image counts :math:`\max(u, \tau)`: the expectation of
-    :math:`\sum \max(u, \tau) f` is :math:`\sum u f` for every f. Returns positions,
-    greatest priority first, and what each counts; of at most `n` images all, with
-    their weights.
-
+    image counts :math:`\max(u, \tau)`. Returns positions and what each counts.
     Duffield, Lund & Thorup, Priority Sampling for Estimation of Arbitrary Subset Sums,
     JACM 2007.
     """

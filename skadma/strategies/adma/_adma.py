@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...centers import SourceCenters, shipped_centers
 from ...features.adapter import NetworkAdapter
 from ...features.estimators import find_cnn, in_blocks, proba_of_scores
+from ...features.extractor import DerivedOutput
 from ...images.dataset import n_images, take
 from .._coreset import k_center_greedy
 from .._pool_features import extract_pool_features
 from ..base import Request, Scores, ScoringStrategy
-from ._center_patterns import CenterPatterns
-from .formulas import UNCERTAINTIES, combined_score, uncertainty
+from .formulas import (
+    UNCERTAINTIES,
+    CenterDistances,
+    approximated_pattern,
+    combined_score,
+    distance_weights,
+    distinctiveness,
+    layer_scale,
+    pairwise_distinctiveness,
+    predict_weights,
+    transformation_pattern,
+    uncertainty,
+)
 
 _ROUNDS = 11
 """Rounds that ``trade_off="auto"`` spans where the length of the run is unknown."""
@@ -26,17 +41,14 @@ _ROUNDS = 11
 
 @dataclass(frozen=True)
 class ADMAScores(Scores):
-    """ADMA's score and its two terms.
+    """ADMA's score (`total`, Eq. 11) and its two terms.
 
     Attributes
     ----------
     distinctiveness : ndarray of shape (n,), float64
         In [0, 1] (Eq. 9); NaN for images that cannot be decoded.
     uncertainty : ndarray of shape (n,), float64
-        Of the present model (Eq. 10); 1 for every image before the first fit, when
-        all are equally uncertain.
-    total : ndarray of shape (n,), float64
-        Eq. 11.
+        Of the present model (Eq. 10); 1 for every image before the first fit.
     """
 
     distinctiveness: np.ndarray
@@ -57,17 +69,14 @@ class ADMA(ScoringStrategy):
     ----------
     centers : SourceCenters, optional
         The representatives of the source classes (Eq. 1-2). If None, those that the
-        package ships for the network; for other networks the error message describes
-        how to make them.
+        package ships for the network.
     trade_off : "auto" or float, default="auto"
-        lambda. The paper gives no value. ``"auto"`` spans the run: 1 / (rounds - 1), so
-        that the first round (t = 0) uses distinctiveness alone and the last one
-        uncertainty alone. ActiveLearner passes the number of rounds (`n_rounds`);
-        without it, as in a campaign, lambda is 0.1.
+        lambda; the paper gives no value. ``"auto"`` spans the run, from distinctiveness
+        alone to uncertainty alone: 1 / (rounds - 1), or 0.1 where the number of rounds
+        is unknown, as in a campaign.
     layer_a : int, str or sequence of them, default=-4
-        The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is
-        then the mean disagreement of the patterns from each of them to B over all
-        pairs, and `weights` is not used.
+        The earlier layer A. Several make ADMA-2 (Sec. 4.2): the distinctiveness is then
+        the mean disagreement of their patterns, and `weights` is not used.
     layer_b : int or str, default=-2
         The later layer B; -2 is the penultimate feature vector.
     weights : {"predict", "distance"}, default="predict"
@@ -75,19 +84,15 @@ class ADMA(ScoringStrategy):
         probabilities (Eq. 8), or by the reciprocal distances to the centres at layer A
         (Sec. 4.3, "ADMA-distance").
     uncertainty : {"gini", "entropy", "margin", "least_confident"}, default="gini"
-        Gini ``sum p (1 - p)`` is Eq. 10 with the opposite sign: as printed it falls as
-        uncertainty rises.
+        See `skadma.strategies.adma.uncertainty`.
     features : {"published", "current", "initial"}, default="published"
         Which network gives the features. ``"published"``, as in Algorithm 1: the
-        centres' are computed once, by the pretrained network (lines 8-11), the images'
-        in each round by the network being adapted (lines 13-18). ``"current"``: both
-        by the network being adapted, so that distances are taken within one feature
-        space. ``"initial"``: both by the pretrained network, once. docs/adma.md
-        compares the three.
+        centres' by the pretrained network, the images' by the one being adapted.
+        ``"current"``: both by the one being adapted. ``"initial"``: both by the
+        pretrained network. docs/adma.md compares the three.
     rescale : bool, default=False
-        Divide each layer's squared distances by their mean between centres. The
-        published rule subtracts them as they are, so the layer with the larger
-        numbers, mostly A, decides the pattern alone.
+        Divide each layer's squared distances by their mean between centres. As
+        published, the layer with the larger numbers decides the pattern alone.
     shortlist : int, optional
         Diversify the batch: of this many times `n_instances` images with the best
         scores, take those far from each other and from the labelled ones (k-center
@@ -154,11 +159,8 @@ class ADMA(ScoringStrategy):
 
         Parameters
         ----------
-        estimator : CNNClassifier, Pipeline or modAL learner
-            Fitted or (round 0) not.
-        X_pool : images
-        iteration : float, default=0
-            The round t, from 0.
+        estimator, X_pool, iteration
+            See :meth:`ScoringStrategy.score`.
         n_rounds : int, optional
             Length of the run, where it is known, for ``trade_off="auto"``.
 
@@ -260,3 +262,106 @@ class ADMA(ScoringStrategy):
                 f"layer_b={self.layer_b!r} (position {layer_b})."
             )
         return layers_a, layer_b
+
+
+class CenterPatterns:
+    """The centres under one network, and the comparison of images with them (Eq. 3-9).
+
+    `layers_a` and `layer_b` are positions. With `initial` the centres' outputs are
+    those of the pretrained network.
+    """
+
+    def __init__(
+        self,
+        centers: SourceCenters,
+        adapter: NetworkAdapter,
+        layers_a: list[int],
+        layer_b: int,
+        *,
+        weights: str,
+        rescale: bool,
+        initial: bool,
+    ) -> None:
+        if len(centers) < 2:
+            raise ValueError(
+                f"ADMA ranks source classes, so it needs at least 2 centres; got "
+                f"{len(centers)}."
+            )
+        self.centers = centers
+        self.layers_a, self.layer_b = layers_a, layer_b
+        self.layers = sorted({*layers_a, layer_b})
+        # ADMA-2 approximates nothing, so it needs no weights.
+        self.by_prediction = weights == "predict" and len(layers_a) == 1
+        self.rescale = rescale
+        self.head = adapter.n_layers - 1
+        centers.check_fits(adapter.estimator, self.layers, initial=initial)
+        self._adapter = adapter
+        self._initial = initial
+
+    @cached_property
+    def distances(self) -> dict[int, CenterDistances]:
+        """The distances to the centres, by layer."""
+        outputs = self.centers.outputs(
+            self._adapter.estimator, self.layers, initial=self._initial
+        )
+        return {layer: CenterDistances(rows) for layer, rows in outputs.items()}
+
+    @cached_property
+    def _between(self) -> dict[int, torch.Tensor]:
+        return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
+
+    @cached_property
+    def _center_patterns(self) -> torch.Tensor:
+        """Column k is the pattern of centre k (Eq. 6)."""
+        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
+        (a,) = self.layers_a
+        return self._pattern(self._between[a], self._between[self.layer_b], a).T
+
+    @cached_property
+    def _scales(self) -> dict[int, float]:
+        return {p: layer_scale(s_c) for p, s_c in self._between.items()}
+
+    def _pattern(
+        self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
+    ) -> torch.Tensor:
+        rescale = None
+        if self.rescale:
+            rescale = self._scales[layer], self._scales[self.layer_b]
+        return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
+
+    def compare(
+        self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Distinctiveness of a batch by its layer outputs (Eq. 4-9), shape (b,).
+
+        `source_scores` are needed for the weights "predict".
+        """
+        s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
+        s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
+        patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
+        if len(patterns) > 1:
+            return pairwise_distinctiveness(patterns)
+        if self.by_prediction:
+            assert source_scores is not None
+            proba = torch.softmax(source_scores.double(), dim=1)
+            classes = torch.as_tensor(self.centers.classes, device=proba.device)
+            weights = predict_weights(proba, classes)  # Eq. 8
+        else:
+            weights = distance_weights(s_a[self.layers_a[0]])
+        approximated = approximated_pattern(weights, self._center_patterns)
+        return distinctiveness(patterns[0], approximated)
+
+    def derived_output(self, *, from_source: bool) -> DerivedOutput:
+        """The distinctiveness as an output that can be cached beside the layers'."""
+        options = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
+        described = f"{self.centers.digest}{options}".encode()
+        digest = hashlib.blake2b(described, digest_size=16).hexdigest()
+
+        def compute(
+            adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
+        ) -> torch.Tensor:
+            outputs = source if from_source else adapted
+            return self.compare(outputs, source.get(self.head))[:, None]
+
+        layers = () if from_source else tuple(p for p in self.layers if p != self.head)
+        return DerivedOutput(f"distinctiveness-{digest}", compute, layers)

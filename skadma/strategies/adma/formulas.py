@@ -57,11 +57,6 @@ class CenterDistances:
         self._centers = centers - self._mean
         self._norms = torch.linalg.vector_norm(self._centers, dim=1).square()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that the centres take."""
-        return self._centers.nbytes + len(self._centers) ** 2 * 8
-
     def between_centers(self) -> Tensor:
         """Return the distances between the centres (S_C, Eq. 3), shape (K, K)."""
         return self._between
