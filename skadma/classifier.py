@@ -21,6 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from ._utils.seeds import seeded_torch
 from .features.adapter import CNNAdapter, with_found_range
 from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
@@ -447,8 +448,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             rng = copy.deepcopy(self.random_state_)
         else:
             rng = check_random_state(self.random_state)
-        with NETWORK_LOCK, torch.random.fork_rng():
-            torch.manual_seed(rng.randint(2**31))
+        with NETWORK_LOCK, seeded_torch(rng.randint(2**31), device):
             before = None
             if not goes_on or self.training == "probe":
                 network = self._new_network(source, len(found), n_frozen)
@@ -737,7 +737,17 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """Return the torch device that the parameter `device` stands for."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except Exception as error:  # of types that depend on the kind of device
+            raise ValueError(
+                f"device={self.device!r} cannot be used on this machine "
+                f"({str(error).splitlines()[0]}). Take device='auto' or device='cpu'."
+            ) from error
+        if device.type == "meta":
+            raise ValueError("device='meta' computes nothing. Take device='auto'.")
+        return device
 
     def __skadma_adapter__(self) -> CNNAdapter:
         """Give strategies access to the networks as they are now."""
@@ -910,7 +920,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.n_frozen_layers!r} means {expected}"
             )
         # A generator of its own for a head that is not kept.
-        with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
+        with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

@@ -3,6 +3,8 @@
 import copy
 import os
 import re
+from collections import OrderedDict
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -102,6 +104,83 @@ def test_a_pickle_in_the_cache_of_downloads_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no plain weights"):
         CNNClassifier("squeezenet1_1").source_network()
     assert not (tmp_path / "made").exists()
+
+
+def _damaged(content, kind):
+    return {"half": content[: len(content) // 2], "empty": b"", "text": b"<html>"}[kind]
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text"])
+def test_a_damaged_download_is_named_with_what_to_do(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    entry = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    file = tmp_path / "hub" / "checkpoints" / entry.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(source("squeezenet1_1", 64).module.state_dict(), file)
+    file.write_bytes(_damaged(file.read_bytes(), kind))
+    expected = f"{re.escape(str(file))}.*incomplete.*Delete it"
+    with pytest.raises(ValueError, match=f"(?s){expected}"):
+        CNNClassifier("squeezenet1_1").source_network()
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_damaged_file_is_named_with_what_to_do(kind, suffix, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(nn.Linear(20, 30).state_dict(), path)
+    path.write_bytes(_damaged(path.read_bytes(), kind))
+    size = path.stat().st_size
+    with pytest.raises(
+        ValueError,
+        match=f"(?s){re.escape(str(path))}.*of {size:,} bytes.*download it anew",
+    ):
+        CNNClassifier("squeezenet1_1", weights=path).source_network()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache, and an address at which nothing answers."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    return constants
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_names_of_timm_without_a_connection(offline, hub, monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", offline)
+    start = perf_counter()
+    with pytest.raises(OSError, match=r"timm/test_vit.*not in.*weights='.*safetensors"):
+        CNNClassifier("timm/test_vit.r160_in1k").source_network()
+    assert perf_counter() - start < 5
+    assert offline == hub.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("kind", [None, "half", "empty"])
+def test_names_of_timm_come_from_the_cache_without_a_connection(
+    kind, hub, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "skadma.networks.registry._unreachable", lambda _: "asked for a connection"
+    )
+    timm = pytest.importorskip("timm")
+    folder = tmp_path / "models--timm--test_vit.r160_in1k"
+    file = folder / "snapshots" / ("0" * 40) / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    weights = timm.create_model("test_vit").state_dict()
+    save_file(weights, file)
+    clf = CNNClassifier("timm/test_vit.r160_in1k")
+    if kind is None:
+        loaded = clf.source_network().module.state_dict()
+        assert all(torch.equal(loaded[k], v) for k, v in weights.items())
+        return
+    file.write_bytes(_damaged(file.read_bytes(), kind))
+    monkeypatch.setattr("skadma.networks.pretrained._LOADED", OrderedDict())
+    with pytest.raises(ValueError, match="(?s)test_vit.*incomplete.*Delete"):
+        clf.source_network()
 
 
 def test_cache_entries_are_separate_for_each_activation(pictures):

@@ -1,6 +1,7 @@
 """The activation cache: same results, less work, and nothing broken by a kill."""
 
 import contextlib
+import copy
 import hashlib
 import multiprocessing
 import os
@@ -379,3 +380,36 @@ def test_an_image_is_not_mistaken_for_a_prepared_one(pictures):
         for b in cnn_adapter(clf).iter_outputs_prepared(prepared, [], [head])
     ]
     assert torch.equal(torch.cat(first), torch.cat(again))
+
+
+def test_a_limit_of_a_folder(tmp_path):
+    """It holds for all objects together, clones and links included."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    one = DiskCache(tmp_path / "real", 100_000)
+    caches = [one, DiskCache(tmp_path / "link", 100_000), copy.deepcopy(one)]
+    caches.append(pickle.loads(pickle.dumps(one)))
+    for i in range(20):
+        for k, cache in enumerate(caches):
+            cache.put("space", f"{i:02}{k}", np.zeros(2500, np.float32))
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert 80_000 < sum(path.stat().st_size for path in files) <= 100_000
+    assert len({cache.nbytes for cache in caches}) == 1
+
+
+def test_clear_after_an_error(tmp_path, monkeypatch):
+    """What could not be written is no reason never to write again."""
+    cache, other = DiskCache(tmp_path, 10_000), DiskCache(tmp_path, 10_000)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DiskCache, "_put_file", staticmethod(full))
+        cache.put("space", "key", np.ones(3, np.float32))
+    cache.put("space", "key", np.ones(3, np.float32))
+    assert cache.get("space", "key") is None
+    assert cache.limit == 10_000
+    other.clear()
+    cache.put("space", "key", np.ones(3, np.float32))
+    assert cache.get("space", "key").tolist() == [1, 1, 1]

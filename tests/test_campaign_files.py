@@ -2,11 +2,18 @@
 
 # ruff: noqa: F811
 
+import time
+from pathlib import Path
+
+import pandas as pd
 import pytest
 from PIL import Image
 
 from skadma import Campaign
 from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.record_labels import find_image
+from skadma.labelling.campaign.state import PathNumbers
+from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier
 
@@ -151,3 +158,32 @@ def test_scores_that_are_not_finite(pool, tmp_path):
         ):
             campaign.query()
         assert marks(campaign) == {"00 ü.png": "red", "02 ü.png": "blue"}
+
+
+@pytest.mark.parametrize("form", [dict, pd.Series], ids=["dict", "Series"])
+@pytest.mark.parametrize("key", [str, Path], ids=["str", "Path"])
+def test_labels_by_path(campaign, pool, form, key):
+    first, second, *_ = sorted(path.name for path in pool.iterdir() if path.is_file())
+    given = form({key(first): "red", key(second): "blue"})
+    assert campaign.teach(given, train=False).n_new == 2
+    assert marks(campaign) == {first: "red", second: "blue"}
+
+
+def test_many_paths_that_are_not_in_the_pool():
+    """The time for n rows about n images is not of n squared."""
+    numbers = PathNumbers((f"a/{i:05}\u00e9.jpg", i) for i in range(15000))
+    begin = time.perf_counter()
+    for i in range(15000):
+        assert find_image(f"b/{i:05}e\u0301.jpg", numbers, None, None) is None
+        assert find_image(f"a/{i:05}e\u0301.jpg", numbers, None, None) == i
+    assert time.perf_counter() - begin < 5
+
+
+def test_classes_in_another_unicode_form(pool, tmp_path):
+    """macOS gives folders' names with their accents apart."""
+    with Campaign.create(
+        tmp_path / "c", pool, ["caf\u00e9", "tea"],
+        tiny_classifier(random_state=None), RandomSampling(),
+    ) as campaign:  # fmt: skip
+        campaign.teach({"00 ü.png": "cafe\u0301"}, train=False)
+        assert marks(campaign) == {"00 ü.png": "caf\u00e9"}

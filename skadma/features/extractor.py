@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import hashlib
 import math
@@ -181,7 +182,7 @@ class FeatureExtractor:
             self._behind_cut = source.inference_subgraph(ends, cut, device)
         else:
             if any(tensor.device != device for tensor in adapted.parameters()):
-                adapted.to(device)
+                adapted = copy.deepcopy(adapted).to(device)  # the fitted one stays
             self._behind_cut = adapted.inference_subgraph(graph, ends, cut)
         self._source_behind_cut = source.inference_subgraph(source_ends, cut, device)
         # The pretrained network is shared, and always in eval mode.

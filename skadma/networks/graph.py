@@ -128,6 +128,8 @@ class NetworkGraph:
             if _weighted_module(network, step) is not None:
                 path.append(step)
             step = best[step][1]
+        if not path:
+            return []
         path.reverse()
         outputs = [node.all_input_nodes[0] for node in path[1:]] + [self.output]
         return [

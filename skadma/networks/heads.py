@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 from torch.nn.functional import normalize
+from torchvision.models import SqueezeNet
 
-from .graph import NetworkGraph, set_submodule
+from .graph import NetworkGraph, ancestors, set_submodule
 
 DEPTHS = (0.44, 0.56, 0.68, 0.8)
 """Depths of the layers that a multi-layer head reads, as a share of all layers: in the
@@ -101,6 +105,128 @@ class ProbeHead(BlockLinear):
         head = ProbeHead(self.block_widths, n_classes)
         head.centre.copy_(self.centre)
         return head
+
+
+# --- what may follow the last layer ---------------------------------------------------
+
+_SPATIAL = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.MaxPool1d, nn.MaxPool2d),
+)
+_HARMLESS = (
+    *(nn.Identity, nn.Flatten, nn.Unflatten, *_SPATIAL),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
+_METHODS = {
+    *("flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "clone"),
+    *("mean", "amax", "permute", "transpose", "float", "to", "type_as", "detach"),
+}
+_FUNCTIONS = {
+    *(torch.mean, torch.amax, torch.permute, torch.transpose, operator.getitem),
+    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.clone),
+    *(functional.dropout, functional.dropout2d, functional.alpha_dropout),
+    *(functional.avg_pool2d, functional.adaptive_avg_pool2d),
+    *(functional.max_pool2d, functional.adaptive_max_pool2d),
+}
+_ARITHMETIC = {
+    *(operator.add, operator.mul, operator.truediv, operator.iadd, operator.imul),
+    *(operator.itruediv, torch.add, torch.mul, torch.div),
+    *("add", "add_", "mul", "mul_", "div", "div_"),
+}
+
+
+def check_ends_in_scores(
+    what: str,
+    network: nn.Module,
+    graph: NetworkGraph,
+    shapes: dict[fx.Node, tuple[int, ...]],
+) -> None:
+    """Refuse a network whose last weighted layer does not give class scores.
+
+    Its last layer is to be replaced, so behind it there may be pooling, reshaping and
+    dropout, but no norm and no activation, which show that it gives features or
+    probabilities. `what` names the network, `shapes` are those of the tensors for one
+    image. ValueError if anything else follows, or if the output's shape is not one
+    score per output of that layer.
+    """
+    layer = graph.layers[-1]
+    head = get_head(network, layer.name)
+    needed, behind = ancestors([graph.output]), {layer.node}
+    found = None
+    for node in graph.graph.nodes:
+        if node in needed and behind.intersection(node.all_input_nodes):
+            behind.add(node)
+            if node in shapes and not _keeps_scores(node, network, shapes):
+                found = f"comes {_describe(node, network)}"
+                break
+    n_classes = head.weight.shape[0]
+    if found is None and shapes.get(graph.output) != (n_classes,):
+        found = f"the output of one image has the shape {shapes.get(graph.output)}"
+    if found is not None:
+        raise ValueError(
+            f"{what} does not return class scores: behind its last weighted layer, "
+            f"{layer.name!r} ({type(head).__name__} with {n_classes} outputs), "
+            f"{found}. skadma replaces that layer by one with an output per class, so "
+            "only pooling, flattening and dropout may follow it. Give the network with "
+            "its classifier (in timm num_classes=1000 instead of 0, in torchvision "
+            "without Identity in the last layer's place) and without an activation, "
+            "softmax or sigmoid at its end: the criterion takes scores."
+        )
+
+
+def _keeps_scores(
+    node: fx.Node, network: nn.Module, shapes: dict[fx.Node, tuple[int, ...]]
+) -> bool:
+    """Whether a node behind the last layer leaves class scores what they are."""
+    if node.target in _ARITHMETIC:  # a temperature, or another branch?
+        others = [n for n in node.all_input_nodes[1:] if n in shapes]
+        for n in others:
+            if n.op != "get_attr":
+                return False
+            scale: Any = reduce(getattr, str(n.target).split("."), network)
+            if scale.numel() != 1:
+                return False
+        return True
+    if node.op == "call_method":
+        return node.target in _METHODS
+    if node.op != "call_module":
+        return node.target in _FUNCTIONS
+    module = network.get_submodule(str(node.target))
+    leaves = [m for m in module.modules() if not isinstance(m, nn.Sequential)]
+    if all(isinstance(m, _HARMLESS) for m in leaves):
+        return True
+    if isinstance(module, nn.ReLU):  # in SqueezeNet, between the last layer and pooling
+        return any(isinstance(m, SqueezeNet) for m in network.modules()) and all(
+            user.op == "call_module"
+            and isinstance(network.get_submodule(str(user.target)), _SPATIAL)
+            for user in node.users
+        )
+    if any(True for _ in (*module.parameters(), *module.buffers())):
+        return False
+    if type(module).__module__.startswith("timm.") and "Pool" in type(module).__name__:
+        return True
+    return _is_affine(module, shapes[node.all_input_nodes[0]])
+
+
+def _is_affine(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether f(a + b) = f(a) + f(b) - f(0): of no activation and of no norm."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 2, *shape, generator=generator)
+    with torch.no_grad():
+        try:
+            together, apart = module(a + b), module(a) + module(b) - module(0 * a)
+            return torch.allclose(together, apart, rtol=1e-3, atol=1e-4)
+        except Exception:  # it returns no tensor, or takes something else
+            return False
+
+
+def _describe(node: fx.Node, network: nn.Module) -> str:
+    if node.op == "call_module":
+        modules = network.get_submodule(str(node.target)).modules()
+        kinds = [type(m).__name__ for m in modules if not isinstance(m, nn.Sequential)]
+        return f"{str(node.target)!r} ({', '.join(kinds)})"
+    joined = " with another layer's output" * (len(node.all_input_nodes) > 1)
+    return f"the function {getattr(node.target, '__name__', node.target)!r}{joined}"
 
 
 # --- a last layer on several layers' outputs ------------------------------------------

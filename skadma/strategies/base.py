@@ -15,13 +15,13 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from .._utils.candidates import check_enough, check_n_instances
+from .._utils.seeds import seeded_torch
 from ..features.adapter import get_adapter
 from ..features.estimators import (
     check_finite,
@@ -309,9 +309,8 @@ class BatchStrategy(QueryStrategy):
 def global_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's and torch's global generators, for code of other packages."""
     state = np.random.get_state()  # noqa: NPY002
-    with NETWORK_LOCK, torch.random.fork_rng():
+    with NETWORK_LOCK, seeded_torch(seed):
         np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
         try:
             yield
         finally:

@@ -158,6 +158,13 @@ class TrainingNet(NeuralNetClassifier):
             self.notify("on_train_end", X=X, y=y)
         return self
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:  # skorch maps to the CPU where there is no CUDA at all
+            torch.empty(0, device=state["device"])
+        except Exception:  # of types that depend on the kind of device
+            state["device"] = "cpu"
+        super().__setstate__(state)
+
     def _step(self) -> AbstractContextManager[None]:
         """Be alone, with random numbers of this training's own, within `train`."""
         stream = self.__dict__.get("_random_stream")

@@ -313,11 +313,12 @@ class Campaign:
 
         Parameters
         ----------
-        labels : mapping of str to str, sequence of LabelRow, or path
-            Path of an image to a class, or to ``"?skip"``, ``"?cant-tell"`` or
-            ``"?not-an-image"``; or a label file, see docs/campaign.md; or what Label
-            Studio exports, see docs/label_studio.md. Where rows say who, only one
-            person decides about an image; the answers of others are blind repeats.
+        labels : mapping of path to str, Series, sequence of LabelRow, or path
+            Path of an image (of a Series, its index) to a class, or to ``"?skip"``,
+            ``"?cant-tell"`` or ``"?not-an-image"``; or a label file, see
+            docs/campaign.md; or what Label Studio exports, see docs/label_studio.md.
+            Where rows say who, only one person decides about an image; the answers of
+            others are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
         train : bool, default=True

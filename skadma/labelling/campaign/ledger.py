@@ -114,12 +114,10 @@ class Ledger(State):
 
     def n_answered(self, who: str) -> tuple[int, int]:
         """How many images somebody decided about, and answered again, blind."""
-        decided = sum(
-            any(self.acts[decision.event].who == who for decision in held)
-            for held in self._held.values()
-        )
-        repeated = sum(
-            bool(events) for (_, by), events in self._repeats.items() if by == who
+        mine = [act for act in self.acts.values() if act.who == who]
+        decided, repeated = (
+            len({d.sha256 for act in mine if act.kind == kind for d in act.decisions})
+            for kind in ("teach", "repeat")
         )
         return decided, repeated
 
@@ -219,14 +217,13 @@ class Ledger(State):
         return ""
 
     def _refusal(self, sha256: str, reason: str) -> dict[str, Any]:
-        decision = self.decision(sha256)
-        event = None if decision is None else self.acts.get(decision.event)
+        held = self.decision(sha256)
         return {
             "sha256": sha256,
             "path": self.path(sha256),
             "reason": reason,
-            "holds": self._mark(sha256),
-            "by": None if event is None else event.who,
+            "holds": held and held.mark,
+            "by": held and self.acts[held.event].who,
         }
 
     def _mark(self, sha256: str) -> str | None:
@@ -238,11 +235,8 @@ class Ledger(State):
         kind, _, number = undone.partition("event-")
         if not kind and number.isdecimal():
             events = [int(number)]
-        standing = [
-            event
-            for event in events
-            if event in self.acts and self.acts[event].decisions
-        ]
+        acts = self.acts
+        standing = [e for e in events if e in acts and acts[e].decisions]
         if not standing:
             self._idle |= {operation, undone}
             return Outcome(operation, "nothing")

@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .event_log import EventLog
 from .folders import FolderPaths
 from .label_studio import in_present_names, read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
-from .state import Decision, State, last_decisions, last_repeats, read_state
+from .state import (
+    Decision,
+    PathNumbers,
+    State,
+    last_decisions,
+    last_repeats,
+    read_state,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,10 @@ def read_rows(
     `former` names of classes are taken in what Label Studio exports, whose project may
     not know another; in a label file they may be a mistake.
     """
-    if isinstance(labels, Mapping):
-        labels = [LabelRow(repr(k), k, str(v)) for k, v in labels.items()]
+    if isinstance(labels, Mapping) or np.ndim(labels) == 1 and hasattr(labels, "items"):
+        # A mapping, or a Series of pandas with paths as its index.
+        pairs = [(os.fspath(k), v) for k, v in labels.items()]
+        labels = [LabelRow(repr(k), k, str(v)) for k, v in pairs]
     if not isinstance(labels, (str, Path)):
         return GivenLabels("labels", list(labels), True)
     if Path(labels).suffix.lower() == ".json":
@@ -190,10 +201,14 @@ def resolve_rows(
     resolved: dict[int, ResolvedRow] = {}
     first: dict[str, tuple[str, str]] = {}
     refused = []
+    by_text = {unicodedata.normalize("NFC", name): name for name in state.classes}
     before = {} if at_once else dict(state.changed_since())
     drawn = state.drawn()
     for row in rows:
         image = find_image(row.path, numbers, state, folders)
+        if row.label not in state.classes:  # other systems spell accents otherwise
+            plain = unicodedata.normalize("NFC", row.label)
+            row = replace(row, label=by_text.get(plain, row.label))
         if row.problem:
             reason = row.problem
         elif image is None:
@@ -231,7 +246,7 @@ def resolve_rows(
 
 
 def find_image(
-    path: str, numbers: dict[str, int], state: State, folders: FolderPaths
+    path: str, numbers: PathNumbers, state: State, folders: FolderPaths
 ) -> int | None:
     """Find the image that a path in a label file means; None if there is none."""
     name = path if path in numbers else path.strip()
@@ -245,7 +260,7 @@ def find_image(
     name = PurePosixPath(name).as_posix()
     if name not in numbers:  # other systems spell accents otherwise
         plain = unicodedata.normalize("NFC", name)
-        same = [p for p in numbers if unicodedata.normalize("NFC", p) == plain]
+        same = numbers.by_text.get(plain, [])
         name = same[0] if len(same) == 1 else name
     return numbers.get(name)
 

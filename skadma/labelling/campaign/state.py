@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -89,6 +91,18 @@ class DrawnAudit:
     images: list[int]  # in the order of the draw
     contents: list[str]  # SHA-256 of what they were then
     design: Audit  # its indices are places in `images`
+
+
+class PathNumbers(dict[str, int]):
+    """Numbers of images by path."""
+
+    @cached_property
+    def by_text(self) -> dict[str, list[str]]:
+        """Paths by their text, however Unicode composes its accents."""
+        found: dict[str, list[str]] = {}
+        for path in self:
+            found.setdefault(unicodedata.normalize("NFC", path), []).append(path)
+        return found
 
 
 class State:
@@ -252,9 +266,9 @@ class State:
     # --- what holds ----------------------------------------------------------
 
     @property
-    def numbers(self) -> dict[str, int]:
+    def numbers(self) -> PathNumbers:
         """Numbers of the images by path."""
-        return {path: image for image, path in self.paths.items()}
+        return PathNumbers((path, image) for image, path in self.paths.items())
 
     @property
     def classes(self) -> list[str]:

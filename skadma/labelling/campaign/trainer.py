@@ -184,10 +184,9 @@ class Trainer:
             return [dict(json.loads(detail)) for (detail,) in rows]
 
     def _load(self, key: str, estimator: CNNClassifier) -> bool:
-        trained = self._trained()
         with self._log.intact():
-            expected = {each["key"]: each["sha256"] for each in trained}.get(key)
-        path = self._path(key)
+            known = {each["key"]: each["sha256"] for each in self._trained()}
+        expected, path = known.get(key), self._path(key)
         if expected is None or not path.is_file():
             return False
         if file_digest(path) != expected:

@@ -1,0 +1,190 @@
+"""Networks that give features or probabilities in place of class scores are refused."""
+
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from skadma import CNNClassifier
+
+from .conftest import TinyCNN
+
+
+def resnet(*more):
+    return nn.Sequential(torchvision.models.resnet18(weights=None), *more)
+
+
+def without_last_layer(name, layer):
+    network = torchvision.models.get_model(name, weights=None)
+    parent, _, child = layer.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    return network
+
+
+class Functional(nn.Module):
+    """Applies `end` to a convolution's pooled output, or to its scores."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 5)
+        self.end = end
+
+    def forward(self, x):
+        return self.end(self.fc(self.conv(x).mean((2, 3))))
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Distilled(nn.Module):
+    """Two classifiers, whose scores are averaged."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.one, self.two = nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.conv(x).mean((2, 3))
+        return (self.one(x) + self.two(x)) / 2
+
+
+class Weighted(nn.Module):
+    """A classifier of a class that skadma does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.weight = nn.Parameter(torch.rand(5, 8))
+
+    def forward(self, x):
+        return nn.functional.linear(self.conv(x).mean((2, 3)), self.weight)
+
+
+def features(*more):
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(nn.Conv2d(3, 8, 1), *more, *pooled)
+
+
+REFUSED = {
+    **{
+        f"timm {name}": (
+            lambda name=name: timm.create_model(name, num_classes=0),
+            found,
+        )
+        for name, found in {
+            "resnet18": "BatchNorm2d",
+            "mobilenetv3_small_050": "Hardswish",
+            "efficientnet_lite0": "BatchNormAct2d",
+            "vit_tiny_patch16_224": "add",
+            "convnext_atto": "",
+            "densenet121": "",
+            "regnety_002": "",
+            "mixer_s32_224": "",
+        }.items()
+    },
+    "softmax": (lambda: resnet(nn.Softmax(1)), r"'1' \(Softmax\)"),
+    "log softmax": (lambda: resnet(nn.LogSoftmax(1)), "LogSoftmax"),
+    "sigmoid": (lambda: resnet(nn.Sigmoid()), "Sigmoid"),
+    "relu": (lambda: resnet(nn.ReLU()), "ReLU"),
+    "dropout, then softmax": (lambda: resnet(nn.Dropout(), nn.Softmax(1)), "Softmax"),
+    "softmax inside": (
+        lambda: resnet(nn.Sequential(nn.Identity(), nn.Softmax(1))),
+        "Softmax",
+    ),
+    "norm": (lambda: resnet(nn.BatchNorm1d(1000)), "BatchNorm1d"),
+    "norm without weights": (
+        lambda: resnet(nn.LayerNorm(1000, elementwise_affine=False)),
+        "LayerNorm",
+    ),
+    "parametrised": (lambda: resnet(nn.PReLU()), "PReLU"),
+    "own module": (lambda: resnet(Apply(lambda x: x.softmax(1))), "Apply"),
+    "own norm": (lambda: resnet(Apply(nn.functional.normalize)), "Apply"),
+    "torch.softmax": (lambda: Functional(lambda x: torch.softmax(x, 1)), "softmax"),
+    "method": (lambda: Functional(lambda x: x.sigmoid()), "sigmoid"),
+    "log_softmax": (
+        lambda: Functional(lambda x: nn.functional.log_softmax(x, 1)),
+        "log_softmax",
+    ),
+    "fc": (lambda: without_last_layer("resnet18", "fc"), "BatchNorm2d"),
+    "alexnet": (lambda: without_last_layer("alexnet", "classifier.6"), "ReLU"),
+    "mobilenet": (lambda: without_last_layer("mobilenet_v3_small", "classifier"), ""),
+    "squeezenet": (lambda: without_last_layer("squeezenet1_1", "classifier"), ""),
+    "features": (lambda: features(nn.ReLU()), "ReLU"),
+    "features, norm": (lambda: features(nn.BatchNorm2d(8)), "BatchNorm2d"),
+    "maps": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), "shape"),
+    "two heads": (Distilled, "add"),
+    "unknown classifier": (Weighted, "linear"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_classifier_is_refused(name, pictures):
+    build, found = REFUSED[name]
+    size = 224 if "224" in name else 64
+    clf = CNNClassifier(build, image_size=size, max_epochs=1)
+    with pytest.raises(ValueError, match=f"not return class scores.*{found}.*classifi"):
+        clf.fit(*pictures)
+    assert not hasattr(clf, "net_")
+
+
+ACCEPTED = {
+    "no flatten but squeeze": lambda: Functional(lambda x: x[:, :, None].squeeze(2)),
+    "temperature": lambda: Functional(lambda x: x / 0.07),
+    "own temperature": lambda: resnet(Apply(lambda x: 3 * x)),
+    "identity": lambda: resnet(nn.Identity(), nn.Sequential(nn.Dropout())),
+    "convolution": features,
+    "view": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 1), Apply(lambda x: x.mean((2, 3)).view(x.size(0), -1))
+    ),
+    "squeezenet": lambda: nn.Sequential(
+        nn.Identity(), torchvision.models.squeezenet1_1(weights=None)
+    ),
+    "wrapped": lambda: nn.Sequential(TinyCNN()),
+}
+
+
+def test_a_layer_alone_is_no_network(pictures):
+    with pytest.raises(ValueError, match="no Conv2d or Linear layer"):
+        CNNClassifier(lambda: nn.Conv2d(3, 8, 3), image_size=32).fit(*pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("alexnet", 63), ("inception_v3", 75), ("timm/vit_tiny_patch16_224", 224)],
+)
+def test_too_small_images_are_reported_with_a_size_that_works(name, least):
+    clf = CNNClassifier(name, weights=None, image_size=9)
+    with pytest.raises(ValueError, match=r"image_size=9 .*image_size that works") as e:
+        clf.layers()
+    found = int(re.search(r"works is (\d+)", str(e.value))[1])
+    assert found == least
+    assert clf.set_params(image_size=found).layers()
+    with pytest.raises(ValueError, match="image_size"):
+        clf.set_params(image_size=found - 1).layers()
+
+
+def test_a_network_of_rows_of_another_width():
+    X, y = np.zeros((6, 5), np.float32), [0, 1] * 3
+    build = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))  # noqa: E731
+    with pytest.raises(ValueError, match="fails on a row of 5 numbers"):
+        CNNClassifier(build).fit(X, y)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_classifier_is_accepted(name, pictures):
+    X, y = pictures
+    clf = CNNClassifier(ACCEPTED[name], image_size=32, max_epochs=1, random_state=0)
+    proba = clf.fit(X[:6], y[:6]).predict_proba(X)
+    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-5)
