@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .event_log import EventLog
 from .folders import FolderPaths
 from .label_studio import in_present_names, read_export
@@ -68,9 +66,10 @@ def read_rows(
     `former` names of classes are taken in what Label Studio exports, whose project may
     not know another; in a label file they may be a mistake.
     """
-    if isinstance(labels, Mapping) or np.ndim(labels) == 1 and hasattr(labels, "items"):
+    items: Any = getattr(labels, "items", None)
+    if isinstance(labels, Mapping) or (items and getattr(labels, "ndim", 0) == 1):
         # A mapping, or a Series of pandas with paths as its index.
-        pairs = [(os.fspath(k), v) for k, v in labels.items()]
+        pairs = [(os.fspath(k), v) for k, v in items()]
         labels = [LabelRow(repr(k), k, str(v)) for k, v in pairs]
     if not isinstance(labels, (str, Path)):
         return GivenLabels("labels", list(labels), True)
