@@ -48,7 +48,7 @@ from .training.probe import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 
-_unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple, PretrainedNetwork]]
+_unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple[Any, ...], PretrainedNetwork]]
 _unfitted = WeakKeyDictionary()
 """Networks of callables, by the unfitted classifier that they were built for."""
 
@@ -211,7 +211,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     (6, 2)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
         "reduced_decoding": ["boolean"],
@@ -255,12 +255,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         max_epochs: int = 20,
         batch_size: int = 16,
         scan_batch_size: int | None = None,
-        callbacks: list | None = None,
-        train_split: Callable | None = None,
+        callbacks: list[Any] | None = None,
+        train_split: Callable[..., Any] | None = None,
         augment: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
         warm_start: bool = False,
         classes: ArrayLike | None = None,
-        class_weight: dict | str | None = None,
+        class_weight: dict[str, Any] | str | None = None,
         on_bad_image: str = "raise",
         net_params: dict[str, Any] | None = None,
         memory: Any = None,

@@ -153,7 +153,7 @@ class ActiveLearner(
     50
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "estimator": [HasMethods(["fit", "predict"])],
         "strategy": [QueryStrategy],
         "n_rounds": [None, Interval(Integral, 1, None, closed="left")],

@@ -147,7 +147,7 @@ class TargetScore(StoppingRule):
         target: float,
         X: Any,
         y: ArrayLike,
-        scoring: str | Callable | None = None,
+        scoring: str | Callable[..., Any] | None = None,
     ) -> None:
         self.target = target
         self.X = X

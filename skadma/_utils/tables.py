@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .atomic import write_atomically
 
@@ -12,7 +13,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters with which a formula begins in a spreadsheet."""
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+def write_table(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
     """Write a CSV file, completely or not at all; the first column holds paths."""
 
     def write(tmp: Path) -> None:

@@ -228,7 +228,7 @@ def _check_strategy(results: Any, name: str) -> None:
         raise ValueError(f"There are no results of {name!r}, only of {names}.")
 
 
-def _frame(rows: list, columns: list[str]) -> Any:
+def _frame(rows: list[Any], columns: list[str]) -> Any:
     import pandas
 
     return pandas.DataFrame(rows, columns=columns)

@@ -73,9 +73,9 @@ def _class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
     return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
 
 
-def _from_mapping(examples: Mapping[Any, Any]) -> tuple[list, np.ndarray]:
-    images: list = []
-    labels: list = []
+def _from_mapping(examples: Mapping[Any, Any]) -> tuple[list[Any], np.ndarray]:
+    images: list[Any] = []
+    labels: list[Any] = []
     for label, some in examples.items():
         some = some if isinstance(some, (list, tuple)) else [some]
         images.extend(some)
@@ -98,7 +98,7 @@ def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     return files, targets, list(found)
 
 
-def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
+def _from_dataset(dataset: Dataset[Any]) -> tuple[np.ndarray, list[str] | None]:
     """Return a data set's targets, and the names of its classes if it has any."""
     if isinstance(dataset, Subset):
         targets, names = _from_dataset(dataset.dataset)
@@ -110,7 +110,7 @@ def _from_dataset(dataset: Dataset) -> tuple[np.ndarray, list[str] | None]:
             break
     else:
         targets = np.asarray([dataset[i][1] for i in range(len(dataset))])  # type: ignore[arg-type]
-    classes: Sequence | None = getattr(dataset, "classes", None)
+    classes: Sequence[Any] | None = getattr(dataset, "classes", None)
     if classes is None or targets.dtype.kind not in "iu":
         return targets, None
     # torchvision's ImageNet has tuples of synonyms.

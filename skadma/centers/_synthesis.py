@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class _Descent:
             network.get_submodule(conv).register_forward_hook(self._watcher(norm))
         return network
 
-    def _watcher(self, norm: nn.BatchNorm2d) -> Callable:
+    def _watcher(self, norm: nn.BatchNorm2d) -> Callable[..., Any]:
         """Compare the output of a folded batch norm with the statistics it keeps."""
         mean = norm.bias.detach().clone()
         std = norm.weight.detach().abs() + 1e-3

@@ -313,7 +313,7 @@ class SourceCenters:
             origin=origin,
         )
 
-    def __deepcopy__(self, memo: dict) -> SourceCenters:
+    def __deepcopy__(self, memo: dict[str, Any]) -> SourceCenters:
         # Never changed, so clones of a strategy share them.
         return self
 

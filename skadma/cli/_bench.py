@@ -9,7 +9,7 @@ from pathlib import Path
 from ._options import positive
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
     demo = commands.add_parser(
         "demo",

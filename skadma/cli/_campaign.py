@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Options = argparse.Namespace
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
     _add_start(commands)
     _add_round(commands)
@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 # --- start ----------------------------------------------------------------------------
 
 
-def _add_start(commands: argparse._SubParsersAction) -> None:
+def _add_start(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     start = add_command(
         commands, "start", _start, "start to label a folder of images", pool=False
     )
@@ -154,7 +154,7 @@ def _value(text: str) -> Any:
 # --- a round: query, teach, corrections, undo ----------------------------------------
 
 
-def _add_round(commands: argparse._SubParsersAction) -> None:
+def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     query = add_command(commands, "query", _query, "choose the images to label next")
     query.add_argument("-n", type=positive, help="how many (default: as started)")
     add_output(query, "label file to fill in")
@@ -247,7 +247,7 @@ def _undo(campaign: Campaign, _: Options) -> None:
 # --- status, export, report -----------------------------------------------------------
 
 
-def _add_reading(commands: argparse._SubParsersAction) -> None:
+def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_command(commands, "status", _status, "count labels, and what is left")
     export = add_command(
         commands, "export", _export, "write all decisions to a CSV file"
@@ -352,7 +352,7 @@ def _write(path: Path, text: str) -> None:
 # --- review: suspects, cant-tell-list, confirm, repeats, agreement --------------------
 
 
-def _add_review(commands: argparse._SubParsersAction) -> None:
+def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     suspects = add_command(
         commands,
         "suspects",
@@ -441,7 +441,7 @@ def _agreement(campaign: Campaign, _: Options) -> None:
 # --- classes and pools ----------------------------------------------------------------
 
 
-def _add_changes(commands: argparse._SubParsersAction) -> None:
+def _add_changes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "list the classes, add, rename or merge some"
     classes = commands.add_parser("classes", help=what, description=f"{what}.")
     actions = classes.add_subparsers(dest="action", required=True)
@@ -506,7 +506,9 @@ def _add_pool(campaign: Campaign, options: Options) -> None:
 # --- evaluate -------------------------------------------------------------------------
 
 
-def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+def _add_evaluate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
     evaluate = add_command(
         commands,
         "evaluate",
@@ -591,7 +593,9 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
 # --- export-model ---------------------------------------------------------------------
 
 
-def _add_export_model(commands: argparse._SubParsersAction) -> None:
+def _add_export_model(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
     export = add_command(
         commands,
         "export-model",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..classifier import CNNClassifier
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     centers = commands.add_parser(
         "centers", help="make, show or check the source centres that ADMA compares with"

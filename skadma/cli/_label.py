@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     what = "label in the browser, while the network learns"
     parser = add_command(

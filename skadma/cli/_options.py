@@ -49,7 +49,7 @@ def share(text: str) -> float:
 
 
 def add_command(
-    commands: argparse._SubParsersAction,
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     run: Callable[[Campaign, argparse.Namespace], None],
     what: str,
@@ -153,7 +153,11 @@ def prepare_file(path: Path, *, overwrite: bool) -> None:
 
 
 def write_label_file(
-    path: Path, columns: Sequence[str], rows: Iterable[Sequence], what: str, then: str
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    what: str,
+    then: str,
 ) -> None:
     """Write a label file, and print what to do with it."""
     rows = list(rows)

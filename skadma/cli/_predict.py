@@ -8,7 +8,7 @@ from pathlib import Path
 from ._options import add_output, prepare_file
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     predict = commands.add_parser(
         "predict",

@@ -118,7 +118,7 @@ class NetworkAdapter(ABC):
 
         NaN for images that cannot be decoded. See :meth:`iter_outputs`.
         """
-        found: tuple[dict, dict] = {}, {}
+        found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = {}, {}
         n = n_images(X)
         for batch in self.iter_outputs(X, layers, source_layers, progress="images"):
             for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):

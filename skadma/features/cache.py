@@ -75,10 +75,10 @@ class LRUCache:
             self._kept.clear()
             self.nbytes = 0
 
-    def __deepcopy__(self, memo: dict) -> LRUCache:
+    def __deepcopy__(self, memo: dict[str, Any]) -> LRUCache:
         return self  # clones of an estimator share it
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return LRUCache, (self.limit,)  # another process starts with an empty one
 
 
@@ -137,10 +137,10 @@ class MemoryCache:
                 entries[key] = value
                 self.nbytes += value.nbytes
 
-    def __deepcopy__(self, memo: dict) -> MemoryCache:
+    def __deepcopy__(self, memo: dict[str, Any]) -> MemoryCache:
         return self  # clones of an estimator share it
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return MemoryCache, (self.limit,)  # another process starts with an empty one
 
     def _use(self, namespace: str) -> dict[str, np.ndarray]:
@@ -247,10 +247,10 @@ class DiskCache:
             self._usage.failed = False
         self.recent.clear()
 
-    def __deepcopy__(self, memo: dict) -> DiskCache:
+    def __deepcopy__(self, memo: dict[str, Any]) -> DiskCache:
         return self  # clones of an estimator share it
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return DiskCache, (self.folder.parent, self.limit)
 
 

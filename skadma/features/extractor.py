@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,7 +253,7 @@ class FeatureExtractor:
 
     def iter_outputs(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         batch_size: int,
         *,
         skip_unreadable: bool = False,
@@ -283,7 +284,7 @@ class FeatureExtractor:
 
     def iter_patch_outputs(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         batch_size: int,
         windows: Sequence[Window],
         *,
@@ -302,7 +303,12 @@ class FeatureExtractor:
             yield _indices(items), self._outputs_of_windows(x, windows)
 
     def frozen_outputs(
-        self, dataset: Dataset, batch_size: int, limit: int, *, skip_unreadable: bool
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        limit: int,
+        *,
+        skip_unreadable: bool,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """What crosses the cut, (m, ...), of the images with indices (m,).
 
@@ -325,7 +331,7 @@ class FeatureExtractor:
 
     def _readable(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         n_together: int,
         skip_unreadable: bool,
         progress: str | None,
@@ -347,7 +353,7 @@ class FeatureExtractor:
             warn_unreadable(unreadable)
 
     def _batches(
-        self, dataset: Dataset, batch_size: int, skip_unreadable: bool
+        self, dataset: Dataset[Any], batch_size: int, skip_unreadable: bool
     ) -> Iterator[list[_Item]]:
         """Batches in order, loaded by threads while the network runs."""
         n: int = len(dataset)  # type: ignore[arg-type]
@@ -376,7 +382,7 @@ class FeatureExtractor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, dataset: Dataset, i: int, skip_unreadable: bool) -> _Item:
+    def _load(self, dataset: Dataset[Any], i: int, skip_unreadable: bool) -> _Item:
         """Look an image up, and decode it only where the cache lacks what is wanted."""
         item = _Item(i)
         cache = self.cache

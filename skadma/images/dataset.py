@@ -92,7 +92,7 @@ class StoredImages(ABC):
     def __len__(self) -> int: ...
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[Any]):
     """Images of any accepted form as uint8 tensors.
 
     The form is checked at once, files are decoded when they are indexed. The same
@@ -247,7 +247,7 @@ class ImageDataset(Dataset):
         return ""
 
 
-class Rows(Dataset):
+class Rows(Dataset[Any]):
     """The rows of an array as tensors of one type."""
 
     def __init__(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
@@ -354,27 +354,27 @@ def take(X: Any, indices: ArrayLike) -> Any:
     return _safe_indexing(X, indices)
 
 
-class _TakenList(list):
+class _TakenList(list[Any]):
     """Items of a list or tuple, with their numbers in the one of the user."""
 
     def __init__(self, X: Any, indices: np.ndarray) -> None:
         super().__init__(X[i] for i in indices)
         self.numbers = _numbers(X, indices)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _restore_taken, (list(self), self.numbers)
 
 
-def _restore_taken(items: list, numbers: list[int]) -> _TakenList:
+def _restore_taken(items: list[Any], numbers: list[int]) -> _TakenList:
     taken = _TakenList(items, np.arange(len(items)))
     taken.numbers = numbers
     return taken
 
 
-class _TakenDataset(Subset):
+class _TakenDataset(Subset[Any]):
     """Items of a Dataset, with their numbers in the one of the user."""
 
-    def __init__(self, X: Dataset, indices: list[int]) -> None:
+    def __init__(self, X: Dataset[Any], indices: list[int]) -> None:
         super().__init__(X, indices)
         self.numbers = _numbers(X, indices)
 

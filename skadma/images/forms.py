@@ -110,7 +110,7 @@ def is_number_like(item: Any) -> bool:
     return isinstance(item, (int, float, complex, np.number))
 
 
-def _open_list(items: list) -> tuple[Any, _Decode]:
+def _open_list(items: list[Any]) -> tuple[Any, _Decode]:
     paths = [isinstance(item, (str, os.PathLike)) for item in items]
     if all(paths):
         return np.array([os.fsdecode(item) for item in items], dtype=object), from_path

@@ -46,7 +46,7 @@ _N_SUBGRAPHS = 9
 """How many subgraphs for inference a network keeps."""
 
 _N_LOADED = 2
-_LOADED: OrderedDict[tuple | None, PretrainedNetwork] = OrderedDict()
+_LOADED: OrderedDict[tuple[Any, ...] | None, PretrainedNetwork] = OrderedDict()
 """The last networks loaded by name, by all that they depend on."""
 
 _NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes")
@@ -108,7 +108,7 @@ class PretrainedNetwork:
         except ValueError:
             self._check_takes_example()  # if it fails, this is why
             raise
-        self._subgraphs: dict[tuple, Subgraph] = {}
+        self._subgraphs: dict[tuple[Any, ...], Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
         if backbone.state_dict is not None:
@@ -127,11 +127,11 @@ class PretrainedNetwork:
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # A graph does not pickle; tracing again takes milliseconds.
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_PICKLED}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
         self._subgraphs, self._on_device = {}, {}
@@ -318,7 +318,7 @@ def load_pretrained(
     engine : Engine, optional
         See :class:`PretrainedNetwork`.
     """
-    key: tuple | None = None
+    key: tuple[Any, ...] | None = None
     if isinstance(backbone, str):
         path = None if weights is None else Path(weights)
         changed = path.stat().st_mtime_ns if path and path.is_file() else 0

@@ -204,7 +204,7 @@ def _use(cls: str, onnx: bool) -> str:
     return text
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
         "| " + " | ".join(_plain(str(cell)) for cell in line) + " |" for line in lines

@@ -57,7 +57,7 @@ class AIFT(ScoringStrategy):
     cost: ClassVar[str] = "1 pass, and n_patches / 4 of the trainable layers"
     memory: ClassVar[str] = "a batch"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_patches": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "entropy_weight": [Interval(Real, 0, None, closed="left")],

@@ -49,7 +49,7 @@ class CEAL(ScoringStrategy):
     cost: ClassVar[str] = "1 pass, and 1 more for pseudo-labels"
     memory: ClassVar[str] = "n C"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "criterion": [StrOptions({"entropy", "margin", "least_confident"})],
         "threshold": [Interval(Real, 0, None, closed="left")],
         "decay": [Interval(Real, 0, None, closed="left")],

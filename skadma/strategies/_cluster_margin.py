@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
@@ -43,7 +43,7 @@ class ClusterMargin(BatchStrategy):
     cost: ClassVar[str] = "1 pass; (10 b)^2 d"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
         "shortlist": [Interval(Integral, 1, None, closed="left")],
         "distance_threshold": [None, Interval(Real, 0, None, closed="left")],

@@ -48,7 +48,7 @@ class QueryByCommittee(ScoringStrategy):
     cost: ClassVar[str] = "1 pass of each member"
     memory: ClassVar[str] = "members n C"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "disagreement": [StrOptions({"kl", "vote_entropy"})],
         "random_state": ["random_state"],
     }

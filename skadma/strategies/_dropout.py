@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -58,7 +58,7 @@ class BALD(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
@@ -130,7 +130,7 @@ class DropQuery(BatchStrategy):
     cost: ClassVar[str] = "1 pass; n_samples n d C and k-means of the candidates"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],

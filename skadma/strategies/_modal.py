@@ -17,7 +17,7 @@ from ._committee import member_proba
 from .base import QueryStrategy, Request, global_seed
 
 
-def from_modal(function: Callable, **kwargs: Any) -> ModALStrategy:
+def from_modal(function: Callable[..., Any], **kwargs: Any) -> ModALStrategy:
     """Make a strategy of one of modAL's query functions.
 
     Parameters
@@ -59,7 +59,7 @@ class ModALStrategy(QueryStrategy):
 
     def __init__(
         self,
-        function: Callable,
+        function: Callable[..., Any],
         kwargs: dict[str, Any] | None = None,
         *,
         random_state: int | np.random.RandomState | None = None,

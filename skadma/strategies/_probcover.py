@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -46,7 +46,7 @@ class ProbCover(BatchStrategy):
     memory: ClassVar[str] = "n d + pairs within delta"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
         "delta": [None, Interval(Real, 0, None, closed="neither")],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -44,7 +44,7 @@ class UncertaintyCover(TypiClust):
     needs: ClassVar[str] = "features, of the labelled too; probabilities"
     _use_proba = True
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TypiClust._parameter_constraints,
         "weight": [Interval(Real, 0, 1, closed="both")],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],

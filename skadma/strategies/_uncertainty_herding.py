@@ -6,7 +6,7 @@ import copy
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -89,7 +89,7 @@ class UncertaintyHerding(BatchStrategy):
     memory: ClassVar[str] = "n d"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "normalize": ["boolean"],

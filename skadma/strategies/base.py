@@ -262,7 +262,7 @@ class BatchStrategy(QueryStrategy):
     Subclasses document `layer` and `features`, see `CoreSet`.
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "features": [StrOptions({"current", "initial"})],
         "random_state": ["random_state"],
     }

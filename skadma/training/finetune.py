@@ -36,7 +36,7 @@ def training_inputs(
     memory: Any,
     batch_size: int,
     skip_unreadable: bool,
-) -> tuple[np.ndarray, Dataset, str | None]:
+) -> tuple[np.ndarray, Dataset[Any], str | None]:
     """Run the frozen layers once, so that epochs run the trainable ones only.
 
     Returns the indices of the images that can be decoded, a data set of what crosses
@@ -71,14 +71,14 @@ def training_inputs(
     return rows, AugmentedDataset(dataset, augment), None
 
 
-class LabelledDataset(Dataset):
+class LabelledDataset(Dataset[Any]):
     """Tensors with their targets, and their weights (of mean 1) where given.
 
     Targets are class numbers (n,), or float32 (n, n_labels): which labels an image has.
     """
 
     def __init__(
-        self, dataset: Dataset, y: np.ndarray, weights: np.ndarray | None = None
+        self, dataset: Dataset[Any], y: np.ndarray, weights: np.ndarray | None = None
     ) -> None:
         self.dataset = dataset
         self.y = y
@@ -95,12 +95,12 @@ class LabelledDataset(Dataset):
         return {"x": self.dataset[i], _WEIGHT: float(self.weights[i])}, target
 
 
-class AugmentedDataset(Dataset):
+class AugmentedDataset(Dataset[Any]):
     """Images, uint8 (3, side, side), changed at random each time they are read."""
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         augment: str | Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
         self.dataset = dataset
@@ -315,7 +315,7 @@ def _is_same(a: Any, b: Any) -> bool:
 
 def train(
     net: NeuralNetClassifier,
-    dataset: Dataset,
+    dataset: Dataset[Any],
     y: np.ndarray,
     seed: int,
     cut: str | None = None,

@@ -61,7 +61,7 @@ class _Run:
         # (number, task, times that its worker was lost)
         self._new = ((number, task, 0) for number, task in enumerate(tasks))
         self._again: deque[tuple[int, Any, int]] = deque()
-        self._running: dict[Future, tuple[int, Any, int]] = {}
+        self._running: dict[Future[Any], tuple[int, Any, int]] = {}
 
     def results(self) -> Iterator[tuple[int, Any]]:
         try:
@@ -143,5 +143,7 @@ def map_partitions(
     return [found[number] for number in range(len(partitions))]
 
 
-def _run_on_partition(function: Callable[..., Any], args: tuple, rows: Any) -> Any:
+def _run_on_partition(
+    function: Callable[..., Any], args: tuple[Any, ...], rows: Any
+) -> Any:
     return function(rows, *args)

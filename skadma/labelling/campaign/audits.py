@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -270,7 +271,7 @@ class Audits:
         )
 
 
-def _design_columns(audit: Audit) -> tuple[list, list, list]:
+def _design_columns(audit: Audit) -> tuple[list[Any], list[Any], list[Any]]:
     """The stratum, its size and the probability of each drawn image."""
     return (
         audit.strata.tolist(),

@@ -203,7 +203,7 @@ class EventLog:
         ) as error:  # fmt: skip
             raise self._damaged(str(error)) from error
 
-    def rows(self, statement: str, *values: Any) -> list[tuple]:
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Select rows."""
         with self._translated():
             return self._execute(statement, *values).fetchall()
@@ -238,7 +238,7 @@ class EventLog:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def add(self, table: str, rows: Iterable[tuple]) -> None:
+    def add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add rows to a table, within a transaction."""
         for row in rows:
             marks = ", ".join("?" * len(row))

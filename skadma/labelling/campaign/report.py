@@ -188,7 +188,7 @@ def _thumbnail(path: str, value_range: Range | None) -> str:
     return f'<img {size} alt="" src="data:image/jpeg;base64,{data}">'
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(
         "<tr>" + "".join(f'<td class="n">{escape(str(c))}</td>' for c in row) + "</tr>"

@@ -256,7 +256,7 @@ class State:
                 raise ValueError(f"event {number} is about an image of no pool")
 
     def _index(self, act: Act, *, undo: bool = False) -> None:
-        change: Callable[[list, Any], None] = list.remove if undo else list.append
+        change: Callable[[list[Any], Any], None] = list.remove if undo else list.append
         for answer in act.decisions:
             if act.kind == "teach":
                 change(self._held.setdefault(answer.sha256, []), answer)

@@ -70,8 +70,8 @@ class Backend:
         self._worker = Worker(Path(folder), options)
         self._trainer = Worker(Path(folder), options, background=True)
         self._version = "skadma"
-        self._warming: asyncio.Task | None = None
-        self._training: asyncio.Task | None = None
+        self._warming: asyncio.Task[Any] | None = None
+        self._training: asyncio.Task[Any] | None = None
         self._again = False
 
     def routes(self) -> list[Route]:

@@ -107,7 +107,7 @@ class Session:
         self._submit(self._request)
         return answer
 
-    def _submit(self, function: Callable, *arguments: Any) -> None:
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # closing
             self._thread.submit(function, *arguments)
 

@@ -111,7 +111,7 @@ class ADMA(ScoringStrategy):
     memory: ClassVar[str] = "K (d_A + d_B)"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "centers": [SourceCenters, None],
         "trade_off": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "weights": [StrOptions({"predict", "distance"})],
