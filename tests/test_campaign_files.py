@@ -2,6 +2,9 @@
 
 # ruff: noqa: F811
 
+import errno
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -187,3 +190,32 @@ def test_classes_in_another_unicode_form(pool, tmp_path):
     ) as campaign:  # fmt: skip
         campaign.teach({"00 ü.png": "cafe\u0301"}, train=False)
         assert marks(campaign) == {"00 ü.png": "caf\u00e9"}
+
+
+def test_a_folder_that_may_not_be_read_is_not_gone(campaign, monkeypatch):
+    before = campaign.status()
+    inside = campaign.pool / "a b"
+    scandir, stat = os.scandir, Path.stat
+
+    def refuse(path):
+        if Path(path).is_relative_to(inside):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def list_folder(path):
+        refuse(path)
+        return scandir(path)
+
+    def state_of(path, **options):
+        if path != inside:
+            refuse(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", list_folder)
+    monkeypatch.setattr(Path, "stat", state_of)
+    with pytest.warns(UserWarning, match="'a b/' is left out: Permission denied"):
+        assert campaign.refresh() == 0
+    monkeypatch.undo()
+    assert campaign.status() == before
+    shutil.rmtree(inside)
+    assert campaign.refresh() > 0
+    assert campaign.status() != before

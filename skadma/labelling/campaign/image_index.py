@@ -71,7 +71,8 @@ def scan_folder(
         or (known[path].size, known[path].mtime_ns)
         != (state.st_size, state.st_mtime_ns)
     }
-    changes = dict.fromkeys(sorted(before - found.keys()), MISSING)
+    gone = [path for path in before - found.keys() if not _is_forbidden(root / path)]
+    changes = dict.fromkeys(sorted(gone), MISSING)
     with ThreadPoolExecutor() as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
         read = executor.map(lambda item: _read(root / item[0], item[1]), unread.items())
@@ -123,6 +124,17 @@ def check_path(path: str) -> str:
     if os.name == "nt" and (":" in path or "\\" in path):
         raise ValueError(f"the path {path!r} leads out of the pool")
     return path
+
+
+def _is_forbidden(path: Path) -> bool:
+    """Whether permission is missing to see if a file is there: it is not gone then."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _moved(
