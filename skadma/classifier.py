@@ -21,7 +21,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from ._utils.seeds import seeded_torch
 from .features.adapter import CNNAdapter, with_found_range
 from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
@@ -29,13 +28,12 @@ from .images.forms import is_table
 from .networks import (
     AdaptedNetwork,
     PretrainedNetwork,
-    count_frozen_layers,
     load_pretrained,
 )
 from .networks.engines import ENGINES, PRECISIONS, Engine
-from .networks.pretrained import LayerTable, layer_table
+from .networks.pretrained import LayerTable, count_frozen_layers, layer_table
 from .networks.registry import load_into
-from .networks.torch_state import NETWORK_LOCK, torch_defaults
+from .networks.torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
 from .targets.labels import (
     check_labels,
     encode,

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from skadma import CNNClassifier
-from skadma._utils.seeds import seeded_torch
 from skadma.features.extractor import FeatureExtractor
+from skadma.networks.torch_state import seeded_torch
 
 from .conftest import tiny_classifier
 

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.special import expit
 from sklearn.base import clone
@@ -167,26 +166,6 @@ def test_no_temperature_where_it_does_not_help(pictures):
             assert "makes it no better: the probabilities are as the net" in text
             return
     pytest.fail("a temperature helped everywhere")
-
-
-class Bounded(TinyCNN):
-    """A network that goes on behind its last layer."""
-
-    def forward(self, x):
-        return 5 * torch.tanh(super().forward(x))
-
-
-def test_a_network_that_cannot_have_a_temperature(pictures):
-    y = np.array(["a", "b"])[(pictures[1] == 0).astype(int)]
-    params = {"image_size": 32, "n_frozen_layers": 1, "max_epochs": 2}
-    clf = CNNClassifier(Bounded, head_lr=0.1, random_state=0, **params)
-    clf.fit(pictures[0], y)
-    proba, labels = noise()
-    sure = apply_temperature(proba, 0.4)
-    with pytest.warns(UserWarning, match="not calibrated: a temperature of"):
-        same, text = calibrated(clf, labels.tolist(), lambda: sure)
-    assert same is clf
-    assert "It cannot be built into this network" in text
 
 
 @pytest.mark.parametrize(

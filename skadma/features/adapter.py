@@ -17,8 +17,8 @@ from torch import nn
 from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
 from ..images.forms import is_table
 from ..images.patches import random_windows
-from ..networks import PretrainedNetwork, count_frozen_layers
-from ..networks.pretrained import fingerprint
+from ..networks import PretrainedNetwork
+from ..networks.pretrained import count_frozen_layers, fingerprint
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 

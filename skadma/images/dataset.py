@@ -24,6 +24,7 @@ from torch.utils.data import Dataset, Subset
 from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .forms import (
     ACCEPTED,
+    Range,
     UnreadableImageError,
     find_range,
     from_array,
@@ -31,7 +32,6 @@ from .forms import (
     open_images,
     unreadable,
 )
-from .value_range import Range
 
 _EXTREME = 64
 """From this ratio of sides on, what the centre crop discards is not even resized."""

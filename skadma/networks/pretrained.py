@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from .._utils.seeds import seeded_torch
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
@@ -32,15 +31,17 @@ from .registry import (
     Backbone,
     build_backbone,
     load_into,
-    paper_frozen_layers,
 )
-from .torch_state import NETWORK_LOCK, torch_defaults
+from .torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
 
 _IMAGE_SIZES = (*range(16, 257, 16), 288, 299, 320, 384, 448, 512)
 """Sizes that are tried to tell which one a network takes."""
+
+_PAPER_FROZEN_LAYERS = {"alexnet": 2, "vgg16": 7, "resnet18": 8}
+"""Section 5 of the paper: weighted layers that fine-tuning leaves alone."""
 
 _N_SUBGRAPHS = 9
 """How many subgraphs for inference a network keeps."""
@@ -425,6 +426,23 @@ def _describe_code(code: Any) -> str:
         return f"{name} {inspect.getsource(code)}"
     except (OSError, TypeError):  # typed in at a prompt, or written in C
         return name
+
+
+def paper_frozen_layers(name: str, n_layers: int) -> int:
+    """Return how many layers ``n_frozen_layers="paper"`` freezes.
+
+    2, 7 and 8 for AlexNet, VGG-16 and ResNet-18, as in the paper's Section 5. For
+    every other network 4/9 of its weighted layers, rounded: the share that the
+    paper freezes of VGG-16 and ResNet-18. At least the last layer stays free.
+
+    Parameters
+    ----------
+    name : str
+        The backbone's name.
+    n_layers : int
+        How many weighted layers it has.
+    """
+    return min(_PAPER_FROZEN_LAYERS.get(name, round(4 * n_layers / 9)), n_layers - 1)
 
 
 def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -> int:

@@ -28,9 +28,6 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(
     {"aux_logits": False, "init_weights": True, "transform_input": True},
 )
 
-# Section 5 of the paper: weighted layers that fine-tuning leaves alone.
-_PAPER_FROZEN_LAYERS = {"alexnet": 2, "vgg16": 7, "resnet18": 8}
-
 # Differences between torchvision's old files of weights and its code.
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -49,23 +46,6 @@ class Backbone:
     preprocessing: Preprocessing
     state_dict: dict[str, torch.Tensor] | None
     class_names: tuple[str, ...] | None
-
-
-def paper_frozen_layers(name: str, n_layers: int) -> int:
-    """Return how many layers ``n_frozen_layers="paper"`` freezes.
-
-    2, 7 and 8 for AlexNet, VGG-16 and ResNet-18, as in the paper's Section 5. For
-    every other network 4/9 of its weighted layers, rounded: the share that the
-    paper freezes of VGG-16 and ResNet-18. At least the last layer stays free.
-
-    Parameters
-    ----------
-    name : str
-        The backbone's name.
-    n_layers : int
-        How many weighted layers it has.
-    """
-    return min(_PAPER_FROZEN_LAYERS.get(name, round(4 * n_layers / 9)), n_layers - 1)
 
 
 def available_backbones() -> list[str]:
@@ -351,7 +331,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{str(path)!r}, of {path.stat().st_size:,} bytes, holds no plain weights "
             f"({type(error).__name__}: {error}). If it is incomplete, copy or download "
-            "it anew; else save it with torch.save(model.state_dict(), path) or "
+            "it anew. Save them with torch.save(model.state_dict(), path) or "
             "safetensors."
         ) from error
     for key in ("state_dict", "model"):

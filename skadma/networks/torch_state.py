@@ -61,6 +61,22 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeded_torch(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the generators of the CPU and of `device`; afterwards they are as before.
+
+    Those of other devices are not touched, since to read the state of a GPU's generator
+    takes memory of that GPU.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for cuda in devices:
+            with torch.cuda.device(cuda):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 class RandomStream:
     """A stretch of torch's random numbers of its own, used in several pieces.
 

@@ -21,7 +21,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from .._utils.candidates import check_enough, check_n_instances
-from .._utils.seeds import seeded_torch
 from ..features.adapter import get_adapter
 from ..features.estimators import (
     check_finite,
@@ -31,7 +30,7 @@ from ..features.estimators import (
     unwrap,
 )
 from ..images.dataset import n_images, take
-from ..networks.torch_state import NETWORK_LOCK
+from ..networks.torch_state import NETWORK_LOCK, seeded_torch
 from ._pool_features import PoolFeatures, extract_pool_features
 
 

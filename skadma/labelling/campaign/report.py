@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...images.dataset import Preprocessing, fit_to_size
-from ...images.forms import UnreadableImageError, from_file
-from ...images.value_range import Range
+from ...images.forms import Range, UnreadableImageError, from_file
 from ...strategies.adma import uncertainty
 from .campaign import Campaign
 from .history import right_guesses

@@ -19,8 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...features.cache import LRUCache
-from ...images.forms import UnreadableImageError, from_file
-from ...images.value_range import Range
+from ...images.forms import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import RefusedError, read_object, refuse

@@ -41,10 +41,12 @@ _ROUNDS = 11
 
 @dataclass(frozen=True)
 class ADMAScores(Scores):
-    """ADMA's score (`total`, Eq. 11) and its two terms.
+    """ADMA's score and its two terms.
 
     Attributes
     ----------
+    total : ndarray of shape (n,), float64
+        The score (Eq. 11); NaN for images that cannot be decoded.
     distinctiveness : ndarray of shape (n,), float64
         In [0, 1] (Eq. 9); NaN for images that cannot be decoded.
     uncertainty : ndarray of shape (n,), float64
