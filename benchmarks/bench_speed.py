@@ -52,6 +52,7 @@ from skadma.strategies import (
     UncertaintyHerding,
 )
 from skadma.strategies.adma import distinctiveness, kendall_tau
+from skadma.training.finetune import training_inputs
 
 SIDE = 128
 clock = time.perf_counter
@@ -343,8 +344,12 @@ def measure_training(folder: Path) -> Iterator[Measure]:
 
 def plain_training(clf: CNNClassifier, X: np.ndarray, y: np.ndarray) -> Callable:
     """Make a function that trains as `clf` does, by a loop over tensors at hand."""
-    source, dataset = cnn_adapter(clf).open(X)
-    kept, cut = clf._training_inputs(source, dataset, clf.n_frozen_)
+    adapter = cnn_adapter(clf)
+    source, dataset = adapter.open(X)
+    device, batch_size = adapter.device, adapter.batch_size
+    _, kept, cut = training_inputs(
+        source, dataset, clf.n_frozen_, None, device, clf.memory, batch_size, False
+    )
     inputs, targets = torch.from_numpy(kept.X), torch.from_numpy(y)
 
     def run() -> None:
