@@ -2,7 +2,7 @@
 
 import sys
 
-import matplotlib
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
