@@ -46,6 +46,18 @@ from .training.probe import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 
+_PARAMS_OF_NETWORK = (
+    "backbone",
+    "weights",
+    "image_size",
+    "reduced_decoding",
+    "value_range",
+    "engine",
+    "precision",
+    "training",
+    "batch_norm",
+)
+
 _unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple[Any, ...], PretrainedNetwork]]
 _unfitted = WeakKeyDictionary()
 """Networks of callables, by the unfitted classifier that they were built for."""
@@ -491,11 +503,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _params_of_network(self) -> dict[str, Any]:
         """Parameters that a network keeps from the fit that built it."""
-        names = (
-            "backbone weights image_size reduced_decoding value_range engine precision"
-        )
-        names += " training batch_norm"
-        return {name: getattr(self, name) for name in names.split()}
+        return {name: getattr(self, name) for name in _PARAMS_OF_NETWORK}
 
     def _check_same_network(self) -> None:
         now = self._params_of_network()
@@ -583,12 +591,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             diverged: there is no label to give.
         """
         proba = self.predict_proba(X)
-        bad = np.flatnonzero(np.isnan(proba[:, 0]))
-        if len(bad):
-            check_finite(~np.isnan(proba[:, 0]), self, X)  # else: cannot be decoded
+        bad = np.isnan(proba[:, 0])
+        if bad.any():
+            check_finite(~bad, self, X)  # else: cannot be decoded
             raise ValueError(
-                f"The images {bad.tolist()} cannot be decoded, so they have no "
-                "label. Leave them out; predict_proba gives NaN for them."
+                f"The images {np.flatnonzero(bad).tolist()} cannot be decoded, so they "
+                "have no label. Leave them out; predict_proba gives NaN for them."
             )
         if self.multilabel_:
             return (proba > 0.5).astype(int)
