@@ -189,8 +189,8 @@ def _query(campaign: Campaign, options: Options) -> None:
     write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
 
 
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.6g}"
+def _short(number: float | None) -> float | str:
+    return "" if number is None else float(f"{number:.6g}")
 
 
 def _teach(campaign: Campaign, options: Options) -> None:
