@@ -52,11 +52,61 @@ def test_label_files(form, campaign, tmp_path):
     assert marks(campaign) == {"a b/01 ü.png": "red", "00 ü.png": "blue"}
 
 
+@pytest.mark.parametrize("given", ["resolved", "linked", "relative", "dots"])
+@pytest.mark.parametrize(
+    "row",
+    ["{pool}/{name}", "{linked}/{name}", "../pool/{name}", "a b/../{name}",
+     "{linked}/../pool/{name}", "{link}", "../elsewhere/../pool/{name}"],
+)  # fmt: skip
+def test_any_way_into_the_pool(given, row, pool, tmp_path, monkeypatch):
+    """Paths are compared as what they lead to, not as texts."""
+    (tmp_path / "elsewhere" / "home").mkdir(parents=True)
+    linked = tmp_path / "elsewhere" / "home" / "photos"
+    linked.symlink_to(pool)
+    link = tmp_path / "elsewhere" / "link.png"
+    link.symlink_to(pool / "00 ü.png")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    place = {
+        "resolved": pool,
+        "linked": linked,
+        "relative": "../pool",
+        "dots": f"{tmp_path}/elsewhere/../pool",
+    }[given]
+    path = row.format(pool=pool, linked=linked, link=link, name="00 ü.png")
+    file = write(tmp_path, f"path,label\n{path},red\n")
+    with create(tmp_path / "c", place, labels=file) as campaign:
+        assert marks(campaign) == {"00 ü.png": "red"}
+        assert ".." not in campaign.pool.parts
+        campaign.relabel(path, "blue", train=False)
+        assert marks(campaign) == {"00 ü.png": "blue"}
+
+
+def test_an_image_that_is_a_link(pool, tmp_path):
+    (tmp_path / "far.png").write_bytes((pool / "02 ü.png").read_bytes())
+    Image.new("RGB", (32, 32), "yellow").save(tmp_path / "far.png")
+    (pool / "near.png").symlink_to(tmp_path / "far.png")
+    with create(tmp_path / "c", pool) as campaign:
+        file = write(tmp_path, f"path,label\n{pool}/near.png,red\n")
+        campaign.teach(file, train=False)
+        assert marks(campaign) == {"near.png": "red"}
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(CampaignError, match="is no folder"):
+            campaign.add_pool(tmp_path / "circle")
+
+
+def test_a_campaign_in_its_pool_behind_a_link(pool, tmp_path):
+    (tmp_path / "linked").symlink_to(pool / "a b")
+    with pytest.raises(CampaignError, match="is inside the pool"):
+        create(tmp_path / "linked" / "c", pool)
+    with pytest.raises(CampaignError, match="is inside the pool"):
+        create(pool / "c", tmp_path / "linked" / "..")
+
+
 BAD_ROWS = """path,label
 00 ü.png,red
 nowhere.png,red
 02 ü.png,rot
-../pool/04 ü.png,red
+../pool/none.png,red
 00 ü.png,blue
 "a b/01
 ü.png",red
@@ -152,7 +202,9 @@ def test_no_cell_is_a_formula(pool, tmp_path, capsys):
         assert main([*command, *folder, "-o", str(out), "--overwrite"]) == 0
         with out.open(newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
-                assert not [cell for cell in row if cell.startswith((*"=+-@\t\r", "＝"))]
+                assert not [
+                    cell for cell in row if cell.startswith((*"=+-@\t\r", "＝"))
+                ]
         if command == ["export"]:
             with Campaign.open(tmp_path / "c") as campaign:
                 taught = campaign.teach(out, train=False)
