@@ -37,6 +37,8 @@ from .record_labels import (
 )
 from .second_look import CantTell, SuspectLabel, list_cant_tell, list_suspects
 from .settings import (
+    build_estimator,
+    check_network,
     check_settings,
     check_usable,
     describe_estimator,
@@ -189,7 +191,7 @@ class Campaign:
                 f"The campaign's folder {str(folder)!r} is inside the pool "
                 f"{str(pool)!r}: keep it elsewhere, or its files count as images."
             )
-        settings = {
+        settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
             "estimator": describe_estimator(estimator),
@@ -198,9 +200,12 @@ class Campaign:
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
         }
+        check_settings(settings)
         refuse_existing(folder / DATABASE)
-        check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
+        rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
+        check_usable(rebuilt, strategy, names)
+        check_network(rebuilt)
         given = read_rows({} if labels is None else labels, former={})
         images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)
