@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
@@ -337,3 +338,67 @@ def test_a_name_that_cannot_be_shown_is_no_failure(pool, tmp_path):
             check=True, capture_output=True, env=ascii_only,
         )  # fmt: skip
         assert said in shown.stdout
+
+
+# --- settings -----------------------------------------------------------------------
+
+_NESTED: list = []
+for _ in range(2000):
+    _NESTED = [_NESTED]
+
+VALUES = {
+    "null": None, "truth": True, "negative": -1, "zero": 0, "large": 65536,
+    "endless": 10**21, "no float": 10**400, "fraction": 0.5, "minus": -0.5,
+    "infinite": float("inf"), "nan": float("nan"), "overflow": 1e300, "empty": "",
+    "word": "nope", "criterion": "MSELoss", "other criterion": "NLLLoss",
+    "optimizer": "LBFGS", "device": "meta", "zero byte": "\0", "list": [],
+    "number in list": [1], "null in list": [None], "pair": [1, 2], "unordered": [2, 1],
+    "dict": {}, "key": {"nope": 1}, "null in dict": {"a": None},
+    "parameter": {"optimizer__nope": 1}, "epochs": {"max_epochs": 10**21},
+    "workers": {"iterator_train__num_workers": 10**6}, "rate": {"lr": "x"},
+    "module": {"module": 1}, "other device": {"device": "meta"}, "nested": _NESTED,
+    "nested dict": {"optimizer__betas": _NESTED}, "bytes": b"x", "complex": 1j,
+    "object": object(),
+}  # fmt: skip
+USABLE = {
+    "augment": {"null"},
+    "batch_norm": set(),
+    "batch_size": {"large"},
+    "callbacks": {"null", "zero", "empty", "list", "dict", "null in list"},
+    "class_weight": {"null", "dict"},
+    "criterion": set(),
+    "device": set(),
+    "engine": set(),
+    "head_lr": {"truth", "zero", "large", "endless", "fraction"},
+    "image_shape": {"null"},
+    "image_size": {"null", "truth"},
+    "lr": {"truth", "zero", "large", "endless", "fraction"},
+    "max_epochs": {"truth", "zero", "large"},
+    "n_frozen_layers": {"truth", "zero", "negative"},
+    "net_params": {"null", "dict"},
+    "optimizer": set(),
+    "precision": set(),
+    "random_state": {"null", "truth", "zero", "large"},
+    "reduced_decoding": {"truth"},
+    "scan_batch_size": {"null", "large"},
+    "train_split": {"null", "zero", "empty", "list", "dict"},
+    "training": set(),
+    "value_range": {"null", "pair"},
+    "weights": {"null"},
+}  # fmt: skip
+"""Values that a parameter may have, of those above: the others are refused."""
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_parameters_by_type(name, pool, tmp_path):
+    """What would fail when the first labels are there is refused at the start."""
+    made = set()
+    for kind, value in VALUES.items():
+        estimator = clone(SQUEEZE) if name == "weights" else tiny_classifier()
+        estimator.set_params(**{name: value})
+        try:
+            create(tmp_path / kind, pool, estimator=estimator).close()
+            made.add(kind)
+        except CampaignError:
+            assert not (tmp_path / kind).exists()
+    assert made == USABLE[name]

@@ -266,7 +266,7 @@ def _prepare_pillow() -> None:
     if limit := os.environ.get(PIXELS):
         if not limit.isdecimal():
             raise ValueError(f"{PIXELS}={limit!r}: it must be a number of pixels.")
-        Image.MAX_IMAGE_PIXELS = int(limit) // 2  # Pillow warns, and refuses twice as many
+        Image.MAX_IMAGE_PIXELS = int(limit) // 2  # Pillow refuses twice as many
 
 
 @lru_cache

@@ -99,8 +99,10 @@ def _refused(one: CNNClassifier | QueryStrategy) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of any library that the parameters reach
+        too_deep = isinstance(error, RecursionError)
+        reason = "a parameter is nested too deeply." if too_deep else error
         raise CampaignError(
-            f"The {type(one).__name__} cannot be used: {error}"
+            f"The {type(one).__name__} cannot be used: {reason}"
         ) from error
 
 
@@ -108,6 +110,8 @@ def _check_estimator(estimator: CNNClassifier, classes: list[str]) -> None:
     """Fit a small network to a table with the estimator's parameters of training."""
     estimator._validate_params()
     estimator._given_range()
+    if estimator.image_shape is not None:
+        raise ValueError("image_shape is for rows of numbers, a campaign has files.")
     net_params = dict(estimator.net_params or {})
     known = estimator._parameter_constraints
     validate_parameter_constraints(
@@ -156,9 +160,10 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         raise CampaignError(
             f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
         )
-    described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
-    for error in refused.values():
-        raise CampaignError(str(error)) from error
+    with _refused(estimator):
+        described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
+        for error in refused.values():
+            raise error
     return described
 
 
@@ -181,8 +186,8 @@ def build_estimator(
             how="Campaign.open(folder, backbone=...)",
             memory=memory,
         )
-    except ModelError as error:
-        raise CampaignError(str(error)) from error
+    except (ModelError, TypeError) as error:
+        raise CampaignError(f"The settings of the estimator: {error}") from error
 
 
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
@@ -194,15 +199,13 @@ def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
             f"A campaign cannot take the strategy {name}: {reason}. It takes "
             f"{', '.join(sorted(STRATEGIES))}."
         )
-    try:
+    with _refused(strategy):
         params = {
             key: CENTERS
             if isinstance(value, SourceCenters)
             else plain(value, f"{name}({key}=...)")
             for key, value in strategy.get_params(deep=False).items()
         }
-    except ModelError as error:
-        raise CampaignError(str(error)) from error
     return {"class": name, "params": params}
 
 
