@@ -2,7 +2,9 @@
 
 # ruff: noqa: F811
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
 from skadma.labelling.campaign import CampaignBusyError, CampaignError, LabelFileError
-from skadma.labelling.campaign.event_log import EventLog
+from skadma.labelling.campaign.event_log import SCHEMA, EventLog
 from skadma.strategies import (
     CEAL,
     EntropySampling,
@@ -402,3 +404,104 @@ def test_parameters_by_type(name, pool, tmp_path):
         except CampaignError:
             assert not (tmp_path / kind).exists()
     assert made == USABLE[name]
+
+
+def test_layers_that_the_network_does_not_have(pool, tmp_path):
+    for layer in (65536, "nope", None, [1, 2]):
+        with pytest.raises(CampaignError, match="TypiClust cannot be used: .*ayer"):
+            create(tmp_path / "c", pool, TypiClust(layer=layer))
+
+
+def _set(folder, name, text):
+    """Change a campaign as no method of it does."""
+    connection = sqlite3.connect(folder / "campaign.sqlite", isolation_level=None)
+    (trigger,) = (s for s in SCHEMA if "settings_no_update" in s)
+    connection.execute("DROP TRIGGER settings_no_update")
+    connection.execute("UPDATE settings SET value = ? WHERE name = ?", (text, name))
+    connection.execute(trigger)
+    connection.close()
+
+
+def test_settings_of_others(pool, tmp_path):
+    """A campaign that comes from elsewhere is opened, or refused with a reason."""
+    folder = tmp_path / "c"
+    create(folder, pool).close()
+    log = EventLog(folder / "campaign.sqlite")
+    settings = log.settings()
+    log.close()
+    plain = (type(None), bool, int, float, str, list, dict)
+    values = [v for v in VALUES.values() if isinstance(v, plain)]
+    texts = [
+        json.dumps(v)
+        for v in values
+        if v is not _NESTED and v is not VALUES["nested dict"]
+    ]
+    opened = []
+    for name, whole in settings.items():
+        changed = [*texts, "[" * 50_000 + "]" * 50_000, "{", "NaN"]
+        if name in ("estimator", "strategy"):
+            chosen = [
+                "lr",
+                "optimizer",
+                "criterion",
+                "device",
+                "max_epochs",
+                "class",
+                "net_params",
+                "image_size",
+                "value_range",
+                "params",
+                "backbone",
+            ]
+            mark = json.dumps("<here>")
+            changed += [
+                json.dumps({**whole, key: "<here>"}).replace(mark, text)
+                for key in chosen if key in whole
+                for text in texts
+            ]  # fmt: skip
+        for text in changed:
+            _set(folder, name, text)
+            try:
+                Campaign.open(folder, backbone=TinyCNN).close()
+                opened.append(text)
+            except CampaignError:
+                pass
+        _set(folder, name, json.dumps(whole))
+    assert len(opened) < 60
+    for key, value in [
+        ("lr", 1e300), ("criterion", "MSELoss"), ("device", "meta"),
+        ("net_params", {"optimizer__nope": 1}), ("image_size", -1),
+        ("image_size", 65536), ("max_epochs", 10**21), ("value_range", [2, 1]),
+        ("net_params", {"iterator_train__num_workers": 10**6}),
+    ]:  # fmt: skip
+        _set(folder, "estimator", json.dumps({**settings["estimator"], key: value}))
+        with pytest.raises(CampaignError, match="CNNClassifier cannot be used: "):
+            Campaign.open(folder, backbone=TinyCNN)
+
+
+@pytest.mark.parametrize("place", ["../../..", ".", "", "/", "parent", "photos", "\0"])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_received_campaign_scans_nothing_by_itself(place, added, pool, tmp_path):
+    """Its pool is one that somebody else named, until one is given."""
+    (tmp_path / "received").mkdir()
+    folder = tmp_path / "received" / "c"
+    create(folder, pool).close()
+    Image.new("RGB", (32, 32), "pink").save(tmp_path / "received" / "private.png")
+    place = str(tmp_path / "received") if place == "parent" else place
+    options = {"pool": pool}
+    if added:
+        with Campaign.open(folder, backbone=TinyCNN) as campaign:
+            log = campaign._event_log
+            with log.transaction():
+                log.add_event("pool", name="more", folder=place, n_images=0)
+        (tmp_path / "more").mkdir()
+        options["pools"] = {"more": tmp_path / "more"}
+    else:
+        _set(folder, "pool", json.dumps(place))
+    with pytest.raises(CampaignError, match="intact|--pool (more=)?FOLDER"):
+        Campaign.open(folder, backbone=TinyCNN)
+    if added and place in ("", "\0"):  # no campaign has such an event at all
+        return
+    with Campaign.open(folder, backbone=TinyCNN, **options) as campaign:
+        assert campaign.refresh() == 0
+        assert campaign.status().n_images == 24

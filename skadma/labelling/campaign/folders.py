@@ -117,6 +117,22 @@ def absolute(path: str | Path) -> Path:
     return _resolved(whole) if ".." in whole.parts else whole
 
 
+def check_stored(name: str, folder: str, campaign: Path) -> None:
+    """Refuse a folder of images as no campaign names it that was started here.
+
+    A campaign from elsewhere may name any folder, to have private files listed.
+    """
+    unsafe = "\0" in folder or not Path(folder).is_absolute()
+    if unsafe or is_within(campaign, Path(folder)):
+        option = f"--pool {name}=FOLDER" if name else "--pool FOLDER"
+        python = f"pools={{{name!r}: ...}}" if name else "pool=..."
+        raise CampaignError(
+            f"The campaign's pool {folder!r} is not scanned: it is relative, or has "
+            "the campaign itself in it, as of no campaign that was started here. Say "
+            f"where the images are by {option} ({python} in Python)."
+        )
+
+
 def is_within(path: Path, folder: Path) -> bool:
     """Whether a path is a folder or in it, by whatever links either was given."""
     return _resolved(path).is_relative_to(_resolved(folder))

@@ -85,13 +85,20 @@ def check_usable(
         if hasattr(strategy, "_parameter_constraints"):
             strategy._validate_params()
         check_random_state(strategy.random_state)
+        for name, value in strategy.get_params(deep=False).items():
+            if isinstance(value, int) and abs(value) >= 2**32:
+                raise ValueError(f"{name} must be a number below {2**32}.")
 
 
-def check_network(estimator: CNNClassifier) -> None:
-    """Refuse a network that cannot be loaded, or cannot take a picture."""
+def check_network(estimator: CNNClassifier, strategy: QueryStrategy) -> None:
+    """Refuse a network that cannot be loaded, and layers that it does not have."""
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
     with _refused(estimator):
         estimator.layers()
-        estimator.source_proba(np.zeros((1, 32, 32, 3), np.uint8))
+        estimator.source_proba(picture)
+    if hasattr(strategy, "layer"):
+        with _refused(strategy):
+            estimator.embed(picture, [strategy.layer])
 
 
 @contextmanager
