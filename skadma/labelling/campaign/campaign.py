@@ -201,7 +201,7 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        given = read_rows({} if labels is None else labels, former={})
+        given = read_rows({} if labels is None else labels)
         images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)
 
@@ -334,7 +334,7 @@ class Campaign:
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        given = read_rows(labels, self.former_classes())
+        given = read_rows(labels)
         self.refresh()
         log = self._event_log
         with log.transaction():
@@ -402,6 +402,11 @@ class Campaign:
     def n_instances(self) -> int:
         """Labels in a round."""
         return self._trainer.n_instances
+
+    @property
+    def last_event(self) -> int:
+        """Number of the log's last event; classes are named as of an event."""
+        return int(self._event_log.rows("SELECT max(id) FROM events")[0][0])
 
     @property
     def classes(self) -> list[str]:
@@ -537,7 +542,7 @@ class Campaign:
 
         The ``n_repeats`` of the result are those that were new.
         """
-        given = read_rows(answers, self.former_classes())
+        given = read_rows(answers)
         if not all(row.sha256 for row in given.rows):
             self.refresh()
         log = self._event_log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .event_log import CampaignError
@@ -21,7 +21,8 @@ class LabelRow:
     Messages call it `where`, such as "line 7". `label` is a class or a mark such as
     "?skip", `sha256` what was looked at, if the file says, `problem` why the row cannot
     be taken, `who` the person, by default whoever works on the campaign. `more` has the
-    values of other columns that were asked for.
+    values of other columns that were asked for. `as_of` is the event as of which
+    `label` is the name of a class, None if unknown: names may change their meaning.
     """
 
     where: str
@@ -31,6 +32,7 @@ class LabelRow:
     problem: str = ""
     who: str = ""
     more: tuple[str, ...] = ()
+    as_of: int | None = field(default=None, compare=False)
 
 
 class LabelFileError(CampaignError):
@@ -59,7 +61,8 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
-    ``sha256`` names the content that was labelled. Rows without a label are left out,
+    ``sha256`` names the content that was labelled, a column ``as_of`` the event as of
+    which classes are named. Rows without a label are left out,
     unless `more` names other columns that must be there.
     """
     path = Path(path)
@@ -126,8 +129,19 @@ def _row(
             f"{last + 1} or more."
         )
         return LabelRow(where, "", "", problem=problem, more=values)
-    sha256 = cell("sha256").strip().lower()
-    return LabelRow(where, cell("path"), cell("label").strip(), sha256, more=values)
+    sha256, as_of = cell("sha256").strip().lower(), cell("as_of").strip()
+    problem = ""
+    if as_of and not (as_of.isascii() and as_of.isdigit() and len(as_of) < 19):
+        problem, as_of = f"as_of is {as_of!r}; leave it as skadma wrote it.", ""
+    return LabelRow(
+        where,
+        cell("path"),
+        cell("label").strip(),
+        sha256,
+        problem,
+        more=values,
+        as_of=int(as_of) if as_of else None,
+    )
 
 
 def _delimiter(text: str) -> str:
