@@ -192,8 +192,8 @@ def _query(campaign: Campaign, options: Options) -> None:
     )
 
 
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.6g}"
+def _short(number: float | None) -> float | str:
+    return "" if number is None else float(f"{number:.6g}")
 
 
 def _teach(campaign: Campaign, options: Options) -> None:

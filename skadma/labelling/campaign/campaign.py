@@ -22,7 +22,7 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import FolderPaths, check_name, read_folders
+from .folders import FolderPaths, absolute, check_name, is_within, read_folders
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
@@ -108,13 +108,13 @@ class Campaign:
         who: str | None = None,
         wait: float = 60,
     ) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(folder)
         self._event_log = EventLog(self.folder / DATABASE, who=who, wait=wait)
         try:
             settings = self._event_log.settings()
             check_settings(settings)
-            self.pool = Path(pool or settings["pool"]).absolute()
-            moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
+            self.pool = absolute(pool or settings["pool"])
+            moved = {name: absolute(path) for name, path in (pools or {}).items()}
             self._folders = FolderPaths(self.pool, moved)
             if moved:
                 self._folders.check(read_folders(self._event_log))
@@ -182,9 +182,9 @@ class Campaign:
         -------
         Campaign
         """
-        folder, pool = Path(folder).absolute(), Path(pool).absolute()
+        folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
-        if folder.is_relative_to(pool):
+        if is_within(folder, pool):
             raise CampaignError(
                 f"The campaign's folder {str(folder)!r} is inside the pool "
                 f"{str(pool)!r}: keep it elsewhere, or its files count as images."
@@ -599,7 +599,7 @@ class Campaign:
         the folder, with a number where it is taken. An image that is in another pool as
         well is one, and has one label. `verbose` shows a progress bar.
         """
-        root = Path(folder).absolute()
+        root = absolute(folder)
         if name is not None:
             check_name(name)
         self._check_pool(root, name, read_state(self._event_log))
@@ -619,7 +619,7 @@ class Campaign:
         return name
 
     def _check_pool(self, root: Path, name: str | None, state: State) -> None:
-        if self.folder.is_relative_to(root):
+        if is_within(self.folder, root):
             raise CampaignError(
                 f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
                 "its files would count as images. Add another folder."

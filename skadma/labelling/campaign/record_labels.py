@@ -221,7 +221,10 @@ def resolve_rows(
         if row.problem:
             reason = row.problem
         elif image is None:
-            reason = f"{row.path!r} is not in the pool."
+            reason = (
+                f"{row.path!r} is not in the pool. Paths are relative to it, or "
+                "absolute."
+            )
         elif row.label not in state.classes and row.label not in MARKS:
             reason = state.class_names.unknown(row.label, MARKS)
         elif row.sha256 and row.sha256 != state.last_known[image]:
@@ -261,17 +264,20 @@ def find_image(
     name = path if path in numbers else path.strip()
     if name in numbers:
         return numbers[name]
-    if os.path.isabs(name):  # noqa: PTH117
-        inside = folders.find(Path(name), state.folders)
-        if inside is None:
-            return None
-        name = inside
-    name = PurePosixPath(name).as_posix()
-    if name not in numbers:  # other systems spell accents otherwise
-        plain = unicodedata.normalize("NFC", name)
-        same = numbers.by_text.get(plain, [])
-        name = same[0] if len(same) == 1 else name
-    return numbers.get(name)
+    if "\0" in name:
+        return None
+    names: Iterable[str] = [name]
+    if os.path.isabs(name) or ".." in PurePosixPath(name).parts:  # noqa: PTH117
+        names = folders.find(name, state.folders)
+    for each in names:
+        name = PurePosixPath(each).as_posix()  # without ./ in front
+        if name in numbers:
+            return numbers[name]
+        # Other systems spell accents otherwise.
+        same = numbers.by_text.get(unicodedata.normalize("NFC", name), [])
+        if len(same) == 1:
+            return numbers[same[0]]
+    return None
 
 
 def add_changes(

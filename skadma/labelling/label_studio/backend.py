@@ -13,7 +13,7 @@ from typing import Any
 try:
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
+    from starlette.routing import Mount, Route, Router
 except ImportError as error:
     raise ImportError(
         f"Label Studio's backend needs a package that is not there ({error}): "
@@ -22,7 +22,7 @@ except ImportError as error:
 
 from ..campaign.label_studio import in_order, prediction, rows_of_task
 from ..campaign.labels_csv import LabelRow
-from ..requests import RefusedError, read_object, refuse
+from ..requests import RefusedError, WholeBody, read_object, refuse
 from ..worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -69,15 +69,16 @@ class Backend:
         self._training: asyncio.Task[Any] | None = None
         self._again = False
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Mount]:
         """Make the routes, to be mounted anywhere."""
-        return [
+        routes = [
             Route("/", self._guarded(self._health), methods=["GET"]),
             Route("/health", self._guarded(self._health), methods=["GET"]),
             Route("/setup", self._guarded(self._setup), methods=["POST"]),
             Route("/predict", self._guarded(self._predict), methods=["POST"]),
             Route("/webhook", self._guarded(self._webhook), methods=["POST"]),
         ]
+        return [Mount("/", WholeBody(Router(routes)))]
 
     def close(self) -> None:
         """End the processes."""
