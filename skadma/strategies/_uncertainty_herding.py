@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from .._utils.lazy_rows import (
     selected,
 )
 from ..features.store import FeatureStore
-from ..features.store.executing import map_partitions
+from ..features.store.executing import run_all
 from ..features.store.hashing import partition, priority_sample, smallest
 from ._distances import squared_distances, squared_norms
 from ._pool_features import PoolFeatures
@@ -308,12 +309,10 @@ def herd_over_partitions(
     cover = Coverage(features[drawn], counts, bandwidth_sq)
     cover.add(labeled)
     partitions = partition(hashes, store.partitions, seed + 2)
-    found = map_partitions(
-        _herd_partition,
+    found = run_all(
+        partial(_herd_partition, cover=cover, n=n),
         [selected(features, rows) for rows in partitions],
-        cover,
-        n,
-        executor=store.executor,
+        store.executor,
     )
     union = np.concatenate(
         [rows[chosen] for rows, (chosen, _, _) in zip(partitions, found, strict=True)]

@@ -139,7 +139,8 @@ class QueryStrategy(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If the pool has fewer usable images than are asked for.
+            If the pool has fewer usable images than are asked for. (ActiveLearner and
+            campaigns ask for no more than are left.)
         """
         return self(
             estimator,
