@@ -450,11 +450,11 @@ def test_clear_after_an_error(tmp_path, monkeypatch):
     """What could not be written is no reason never to write again."""
     cache, other = DiskCache(tmp_path, 10_000), DiskCache(tmp_path, 10_000)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DiskCache, "_put_file", staticmethod(full))
+        patched.setattr(skadma.features.cache, "write_atomically", full)
         cache.put("space", "key", np.ones(3, np.float32))
     cache.put("space", "key", np.ones(3, np.float32))
     assert cache.get("space", "key") is None

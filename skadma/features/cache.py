@@ -227,7 +227,7 @@ class DiskCache:
             usage.add(added)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._put_file(path, content)
+            write_atomically(path, lambda tmp: tmp.write_bytes(content), durable=False)
         except OSError as error:  # the disk is full: nothing that is needed is lost
             with usage.lock:
                 usage.add(-added)
@@ -235,10 +235,6 @@ class DiskCache:
             _log.warning(
                 "No more is kept in %s until it is cleared: %s", self.folder, error
             )
-
-    @staticmethod
-    def _put_file(path: Path, content: bytes) -> None:
-        write_atomically(path, lambda part: part.write_bytes(content), durable=False)
 
     def clear(self) -> None:
         """Remove the entries' folder, and write again after an error."""

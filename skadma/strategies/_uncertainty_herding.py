@@ -23,7 +23,7 @@ from .._utils.lazy_rows import (
 from ..features.store import FeatureStore
 from ..features.store.executing import run_all
 from ..features.store.hashing import partition, priority_sample, smallest
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from ._probcover import unit
 from ._uncertainty import row_uncertainty
@@ -243,7 +243,7 @@ class Coverage:
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each reference point, shape (b, m), float32."""
-        # As squared_distances, but in place: a query spends most of its time here.
+        # In place, as a query spends most of its time here.
         squared = rows @ self.reference_points.T
         squared *= -2
         squared += squared_norms(rows)[:, None]
@@ -265,7 +265,7 @@ def share_distance(
     else:
         some = rows[:]
     norms = squared_norms(some)
-    squared = squared_distances(some @ some.T, norms[:, None], norms)
+    squared = norms[:, None] + norms - 2 * (some @ some.T)
     k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
     # Below that is rounding: copies of an image would not cover each other.

@@ -657,12 +657,8 @@ class FeatureStore(StoredImages):
         store._rows = np.arange(*self._manifest.bounds[number : number + 2])
         return store
 
-    def _rows_of(
-        self, column: str, array: str = "rows", *, raw: bool = False
-    ) -> LazyRows:
-        rows = ShardedRows(
-            self.folder, column, array, self._manifest, self.block_rows, raw=raw
-        )
+    def _rows_of(self, column: str, array: str = "rows") -> LazyRows:
+        rows = ShardedRows(self.folder, column, array, self._manifest, self.block_rows)
         return rows if self._rows is None else rows.select(self._rows)
 
     def _content(self, name: str) -> np.ndarray:
@@ -672,7 +668,7 @@ class FeatureStore(StoredImages):
                 f"{str(path)!r} {problem}. FeatureStore.compute(estimator) computes it "
                 "anew."
             )
-        return self._rows_of(CONTENT, name, raw=True)[:]
+        return self._rows_of(CONTENT, name)[:]
 
     def _texts(self, which: int) -> list[str]:
         """Return the images' keys (0) or paths (1)."""

@@ -248,20 +248,10 @@ def drop_columns(folder: Path, names: Iterable[str]) -> None:
 
 
 class ShardedRows(LazyRows):
-    """Rows of an array of a column, over all shards.
-
-    With `raw`, half precision is not read as single precision.
-    """
+    """Rows of an array of a column, over all shards; half precision as single."""
 
     def __init__(
-        self,
-        folder: Path,
-        column: str,
-        name: str,
-        manifest: Manifest,
-        block: int,
-        *,
-        raw: bool = False,
+        self, folder: Path, column: str, name: str, manifest: Manifest, block: int
     ) -> None:
         self._folder, self._column, self._name = folder, column, name
         self._manifest = manifest
@@ -272,7 +262,8 @@ class ShardedRows(LazyRows):
                 "FeatureStore.compute(estimator) makes it."
             )
         first = map_array(found[0], name)
-        dtype = first.dtype if raw else working_dtype(first.dtype)
+        is_float = first.dtype.kind == "f"
+        dtype = working_dtype(first.dtype) if is_float else first.dtype
         super().__init__((manifest.n_rows, *first.shape[1:]), dtype, block)
 
     def _shard(self, number: int) -> np.ndarray:
