@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from skadma import ActiveLearner, CNNClassifier
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.features.store import FeatureStore, StoreError
 from skadma.features.store.hashing import (
     key_hashes,
@@ -374,8 +374,6 @@ def test_priority_sample_is_literal_and_keeps_sums_on_average():
 
 @pytest.mark.parametrize("features", ["published", "current", "initial"])
 def test_adma_streams_its_distances(photographs, fitted, tmp_path, features):
-    from skadma import SourceCenters
-
     paths, y = photographs
     centers = SourceCenters.from_dataset(tiny_classifier(), paths[:30], y[:30] % 2)
     store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, block_rows=32)
@@ -510,3 +508,12 @@ def test_a_learner_with_a_store_reads_12_bits_as_without(tmp_path, pictures):
             learner.fit(paths, y)
         found.append([list(map(int, some)) for some in learner.queried_indices_])
     assert found[0] == found[1]
+
+
+def test_source_centers_of_12_bits_are_those_of_8(tmp_path, pictures):
+    X, y = brightened(pictures)
+    paths = wide_files(X, tmp_path / "wide")
+    expected = SourceCenters.from_dataset(tiny_classifier(), X, y)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+        found = SourceCenters.from_dataset(tiny_classifier(), paths, y)
+    np.testing.assert_array_equal(found.inputs, expected.inputs)

@@ -31,6 +31,9 @@ _IDLE = 10_000
 """A namespace without access during this many accesses to others may be dropped."""
 
 
+_HEADER = 256
+"""Bytes of a file beside the numbers, at most."""
+
 _SHARE = 16
 """`recent` may take this fraction, 1 / 16, of a cache's limit."""
 
@@ -215,16 +218,14 @@ class DiskCache:
         """Keep an entry if there is room."""
         path, usage = self._path(namespace, key), self._usage
         with usage.lock:
-            if usage.failed or usage.measured(self.limit) + value.nbytes > self.limit:
+            # A damaged file is written again.
+            added = value.nbytes + _HEADER - _size(path)
+            if usage.failed or usage.measured(self.limit) + added > self.limit:
                 return
+            usage.add(added)
         value = np.ascontiguousarray(value)
         digest = np.frombuffer(_digest(namespace, key, value), np.uint8)
         content = safetensors.numpy.save({"entry": value, "sha256": digest})
-        with usage.lock:
-            added = len(content) - _size(path)  # a damaged file is written again
-            if usage.measured(self.limit) + added > self.limit:
-                return
-            usage.add(added)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda tmp: tmp.write_bytes(content), durable=False)
