@@ -446,6 +446,7 @@ class Campaign:
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool; ``print`` shows it."""
         with self._event_log.reading():
+            self._event_log.check()
             state = read_state(self._event_log)
             return make_status(self._event_log, state, self._folders)
 
