@@ -63,8 +63,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         with several labels per row.
     loo_proba_ : ndarray of shape (n, n_classes)
         Leave-one-out probabilities: those of each row of `X` by the classifier that is
-        fitted to the other rows, with the same `center_` and `sharpness_`. They are
-        exact, and cost no further fit.
+        fitted to the other rows, with the same `center_`, `sharpness_` and weights.
+        They are exact, and cost no further fit.
     n_labels_ : int
         Number of rows of a weight above 0.
     n_features_in_ : int
@@ -77,11 +77,11 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A row of weight 2 counts as two equal rows. Equal rows with the same label are one
-    row of their joint weight, which is left out as a whole; so a row that is there
-    twice does not look as if it had been predicted well. A class with a single row is
-    unknown where that row is left out. Classes without labels score 10 below the mean
-    of the others. docs/training.md has the formulas and comparisons.
+    Equal rows with the same label are one row of their joint weight, which is left out
+    as a whole, so a row that is there twice does not look as if it had been predicted
+    well. Weights are then scaled to the mean 1: their ratios matter. A class with a
+    single row is unknown where that row is left out. Classes without labels score 10
+    below the mean of the others. docs/training.md has the formulas and comparisons.
 
     Examples
     --------
@@ -123,7 +123,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,) or (n, n_labels)
             Labels; several per row as zeros and ones.
         sample_weight : array-like of shape (n,), optional
-            How much each row counts; rows of weight 0 do not.
+            How much each row counts: one of weight 2 as two equal rows, one of weight
+            0 not at all.
 
         Returns
         -------
@@ -156,6 +157,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
             joint = joint.T if multilabel else joint[0]
         by = weights if multilabel else joint
         center = np.average(distinct, axis=0, weights=by).astype(np.float64)
+        joint = joint / joint.mean(axis=0)
         targets = encode(labels, classes)
         probe = fit_probe(self._prepare(distinct, center), targets, len(classes), joint)
         validate_data(self, X, reset=True, skip_check_array=True)
@@ -165,8 +167,10 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.multilabel_ = multilabel
         self.n_labels_ = len(used)
-        scores = self._scores(rows)
+        scores = np.empty((len(rows), len(classes)))
         scores[used] = probe.left_out[inverse]
+        unused = np.delete(np.arange(len(rows)), used)  # in no fit
+        scores[unused] = self._scores(rows[unused])
         self.loo_proba_ = self._proba_of(scores)
         return self
 
