@@ -139,6 +139,25 @@ def run(name: str, X: np.ndarray, y: np.ndarray, seed: int) -> list[dict[str, An
     return results
 
 
+def report(results: pd.DataFrame) -> str:
+    """Make a table of means over sets, and one for each set."""
+    parts = []
+    for name in ("all", *results["set"].unique()):
+        some = results if name == "all" else results[results["set"] == name]
+        lines = [f"{name}: accuracy / log loss / seconds of fit at {N_LABELS} labels"]
+        for (features, classifier), group in some.groupby(["features", "classifier"]):
+            cells = []
+            for n in N_LABELS:
+                cell = group[group["n_labels"] == n]
+                means = cell[["accuracy", "log_loss", "fit_seconds"]].mean()
+                every = cell["set"].nunique() == some["set"].nunique()
+                texts = (f"{v:.3f}" if v == v else "-" for v in means)  # NaN: none
+                cells.append(" / ".join(texts) if every else "-")
+            lines.append(f"| {features} | {classifier} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Run what is asked for, print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -155,13 +174,7 @@ def main() -> None:
         for seed in options.seeds:
             rows += run(name, X, y, seed)
             pd.DataFrame(rows).round(4).to_csv(options.out, index=False)
-    results = pd.DataFrame(rows)
-    keys = ["features", "classifier"]
-    for what in ("accuracy", "log_loss", "fit_seconds"):
-        by_set = results.pivot_table(what, ["set", *keys], "n_labels")
-        means = by_set.unstack("set").T.groupby("n_labels").mean(skipna=False).T
-        print(f"\n{what}, mean over sets\n{means.round(3).to_string()}")
-        print(f"\n{what}\n{by_set.round(3).to_string()}")
+    print(report(pd.DataFrame(rows)))
 
 
 if __name__ == "__main__":

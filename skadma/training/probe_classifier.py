@@ -17,8 +17,6 @@ from ..targets.labels import check_labels, encode, known_classes
 from ..targets.weights import check_sample_weight, weights_of_classes
 from .probe import fit_probe
 
-_FLOATS = [np.float64, np.float32]
-
 
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
     """A linear classifier of embeddings, fitted in closed form.
@@ -132,7 +130,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         labels = check_labels(y, self, self.classes)
-        rows = check_array(X, dtype=_FLOATS, estimator=self)
+        rows = check_array(X, estimator=self)
         check_consistent_length(rows, labels)
         weights = check_sample_weight(sample_weight, labels)
         weights = np.ones(len(rows)) if weights is None else weights
@@ -156,10 +154,9 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
             joint = weights * np.array(factors)
             joint = joint.T if multilabel else joint[0]
         by = weights if multilabel else joint
-        center = np.average(distinct, axis=0, weights=by).astype(np.float64)
-        joint = joint / joint.mean(axis=0)
-        targets = encode(labels, classes)
-        probe = fit_probe(self._prepare(distinct, center), targets, len(classes), joint)
+        center = np.average(distinct, axis=0, weights=by)
+        prepared, targets = self._prepare(distinct, center), encode(labels, classes)
+        probe = fit_probe(prepared, targets, len(classes), joint / joint.mean(axis=0))
         validate_data(self, X, reset=True, skip_check_array=True)
         self.center_ = center
         self.coef_, self.intercept_ = probe.coef, probe.intercept
@@ -228,7 +225,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked_scores(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return self._scores(validate_data(self, X, reset=False, dtype=_FLOATS))
+        return self._scores(validate_data(self, X, reset=False))
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         return self._prepare(rows, self.center_) @ self.coef_.T + self.intercept_
