@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from .. import __version__
 from .._utils.atomic import write_atomically
 from .._utils.processes import isolated_children, progress_bar
+from .._utils.tables import escape_cell, unescape_cell
 from .analysis import GROUP
 from .cells import Workbench
 from .config import Cell, expand, load_config
@@ -146,7 +147,7 @@ def collect(out: str | Path) -> Path:
     rows = [row for cell in cells for row in cell["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
-    table = _import_pandas().DataFrame(rows).drop(columns="indices")
+    table = _import_pandas().DataFrame(rows).drop(columns="indices").map(escape_cell)
     write_atomically(
         out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
     )
@@ -179,7 +180,7 @@ def read_results(path: str | Path) -> Any:
     names = pandas.read_csv(
         file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
     )
-    return pandas.read_csv(file).assign(**names)
+    return pandas.read_csv(file).assign(**names.map(unescape_cell))
 
 
 def _import_pandas() -> Any:

@@ -181,7 +181,10 @@ def _mark(body: Any) -> Mark:
     if not _SHA256.fullmatch(sha256):
         raise RefusedError(422, "'sha256' must have 64 hex digits.")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
-    return Mark(sha256, _text(body, "mark", 10_000), before)
+    as_of = body.get("as_of")
+    if as_of is not None and (type(as_of) is not int or not 0 <= as_of < 2**53):
+        raise RefusedError(422, "'as_of' must be the number of an event.")
+    return Mark(sha256, _text(body, "mark", 10_000), before, as_of)
 
 
 # --- pictures: decoded as for the network, encoded anew ------------------------------
