@@ -204,6 +204,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         The pretrained network, unchanged.
     n_frozen_ : int
         Number of frozen layers.
+    value_range_ : (float, float) or None
+        The parameter `value_range`, or what ``fit`` found in its place; prediction uses
+        it. None: all that the type of an image's values can hold.
     n_labels_ : int
         How many labelled images the network was last fitted with;
         ``partial_fit`` adds its own.
@@ -494,6 +497,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.source_network_ = source
         self.classes_ = classes
         self.n_frozen_ = n_frozen
+        self.value_range_ = source.preprocessing.value_range
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         self.multilabel_ = multilabel
@@ -520,14 +524,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """The pretrained network, and X as a data set of tensors for it."""
         if not (self._takes_tables and is_table(X)):
-            shape = self.image_shape
+            shape, value_range = self.image_shape, self._given_range()
+            trained = getattr(self, "source_network_", None)
             if goes_on:
                 source = self.source_network_
+            else:
+                source = load_pretrained(**self._pretrained_params())
+                source = source.with_value_range(value_range)
+            if value_range is not None:
                 return source, ImageDataset(X, source.preprocessing, image_shape=shape)
-            source = load_pretrained(**self._pretrained_params())
-            return with_found_range(
-                source.with_value_range(self._given_range()), X, shape
-            )
+            return with_found_range(source, X, shape, trained, goes_on)
         if goes_on:
             rows = validate_data(self, X, reset=False, dtype=np.float32)
             return self.source_network_, Rows(rows)

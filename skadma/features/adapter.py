@@ -466,7 +466,7 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        if self.fitted:
+        if self.fitted or self.source.preprocessing.value_range is not None:
             return self.source, self.image_dataset(X)
         return with_found_range(self.source, X, self._image_shape)
 
@@ -491,16 +491,24 @@ class CNNAdapter(NetworkAdapter):
 
 
 def with_found_range(
-    source: PretrainedNetwork, X: Any, image_shape: Sequence[int] | None
+    source: PretrainedNetwork,
+    X: Any,
+    image_shape: Sequence[int] | None,
+    trained: PretrainedNetwork | None = None,
+    goes_on: bool = False,
 ) -> tuple[PretrainedNetwork, ImageDataset]:
-    """Open images for a network that takes their range of values, unless it has one.
+    """Open images for a network that takes their range of values.
 
-    Those of a feature store keep its range.
+    Those of a feature store keep its range, and a network that `goes_on` with its
+    training the one that it has. `trained` is the network of the last fit.
     """
     dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
-    if source.preprocessing.value_range is None and not isinstance(X, StoredImages):
-        source = source.with_value_range(dataset.find_value_range())
-        dataset.preprocessing = source.preprocessing
+    if not isinstance(X, StoredImages):
+        before = None if trained is None else trained.preprocessing
+        found = dataset.find_value_range(before, goes_on)
+        if not goes_on:
+            source = source.with_value_range(found)
+            dataset.preprocessing = source.preprocessing
     return source, dataset
 
 
