@@ -461,7 +461,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             rng = copy.deepcopy(self.random_state_)
         else:
             rng = check_random_state(self.random_state)
-        with NETWORK_LOCK, seeded_torch(rng.randint(2**31), device):
+        with seeded_torch(rng.randint(2**31), device), NETWORK_LOCK:
             before = None
             if not goes_on or self.training == "probe":
                 network = self._new_network(source, len(found), n_frozen)
@@ -750,8 +750,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
+            device = torch.empty(0, device=self.device).device  # with its number
         except Exception as error:  # of types that depend on the kind of device
             raise ValueError(
                 f"device={self.device!r} cannot be used on this machine "
@@ -932,7 +931,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.n_frozen_layers!r} means {expected}"
             )
         # A generator of its own for a head that is not kept.
-        with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
+        with torch_defaults(training=True), seeded_torch(0), NETWORK_LOCK:
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

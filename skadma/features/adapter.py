@@ -6,7 +6,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..images.forms import is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers, fingerprint
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 
@@ -243,6 +243,7 @@ class CNNAdapter(NetworkAdapter):
     ) -> None:
         super().__init__(estimator)
         self._load = load
+        self._source: PretrainedNetwork | None = None
         self._validate_rows = validate_rows
         self._adapted = adapted
         self._n_frozen_layers = n_frozen_layers
@@ -261,10 +262,13 @@ class CNNAdapter(NetworkAdapter):
         other._adapted = network
         return other
 
-    @cached_property
+    @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
-        return self._load(None)
+        # Not a cached_property, which locks all adapters out until Python 3.12.
+        if self._source is None:
+            self._source = self._load(None)
+        return self._source
 
     @property
     def fitted(self) -> bool:
@@ -438,7 +442,7 @@ class CNNAdapter(NetworkAdapter):
                 f"layer=-2 and a network that ends in a Linear layer; got "
                 f"layer={layer!r} and {type(head).__name__}."
             )
-        with torch.inference_mode():
+        with NETWORK_LOCK, torch_defaults(), torch.inference_mode():
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
