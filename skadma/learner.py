@@ -39,7 +39,6 @@ from sklearn.utils.validation import (
     has_fit_parameter,
     validate_data,
 )
-from tqdm.auto import tqdm
 
 from ._utils.callbacks import (
     CALLBACKS_AVAILABLE,
@@ -47,6 +46,7 @@ from ._utils.callbacks import (
     with_callbacks,
 )
 from ._utils.candidates import TooFewCandidatesError, check_n_instances
+from ._utils.processes import progress_bar
 from .classifier import CNNClassifier
 from .features.adapter import get_adapter
 from .features.estimators import innermost
@@ -282,7 +282,7 @@ class ActiveLearner(
             self.stopping.start()
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
-        for round_ in tqdm(rounds, disable=not self.verbose):
+        for round_ in progress_bar(rounds, disable=not self.verbose):
             if not len(self._candidates()):
                 break
             try:

@@ -34,10 +34,12 @@ def paint(folder, n, side=32, seed=0):
 class Site:
     """The server, as a person starts it."""
 
-    def __init__(self, folder, pool, *options, n=10, classes=CLASSES, port=None):
+    def __init__(self, folder, pool, *options, n=10, classes=CLASSES, port=None,
+                 program=("-c", _MAIN), cwd=None):  # fmt: skip
         self.folder = Path(folder)
+        self.cwd = cwd
         self.command = [
-            sys.executable, "-c", _MAIN, "label", str(pool),
+            sys.executable, *program, "label", str(pool),
             "--classes", *classes, "--campaign", str(folder),
             "--no-browser", "-n", str(n), *TINY, *options,
             *(["--port", str(port)] if port else []),
@@ -47,7 +49,7 @@ class Site:
     def start(self):
         self.process = subprocess.Popen(
             self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=self.cwd,
         )  # fmt: skip
         self.errors = []
         self.drain = threading.Thread(

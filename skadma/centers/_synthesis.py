@@ -12,8 +12,8 @@ from PIL import Image
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..networks import Normalize, PretrainedNetwork
 from ..networks.graph import fold_batch_norms, foldable_batch_norms
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
@@ -51,7 +51,7 @@ def synthesize_images(
     order = torch.randperm(len(classes), generator=generator)  # kinds mixed in batches
     found = torch.empty((len(classes), 3, side, side), dtype=torch.uint8)
     total = n_steps * len(classes)
-    with tqdm(total=total, desc="synthesis", disable=not progress) as bar:
+    with progress_bar(total=total, desc="synthesis", disable=not progress) as bar:
         descent = _Descent(source, side, generator, device, bar.update)
         coarse = side // 2 if side // 2 in descent.sizes else side
         for rows in order.split(batch_size):

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
+from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
 from ...images.forms import UnreadableImageError
 from ...networks.torch_state import torch_defaults
@@ -557,7 +557,7 @@ class FeatureStore(StoredImages):
                 )
 
         n_rows = sum(self._manifest.sizes[number] for number, _, _ in missing)
-        with tqdm(
+        with progress_bar(
             total=n_rows, desc="features", disable=not self.verbose, unit=" images"
         ) as bar:
             for _, n in run_tasks(function, tasks(), self.executor):
