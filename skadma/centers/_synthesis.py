@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from .._utils.processes import progress_bar
 from ..networks import Normalize, PretrainedNetwork
 from ..networks.graph import fold_batch_norms, foldable_batch_norms
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 
 N_STEPS = 140
 SIDE = 128
@@ -24,6 +25,7 @@ _STATISTICS = 3.0  # beside the cross-entropy
 _STATISTICS_EVERY = 3  # steps, as they cost more than the rest
 
 
+@torch_defaults(training=True)
 def synthesize_images(
     source: PretrainedNetwork,
     classes: np.ndarray,
@@ -149,9 +151,9 @@ class _Descent:
         return True
 
     def _scores(self, images: torch.Tensor) -> torch.Tensor:
-        (scores,) = self.network(
-            255 * images * self.normalize.scale + self.normalize.shift
-        )
+        inputs = 255 * images * self.normalize.scale + self.normalize.shift
+        with NETWORK_LOCK:
+            (scores,) = self.network(inputs)
         return scores
 
     def _draw(self, low: int, high: int) -> int:

@@ -23,6 +23,7 @@ from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
 from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
 from ...images.forms import UnreadableImageError
+from ...networks.torch_state import torch_defaults
 from ..adapter import NetworkAdapter, get_adapter
 from .computing import (
     CONTENT,
@@ -695,7 +696,7 @@ def _model_name(adapter: NetworkAdapter) -> str:
 def _scores(last_layer: nn.Module, features: np.ndarray) -> np.ndarray:
     """Class scores (n, C) of the last layer's inputs."""
     weight = next(last_layer.parameters())
-    with torch.inference_mode():
+    with torch_defaults(), torch.inference_mode():
         return last_layer(torch.from_numpy(features).to(weight)).cpu().numpy()
 
 
