@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -28,9 +30,11 @@ def write_atomically(
             with tmp.open("r+b") as file:
                 os.fsync(file.fileno())
         tmp.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -46,6 +50,7 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     tmp = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.old")
     try:
+        remove_abandoned(folder)
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
         write(tmp)
@@ -84,6 +89,33 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of killed processes; nobody else may be writing."""
     for tmp in folder.glob(".*.part"):
         tmp.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes left that were killed as they wrote this file or folder."""
+    for tmp in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        numbers = r"\.(\d+)\.part" if tmp.is_dir() else r"\.(\d+)\.\d+\.part"
+        found = re.fullmatch(re.escape(f".{path.name}") + numbers, tmp.name)
+        if found is None or _is_running(int(found[1])):
+            continue
+        if tmp.is_dir():
+            shutil.rmtree(tmp, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                tmp.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process is running; True where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:
