@@ -9,7 +9,13 @@ from .analysis import (
     wins_and_losses,
 )
 from .config import Cell, expand, load_config
-from .datasets import DATASETS, Split, load_dataset, split_dataset
+from .datasets import (
+    DATASETS,
+    LabelledImages,
+    Split,
+    load_dataset,
+    split_dataset,
+)
 from .report import write_report
 from .runner import FailedCellsError, collect, read_results, run_benchmark
 
@@ -17,6 +23,7 @@ __all__ = [
     "DATASETS",
     "Cell",
     "FailedCellsError",
+    "LabelledImages",
     "Split",
     "area_under_curve",
     "collect",
