@@ -1,5 +1,13 @@
 """Label efficiency: data sets x networks x strategies x seeds, measured in pairs."""
 
+try:
+    import matplotlib  # noqa: F401
+    import pandas  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"skadma.bench needs {error.name}: pip install 'skadma[bench]'"
+    ) from error
+
 from .analysis import (
     area_under_curve,
     compare,
