@@ -42,7 +42,7 @@ from .targets.labels import (
 )
 from .targets.weights import check_sample_weight, loss_weights
 from .training.finetune import build_net, train, training_inputs
-from .training.probe import fit_head, probe_inputs
+from .training.probe_head import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 

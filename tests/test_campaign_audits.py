@@ -306,11 +306,11 @@ def test_a_folder_of_new_images(folder, many, tmp_path, capsys):
         ([line.replace("stratum_size", "size") for line in lines], "missing"),
         ([line.replace(",blue,", ",blau,") for line in lines], "'blau' is none of"),
     ):
-        file.write_text("\n".join(broken))
+        file.write_text("\n".join([*broken, ""]))
         with pytest.raises(SystemExit):
             main(["evaluate", str(file), *where])
         assert message in capsys.readouterr().err
-    file.write_text("\n".join(lines))
+    file.write_text("\n".join([*lines, ""]))
     (new / "0.png").unlink()
     with pytest.raises(SystemExit):
         main(["evaluate", str(file), *where])

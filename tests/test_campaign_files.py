@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811
 
+import contextlib
+import csv
 import errno
 import os
 import shutil
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
+from skadma._utils.tables import escape_cell, unescape_cell
+from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.labelling.campaign.record_labels import find_image
 from skadma.labelling.campaign.state import PathNumbers
@@ -21,7 +25,16 @@ from skadma.strategies import RandomSampling
 from .conftest import TinyCNN, tiny_classifier
 
 # pytest finds the fixtures by their names here
-from .painted_campaign import bits, campaign, create, marks, painted, pool, write  # noqa: F401
+from .painted_campaign import (  # noqa: F401
+    SQUEEZE,
+    bits,
+    campaign,
+    create,
+    marks,
+    painted,
+    pool,
+    write,
+)
 
 # --- label files ------------------------------------------------------------
 
@@ -39,11 +52,61 @@ def test_label_files(form, campaign, tmp_path):
     assert marks(campaign) == {"a b/01 ü.png": "red", "00 ü.png": "blue"}
 
 
+@pytest.mark.parametrize("given", ["resolved", "linked", "relative", "dots"])
+@pytest.mark.parametrize(
+    "row",
+    ["{pool}/{name}", "{linked}/{name}", "../pool/{name}", "a b/../{name}",
+     "{linked}/../pool/{name}", "{link}", "../elsewhere/../pool/{name}"],
+)  # fmt: skip
+def test_any_way_into_the_pool(given, row, pool, tmp_path, monkeypatch):
+    """Paths are compared as what they lead to, not as texts."""
+    (tmp_path / "elsewhere" / "home").mkdir(parents=True)
+    linked = tmp_path / "elsewhere" / "home" / "photos"
+    linked.symlink_to(pool)
+    link = tmp_path / "elsewhere" / "link.png"
+    link.symlink_to(pool / "00 ü.png")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    place = {
+        "resolved": pool,
+        "linked": linked,
+        "relative": "../pool",
+        "dots": f"{tmp_path}/elsewhere/../pool",
+    }[given]
+    path = row.format(pool=pool, linked=linked, link=link, name="00 ü.png")
+    file = write(tmp_path, f"path,label\n{path},red\n")
+    with create(tmp_path / "c", place, labels=file) as campaign:
+        assert marks(campaign) == {"00 ü.png": "red"}
+        assert ".." not in campaign.pool.parts
+        campaign.relabel(path, "blue", train=False)
+        assert marks(campaign) == {"00 ü.png": "blue"}
+
+
+def test_an_image_that_is_a_link(pool, tmp_path):
+    (tmp_path / "far.png").write_bytes((pool / "02 ü.png").read_bytes())
+    Image.new("RGB", (32, 32), "yellow").save(tmp_path / "far.png")
+    (pool / "near.png").symlink_to(tmp_path / "far.png")
+    with create(tmp_path / "c", pool) as campaign:
+        file = write(tmp_path, f"path,label\n{pool}/near.png,red\n")
+        campaign.teach(file, train=False)
+        assert marks(campaign) == {"near.png": "red"}
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(CampaignError, match="is no folder"):
+            campaign.add_pool(tmp_path / "circle")
+
+
+def test_a_campaign_in_its_pool_behind_a_link(pool, tmp_path):
+    (tmp_path / "linked").symlink_to(pool / "a b")
+    with pytest.raises(CampaignError, match="is inside the pool"):
+        create(tmp_path / "linked" / "c", pool)
+    with pytest.raises(CampaignError, match="is inside the pool"):
+        create(pool / "c", tmp_path / "linked" / "..")
+
+
 BAD_ROWS = """path,label
 00 ü.png,red
 nowhere.png,red
 02 ü.png,rot
-../pool/04 ü.png,red
+../pool/none.png,red
 00 ü.png,blue
 "a b/01
 ü.png",red
@@ -77,8 +140,13 @@ def test_all_or_nothing_with_line_numbers(campaign, tmp_path):
     [
         ("", "is empty"),
         ("image,label\nx,red\n", "line 1: the header must have"),
-        ("path,path,label\nx,x,red\n", "line 1: the header must have"),
+        ("path,path,label\nx,x,red\n", "line 1: the header has path more than once"),
+        ("path,label,sha256,SHA256 \nx,red,,\n", "line 1: .* sha256 more than once"),
+        ("path,label,note,note\nx,red,,\n", "line 1: .* note more than once"),
         ("path,label\n00 ü.png\n", "line 2: 1 column"),
+        ("path,label,sha256\n00 ü.png,red\n", "line 2: 2 column.*may have been cut"),
+        ("path,label\n00 ü.png,red", "line 2: the last line has no end"),
+        ('path,label\n00 ü.png,red\n"02 ü.png","red"', "line 3: .* has no end"),
         ('path,label\n"00 ü.png,red\n', "no CSV"),
     ],
 )
@@ -88,6 +156,71 @@ def test_no_label_files(text, message, campaign, tmp_path):
     with pytest.raises(CampaignError, match="not UTF-8"):
         campaign.teach(write(tmp_path, "path,label\n00 ü.png,red", "latin-1"))
     assert marks(campaign) == {}
+
+
+def test_a_cut_file_gives_no_other_label(pool, tmp_path):
+    """Wherever the file was cut, each label that is taken is one that it had."""
+    whole = "path,label,sha256\n00 ü.png,crack-deep,\n02 ü.png,crack-deep,\n"
+    classes = ["crack", "crack-deep"]
+    estimator = tiny_classifier(random_state=None)
+    with Campaign.create(
+        tmp_path / "c", pool, classes, estimator, RandomSampling()
+    ) as campaign:
+        for n in range(len(whole.encode())):
+            (tmp_path / "cut.csv").write_bytes(whole.encode()[:n])
+            with contextlib.suppress(CampaignError):
+                campaign.teach(tmp_path / "cut.csv", partial=True, train=False)
+            assert set(marks(campaign).values()) <= {"crack-deep"}
+        file = write(tmp_path, whole.replace(",sha256", "").replace(",\n", "\n")[:-6])
+        with pytest.raises(LabelFileError, match="line 3: the last line has no end"):
+            campaign.teach(file, train=False)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n  ", "\n04 ü.png,"])
+def test_whole_last_lines(end, campaign, tmp_path):
+    file = write(tmp_path, f"path,label\n00 ü.png,red{end}")
+    assert campaign.teach(file, train=False).n_new == 1
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@sum(a1)", "-deep crack", "'=1", "''@", "＝1", "'ok'"]
+
+
+def test_no_cell_is_a_formula(pool, tmp_path, capsys):
+    """Names of files, classes and people, in every table, come back unchanged."""
+    for k, name in enumerate(FORMULAS):
+        Image.new("RGB", (32, 32), (9 * k, 0, 99)).save(pool / f"{name}.png")
+    folder = ["--campaign", str(tmp_path / "c")]
+    with Campaign.create(
+        tmp_path / "c", pool, FORMULAS, SQUEEZE, RandomSampling(), who="=eva"
+    ) as campaign:
+        labels = {f"{name}.png": name for name in FORMULAS}
+        campaign.teach(labels, train=False)
+    out = tmp_path / "out.csv"
+    for command in (["export"], ["suspects"], ["query", "-n", "9"],
+                    ["repeats", "--share", "1", "--who=-max"],
+                    ["predict", str(pool)]):  # fmt: skip
+        assert main([*command, *folder, "-o", str(out), "--overwrite"]) == 0
+        with out.open(newline="", encoding="utf-8") as file:
+            for row in csv.reader(file):
+                assert not [
+                    cell for cell in row if cell.startswith((*"=+-@\t\r", "＝"))
+                ]
+        if command == ["export"]:
+            with Campaign.open(tmp_path / "c") as campaign:
+                taught = campaign.teach(out, train=False)
+                assert (taught.n_new, taught.n_changed) == (0, 0)
+                assert taught.n_same == len(FORMULAS)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "\tx", "\rx", "", "'", "x", "-", 3, -0.5])
+def test_cells_come_back(text):
+    escaped = escape_cell(text)
+    if isinstance(text, str):
+        assert not escaped.startswith((*"=+-@\t\r\n", "＝"))
+        assert unescape_cell(escaped) == text
+    else:
+        assert escaped == text
 
 
 # --- files that are not as they should be -----------------------------------

@@ -5,6 +5,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -95,6 +96,27 @@ def test_the_second_process_gets_a_clear_error(campaign):
         assert marks(other) == {"00 ü.png": "red"}  # reading need not wait either
         other.close()
     store.close()
+
+
+def test_threads_share_a_campaign(painted, campaign):
+    """As of a web server, or concurrent.futures."""
+    labels = list(painted[1].items())
+
+    def work(k):
+        for path, label in labels[k:16:4]:
+            campaign.teach({path: label}, train=False)
+            assert campaign.status().labels[label] >= 1
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+        assert marks(campaign) == dict(labels[:16])
+        taught = [event for event in campaign.log() if event["kind"] == "teach"]
+        assert len(taught) == 16
+        answers = list(threads.map(campaign.query, [2, 2, 2]))
+        assert answers[0] == answers[1] == answers[2] == campaign.query(2)
+        threads.submit(campaign.close).result()
+    with pytest.raises(CampaignError, match="is closed"):
+        campaign.status()
 
 
 # --- starting and opening ---------------------------------------------------

@@ -212,6 +212,35 @@ def test_ones_own_label_is_a_repeat_only_when_it_is_long_ago(campaign, ledger):
     assert (pair.first, pair.second, pair.n_agree) == ("ana", "ana", 0)
 
 
+@pytest.mark.parametrize("undone", [False, True])
+def test_an_answer_waits_while_names_are_used_again(campaign, ledger, undone):
+    a, b, c, *_ = ledger.usable()
+    as_of = ledger.as_of
+    campaign.rename_class("red", "rose")
+    campaign.rename_class("blue", "red")
+    if undone:
+        as_of = ledger.as_of + 2
+        campaign.undo()
+        campaign.undo()
+    marks = [Mark(a, "red", as_of=as_of), Mark(b, "green", as_of=as_of)]
+    marks += [Mark(c, "rose" if undone else "blue", as_of=as_of)]
+    assert ledger.record([Operation(new_id(), marks)])[0].status == "recorded"
+    expected = ("blue", "green", "red") if undone else ("rose", "green", "red")
+    assert tuple(held(ledger)[sha] for sha in (a, b, c)) == expected
+
+
+def test_an_answer_with_a_class_that_was_taken_back(campaign, ledger):
+    sha256, *_ = ledger.usable()
+    campaign.add_classes(["pink"])
+    as_of = ledger.as_of + 1
+    campaign.undo()
+    campaign.add_classes(["pink"])  # another class of the same name
+    operation = Operation(new_id(), [Mark(sha256, "pink", as_of=as_of)])
+    (outcome,) = ledger.record([operation])
+    assert "no class any more" in outcome.refused[0]["reason"]
+    assert held(ledger) == {}
+
+
 def test_confirming(campaign, ledger):
     sha256, *_ = ledger.usable()
     say(ledger, sha256, "red")

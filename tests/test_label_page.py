@@ -307,8 +307,18 @@ def test_the_page_waits_where_the_server_is_unreachable(site, page):
     page.complaints.clear()  # Chromium's own, about the aborted request
 
 
+CURVE = """async () =>
+  (await skadmaPage.queue.transport.call("progress")).curve"""
+
+
 def test_progress(site, page):
     shown(page)
+    n_rounds = 0
+    while not n_rounds:  # until pictures that a trained model chose are answered
+        press(page, "1")
+        press(page, "2")
+        saved(page)
+        n_rounds = len(page.evaluate(CURVE))
     press(page, "t")
     saved(page)
     page.click("#view-progress")

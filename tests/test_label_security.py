@@ -6,6 +6,7 @@ import http.client
 import json
 import select
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,32 @@ def test_8_a_body_of_unknown_length_is_not_read_to_its_end(site, client):
     assert sync(client).status_code == 200
 
 
+def refused_before_its_body(address, path, host, pause, *headers):
+    """The answer to a PUT whose body comes late, or, with no pause, never."""
+    lines = [f"PUT {path} HTTP/1.1", f"Host: {host}", *headers, "Content-Length: 90000"]
+    with socket.create_connection(address, timeout=30) as line:
+        line.sendall("\r\n".join([*lines, "", ""]).encode())
+        for _ in range(3 if pause else 0):
+            time.sleep(pause)
+            line.sendall(b"x" * 30_000)  # fails where the connection was reset
+        answer = http.client.HTTPResponse(line, method="PUT")
+        answer.begin()
+        return answer.status, answer.read(), answer.getheader("connection")
+
+
+@pytest.mark.parametrize("pause", [0.3, None])
+def test_what_is_refused_is_answered_though_its_body_is_late(site, pause):
+    """A connection that is closed with unread bytes is reset, and loses the answer."""
+    host = f"127.0.0.1:{site.port}"
+    end = None if pause else "close"  # it is not waited for without end
+    for path, its_host, status in (
+        ("/api/operations", host, 405),
+        ("/api/operations", "evil.example", 400),
+    ):
+        found = refused_before_its_body(("127.0.0.1", site.port), path, its_host, pause)
+        assert found[0] == status and json.loads(found[1])["error"] and found[2] == end
+
+
 def test_a_wrong_operation_changes_nothing(site, client):
     n_events = len(site.log())
     mark = {"sha256": "0" * 64, "mark": "ok", "before": None}
@@ -317,6 +344,9 @@ def test_label_studio_is_served_below_a_secret_path_only(site, client):
     for wrong in ("/label-studio/health", path[:-1] + "/health", "/health", path):
         assert raw(site, "GET", wrong, [host])[0] == 401
     assert raw(site, "GET", f"{path}/health", [("Host", "evil.example")])[0] == 400
+    server = ("127.0.0.1", site.port)
+    found = refused_before_its_body(server, f"{path}/predict", host[1], 0.2)
+    assert found[0] == 405 and found[2] is None
     for inside in ("api/about", "static/app.js", "../api/about", "..%2fapi/about"):
         status, _ = raw(site, "GET", f"{path}/{inside}", [host])
         assert status in (401, 404)  # the page is not reached that way

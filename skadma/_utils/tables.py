@@ -9,8 +9,8 @@ from typing import Any
 
 from .atomic import write_atomically
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Characters with which a formula begins in a spreadsheet."""
+_FORMULA = (*"=+-@\t\r\n", "＝", "＋", "－", "＠")
+"""Characters with which a spreadsheet takes a cell for a formula, or may."""
 
 
 def write_table(
@@ -21,13 +21,29 @@ def write_table(
     def write(tmp: Path) -> None:
         with tmp.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(header)
+            writer.writerow(map(escape_cell, header))
             for name, *others in rows:
-                writer.writerow([safe_path(name), *others])
+                writer.writerow([escape_path(name), *map(escape_cell, others)])
 
     write_atomically(path, write)
 
 
-def safe_path(path: str) -> str:
-    """Put ``./`` before a path that a spreadsheet would read as a formula."""
+def escape_cell(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Before one that has apostrophes there already, too: `unescape_cell` gives back what
+    was written. Numbers stay as they are.
+    """
+    if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def unescape_cell(text: str) -> str:
+    """Read a cell that `escape_cell` wrote."""
+    return text[1:] if text[:1] == "'" and escape_cell(text) != text else text
+
+
+def escape_path(path: str) -> str:
+    """Put ``./`` before such a path: it goes on naming the same file."""
     return f"./{path}" if path.startswith(_FORMULA) else path

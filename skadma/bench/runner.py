@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from .._utils.atomic import write_atomically
+from .._utils.tables import escape_cell, unescape_cell
 from .analysis import GROUP
 from .cells import Workbench
 from .config import Cell, expand, load_config
@@ -146,7 +147,7 @@ def collect(out: str | Path) -> Path:
     rows = [row for cell in cells for row in cell["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
-    table = pd.DataFrame(rows).drop(columns="indices")
+    table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
     write_atomically(
         out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
     )
@@ -178,7 +179,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     names = pd.read_csv(
         file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
     )
-    return pd.read_csv(file).assign(**names)
+    return pd.read_csv(file).assign(**names.map(unescape_cell))
 
 
 # --- processes ------------------------------------------------------------------------

@@ -181,16 +181,19 @@ def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _query(campaign: Campaign, options: Options) -> None:
+    as_of = campaign.last_event
     rows = (
         (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
         for p in campaign.query(options.n)
     )
     columns = ("guess", "confidence", "score")
-    write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
+    write_label_file(
+        options.out, columns, rows, "images to label: fill in", "teach", as_of
+    )
 
 
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.6g}"
+def _short(number: float | None) -> float | str:
+    return "" if number is None else float(f"{number:.6g}")
 
 
 def _teach(campaign: Campaign, options: Options) -> None:
@@ -305,11 +308,13 @@ def _export(campaign: Campaign, options: Options) -> None:
         print(f"{len(events)} events in {options.out}")
         return
     event = {event["id"]: event for event in events}
+    n = events[-1]["id"]
     rows = [
-        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256)
+        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256, n)
         for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
-    write_table(options.out, ("path", "label", "who", "when", "file", "sha256"), rows)
+    columns = ("path", "label", "who", "when", "file", "sha256", "as_of")
+    write_table(options.out, columns, rows)
     print(f"{len(rows)} decisions in {options.out}")
 
 
@@ -383,11 +388,13 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _suspects(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
+    as_of = campaign.last_event
     suspects = campaign.second_look(options.n, refit=options.refit)
     if options.out:
         columns = ("suggested", "score", "likely", "others")
         what = "labels, most doubtful first: correct"
-        write_label_file(options.out, columns, map(_row, suspects), what, "teach")
+        rows = map(_row, suspects)
+        write_label_file(options.out, columns, rows, what, "teach", as_of)
         return
     for s in suspects:
         score = "     " if s.score is None else f"{s.score:.3f}"
@@ -411,10 +418,11 @@ def _others(suspect: SuspectLabel) -> str:
 
 def _cant_tell_list(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
+    as_of = campaign.last_event
     unclear = campaign.cant_tell(exclude=campaign.who)
     rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
     what = "images for a second opinion: where you can tell, fill in"
-    write_label_file(options.out, ("who", "when"), rows, what, "teach")
+    write_label_file(options.out, ("who", "when"), rows, what, "teach", as_of)
 
 
 def _confirm(campaign: Campaign, options: Options) -> None:
@@ -426,12 +434,17 @@ def _confirm(campaign: Campaign, options: Options) -> None:
 def _repeats(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
     due = campaign.repeats_due(options.share)
-    _write_unlabelled(options.out, due, "images to label again", "teach --blind")
+    _write_unlabelled(
+        campaign, options.out, due, "images to label again", "teach --blind"
+    )
 
 
-def _write_unlabelled(path: Path, images: Iterable[Any], what: str, then: str) -> None:
+def _write_unlabelled(
+    campaign: Campaign, path: Path, images: Iterable[Any], what: str, then: str
+) -> None:
     rows = ((image.path, "", image.sha256) for image in images)
-    write_label_file(path, (), rows, f"{what}: fill in", then)
+    last = campaign.last_event
+    write_label_file(path, (), rows, f"{what}: fill in", then, last)
 
 
 def _agreement(campaign: Campaign, _: Options) -> None:
@@ -574,13 +587,13 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:
         drawn = audits.draw(options.draw, method=options.method)
-        _write_unlabelled(options.out, drawn, what, "evaluate")
+        _write_unlabelled(campaign, options.out, drawn, what, "evaluate")
     else:
         if options.labels:
             _print_taught(audits.answer(options.labels, partial=options.partial))
         pending = audits.pending()
         if options.out:
-            _write_unlabelled(options.out, pending, what, "evaluate")
+            _write_unlabelled(campaign, options.out, pending, what, "evaluate")
             return
         print(audits.estimate(confidence=options.confidence))
         if pending:

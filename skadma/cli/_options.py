@@ -158,10 +158,15 @@ def write_label_file(
     rows: Iterable[Sequence[Any]],
     what: str,
     then: str,
+    as_of: int,
 ) -> None:
-    """Write a label file, and print what to do with it."""
-    rows = list(rows)
-    write_table(path, ("path", "label", *columns, "sha256"), rows)
+    """Write a label file, and print what to do with it.
+
+    Classes are named as of the event `as_of`, which is in the file: an answer stays
+    with its class when names change.
+    """
+    rows = [(*row, as_of) for row in rows]
+    write_table(path, ("path", "label", *columns, "sha256", "as_of"), rows)
     print_next(len(rows), what, path, then)
 
 

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from .._utils.atomic import new_file, sync_folder, write_atomically
-from .._utils.tables import safe_path
+from .._utils.tables import escape_cell, escape_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
 from ..networks.pretrained import fingerprint
@@ -261,14 +261,14 @@ def _row(
 ) -> list[str]:
     shown = [f"{p:.6g}" for p in scores] if proba else []
     if not np.isfinite(scores).all():
-        return [safe_path(path), "", "", _problem(path), *("" for _ in shown)]
+        return [escape_path(path), "", "", _problem(path), *("" for _ in shown)]
     if multilabel:
         given = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
         label = _SEPARATOR.join(given)
         confidence = np.maximum(scores, 1 - scores).mean()
     else:
         label, confidence = names[int(scores.argmax())], scores.max()
-    return [safe_path(path), label, f"{confidence:.6g}", "", *shown]
+    return [escape_path(path), escape_cell(label), f"{confidence:.6g}", "", *shown]
 
 
 def _problem(path: str) -> str:

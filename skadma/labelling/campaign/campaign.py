@@ -22,7 +22,7 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import FolderPaths, check_name, read_folders
+from .folders import FolderPaths, absolute, check_name, is_within, read_folders
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
@@ -108,13 +108,13 @@ class Campaign:
         who: str | None = None,
         wait: float = 60,
     ) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(folder)
         self._event_log = EventLog(self.folder / DATABASE, who=who, wait=wait)
         try:
             settings = self._event_log.settings()
             check_settings(settings)
-            self.pool = Path(pool or settings["pool"]).absolute()
-            moved = {name: Path(p).absolute() for name, p in (pools or {}).items()}
+            self.pool = absolute(pool or settings["pool"])
+            moved = {name: absolute(path) for name, path in (pools or {}).items()}
             self._folders = FolderPaths(self.pool, moved)
             if moved:
                 self._folders.check(read_folders(self._event_log))
@@ -182,9 +182,9 @@ class Campaign:
         -------
         Campaign
         """
-        folder, pool = Path(folder).absolute(), Path(pool).absolute()
+        folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
-        if folder.is_relative_to(pool):
+        if is_within(folder, pool):
             raise CampaignError(
                 f"The campaign's folder {str(folder)!r} is inside the pool "
                 f"{str(pool)!r}: keep it elsewhere, or its files count as images."
@@ -201,7 +201,7 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        given = read_rows({} if labels is None else labels, former={})
+        given = read_rows({} if labels is None else labels)
         images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)
 
@@ -334,7 +334,7 @@ class Campaign:
             If an image or a class is unknown or a row contradicts another; the message
             has the line numbers. Nothing is changed then.
         """
-        given = read_rows(labels, self.former_classes())
+        given = read_rows(labels)
         self.refresh()
         log = self._event_log
         with log.transaction():
@@ -402,6 +402,11 @@ class Campaign:
     def n_instances(self) -> int:
         """Labels in a round."""
         return self._trainer.n_instances
+
+    @property
+    def last_event(self) -> int:
+        """Number of the log's last event; classes are named as of an event."""
+        return int(self._event_log.rows("SELECT max(id) FROM events")[0][0])
 
     @property
     def classes(self) -> list[str]:
@@ -537,7 +542,7 @@ class Campaign:
 
         The ``n_repeats`` of the result are those that were new.
         """
-        given = read_rows(answers, self.former_classes())
+        given = read_rows(answers)
         if not all(row.sha256 for row in given.rows):
             self.refresh()
         log = self._event_log
@@ -594,7 +599,7 @@ class Campaign:
         the folder, with a number where it is taken. An image that is in another pool as
         well is one, and has one label. `verbose` shows a progress bar.
         """
-        root = Path(folder).absolute()
+        root = absolute(folder)
         if name is not None:
             check_name(name)
         self._check_pool(root, name, read_state(self._event_log))
@@ -614,7 +619,7 @@ class Campaign:
         return name
 
     def _check_pool(self, root: Path, name: str | None, state: State) -> None:
-        if self.folder.is_relative_to(root):
+        if is_within(self.folder, root):
             raise CampaignError(
                 f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
                 "its files would count as images. Add another folder."

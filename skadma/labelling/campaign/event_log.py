@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
@@ -121,6 +122,7 @@ class EventLog:
     What a ``transaction`` wrote is on the disk when it ends, or none of it is. With
     `create`, the first transaction has to make the tables. Events carry the name `who`,
     the system's user if None. `wait` is how many seconds to wait for other processes.
+    Threads may share it: they take turns.
     """
 
     def __init__(
@@ -139,7 +141,10 @@ class EventLog:
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
                 "one with 'skadma start' or Campaign.create."
             )
-        self._connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
+        self._turn = threading.RLock()
+        self._connection = sqlite3.connect(
+            path, timeout=wait, isolation_level=None, check_same_thread=False
+        )
         try:
             with self._translated():
                 self._execute("PRAGMA trusted_schema = OFF")
@@ -155,12 +160,13 @@ class EventLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._turn:
+            self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write everything or nothing, before or after other processes' writes."""
-        with self._translated():
+        with self._turn, self._translated():
             self._execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -176,7 +182,7 @@ class EventLog:
 
         Within another reading or a transaction, that one goes on.
         """
-        with self._translated():
+        with self._turn, self._translated():
             if self._connection.in_transaction:
                 yield
                 return
@@ -205,7 +211,7 @@ class EventLog:
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Select rows."""
-        with self._translated():
+        with self._turn, self._translated():
             return self._execute(statement, *values).fetchall()
 
     def make_tables(self, settings: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -110,6 +111,31 @@ def check_name(name: Any) -> str:
     return name
 
 
+def absolute(path: str | Path) -> Path:
+    """Make a path absolute and free of "..", which messages and the log would show."""
+    whole = Path(path).absolute()
+    return _resolved(whole) if ".." in whole.parts else whole
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or in it, by whatever links either was given."""
+    return _resolved(path).is_relative_to(_resolved(folder))
+
+
+def _resolved(path: Path) -> Path:
+    return Path(
+        os.path.realpath(path)
+    )  # Path.resolve raises where links lead in a circle
+
+
+def _inside(path: Path, roots: Mapping[str, Path]) -> Iterator[str]:
+    """Paths in the campaign of a file below one of its folders."""
+    for name, root in roots.items():
+        if path != root and path.is_relative_to(root):
+            inside = path.relative_to(root).as_posix()
+            yield f"{name}/{inside}" if name else inside
+
+
 class FolderPaths:
     """Where the folders are on this machine.
 
@@ -143,13 +169,23 @@ class FolderPaths:
         name, *inside = PurePosixPath(path).parts  # "name//x" must not lead to /x
         return self.by_name(folders)[name].joinpath(*inside)
 
-    def find(self, file: Path, folders: AddedFolders) -> str | None:
-        """Give the path of a file in the campaign; None if it is in no folder of it."""
-        for name, folder in self.by_name(folders).items():
-            if file != folder and file.is_relative_to(folder):
-                inside = file.relative_to(folder).as_posix()
-                return f"{name}/{inside}" if name else inside
-        return None
+    def find(self, path: str, folders: AddedFolders) -> Iterator[str]:
+        """Give what a path may mean in the campaign, most likely first.
+
+        It is absolute, or relative to a folder of the campaign or the current one.
+        Links and ".." are followed, so that it may lead there by any way.
+        """
+        places = [Path(path)]
+        if not places[0].is_absolute():
+            places.insert(0, self.file(path, folders))
+        roots = self.by_name(folders)
+        real_roots = {name: _resolved(root) for name, root in roots.items()}
+        for place in places:
+            if ".." not in place.parts:  # the common case, without a look at the disk
+                yield from _inside(place, roots)
+            # An image may be a link to a file elsewhere.
+            yield from _inside(_resolved(place.parent) / place.name, real_roots)
+            yield from _inside(_resolved(place), real_roots)
 
     def scan(
         self, folders: AddedFolders, known: Mapping[str, Content]
@@ -190,10 +226,8 @@ class FolderPaths:
 
     def check_apart(self, folder: Path, folders: AddedFolders) -> None:
         """Refuse a folder that is, holds or is inside another of the campaign."""
-        real = folder.resolve()
         for known in self.by_name(folders).values():
-            other = known.resolve()
-            if real.is_relative_to(other) or other.is_relative_to(real):
+            if is_within(folder, known) or is_within(known, folder):
                 raise CampaignError(
                     f"{str(folder)!r} and the pool {str(known)!r} are one, or one is "
                     "in the other. What is new in a pool is found by itself."

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..._utils.tables import unescape_cell
 from .event_log import CampaignError
 
 MARKS = ("?skip", "?cant-tell", "?not-an-image")
@@ -21,7 +22,8 @@ class LabelRow:
     Messages call it `where`, such as "line 7". `label` is a class or a mark such as
     "?skip", `sha256` what was looked at, if the file says, `problem` why the row cannot
     be taken, `who` the person, by default whoever works on the campaign. `more` has the
-    values of other columns that were asked for.
+    values of other columns that were asked for. `as_of` is the event as of which
+    `label` is the name of a class, None if unknown: names may change their meaning.
     """
 
     where: str
@@ -31,6 +33,7 @@ class LabelRow:
     problem: str = ""
     who: str = ""
     more: tuple[str, ...] = ()
+    as_of: int | None = field(default=None, compare=False)
 
 
 class LabelFileError(CampaignError):
@@ -59,8 +62,9 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
-    ``sha256`` names the content that was labelled. Rows without a label are left out,
-    unless `more` names other columns that must be there.
+    ``sha256`` names the content that was labelled, a column ``as_of`` the event as of
+    which classes are named. Rows without a label are left out, unless `more` names
+    other columns that must be there. Rows that may have been cut have a `problem`.
     """
     path = Path(path)
     try:
@@ -73,61 +77,78 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     # newline="" leaves line breaks inside quotes to the reader.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[LabelRow] = []
-    columns: dict[str, int] = {}
+    names: list[str] = []
     line = 1
     try:
         for cells in reader:
-            if not columns:
-                columns = _columns(cells, path, more)
+            where, line = f"line {line}", reader.line_num + 1
+            if not names:
+                names = _header(cells, path, more)
             elif any(cell.strip() for cell in cells):
-                row = _row(cells, columns, f"line {line}", more)
+                row = _row(cells, names, where, more)
                 if more or row.label or row.problem:
                     rows.append(row)
-            line = reader.line_num + 1
     except csv.Error as error:
         raise CampaignError(
             f"{str(path)!r}, line {reader.line_num}: no CSV ({error})."
         ) from error
-    if not columns:
+    if not names:
         raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
+    if rows and rows[-1].where == where and not text.endswith(("\n", "\r")):
+        rows[-1] = replace(rows[-1], problem=rows[-1].problem or _NO_END)
     return rows
 
 
-def _columns(cells: list[str], path: Path, more: Sequence[str]) -> dict[str, int]:
-    """Find the columns that are in the header once, by name."""
-    names = [cell.strip().lower() for cell in cells]
-    columns = {name: k for k, name in enumerate(names) if names.count(name) == 1}
-    if not {"path", "label"} <= columns.keys():
+_NO_END = (
+    "the last line has no end, so the file may have been cut inside it. If it is whole "
+    "(compare its last word), put a line break behind it."
+)
+
+
+def _header(cells: list[str], path: Path, more: Sequence[str]) -> list[str]:
+    """Return the names of the columns; refuse a header without the required ones."""
+    names = [unescape_cell(cell.strip()).lower() for cell in cells]
+    if not {"path", "label"} <= set(names):
         raise CampaignError(
-            f"{str(path)!r}, line 1: the header must have the columns path and label "
-            f"once each, got {names}."
+            f"{str(path)!r}, line 1: the header must have the columns path and label, "
+            f"got {names}."
         )
-    missing = [name for name in more if name not in columns]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise CampaignError(
+            f"{str(path)!r}, line 1: the header has {', '.join(twice)} more than once. "
+            "Give each column a name of its own, or remove one of them."
+        )
+    missing = [name for name in more if name not in names]
     if missing:
         raise CampaignError(
             f"{str(path)!r}, line 1: the columns {', '.join(missing)} are missing. "
             "Give the file that skadma wrote, with the column label filled in."
         )
-    return columns
+    return names
 
 
 def _row(
-    cells: list[str], columns: dict[str, int], where: str, more: Sequence[str]
+    cells: list[str], names: list[str], where: str, more: Sequence[str]
 ) -> LabelRow:
-    def cell(name: str) -> str:
-        k = columns.get(name, len(cells))
-        return cells[k] if k < len(cells) else ""
-
-    values = tuple(cell(name) for name in more)
-    last = max(columns["path"], columns["label"])
-    if len(cells) <= last:
+    by_name = dict(zip(names, cells, strict=False))
+    values = tuple(unescape_cell(by_name.get(name, "")) for name in more)
+    if len(cells) < len(names):
         problem = (
-            f"{len(cells)} column(s), but the header has path and label among "
-            f"{last + 1} or more."
+            f"{len(cells)} column(s), but the header has {len(names)}: the file may "
+            "have been cut here. Complete the row, or write it again."
         )
         return LabelRow(where, "", "", problem=problem, more=values)
-    sha256 = cell("sha256").strip().lower()
-    return LabelRow(where, cell("path"), cell("label").strip(), sha256, more=values)
+    label = unescape_cell(by_name["label"].strip())
+    sha256 = by_name.get("sha256", "").strip().lower()
+    row = LabelRow(where, by_name["path"], label, sha256, more=values)
+    as_of = by_name.get("as_of", "").strip()
+    if not as_of:
+        return row
+    if not (as_of.isascii() and as_of.isdigit() and len(as_of) < 19):
+        problem = f"as_of is {as_of!r}; leave it as skadma wrote it."
+        return replace(row, problem=problem)
+    return replace(row, as_of=int(as_of))
 
 
 def _delimiter(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .agreement import APART
-from .event_log import EventLog
+from .event_log import CampaignError, EventLog
 from .labels_csv import MARKS
 from .record_labels import ResolvedRow, add_answers
 from .state import Decision, State
@@ -25,6 +25,7 @@ class Mark:
     sha256: str  # the picture that was looked at
     mark: str  # a class, or a mark such as "?skip"
     before: str | None = None  # its mark then, as far as the person was told
+    as_of: int | None = None  # the event as of which classes are named, if known
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ class Ledger(State):
 
     # --- by content ----------------------------------------------------------
 
-    def present_name(self, mark: str | None) -> str | None:
-        """The present name of a class, by one of its names."""
-        return None if mark is None else self.class_names.former.get(mark, mark)
+    def present_name(self, mark: str | None, as_of: int | None = None) -> str | None:
+        """Give the present name of a class; None if it is no class any more."""
+        try:
+            return None if mark is None else self.class_names.meant(mark, as_of)
+        except CampaignError:
+            return None
 
     def decision(self, sha256: str) -> Decision | None:
         """What holds for a picture."""
@@ -147,10 +151,15 @@ class Ledger(State):
         outcome = Outcome(operation.id, "nothing")
         new: dict[int, tuple[str, ResolvedRow]] = {}  # with its kind, by image
         for given in operation.marks:
-            # A page may not know yet that a class has another name.
-            present = self.class_names.former.get(given.mark, given.mark)
-            mark = Mark(given.sha256, present, self.present_name(given.before))
-            image = self.image(mark.sha256)
+            image = self.image(given.sha256)
+            try:
+                # A page may not know yet that a class has another name.
+                present = self.class_names.meant(given.mark, given.as_of)
+            except CampaignError as error:
+                outcome.refused.append(self._refusal(given.sha256, str(error)))
+                continue
+            before = self.present_name(given.before, given.as_of)
+            mark = Mark(given.sha256, present, before)
             kind = "confirm" if operation.confirm else self._kind(mark)
             reason = self._reason_against(mark, image, image in new, kind)
             if reason:

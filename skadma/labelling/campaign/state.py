@@ -271,6 +271,11 @@ class State:
         return PathNumbers((path, image) for image, path in self.paths.items())
 
     @property
+    def as_of(self) -> int:
+        """The last event that was read: classes are named as of it."""
+        return self._last
+
+    @property
     def classes(self) -> list[str]:
         """The present classes."""
         return self.class_names.classes

@@ -13,21 +13,16 @@ from typing import Any
 try:
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
+    from starlette.routing import Mount, Route, Router
 except ImportError as error:
     raise ImportError(
         f"Label Studio's backend needs a package that is not there ({error}): "
         'pip install "skadma[label]"'
     ) from error
 
-from ..campaign.label_studio import (
-    in_order,
-    in_present_names,
-    prediction,
-    rows_of_task,
-)
+from ..campaign.label_studio import in_order, prediction, rows_of_task
 from ..campaign.labels_csv import LabelRow
-from ..requests import RefusedError, read_object, refuse
+from ..requests import RefusedError, WholeBody, read_object, refuse
 from ..worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -74,15 +69,16 @@ class Backend:
         self._training: asyncio.Task[Any] | None = None
         self._again = False
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Mount]:
         """Make the routes, to be mounted anywhere."""
-        return [
+        routes = [
             Route("/", self._guarded(self._health), methods=["GET"]),
             Route("/health", self._guarded(self._health), methods=["GET"]),
             Route("/setup", self._guarded(self._setup), methods=["POST"]),
             Route("/predict", self._guarded(self._predict), methods=["POST"]),
             Route("/webhook", self._guarded(self._webhook), methods=["POST"]),
         ]
+        return [Mount("/", WholeBody(Router(routes)))]
 
     def close(self) -> None:
         """End the processes."""
@@ -219,8 +215,7 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
-    """Record labels, of classes that may have been renamed since."""
-    rows = in_present_names(rows, campaign.former_classes())
+    """Record labels."""
     return campaign.teach(rows, train=False)
 
 

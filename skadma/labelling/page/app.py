@@ -22,7 +22,7 @@ from ...features.cache import LRUCache
 from ...images.forms import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
-from ..requests import RefusedError, read_object, refuse
+from ..requests import RefusedError, WholeBody, read_object, refuse
 from .guard import Guard
 from .session import Session, make_progress
 
@@ -45,7 +45,7 @@ _MAX_BYTES = 512 << 20
 """Of a file; a larger one is not shown."""
 
 
-def make_app(session: Session, port: int, token: str) -> Guard:
+def make_app(session: Session, port: int, token: str) -> WholeBody:
     """Make the ASGI application that is reached at a port, and opened by a token."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
@@ -119,12 +119,12 @@ def make_app(session: Session, port: int, token: str) -> Guard:
         exception_handlers=dict.fromkeys((RefusedError, ValueError), _answer_to_error),
     )
     guard = Guard(app, port, token)
-    return guard
+    return WholeBody(guard)
 
 
 async def _answer_to_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RefusedError):
-        return refuse(error.status, str(error), connection="close")
+        return refuse(error.status, str(error))
     if isinstance(error, UnreadableImageError):
         return refuse(410, error.reason)
     if isinstance(error, CampaignError):
@@ -181,7 +181,10 @@ def _mark(body: Any) -> Mark:
     if not _SHA256.fullmatch(sha256):
         raise RefusedError(422, "'sha256' must have 64 hex digits.")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
-    return Mark(sha256, _text(body, "mark", 10_000), before)
+    as_of = body.get("as_of")
+    if as_of is not None and (type(as_of) is not int or not 0 <= as_of < 2**53):
+        raise RefusedError(422, "'as_of' must be the number of an event.")
+    return Mark(sha256, _text(body, "mark", 10_000), before, as_of)
 
 
 # --- pictures: decoded as for the network, encoded anew ------------------------------

@@ -67,7 +67,7 @@ class Guard:
             await send(message)
 
         status, reason = self._reason_against(scope)
-        app = refuse(status, reason, connection="close") if reason else self._app
+        app = refuse(status, reason) if reason else self._app
         await app(scope, receive, send_guarded)
 
     def _reason_against(self, scope: Scope) -> tuple[int, str]:

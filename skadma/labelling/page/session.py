@@ -144,7 +144,9 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.present_name(suspect["suggested"]),
+            "suggested": ledger.present_name(
+                suspect["suggested"], controller.suspects_as_of
+            ),
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
