@@ -349,21 +349,111 @@ def test_a_newer_version(folder):
         ({"class": "Pipeline"}, "reads CNNClassifier, AdaFilterClassifier"),
         ({"params": {"backbone": "hf-hub:x/y"}}, "no network's name"),
         ({"params": {"backbone": "resnet18"}}, "no backbone= is to be given"),
-        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator is not known"),
+        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator of .* is not known"),
         ({"params": {"backbone": {"a": 1}, "optimizer": "os.system"}}, "none of torch"),
         ({"params": {"backbone": {"a": 1}, "lr": -1}}, "'lr' parameter"),
-        ({"params": []}, "no network's name"),
+        ({"params": []}, "'params' in model.json is"),
         ({"fingerprint": "0" * 16}, "pretrained weights are not those"),
         ({"network": "Other"}, "made from TinyCNN"),
-        ({"input_shape": [3, 10**6, 10**6]}, "inputs of shape"),
-        ({"input_shape": [1.5]}, "inputs of shape"),
+        ({"input_shape": [3, 10**6, 10**6]}, "'input_shape' in model.json is"),
+        ({"input_shape": [1.5]}, "'input_shape' in model.json is"),
+        ({"input_shape": [3, 16, 16]}, "'input_shape' in model.json is"),
         ({"files": {}}, "no intact model"),
-        ({"preprocessing": {"x": 1}}, "no intact model"),
+        ({"preprocessing": {"x": 1}}, "'preprocessing' in model.json has"),
+        ({"source_classes": [1, 2]}, "'source_classes' in model.json is"),
+        ({"left_out": None}, "'left_out' in model.json is None"),
     ],
 )
 def test_forged_descriptions(changes, message, folder):
     rewrite(folder, **changes)
     refuse(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value"),
+    [
+        ("params", "lr", 1e300),
+        ("params", "head_lr", 10**400),
+        ("params", "criterion", "MSELoss"),
+        ("params", "optimizer", "SparseAdam"),
+        ("params", "device", "meta"),
+        ("params", "memory", "/somewhere/else"),
+        ("params", "image_size", -1),
+        ("params", "image_size", 65_536),
+        ("params", "max_epochs", 10**21),
+        ("params", "batch_size", 10**21),
+        ("params", "net_params", {"optimizer__nope": 1}),
+        ("params", "net_params", {"iterator_train": "list"}),
+        ("params", "value_range", [5, 5]),
+        ("params", "class_weight", {"a": -1}),
+        ("params", "classes", ["a", "a"]),
+        ("params", "classes", 5),
+        ("params", "train_split", 5),
+        ("params", "random_state", -1),
+        ("preprocessing", "image_size", -1),
+        ("preprocessing", "image_size", 65_536),
+        ("preprocessing", "resize_size", 10**6),
+        ("preprocessing", "resize_size", None),
+        ("preprocessing", "interpolation", "lanczos"),
+        ("preprocessing", "mean", [0.5]),
+        ("preprocessing", "std", [0.2, 0.0, 0.2]),
+        ("preprocessing", "value_range", [1, 1]),
+        ("preprocessing", "sizes", None),
+    ],
+)
+def test_a_forged_setting_is_named(where, setting, value, folder):
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    rewrite(folder, **{where: {**described[where], setting: value}})
+    refuse(folder, rf"model\.json.*{setting}")
+
+
+def values():
+    """Values of every type that JSON has, and odd ones of each."""
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.text(max_size=3),
+        st.sampled_from([-1, 0, 1, 2, 16, 65_536, 10**6, 10**21, -(10**400)]),
+        st.sampled_from([0.0, -0.5, 1e-3, 1e300]),
+        st.sampled_from(["meta", "cuda:9", "MSELoss", "LBFGS", "Optimizer", "auto"]),
+    )  # fmt: skip
+    return st.one_of(
+        leaves,
+        st.lists(leaves, max_size=3),
+        st.dictionaries(st.sampled_from(["a", "sizes", "optimizer__nope"]), leaves,
+                        max_size=2),
+        st.sampled_from([[[[[[1]]]]] , {"a": {"a": {"a": None}}}]),
+    )  # fmt: skip
+
+
+@settings(
+    max_examples=100, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data())
+def test_settings_of_any_type(data, saved, pictures, tmp_path):
+    """A model with any setting changed is refused, or predicts and is trained on."""
+    clf, whole = saved
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    places = [(name,) for name in described if name != "sha256"]
+    for name in ("params", "preprocessing"):
+        places += [(name, setting) for setting in described[name]]
+    where, *inner = data.draw(st.sampled_from(places))
+    value = data.draw(values())
+    rewrite(
+        folder, **{where: {**described[where], inner[0]: value} if inner else value}
+    )
+    try:
+        again = CNNClassifier.load(folder, backbone=TinyCNN)
+    except ModelError as error:
+        assert str(folder) in str(error)
+        return
+    X, y = pictures
+    assert again.predict_proba(X).shape == (24, len(clf.classes_))
+    if again.max_epochs:
+        again.set_params(max_epochs=1)
+    again.fit(X, np.array(["a", "b", "c"])[y])
 
 
 def test_another_backbone(folder):

@@ -43,7 +43,8 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
     After a kill there is the old folder or the new one, or, in the moment between two
     renames, the old one under the name ``.<name>.old``. What a killed process left
-    (``.<name>.part``) is removed by the next one. `write` gets the folder to write into.
+    (``.<name>.part``) is removed by the next one. `write` gets the folder to write
+    into.
     """
     tmp, old, lock_file = (
         folder.with_name(f".{folder.name}.{end}") for end in ("part", "old", "lock")

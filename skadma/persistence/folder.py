@@ -8,7 +8,7 @@ import json
 import reprlib
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,15 +53,12 @@ _TYPES = {
 """What the description has, beside its format, version and checksum."""
 _MOST = 2**26
 """Numbers in one input, so that a forged file does not fill the memory."""
-_SIDE, _MOST_PIXEL = 2**13, 2.0**64
+_SIDE = 2**13
 _PREPROCESSING = {
     "image_size": [Interval(Integral, 1, _SIDE, closed="both")],
     "resize_size": [Interval(Integral, 1, _SIDE, closed="both")],
     "interpolation": [StrOptions({"bilinear", "bicubic"})],
-    "mean": [list],
-    "std": [list],
     "reduced": ["boolean"],
-    "value_range": [None, list],
 }
 
 
@@ -332,24 +329,32 @@ def _read_source(
 def _read_preprocessing(stored: dict[str, Any]) -> Preprocessing:
     """Read how images are prepared; ValueError on what no network has."""
     where = f"'preprocessing' in {_DESCRIPTION}"
-    if stored.keys() != _PREPROCESSING.keys():
-        raise ValueError(f"{where} has {sorted(stored)}, not {[*_PREPROCESSING]}")
+    names = [field.name for field in fields(Preprocessing)]
+    if sorted(stored) != sorted(names):
+        raise ValueError(f"{where} has {sorted(stored)}, not {sorted(names)}")
     validate_parameter_constraints(_PREPROCESSING, stored, where)
-    read = dict(stored)
-    for name, n in (("mean", 3), ("std", 3), ("value_range", 2)):
-        if (numbers := stored[name]) is None:
-            continue
-        right = len(numbers) == n and all(
-            type(x) in (int, float) and abs(x) < _MOST_PIXEL for x in numbers
-        )
-        if (
-            not right
-            or not {
-                "mean": True,
-                "std": min(numbers) > 0,
-                "value_range": numbers[0] < numbers[-1],
-            }[name]
-        ):
-            raise ValueError(f"the {name!r} of {where} is {reprlib.repr(numbers)}")
-        read[name] = tuple(numbers)
+    mean, std, value_range = (stored[k] for k in ("mean", "std", "value_range"))
+    for name, right in (
+        ("mean", _are_numbers(mean, 3)),
+        ("std", _are_numbers(std, 3) and min(std) > 0),
+        (
+            "value_range",
+            value_range is None
+            or (_are_numbers(value_range, 2) and value_range[0] < value_range[1]),
+        ),
+    ):
+        if not right:
+            raise ValueError(f"{name!r} of {where} is {reprlib.repr(stored[name])}")
+    read: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+    }
     return Preprocessing(**read)
+
+
+def _are_numbers(value: Any, n: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == n
+        and all(type(x) in (int, float) and abs(x) < 2**64 for x in value)
+    )
