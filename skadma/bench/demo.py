@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..learner import ActiveLearner
@@ -87,7 +87,9 @@ def run_demo(
         "random": RandomSampling(),
     }
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(seeds) * len(strategies) * n_rounds, unit="round") as bar:
+    with progress_bar(
+        total=len(seeds) * len(strategies) * n_rounds, unit="round"
+    ) as bar:
         for seed in seeds:
             pool, test = train_test_split(
                 np.arange(len(y)),

@@ -19,10 +19,10 @@ import pandas as pd
 import sklearn
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from .. import __version__
 from .._utils.atomic import write_atomically
+from .._utils.processes import isolated_children, progress_bar
 from .._utils.tables import escape_cell, unescape_cell
 from .analysis import GROUP
 from .cells import Workbench
@@ -109,7 +109,7 @@ def run_benchmark(
     with (out / _RUNS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")
     failed: list[str] = []
-    with tqdm(
+    with progress_bar(
         total=len(cells),
         initial=len(cells) - len(todo),
         disable=not verbose,
@@ -204,11 +204,13 @@ def _run_cells(
         return
     # Not forked: torch's threads do not survive that.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(
-        min(jobs, len(cells)) or 1, context, _start_process, (root,)
-    )
+    with isolated_children():
+        executor = ProcessPoolExecutor(
+            min(jobs, len(cells)) or 1, context, _start_process, (root,)
+        )
     try:
-        futures = {executor.submit(_run_cell, cell, out): cell for cell in cells}
+        with isolated_children():
+            futures = {executor.submit(_run_cell, cell, out): cell for cell in cells}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:

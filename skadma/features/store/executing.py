@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from functools import partial
 from typing import Any
 
+from ..._utils.processes import isolated_children
 from .shards import StoreError
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class _Run:
         self._function = function
         is_factory = callable(executor) and not hasattr(executor, "submit")
         self._make_executor = executor if is_factory else None
-        self._executor = executor() if is_factory else executor
+        with isolated_children():
+            self._executor = executor() if is_factory else executor
         if not hasattr(self._executor, "submit"):
             raise TypeError(
                 f"executor={executor!r} is no concurrent.futures.Executor, such as "
@@ -88,7 +90,8 @@ class _Run:
             if job is None:
                 break
             try:
-                future = self._executor.submit(_attempt, self._function, job[1])
+                with isolated_children():  # it may start a process for this
+                    future = self._executor.submit(_attempt, self._function, job[1])
             except BrokenExecutor as error:
                 if self._running:  # their failures come first
                     self._again.appendleft(job)
@@ -117,7 +120,8 @@ class _Run:
                 "function that makes one, such as joblib's get_reusable_executor."
             ) from error
         if not self._running:
-            self._executor = self._make_executor()
+            with isolated_children():
+                self._executor = self._make_executor()
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | None, Any]:

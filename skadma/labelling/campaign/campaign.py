@@ -357,10 +357,10 @@ class Campaign:
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
-        the classes or the pools. Everything is as it was before them, the model and the
-        next query included. The log keeps them, and that they were undone. Returns the
-        paths of the images that they were about.
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, a release of
+        audits with answers, or a change of the classes or the pools. Everything is as
+        it was before them, the model and the next query included. The log keeps them,
+        and that they were undone. Returns the paths of the images that they were about.
         """
         with self._event_log.transaction():
             state = read_state(self._event_log)
@@ -373,12 +373,21 @@ class Campaign:
             ):
                 raise CampaignError(
                     "The last change is a pool that was added, and an audit was drawn "
-                    "since. Release the audit before ('skadma evaluate --release')."
+                    "since. Release the audit before ('skadma evaluate --release'); if "
+                    "it has answers, the pool stays."
                 )
             with self._event_log.intact():
                 first = state.acts[last].detail.get("with", last)
                 together = acts[acts.index(first) :]
-            for event in together:
+            drawn = state.drawn()
+            for event in reversed(together):
+                released = state.released.get(event, [])
+                if any(sha256 in drawn for one in released for sha256 in one.contents):
+                    raise CampaignError(
+                        "The last change is the release of an audit, and images of it "
+                        "are in another audit since: it cannot be taken back. Correct "
+                        "single labels with 'skadma relabel'."
+                    )
                 self._event_log.add_event("undo", undone=event)
         images = dict.fromkeys(
             decision.image
@@ -446,6 +455,7 @@ class Campaign:
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool; ``print`` shows it."""
         with self._event_log.reading():
+            self._event_log.check()
             state = read_state(self._event_log)
             return make_status(self._event_log, state, self._folders)
 
