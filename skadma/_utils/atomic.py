@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, durable: bool = True
@@ -44,11 +46,18 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder under another name, flush it to the disk, then rename it.
 
     After a kill there is the old folder or the new one, or, in the moment between two
-    renames, the old one under the name ``.<name>.old``. `write` gets the folder to
-    write into.
+    renames, the old one under the name ``.<name>.old``. What a killed process left
+    (``.<name>.part``) is removed by the next one. `write` gets the folder to write
+    into.
     """
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.old")
+    tmp, old, lock_file = (
+        folder.with_name(f".{folder.name}.{end}") for end in ("part", "old", "lock")
+    )
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"another process is writing {str(folder)!r}") from error
     try:
         remove_abandoned(folder)
         shutil.rmtree(tmp, ignore_errors=True)
@@ -68,11 +77,13 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
                 raise
         else:
             tmp.replace(folder)
-    except BaseException:
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
         shutil.rmtree(tmp, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Windows removes it on release
+            lock_file.unlink()
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

@@ -645,14 +645,11 @@ def _add_export_model(
     add_output(export, "folder")
     add = export.add_argument
     add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
-    add("--opset", type=int, help="ONNX operator set (default: 18)")
     what = "skip the five trainings that calibrate the probabilities"
     add("--no-calibration", action="store_true", help=what)
 
 
 def _prepare_export_model(options: Options) -> None:
-    if options.opset is not None and not options.onnx:
-        raise ValueError("--opset is for --onnx.")
     prepare_folder(options.out.absolute().parent)
 
 
@@ -660,7 +657,6 @@ def _export_model(campaign: Campaign, options: Options) -> None:
     campaign.export_model(
         options.out,
         onnx=options.onnx,
-        opset=options.opset,
         calibration=not options.no_calibration,
         overwrite=options.overwrite,
         verbose=True,

@@ -15,7 +15,7 @@ from torch import nn
 from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
 from ...evaluation.calibrated import calibrated
-from ...persistence.export import OPSET, check_onnx, export_model
+from ...persistence.export import check_onnx, export_model
 from ...persistence.folder import refuse_folder
 from ...strategies import QueryStrategy
 from .agreement import Agreement, choose_repeats, measure_agreement
@@ -686,7 +686,6 @@ class Campaign:
         folder: str | Path,
         *,
         onnx: bool = False,
-        opset: int | None = None,
         calibration: bool | str = True,
         overwrite: bool = False,
         verbose: bool = False,
@@ -703,8 +702,6 @@ class Campaign:
             It is there whole or not at all.
         onnx : bool, default=False
             Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
-        opset : int, optional
-            ONNX operator set; 18 if None.
         calibration : bool or str, default=True
             Set a temperature by out-of-fold probabilities, which takes five trainings,
             and write the model with it: the same labels, better probabilities. Where
@@ -721,12 +718,11 @@ class Campaign:
         CampaignError
             If there are no labels yet.
         ModelError
-            If the folder is there, the disk is full, or there is no such ONNX.
+            If the folder is there, or the disk is full.
         """
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
-        opset = OPSET if opset is None else opset
         if onnx:
-            check_onnx(opset)
+            check_onnx()
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")
@@ -749,6 +745,4 @@ class Campaign:
             calibration=text,
             estimate=self.audits.estimate() if self.audits.has_labels() else None,
         )
-        export_model(
-            estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
-        )
+        export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
