@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from skadma import Campaign, CNNClassifier
+from skadma._utils import tables
 from skadma.cli import main
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.check import find_problems
@@ -311,18 +312,54 @@ def run_all(folder, commands):
             print("exit", error.code)
 
 
+@pytest.fixture
+def named(pool, tmp_path):
+    """A campaign that commands can open: its network has a name."""
+    network = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    arguments = (tmp_path / "c", pool, ["green", "red"], network, MarginSampling())
+    with Campaign.create(*arguments) as campaign:
+        campaign.teach({"00.png": "red", "01.png": "green"})
+    return campaign.folder
+
+
 READING = (["status"], ["check"], ["classes", "list"], ["agreement"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_killed_export_leaves_nothing_for_good(named, tmp_path):
+    out = tmp_path / "out.csv"
+
+    def export_and_die():
+        tables.csv.writer = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+        main(["export", "-o", str(out), "--campaign", str(named)])
+
+    in_child(export_and_die)
+    others = [tmp_path / f".out.csv.{pid}.1.part" for pid in (1, os.getpid())]
+    for other in others:  # of processes that are running
+        other.touch()
+    assert len(list(tmp_path.glob(".out.csv.*.part"))) == 3
+    main(["export", "-o", str(out), "--campaign", str(named)])
+    assert sorted(tmp_path.glob(".*.part")) == sorted(others)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.skipif(resource is None, reason="no limits")
+def test_an_error_of_a_full_disk_names_the_file(named, tmp_path):
+    out = tmp_path / "out.csv"
+
+    def export():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+        run_all(named, [["export", "-o", str(out)]])
+
+    assert f"File too large: {str(out)!r}" in in_child(export)
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("why", ["read-only", "full"])
-def test_reading_goes_on_where_nothing_can_be_written(killed, why, pool, tmp_path):
+def test_reading_goes_on_where_nothing_can_be_written(killed, why, named, tmp_path):
     """After a kill, the latest labels are in SQLite's log beside the file."""
-    network = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
-    arguments = (tmp_path / "c", pool, ["green", "red"], network, MarginSampling())
-    with Campaign.create(*arguments) as campaign:
-        campaign.teach({"00.png": "red", "01.png": "green"})
     if killed:
 
         def teach_and_die():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -59,7 +58,6 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     except Timeout as error:
         raise BlockingIOError(f"another process is writing {str(folder)!r}") from error
     try:
-        remove_abandoned(folder)
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
         write(tmp)
@@ -103,30 +101,17 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what processes left that were killed as they wrote this file or folder."""
-    for tmp in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        numbers = r"\.(\d+)\.part" if tmp.is_dir() else r"\.(\d+)\.\d+\.part"
-        found = re.fullmatch(re.escape(f".{path.name}") + numbers, tmp.name)
-        if found is None or _is_running(int(found[1])):
-            continue
-        if tmp.is_dir():
-            shutil.rmtree(tmp, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                tmp.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process is running; True where that cannot be asked."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        pass
-    return True
+    """Remove what processes left that were killed as they wrote a file."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.\d+\.part")
+    for tmp in path.parent.glob(".*.part"):
+        found = name.fullmatch(tmp.name)
+        if found and os.name == "posix":  # elsewhere nobody tells
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                tmp.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                pass  # it is running, as another user
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:
