@@ -49,7 +49,7 @@ from skadma.strategies import (
     UncertaintyHerding,
     from_skactiveml,
 )
-from skadma.training.probe import fit_head
+from skadma.training.probe_head import fit_head
 
 PACKAGED = ("cifar10", "dogs-vs-cats", "elpv", "digits")
 CHOSEN_ON = (*PACKAGED, "letters", "slant", "textures", "cifar10-tail")

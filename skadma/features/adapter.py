@@ -6,7 +6,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers, fingerprint
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 
@@ -256,6 +256,7 @@ class CNNAdapter(NetworkAdapter):
     ) -> None:
         super().__init__(estimator)
         self._load = load
+        self._source: PretrainedNetwork | None = None
         self._validate_rows = validate_rows
         self._adapted = adapted
         self._n_frozen_layers = n_frozen_layers
@@ -275,10 +276,13 @@ class CNNAdapter(NetworkAdapter):
         other._adapted = network
         return other
 
-    @cached_property
+    @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
-        return self._load(None)
+        # Not a cached_property, which locks all adapters out until Python 3.12.
+        if self._source is None:
+            self._source = self._load(None)
+        return self._source
 
     @property
     def fitted(self) -> bool:
@@ -457,7 +461,7 @@ class CNNAdapter(NetworkAdapter):
                 f"layer=-2 and a network that ends in a Linear layer; got "
                 f"layer={layer!r} and {type(head).__name__}."
             )
-        with torch.inference_mode():
+        with NETWORK_LOCK, torch_defaults(), torch.inference_mode():
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
@@ -474,7 +478,7 @@ class CNNAdapter(NetworkAdapter):
     def with_value_range(self, value_range: Range | None) -> CNNAdapter:
         """Return an adapter for images of a range of values, which finds no other."""
         other = copy.copy(self)
-        other.source = self.source.with_value_range(value_range)
+        other._source = self.source.with_value_range(value_range)
         other._finds_range = False
         return other
 
@@ -498,7 +502,8 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        if self.fitted or not self._finds_range:
+        has_range = self.source.preprocessing.value_range is not None
+        if self.fitted or has_range or not self._finds_range:
             return self.source, self.image_dataset(X)
         return with_found_range(self.source, X, self._image_shape)
 
@@ -523,16 +528,24 @@ class CNNAdapter(NetworkAdapter):
 
 
 def with_found_range(
-    source: PretrainedNetwork, X: Any, image_shape: Sequence[int] | None
+    source: PretrainedNetwork,
+    X: Any,
+    image_shape: Sequence[int] | None,
+    trained: PretrainedNetwork | None = None,
+    goes_on: bool = False,
 ) -> tuple[PretrainedNetwork, ImageDataset]:
-    """Open images for a network that takes their range of values, unless it has one.
+    """Open images for a network that takes their range of values.
 
-    Those of a feature store have its range.
+    Those of a feature store have its range, and a network that `goes_on` with its
+    training keeps the one that it has. `trained` is the network of the last fit.
     """
     dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
-    if source.preprocessing.value_range is None:
-        stored = isinstance(X, StoredImages)
-        found = X.value_range if stored else dataset.find_value_range()
+    if isinstance(X, StoredImages):
+        found = X.value_range
+    else:
+        before = None if trained is None else trained.preprocessing
+        found = dataset.find_value_range(before, goes_on)
+    if not goes_on:
         source = source.with_value_range(found)
         dataset.preprocessing = source.preprocessing
     return source, dataset

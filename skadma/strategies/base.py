@@ -297,7 +297,7 @@ class BatchStrategy(QueryStrategy):
 def global_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's and torch's global generators, for code of other packages."""
     state = np.random.get_state()  # noqa: NPY002
-    with NETWORK_LOCK, seeded_torch(seed):
+    with seeded_torch(seed), NETWORK_LOCK:
         np.random.seed(seed)  # noqa: NPY002
         try:
             yield

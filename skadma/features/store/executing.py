@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import Any
 
+from ..._utils.processes import isolated_children
 from .shards import StoreError
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ def run_tasks(
             yield number, function(task)
         return
     is_factory = callable(executor) and not hasattr(executor, "submit")
-    current: Any = executor() if is_factory else executor  # type: ignore[operator]
+    current: Any = executor
+    if is_factory:
+        with isolated_children():
+            current = executor()  # type: ignore[operator]
     if not hasattr(current, "submit"):
         raise TypeError(
             f"executor={current!r} is no concurrent.futures.Executor, such as "
@@ -66,7 +70,8 @@ def run_tasks(
                 "function that makes one, such as joblib's get_reusable_executor."
             ) from error
         if isinstance(error, BrokenExecutor) and not running:
-            current = executor()  # type: ignore[operator]
+            with isolated_children():
+                current = executor()  # type: ignore[operator]
 
     try:
         while True:
@@ -75,7 +80,8 @@ def run_tasks(
                 if job is None:
                     break
                 try:
-                    running[current.submit(_attempt, function, job[1])] = job
+                    with isolated_children():  # it may start a process for this
+                        running[current.submit(_attempt, function, job[1])] = job
                 except BrokenExecutor as broken:
                     if running:  # their failures come first
                         again.appendleft(job)

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
+from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
 from ...images.forms import Range, UnreadableImageError
+from ...networks.torch_state import torch_defaults
 from ..adapter import NetworkAdapter, get_adapter
 from .computing import (
     CONTENT,
@@ -597,7 +598,7 @@ class FeatureStore(StoredImages):
                 )
 
         n_rows = sum(self._manifest.sizes[number] for number, _, _ in missing)
-        with tqdm(
+        with progress_bar(
             total=n_rows, desc="features", disable=not self.verbose, unit=" images"
         ) as bar:
             for _, n in run_tasks(function, tasks(), self.executor):
@@ -780,7 +781,7 @@ def _model_name(adapter: NetworkAdapter) -> str:
 def _scores(last_layer: nn.Module, features: np.ndarray) -> np.ndarray:
     """Class scores (n, C) of the last layer's inputs."""
     weight = next(last_layer.parameters())
-    with torch.inference_mode():
+    with torch_defaults(), torch.inference_mode():
         return last_layer(torch.from_numpy(features).to(weight)).cpu().numpy()
 
 
