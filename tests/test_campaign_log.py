@@ -2,16 +2,21 @@
 
 # ruff: noqa: F811
 
+import os
 import shutil
+import signal
+import sys
 
 import pytest
 
-from skadma import Campaign
+from skadma import Campaign, CNNClassifier
+from skadma._utils import tables
 from skadma.cli import main
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.check import find_problems
 from skadma.labelling.campaign.event_log import CampaignReplacedError, EventLog
 from skadma.labelling.campaign.ledger import Mark, Operation
+from skadma.strategies import MarginSampling
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401
@@ -24,6 +29,11 @@ from .changing_campaign import (  # noqa: F401
 )
 from .conftest import TinyCNN
 from .forged import change_log
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 # --- damage ---------------------------------------------------------------------------
 
@@ -268,3 +278,127 @@ def test_campaigns_have_ids_of_their_own(open_one):
         ids.append(log.campaign_id)
         log.close()
     assert ids[0] == ids[1] != ids[2]
+
+
+# --- where nothing can be written -----------------------------------------------------
+
+
+def in_child(task):
+    """Run something in a forked process; return what it prints and raises."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115
+        try:
+            task()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}")
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        said = file.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+def run_all(folder, commands):
+    for command in commands:
+        try:
+            main([*command, "--campaign", str(folder), "--wait", "1"])
+        except SystemExit as error:
+            print("exit", error.code)
+
+
+@pytest.fixture
+def named(pool, tmp_path):
+    """A campaign that commands can open: its network has a name."""
+    network = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    arguments = (tmp_path / "c", pool, ["green", "red"], network, MarginSampling())
+    with Campaign.create(*arguments) as campaign:
+        campaign.teach({"00.png": "red", "01.png": "green"})
+    return campaign.folder
+
+
+READING = (["status"], ["check"], ["classes", "list"], ["agreement"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_killed_export_leaves_nothing_for_good(named, tmp_path):
+    out = tmp_path / "out.csv"
+
+    def export_and_die():
+        tables.csv.writer = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+        main(["export", "-o", str(out), "--campaign", str(named)])
+
+    in_child(export_and_die)
+    others = [tmp_path / f".out.csv.{pid}.1.part" for pid in (1, os.getpid())]
+    for other in others:  # of processes that are running
+        other.touch()
+    assert len(list(tmp_path.glob(".out.csv.*.part"))) == 3
+    main(["export", "-o", str(out), "--campaign", str(named)])
+    assert sorted(tmp_path.glob(".*.part")) == sorted(others)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.skipif(resource is None, reason="no limits")
+def test_an_error_of_a_full_disk_names_the_file(named, tmp_path):
+    out = tmp_path / "out.csv"
+
+    def export():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+        run_all(named, [["export", "-o", str(out)]])
+
+    assert f"File too large: {str(out)!r}" in in_child(export)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("why", ["read-only", "full"])
+def test_reading_goes_on_where_nothing_can_be_written(killed, why, named, tmp_path):
+    """After a kill, the latest labels are in SQLite's log beside the file."""
+    if killed:
+
+        def teach_and_die():
+            campaign = Campaign.open(tmp_path / "c")
+            campaign.teach({"03.png": "red"})
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        in_child(teach_and_die)
+        assert (tmp_path / "c" / "campaign.sqlite-wal").stat().st_size
+    if why == "full":
+        # The system makes it anew, and it is the first that finds no room.
+        (tmp_path / "c" / "campaign.sqlite-shm").unlink(missing_ok=True)
+    out = tmp_path / "out"
+    out.mkdir()
+    for path in (tmp_path, *tmp_path.parents[:2], out):
+        path.chmod(0o777)
+    reading = [*READING, ["export", "-o", str(out / "x.csv")],
+               ["report", "-o", str(out / "r.html")]]  # fmt: skip
+    writing = [["skip", "05.png"], ["undo"], ["classes", "add", "blue"]]
+
+    def use():
+        if why == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+            run_all(tmp_path / "c", READING)
+        else:
+            for path in (tmp_path / "c", *(tmp_path / "c").rglob("*")):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            if os.getuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            run_all(tmp_path / "c", reading)
+        print("now writing")
+        run_all(tmp_path / "c", writing)
+
+    read, wrote = in_child(use).split("now writing")
+    assert "exit" not in read and "Error" not in read, read
+    assert "is intact" in read
+    assert f"labelled     {3 if killed else 2} " in read
+    if why == "read-only":
+        assert len((out / "x.csv").read_text().splitlines()) == 3 + killed
+    assert wrote.count("exit 1") == 3, wrote
+    assert wrote.count(f"{str(tmp_path / 'c' / 'campaign.sqlite')!r} cannot be") == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -30,9 +31,11 @@ def write_atomically(
             with tmp.open("r+b") as file:
                 os.fsync(file.fileno())
         tmp.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -95,6 +98,20 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of killed processes; nobody else may be writing."""
     for tmp in folder.glob(".*.part"):
         tmp.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes left that were killed as they wrote a file."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.\d+\.part")
+    for tmp in path.parent.glob(".*.part"):
+        found = name.fullmatch(tmp.name)
+        if found and os.name == "posix":  # elsewhere nobody tells
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                tmp.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                pass  # it is running, as another user
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:

@@ -28,7 +28,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     ``CNNClassifier(training="probe")`` fits to its last layer's input. A row's length
     does not count, which suits embeddings and no tables of a few columns.
 
-    With n rows of d numbers, fitting takes O(n d min(n, d)) operations.
+    With n rows of d numbers, fitting takes O(n d min(n, d)) operations and ten times
+    the rows' memory.
 
     Parameters
     ----------
@@ -137,10 +138,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         used = np.flatnonzero(weights)
         labels = labels[used]
         classes = known_classes(labels, self.classes)
-        # Equal rows of one label become one. Their order depends on their bytes alone.
-        table = np.column_stack([rows[used], encode(labels, classes)])
-        keys = table.view(f"V{table.itemsize * table.shape[1]}").ravel()
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        first, inverse = _find_equal(rows[used], encode(labels, classes))
         distinct, labels = rows[used[first]], labels[first]
         weights = np.bincount(inverse, weights[used])
         joint, multilabel = weights, labels.ndim == 2
@@ -255,3 +253,14 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _find_equal(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each group of equal rows with the same label; each row's group.
+
+    The groups are in the order of their bytes, whatever the order of the rows.
+    """
+    table = np.column_stack([rows, targets])
+    keys = table.view(f"V{table.itemsize * table.shape[1]}").ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first, inverse

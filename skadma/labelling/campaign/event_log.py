@@ -9,11 +9,13 @@ import json
 import logging
 import operator
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -166,11 +168,13 @@ class EventLog:
             )
         self._checked: int | None = None
         self._turn = threading.RLock()
-        self._connection = sqlite3.connect(
-            path, timeout=wait, isolation_level=None, check_same_thread=False
-        )
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self.read_only = False
+        self._connection = self._connect(path)
         try:
             with self._translated():
+                if not create and not self._is_writable():
+                    self._open_read_only()
                 self._execute("PRAGMA trusted_schema = OFF")
                 self._execute("PRAGMA foreign_keys = ON")
                 self._execute("PRAGMA synchronous = FULL")
@@ -189,6 +193,52 @@ class EventLog:
         """Close the file."""
         with self._turn:
             self._connection.close()
+            if self._copy is not None:
+                self._copy.cleanup()
+
+    def _connect(self, path: Path | str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            path,
+            timeout=self._wait,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=isinstance(path, str),
+        )
+
+    def _is_writable(self) -> bool:
+        """Whether SQLite can make the files that it needs, also to read."""
+        try:
+            self._execute("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            primary = error.sqlite_errorcode & 0xFF
+            return primary not in (
+                sqlite3.SQLITE_CANTOPEN,
+                sqlite3.SQLITE_FULL,
+                sqlite3.SQLITE_IOERR,
+                sqlite3.SQLITE_READONLY,
+            )
+        return True
+
+    def _open_read_only(self) -> None:
+        """Open the log on a medium that is full, or that nothing can be written to."""
+        _logger.info("%s cannot be written to", self.path)
+        self._connection.close()
+        self.read_only = True
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        if not wal.is_file() or not wal.stat().st_size:
+            uri = f"{self.path.absolute().as_uri()}?immutable=1"
+            self._connection = self._connect(uri)
+        else:  # the latest changes are there
+            self._connection = self._connect(self.path)
+            self._execute("PRAGMA locking_mode = EXCLUSIVE")  # takes no other file
+            if not self._is_writable():
+                self._connection.close()
+                self._copy = tempfile.TemporaryDirectory(prefix="skadma-")
+                place = Path(self._copy.name, self.path.name)
+                shutil.copyfile(self.path, place)
+                shutil.copyfile(wal, place.with_name(wal.name))
+                self._connection = self._connect(place)
+        self._execute("PRAGMA query_only = ON")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -229,6 +279,8 @@ class EventLog:
 
     def locked(self, task: str) -> AbstractContextManager[None]:
         """Be the only process that queries or trains: see :func:`campaign_lock`."""
+        if self.read_only or not os.access(self.path, os.W_OK):
+            return nullcontext()  # what is written fails, what only reads goes on
         return campaign_lock(self.path.parent, self._wait, task)
 
     @contextmanager
