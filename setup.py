@@ -37,7 +37,7 @@ def page() -> str:
 setup(
     long_description=page(),
     long_description_content_type="text/markdown",
-    # Optional: without a compiler torch does its work, about 15 times slower.
+    # Optional: without a compiler SciPy does its work, about 0.4 ms for an image.
     ext_modules=[
         Extension(
             "skadma.strategies.adma._kendall",

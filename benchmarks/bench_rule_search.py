@@ -38,13 +38,11 @@ from skadma.strategies import (
     BADGE,
     ClusterMargin,
     CoreSet,
-    GradientClusters,
     MarginSampling,
     ProbCover,
     QueryStrategy,
     RandomSampling,
     TypiClust,
-    UncertaintyCover,
     UncertaintyHerding,
 )
 
@@ -58,15 +56,9 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "ProbCover": ProbCover,
     "TypiClust": TypiClust,
     "ClusterMargin": ClusterMargin,
-    "UncertaintyCover": UncertaintyCover,
     "UncertaintyHerding": UncertaintyHerding,
     "UncertaintyHerding, as it is": lambda: UncertaintyHerding(normalize=False),
     "UncertaintyHerding, entropy": lambda: UncertaintyHerding(uncertainty="entropy"),
-    "GradientClusters": GradientClusters,
-    "UncertaintyCover, w=0": lambda: UncertaintyCover(weight=0.0),
-    "UncertaintyCover, w=0.3": lambda: UncertaintyCover(weight=0.3),
-    "UncertaintyCover, w=1": lambda: UncertaintyCover(weight=1.0),
-    "UncertaintyCover, entropy": lambda: UncertaintyCover(uncertainty="entropy"),
 }
 
 

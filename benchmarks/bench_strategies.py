@@ -99,8 +99,7 @@ def main() -> None:
     ]
     pairs.append((strategies.RandomSampling, TheirRandom(random_state=0), given))
     alone = (strategies.BALD, strategies.CEAL, strategies.ClusterMargin,
-             strategies.GradientClusters, strategies.QueryByCommittee,
-             strategies.UncertaintyCover)  # fmt: skip
+             strategies.QueryByCommittee)  # fmt: skip
     pairs += [(ours, None, {}) for ours in alone]
     members = [(str(c), LogisticRegression(C=c, max_iter=50)) for c in (0.1, 1, 10)]
     committee = VotingClassifier(members, voting="soft").fit(labeled, y[:LABELED])

@@ -40,18 +40,16 @@ from skadma.strategies import (
     CoreSet,
     DropQuery,
     EntropySampling,
-    GradientClusters,
     LeastConfident,
     MarginSampling,
     ProbCover,
     QueryStrategy,
     RandomSampling,
     TypiClust,
-    UncertaintyCover,
     UncertaintyHerding,
     from_skactiveml,
 )
-from skadma.training.probe import fit_head
+from skadma.training.probe_head import fit_head
 
 PACKAGED = ("cifar10", "dogs-vs-cats", "elpv", "digits")
 CHOSEN_ON = (*PACKAGED, "letters", "slant", "textures", "cifar10-tail")
@@ -76,8 +74,6 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "margin": MarginSampling,
     "BADGE": BADGE,
     "TypiClust": TypiClust,
-    "UncertaintyCover": UncertaintyCover,
-    "GradientClusters": GradientClusters,
     "BALD": BALD,
     "DropQuery": DropQuery,
     "least confident": LeastConfident,

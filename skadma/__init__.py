@@ -12,6 +12,7 @@ __all__ = [
     "AdaFilterClassifier",
     "CNNClassifier",
     "Campaign",
+    "ProbeClassifier",
     "SourceCenters",
     "show_versions",
 ]
@@ -22,6 +23,7 @@ _HOMES = {
     "AdaFilterClassifier": "adafilter",
     "CNNClassifier": "classifier",
     "Campaign": "labelling.campaign",
+    "ProbeClassifier": "training.probe_classifier",
     "SourceCenters": "centers",
     "show_versions": "_utils.versions",
 }

@@ -19,12 +19,14 @@ from .centers import SourceCenters
 from .classifier import CNNClassifier
 from .labelling.campaign import Campaign
 from .learner import ActiveLearner
+from .training.probe_classifier import ProbeClassifier
 
 __all__ = [
     "ActiveLearner",
     "AdaFilterClassifier",
     "CNNClassifier",
     "Campaign",
+    "ProbeClassifier",
     "SourceCenters",
     "show_versions",
 ]

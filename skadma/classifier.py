@@ -42,7 +42,7 @@ from .targets.labels import (
 )
 from .targets.weights import check_sample_weight, loss_weights
 from .training.finetune import build_net, train, training_inputs
-from .training.probe import fit_head, probe_inputs
+from .training.probe_head import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 
@@ -204,6 +204,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         The pretrained network, unchanged.
     n_frozen_ : int
         Number of frozen layers.
+    value_range_ : (float, float) or None
+        The parameter `value_range`, or what ``fit`` found in its place; prediction uses
+        it. None: all that the type of an image's values can hold.
     n_labels_ : int
         How many labelled images the network was last fitted with;
         ``partial_fit`` adds its own.
@@ -460,7 +463,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             rng = copy.deepcopy(self.random_state_)
         else:
             rng = check_random_state(self.random_state)
-        with NETWORK_LOCK, seeded_torch(rng.randint(2**31), device):
+        with seeded_torch(rng.randint(2**31), device), NETWORK_LOCK:
             before = None
             if not goes_on or self.training == "probe":
                 network = self._new_network(source, len(found), n_frozen)
@@ -496,6 +499,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.source_network_ = source
         self.classes_ = classes
         self.n_frozen_ = n_frozen
+        self.value_range_ = source.preprocessing.value_range
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         self.multilabel_ = multilabel
@@ -522,14 +526,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """The pretrained network, and X as a data set of tensors for it."""
         if not (self._takes_tables and is_table(X)):
-            shape = self.image_shape
+            shape, value_range = self.image_shape, self._given_range()
+            trained = getattr(self, "source_network_", None)
             if goes_on:
                 source = self.source_network_
+            else:
+                source = load_pretrained(**self._pretrained_params())
+                source = source.with_value_range(value_range)
+            if value_range is not None:
                 return source, ImageDataset(X, source.preprocessing, image_shape=shape)
-            source = load_pretrained(**self._pretrained_params())
-            return with_found_range(
-                source.with_value_range(self._given_range()), X, shape
-            )
+            return with_found_range(source, X, shape, trained, goes_on)
         if goes_on:
             rows = validate_data(self, X, reset=False, dtype=np.float32)
             return self.source_network_, Rows(rows)
@@ -746,8 +752,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
+            device = torch.empty(0, device=self.device).device  # with its number
         except Exception as error:  # of types that depend on the kind of device
             raise ValueError(
                 f"device={self.device!r} cannot be used on this machine "
@@ -928,7 +933,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 f"{self.n_frozen_layers!r} means {expected}"
             )
         # A generator of its own for a head that is not kept.
-        with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
+        with torch_defaults(training=True), seeded_torch(0), NETWORK_LOCK:
             network = self._new_network(source, len(classes), n_frozen)
         load_into(network, tensors, source.name)
         net = self._build_net(network, len(classes), multilabel)

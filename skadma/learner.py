@@ -35,12 +35,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _check_method_params,
     _estimator_has,
-    _num_samples,
     check_is_fitted,
     has_fit_parameter,
     validate_data,
 )
-from tqdm.auto import tqdm
 
 from ._utils.callbacks import (
     CALLBACKS_AVAILABLE,
@@ -48,6 +46,7 @@ from ._utils.callbacks import (
     with_callbacks,
 )
 from ._utils.candidates import TooFewCandidatesError, check_n_instances
+from ._utils.processes import progress_bar
 from .classifier import CNNClassifier
 from .features.adapter import get_adapter
 from .features.estimators import innermost
@@ -58,7 +57,7 @@ from .features.store import (
     numbered_keys,
     temporary_folder,
 )
-from .images.dataset import take
+from .images.dataset import n_images, take
 from .images.forms import is_table
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
@@ -283,7 +282,7 @@ class ActiveLearner(
             self.stopping.start()
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
-        for round_ in tqdm(rounds, disable=not self.verbose):
+        for round_ in progress_bar(rounds, disable=not self.verbose):
             if not len(self._candidates()):
                 break
             try:
@@ -324,8 +323,8 @@ class ActiveLearner(
         if labels.ndim == 2:
             self.strategy.check_multilabel()
         n = len(labels)
-        if _num_samples(X) != n:
-            raise ValueError(f"X has {_num_samples(X)} images, y {n} entries.")
+        if n_images(X) != n:
+            raise ValueError(f"X has {n_images(X)} images, y {n} entries.")
         checked_groups = Groups(groups, n)
         if missing.any():
             checked_groups.refuse_split(~missing, np.flatnonzero(~missing))
@@ -479,13 +478,13 @@ class ActiveLearner(
         y_labeled = plain_labels(self.y_[labelled])
         # Of groups, a strategy is asked for as many images as groups are wanted and,
         # while they are of fewer groups, for twice as many again.
-        n_images, n_most = n, len(pool)
+        n_asked, n_most = n, len(pool)
         while True:
             try:
                 chosen, scores = self.strategy_(
                     self.estimator_,
                     X_pool,
-                    n_images,
+                    n_asked,
                     iteration=self._iteration(),
                     X_labeled=X_labeled,
                     y_labeled=y_labeled,
@@ -494,13 +493,13 @@ class ActiveLearner(
             except TooFewCandidatesError as error:
                 if not error.n_available or (is_exact and not self._groups.given):
                     raise
-                n_images = n_most = error.n_available
-                n = n if self._groups.given else n_images
+                n_asked = n_most = error.n_available
+                n = n if self._groups.given else n_asked
                 continue
             first = self._groups.first_of_each(pool[chosen])[:n]
             if len(first) == n:
                 break
-            if n_images == n_most:
+            if n_asked == n_most:
                 if not is_exact:
                     break
                 raise TooFewCandidatesError(
@@ -508,7 +507,7 @@ class ActiveLearner(
                     f"decoded and scored are of {len(first)}.",
                     len(first),
                 )
-            n_images = min(2 * n_images, n_most)
+            n_asked = min(2 * n_asked, n_most)
         indices, sizes = self._groups.members(pool[chosen[first]], pool)
         scores = np.repeat(scores[first], sizes)
         self._last_query = {

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811
 
+import csv
 import itertools
 import json
 import os
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skadma import Campaign
+from skadma import Campaign, CNNClassifier
+from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.labelling.campaign.class_names import ClassNames
-from skadma.labelling.campaign.event_log import SCHEMA
 from skadma.labelling.campaign.folders import (
     AddedFolder,
     AddedFolders,
@@ -27,6 +28,7 @@ from skadma.labelling.campaign.folders import (
 from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.report import make_report
 from skadma.labelling.campaign.state import read_state
+from skadma.strategies import MarginSampling
 
 # pytest finds the fixtures by their names here
 from .changing_campaign import (  # noqa: F401
@@ -43,6 +45,7 @@ from .changing_campaign import (  # noqa: F401
     truth,
 )
 from .conftest import TinyCNN
+from .forged import change_log
 from .test_fuzz import fuzz
 
 # --- the names ----------------------------------------------------------------
@@ -118,6 +121,102 @@ def test_names_are_those_of_a_log_that_is_rewritten(data):
     for event, name, now in said:
         # A label of an event comes before the change that has the same number here.
         assert naming.now(name, event - 1) == now
+
+
+@pytest.fixture
+def named(pool, tmp_path):
+    """A campaign that commands can open: its network has a name."""
+    network = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=1)
+    with Campaign.create(
+        tmp_path / "c", pool, CLASSES, network, MarginSampling(), n_instances=3
+    ) as campaign:
+        yield campaign
+
+
+def use_names_again(campaign):
+    """Red becomes rose, and blue becomes red."""
+    campaign.rename_class("red", "rose")
+    campaign.rename_class("blue", "red")
+
+
+def test_what_a_name_meant():
+    names = ClassNames(["a", "b", "c"])
+    names.change("rename", ["a"], "x", 10)
+    names.change("rename", ["b"], "a", 11)
+    names.change("merge", ["c", "a"], "all", 12)
+    names.change("add", ["c"], None, 13)
+    assert [names.meant("a", at) for at in (9, 10, 11, 12, 99)] == [
+        "x", "x", "all", "all", "all"
+    ]  # fmt: skip
+    assert [names.meant("c", at) for at in (0, 12, 13)] == ["all", "all", "c"]
+    assert names.meant("b", None) == "all"
+    assert names.meant("?skip", 9) == "?skip"
+    names.take_back(13, 14)
+    with pytest.raises(CampaignError, match="'c' that was meant is no class any more"):
+        names.meant("c", 13)
+    names.take_back(12, 15)
+    assert names.meant("c", 0) == "c"
+    assert names.meant("all", 12) == "c"
+    assert names.classes == ["x", "a", "c"]
+
+
+def test_a_file_that_waits_while_names_are_used_again(named, tmp_path):
+    """The answers stay with the classes that they were given for."""
+    out = tmp_path / "out.csv"
+    folder = ["--campaign", str(named.folder)]
+    main(["query", "-n", "6", "-o", str(out), *folder])
+    rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+    for row in rows:
+        row["label"] = truth(row["path"])
+    use_names_again(named)
+    given = tmp_path / "given.csv"
+    with given.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    named.teach(given, train=False)
+    now = {"red": "rose", "blue": "red", "green": "green"}
+    assert marks(named) == {r["path"]: now[r["label"]] for r in rows}
+    # What was exported after the change means what it says, also after another.
+    main(["export", "-o", str(tmp_path / "all.csv"), *folder])
+    before = marks(named)
+    named.rename_class("red", "blue")
+    named.rename_class("rose", "red")
+    assert named.teach(tmp_path / "all.csv", train=False).n_same == len(before)
+
+
+def test_a_file_of_an_audit_or_repeats_waits_while_names_are_used_again(
+    named, tmp_path
+):
+    label(named, 0, 1, 2)
+    folder = ["--campaign", str(named.folder)]
+    out = {name: tmp_path / f"{name}.csv" for name in ("audit", "again")}
+    main(["evaluate", "--draw", "3", "--method", "random", "-o", str(out["audit"]),
+          *folder])  # fmt: skip
+    main(["repeats", "--share", "1", "--who", "max", "-o", str(out["again"]), *folder])
+    for path in out.values():
+        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows({**row, "label": truth(row["path"])} for row in rows)
+    use_names_again(named)
+    now = {"red": "rose", "blue": "red", "green": "green"}
+    named.audits.answer(out["audit"])
+    state = read_state(named._event_log)
+    answers = {state.paths[d.image]: d.label for d in state.audit_answers.values()}
+    assert answers == {path: now[truth(path)] for path in answers}
+    assert len(answers) == 3
+    assert named.record_repeats(out["again"]).n_repeats == 3
+    assert named.agreement().disagreements == []
+
+
+def test_a_row_with_no_number_of_an_event(named, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,label,as_of\n00.png,red,x\n01.png,red,-1\n02.png,red,\n")
+    with pytest.raises(LabelFileError, match="line 2: as_of is 'x'") as caught:
+        named.teach(path, train=False)
+    assert len(caught.value.problems) == 2
 
 
 # --- classes ------------------------------------------------------------------
@@ -349,16 +448,12 @@ def test_damaged_changes_are_refused(campaign, tmp_path):
 
 def damage(folder, kind, new, drop=None):
     """Change the detail of an event, as no method does."""
-    connection = sqlite3.connect(folder / "campaign.sqlite", isolation_level=None)
-    (trigger,) = [s for s in SCHEMA if "TRIGGER events_no_update" in s]
-    connection.execute("DROP TRIGGER events_no_update")
+    connection = sqlite3.connect(folder / "campaign.sqlite")
     ((number, text),) = connection.execute(
         "SELECT id, detail FROM events WHERE kind = ?", (kind,)
     )
     detail = {**json.loads(text), **new}
     detail.pop(drop, None)
-    connection.execute(
-        "UPDATE events SET detail = ? WHERE id = ?", (json.dumps(detail), number)
-    )
-    connection.execute(trigger)
     connection.close()
+    update = "UPDATE events SET detail = ? WHERE id = ?"
+    change_log(folder, (update, (json.dumps(detail), number)))

@@ -254,7 +254,7 @@ def test_by_command(pool, tmp_path, capsys):
     run(folder, "max", "repeats", "--share", "1", "-o", again)
     shown = fill(again, lambda path: "red" if path == "01.png" else truth(path))
     assert len(shown) == 11
-    assert set(shown[0]) == {"path", "label", "sha256"}  # blind
+    assert set(shown[0]) == {"path", "label", "sha256", "as_of"}  # blind
     capsys.readouterr()
     run(folder, "max", "teach", again, "--blind")
     assert "Safe: 11 blind answers" in capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_show_versions_says_what_a_report_needs(capsys):
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert said["skadma"] == skadma.__version__
     assert said["torch"] == metadata.version("torch")
-    assert said["Kendall's tau"].startswith("C" if kendall._kendall else "torch")
+    assert said["Kendall's tau"].startswith("C" if kendall._kendall else "SciPy")
 
 
 @pytest.mark.skipif(not SITE.is_dir(), reason="the site is not built")

@@ -212,6 +212,35 @@ def test_ones_own_label_is_a_repeat_only_when_it_is_long_ago(campaign, ledger):
     assert (pair.first, pair.second, pair.n_agree) == ("ana", "ana", 0)
 
 
+@pytest.mark.parametrize("undone", [False, True])
+def test_an_answer_waits_while_names_are_used_again(campaign, ledger, undone):
+    a, b, c, *_ = ledger.usable()
+    as_of = ledger.as_of
+    campaign.rename_class("red", "rose")
+    campaign.rename_class("blue", "red")
+    if undone:
+        as_of = ledger.as_of + 2
+        campaign.undo()
+        campaign.undo()
+    marks = [Mark(a, "red", as_of=as_of), Mark(b, "green", as_of=as_of)]
+    marks += [Mark(c, "rose" if undone else "blue", as_of=as_of)]
+    assert ledger.record([Operation(new_id(), marks)])[0].status == "recorded"
+    expected = ("blue", "green", "red") if undone else ("rose", "green", "red")
+    assert tuple(held(ledger)[sha] for sha in (a, b, c)) == expected
+
+
+def test_an_answer_with_a_class_that_was_taken_back(campaign, ledger):
+    sha256, *_ = ledger.usable()
+    campaign.add_classes(["pink"])
+    as_of = ledger.as_of + 1
+    campaign.undo()
+    campaign.add_classes(["pink"])  # another class of the same name
+    operation = Operation(new_id(), [Mark(sha256, "pink", as_of=as_of)])
+    (outcome,) = ledger.record([operation])
+    assert "no class any more" in outcome.refused[0]["reason"]
+    assert held(ledger) == {}
+
+
 def test_confirming(campaign, ledger):
     sha256, *_ = ledger.usable()
     say(ledger, sha256, "red")
@@ -250,6 +279,39 @@ def test_what_is_unknown_is_refused(ledger):
     sha256, *_ = ledger.usable()
     assert "no such picture" in say(ledger, "0" * 64, "red")[1].refused[0]["reason"]
     assert "'pink' is none" in say(ledger, sha256, "pink")[1].refused[0]["reason"]
+    assert held(ledger) == {}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_was_refused_is_refused_when_it_is_sent_again(campaign, ledger, restart):
+    """As when the answer to the first time was lost on its way."""
+    a, b, c, d, *_ = ledger.usable()
+    campaign.teach({ledger.path(a): "green"}, train=False)
+    alone = Operation(new_id(), [Mark(a, "red")])
+    among = Operation(new_id(), [Mark(a, "red"), Mark(b, "red"), Mark("0" * 64, "red")])
+    wrong = Operation(new_id(), [Mark(d, "pink")])
+    fine = Operation(new_id(), [Mark(c, "red")])
+    operations = [alone, among, wrong, fine]
+    first = ledger.record(operations)
+    assert [o.status for o in first] == ["nothing", "recorded", "nothing", "recorded"]
+    assert [len(o.refused) for o in first] == [1, 2, 1, 0]
+    n_events = len(campaign.log())
+    if restart:
+        ledger = campaign.ledger()
+    second = ledger.record(operations)
+    assert second[:3] == first[:3]
+    assert (second[3].status, second[3].refused) == ("known", [])
+    assert len(campaign.log()) == n_events
+    assert held(ledger) == {a: "green", b: "red", c: "red"}
+
+
+def test_what_was_refused_is_not_done_when_it_could_be(campaign, ledger):
+    """The reason has gone by the time it comes again."""
+    a, *_ = ledger.usable()
+    operation, outcome = say(ledger, a, "pink")
+    assert "'pink' is none" in outcome.refused[0]["reason"]
+    campaign.add_classes(["pink"])
+    assert ledger.record([operation]) == [outcome]
     assert held(ledger) == {}
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from skadma import Campaign
 from skadma.cli import main
 from skadma.labelling.campaign import LabelFileError
+from skadma.labelling.label_studio import make_tasks
 
 # pytest finds the fixtures by their names here
 from .label_studio_campaign import (  # noqa: F401
@@ -52,6 +53,34 @@ def test_names_that_classes_had(campaign, tmp_path):  # noqa: F811
     assert taught.n_changed == 2
     with pytest.raises(LabelFileError, match="none of the classes"):
         campaign.teach({path_of(5): "crack"}, train=False)
+
+
+@pytest.mark.parametrize("by", ["export", "JSON-MIN", "webhook"])
+def test_names_that_are_used_again(by, client, campaign, tmp_path):  # noqa: F811
+    """Answers stay with the class that they named when their task was made."""
+    tasks = make_tasks(campaign.query(4), "", "v1")
+    campaign.rename_class(CRACK, "split")
+    campaign.rename_class(OK, CRACK)
+    answered = [
+        {"id": i, **each, "annotations": [annotation(i, CLASSES[i % 2])]}
+        for i, each in enumerate(tasks)
+    ]
+    if by == "webhook":
+        for each in answered:
+            body = {"action": "ANNOTATION_CREATED", "task": each,
+                    "annotation": each["annotations"][0]}  # fmt: skip
+            assert client.post("/webhook", json=body).status_code == 201
+    elif by == "JSON-MIN":
+        rows = [
+            {**each["data"], "annotation_id": i, "label": CLASSES[i % 2]}
+            for i, each in enumerate(tasks)
+        ]
+        campaign.teach(write(tmp_path, rows), train=False)
+    else:
+        campaign.teach(write(tmp_path, answered), train=False)
+    assert marks(campaign) == {
+        each["data"]["path"]: ["split", CRACK][i % 2] for i, each in enumerate(tasks)
+    }
 
 
 def test_the_backend(client, campaign):  # noqa: F811

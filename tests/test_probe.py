@@ -38,7 +38,7 @@ def test_the_formula(weighted):
     X, y = rows(n=16, d=20)
     y[0] = 3  # the only row of its class
     weights = np.random.default_rng(1).uniform(0.2, 2, 16) if weighted else np.ones(16)
-    coef, intercept = fit_probe(X, y, 4, weights if weighted else None)
+    coef, intercept, *_ = fit_probe(X, y, 4, weights if weighted else None)
     factors = None
     for x in X[:3]:
         scores, factors = reference.probe_scores(X, y, weights, x, factors)
@@ -55,7 +55,7 @@ def test_more_rows_than_columns(weighted):
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     weights = rng.random(40) + 0.5 if weighted else np.ones(40)
     weights /= weights.mean()
-    coef, intercept = fit_probe(X, y, 3, weights)
+    coef, intercept, *_ = fit_probe(X, y, 3, weights)
     _, factors = reference.probe_scores(X, y, weights, X[0])
     for x in X[:5]:
         scores, _ = reference.probe_scores(X, y, weights, x, factors)
@@ -76,7 +76,7 @@ def test_nothing_of_the_number_of_rows_squared():
 
 def test_rows_that_are_alone_in_their_classes():
     X, _ = rows(n=3)
-    coef, intercept = fit_probe(X, np.arange(3), 3)
+    coef, intercept, *_ = fit_probe(X, np.arange(3), 3)
     scores, factors = reference.probe_scores(X, np.arange(3), np.ones(3), X[0])
     assert factors[0] == 1  # there is nothing to find it from
     np.testing.assert_allclose(
@@ -88,31 +88,34 @@ def test_rows_of_no_weight_do_not_count():
     X, y = rows()
     weights = np.repeat([1.0, 0.0], 15)
     y[20:] = 3
-    for found, wanted in zip(
-        fit_probe(X, y, 4, weights), fit_probe(X[:15], y[:15], 4), strict=True
-    ):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    found, wanted = fit_probe(X, y, 4, weights), fit_probe(X[:15], y[:15], 4)
+    np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-6)
+    np.testing.assert_allclose(found.intercept, wanted.intercept, atol=1e-6)
+    np.testing.assert_allclose(found.left_out[:15], wanted.left_out, atol=1e-6)
+    np.testing.assert_allclose(
+        found.left_out[15:], X[15:] @ wanted.coef.T + wanted.intercept, atol=1e-6
+    )
 
 
 def test_classes_without_labels_come_last():
     X, y = rows()
-    coef, intercept = fit_probe(X, y * 2, 6)
+    coef, intercept, *_ = fit_probe(X, y * 2, 6)
     proba = softmax(X @ coef.T + intercept, axis=1)
     assert (proba.argmax(1) == y * 2).all()
     assert (proba[:, 1::2] < 1e-4).all()
-    alone, _ = fit_probe(X, y, 3)
+    alone, *_ = fit_probe(X, y, 3)
     np.testing.assert_allclose(coef[[0, 2, 4]], alone)
 
 
 def test_one_class():
     X, _ = rows()
-    coef, intercept = fit_probe(X, np.full(30, 1), 3)
+    coef, intercept, *_ = fit_probe(X, np.full(30, 1), 3)
     assert not coef.any() and intercept.argmax() == 1
 
 
 def test_two_classes_and_two_labels_agree():
     X, y = rows(n_classes=2)
-    coef, intercept = fit_probe(X, y, 2)
+    coef, intercept, *_ = fit_probe(X, y, 2)
     both = fit_probe(X, np.stack([y == 1, y == 0], axis=1).astype(np.float32), 2)
     margin = X @ (coef[1] - coef[0]) + intercept[1] - intercept[0]
     np.testing.assert_allclose(X @ both[0].T + both[1], np.stack([margin, -margin], 1),
@@ -120,9 +123,9 @@ def test_two_classes_and_two_labels_agree():
 
 
 def test_same_rows():
-    coef, intercept = fit_probe(np.ones((4, 3)), np.array([0, 1, 0, 1]), 2)
+    coef, intercept, *_ = fit_probe(np.ones((4, 3)), np.array([0, 1, 0, 1]), 2)
     np.testing.assert_allclose(np.ones(3) @ coef.T + intercept, 0, atol=1e-3)
-    coef, intercept = fit_probe(np.zeros((4, 3)), np.array([0, 1, 1, 1]), 2)
+    coef, intercept, *_ = fit_probe(np.zeros((4, 3)), np.array([0, 1, 1, 1]), 2)
     assert intercept[1] > intercept[0] and not coef.any()
 
 
@@ -147,7 +150,7 @@ def test_what_the_classifier_says(pictures):
     features = tiny_classifier().embed(X, -2)[-2]
     features -= features.mean(0)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    coef, intercept = fit_probe(features.astype(float), y, 3)
+    coef, intercept, *_ = fit_probe(features.astype(float), y, 3)
     np.testing.assert_allclose(
         clf.decision_function(X), features @ coef.T + intercept, atol=1e-2
     )
@@ -217,7 +220,7 @@ def test_several_labels(pictures):
     features = tiny_classifier().embed(X, -2)[-2]
     features -= features.mean(0)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    coef, intercept = fit_probe(features.astype(float), labels, 3)
+    coef, intercept, *_ = fit_probe(features.astype(float), labels, 3)
     np.testing.assert_allclose(
         clf.predict_proba(X), expit(features @ coef.T + intercept), atol=1e-2
     )

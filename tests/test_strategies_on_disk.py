@@ -28,14 +28,12 @@ from skadma.strategies import (
     CoreSet,
     DropQuery,
     EntropySampling,
-    GradientClusters,
     LeastConfident,
     MarginSampling,
     ProbCover,
     QueryByCommittee,
     RandomSampling,
     TypiClust,
-    UncertaintyCover,
     UncertaintyHerding,
 )
 
@@ -50,13 +48,11 @@ EVERY = [
     CoreSet(random_state=0),
     DropQuery(random_state=0),
     EntropySampling(random_state=0),
-    GradientClusters(random_state=0),
     LeastConfident(random_state=0),
     MarginSampling(random_state=0),
     ProbCover(delta=0.02, random_state=0),
     RandomSampling(random_state=0),
     TypiClust(random_state=0),
-    UncertaintyCover(random_state=0),
     UncertaintyHerding(random_state=0),
 ]
 BY_FEATURES = [s for s in EVERY if hasattr(s, "layer")]

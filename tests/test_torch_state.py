@@ -10,10 +10,10 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from skadma import CNNClassifier
+from skadma import CNNClassifier, SourceCenters
 from skadma.adafilter import AdaFilterClassifier
-from skadma.networks.torch_state import LockInTurns, RandomStream
-from skadma.strategies import MarginSampling
+from skadma.networks.torch_state import LockInTurns, RandomStream, torch_defaults
+from skadma.strategies import BADGE, BALD, DropQuery, MarginSampling
 
 from .conftest import tiny_classifier
 
@@ -181,3 +181,96 @@ def test_a_network_that_diverged():
         model.predict(X)
     with pytest.raises(ValueError, match=r"diverged.*lower learning rate"):
         MarginSampling().query(model, X, 3)
+
+
+def slow_network():
+    """As slow as a download."""
+    time.sleep(2)
+    return Dropping()
+
+
+@pytest.mark.parametrize("builds", ["fit", "source_proba"])
+def test_others_predict_while_a_network_is_built(builds):
+    other = dropping(0).fit(X, Y)
+    expected = other.predict_proba(X)
+    clf = CNNClassifier(slow_network, image_size=32, max_epochs=1, random_state=0)
+    use = {"fit": lambda: clf.fit(X, Y), "source_proba": lambda: clf.source_proba(X)}
+    thread = threading.Thread(target=use[builds])
+    thread.start()
+    time.sleep(0.2)
+    begin, n_done = time.perf_counter(), 0
+    while time.perf_counter() - begin < 1:
+        np.testing.assert_array_equal(other.predict_proba(X), expected)
+        n_done += 1
+    assert thread.is_alive()
+    thread.join()
+    assert n_done > 3
+
+
+def test_a_network_that_is_built_beside_a_training_is_the_same():
+    def build():
+        time.sleep(0.2)
+        return Dropping()
+
+    alone = CNNClassifier(build, image_size=32).source_proba(X)
+    training = dropping(1, max_epochs=60, memory=False)
+    expected = dropping(1, max_epochs=60, memory=False).fit(X, Y).predict_proba(X)
+    thread = threading.Thread(target=training.fit, args=(X, Y))
+    thread.start()
+    np.testing.assert_array_equal(
+        CNNClassifier(build, image_size=32).source_proba(X), alone
+    )
+    thread.join()
+    np.testing.assert_array_equal(training.predict_proba(X), expected)
+
+
+def test_the_default_dtype_comes_back_when_the_last_thread_is_done():
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with torch_defaults():
+            inside.set()
+            leave.wait(10)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        thread = threading.Thread(target=first)
+        thread.start()
+        inside.wait(10)
+        with torch_defaults():
+            leave.set()
+            thread.join()
+            assert torch.get_default_dtype() == torch.float32
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+AROUND = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("strategy", [BALD, DropQuery, BADGE])
+def test_strategies_under_settings_of_the_caller(around, strategy):
+    clf = dropping(0).fit(X, Y)
+    expected = strategy(random_state=0)(clf, X, 5)
+    with AROUND[around]():
+        found = strategy(random_state=0)(clf, X, 5)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_synthesis_under_settings_of_the_caller(around):
+    def synthesised():
+        return SourceCenters.synthesize(
+            dropping(0), n_centers=2, side=32, n_steps=4
+        ).images
+
+    expected = synthesised()
+    with AROUND[around]():
+        np.testing.assert_array_equal(synthesised(), expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -44,10 +43,7 @@ class LazyRows(ABC):
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         if isinstance(key, slice):
-            start, stop, step = key.indices(len(self))
-            if step == 1:
-                return self._read(slice(start, max(start, stop)))
-            key = np.arange(start, stop, step)
+            key = np.arange(*key.indices(len(self)))
         indices = np.asarray(key, dtype=np.intp)
         if indices.ndim != 1:
             raise IndexError("Rows are taken by a slice or by a 1-D array of numbers.")
@@ -79,8 +75,8 @@ class LazyRows(ABC):
         return _Mapped(function, [self])
 
     @abstractmethod
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Read rows; `rows` is in range, a slice with step 1."""
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Read rows by their numbers, which are in range."""
 
 
 class MappedRows(LazyRows):
@@ -96,17 +92,8 @@ class MappedRows(LazyRows):
         super().__init__(array.shape, array.dtype, block)
         self.array = array
 
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        return np.array(_mapped_anew(self.array)[rows])
-
-
-def _mapped_anew(array: np.ndarray) -> np.ndarray:
-    """Map the file for this read only, or its pages would stay in the process."""
-    if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
-        return array  # in memory, or a view of a file's array
-    if array.filename is None or not array.flags.c_contiguous:
-        return array
-    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        return self.array[rows]
 
 
 class JoinedRows(LazyRows):
@@ -117,14 +104,8 @@ class JoinedRows(LazyRows):
         super().__init__((n, *others.shape[1:]), others.dtype, others.block)
         self.first, self.others = first, others
 
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+    def _read(self, rows: np.ndarray) -> np.ndarray:
         m = len(self.first)
-        if isinstance(rows, slice):
-            a, b = rows.start, rows.stop
-            blocks = [self.first[a:b]] if a < m else []
-            if b > m:
-                blocks.append(self.others[max(a - m, 0) : b - m])
-            return np.concatenate(blocks or [self.others[:0]]).astype(self.dtype)
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         of_first = rows < m
         found[of_first] = self.first[rows[of_first]]
@@ -137,10 +118,7 @@ class _Selected(LazyRows):
         super().__init__((len(indices), *rows.shape[1:]), rows.dtype, rows.block)
         self._rows, self._indices = rows, indices
 
-    def select(self, indices: np.ndarray) -> LazyRows:
-        return _Selected(self._rows, self._indices[indices])
-
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+    def _read(self, rows: np.ndarray) -> np.ndarray:
         return self._rows[self._indices[rows]]
 
 
@@ -153,21 +131,14 @@ class _Mapped(LazyRows):
         super().__init__((len(first), *some.shape[1:]), some.dtype, first.block)
         self._function, self._sources = function, sources
 
-    def select(self, indices: np.ndarray) -> LazyRows:
-        return _Mapped(self._function, [rows.select(indices) for rows in self._sources])
-
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        if n == 0:
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        if isinstance(rows, slice) and n > self.block:
-            found = np.empty((n, *self.shape[1:]), self.dtype)
-            for start in range(0, n, self.block):
-                end = min(start + self.block, n)
-                some = slice(rows.start + start, rows.start + end)
-                found[start:end] = self._read(some)
-            return found
-        return self._function(*(source[rows] for source in self._sources))
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for start in range(0, len(rows), self.block):
+            some = rows[start : start + self.block]
+            found[start : start + len(some)] = self._function(
+                *(source[some] for source in self._sources)
+            )
+        return found
 
 
 AnyRows: TypeAlias = np.ndarray | LazyRows

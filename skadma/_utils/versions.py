@@ -57,7 +57,7 @@ def _report() -> str:
         device = "mps"
     lines = {
         "skadma": __version__,
-        "Kendall's tau": "C" if _is_compiled() else "torch (no compiled module)",
+        "Kendall's tau": "C" if _is_compiled() else "SciPy (no compiled module)",
         "Python": sys.version.replace("\n", " "),
         "system": platform.platform(),
         "processors": os.cpu_count(),

@@ -71,6 +71,8 @@ class AdaFilterClassifier(CNNClassifier):
         The pretrained network, unchanged.
     n_frozen_ : int
         Number of frozen layers.
+    value_range_ : (float, float) or None
+        Values that become black and white in images of more than 8 bits.
     n_labels_ : int
         How many labelled images the network was last fitted with;
         ``partial_fit`` adds its own.

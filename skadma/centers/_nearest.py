@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..features.adapter import CNNAdapter
 from ..images.dataset import n_images
 
@@ -70,12 +70,14 @@ def _two_passes(
     weights = np.zeros(n_classes)
     nearest = np.full(n_classes, -1)
     smallest = np.full(n_classes, np.inf)
-    with tqdm(total=n, desc="means", unit="image", disable=not verbose) as bar:
+    with progress_bar(total=n, desc="means", unit="image", disable=not verbose) as bar:
         for rows, z, classes, confidence in batches():
             np.add.at(sums, classes, z * confidence[:, None])
             np.add.at(weights, classes, confidence)
             bar.update(len(rows))
-    with tqdm(total=n, desc="nearest", unit="image", disable=not verbose) as bar:
+    with progress_bar(
+        total=n, desc="nearest", unit="image", disable=not verbose
+    ) as bar:
         for rows, z, classes, _ in batches():
             means = sums[classes] / weights[classes][:, None]
             distances = np.square(z - means).sum(axis=1)

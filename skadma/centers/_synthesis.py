@@ -12,10 +12,11 @@ from PIL import Image
 from torch import fx, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..networks import Normalize, PretrainedNetwork
 from ..networks.graph import fold_batch_norms, foldable_batch_norms
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 
 N_STEPS = 140
 SIDE = 128
@@ -24,6 +25,7 @@ _STATISTICS = 3.0  # beside the cross-entropy
 _STATISTICS_EVERY = 3  # steps, as they cost more than the rest
 
 
+@torch_defaults(training=True)
 def synthesize_images(
     source: PretrainedNetwork,
     classes: np.ndarray,
@@ -49,7 +51,7 @@ def synthesize_images(
     order = torch.randperm(len(classes), generator=generator)  # kinds mixed in batches
     found = torch.empty((len(classes), 3, side, side), dtype=torch.uint8)
     total = n_steps * len(classes)
-    with tqdm(total=total, desc="synthesis", disable=not progress) as bar:
+    with progress_bar(total=total, desc="synthesis", disable=not progress) as bar:
         descent = _Descent(source, side, generator, device, bar.update)
         coarse = side // 2 if side // 2 in descent.sizes else side
         for rows in order.split(batch_size):
@@ -149,9 +151,9 @@ class _Descent:
         return True
 
     def _scores(self, images: torch.Tensor) -> torch.Tensor:
-        (scores,) = self.network(
-            255 * images * self.normalize.scale + self.normalize.shift
-        )
+        inputs = 255 * images * self.normalize.scale + self.normalize.shift
+        with NETWORK_LOCK:
+            (scores,) = self.network(inputs)
         return scores
 
     def _draw(self, low: int, high: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
+from .._utils.processes import isolated_children
 from . import _bench, _campaign, _centers, _label, _predict
 
 
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not look like a failure.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings(), _logging(getattr(options, "verbose", False)):
+        verbose = getattr(options, "verbose", False)
+        with warnings.catch_warnings(), _logging(verbose), isolated_children():
             warnings.showwarning = show
             options.run(options)
     except (ImportError, ValueError, OSError) as error:

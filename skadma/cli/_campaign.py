@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +182,15 @@ def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _query(campaign: Campaign, options: Options) -> None:
+    as_of = campaign.last_event
     rows = (
         (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
         for p in campaign.query(options.n)
     )
     columns = ("guess", "confidence", "score")
-    write_label_file(options.out, columns, rows, "images to label: fill in", "teach")
+    write_label_file(
+        options.out, columns, rows, "images to label: fill in", "teach", as_of
+    )
 
 
 def _short(number: float | None) -> float | str:
@@ -249,6 +253,17 @@ def _undo(campaign: Campaign, _: Options) -> None:
 
 def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_command(commands, "status", _status, "count labels, and what is left")
+    check = add_command(
+        commands,
+        "check",
+        _check,
+        "look for damage in the campaign's folder",
+        "Look for damage in the campaign's folder: rows that were changed, labels that "
+        "are no class, events that contradict their rows, models that were changed. "
+        "Nothing is written.",
+        pool=False,
+    )
+    check.set_defaults(open=lambda options: nullcontext(options.campaign))
     export = add_command(
         commands, "export", _export, "write all decisions to a CSV file"
     )
@@ -285,6 +300,18 @@ def _status(campaign: Campaign, _: Options) -> None:
     print(campaign.status())
 
 
+def _check(folder: Any, _: Options) -> None:
+    from ..labelling.campaign.check import find_problems
+
+    problems = find_problems(folder)
+    if problems:
+        raise ValueError(
+            "\n  ".join([f"{str(folder)!r} is damaged:", *problems])
+            + "\nPut back a copy of the folder from before the damage."
+        )
+    print(f"{str(folder)!r} is intact.")
+
+
 def _prepare_export(options: Options) -> None:
     for path in _task_files(options) if options.to == "label-studio" else [options.out]:
         prepare_file(path, overwrite=options.overwrite)
@@ -305,11 +332,13 @@ def _export(campaign: Campaign, options: Options) -> None:
         print(f"{len(events)} events in {options.out}")
         return
     event = {event["id"]: event for event in events}
+    n = events[-1]["id"]
     rows = [
-        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256)
+        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256, n)
         for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
-    write_table(options.out, ("path", "label", "who", "when", "file", "sha256"), rows)
+    columns = ("path", "label", "who", "when", "file", "sha256", "as_of")
+    write_table(options.out, columns, rows)
     print(f"{len(rows)} decisions in {options.out}")
 
 
@@ -383,11 +412,13 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _suspects(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
+    as_of = campaign.last_event
     suspects = campaign.second_look(options.n, refit=options.refit)
     if options.out:
         columns = ("suggested", "score", "likely", "others")
         what = "labels, most doubtful first: correct"
-        write_label_file(options.out, columns, map(_row, suspects), what, "teach")
+        rows = map(_row, suspects)
+        write_label_file(options.out, columns, rows, what, "teach", as_of)
         return
     for s in suspects:
         score = "     " if s.score is None else f"{s.score:.3f}"
@@ -411,10 +442,11 @@ def _others(suspect: SuspectLabel) -> str:
 
 def _cant_tell_list(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
+    as_of = campaign.last_event
     unclear = campaign.cant_tell(exclude=campaign.who)
     rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
     what = "images for a second opinion: where you can tell, fill in"
-    write_label_file(options.out, ("who", "when"), rows, what, "teach")
+    write_label_file(options.out, ("who", "when"), rows, what, "teach", as_of)
 
 
 def _confirm(campaign: Campaign, options: Options) -> None:
@@ -426,12 +458,17 @@ def _confirm(campaign: Campaign, options: Options) -> None:
 def _repeats(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
     due = campaign.repeats_due(options.share)
-    _write_unlabelled(options.out, due, "images to label again", "teach --blind")
+    _write_unlabelled(
+        campaign, options.out, due, "images to label again", "teach --blind"
+    )
 
 
-def _write_unlabelled(path: Path, images: Iterable[Any], what: str, then: str) -> None:
+def _write_unlabelled(
+    campaign: Campaign, path: Path, images: Iterable[Any], what: str, then: str
+) -> None:
     rows = ((image.path, "", image.sha256) for image in images)
-    write_label_file(path, (), rows, f"{what}: fill in", then)
+    last = campaign.last_event
+    write_label_file(path, (), rows, f"{what}: fill in", then, last)
 
 
 def _agreement(campaign: Campaign, _: Options) -> None:
@@ -574,13 +611,13 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:
         drawn = audits.draw(options.draw, method=options.method)
-        _write_unlabelled(options.out, drawn, what, "evaluate")
+        _write_unlabelled(campaign, options.out, drawn, what, "evaluate")
     else:
         if options.labels:
             _print_taught(audits.answer(options.labels, partial=options.partial))
         pending = audits.pending()
         if options.out:
-            _write_unlabelled(options.out, pending, what, "evaluate")
+            _write_unlabelled(campaign, options.out, pending, what, "evaluate")
             return
         print(audits.estimate(confidence=options.confidence))
         if pending:
@@ -608,14 +645,11 @@ def _add_export_model(
     add_output(export, "folder")
     add = export.add_argument
     add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
-    add("--opset", type=int, help="ONNX operator set (default: 18)")
     what = "skip the five trainings that calibrate the probabilities"
     add("--no-calibration", action="store_true", help=what)
 
 
 def _prepare_export_model(options: Options) -> None:
-    if options.opset is not None and not options.onnx:
-        raise ValueError("--opset is for --onnx.")
     prepare_folder(options.out.absolute().parent)
 
 
@@ -623,7 +657,6 @@ def _export_model(campaign: Campaign, options: Options) -> None:
     campaign.export_model(
         options.out,
         onnx=options.onnx,
-        opset=options.opset,
         calibration=not options.no_calibration,
         overwrite=options.overwrite,
         verbose=True,

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..features.estimators import innermost
 from ..images.dataset import take
 from ..targets.labels import check_labels, known_classes
@@ -85,7 +85,9 @@ def out_of_fold_proba(
         check_random_state(random_state),
     )
     folds = range(fold.max() + 1)
-    for k in tqdm(folds, desc="out of fold", unit=" trainings", disable=not verbose):
+    for k in progress_bar(
+        folds, desc="out of fold", unit=" trainings", disable=not verbose
+    ):
         held, shown = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         model = clone(estimator)
         if "classes" in innermost(model).get_params(deep=False):

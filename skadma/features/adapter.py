@@ -6,7 +6,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ from scipy.special import expit, softmax
 from torch import nn
 
 from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
-from ..images.forms import is_table
+from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers, fingerprint
+from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
 
@@ -50,6 +50,8 @@ class NetworkAdapter(ABC):
     # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that the pretrained network gets; for ADMA.
+    value_range: Range | None = None
+    # What becomes black and white in images of more than 8 bits; for feature stores.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -200,6 +202,17 @@ class NetworkAdapter(ABC):
         """
         return None
 
+    def with_value_range(self, value_range: Range | None) -> NetworkAdapter:
+        """Return an adapter for images of a range of values; for feature stores."""
+        return self
+
+    def with_range_of(self, X: Any) -> NetworkAdapter:
+        """Return an adapter that takes the range of values of `X`, unless it has one.
+
+        So several passes before the first fit read their images alike.
+        """
+        return self
+
     def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
         """Return an adapter that keeps no outputs in the process; for feature stores.
 
@@ -243,6 +256,7 @@ class CNNAdapter(NetworkAdapter):
     ) -> None:
         super().__init__(estimator)
         self._load = load
+        self._source: PretrainedNetwork | None = None
         self._validate_rows = validate_rows
         self._adapted = adapted
         self._n_frozen_layers = n_frozen_layers
@@ -254,6 +268,7 @@ class CNNAdapter(NetworkAdapter):
         self._takes_tables = takes_tables
         self.skips_unreadable = skips_unreadable
         self._verbose = verbose
+        self._finds_range = True
 
     def with_network(self, network: nn.Module) -> CNNAdapter:
         """Return an adapter that runs `network` in place of the adapted network."""
@@ -261,10 +276,13 @@ class CNNAdapter(NetworkAdapter):
         other._adapted = network
         return other
 
-    @cached_property
+    @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
-        return self._load(None)
+        # Not a cached_property, which locks all adapters out until Python 3.12.
+        if self._source is None:
+            self._source = self._load(None)
+        return self._source
 
     @property
     def fitted(self) -> bool:
@@ -300,6 +318,11 @@ class CNNAdapter(NetworkAdapter):
     def image_size(self) -> int:  # type: ignore[override]
         """Side in pixels of the images that the pretrained network gets."""
         return self.source.preprocessing.image_size
+
+    @property
+    def value_range(self) -> Range | None:  # type: ignore[override]
+        """What becomes black and white in images of more than 8 bits."""
+        return self.source.preprocessing.value_range
 
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer, see :meth:`NetworkAdapter.position`."""
@@ -438,7 +461,7 @@ class CNNAdapter(NetworkAdapter):
                 f"layer=-2 and a network that ends in a Linear layer; got "
                 f"layer={layer!r} and {type(head).__name__}."
             )
-        with torch.inference_mode():
+        with NETWORK_LOCK, torch_defaults(), torch.inference_mode():
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
@@ -451,6 +474,19 @@ class CNNAdapter(NetworkAdapter):
         """The adapted network's last layer if it is Linear."""
         head = self._adapted.head
         return head if isinstance(head, nn.Linear) else None
+
+    def with_value_range(self, value_range: Range | None) -> CNNAdapter:
+        """Return an adapter for images of a range of values, which finds no other."""
+        other = copy.copy(self)
+        other._source = self.source.with_value_range(value_range)
+        other._finds_range = False
+        return other
+
+    def with_range_of(self, X: Any) -> CNNAdapter:
+        """See :meth:`NetworkAdapter.with_range_of`."""
+        if self.fitted or self.takes_rows(X):
+            return self
+        return self.with_value_range(self.open(X)[0].preprocessing.value_range)
 
     def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
         """Return an adapter that keeps no outputs in the process."""
@@ -466,7 +502,8 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        if self.fitted:
+        has_range = self.source.preprocessing.value_range is not None
+        if self.fitted or has_range or not self._finds_range:
             return self.source, self.image_dataset(X)
         return with_found_range(self.source, X, self._image_shape)
 
@@ -491,15 +528,25 @@ class CNNAdapter(NetworkAdapter):
 
 
 def with_found_range(
-    source: PretrainedNetwork, X: Any, image_shape: Sequence[int] | None
+    source: PretrainedNetwork,
+    X: Any,
+    image_shape: Sequence[int] | None,
+    trained: PretrainedNetwork | None = None,
+    goes_on: bool = False,
 ) -> tuple[PretrainedNetwork, ImageDataset]:
-    """Open images for a network that takes their range of values, unless it has one.
+    """Open images for a network that takes their range of values.
 
-    Those of a feature store keep its range.
+    Those of a feature store have its range, and a network that `goes_on` with its
+    training keeps the one that it has. `trained` is the network of the last fit.
     """
     dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
-    if source.preprocessing.value_range is None and not isinstance(X, StoredImages):
-        source = source.with_value_range(dataset.find_value_range())
+    if isinstance(X, StoredImages):
+        found = X.value_range
+    else:
+        before = None if trained is None else trained.preprocessing
+        found = dataset.find_value_range(before, goes_on)
+    if not goes_on:
+        source = source.with_value_range(found)
         dataset.preprocessing = source.preprocessing
     return source, dataset
 

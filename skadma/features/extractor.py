@@ -21,8 +21,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from .._utils.processes import progress_bar
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
@@ -340,7 +340,7 @@ class FeatureExtractor:
         n: int = len(dataset)  # type: ignore[arg-type]
         unreadable: list[str] = []
         batches = self._batches(dataset, n_together, skip_unreadable)
-        with tqdm(
+        with progress_bar(
             total=n, desc=progress, disable=progress is None, unit=" images"
         ) as bar:
             for items in batches:

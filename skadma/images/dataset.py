@@ -26,9 +26,12 @@ from .forms import (
     ACCEPTED,
     Range,
     UnreadableImageError,
+    check_is_sized,
     find_range,
     from_array,
+    from_item,
     from_path,
+    is_lazy_sequence,
     open_images,
     unreadable,
 )
@@ -38,6 +41,10 @@ _EXTREME = 64
 
 _MARGIN = 3
 """Sides of reduced JPEG files, in resize sizes; with 2, twice as many pixels differ."""
+
+
+_SAMPLE = 16
+"""Images of a Dataset that are read to tell whether any has more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ class StoredImages(ABC):
     @abstractmethod
     def images(self) -> Any:
         """The images in one of the other accepted forms."""
+
+    @property
+    @abstractmethod
+    def value_range(self) -> Range | None:
+        """The range of values of the images of more than 8 bits."""
 
     @abstractmethod
     def select(self, indices: ArrayLike) -> StoredImages:
@@ -205,29 +217,56 @@ class ImageDataset(Dataset[Any]):
             self._folders[folder] = os.path.realpath(folder).rstrip(os.sep)
         return f"{self._folders[folder]}{os.sep}{name}", state
 
-    def find_value_range(self) -> Range | None:
+    def find_value_range(
+        self, trained: Preprocessing | None = None, goes_on: bool = False
+    ) -> Range | None:
         """Find one range for all images of more than 8 bits; None to leave it open.
 
         It is what their files state, or what the fewest bits hold in which all their
-        values fit: then there is a warning. Items of a torch Dataset are not read.
+        values fit: then there is a warning, and if it differs from that of the last
+        fit, `trained`, which is kept if training `goes_on`. Of images that are made
+        when they are asked for, sixteen are read first, and the others only if one of
+        these has more than 8 bits.
         """
-        if self._decode is from_array or isinstance(self._items, Dataset):
+        if self._decode is from_array:
             return None
-        found = [one for one in map(find_range, self._items) if one is not None]
+        n = len(self)
+        is_lazy = self._decode is from_item and not isinstance(self._items, list)
+        if is_lazy and n > _SAMPLE and not self._ranges(range(0, n, n // _SAMPLE)):
+            return None
+        found = self._ranges(range(n))
         if not found:
             return None
         lows, highs = zip(*(value_range for value_range, _, _ in found), strict=True)
         joint = min(lows), max(highs)
-        if any(full and value_range == joint for value_range, _, full in found):
-            return None
-        if not all(declared for _, declared, _ in found):
+        is_full = any(full and value_range == joint for value_range, _, full in found)
+        used = None if is_full else joint
+        if trained is not None and used != trained.value_range:
+            before = trained.value_range or "all that their type can hold"
+            advice = (
+                "The network goes on with that, so they may be too dark, or clipped. "
+                "Give value_range= and fit anew with warm_start=False."
+                if goes_on
+                else "This fit and prediction from now on use what it found. Give "
+                "value_range= to have the same in every fit."
+            )
+            warnings.warn(
+                "The values of these images of more than 8 bits need value_range="
+                f"{joint}, and the last fit found {before}. {advice}",
+                stacklevel=2,
+            )
+        elif trained is None and used and not all(stated for _, stated, _ in found):
             warnings.warn(
                 "There are images of more than 8 bits that do not state which values "
                 f"they take. By the largest one, value_range={joint} is taken: these "
                 "become black and white. Give value_range= to set it.",
                 stacklevel=2,
             )
-        return joint
+        return used
+
+    def _ranges(self, indices: range) -> list[tuple[Range, bool, bool]]:
+        found = (find_range(self._items, i) for i in indices)
+        return [one for one in found if one is not None]
 
     def readable(self) -> np.ndarray:
         """Return a mask (n,): which images can be decoded and resized."""
@@ -315,6 +354,7 @@ def n_images(X: Any) -> int:
     """Count the images (rows) of any accepted form."""
     if isinstance(X, StoredImages):
         return len(X)
+    check_is_sized(X)
     if hasattr(X, "shape"):
         return X.shape[0]
     if hasattr(X, "__array__") and not hasattr(X, "__len__"):
@@ -339,7 +379,7 @@ def take(X: Any, indices: ArrayLike) -> Any:
     X = rows_of_file(X)
     if isinstance(X, LazyRows):
         return X.select(indices) if len(indices) > X.block else X[indices]
-    if isinstance(X, Dataset):
+    if isinstance(X, Dataset) or is_lazy_sequence(X):
         return _TakenDataset(X, indices.tolist())
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(indices)]

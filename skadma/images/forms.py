@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from scipy import sparse
 from torch.utils.data import Dataset
 
 from .._utils.lazy_rows import LazyRows
 
 ACCEPTED = (
-    "Accepted are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W); floats in "
-    "[0, 1] of the same shapes; a 2-D array with image_shape=; a list, array or Series "
-    "of paths; a list of PIL images or arrays; a torch Dataset of images"
+    "Accepted are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W), 4 channels "
+    "being RGBA; floats in [0, 1] of the same shapes; a 2-D array with image_shape=; a "
+    "list, array or Series of paths; a list or column of PIL images or arrays; a torch "
+    "Dataset of images"
 )
 
 FORMATS = [
@@ -42,6 +44,14 @@ _BITS, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 339, 340, 341
 """Tags of TIFF files."""
 _SIGNED = 2
 """A sample format of TIFF files."""
+
+_BYTES = {
+    f"{channels};16{order}": tuple(f"{channels.upper()};16{o}" for o in (order, other))
+    for channels in ("RGB", "RGBX", "RGBA", "RGBa")
+    for order, other in ("LB", "BL", "NB" if sys.byteorder == "little" else "NL")
+}
+"""Pillow's names of 16-bit colours, and those by which it reads their upper and their
+lower bytes."""
 
 _FULL = {
     np.dtype(np.uint16): (0, 65535),
@@ -76,7 +86,7 @@ def open_images(
                 f"X is {type(X).__name__}, a torch Dataset without a length or without "
                 f"items by number. Make a list of its images. {ACCEPTED}."
             )
-        return X, _from_item
+        return X, from_item
     if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
         hint = ""
         if isinstance(X, (str, os.PathLike)):
@@ -89,6 +99,17 @@ def open_images(
         )
     if isinstance(X, torch.Tensor):
         X = _to_numpy(X, "X")
+    check_is_sized(X)
+    if is_lazy_sequence(X) and len(X):
+        first = X[0]
+        if isinstance(first, dict):
+            raise ValueError(
+                f"X is {type(X).__name__}, whose rows have the columns {[*first]}: "
+                f"give the one of images, such as X['image']. {ACCEPTED}."
+            )
+        if not isinstance(first, (str, os.PathLike)) and not is_number_like(first):
+            return X, from_item
+        X = list(X)
     if isinstance(X, (list, tuple)) and not (len(X) and is_number_like(X[0])):
         return _open_list(list(X))
     try:
@@ -101,6 +122,32 @@ def open_images(
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
     return _open_array(array, image_shape, value_range)
+
+
+def check_is_sized(X: Any) -> None:
+    """Raise ValueError for a generator and the like, which has no items by number."""
+    has_items = hasattr(X, "__getitem__") and hasattr(X, "__len__")
+    if not (has_items or hasattr(X, "__array__") or hasattr(X, "shape")):
+        raise ValueError(
+            f"X is {type(X).__name__}, which has no length or no items by number. Make "
+            "a list of its images, list(X); of a DataLoader give its dataset. "
+            f"{ACCEPTED}."
+        )
+
+
+def is_lazy_sequence(X: Any) -> bool:
+    """Whether `X` makes its items when they are asked for, as a column of `datasets`.
+
+    Of torch's Datasets this is false.
+    """
+    return (
+        not isinstance(X, (Dataset, list, tuple, dict, str, bytes))
+        and not any(
+            hasattr(X, name) for name in ("__array__", "dtype", "columns", "toarray")
+        )
+        and hasattr(X, "__getitem__")
+        and hasattr(X, "__len__")
+    )
 
 
 def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
@@ -140,7 +187,7 @@ def _open_list(items: list[Any]) -> tuple[Any, _Decode]:
                 f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
                 f"an array. {ACCEPTED}."
             )
-    return items, _from_item
+    return items, from_item
 
 
 def _open_array(
@@ -167,7 +214,7 @@ def _open_array(
     if array.ndim == 4 and not _channel_axis(array.shape[1:]):
         raise ValueError(
             f"{got}: neither the last nor the first axis of an image has 3 channels "
-            f"(or 1). {ACCEPTED}."
+            f"(or 1, or 4). {ACCEPTED}."
         )
     if len(array):
         _check_values(array, "X", value_range, allow_uint16=False)
@@ -178,7 +225,16 @@ def _channel_axis(shape: tuple[int, ...]) -> str:
     """Return "last", "first" or "" for an image's three axes; the last one wins."""
     if shape[-1] in (1, 3):
         return "last"
-    return "first" if shape[0] in (1, 3) else ""
+    if shape[0] in (1, 3):
+        return "first"
+    if shape[-1] == 4:
+        return "last"
+    return "first" if shape[0] == 4 < min(shape[1:]) else ""
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Bring an array to the byte order of this machine."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_values(
@@ -187,7 +243,7 @@ def _check_values(
     kind = array.dtype.kind
     if kind == "b" or array.dtype == np.uint8:
         return
-    if array.dtype == np.uint16 and allow_uint16:
+    if allow_uint16 and kind == "u" and array.dtype.itemsize == 2:
         return
     low, high = array.min(), array.max()
     if kind == "f" and (np.isnan(low) or np.isnan(high)):
@@ -203,11 +259,12 @@ def _check_values(
             )
         return
     fits = low >= 0 and high <= 255
-    advice = (
-        "Cast them with X.astype(np.uint8)."
-        if fits
-        else "Scale them to 0 to 255 first."
-    )
+    advice = "Cast them with X.astype(np.uint8)."
+    if not fits:
+        advice = (
+            f"Scale them to 0 to 255, or give what is black and what is white, for "
+            f"example value_range=({min(low, 0)}, {high})."
+        )
     raise ValueError(
         f"{what} has {array.dtype} values from {low} to {high}. {advice} {ACCEPTED}."
     )
@@ -244,13 +301,15 @@ def from_file(
         with Image.open(file, formats=_formats()) as image:
             if least is not None:
                 image.draft(None, (least, least))  # does nothing but to a JPEG
+            values = wide_values(image, file)
             image.load()
-            if value_range is None and image.mode.startswith("I"):
-                values = wide_values(image)
+            if values is None:
+                return _from_pil(image, path, value_range)
+            if value_range is None:
                 value_range = declared_range(image, values, file)
-                if value_range is None and to_be_seen:
-                    value_range = range_of_values(values)
-            return _from_pil(image, path, value_range)
+            if value_range is None and to_be_seen:
+                value_range = range_of_values(values)
+            return _from_values(image, values, value_range)
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything
@@ -290,34 +349,36 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
     )
 
 
-def find_range(item: Any) -> tuple[Range, bool, bool] | None:
+def find_range(items: Any, i: int) -> tuple[Range, bool, bool] | None:
     """Find the range of an image of more than 8 bits, by its path or as it is.
 
     Returns the range, whether the file states it, and whether it is the full range of
     the type; None for images of 8 bits and for those that cannot be decoded.
     """
     try:
-        if isinstance(item, str):
-            if not _may_be_wide(item):
+        item = items[i]
+        if not isinstance(item, str):
+            image = _image_of_item(item, "")
+            if isinstance(image, Image.Image):
+                return _find_range(image, None)
+            if image.dtype.kind != "u" or image.dtype.itemsize != 2:
                 return None
+            found = range_of_values(image)
+            return found, False, found == full_range(image)
+        if _may_be_wide(item):
             with Image.open(item, formats=_formats()) as image:
                 return _find_range(image, item)
-        if isinstance(item, Image.Image):
-            return _find_range(item, None)
     except Exception:  # reported when it is decoded for use
-        return None
-    if isinstance(item, np.ndarray) and item.dtype == np.uint16 and item.size:
-        found = range_of_values(item)
-        return found, False, found == full_range(item)
+        pass
     return None
 
 
 def _find_range(
     image: Image.Image, file: str | None
 ) -> tuple[Range, bool, bool] | None:
-    if not image.mode.startswith("I"):
+    values = wide_values(image, file)
+    if values is None:
         return None
-    values = wide_values(image)
     if (declared := declared_range(image, values, file)) is not None:
         return declared, True, False
     found = range_of_values(values)
@@ -329,37 +390,42 @@ def _may_be_wide(path: str) -> bool:
     with Path(path).open("rb") as file:
         head = file.read(26)
     if head.startswith(b"\x89PNG"):
-        return head[24:26] == b"\x10\x00"  # 16 bits, grey
+        return head[24:25] == b"\x10"  # 16 bits
     return not head.startswith((b"\xff\xd8", b"RIFF", b"GIF8", b"BM"))
 
 
-def _from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:
+def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:
     """Decode an element of a list or of a Dataset: an image, or one with its label."""
+    image = _image_of_item(item, what)
+    if isinstance(image, Image.Image):
+        return _from_pil(image, what, value_range)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(
+            f"{what} has shape {image.shape}; an image is (H, W), (H, W, 3) or "
+            "(3, H, W)."
+        )
+    if image.ndim == 3 and not _channel_axis(image.shape):
+        raise ValueError(
+            f"{what} has shape {image.shape}: neither the last nor the first axis has "
+            "3 channels (or 1, or 4)."
+        )
+    _check_values(image, what, value_range, allow_uint16=True)
+    return from_array(image, what, value_range)
+
+
+def _image_of_item(item: Any, what: str) -> Image.Image | np.ndarray:
     if isinstance(item, (tuple, list)) and len(item):
         item = item[0]
-    if isinstance(item, Image.Image):
-        return _from_pil(item, what, value_range)
     if isinstance(item, torch.Tensor):
         item = _to_numpy(item, what)
-    if not isinstance(item, np.ndarray):
+    if isinstance(item, np.ndarray):
+        return _native(item)
+    if not isinstance(item, Image.Image):
         raise ValueError(
             f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
             f"{ACCEPTED}."
         )
-    if item.ndim not in (2, 3) or 0 in item.shape:
-        raise ValueError(
-            f"{what} has shape {item.shape}; an image is (H, W), (H, W, 3) or "
-            "(3, H, W)."
-        )
-    if item.ndim == 3 and item.shape[-1] == 4:
-        item = item[..., :3]  # alpha is dropped, as PIL's convert does
-    if item.ndim == 3 and not _channel_axis(item.shape):
-        raise ValueError(
-            f"{what} has shape {item.shape}: neither the last nor the first axis has 3 "
-            "channels (or 1)."
-        )
-    _check_values(item, what, value_range, allow_uint16=True)
-    return from_array(item, what, value_range)
+    return item
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -372,21 +438,31 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
-    if image.mode.startswith("I"):
-        values = wide_values(image)
-        grey = Image.fromarray(scale(values, value_range or full_range(values)))
-        grey.getexif().update(image.getexif())
-        return from_array(np.asarray(_upright(grey)), what)
+    if (values := wide_values(image, None)) is not None:
+        return _from_values(image, values, value_range)
     image = _upright(image)
     if image.mode == "F":
-        return _from_item(np.asarray(image), what, value_range)
+        return from_item(np.asarray(image), what, value_range)
     return from_array(np.asarray(image.convert("RGB")), what)
+
+
+def _from_values(
+    image: Image.Image, values: np.ndarray, value_range: Range | None
+) -> np.ndarray:
+    """Convert an image's values of more than 8 bits."""
+    scaled = Image.fromarray(scale(values, value_range or full_range(values)))
+    scaled.getexif().update(image.getexif())
+    return from_array(np.asarray(_upright(scaled)), "")
 
 
 def from_array(
     image: np.ndarray, what: str, value_range: Range | None = None
 ) -> np.ndarray:
-    """Convert an array whose shape and values are checked."""
+    """Convert an array whose shape and values are checked.
+
+    Of RGBA the last channel is dropped, as Pillow's ``convert`` does.
+    """
+    image = _native(image)
     if value_range is not None and image.dtype != np.uint8 and image.dtype.kind != "b":
         image = scale(image, value_range)
     elif image.dtype.kind == "f":
@@ -401,7 +477,7 @@ def from_array(
         image = image.transpose(1, 2, 0)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(image[..., :3])
 
 
 def is_table(X: Any) -> bool:
@@ -429,14 +505,53 @@ def scale(values: np.ndarray, value_range: Range) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def wide_values(image: Image.Image) -> np.ndarray:
-    """Return the values of an image of mode "I" or "I;16" in the type of its file."""
+def wide_values(image: Image.Image, file: str | BinaryIO | None) -> np.ndarray | None:
+    """Return the values of an image of more than 8 bits; None for one of 8.
+
+    They are (H, W) or, of a `file` with colours that is not loaded yet, (H, W, 3). Of
+    PIL images with colours there are 8 bits, as Pillow keeps no more.
+    """
+    if not image.mode.startswith("I"):
+        return None if file is None else _wide_colours(image, file)
     values = np.asarray(image)
     dtype = _dtype(image)
     if dtype is None:
         fits = values.size == 0 or (values.min() >= 0 and values.max() <= 65535)
         dtype = np.dtype(np.uint16 if fits else np.int32)
     return values.astype(dtype)  # Pillow reads uint32 as int32
+
+
+def _wide_colours(image: Image.Image, file: str | BinaryIO) -> np.ndarray | None:
+    """Read both bytes of 16-bit colours: of each value, Pillow keeps the upper one."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return None
+    args = image.tile[0].args
+    raw = args[0] if isinstance(args, tuple) and args else args
+    if raw == "LA;16B":  # four bytes of a pixel: upper and lower one, twice
+        image.tile = [image.tile[0]._replace(args="RGBA")]
+        grey = np.asarray(image)[..., :2].astype(np.uint16)
+        return grey[..., 0] << 8 | grey[..., 1]
+    if raw not in _BYTES:
+        return None
+    upper, lower = (_decode_as(name, file) for name in _BYTES[raw])
+    values = upper.astype(np.uint16) << 8 | lower
+    if raw.startswith("RGBa"):  # multiplied by alpha
+        alpha = values[..., 3:]
+        _, opaque = range_of_values(alpha)
+        values = values * (opaque / np.maximum(alpha, 1))
+        values = values.clip(0, opaque).astype(np.uint16)
+    return values[..., :3]
+
+
+def _decode_as(raw: str, file: str | BinaryIO) -> np.ndarray:
+    """Decode a file by another one of Pillow's raw modes."""
+    if not isinstance(file, str):
+        file.seek(0)
+    with Image.open(file, formats=_formats()) as again:
+        for i, tile in enumerate(again.tile):
+            args = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
+            again.tile[i] = tile._replace(args=args)
+        return np.asarray(again)
 
 
 def _dtype(image: Image.Image) -> np.dtype | None:
@@ -480,7 +595,7 @@ def _first(value: object) -> float:
 
 
 def _significant_bits(file: str | BinaryIO) -> int:
-    """Bits that the sBIT chunk of a grey PNG file states, which precedes the pixels."""
+    """Bits that the sBIT chunk of a PNG file states, which precedes the pixels."""
     if isinstance(file, str):
         with Path(file).open("rb") as opened:
             return _significant_bits(opened)
@@ -488,7 +603,7 @@ def _significant_bits(file: str | BinaryIO) -> int:
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind == b"sBIT" and length:
-            return file.read(1)[0] or 16
+            return max(file.read(min(length, 3))) or 16
         if kind == b"IDAT":
             break
         file.seek(length + 4, 1)

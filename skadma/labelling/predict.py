@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 import filelock
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from .._utils.atomic import new_file, sync_folder, write_atomically
+from .._utils.processes import progress_bar
 from .._utils.tables import escape_cell, escape_path
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
@@ -152,7 +152,7 @@ def predict_files(
         last = done[-1] if done else _Group(end=len(header))
         n_before = last.n_rows
         lines = "".join(f"{json.dumps(line)}\n" for line in (task, *map(asdict, done)))
-        bar = tqdm(
+        bar = progress_bar(
             total=n_images, initial=n_before, unit=" images", disable=not progress
         )
         try:

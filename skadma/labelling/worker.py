@@ -7,11 +7,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from .._utils.processes import isolated_children
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,12 @@ class Worker:
     def __init__(
         self, folder: Path, options: dict[str, Any], *, background: bool = False
     ) -> None:
-        self._arguments = (folder, options, background)
+        options = dict(options)  # with paths that hold in the process's own folder
+        if options.get("pool") is not None:
+            options["pool"] = Path(options["pool"]).absolute()
+        pools = options.get("pools") or {}
+        options["pools"] = {name: Path(path).absolute() for name, path in pools.items()}
+        self._arguments = (folder.absolute(), options, background)
         self._turn = threading.Lock()
         self._process: Any = None
         self._connection: Connection | None = None
@@ -80,7 +88,8 @@ class Worker:
         process = context.Process(
             target=_work, args=(theirs, *self._arguments), daemon=True
         )
-        process.start()
+        with isolated_children():
+            process.start()
         theirs.close()
         self._process, self._connection = process, ours
         if self._closed:  # in another thread, just now
@@ -92,6 +101,7 @@ def _work(
 ) -> None:
     """Answer calls until the server ends; the process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
+    os.chdir(sys.prefix)  # not among images, which may be anybody's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from tqdm import tqdm
 

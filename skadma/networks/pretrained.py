@@ -327,7 +327,9 @@ def load_pretrained(
     with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
-    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
+    with torch_defaults(training=True), seeded_torch(0):
+        if key in _LOADED:
+            return _LOADED[key]
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, weights, image_size)
         else:
@@ -368,7 +370,7 @@ def rebuild_pretrained(
 
     ValueError if they do not fit the backbone.
     """
-    with NETWORK_LOCK, torch_defaults(training=True), seeded_torch(0):
+    with torch_defaults(training=True), seeded_torch(0):
         if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
             built = _build_multilayer(backbone, None, None)
         else:

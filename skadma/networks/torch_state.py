@@ -34,10 +34,18 @@ class LockInTurns:
         self._lock.release()
 
 
+RANDOM_LOCK = LockInTurns()
+"""Held while torch's global generator is another one: while a network is built, which
+may take as long as a download, and in each step of training. Taken before
+`NETWORK_LOCK`."""
+
 NETWORK_LOCK = LockInTurns()
-"""Held while a network is traced, which changes how all modules behave, and while
-torch's global generator is another one; and therefore while a batch runs or a step is
-trained."""
+"""Held while a network is traced, which changes how all modules behave; and therefore
+while a batch runs or a step is trained."""
+
+_dtype_lock = threading.Lock()
+_dtype_users: list[torch.dtype] = []
+"""The default dtype that was found by each block that needs float32 for now."""
 
 
 @contextmanager
@@ -45,9 +53,9 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
     """Compute in float32, without autocast, whatever the caller has set.
 
     With `training`, outside of the caller's ``inference_mode`` and ``no_grad`` too. The
-    default dtype is the process's: only where it is another one it changes for a while.
+    default dtype is the process's: only where it is another one it changes for a while,
+    until the last thread that needs float32 is done.
     """
-    dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
@@ -55,21 +63,29 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
         if training:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-        if dtype != torch.float32:
-            stack.callback(torch.set_default_dtype, dtype)
+        with _dtype_lock:
+            _dtype_users.append(torch.get_default_dtype())
             torch.set_default_dtype(torch.float32)
-        yield
+        try:
+            yield
+        finally:
+            with _dtype_lock:
+                before = _dtype_users.pop(0)
+                if _dtype_users:
+                    _dtype_users[0] = before
+                else:
+                    torch.set_default_dtype(before)
 
 
 @contextmanager
 def seeded_torch(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed the generators of the CPU and of `device`; afterwards they are as before.
 
-    Those of other devices are not touched, since to read the state of a GPU's generator
-    takes memory of that GPU.
+    `RANDOM_LOCK` is held. Generators of other devices are not touched, since to read
+    the state of a GPU's generator takes memory of that GPU.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with RANDOM_LOCK, torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         for cuda in devices:
             with torch.cuda.device(cuda):
@@ -81,7 +97,7 @@ class RandomStream:
     """A stretch of torch's random numbers of its own, used in several pieces.
 
     Dropout and shuffling draw from torch's global generators. Within :meth:`use` these
-    continue this stream, under `NETWORK_LOCK`; afterwards they are as before.
+    continue this stream, under both locks; afterwards they are as before.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -96,7 +112,7 @@ class RandomStream:
         if self._in_use:
             yield
             return
-        with NETWORK_LOCK, torch.random.fork_rng(self._devices):
+        with RANDOM_LOCK, NETWORK_LOCK, torch.random.fork_rng(self._devices):
             if self._states:
                 torch.set_rng_state(self._states[0])
                 for device, state in zip(self._devices, self._states[1:], strict=True):

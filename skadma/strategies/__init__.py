@@ -7,14 +7,12 @@ from ._cluster_margin import ClusterMargin
 from ._committee import QueryByCommittee
 from ._coreset import CoreSet
 from ._dropout import BALD, DropQuery
-from ._gradient_clusters import GradientClusters
 from ._modal import ModALStrategy, from_modal
 from ._probcover import ProbCover
 from ._random import RandomSampling
 from ._skactiveml import SkactivemlStrategy, from_skactiveml, to_skactiveml
 from ._typiclust import TypiClust
 from ._uncertainty import EntropySampling, LeastConfident, MarginSampling
-from ._uncertainty_cover import UncertaintyCover
 from ._uncertainty_herding import UncertaintyHerding
 from .adma._adma import ADMA, ADMAScores
 from .base import QueryStrategy, Scores, ScoringStrategy
@@ -30,7 +28,6 @@ __all__ = [
     "CoreSet",
     "DropQuery",
     "EntropySampling",
-    "GradientClusters",
     "LeastConfident",
     "MarginSampling",
     "ModALStrategy",
@@ -42,7 +39,6 @@ __all__ = [
     "ScoringStrategy",
     "SkactivemlStrategy",
     "TypiClust",
-    "UncertaintyCover",
     "UncertaintyHerding",
     "from_modal",
     "from_skactiveml",

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
 from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, joined, per_row
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
@@ -80,25 +80,22 @@ class TypiClust(BatchStrategy):
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
-        every, clusters = self._clusters(pool, n_instances, rng)
-        typical = np.empty(len(every))
+        every = joined(pool.labeled, pool.features)
+        n_clusters = min(n_labeled + n_instances, self.max_clusters)
+        clusters = cluster(every, n_clusters, rng)
+        typical = np.zeros(len(every))
         for label in np.unique(clusters):
             members = np.flatnonzero(clusters == label)
-            typical[members] = typicality_of(every, members, self.n_neighbors)
+            if len(members) > BLOCK_ROWS:  # so many evenly spaced ones are measured
+                some = np.linspace(0, len(members) - 1, BLOCK_ROWS).astype(np.intp)
+                members = members[some]
+            typical[members] = typicality(every[members], self.n_neighbors)
         return in_turn(
             clusters[n_labeled:],
             typical[n_labeled:],
             np.bincount(clusters[:n_labeled], minlength=clusters.max() + 1),
             n_instances,
         )
-
-    def _clusters(
-        self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
-    ) -> tuple[AnyRows, np.ndarray]:
-        """Features of the labelled and of the pool, and their clusters."""
-        every = joined(pool.labeled, pool.features)
-        n_clusters = min(len(pool.labeled) + n_instances, self.max_clusters)
-        return every, cluster(every, n_clusters, rng)
 
 
 def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -149,7 +146,7 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return np.zeros(1)
     if len(features) <= 1000:  # faster than a tree for so few
         norms = squared_norms(features)
-        squared = squared_distances(features @ features.T, norms[:, None], norms)
+        squared = norms[:, None] + norms - 2 * (features @ features.T)
         np.fill_diagonal(squared, np.inf)
         nearest = np.partition(squared, k - 1, axis=1)[:, :k]
         distances = np.sqrt(np.maximum(nearest, 0))
@@ -159,37 +156,18 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return 1 / distances.mean(axis=1)
 
 
-def typicality_of(every: AnyRows, members: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Typicality among the rows `members`, shape (m,).
-
-    Of more than 16,384, as many evenly spaced ones are measured, and the others get 0.
-    """
-    typical = np.zeros(len(members))
-    some = np.arange(len(members))
-    if len(members) > BLOCK_ROWS:
-        some = np.linspace(0, len(members) - 1, BLOCK_ROWS).astype(np.intp)
-    typical[some] = typicality(every[members[some]], n_neighbors)
-    return typical
-
-
 def in_turn(
-    clusters: np.ndarray,
-    score: np.ndarray,
-    n_labels: np.ndarray,
-    n: int,
-    *,
-    mass: np.ndarray | None = None,
+    clusters: np.ndarray, score: np.ndarray, n_labels: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take the best of the largest cluster among those with fewest labels, n times.
 
     `clusters` and `score` are of the images to choose from, `n_labels` of the clusters.
-    An image adds `mass`, by default 1, to the size of its cluster. Returns the chosen
-    images and their scores.
+    Returns the chosen images and their scores.
     """
     n_labels = n_labels.copy()
-    left = np.bincount(clusters, minlength=len(n_labels))
-    sizes = np.bincount(clusters, weights=mass, minlength=len(n_labels))
-    score = score.astype(float)
+    sizes = np.bincount(clusters, minlength=len(n_labels))
+    left = sizes.copy()
+    score = score.copy()
     chosen = np.empty(n, dtype=np.intp)
     scores = np.empty(n)
     for k in range(n):

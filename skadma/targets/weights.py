@@ -48,24 +48,22 @@ def loss_weights(
                 "net_params={'criterion__pos_weight': torch.tensor([...])}, or give "
                 "sample_weight."
             )
-        joint = joint * _weights_of_classes(y, classes, joint, class_weight)
-        if not joint.any():
-            raise ValueError(
-                f"class_weight={class_weight!r} is zero for every class in y, so "
-                "there is nothing to train on."
-            )
+        joint = joint * weights_of_classes(y, classes, joint, class_weight)
     if (joint == joint[0]).all():
         return None
     return joint / joint.mean()
 
 
-def _weights_of_classes(
+def weights_of_classes(
     y: np.ndarray,
     classes: np.ndarray,
     weights: np.ndarray,
     class_weight: Mapping[Any, float] | str,
 ) -> np.ndarray:
-    """Return the weight of each image's class, (n,)."""
+    """Return the weight of each label's class, (n,); `weights` are those of labels.
+
+    ValueError if all are 0.
+    """
     if isinstance(class_weight, str):
         classes = np.unique(y)  # "balanced" is for the classes that have labels
     else:
@@ -79,4 +77,10 @@ def _weights_of_classes(
     found = compute_class_weight(
         class_weight, classes=classes, y=y, sample_weight=weights
     )
-    return found[np.searchsorted(classes, y)]
+    of_labels: np.ndarray = found[np.searchsorted(classes, y)]
+    if not of_labels.any():
+        raise ValueError(
+            f"class_weight={class_weight!r} is zero for every class in y, so there is "
+            "nothing to train on."
+        )
+    return of_labels

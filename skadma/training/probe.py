@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
-
-from ..features.cache import open_cache
-from ..features.extractor import NONE_READABLE, FeatureExtractor
-from ..images.dataset import ImageDataset, Rows
-from ..networks import PretrainedNetwork
-from ..networks.heads import ProbeHead
 
 PROBE_RIDGE = 0.2
 """What is added to the scatter within classes, and the penalty of the regression,
@@ -23,55 +16,15 @@ _UNSEEN = 10.0
 """How far a class without labels scores below the others' mean."""
 
 
-def probe_inputs(
-    source: PretrainedNetwork,
-    dataset: ImageDataset | Rows,
-    device: torch.device,
-    memory: Any,
-    batch_size: int,
-    skip_unreadable: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (m,) of images that can be decoded; the last layer's inputs (m, d)."""
-    last = len(source.graph.layers) - 1
-    extractor = FeatureExtractor(
-        source,
-        None,
-        [],
-        [last - 1],
-        n_frozen=last,
-        device=device,
-        cache=open_cache(memory),
-    )
-    batches = list(
-        extractor.iter_outputs(dataset, batch_size, skip_unreadable=skip_unreadable)
-    )
-    if not batches:
-        raise ValueError(NONE_READABLE)
-    indices = np.concatenate([batch.indices for batch in batches])
-    features = [batch.source[last - 1].cpu().numpy() for batch in batches]
-    return indices, np.concatenate(features)
+class Probe(NamedTuple):
+    """What :func:`fit_probe` finds."""
 
-
-def fit_head(
-    head: ProbeHead,
-    features: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray | None = None,
-) -> None:
-    """Centre a head on features (n, d) and fit it to targets.
-
-    Targets are class numbers (n,), or 0 and 1 (n, n_classes): then a probe for each
-    label. `weights` (n,) are of mean 1.
-    """
-    with torch.no_grad():
-        mean = np.average(features, axis=0, weights=weights).astype(np.float32)
-        head.centre.copy_(torch.from_numpy(mean))
-        rows = head.prepare(torch.from_numpy(features).to(head.centre.device))
-        coef, intercept = fit_probe(
-            rows.cpu().numpy().astype(np.float64), targets, head.out_features, weights
-        )
-        head.weight.copy_(torch.from_numpy(coef))
-        head.bias.copy_(torch.from_numpy(intercept))
+    coef: np.ndarray  # (n_classes, d)
+    intercept: np.ndarray  # (n_classes,)
+    # Scores (n, n_classes) of each row by the probe that is fitted to the other rows
+    # with the same tau and T.
+    left_out: np.ndarray
+    sharpness: np.ndarray  # tau and T, (2,), or (n_classes, 2) where targets are 2-D
 
 
 def fit_probe(
@@ -79,7 +32,7 @@ def fit_probe(
     targets: np.ndarray,
     n_classes: int,
     weights: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Probe:
     r"""Find the weights and biases of two analyses' mean.
 
     The scores of a row x are half the sum of a linear discriminant analysis's and of
@@ -100,25 +53,35 @@ def fit_probe(
     Parameters
     ----------
     rows : ndarray of shape (n, d), float64
-    targets, weights
-        See :func:`fit_head`.
+    targets : ndarray of shape (n,) or (n, n_classes)
+        Class numbers, or 0 and 1: then a probe for each label.
     n_classes : int
         Those without labels score 10 below the mean of the others.
+    weights : ndarray of shape (n,), or of the shape of `targets`, optional
 
     Returns
     -------
-    coef : ndarray of shape (n_classes, d)
-    intercept : ndarray of shape (n_classes,)
+    Probe
     """
     # The optimum lies in the span of the rows: n numbers instead of d.
     inside, basis = _in_span(rows)
+    weights = np.ones(len(rows)) if weights is None else weights
     if targets.ndim == 1:
-        coef, intercept = _fit(inside, targets, n_classes, weights)
+        coef, *found = _fit(inside, targets, n_classes, weights)
     else:
-        found = [_fit(inside, column > 0.5, 2, weights) for column in targets.T]
-        coef = np.stack([w[1] - w[0] for w, _ in found])
-        intercept = np.stack([b[1] - b[0] for _, b in found])
-    return np.linalg.multi_dot([coef, *basis]), intercept
+        if weights.ndim == 1:
+            weights = np.tile(weights[:, None], n_classes)
+        labels = [
+            _fit(inside, column > 0.5, 2, w)
+            for column, w in zip(targets.T, weights.T, strict=True)
+        ]
+        coef = np.stack([label.coef[1] - label.coef[0] for label in labels])
+        found = [
+            np.stack([label.intercept[1] - label.intercept[0] for label in labels]),
+            np.stack([label.left_out @ [-1, 1] for label in labels], axis=1),
+            np.stack([label.sharpness for label in labels]),
+        ]
+    return Probe(np.linalg.multi_dot([coef, *basis]), *found)
 
 
 def _in_span(rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -138,26 +101,32 @@ def _in_span(rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     return vectors * lengths, [(vectors / lengths).T, rows]
 
 
-def _fit(
-    rows: np.ndarray, y: np.ndarray, n_classes: int, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _fit(rows: np.ndarray, y: np.ndarray, n_classes: int, weights: np.ndarray) -> Probe:
     """Scores of all classes, of mean 0 over those that have labels."""
     coef, intercept = np.zeros((n_classes, rows.shape[1])), np.zeros(n_classes)
-    weights = np.ones(len(rows)) if weights is None else weights
+    sharpness, every = np.ones(2), rows
     used = weights > 0
     rows, weights = rows[used], weights[used]
     seen, y = np.unique(y[used].astype(int), return_inverse=True)
     intercept[np.setdiff1d(np.arange(n_classes), seen)] = -_UNSEEN
+    scores = np.zeros((len(rows), len(seen)))
     if len(seen) > 1:
-        (w, b), (v, c) = _discriminant(rows, y, weights), _regression(rows, y, weights)
-        w, b = (w + v) / 2, (b + c) / 2
+        one, other = _discriminant(rows, y, weights), _regression(rows, y, weights)
+        w, b = (one.coef + other.coef) / 2, (one.intercept + other.intercept) / 2
         coef[seen], intercept[seen] = w - w.mean(axis=0), b - b.mean()
-    return coef, intercept
+        scores = (one.left_out + other.left_out) / 2
+        sharpness = np.concatenate([one.sharpness, other.sharpness])
+    left_out = every @ coef.T + intercept  # what it is for rows of no weight
+    # A class has no labels without the only row that it has.
+    unseen = np.eye(len(seen), dtype=bool)[y] & (np.bincount(y) == 1)
+    sums = np.where(unseen, 0, scores).sum(axis=1, keepdims=True)
+    scores -= sums / np.maximum((~unseen).sum(axis=1, keepdims=True), 1)
+    scores[unseen] = -_UNSEEN
+    left_out[np.ix_(used, seen)] = scores
+    return Probe(coef, intercept, left_out, sharpness)
 
 
-def _discriminant(
-    rows: np.ndarray, y: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _discriminant(rows: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Probe:
     """Weights and biases of classes that all have rows."""
     member = weights[:, None] * np.eye(y.max() + 1)[y]
     counts = member.sum(axis=0)
@@ -168,12 +137,15 @@ def _discriminant(
     solved = np.linalg.solve(scatter, np.concatenate([means, within]).T).T
     coef, solved = solved[: len(means)], solved[len(means) :]
     norms = (means * coef).sum(axis=1)
-    prior = np.log(counts / counts.sum()) / counts.sum()
+    prior = _prior(counts)
+    # Without a row its class has another share.
+    rest = _prior(np.maximum(counts - member, np.finfo(float).tiny))
     # A row that is left out moves its class's mean and takes a rank of the scatter.
     others = counts[y] - weights
     some = np.flatnonzero(others > 1e-9 * counts[y])
+    left_out = rows @ coef.T - norms / 2 + rest  # of rows alone in their classes
     if not len(some):
-        return coef, prior - norms / 2
+        return Probe(coef, prior - norms / 2, left_out, np.ones(1))
     at, k = np.arange(len(some)), y[some]
     r = weights[some] / others[some]
     own, cross = (within * solved).sum(axis=1)[some], (rows * solved).sum(axis=1)[some]
@@ -186,12 +158,17 @@ def _discriminant(
     scores += scale[:, None] * moved * (cross[:, None] - moved / 2)
     scores += prior - squares / 2
     tau = _sharpness(scores, k, weights[some], counts.sum())
-    return tau * coef, tau * (prior - norms / 2)
+    left_out[some] = scores - prior + rest[some]
+    return Probe(tau * coef, tau * (prior - norms / 2), tau * left_out, np.array([tau]))
 
 
-def _regression(
-    rows: np.ndarray, y: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _prior(counts: np.ndarray) -> np.ndarray:
+    """Logarithms of the shares that classes have of n rows, over n."""
+    n = counts.sum(axis=-1, keepdims=True)
+    return np.log(counts / n) / n
+
+
+def _regression(rows: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Probe:
     """Weights and biases of a ridge regression on the classes' indicators."""
     indicators = np.eye(y.max() + 1)[y]
     mean, shares = (np.average(a, axis=0, weights=weights) for a in (rows, indicators))
@@ -204,9 +181,10 @@ def _regression(
     # A row's share in its own prediction, without which it is scored.
     own = weights / weights.sum() + (centred * solved.T).sum(axis=1)
     residuals = indicators - rows @ coef.T - intercept
-    left_out = indicators - residuals / (1 - own)[:, None]
-    sharpness = _sharpness(left_out, y, weights, 40.0)
-    return sharpness * coef, sharpness * intercept
+    rest = np.maximum(1 - own, np.finfo(float).eps)  # 0 beside a weight of 1e20
+    left_out = indicators - residuals / rest[:, None]
+    t = _sharpness(left_out, y, weights, 40.0)
+    return Probe(t * coef, t * intercept, t * left_out, np.array([t]))
 
 
 def _sharpness(

@@ -11,7 +11,6 @@ import numpy as np
 from ..._utils.tables import write_table
 from ...classifier import CNNClassifier
 from ...evaluation import METHODS, Audit, Estimate, audit_sample, estimate
-from .class_names import read_class_names
 from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
 from .image_index import readable_contents
@@ -21,6 +20,7 @@ from .record_labels import (
     TeachResult,
     add_answers,
     add_changes,
+    in_present_names,
     read_rows,
     resolve_rows,
 )
@@ -119,13 +119,16 @@ class Audits:
         The last one of an image counts. The estimate is about the images that have a
         class: "?cant-tell" and "?not-an-image" are left out.
         """
-        former = read_class_names(self._log).former
-        name, rows, at_once = read_rows(labels, former)
+        name, rows, at_once = read_rows(labels)
         refresh(self._log, self._folders)
         with self._log.transaction():
             state = read_state(self._log)
             resolved, refused = resolve_rows(
-                rows, state, self._folders, at_once=at_once, audit=True
+                in_present_names(rows, state),
+                state,
+                self._folders,
+                at_once=at_once,
+                audit=True,
             )
             if refused and not partial:
                 raise LabelFileError(name, refused, len(rows))
@@ -193,8 +196,9 @@ class Audits:
                 if (known := state.audit_answers.get(sha256))
             ]
             events = [audit.event for audit in state.audits]
-            self._log.add_event("release", audits=events)
-            add_answers(self._log, "teach", "audit", answered)
+            n = len(answered)
+            event = self._log.add_event("release", audits=events, n=n)
+            add_answers(self._log, "teach", "audit", answered, event)
         if train:
             self._trainer.present_model()
         return TeachResult(len(answered), 0, 0, [])
@@ -209,9 +213,11 @@ class Audits:
         Its other columns are the sampling design. Images that the campaign has labels
         of are left out: the model was trained with them.
         """
-        decided = read_state(self._log).decisions
+        state = read_state(self._log)
         contents = readable_contents(folder)
-        images = {sha: path for sha, path in contents.items() if sha not in decided}
+        images = {
+            sha: path for sha, path in contents.items() if sha not in state.decisions
+        }
         if not 1 <= n <= len(images):
             raise CampaignError(
                 f"{n} images cannot be drawn from {str(folder)!r}: it has "
@@ -223,11 +229,12 @@ class Audits:
         readable = list(images)
         chosen = [readable[i] for i in audit.indices]
         rows = zip(chosen, *_design_columns(audit), strict=True)
+        as_of = state.as_of
         write_table(
             out,
-            ("path", "label", "sha256", *_DESIGN),
+            ("path", "label", "sha256", *_DESIGN, "as_of"),
             (
-                (images[sha], "", sha, place, n, method, len(images), *design)
+                (images[sha], "", sha, place, n, method, len(images), *design, as_of)
                 for place, (sha, *design) in enumerate(rows, 1)
             ),
         )
@@ -239,8 +246,9 @@ class Audits:
 
         `labels` is the file that :meth:`draw_from_folder` wrote, filled in.
         """
-        rows = read_labels(labels, more=_DESIGN)
-        classes = read_class_names(self._log).classes
+        state = read_state(self._log)
+        rows = in_present_names(read_labels(labels, more=_DESIGN), state)
+        classes = state.classes
         contents = readable_contents(folder)
         problems = [
             f"{row.where}: {row.problem}"

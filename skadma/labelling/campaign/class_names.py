@@ -9,6 +9,7 @@ from typing import Any
 from .event_log import CampaignError, EventLog
 
 CHANGES = ("add", "rename", "merge")
+_Id = tuple[int, int]
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
@@ -33,8 +34,9 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 class ClassNames:
     """The names of the classes, from the start through each change.
 
-    The log keeps the names that were given. A name means what the changes after it made
-    of it.
+    The log keeps the names that were given. A class stays the same when its name
+    changes, and a name may be given to another class later: what a name means depends
+    on the event as of which it was given.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -44,19 +46,61 @@ class ClassNames:
         self.classes = list(self._first)
         # Names that are no class any more, with the present class of each.
         self.former: dict[str, str] = {}
-        self._events: list[tuple[int, dict[str, str]]] = []
+        self._changes: dict[int, tuple[str, list[str], str | None]] = {}
+        # What identifies each class, by name, from an event on: the event that it came
+        # with, and its place there.
+        self._ids: list[tuple[int, dict[str, _Id]]] = [
+            (0, {name: (0, k) for k, name in enumerate(self._first)})
+        ]
+        self._merged: dict[_Id, _Id] = {}
 
     @property
     def changed(self) -> bool:
         """Whether the classes differ from those at the start, or in their order."""
         return self.classes != list(self._first)
 
+    def at(self, event: int) -> dict[str, _Id]:
+        """Give what identifies each class, by its name as of an event."""
+        return [ids for at, ids in self._ids if at <= event][-1]
+
     def now(self, label: str, event: int) -> str:
         """Give the present name of a class that an event names `label`."""
-        for at, renamed in self._events:
-            if at > event:
-                label = renamed.get(label, label)
-        return label
+        return self._present(self.at(event).get(label)) or label
+
+    def meant(self, label: str, as_of: int | None) -> str:
+        """Give the present name of the class that an answer means.
+
+        `label` is its name as of an event, or before. Where the event is not known, it
+        is a present or a former name.
+        """
+        if as_of is None:
+            return self.former.get(label, label)
+        found = (ids for at, ids in reversed(self._ids) if at <= as_of and label in ids)
+        known = next(found, {}).get(label)
+        present = self._present(known) if known else label
+        if present is None:
+            raise CampaignError(
+                f"the class {label!r} that was meant is no class any more: adding it "
+                "was taken back."
+            )
+        return present
+
+    def _present(self, known: _Id | None) -> str | None:
+        while known in self._merged:
+            known = self._merged[known]
+        names = {each: name for name, each in self._ids[-1][1].items()}
+        return names.get(known) if known else None
+
+    def take_back(self, undone: int, event: int) -> None:
+        """Take the change of the event `undone` back, by another event."""
+        if self._changes.pop(undone, None) is None:
+            return  # it is about something else
+        again = ClassNames(self._first)
+        for at, change in self._changes.items():
+            again.change(*change, at)
+        self.classes, self.former = again.classes, again.former
+        self._merged = again._merged
+        self._ids.append((event, again._ids[-1][1]))
 
     def change(
         self, change: str, names: list[str], into: str | None, event: int
@@ -78,7 +122,16 @@ class ClassNames:
             classes = self._joined(names, into, change)
         self.classes = check_classes(classes)
         renamed = {} if into is None else {n: into for n in names if n != into}
-        self._events.append((event, renamed))
+        ids = dict(self._ids[-1][1])
+        if into is None:
+            ids |= {name: (event, k) for k, name in enumerate(names)}
+        else:
+            kept = ids[into if into in ids else names[0]]
+            others = {ids.pop(name) for name in renamed}
+            self._merged |= dict.fromkeys(others - {kept}, kept)
+            ids[into] = kept
+        self._ids.append((event, ids))
+        self._changes[event] = change, names, into
         former = {old: renamed.get(now, now) for old, now in self.former.items()}
         self.former = {
             old: now
@@ -123,18 +176,17 @@ def read_class_names(log: EventLog) -> ClassNames:
     with log.reading(), log.intact():
         ((first,),) = log.rows("SELECT value FROM settings WHERE name = 'classes'")
         names = ClassNames(json.loads(first))
-        changes: dict[int, dict[str, Any]] = {}
-        for event, kind, detail in log.rows(
+        for event, kind, text in log.rows(
             "SELECT id, kind, detail FROM events WHERE kind IN ('classes', 'undo') "
             "ORDER BY id"
         ):
-            if kind == "undo":
-                changes.pop(json.loads(detail)["undone"], None)
-            else:
-                changes[event] = json.loads(detail)
-        for event, detail in changes.items():
+            detail: dict[str, Any] = json.loads(text)
             try:
-                names.change(detail["change"], detail["names"], detail["into"], event)
+                if kind == "undo":
+                    names.take_back(detail["undone"], event)
+                else:
+                    change = detail["change"], detail["names"], detail["into"]
+                    names.change(*change, event)
             except CampaignError as error:
                 raise ValueError(f"event {event} is no change: {error}") from error
     return names

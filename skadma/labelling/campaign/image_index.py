@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from ..._utils.atomic import file_digest
+from ..._utils.processes import progress_bar
 from ...images.folder import iter_images
 from ...images.forms import UnreadableImageError, check_readable
 from .event_log import CampaignError, EventLog
@@ -76,7 +75,9 @@ def scan_folder(
     with ThreadPoolExecutor() as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
         read = executor.map(lambda item: _read(root / item[0], item[1]), unread.items())
-        bar = tqdm(read, "reading", len(unread), disable=not progress, unit=" images")
+        bar = progress_bar(
+            read, "reading", len(unread), disable=not progress, unit=" images"
+        )
         now = dict(zip(unread, bar, strict=True))
     changes.update(
         {p: content for p, content in now.items() if content != known.get(p)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import string
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -83,6 +83,8 @@ def make_tasks(
             "sha256": proposal.sha256,
             "rank": rank,
         }
+        if proposal.as_of is not None:
+            data["as_of"] = proposal.as_of  # what the names of classes mean then
         if proposal.score is not None:
             data["score"] = proposal.score
         task: dict[str, Any] = {"data": data}
@@ -156,18 +158,6 @@ def in_order(found: Iterable[tuple[str, LabelRow]]) -> list[LabelRow]:
     return list(last.values())
 
 
-def in_present_names(
-    rows: Iterable[LabelRow], former: Mapping[str, str]
-) -> list[LabelRow]:
-    """Give rows the present names of classes: a project keeps the names that it got.
-
-    `former` is what :meth:`skadma.Campaign.former_classes` gives.
-    """
-    return [
-        dataclasses.replace(row, label=former.get(row.label, row.label)) for row in rows
-    ]
-
-
 def rows_of_task(
     data: Any, annotations: Iterable[Any], where: str
 ) -> Iterator[tuple[str, LabelRow]]:
@@ -199,15 +189,17 @@ def _row_of_min(task: Mapping[str, Any], where: str) -> tuple[str, LabelRow]:
 
 
 def _row(data: Any, where: str, mark: str, who: str, problem: str) -> LabelRow:
-    path = data.get("path") if isinstance(data, Mapping) else None
-    sha256 = data.get("sha256", "") if isinstance(data, Mapping) else ""
+    data = data if isinstance(data, Mapping) else {}
+    path, sha256, as_of = data.get("path"), data.get("sha256", ""), data.get("as_of")
+    if type(as_of) is not int:  # a project keeps the names of classes that it got
+        as_of = sys.maxsize
     if not isinstance(path, str) or not isinstance(sha256, str):
         problem = (
             "its data has no path as skadma's tasks have. Import what 'skadma export "
             "--to label-studio' writes."
         )
         path = sha256 = ""
-    return LabelRow(where, path, mark, sha256.lower(), problem, who)
+    return LabelRow(where, path, mark, sha256.lower(), problem, who, as_of=as_of)
 
 
 def _choice_of(result: Any) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..._utils.tables import unescape_cell
@@ -22,7 +22,8 @@ class LabelRow:
     Messages call it `where`, such as "line 7". `label` is a class or a mark such as
     "?skip", `sha256` what was looked at, if the file says, `problem` why the row cannot
     be taken, `who` the person, by default whoever works on the campaign. `more` has the
-    values of other columns that were asked for.
+    values of other columns that were asked for. `as_of` is the event as of which
+    `label` is the name of a class, None if unknown: names may change their meaning.
     """
 
     where: str
@@ -32,6 +33,7 @@ class LabelRow:
     problem: str = ""
     who: str = ""
     more: tuple[str, ...] = ()
+    as_of: int | None = field(default=None, compare=False)
 
 
 class LabelFileError(CampaignError):
@@ -60,9 +62,9 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
-    ``sha256`` names the content that was labelled. Rows without a label are left out,
-    unless `more` names other columns that must be there. Rows that may have been cut
-    have a `problem`.
+    ``sha256`` names the content that was labelled, a column ``as_of`` the event as of
+    which classes are named. Rows without a label are left out, unless `more` names
+    other columns that must be there. Rows that may have been cut have a `problem`.
     """
     path = Path(path)
     try:
@@ -139,7 +141,14 @@ def _row(
         return LabelRow(where, "", "", problem=problem, more=values)
     label = unescape_cell(by_name["label"].strip())
     sha256 = by_name.get("sha256", "").strip().lower()
-    return LabelRow(where, by_name["path"], label, sha256, more=values)
+    row = LabelRow(where, by_name["path"], label, sha256, more=values)
+    as_of = by_name.get("as_of", "").strip()
+    if not as_of:
+        return row
+    if not (as_of.isascii() and as_of.isdigit() and len(as_of) < 19):
+        problem = f"as_of is {as_of!r}; leave it as skadma wrote it."
+        return replace(row, problem=problem)
+    return replace(row, as_of=int(as_of))
 
 
 def _delimiter(text: str) -> str:

@@ -40,7 +40,7 @@ def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batc
     else:
         state, proposals = read_state(campaign._event_log), []
         campaign.estimator()  # the last labels count too
-    as_of = campaign.log()[-1]["id"]
+    as_of = state.as_of
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     if not proposals:
         return Batch([], known, {}, as_of)

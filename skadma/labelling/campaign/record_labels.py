@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .event_log import EventLog
+from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
-from .label_studio import in_present_names, read_export
+from .label_studio import read_export
 from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .state import (
     Decision,
@@ -59,13 +59,8 @@ class GivenLabels(NamedTuple):
 
 def read_rows(
     labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
-    former: Mapping[str, str],
 ) -> GivenLabels:
-    """Read labels in any of the forms that :meth:`Campaign.teach` takes.
-
-    `former` names of classes are taken in what Label Studio exports, whose project may
-    not know another; in a label file they may be a mistake.
-    """
+    """Read labels in any of the forms that :meth:`Campaign.teach` takes."""
     items: Any = getattr(labels, "items", None)
     if isinstance(labels, Mapping) or (items and getattr(labels, "ndim", 0) == 1):
         # A mapping, or a Series of pandas with paths as its index.
@@ -74,7 +69,7 @@ def read_rows(
     if not isinstance(labels, (str, Path)):
         return GivenLabels("labels", list(labels), True)
     if Path(labels).suffix.lower() == ".json":
-        rows = in_present_names(read_export(labels), former)
+        rows = read_export(labels)
     else:
         rows = read_labels(labels)
     return GivenLabels(str(labels), rows, False)
@@ -97,6 +92,7 @@ def record_labels(
     """
     state = read_state(log)
     name, rows, at_once = given
+    rows = in_present_names(rows, state)
     repeats: list[LabelRow] = []
     if blind:
         rows, repeats = [], rows
@@ -110,6 +106,20 @@ def record_labels(
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
     return TeachResult(*counts, refused, len(new))
+
+
+def in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
+    """Give classes their present names in rows that tell as of which event they are."""
+
+    def present(row: LabelRow) -> LabelRow:
+        if row.as_of is None or row.problem:
+            return row
+        try:
+            return replace(row, label=state.class_names.meant(row.label, row.as_of))
+        except CampaignError as error:
+            return replace(row, problem=str(error))
+
+    return list(map(present, rows))
 
 
 def _split_by_person(

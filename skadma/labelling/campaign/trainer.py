@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +41,8 @@ class Proposal:
 
     `path` is relative to the pool, `sha256` names the content to label, `score` is the
     strategy's. The present model predicts the class `guess` with the probability
-    `confidence`; both are None before the first labels.
+    `confidence`; both are None before the first labels. `as_of` is the log's last
+    event, as of which the classes are named.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Proposal:
     guess: str | None
     confidence: float | None
     sha256: str
+    as_of: int | None = field(default=None, compare=False)
 
 
 def blind_proposals(state: State, images: Iterable[int]) -> list[Proposal]:
@@ -64,7 +66,8 @@ def _propose(
     confidence: float | None = None,
 ) -> Proposal:
     sha256 = str(state.contents[image].sha256)
-    return Proposal(state.paths[image], score, guess, confidence, sha256)
+    path = state.paths[image]
+    return Proposal(path, score, guess, confidence, sha256, state.as_of)
 
 
 class Trainer:

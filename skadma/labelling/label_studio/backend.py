@@ -20,12 +20,7 @@ except ImportError as error:
         'pip install "skadma[label]"'
     ) from error
 
-from ..campaign.label_studio import (
-    in_order,
-    in_present_names,
-    prediction,
-    rows_of_task,
-)
+from ..campaign.label_studio import in_order, prediction, rows_of_task
 from ..campaign.labels_csv import LabelRow
 from ..requests import RefusedError, WholeBody, read_object, refuse
 from ..worker import Worker
@@ -220,8 +215,7 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
-    """Record labels, of classes that may have been renamed since."""
-    rows = in_present_names(rows, campaign.former_classes())
+    """Record labels."""
     return campaign.teach(rows, train=False)
 
 

@@ -141,7 +141,7 @@ class Controller:
             "stale": [*moved, *(sha for sha in held if not self._is_open(sha))],
             "elsewhere": len(set(self.shown()) - set(self._tabs[tab].have)),
             "guesses": {
-                sha: (self.ledger.present_name(guess[0]), guess[1])
+                sha: (self._present_guess(guess[0]), guess[1])
                 for sha in have
                 if (guess := self._guesses.get(sha)) and guess[0]
             },
@@ -157,8 +157,11 @@ class Controller:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
+        ids = self.ledger.class_names.at(self.ledger.as_of)
         return {
+            "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
+            "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
@@ -176,6 +179,9 @@ class Controller:
         return [sha for sha in self._held() if self.ledger.decision(sha) is None]
 
     # --- within --------------------------------------------------------------
+
+    def _present_guess(self, guess: str | None) -> str | None:
+        return self.ledger.present_name(guess, self.suspects_as_of)
 
     def _held(self) -> set[str]:
         """Images of the tabs that are still there."""
@@ -274,7 +280,7 @@ class Controller:
         return {
             "sha256": sha256,
             "path": self.ledger.path(sha256),
-            "guess": self.ledger.present_name(item["guess"]),
+            "guess": self._present_guess(item["guess"]),
             "confidence": item["confidence"],
             "before": None if decision is None else decision.mark,
         }

@@ -1,0 +1,45 @@
+"""Start other processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.Lock()
+_n_within = 0
+_before: str | None = None
+
+
+@contextmanager
+def isolated_children() -> Iterator[None]:
+    """Let Python processes that start within import nothing from the current folder.
+
+    They run ``python -c`` or ``python -m``, for which the current folder comes first in
+    ``sys.path``: a file ``struct.py`` that came with somebody's images would run.
+    """
+    global _n_within, _before
+    with _lock:
+        if _n_within == 0:
+            _before = os.environ.get("PYTHONSAFEPATH")
+            os.environ["PYTHONSAFEPATH"] = "1"
+        _n_within += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_within -= 1
+            if _n_within == 0:
+                os.environ.pop("PYTHONSAFEPATH")
+                if _before is not None:
+                    os.environ["PYTHONSAFEPATH"] = _before
+
+
+def progress_bar(*arguments: Any, **options: Any) -> Any:
+    """Make a bar of tqdm, whose lock may start a process."""
+    from tqdm.auto import tqdm
+
+    with isolated_children():
+        return tqdm(*arguments, **options)
