@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .event_log import CampaignError, EventLog
@@ -79,8 +79,11 @@ def read_folders(log: EventLog) -> AddedFolders:
             detail: dict[str, Any] = json.loads(text)
             if kind == "pool":
                 folder = detail["folder"]
-                if not isinstance(folder, str) or not folder or "\0" in folder:
+                if not isinstance(folder, str) or "\0" in folder:
                     raise ValueError(f"the pool {folder!r} is no folder")
+                systems = PurePosixPath, PureWindowsPath  # it may have been another
+                if not any(system(folder).is_absolute() for system in systems):
+                    raise ValueError(f"the pool {folder!r} is no absolute path")
                 try:
                     name = check_name(detail["name"])
                 except CampaignError as error:
