@@ -4,10 +4,10 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
 from skadma.labelling.campaign import CampaignBusyError, CampaignError, LabelFileError
-from skadma.labelling.campaign.event_log import SCHEMA, EventLog
+from skadma.labelling.campaign.event_log import EventLog
 from skadma.strategies import (
     CEAL,
     EntropySampling,
@@ -28,6 +28,7 @@ from skadma.strategies import (
 )
 
 from .conftest import TinyCNN, tiny_classifier
+from .forged import change_log
 
 # pytest finds the fixtures by their names here
 from .painted_campaign import (  # noqa: F401
@@ -414,12 +415,7 @@ def test_layers_that_the_network_does_not_have(pool, tmp_path):
 
 def _set(folder, name, text):
     """Change a campaign as no method of it does."""
-    connection = sqlite3.connect(folder / "campaign.sqlite", isolation_level=None)
-    (trigger,) = (s for s in SCHEMA if "settings_no_update" in s)
-    connection.execute("DROP TRIGGER settings_no_update")
-    connection.execute("UPDATE settings SET value = ? WHERE name = ?", (text, name))
-    connection.execute(trigger)
-    connection.close()
+    change_log(folder, ("UPDATE settings SET value = ? WHERE name = ?", (text, name)))
 
 
 def test_settings_of_others(pool, tmp_path):
@@ -500,7 +496,7 @@ def test_a_received_campaign_scans_nothing_by_itself(place, added, pool, tmp_pat
         _set(folder, "pool", json.dumps(place))
     with pytest.raises(CampaignError, match="intact|--pool (more=)?FOLDER"):
         Campaign.open(folder, backbone=TinyCNN)
-    if added and not os.path.isabs(place):  # no campaign has such an event at all
+    if added and not Path(place).is_absolute():  # no campaign has such an event at all
         return
     with Campaign.open(folder, backbone=TinyCNN, **options) as campaign:
         assert campaign.refresh() == 0
