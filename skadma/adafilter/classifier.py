@@ -53,10 +53,11 @@ class AdaFilterClassifier(CNNClassifier):
         normalises the mixture, and is fine-tuned.
     gate_width : int, default=128
         Width of the recurrent network.
-    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, value_range
-    engine, precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs
-    batch_size, scan_batch_size, callbacks, train_split, augment, warm_start, classes
-    class_weight, on_bad_image, net_params, memory, device, verbose, random_state
+    weights, n_frozen_layers, source_classes, image_size, image_shape, reduced_decoding
+    value_range, engine, precision, batch_norm, lr, head_lr, optimizer, criterion
+    max_epochs, batch_size, scan_batch_size, callbacks, train_split, augment, warm_start
+    classes, class_weight, on_bad_image, net_params, memory, device, verbose
+    random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
@@ -113,6 +114,7 @@ class AdaFilterClassifier(CNNClassifier):
         gate_width: int = 128,
         weights: str | Path | None = "DEFAULT",
         n_frozen_layers: str | int = "paper",
+        source_classes: str | bool = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
@@ -144,6 +146,7 @@ class AdaFilterClassifier(CNNClassifier):
             backbone,
             weights=weights,
             n_frozen_layers=n_frozen_layers,
+            source_classes=source_classes,
             image_size=image_size,
             image_shape=image_shape,
             reduced_decoding=reduced_decoding,

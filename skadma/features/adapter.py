@@ -93,6 +93,9 @@ class NetworkAdapter(ABC):
         cannot be decoded are missing.
         """
 
+    def check_source_classes(self, wanted: str) -> None:  # noqa: B027
+        """Raise ValueError if `wanted` needs source classes and there are none."""
+
     @property
     def multilabel(self) -> bool:
         """Whether an image has any number of labels instead of one."""
@@ -305,6 +308,10 @@ class CNNAdapter(NetworkAdapter):
         """Side in pixels of the images that the pretrained network gets."""
         return self.source.preprocessing.image_size
 
+    def check_source_classes(self, wanted: str) -> None:
+        """Raise ValueError if `wanted` needs source classes and there are none."""
+        self.source.check_source_classes(wanted)
+
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer, see :meth:`NetworkAdapter.position`."""
         return self.source.graph.position(layer)
@@ -407,6 +414,9 @@ class CNNAdapter(NetworkAdapter):
         keep: bool = True,
         n_shared: int | None = None,
     ) -> FeatureExtractor:
+        wanted = [*source_layers, *(() if self.fitted else layers)]
+        if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
+            source.check_source_classes("an output of its last layer before fit")
         if n_shared is None:
             n_shared = count_frozen_layers(source, self._n_frozen_layers)
         return FeatureExtractor(

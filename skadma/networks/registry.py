@@ -38,7 +38,8 @@ class Backbone:
     """A network as built, before it is traced.
 
     `state_dict` are weights yet to be loaded into it, None where it has them already;
-    `class_names` are the source classes in the order of its outputs, if known.
+    `class_names` are the source classes in the order of its outputs, if known;
+    `source_classes` whether its outputs are their scores, "auto" to find out.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Backbone:
     preprocessing: Preprocessing
     state_dict: dict[str, torch.Tensor] | None
     class_names: tuple[str, ...] | None
+    source_classes: bool | str = "auto"
 
 
 def available_backbones() -> list[str]:
@@ -204,7 +206,7 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         module = _load_timm(timm, name)
     else:
         module = _create_timm(timm, name)
-    config = timm.data.resolve_model_data_config(module)
+    config = {**module.pretrained_cfg, **timm.data.resolve_model_data_config(module)}
     size = config["input_size"][-1]
     preprocessing = Preprocessing(
         image_size=size,
@@ -217,7 +219,11 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    return Backbone(name, module, preprocessing, None, None)
+    # The last layer of CLIP's networks is a projection to features, if not fine-tuned.
+    described = f"{config.get('architecture')}.{config.get('tag')}"
+    is_clip = "clip" in described and "_ft_" not in described
+    has_classes = False if is_clip or not module.num_classes else "auto"
+    return Backbone(name, module, preprocessing, None, None, has_classes)
 
 
 def _create_timm(timm: Any, name: str, **options: Any) -> nn.Module:
