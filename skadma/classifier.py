@@ -46,19 +46,6 @@ from .training.probe_head import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 
-_PARAMS_OF_NETWORK = (
-    "backbone",
-    "weights",
-    "source_classes",
-    "image_size",
-    "reduced_decoding",
-    "value_range",
-    "engine",
-    "precision",
-    "training",
-    "batch_norm",
-)
-
 _unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple[Any, ...], PretrainedNetwork]]
 _unfitted = WeakKeyDictionary()
 """Networks of callables, by the unfitted classifier that they were built for."""
@@ -255,6 +242,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+
+    # A network keeps these from the fit that built it.
+    _params_of_network: tuple[str, ...] = (
+        *("backbone", "weights", "source_classes", "image_size", "reduced_decoding"),
+        *("value_range", "engine", "precision", "training", "batch_norm"),
+    )
 
     def __init__(
         self,
@@ -512,20 +505,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         self.multilabel_ = multilabel
-        self._network_params = self._params_of_network()
+        self._network_params = {n: getattr(self, n) for n in self._params_of_network}
         _unfitted.pop(self, None)
         return self
 
-    def _params_of_network(self) -> dict[str, Any]:
-        """Parameters that a network keeps from the fit that built it."""
-        return {name: getattr(self, name) for name in _PARAMS_OF_NETWORK}
-
     def _check_same_network(self) -> None:
-        now = self._params_of_network()
         for name, before in self._network_params.items():
-            if now[name] != before:
+            now = getattr(self, name)
+            if now != before:
                 raise ValueError(
-                    f"{name} is now {now[name]!r}, but the network that is to train "
+                    f"{name} is now {now!r}, but the network that is to train "
                     f"further was built with {before!r}. Set it back, or fit anew with "
                     "warm_start=False."
                 )

@@ -105,6 +105,11 @@ class AdaFilterClassifier(CNNClassifier):
         "gate_width": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _params_of_network = (
+        *CNNClassifier._params_of_network,
+        *("gates", "gated_batch_norm", "gate_width"),
+    )
+
     def __init__(
         self,
         backbone: str | Callable[[], nn.Module] = "resnet18",
@@ -142,38 +147,9 @@ class AdaFilterClassifier(CNNClassifier):
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            n_frozen_layers=n_frozen_layers,
-            source_classes=source_classes,
-            image_size=image_size,
-            image_shape=image_shape,
-            reduced_decoding=reduced_decoding,
-            value_range=value_range,
-            engine=engine,
-            precision=precision,
-            batch_norm=batch_norm,
-            lr=lr,
-            head_lr=head_lr,
-            optimizer=optimizer,
-            criterion=criterion,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            scan_batch_size=scan_batch_size,
-            callbacks=callbacks,
-            train_split=train_split,
-            augment=augment,
-            warm_start=warm_start,
-            classes=classes,
-            class_weight=class_weight,
-            on_bad_image=on_bad_image,
-            net_params=net_params,
-            memory=memory,
-            device=device,
-            verbose=verbose,
-            random_state=random_state,
-        )
+        given = locals()
+        theirs = {n: given[n] for n in CNNClassifier._get_param_names() if n in given}
+        super().__init__(**theirs)
         self.gates = gates
         self.gated_batch_norm = gated_batch_norm
         self.gate_width = gate_width
@@ -226,14 +202,6 @@ class AdaFilterClassifier(CNNClassifier):
             gated_batch_norm=self.gated_batch_norm,
             gate_width=self.gate_width,
         )
-
-    def _params_of_network(self) -> dict[str, Any]:
-        return {
-            **super()._params_of_network(),
-            "gates": self.gates,
-            "gated_batch_norm": self.gated_batch_norm,
-            "gate_width": self.gate_width,
-        }
 
 
 class _GatesOnly(nn.Module):

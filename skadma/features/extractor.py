@@ -89,18 +89,10 @@ def concatenated_outputs(layers: Sequence[int]) -> DerivedOutput:
 class OutputBatch:
     """Layer outputs for one batch of images.
 
-    Attributes
-    ----------
-    indices : ndarray of int, shape (b,)
-        Positions of the images in X, without those that cannot be decoded.
-    adapted : dict of int to torch.Tensor of shape (b, d)
-        Flattened outputs of the adapted network's layers, by position. Layers that
-        only a derived output needs are missing where it was in the cache.
-    source : dict of int to torch.Tensor of shape (b, d)
-        The same of the pretrained network; empty where a derived output was in the
-        cache.
-    derived : torch.Tensor of shape (b, m) or None
-        The derived output, if one was asked for.
+    `indices` (b,) are the images' positions in X, without those that cannot be decoded.
+    `adapted` and `source` are flattened outputs (b, d) of the two networks' layers, by
+    position. Missing are layers that only a derived output needs, and all of `source`,
+    where the derived output was in the cache. `derived` is (b, m) if one was asked for.
     """
 
     indices: np.ndarray
@@ -125,27 +117,15 @@ class _Item:
 class FeatureExtractor:
     """Run batches through both networks and yield layer outputs.
 
-    Both networks begin with the same frozen layers. These run once, up to the *cut*:
-    the deepest point that a single tensor crosses. The layers behind it run for each
-    network. The cache is looked up first, for what crosses the cut and for what
+    Both networks begin with the same `n_frozen` layers. These run once, up to the
+    *cut*: the deepest point that a single tensor crosses. The layers behind it run for
+    each network. The cache is looked up first, for what crosses the cut and for what
     depends on the pretrained network alone: its vector outputs and derived outputs.
 
-    Parameters
-    ----------
-    source : PretrainedNetwork
-    adapted : AdaptedNetwork or None
-        None before the first fit; then the pretrained network takes its place.
-    layers, source_layers : sequence of int
-        Positions of the layers whose outputs are wanted, of the adapted and of the
-        pretrained network.
-    n_frozen : int
-        How many layers both networks share, or will share once one is fitted.
-    device : torch.device
-    cache : Cache or None
-    start : int, optional
-        Inputs are not images but outputs of the pretrained network's layer `start`.
-    derived : DerivedOutput, optional
-        Computed from the outputs of `layers` and `source_layers`.
+    `layers` are wanted of the adapted network, in whose place the pretrained one is
+    before the first fit, and `source_layers` of the pretrained one. With `start` the
+    inputs are not images but outputs of the pretrained network's layer `start`.
+    `derived` is computed from the outputs of both.
     """
 
     @torch_defaults()

@@ -67,8 +67,9 @@ class NetworkGraph:
             with NETWORK_LOCK, in_mode(network.modules(), training=training):
                 # A branch on an option that nobody gives must not be followed.
                 options = inspect.signature(network.forward).parameters.values()
+                plain = (bool, int, float, str, type(None))
                 defaults = {
-                    p.name: p.default for p in options if p.default is not p.empty
+                    p.name: p.default for p in options if isinstance(p.default, plain)
                 }
                 self.graph = _Tracer(example).trace(network, concrete_args=defaults)
         except Exception as error:

@@ -287,7 +287,13 @@ class PretrainedNetwork:
         return shapes.found
 
     def check_source_classes(self, wanted: str) -> None:
-        """Raise ValueError where `wanted` needs source classes and there are none."""
+        """Raise ValueError where something needs source classes and there are none.
+
+        Parameters
+        ----------
+        wanted : str
+            What needs them, for the message.
+        """
         if not self.n_classes:
             raise ValueError(
                 f"{self.name} gives features and has no scores of source classes, as "
@@ -520,16 +526,9 @@ def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -
 class LayerRow(NamedTuple):
     """One weighted layer.
 
-    Attributes
-    ----------
-    position : int
-        From 0, in the order of the main path.
-    name : str
-        Name of the module in the network.
-    output_shape : tuple of int
-        Shape, for one image, of what the next weighted layer receives.
-    frozen : bool
-        Whether fine-tuning leaves it as it is.
+    `position` counts from 0 on the main path, `name` is the module's, `output_shape` is
+    that of what the next weighted layer receives, for one image, and fine-tuning leaves
+    it as it is if it is `frozen`.
     """
 
     position: int
@@ -542,20 +541,12 @@ class LayerTable(list[LayerRow]):
     """List of :class:`LayerRow`; ``print`` shows it as a table."""
 
     def __repr__(self) -> str:
-        n = len(self)
         rows = [("position", "", "name", "output shape", "")]
         for row in self:
-            shape = " x ".join(str(side) for side in row.output_shape)
-            rows.append(
-                (
-                    str(row.position),
-                    str(row.position - n),
-                    row.name,
-                    shape,
-                    "frozen" if row.frozen else "",
-                )
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+            shape = " x ".join(map(str, row.output_shape))
+            position = str(row.position), str(row.position - len(self))
+            rows.append((*position, row.name, shape, "frozen" if row.frozen else ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(
                 cell.rjust(width) if i < 2 else cell.ljust(width)
