@@ -424,30 +424,30 @@ class FeatureExtractor:
     ) -> OutputBatch:
         """Run what lies behind the cut, on up to `n_behind` images at a time."""
         cached = self._cached(items) or None
+        source: dict[int, torch.Tensor] = {}
         computed: dict[str, torch.Tensor] = {}
-        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
-            if self._frozen is None:
-                x = self._normalize(x)
-            adapted = self._outputs(x, n_behind)
-            if cached is not None and self._required_keys == [self._derived_key]:
-                source = {}
-                computed = {self._required_keys[0]: cached[0]}
-            elif cached is not None:
-                source = self._vectors_by_position(cached)
-            else:
-                source = {}
-                if self.source_layers:
+        with torch_defaults():
+            with NETWORK_LOCK, in_mode(self._modules):
+                if self._frozen is None:
+                    x = self._normalize(x)
+                adapted = self._outputs(x, n_behind)
+                if cached is None and self.source_layers:
                     outputs = _run(self._source_behind_cut, x, rows)
                     flat = [output.flatten(1) for output in outputs]
                     source = dict(zip(self.source_layers, flat, strict=True))
+            # Without the lock: what is derived may load a network for the centres.
+            if cached is None:
                 computed = {
-                    key: one.compute(adapted, source) for key, one in self._kept.items()
+                    k: one.compute(adapted, source) for k, one in self._kept.items()
                 }
-                if rows:
-                    for key, values in computed.items():
-                        self._put([item.key for item in items], values, key)
-        if self.derived and self.derived.layers and self._derived_key:
-            computed[self._derived_key] = self.derived.compute(adapted, source)
+                for key, values in computed.items() if rows else ():
+                    self._put([item.key for item in items], values, key)
+            elif self._required_keys == [self._derived_key]:
+                computed = {self._required_keys[0]: cached[0]}
+            else:
+                source = self._vectors_by_position(cached)
+            if self.derived and self.derived.layers and self._derived_key:
+                computed[self._derived_key] = self.derived.compute(adapted, source)
         derived = computed[self._derived_key] if self._derived_key else None
         return OutputBatch(_indices(items), adapted, source, derived)
 
