@@ -48,7 +48,8 @@ class Site:
 
     def start(self):
         self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=self.cwd,
         )  # fmt: skip
         self.errors = []
@@ -56,10 +57,23 @@ class Site:
             target=self._drain, args=(self.process,), daemon=True
         )
         self.drain.start()
-        self.address = self.process.stdout.readline().strip()
-        assert self.address.startswith("http://127.0.0.1:"), "".join(self.errors)
-        self.origin, _, self.token = self.address.partition("/#")
+        self.first_address = self.process.stdout.readline().strip()
+        assert self.first_address.startswith("http://127.0.0.1:"), "".join(self.errors)
+        self.origin = self.first_address.partition("/#")[0]
         self.port = int(self.origin.rpartition(":")[2])
+        self.said = []
+
+    def address(self):
+        """Another address, which lets one browser in: Enter prints it."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        while not (line := self.process.stdout.readline()).startswith(self.origin):
+            assert line, "".join(self.errors)
+            self.said.append(line)
+        return line.strip()
+
+    def token(self):
+        return self.address().partition("/#")[2]
 
     def _drain(self, process):
         for line in process.stderr:
@@ -69,6 +83,7 @@ class Site:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
+        self.process.stdin.close()
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
@@ -80,6 +95,7 @@ class Site:
         said = self.process.stdout.read()
         self.drain.join(15)  # what is said at the very end, too
         self.process.stdout.close()
+        self.process.stdin.close()
         return said
 
     def log(self):
@@ -111,8 +127,10 @@ class Site:
             headers={"Origin": self.origin, "X-Skadma": "1", **headers},
             timeout=30,
         )
-        answer = client.post("/api/session", json={"token": self.token})
+        answer = client.post("/api/session", json={"token": self.token()})
         assert answer.status_code == 200
+        client.headers["X-Skadma"] = answer.json()["token"]
+        client.headers["X-Skadma-Campaign"] = client.get("/api/about").json()["id"]
         return client
 
 
@@ -163,7 +181,7 @@ def pages(chromium):
             "console", lambda m: m.type == "error" and page.complaints.append(m.text)
         )
         opened.append(page)
-        page.goto(site.address)
+        page.goto(site.address())
         until(page, "window.skadmaPage")
         return page
 

@@ -61,10 +61,9 @@ def test_the_commands_processes(trap, tmp_path, serve):
     main = program(tmp_path, f"if __name__ == '__main__':\n    {_MAIN}")
     site = serve(tmp_path / "c", ".", "--label-studio", n=4, program=[main], cwd=photos)
     items = chosen(site.client())
-    said = [site.process.stdout.readline() for _ in range(2)]
     assert len(items) == 4
     answer = httpx.post(
-        f"{said[1].split()[-1]}/predict", json={"tasks": []}, timeout=120
+        f"{site.said[1].split()[-1]}/predict", json={"tasks": []}, timeout=120
     )
     assert answer.json() == {"results": []}
     assert not trace.exists(), trace.read_text()

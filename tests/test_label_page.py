@@ -208,7 +208,8 @@ def test_zoom_and_contrast_are_view_only(site, page):
     for key in "zkb":
         page.keyboard.press(key)
     image = page.locator("#stage img")
-    assert "size=full" in image.get_attribute("src")
+    assert image.get_attribute("data-size") == "full"
+    page.wait_for_function("() => document.querySelector('#stage img').naturalWidth")
     assert "contrast(1.5) brightness(1.5)" in image.get_attribute("style")
     assert page.locator("#stage.zoomed").count() == 1
     press(page, "2")
@@ -329,7 +330,7 @@ def test_progress(site, page):
     assert counts == {name: held.count(name) for name in CLASSES}
     assert f"Can't tell ({held.count('?cant-tell')})" in text
     assert page.locator(".curve .dot").count() >= 1
-    unsure = page.get_attribute("#part-unclear img", "src").split("/")[2].split("?")[0]
+    unsure = page.get_attribute("#part-unclear img", "data-sha256")
     page.locator("#part-unclear li").first.get_by_role("button").nth(1).click()
     saved(page)
     assert marks_of(site.log())[-1] == (unsure, CLASSES[1])

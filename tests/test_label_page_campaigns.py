@@ -213,8 +213,7 @@ def test_killed_in_the_middle(tmp_path, serve, pages):
     until(page, "/started anew/.test(document.querySelector('.banner').innerText)")
     assert site.held() == held  # nothing lost, nothing made up
     page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(site.address)
-    page.reload()  # only the fragment differed, which loads nothing
+    page.goto(site.address())
     shown(page)
     saved(page)
     paths = {hashlib.sha256(p.read_bytes()).hexdigest(): p.name

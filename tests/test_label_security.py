@@ -82,6 +82,47 @@ def test_1_only_this_machine_is_listened_to(site):
             assert other.connect_ex((own, site.port)) != 0
 
 
+def test_3_the_cookie_alone_opens_nothing(site, client):
+    """A browser gives it to every server on this machine; and the token alone."""
+    photo = (site.folder.parent / "photos" / "000.png").read_bytes()
+    image = f"/img/{hashlib.sha256(photo).hexdigest()}?size=view"
+    mark = {"sha256": hashlib.sha256(photo).hexdigest(), "mark": "ok", "before": None}
+    operation = {"id": "a-strangers", "via": "keys", "marks": [mark]}
+    stolen = {"Cookie": cookie_of(client), "Origin": site.origin}
+    seen = {"X-Skadma": client.headers["X-Skadma"], "Origin": site.origin}
+    n_events = len(site.log())
+    campaign = {"X-Skadma-Campaign": client.headers["X-Skadma-Campaign"]}
+    for headers in (stolen, {**stolen, "X-Skadma": "1"}, seen):
+        with httpx.Client(base_url=site.origin, headers=headers | campaign) as other:
+            for path in ("/api/about", "/api/progress", image):
+                assert other.get(path).status_code == 401
+            answer = other.post("/api/operations", json={"operations": [operation]})
+            assert answer.status_code in (401, 415)
+    assert [e for e in site.log()[n_events:] if e["kind"] == "teach"] == []
+
+
+def test_3_a_token_serves_for_a_minute(monkeypatch):
+    pytest.importorskip("starlette")
+    from skadma.labelling.page import guard as module
+
+    guard = module.Guard(None, 1, "c")
+    now = module.time.monotonic()
+    for later, opens in ((59, True), (61, False)):
+        token = guard.make_one_time_token()
+        monkeypatch.setattr(module.time, "monotonic", lambda: now + later)  # noqa: B023
+        assert guard.takes(token) is opens
+        assert guard.takes(token) is False
+        monkeypatch.undo()
+
+
+def test_every_request_names_the_campaign(site, client):
+    for other in ("0" * 32, ""):
+        answer = sync(client, **{"X-Skadma-Campaign": other})
+        assert answer.status_code == 409
+        assert "x-skadma-receipt" not in answer.headers
+    assert sync(client).headers["x-skadma-receipt"]
+
+
 def cookie_of(client):
     (cookie,) = client.cookies.jar
     return f"{cookie.name}={cookie.value}"
@@ -95,22 +136,24 @@ def cookie_of(client):
 def test_2_other_hosts_are_refused(site, client, host):
     """DNS rebinding: another site's name that leads here."""
     name = host.format(port=site.port)
-    cookie = ("Cookie", cookie_of(client))
-    assert raw(site, "GET", "/api/about", [("Host", name), cookie])[0] == 400
+    inside = [("Cookie", cookie_of(client)), ("X-Skadma", client.headers["X-Skadma"])]
+    assert raw(site, "GET", "/api/about", [("Host", name), *inside])[0] == 400
     assert raw(site, "GET", "/", [("Host", name)])[0] == 400
 
 
 def test_2_our_own_names_are_taken(site, client):
-    cookie = ("Cookie", cookie_of(client))
+    inside = [("Cookie", cookie_of(client)), ("X-Skadma", client.headers["X-Skadma"])]
     for name in ("127.0.0.1", "localhost"):
-        headers = [("Host", f"{name}:{site.port}"), cookie]
+        headers = [("Host", f"{name}:{site.port}"), *inside]
         assert raw(site, "GET", "/api/about", headers)[0] == 200
-    twice = [("Host", f"localhost:{site.port}"), ("Host", "evil.example"), cookie]
+    host = ("Host", f"localhost:{site.port}")
+    twice = [host, ("Host", "evil.example"), *inside]
     assert raw(site, "GET", "/api/about", twice)[0] == 400
 
 
 def test_3_the_token_opens_and_nothing_else(site):
-    assert len(site.token) >= 43  # 256 bits
+    token = site.token()
+    assert len(token) >= 43  # 256 bits
     strange = httpx.Client(
         base_url=site.origin, headers={"Origin": site.origin, "X-Skadma": "1"}
     )
@@ -118,22 +161,27 @@ def test_3_the_token_opens_and_nothing_else(site):
         for path in ("/api/about", "/api/progress", f"/img/{'0' * 64}?size=view"):
             assert strange.get(path).status_code == 401
         assert sync(strange).status_code == 401
-        for token in ("x", site.token[:-1], site.token + "x", site.token.swapcase()):
-            answer = strange.post("/api/session", json={"token": token})
+        for wrong in ("x", token[:-1], token + "x", token.swapcase()):
+            answer = strange.post("/api/session", json={"token": wrong})
             assert answer.status_code == 401 and not answer.cookies
         name = f"skadma-{site.port}"
-        for cookie in (f"{name}=", f"{name}={site.token}", "skadma-1=x", ";;=", "ü"):
+        for cookie in (f"{name}=", f"{name}={token}", "skadma-1=x", ";;=", "ü"):
             headers = [("Host", f"localhost:{site.port}"), ("Cookie", cookie)]
             assert raw(site, "GET", "/api/about", headers)[0] == 401
-        answer = strange.post("/api/session", json={"token": site.token})
-    cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"{name}=") and site.token not in cookie
+        answer = strange.post("/api/session", json={"token": token})
+        assert answer.status_code == 200
+        cookie = answer.headers["set-cookie"]
+        again = strange.post("/api/session", json={"token": token})
+        assert again.status_code == 401  # it serves once
+    assert cookie.startswith(f"{name}=") and token not in cookie
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
 
 
 def test_3_the_token_is_in_no_log(site, client):
     client.get("/api/about")
-    assert site.token not in "".join(site.errors)
+    errors = "".join(site.errors)
+    assert client.headers["X-Skadma"] not in errors and cookie_of(client) not in errors
+    assert site.first_address.partition("#")[2] not in errors
 
 
 def test_4_only_our_page_changes_anything(site, client):
@@ -144,7 +192,8 @@ def test_4_only_our_page_changes_anything(site, client):
         assert sync(client, Origin=origin).status_code == 403
     assert sync(client, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert sync(client, **{"Sec-Fetch-Site": "same-site"}).status_code == 403
-    assert sync(client, **{"X-Skadma": "0"}).status_code == 415
+    assert sync(client, **{"X-Skadma": ""}).status_code == 415
+    assert sync(client, **{"X-Skadma": "1"}).status_code == 401
     text = json.dumps({"tab": "t", "have": [], "want": 0})
     for kind in (
         "text/plain",
@@ -189,7 +238,10 @@ def test_5_files_are_found_by_content_only(site, client):
     for path in ("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py",
                  "/static//etc/passwd", "/static/__init__.py", "/app.py",
                  "/static/app.js%00.png"):  # fmt: skip
-        headers = [("Host", f"localhost:{site.port}"), ("Cookie", cookie_of(client))]
+        headers = [
+            ("Host", f"localhost:{site.port}"), ("Cookie", cookie_of(client)),
+            *((n, client.headers[n]) for n in ("X-Skadma", "X-Skadma-Campaign")),
+        ]  # fmt: skip
         assert raw(site, "GET", path, headers)[0] == 404
     assert client.get(f"/img/{first}?size=9999").status_code == 404
 
@@ -234,7 +286,7 @@ def test_6_headers_hold_the_browser_back(site, client):
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "server" not in headers
         public = path == "/" or path.startswith("/static/")
-        allowed = ("no-cache", "no-store") if public else ("no-store", "private")
+        allowed = ("no-cache", "no-store") if public else "no-store"
         assert headers["cache-control"].startswith(allowed)
 
 
@@ -281,7 +333,9 @@ def test_8_there_are_limits(site, client):
 def test_8_a_body_of_unknown_length_is_not_read_to_its_end(site, client):
     """It has no Content-Length and would never end: refused once it is too long."""
     headers = {"Host": f"127.0.0.1:{site.port}", "Origin": site.origin,
-               "Content-Type": "application/json", "X-Skadma": "1",
+               "Content-Type": "application/json",
+               "X-Skadma": client.headers["X-Skadma"],
+               "X-Skadma-Campaign": client.headers["X-Skadma-Campaign"],
                "Cookie": cookie_of(client), "Transfer-Encoding": "chunked"}  # fmt: skip
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     with socket.create_connection(("127.0.0.1", site.port), timeout=60) as line:
@@ -333,8 +387,9 @@ def test_a_wrong_operation_changes_nothing(site, client):
 
 
 def test_label_studio_is_served_below_a_secret_path_only(site, client):
-    assert "Ctrl-C" in site.process.stdout.readline()
-    said = site.process.stdout.readline()
+    site.address()
+    assert "Ctrl-C" in site.said[0]
+    said = site.said[1]
     assert said.startswith(f"For Label Studio: {site.origin}/label-studio/")
     path = said.split()[-1].removeprefix(site.origin)
     assert len(path) > 50

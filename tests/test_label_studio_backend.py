@@ -184,13 +184,12 @@ def test_from_the_server_of_the_page(pool, tmp_path, serve):
         pytest.importorskip(module)
     httpx = pytest.importorskip("httpx")
     site = serve(tmp_path / "c", pool, "--label-studio", n=4, classes=CLASSES)
-    said = [site.process.stdout.readline() for _ in range(2)]
-    address = said[1].split()[-1]
+    page = site.client()
+    address = site.said[1].split()[-1]
     with Campaign.open(site.folder) as campaign:
         created = recorded("annotation_created.json", campaign)
         asked = recorded("predict.json", campaign)
         sha256 = shas_of(campaign)[5]
-    page = site.client()
     with httpx.Client(timeout=120, headers=JSON) as studio:
         assert studio.post(f"{address}/webhook", content=created).status_code == 201
         look = {"tab": "t", "have": [], "want": 0}

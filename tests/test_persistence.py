@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from skorch.callbacks import EpochTimer
 from torch import nn
@@ -289,8 +290,24 @@ def test_a_kill(after, saved, folder, tmp_path):
     )
     assert done.returncode == -9, done.stderr
     CNNClassifier.load(folder, backbone=TinyCNN)
+    assert (tmp_path / ".model.part").is_dir()
     saved[0].save(folder, overwrite=True)
     CNNClassifier.load(folder, backbone=TinyCNN)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_at_once(saved, tmp_path):
+    """The second one is told, and leaves the first alone."""
+    within = []
+
+    def write(folder):
+        (folder / "a").write_text("first")
+        with pytest.raises(OSError, match="another process is writing"):
+            files.replace_folder(tmp_path / "x", within.append)
+
+    files.replace_folder(tmp_path / "x", write)
+    assert not within
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"]
 
 
 # --- damaged and foreign models ------------------------------------------------------
@@ -349,21 +366,51 @@ def test_a_newer_version(folder):
         ({"class": "Pipeline"}, "reads CNNClassifier, AdaFilterClassifier"),
         ({"params": {"backbone": "hf-hub:x/y"}}, "no network's name"),
         ({"params": {"backbone": "resnet18"}}, "no backbone= is to be given"),
-        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator is not known"),
+        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator of .* is not known"),
         ({"params": {"backbone": {"a": 1}, "optimizer": "os.system"}}, "none of torch"),
         ({"params": {"backbone": {"a": 1}, "lr": -1}}, "'lr' parameter"),
-        ({"params": []}, "no network's name"),
+        ({"params": []}, "'params' in model.json is"),
         ({"fingerprint": "0" * 16}, "pretrained weights are not those"),
         ({"network": "Other"}, "made from TinyCNN"),
-        ({"input_shape": [3, 10**6, 10**6]}, "inputs of shape"),
-        ({"input_shape": [1.5]}, "inputs of shape"),
+        ({"input_shape": [3, 10**6, 10**6]}, "'input_shape' in model.json is"),
+        ({"input_shape": [1.5]}, "'input_shape' in model.json is"),
+        ({"input_shape": [3, 16, 16]}, "'input_shape' in model.json is"),
         ({"files": {}}, "no intact model"),
-        ({"preprocessing": {"x": 1}}, "no intact model"),
+        ({"preprocessing": {"x": 1}}, "'preprocessing' in model.json has"),
+        ({"source_classes": [1, 2]}, "'source_classes' in model.json is"),
+        ({"left_out": None}, "'left_out' in model.json is None"),
     ],
 )
 def test_forged_descriptions(changes, message, folder):
     rewrite(folder, **changes)
     refuse(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value"),
+    [
+        ("params", "device", "meta"),
+        ("params", "memory", "/somewhere/else"),
+        ("params", "image_size", -1),
+        ("params", "random_state", -1),
+        ("preprocessing", "image_size", -1),
+        ("preprocessing", "image_size", 65_536),
+        ("preprocessing", "resize_size", 10**6),
+        ("preprocessing", "resize_size", None),
+        ("preprocessing", "interpolation", "lanczos"),
+        ("preprocessing", "mean", [0.5]),
+        ("preprocessing", "std", [0.2, 0.0, 0.2]),
+        ("preprocessing", "value_range", [1, 1]),
+        ("preprocessing", "sizes", None),
+    ],
+)
+def test_a_forged_setting_is_named(where, setting, value, folder):
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    rewrite(folder, **{where: {**described[where], setting: value}})
+    with pytest.raises(ModelError) as caught:
+        CNNClassifier.load(folder, backbone=TinyCNN)
+    for name in (str(folder), "model.json", setting):
+        assert name in str(caught.value)
 
 
 def test_another_backbone(folder):
@@ -372,6 +419,21 @@ def test_another_backbone(folder):
         refuse(folder, "'TinyCNN'.*is another one", backbone=backbone)
     # Other classes are no other network: its head takes the model's weights.
     CNNClassifier.load(folder, backbone=lambda: TinyCNN(7))
+
+
+@pytest.mark.parametrize("position", [-1, 625, 10**21, None])
+def test_a_forged_random_state(position, folder):
+    """NumPy would read behind its end."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = json.loads(metadata["random_state"])
+    state["state"]["pos"] = position
+    save_file(tensors, path, metadata | {"random_state": json.dumps(state)})
+    rewrite(folder, files={**json.loads((folder / "model.json").read_text())["files"],
+                           "model.safetensors": files.file_digest(path)})  # fmt: skip
+    refuse(folder, "model.safetensors.*is no model of it")
 
 
 def test_a_model_of_other_classes(folder, pictures, tmp_path):

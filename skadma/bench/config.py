@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from .. import strategies
 from ..classifier import CNNClassifier
 from ..strategies import QueryStrategy
-from .datasets import DATASETS
+from .datasets import find_reader
 
 FULLY_TRAINED = "FullyTrained"
 """In place of a strategy's class: every label of the pool at once, the ceiling."""
@@ -110,8 +110,7 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     for name, settings in full["datasets"].items():
         what = f"The data set {name!r}"
         _refuse_unknown(settings, {"class", "path", *PROTOCOL}, what)
-        if settings.get("class", name) not in DATASETS:
-            raise ValueError(f"{what} has no reader; there are {sorted(DATASETS)}.")
+        find_reader(settings.get("class", name))
     own = set(CNNClassifier().get_params()) - _MANAGED
     _refuse_unknown(full["classifier"], own, "'classifier'")
     for name, settings in full["networks"].items():

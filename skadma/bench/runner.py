@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import sklearn
 import torch
 from threadpoolctl import threadpool_limits
@@ -87,7 +88,6 @@ def run_benchmark(
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs} must be at least 1.")
-    _import_pandas()  # before hours of work, not after
     full = load_config(config)
     out = Path(out)
     data = data or os.environ.get("SKADMA_DATA")
@@ -147,14 +147,14 @@ def collect(out: str | Path) -> Path:
     rows = [row for cell in cells for row in cell["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
-    table = _import_pandas().DataFrame(rows).drop(columns="indices").map(escape_cell)
+    table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
     write_atomically(
         out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
     )
     return out / RESULTS
 
 
-def read_results(path: str | Path) -> Any:
+def read_results(path: str | Path) -> pd.DataFrame:
     """Read a table of results.
 
     Parameters
@@ -176,21 +176,10 @@ def read_results(path: str | Path) -> Any:
             f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
         )
     # Names stay what they are, a strategy called "0.1" or "None" too.
-    pandas = _import_pandas()
-    names = pandas.read_csv(
+    names = pd.read_csv(
         file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
     )
-    return pandas.read_csv(file).assign(**names.map(unescape_cell))
-
-
-def _import_pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            "benchmarks need the package pandas: pip install 'skadma[bench]'"
-        ) from error
-    return pandas
+    return pd.read_csv(file).assign(**names.map(unescape_cell))
 
 
 # --- processes ------------------------------------------------------------------------

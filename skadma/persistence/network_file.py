@@ -67,8 +67,14 @@ def read_network(
                 f"it was made from {belongs[0]} (weights {belongs[1]}), not from "
                 f"{source.name} (weights {source.fingerprint})"
             )
+        n_labels = int(metadata["n_labels"])
+        if n_labels < 0:
+            raise ValueError(f"its 'n_labels' is {n_labels}")
+        state = json.loads(metadata["random_state"])
+        if not 0 <= state["state"]["pos"] <= 624:  # NumPy reads there unchecked
+            raise ValueError(f"its random state is at {state['state']['pos']}")
         random_state = np.random.RandomState()
-        random_state.set_state(json.loads(metadata["random_state"]))
+        random_state.set_state(state)
         multilabel = json.loads(metadata["multilabel"])
         if not isinstance(multilabel, bool):
             raise ValueError(f"its 'multilabel' is {multilabel!r}")
@@ -78,7 +84,7 @@ def read_network(
             tensors,
             classes,
             int(metadata["n_frozen"]),
-            int(metadata["n_labels"]),
+            n_labels,
             random_state,
             multilabel,
         )

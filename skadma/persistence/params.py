@@ -93,34 +93,34 @@ def build_estimator(
 ) -> _Estimator:
     """Build an estimator from what :func:`describe_params` returned, and `more`.
 
-    In messages `owner` is "model" or "campaign", and `how` the call that gives a
-    callable backbone. No name in the description is imported.
+    In messages `owner` has the description, and `how` is the call that gives a callable
+    backbone. No name in the description is imported.
     """
     params = dict(described)
     name = params.get("backbone")
     if isinstance(name, dict):
         if backbone is None:
             raise ModelError(
-                f"The {owner}'s network is the callable {name.get(_GIVEN)!r}, of "
+                f"The network of {owner} is the callable {name.get(_GIVEN)!r}, of "
                 f"which only the name is stored. Give it: {how}."
             )
         params["backbone"] = backbone
     elif not isinstance(name, str) or ":" in name:
         # timm would fetch "hf-hub:..." and read "local-dir:...".
-        raise ModelError(f"The {owner}'s backbone {name!r} is no network's name.")
+        raise ModelError(f"The backbone {name!r} of {owner} is no network's name.")
     for key, (module, base) in _CLASSES.items():
         if key in params:
             found = getattr(module, str(params[key]), None)
             if not (isinstance(found, type) and issubclass(found, base)):
                 raise ModelError(
-                    f"The {owner}'s {key} {params[key]!r} is none of "
+                    f"The {key} {params[key]!r} of {owner} is none of "
                     f"{module.__name__}'s."
                 )
             params[key] = found
     for key in ("image_shape", "value_range"):
-        if params.get(key) is not None:
+        if isinstance(params.get(key), list):
             params[key] = tuple(params[key])
     try:
         return cls(**params, **more)
     except TypeError as error:
-        raise ModelError(f"The {owner}'s estimator is not known: {error}") from error
+        raise ModelError(f"The estimator of {owner} is not known: {error}") from error

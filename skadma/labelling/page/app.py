@@ -17,13 +17,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from ...features.cache import LRUCache
 from ...images.forms import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import RefusedError, WholeBody, read_object, refuse
-from .guard import Guard
+from .guard import CLOSED, Guard
 from .session import Session, make_progress
 
 _TYPES = {
@@ -45,8 +46,8 @@ _MAX_BYTES = 512 << 20
 """Of a file; a larger one is not shown."""
 
 
-def make_app(session: Session, port: int, token: str) -> WholeBody:
-    """Make the ASGI application that is reached at a port, and opened by a token."""
+def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
+    """Make the ASGI application that is reached at a port, and what lets people in."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
     pictures = Pictures(value_range=session.value_range)
@@ -61,10 +62,10 @@ def make_app(session: Session, port: int, token: str) -> WholeBody:
         return static.get(request.path_params["name"]) or refuse(404, "No such file.")
 
     async def enter(request: Request) -> Response:
-        cookie = guard.session_cookie(_text(await read(request), "token", 200))
-        if cookie is None:
-            return refuse(401, "Open the address that 'skadma label' printed.")
-        return JSONResponse({}, headers={"set-cookie": cookie})
+        if not guard.takes(_text(await read(request), "token", 200)):
+            return refuse(401, CLOSED)
+        secrets = {"token": guard.token, "receipt": guard.receipt}
+        return JSONResponse(secrets, headers={"set-cookie": guard.cookie})
 
     async def about(_: Request) -> Response:
         return JSONResponse(session.about())
@@ -102,8 +103,7 @@ def make_app(session: Session, port: int, token: str) -> WholeBody:
         data, kind = await loop.run_in_executor(
             decoders, pictures.get, sha256, path, size
         )
-        keep = {"cache-control": "private, max-age=86400, immutable"}
-        return Response(data, media_type=kind, headers=keep)
+        return Response(data, media_type=kind)
 
     app = Starlette(
         routes=[
@@ -118,8 +118,8 @@ def make_app(session: Session, port: int, token: str) -> WholeBody:
         ],
         exception_handlers=dict.fromkeys((RefusedError, ValueError), _answer_to_error),
     )
-    guard = Guard(app, port, token)
-    return WholeBody(guard)
+    guard = Guard(app, port, session.id)
+    return WholeBody(guard), guard
 
 
 async def _answer_to_error(_: Request, error: Exception) -> Response:

@@ -157,9 +157,11 @@ class Controller:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
+        ids = self.ledger.class_names.at(self.ledger.as_of)
         return {
             "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
+            "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..requests import refuse
 
-OPEN_PATHS = ("/", "/api/session")
-"""Paths that need no cookie, beside ``/static/``: they disclose nothing."""
+ONE_TIME_SECONDS = 60
+"""How long the token of an address lets a browser in."""
+CLOSED = (
+    "This browser has not been let in, or the server was started anew. Press Enter "
+    "where 'skadma label' runs, and open the address that it prints."
+)
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -32,24 +37,34 @@ class Guard:
     """An ASGI application that refuses what does not come from our own page.
 
     Host and port must be ours (else another site's name could be pointed at this
-    machine); what changes anything must come from our origin, as JSON, with a header
-    that no form can send; and all but the empty page needs the cookie that is given in
-    exchange for the token in the printed address.
+    machine); what changes anything must come from our origin, as JSON. All but the
+    empty page needs both the `cookie`, which no script reads, and the `token` in a
+    header, which the page keeps where no other origin reads it: browsers send cookies
+    to every port of this machine. Our answers carry the `receipt`, which the page never
+    sends: who has this port after us does not know it. A browser gets the three in
+    exchange for the token at the end of an address, which serves once, within a minute.
+    `campaign` is the id that requests have to name: the page may be another one's.
     """
 
-    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
+    def __init__(self, app: ASGIApp, port: int, campaign: str) -> None:
         self._app = app
-        self._token = token
+        self._campaign = campaign
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
-        # The port is in the name, as browsers send cookies to all ports of a host.
-        self._cookie = f"skadma-{port}"
-        self._key = secrets.token_urlsafe(32)
+        self._in_cookie = f"skadma-{port}", secrets.token_urlsafe(32)
+        self.cookie = f"{'='.join(self._in_cookie)}; Path=/; HttpOnly; SameSite=Strict"
+        self.token = secrets.token_urlsafe(32)
+        self.receipt = secrets.token_urlsafe(32)
+        self._one_time: dict[str, float] = {}  # tokens, and until when they serve
 
-    def session_cookie(self, token: str) -> str | None:
-        """The cookie for a token; None if it is not ours."""
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
-            return None
-        return f"{self._cookie}={self._key}; Path=/; HttpOnly; SameSite=Strict"
+    def make_one_time_token(self) -> str:
+        """Make what lets a browser in once, within a minute."""
+        token = secrets.token_urlsafe(32)
+        self._one_time[token] = time.monotonic() + ONE_TIME_SECONDS
+        return token
+
+    def takes(self, one_time_token: str) -> bool:
+        """Whether a token lets a browser in, this once."""
+        return self._one_time.pop(one_time_token, 0) > time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -59,14 +74,18 @@ class Guard:
         if scope["type"] != "http":
             return
 
+        status, reason = self._reason_against(scope)
+        headers = _HEADERS
+        if not reason and not _is_public(scope["path"]):
+            headers = {**_HEADERS, "x-skadma-receipt": self.receipt}
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                present = MutableHeaders(scope=message)
+                for name, value in headers.items():
+                    present.setdefault(name, value)
             await send(message)
 
-        status, reason = self._reason_against(scope)
         app = refuse(status, reason) if reason else self._app
         await app(scope, receive, send_guarded)
 
@@ -82,7 +101,6 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "Only GET and POST."
         path = scope["path"]
-        public = path in OPEN_PATHS or path.startswith("/static/")
         site = only("sec-fetch-site") or "none"
         if site not in ("same-origin", "none") and path != "/":
             return 403, "Not from another site."
@@ -90,17 +108,27 @@ class Guard:
             kind = only("content-type").split(";")[0].strip().lower()
             if only("origin") != f"http://{only('host')}":
                 return 403, "Not from another site."
-            if kind != "application/json" or only("x-skadma") != "1":
+            if kind != "application/json" or not only("x-skadma"):
                 return 415, "JSON from the page only."
-        if not public and not self._has_cookie(headers.getlist("cookie")):
-            return 401, "Open the address that 'skadma label' printed."
+        if _is_public(path):
+            return 200, ""
+        has_token = hmac.compare_digest(only("x-skadma").encode(), self.token.encode())
+        if not has_token or not self._has_cookie(headers.getlist("cookie")):
+            return 401, CLOSED
+        if path != "/api/about" and only("x-skadma-campaign") != self._campaign:
+            return 409, "Another campaign is served here by now."
         return 200, ""
 
     def _has_cookie(self, values: list[str]) -> bool:
         # By hand: other servers on this host may have set cookies that are none.
         found = [part.strip().partition("=") for v in values for part in v.split(";")]
+        name, value = self._in_cookie
         return any(
-            name == self._cookie
-            and hmac.compare_digest(value.encode(), self._key.encode())
-            for name, _, value in found
+            cookie == name and hmac.compare_digest(given.encode(), value.encode())
+            for cookie, _, given in found
         )
+
+
+def _is_public(path: str) -> bool:
+    """Whether a path needs no token: it discloses nothing."""
+    return path in ("/", "/api/session") or path.startswith("/static/")

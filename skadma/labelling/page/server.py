@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import socket
+import sys
 import threading
+import time
 import webbrowser
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,8 @@ def serve(
     `options`, `keys` and `repeat` are those of `Session`. Without a port it is always
     the same one for a campaign, as long as it is free: then the browser still knows the
     page's settings. With `label_studio` the server is an ML backend of Label Studio as
-    well, below a path that nobody can guess.
+    well, below a path that nobody can guess. An address lets one browser in, within a
+    minute; each line on the standard input has another one printed.
     """
     try:
         import uvicorn
@@ -39,6 +44,7 @@ def serve(
 
         from ..label_studio.backend import Backend
         from .app import make_app
+        from .guard import ONE_TIME_SECONDS
     except ImportError as error:
         raise ImportError(
             f"The page needs a package that is not there ({error}): "
@@ -48,17 +54,28 @@ def serve(
 
     with _listen(port, folder.absolute()) as listener, ExitStack() as ends:
         number = listener.getsockname()[1]
-        token = secrets.token_urlsafe(32)
         session = Session(folder, options, keys=keys, repeat=repeat)
         ends.callback(session.close)
-        address = f"http://{ADDRESS}:{number}/#{token}"
+        app: Any
+        app, guard = make_app(session, number)
+
+        def make_address() -> str:
+            return f"http://{ADDRESS}:{number}/#{guard.make_one_time_token()}"
+
+        address = make_address()
         print(address, flush=True)
-        print("Ctrl-C ends it. Each label is safe at once.", flush=True)
+        print(
+            "The address serves once, within a minute; Enter prints another. Ctrl-C "
+            "ends the server; each label is safe at once.",
+            flush=True,
+        )
+        if hasattr(signal, "SIGTTIN"):  # read in the background: no line, and no stop
+            signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        _in_thread(_print_addresses, make_address)
         if browser:
-            threading.Thread(
-                target=webbrowser.open, args=(address,), daemon=True
-            ).start()
-        app: Any = make_app(session, number, token)
+            page = session.campaign.folder / f"open-page-{number}.html"
+            ends.callback(page.unlink, missing_ok=True)
+            _in_thread(_open_browser, page, address, ONE_TIME_SECONDS)
         if label_studio:
             hosts = [f"{ADDRESS}:{number}", f"localhost:{number}"]
             backend = Backend(folder, hosts=hosts, **options)
@@ -81,6 +98,37 @@ def serve(
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
         print("Ended.", flush=True)
+
+
+def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=function, args=arguments, daemon=True).start()
+
+
+def _print_addresses(make_address: Callable[[], str]) -> None:
+    """Print an address for each line on the standard input."""
+    with suppress(OSError, ValueError, AttributeError):  # there may be none
+        stdin = sys.stdin.fileno()
+        while os.read(stdin, 4096):
+            print(make_address(), flush=True)
+
+
+def _open_browser(page: Path, address: str, seconds: float) -> None:
+    """Open the browser at an address that the machine's other users cannot read.
+
+    They see the command line of a browser; so there is the name of a file that leads to
+    the address, for as long as its token serves.
+    """
+    page.unlink(missing_ok=True)
+    file = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "w") as text:
+        text.write(
+            '<!DOCTYPE html><meta charset="utf-8"><title>skadma label</title>'
+            f'<meta http-equiv="refresh" content="0; url={address}">'
+            f'<a href="{address}">Label</a>'
+        )
+    webbrowser.open(page.as_uri())
+    time.sleep(seconds)
+    page.unlink(missing_ok=True)
 
 
 def _listen(port: int | None, folder: Path) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import threading
 import time
 import warnings
@@ -49,6 +50,7 @@ class Session:
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self.campaign: Campaign
         self.controller: Controller
+        self.id: str  # the campaign's
         self._thread.submit(self._open, folder, options, repeat).result()
         self._training = TrainingProcess(
             self.campaign.folder,
@@ -65,6 +67,9 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any], repeat: float) -> None:
         self.campaign = Campaign.open(folder, **options)
+        # Of how it started, as another campaign may come into this folder.
+        start = self.campaign._event_log.rows("SELECT * FROM events WHERE id = 1")
+        self.id = hashlib.sha256(json.dumps(start).encode()).hexdigest()[:32]
         self.value_range = self.campaign.value_range
         try:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
@@ -85,7 +90,7 @@ class Session:
         """What does not change; the classes may, and are sent again when they do."""
         folder, controller = self.campaign.folder, self.controller
         return {
-            "id": hashlib.sha256(str(folder).encode()).hexdigest()[:12],
+            "id": self.id,
             "campaign": folder.name,
             "pool": self.campaign.pool.name,
             "who": controller.who,

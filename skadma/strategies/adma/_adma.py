@@ -298,7 +298,7 @@ class CenterPatterns:
         self.by_prediction = weights == "predict" and len(layers_a) == 1
         self.rescale = rescale
         self.head = adapter.n_layers - 1
-        centers.check_fits(adapter.estimator, self.layers, initial=initial)
+        centers.check_fits(adapter.estimator)
         self._adapter = adapter
         self._initial = initial
 

@@ -8,6 +8,7 @@ import { Progress } from "./progress.js";
 import { Settings } from "./settings.js";
 import { Single } from "./single.js";
 import { Strip } from "./strip.js";
+import { labelFile } from "./outbox.js";
 import { fetchTransport } from "./transport.js";
 
 const VIEWS = [
@@ -50,6 +51,7 @@ class Page {
     this.live = h("p", { class: "hidden", "aria-live": "polite", id: "live" });
     this.banner = h("p", { class: "banner", role: "alert", hidden: true });
     this.notices = h("div", { class: "notices", role: "status" });
+    this.kept = h("div", { class: "notices", id: "kept", role: "status" });
     this.main = h("main", { id: "main" });
     this.dialog = h("dialog", { "aria-label": "Help" });
     root.replaceChildren(
@@ -61,14 +63,14 @@ class Page {
           onclick: () => this.help() }, "?")),
       h("section", { "aria-label": "Where things stand" },
         h("div", { class: "standing" }, this.bar, this.sums, this.stage),
-        this.banner, this.notices),
+        this.banner, this.notices, this.kept),
       h("div", { class: "body" }, this.main, this.strip.element),
       this.live, this.dialog);
   }
 
-  #classes({ classes, former }) {
+  #classes({ classes, former, renamed }) {
     this.keys.arrange(classes, former);
-    this.views.grid.rename(former);
+    this.views.grid.rename(renamed);
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);
       return this.keys.on && key ? `${name} (${keyName(key)})` : name;
@@ -113,6 +115,7 @@ class Page {
     const { state, outbox } = this.queue;
     this.view.render();
     this.strip.render();
+    this.#renderKept();
     if (!state) return;
     const decided = state.n_decided;
     this.bar.max = Math.max(1, state.n_images);
@@ -122,6 +125,25 @@ class Page {
     this.stage.textContent = this.#stageText(state);
     refill(this.notices, state.problem, () => state.problem
       ? h("p", { class: "notice" }, `Training: ${state.problem}`) : []);
+  }
+
+  /** What was refused, and what this browser keeps of other campaigns. */
+  #renderKept() {
+    const { outbox } = this.queue;
+    const { refused, others } = outbox;
+    refill(this.kept, [refused, others.length], () => [
+      refused.length ? h("div", { class: "notice", id: "refused" },
+        h("p", {}, `Not taken: ${many(refused.length)}.`),
+        h("ul", {}, refused.slice(0, 5).map(({ path, mark, reason }) =>
+          h("li", {}, `${path}: ${markName(mark)}. ${reason}`))),
+        saveButton(refused, "skadma-refused.csv"),
+        h("button", { type: "button", "data-focus": "forget",
+          onclick: () => outbox.forgetRefused() }, "Forget them")) : null,
+      others.length ? h("div", { class: "notice", id: "others" },
+        h("p", {}, `This browser keeps ${many(others.length)} for another campaign. They ` +
+          "are sent when that campaign has this address again."),
+        saveButton(others, "skadma-unsent.csv")) : null,
+    ]);
   }
 
   #stageText({ stage, n_labels, n_known }) {
@@ -229,17 +251,36 @@ class Page {
   }
 }
 
-/** Trade the token in the address for a cookie, and start. */
+function many(n) {
+  return `${n} ${n === 1 ? "answer" : "answers"}`;
+}
+
+function saveButton(decisions, name) {
+  return h("button", { type: "button", "data-focus": name, onclick: () => {
+    const file = new Blob([labelFile(decisions)], { type: "text/csv" });
+    const link = h("a", { href: URL.createObjectURL(file), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  } }, "Save as a label file");
+}
+
+const transport = fetchTransport();
+
+/** Trade the token in the address, which serves once, for the session's. */
+async function enter() {
+  const token = location.hash.slice(1);
+  if (!token) return;
+  history.replaceState(null, "", "/");
+  // One that served before: perhaps it was this browser that it let in.
+  await transport.enter(token).catch(() => {});
+}
+
 async function start() {
   const root = document.getElementById("page");
-  const transport = fetchTransport();
-  const token = location.hash.slice(1);
   try {
-    if (token) {
-      await transport.call("session", { token });
-      history.replaceState(null, "", "/");
-    }
+    await enter();
     const about = await transport.call("about");
+    transport.campaign = about.id;
     document.title = `${about.campaign} – skadma label`;
     window.skadmaPage = new Page(root, transport, about);
   } catch (error) {
@@ -248,4 +289,5 @@ async function start() {
   }
 }
 
+window.addEventListener("hashchange", () => (window.skadmaPage ? enter() : start()));
 start();

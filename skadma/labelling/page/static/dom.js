@@ -53,3 +53,31 @@ export function markName(mark) {
   };
   return names[mark] ?? mark;
 }
+
+/**
+ * Show a picture in an <img>. No address of one opens without the page's token, so the
+ * picture is fetched and shown from memory.
+ * @param {HTMLImageElement} image
+ * @param {Promise<Blob>} picture
+ * @returns {Promise} that it can be painted
+ */
+export async function showPicture(image, picture) {
+  const asked = (image.asked = {});
+  const url = URL.createObjectURL(await picture);
+  try {
+    if (image.asked !== asked) return; // another one was asked for meanwhile
+    image.src = url;
+    await image.decode().catch((error) => {
+      if (!image.complete || !image.naturalWidth) throw error;
+    });
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** A new <img> of a picture by content, small. */
+export function smallPicture(transport, sha256, alt) {
+  const image = h("img", { alt, "data-sha256": sha256 });
+  showPicture(image, transport.picture(sha256, "small")).catch(() => {});
+  return image;
+}

@@ -1,6 +1,6 @@
 /** Many pictures at once. */
 
-import { h, markName, refill } from "./dom.js";
+import { h, markName, refill, smallPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 
 export class Grid {
@@ -53,10 +53,8 @@ export class Grid {
   }
 
   /** Labels that were given, but not taken, are called as their classes are now. */
-  rename(former) {
-    for (const [sha256, mark] of this.marks) {
-      if (Object.hasOwn(former, mark)) this.marks.set(sha256, former[mark]);
-    }
+  rename(renamed) {
+    for (const [sha256, mark] of this.marks) this.marks.set(sha256, renamed(mark));
   }
 
   #renderTiles(items) {
@@ -101,9 +99,7 @@ export class Grid {
   }
 
   #tile(item) {
-    const image = new Image();
-    image.src = this.page.queue.transport.picture(item.sha256, "small");
-    image.alt = "";
+    const image = smallPicture(this.page.queue.transport, item.sha256, "");
     return h("button", { type: "button", "data-sha256": item.sha256, title: item.path,
       onclick: () => this.#cycle(item) }, image, h("span", {}));
   }

@@ -1,6 +1,6 @@
 /** Where things stand, to look at. */
 
-import { h, markName, refill, svg } from "./dom.js";
+import { h, markName, refill, smallPicture, svg } from "./dom.js";
 
 const EVERY = 5000;
 
@@ -89,7 +89,7 @@ export class Progress {
         this.page.announce(`${item.path}: ${text}`);
       } }, h("span", {}, text));
     return h("ul", { class: "list" }, items.map((item) => h("li", { "data-sha256": item.sha256 },
-      h("img", { src: queue.transport.picture(item.sha256, "small"), alt: item.path }),
+      smallPicture(queue.transport, item.sha256, item.path),
       h("p", { class: "name" }, item.path),
       h("p", { class: "quiet" }, item.note),
       h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },

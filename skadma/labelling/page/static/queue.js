@@ -1,5 +1,6 @@
 /** The pictures to come, where things stand, and the decisions about them. */
 
+import { showPicture } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const EVERY = 1500;
@@ -23,9 +24,10 @@ export class ImageQueue extends EventTarget {
     this.returned = new Map(); // undone pictures, and when the log had it
     this.outbox = new Outbox(transport, about.id);
     this.outbox.addEventListener("saved", ({ detail }) => this.#saved(detail));
-    this.outbox.addEventListener("refused", ({ detail }) =>
+    this.outbox.addEventListener("notTaken", ({ detail }) =>
       this.#tell("notice", { text: `Not taken: ${detail.message}` }),
     );
+    this.outbox.addEventListener("refused", () => this.#tell("change", {}));
     this.outbox.addEventListener("unreachable", ({ detail }) =>
       this.#unreachable(detail),
     );
@@ -60,7 +62,7 @@ export class ImageQueue extends EventTarget {
     const operation = {
       via, confirm,
       marks: marks.map(({ sha256, mark, before }) => ({
-        sha256, mark, before: before ?? null,
+        sha256, mark, before: before ?? null, as_of: this.state?.as_of ?? null,
       })),
     };
     this.outbox.add(operation, shown);
@@ -101,11 +103,8 @@ export class ImageQueue extends EventTarget {
     if (!image) {
       image = new Image();
       image.decoding = "sync";
-      image.src = this.transport.picture(item.sha256, "view");
       image.alt = item.path || "picture";
-      image.ready = image.decode().catch((error) => {
-        if (!image.complete || !image.naturalWidth) throw error;
-      });
+      image.ready = showPicture(image, this.transport.picture(item.sha256, "view"));
       image.ready.catch(() => {});
       this.images.set(item.sha256, image);
     }
@@ -134,6 +133,7 @@ export class ImageQueue extends EventTarget {
     }
     this.#reachable();
     const { items, stale, guesses, elsewhere, ...state } = answer;
+    if (state.as_of < this.state?.as_of && this.#differs(state)) return; // former names
     this.elsewhere = elsewhere; // pictures that other tabs hold
     if (!(this.savedAt > began)) this.#stands(state);
     const waiting = this.outbox.entries.flatMap(({ operation }) => operation.marks ?? []);
@@ -188,13 +188,33 @@ export class ImageQueue extends EventTarget {
     this.#changed();
   }
 
+  #differs({ classes, class_ids }) {
+    const now = [this.state?.class_ids ?? class_ids, this.about.classes];
+    return JSON.stringify([class_ids, classes]) !== JSON.stringify(now);
+  }
+
   /** Take over where things stand; the classes may be others than before. */
   #stands(state) {
-    this.state = state;
     const { classes, former } = state;
-    if (JSON.stringify(classes) === JSON.stringify(this.about.classes)) return;
+    const differs = this.#differs(state);
+    const renamed = this.#renamed(state);
+    this.state = state;
+    if (!differs) return;
     this.about = { ...this.about, classes, former };
-    this.#tell("classes", { classes, former });
+    this.items = this.items.map((item) => ({
+      ...item, guess: renamed(item.guess), before: renamed(item.before),
+    }));
+    this.#tell("classes", { classes, former, renamed });
+  }
+
+  /** A function from a class's name until now to its name in a new state. */
+  #renamed({ classes, class_ids, former }) {
+    const ids = new Map(this.about.classes.map((name, i) =>
+      [name, JSON.stringify(this.state?.class_ids[i])]));
+    const names = new Map(classes.map((name, i) => [JSON.stringify(class_ids[i]), name]));
+    // One without a present name of its own was merged into another.
+    return (name) => ids.has(name) && this.state
+      ? names.get(ids.get(name)) ?? former[name] ?? null : name;
   }
 
   #reachable() {

@@ -1,6 +1,6 @@
 /** One picture at a time. */
 
-import { h, markName, refill } from "./dom.js";
+import { h, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 
 const ZOOMS = [1, 2, 4];
@@ -95,8 +95,11 @@ export class Single {
     image.style.filter = `contrast(${LEVELS[this.contrast]}) brightness(${LEVELS[this.brightness]})`;
     this.stage.classList.toggle("zoomed", zoom > 1);
     if (zoom > 1 && this.item) {
-      const full = this.page.queue.transport.picture(this.item.sha256, "full");
-      if (image.getAttribute("src") !== full) image.src = full;
+      if (image.dataset.size !== "full") {
+        const full = this.page.queue.transport.picture(this.item.sha256, "full");
+        showPicture(image, full).catch(() => {}); // the smaller one stays
+        image.dataset.size = "full";
+      }
       this.stage.scrollTo(
         (this.stage.scrollWidth - this.stage.clientWidth) / 2,
         (this.stage.scrollHeight - this.stage.clientHeight) / 2);

@@ -1,6 +1,6 @@
 /** The last ten decisions, each with undo. */
 
-import { h, markName, refill } from "./dom.js";
+import { h, markName, refill, smallPicture } from "./dom.js";
 
 export class Strip {
   /** @param {Object} page the queue, `undo` */
@@ -23,7 +23,7 @@ export class Strip {
     const { queue } = this.page;
     const hue = queue.about.classes.indexOf(mark);
     return h("li", { "data-target": target, "data-saved": String(saved), "data-mark": mark },
-      h("img", { src: queue.transport.picture(sha256, "small"), alt: "" }),
+      smallPicture(queue.transport, sha256, ""),
       h("div", {},
         h("span", { class: hue >= 0 ? `mark hue${hue % 8}` : "mark" }, markName(mark)),
         n > 1 ? h("span", { class: "quiet" }, ` and ${n - 1} more`) : null,
