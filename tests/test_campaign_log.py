@@ -105,6 +105,21 @@ def test_the_last_event_is_missing(rich):
         Campaign.open(rich, backbone=TinyCNN)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sqlite_sequence SET seq = 9000000000000000000",
+        "INSERT INTO events VALUES (8000000000000000000, 'x', 'x', 'scan', '{}')",
+        "INSERT INTO events VALUES (-7, 'x', 'x', 'scan', '{}')",
+    ],
+)
+def test_numbers_of_events_that_no_log_has(change, rich):
+    """Told at once, whatever their size."""
+    change_log(rich, change, signed=False)
+    with pytest.raises(CampaignError, match="no intact campaign"):
+        Campaign.open(rich, backbone=TinyCNN)
+
+
 def test_a_change_while_the_campaign_is_open(campaign):
     label(campaign, 0, 1, 2)
     assert campaign.status().labels == {"blue": 1, "green": 1, "red": 1}
