@@ -236,7 +236,7 @@ def open_one(campaign, pool):
 @pytest.mark.parametrize("how", REPLACE)
 def test_what_is_written_into_a_replaced_file_is_not_acknowledged(how, open_one):
     ledger = open_one.ledger()
-    sha256 = next(iter(ledger.available()))
+    sha256 = next(sha for sha in ledger.available() if not ledger.decision(sha))
     REPLACE[how](open_one.folder)
     with pytest.raises(CampaignReplacedError, match="was replaced or removed while"):
         ledger.record([Operation("o" * 8, [Mark(sha256, "red")])])
@@ -255,7 +255,7 @@ def test_what_is_written_into_a_replaced_file_is_not_acknowledged(how, open_one)
 def test_a_copy_that_was_put_there_goes_on(open_one):
     """What was not acknowledged is recorded when it is sent to the copy."""
     ledger = open_one.ledger()
-    sha256 = next(iter(ledger.available()))
+    sha256 = next(sha for sha in ledger.available() if not ledger.decision(sha))
     before = marks(open_one)
     operation = Operation("o" * 8, [Mark(sha256, "red")])
     put_copy(open_one.folder)
