@@ -28,8 +28,7 @@ from skadma.cli import main
 from .conftest import lite0
 from .small_data_sets import dogs_vs_cats, indoor67, inria_person, picture, voc2012
 
-CONFIGS = Path(__file__).parents[1] / "benchmarks" / "configs"
-
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 MEASURED = ["dataset", "network", "strategy", "seed", "round", "n_labels", "accuracy",
             "auc"]  # fmt: skip
@@ -93,7 +92,7 @@ def test_cells_keep_data_set_and_network_together(config):
         ({"strategies": ["ScoringStrategy"]}, "There is no strategy"),
         ({"strategies": {"f": {"class": "FullyTrained", "x": 1}}}, r"has \['x'\]"),
         ({"strategies": {"AIFT": {"datasets": ["elpv"]}}}, r"data sets \['elpv'\]"),
-        ({"datasets": ["cifar11"]}, "'cifar11' has no reader"),
+        ({"datasets": ["cifar11"]}, "There is no data set 'cifar11'"),
         ({"datasets": {"digits": {"size": 3}}}, r"'digits' has \['size'\]"),
         ({"networks": {"n": {"memory": None}}}, r"'n' has \['memory'\]"),
         ({"classifier": {"epochs": 3}}, r"'classifier' has \['epochs'\]"),
@@ -255,10 +254,11 @@ def test_initial_labels_are_there_before_the_first_query(config, tmp_path):
     [("voc2012", voc2012), ("indoor67", indoor67), ("inria-person", inria_person),
      ("dogs-vs-cats", dogs_vs_cats)],
 )  # fmt: skip
-def test_the_papers_protocols_run(name, make, tmp_path):
+def test_the_papers_protocols_run(name, make, tmp_path, monkeypatch):
     """As configured, but with small random networks and few labels."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
     make(tmp_path)
-    config = json.loads((CONFIGS / f"paper-{name}.json").read_text())
+    config = json.loads((BENCHMARKS / "configs" / f"paper-{name}.json").read_text())
     assert config["networks"] == {"alexnet": {}, "vgg16": {}, "resnet18": {}}
     batch = {"voc2012": 2, "indoor67": 10}.get(name, 1)
     assert config["n_instances"] == batch
@@ -338,6 +338,44 @@ def test_no_results_yet(tmp_path, capsys):
 
 
 def test_names_in_the_documentation():
-    text = (CONFIGS.parents[1] / "docs" / "benchmarks.md").read_text("utf-8")
+    text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text("utf-8")
     for name in DATASETS:
         assert f"`{name}`" in text
+
+
+VALUES = [
+    None, True, -1, 0, 10**21, 1e300, "", "x", [], [None], [[]], {}, {"a": 1},
+    {"a": None}, [1, "a"], {"x": {"class": 5}}, {"x": {"class": ":"}},
+    {"digits": {"path": 5}}, {"digits": {"n_rounds": None}}, {"lr": 1e300},
+]  # fmt: skip
+
+
+def test_settings_of_any_type(config):
+    """A sentence for each, and no other error."""
+    accepted = set()
+    for name in [*config, "n_initial", "warm_start"]:
+        for value in VALUES:
+            try:
+                expand(load_config({**config, name: value}))
+                accepted.add(name)
+            except ValueError as error:
+                assert len(str(error)) < 2000
+    assert accepted == {
+        "seeds", "pool_size", "test_size", "centers", "classifier", "n_rounds",
+        "n_instances", "n_initial", "warm_start",
+    }  # fmt: skip
+    for value in VALUES:
+        if not isinstance(value, str):
+            with pytest.raises(ValueError, match="configuration"):
+                load_config(value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"settings": 1}', "[" * 10**5])
+def test_a_damaged_result(text, config, tmp_path):
+    (cell, *_) = expand(load_config(config))
+    path = tmp_path / "cells" / cell.file_name
+    path.parent.mkdir()
+    path.write_text(text)
+    for use in (read_results, lambda out: run_benchmark(config, out, verbose=False)):
+        with pytest.raises(ValueError, match="is no result of a cell: remove it"):
+            use(tmp_path)

@@ -19,7 +19,13 @@ from skadma.bench.datasets import LabelledImages
 
 from .small_data_sets import dogs_vs_cats, indoor67, inria_person, picture, voc2012
 
-CONFIGS = Path(__file__).parents[1] / "benchmarks" / "configs"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+VOC = ("paper_data_sets:voc2012", "VOCdevkit")
+
+
+@pytest.fixture(autouse=True)
+def _readers(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def test_splits_are_of_the_seed_and_keep_the_shares():
@@ -65,20 +71,20 @@ def test_the_photographs_at_hand(data_dir):
 
 def test_voc_takes_the_largest_object_that_is_not_difficult(tmp_path):
     voc2012(tmp_path)
-    images = load_dataset("voc2012", root=tmp_path)
+    images = load_dataset(*VOC, root=tmp_path)
     assert images.y.tolist() == ["dog", "person", "cat", "cat", "dog", "person",
                                  "person", "dog"]  # fmt: skip
     assert images.y_test.tolist() == ["dog", "cat", "person", "cat", "person"]
     stems = [Path(path).stem for path in images.X]
     assert "2012_train003" not in stems  # all that is in it is difficult
     assert all(Path(path).is_file() for path in [*images.X, *images.X_test])
-    inside = load_dataset("voc2012", tmp_path / "VOCdevkit" / "VOC2012")
+    inside = load_dataset(VOC[0], tmp_path / "VOCdevkit" / "VOC2012")
     assert inside.y.tolist() == images.y.tolist()
 
 
 def test_voc_with_all_its_labels(tmp_path):
     voc2012(tmp_path)
-    images = load_dataset("voc2012-multilabel", root=tmp_path)
+    images = load_dataset(f"{VOC[0]}_multilabel", VOC[1], tmp_path)
     assert len(images.classes) == images.y.shape[1] == 20
 
     def names(row, value=1):
@@ -102,7 +108,7 @@ def test_voc_with_all_its_labels(tmp_path):
     [annotation] = tmp_path.rglob("2012_train001.xml")
     annotation.write_text(annotation.read_text().replace("person", "unicorn"))
     with pytest.raises(ValueError, match="unicorn"):
-        load_dataset("voc2012-multilabel", root=tmp_path)
+        load_dataset(f"{VOC[0]}_multilabel", VOC[1], tmp_path)
 
 
 def test_average_precision_by_hand():
@@ -122,10 +128,12 @@ def test_average_precision_by_hand():
 def test_voc_with_all_its_labels_runs(tmp_path):
     """Beside the same with one label per image, with small random networks."""
     voc2012(tmp_path)
-    config = json.loads((CONFIGS / "voc2012-multilabel.json").read_text())
+    config = json.loads(
+        (BENCHMARKS / "configs" / "voc2012-multilabel.json").read_text()
+    )
     config |= {"networks": {"resnet18": {"weights": None}}, "seeds": 1, "n_rounds": 2}
     config["classifier"] |= {"image_size": 32, "max_epochs": 1}
-    config["datasets"] = {"voc2012-multilabel": {}, "voc2012": {}}
+    config["datasets"]["voc2012"] = {"class": VOC[0], "path": VOC[1]}
     for k in (3, 50, 400, 999):
         picture(tmp_path / "centers" / f"{k:04}" / "0.png", k)
     clf = CNNClassifier("resnet18", weights=None, image_size=32)
@@ -146,7 +154,7 @@ def test_voc_with_all_its_labels_runs(tmp_path):
 
 def test_indoor67_by_its_lists_or_all_of_it(tmp_path):
     indoor67(tmp_path)
-    listed = load_dataset("indoor67", root=tmp_path)
+    listed = load_dataset("paper_data_sets:indoor67", "indoor67", tmp_path)
     assert (len(listed.y), len(listed.y_test)) == (9, 6)
     assert set(listed.y) == {"kitchen", "bar", "computerroom"}
     assert all(Path(p).is_file() for p in [*listed.X, *listed.X_test])
@@ -156,7 +164,7 @@ def test_indoor67_by_its_lists_or_all_of_it(tmp_path):
 
 def test_inria_person(tmp_path):
     inria_person(tmp_path)
-    images = load_dataset("inria-person", root=tmp_path)
+    images = load_dataset("paper_data_sets:inria_person", "INRIAPerson", tmp_path)
     assert sorted(images.y) == ["no person"] * 5 + ["person"] * 5
     assert sorted(images.y_test) == ["no person"] * 3 + ["person"] * 3
     for path, label in zip(images.X, images.y, strict=True):
@@ -168,19 +176,32 @@ def test_kaggles_dogs_vs_cats(tmp_path):
     images = load_dataset("dogs-vs-cats", root=tmp_path)
     assert sorted(images.y) == ["cat"] * 8 + ["dog"] * 8
     assert images.y_test is None
+    for name in ("._cat.0.jpg", ".hidden.jpg", "notes.txt"):
+        (tmp_path / "dogs-vs-cats" / "train" / name).write_bytes(b"not an image")
+    again = load_dataset("dogs-vs-cats", root=tmp_path)
+    assert list(again.X) == list(images.X)
     picture(tmp_path / "dogs-vs-cats" / "train" / "bird.0.jpg")
     with pytest.raises(ValueError, match="must be called cat.<number>.jpg"):
         load_dataset("dogs-vs-cats", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["voc2012", "indoor67", "inria-person"])
+@pytest.mark.parametrize("name", ["voc2012", "indoor67", "inria_person"])
 def test_what_is_missing_is_named(name, tmp_path):
+    name = f"paper_data_sets:{name}"
     with pytest.raises(FileNotFoundError, match="should be at .* nothing there"):
-        load_dataset(name, root=tmp_path)
+        load_dataset(name, "nowhere", tmp_path)
     with pytest.raises(FileNotFoundError, match="has no .* Unpack .*"):
         load_dataset(name, tmp_path)
     with pytest.raises(FileNotFoundError, match="--data or the environment variable"):
-        load_dataset(name)
+        load_dataset("cifar10")
+
+
+@pytest.mark.parametrize(
+    "name", ["paper_data_sets:nothing", "no_such_module:f", ":f", "numpy:"]
+)
+def test_a_reader_that_cannot_be_imported(name, tmp_path):
+    with pytest.raises(ValueError, match="cannot be imported .*PYTHONPATH"):
+        load_dataset(name, tmp_path)
 
 
 def test_folders_that_hold_no_classes(tmp_path):

@@ -3,7 +3,6 @@
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
 
-import sqlite3
 import warnings
 from datetime import datetime, timedelta, timezone
 
@@ -14,9 +13,9 @@ from scipy.stats import binomtest
 from skadma import Campaign
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.agreement import compare_marks
-from skadma.labelling.campaign.event_log import SCHEMA
 
 from .conftest import TinyCNN
+from .forged import change_log
 from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
 
 
@@ -140,17 +139,12 @@ def test_what_people_disagree_about_comes_first(people):
 def set_clock(campaign, seconds):
     """Write times into the log; `seconds` is by event, from the campaign's start."""
     campaign.close()
-    connection = sqlite3.connect(
-        campaign.folder / "campaign.sqlite", isolation_level=None
-    )
-    trigger = next(s for s in SCHEMA if "events_no_update" in s)
-    connection.execute("DROP TRIGGER events_no_update")
     begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    changes = []
     for event, at in seconds.items():
         when = (begin + timedelta(seconds=at)).isoformat(timespec="milliseconds")
-        connection.execute("UPDATE events SET at = ? WHERE id = ?", (when, event))
-    connection.execute(trigger)
-    connection.close()
+        changes.append(("UPDATE events SET at = ? WHERE id = ?", (when, event)))
+    change_log(campaign.folder, *changes)
     return Campaign.open(campaign.folder, backbone=TinyCNN)
 
 

@@ -11,6 +11,7 @@ from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.evaluation import estimate
 from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.ledger import Operation
 from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling, RandomSampling
 
@@ -121,6 +122,68 @@ def test_release_makes_labels_of_the_answers(campaign, many):
         campaign.audits.release()
     assert sorted(campaign.undo()) == sorted(drawn[:7])
     assert len(read_state(campaign._event_log).labelled()) == 12
+
+
+def audited(campaign):
+    """What must be again as it was before a release."""
+    state = read_state(campaign._event_log)
+    answers = {sha: d.mark for sha, d in state.audit_answers.items() if sha in
+               state.drawn()}  # fmt: skip
+    return (
+        answers, [p.path for p in campaign.audits.pending()], campaign.candidates(),
+        state.labelled(), str(campaign.audits.estimate()), campaign.status().audit,
+    )  # fmt: skip
+
+
+def test_undo_takes_a_release_back(campaign, many):
+    """The answers are the audit's again: never in neither place, nor in both."""
+    drawn = [p.path for p in campaign.audits.draw(10)]
+    campaign.audits.answer({path: many[1][path] for path in drawn[:4]})
+    with Campaign.open(campaign.folder, backbone=TinyCNN, who="max") as other:
+        other.audits.answer({path: many[1][path] for path in drawn[4:7]})
+        before = audited(campaign)
+        ledger = campaign.ledger()
+        other.audits.release(train=False)
+    campaign.teach({drawn[8]: "red"}, train=False)
+    assert campaign.undo() == [drawn[8]]
+    assert len(campaign.undo()) == 7
+    assert audited(campaign) == before
+    ledger.update()
+    assert ledger.drawn().keys() == read_state(campaign._event_log).drawn().keys()
+    with pytest.raises(LabelFileError, match="is in an audit"):
+        campaign.teach({drawn[0]: "red"})
+    assert campaign.audits.release(train=False).n_new == 7
+    assert len(campaign.undo()) == 7
+    assert len(campaign.undo()) == 3  # of the second person's answers
+    assert len(read_state(campaign._event_log).drawn()) == 10
+
+
+def test_a_release_is_not_taken_back_under_another_audit(campaign, many):
+    drawn = [p.path for p in campaign.audits.draw(10)]
+    campaign.audits.answer({path: many[1][path] for path in drawn[:4]})
+    campaign.audits.release(train=False)
+    n_labelled = len(read_state(campaign._event_log).labelled())
+    n = len(campaign.candidates())
+    campaign.audits.draw(n)  # those without an answer among them
+    n_events = len(campaign.log())
+    with pytest.raises(CampaignError, match="in another audit since.*relabel"):
+        campaign.undo()
+    assert len(campaign.log()) == n_events
+    assert len(read_state(campaign._event_log).labelled()) == n_labelled
+
+
+def test_the_page_takes_no_label_of_a_release_back(campaign, many):
+    drawn = [p.path for p in campaign.audits.draw(10)]
+    campaign.audits.answer({path: many[1][path] for path in drawn[:4]})
+    campaign.audits.release(train=False)
+    ledger = campaign.ledger()
+    undo = Operation("o" * 8, undo=f"event-{campaign.log()[-1]['id']}")
+    for _ in range(2):
+        (outcome,) = ledger.record([undo])
+        assert outcome.status == "nothing"
+        assert len(outcome.refused) == 4
+        assert "'skadma undo' takes the release" in outcome.refused[0]["reason"]
+    assert len(ledger.labels()) == 16
 
 
 def test_answers_are_corrected_undone_and_logged(campaign, many):

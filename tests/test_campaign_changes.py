@@ -19,7 +19,6 @@ from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.labelling.campaign.class_names import ClassNames
-from skadma.labelling.campaign.event_log import SCHEMA
 from skadma.labelling.campaign.folders import (
     AddedFolder,
     AddedFolders,
@@ -46,6 +45,7 @@ from .changing_campaign import (  # noqa: F401
     truth,
 )
 from .conftest import TinyCNN
+from .forged import change_log
 from .test_fuzz import fuzz
 
 # --- the names ----------------------------------------------------------------
@@ -448,16 +448,12 @@ def test_damaged_changes_are_refused(campaign, tmp_path):
 
 def damage(folder, kind, new, drop=None):
     """Change the detail of an event, as no method does."""
-    connection = sqlite3.connect(folder / "campaign.sqlite", isolation_level=None)
-    (trigger,) = [s for s in SCHEMA if "TRIGGER events_no_update" in s]
-    connection.execute("DROP TRIGGER events_no_update")
+    connection = sqlite3.connect(folder / "campaign.sqlite")
     ((number, text),) = connection.execute(
         "SELECT id, detail FROM events WHERE kind = ?", (kind,)
     )
     detail = {**json.loads(text), **new}
     detail.pop(drop, None)
-    connection.execute(
-        "UPDATE events SET detail = ? WHERE id = ?", (json.dumps(detail), number)
-    )
-    connection.execute(trigger)
     connection.close()
+    update = "UPDATE events SET detail = ? WHERE id = ?"
+    change_log(folder, (update, (json.dumps(detail), number)))

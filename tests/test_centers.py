@@ -57,34 +57,15 @@ def test_fitting_the_estimator_changes_no_centre(source, pictures):
     assert before.fingerprint == after.fingerprint
 
 
-@pytest.mark.parametrize("layer", [None, "stem"])
-def test_save_and_load(tmp_path, source, layer):
+def test_save_and_load(tmp_path, source):
     X, y = source
-    centers = SourceCenters.from_dataset(tiny_classifier(), X, y, layer=layer)
+    centers = SourceCenters.from_dataset(tiny_classifier(), X, y)
     path = tmp_path / "centers.safetensors"
     centers.save(path)
     loaded = SourceCenters.load(path)
     for name, value in vars(centers).items():
         np.testing.assert_array_equal(getattr(loaded, name), value)
     assert repr(loaded) == repr(centers)
-
-
-def test_outputs_stand_for_images(source, pictures):
-    X, y = source
-    clf = tiny_classifier(max_epochs=1).fit(*pictures)
-    images = SourceCenters.from_dataset(clf, X, y)
-    outputs = SourceCenters.from_dataset(clf, X, y, layer=0)
-    for initial in (True, False):
-        a = images.outputs(clf, [2, 4], initial=initial)
-        b = outputs.outputs(clf, [2, 4], initial=initial)
-        for layer in (2, 4):
-            np.testing.assert_allclose(a[layer], b[layer], rtol=1e-2, atol=1e-2)
-
-
-def test_a_layer_inside_a_block_is_refused(source):
-    X, y = source
-    with pytest.raises(ValueError, match="last layer of a block"):
-        SourceCenters.from_dataset(tiny_classifier(), X, y, layer="conv1")
 
 
 @pytest.mark.parametrize(
@@ -114,22 +95,6 @@ def test_centres_of_another_network(source, pictures):
         ADMA(centers).query(lite0(image_size=32), pool)
     with pytest.raises(ValueError, match="Set image_size=32"):
         ADMA(centers).query(tiny_classifier(image_size=40), pool)
-
-
-def test_outputs_that_fine_tuning_changes(source, pictures):
-    X, y = source
-    clf = tiny_classifier(n_frozen_layers=0)
-    centers = SourceCenters.from_dataset(clf, X, y, layer="stem")
-    pool = pictures[0]
-    ADMA(centers).query(clf, pool)  # nothing is changed yet
-    clf.fit(*pictures)
-    with pytest.raises(ValueError, match="n_frozen_layers=1 or more"):
-        ADMA(centers, features="current").query(clf, pool)
-    for features in ("published", "initial"):
-        ADMA(centers, features=features).query(clf, pool)
-    deep = SourceCenters.from_dataset(clf, X, y, layer="conv2")
-    with pytest.raises(ValueError, match="layer 1 before it is unknown"):
-        ADMA(deep, layer_a="conv1").query(clone(clf), pool)
 
 
 def test_wrong_files(tmp_path):

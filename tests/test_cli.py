@@ -196,7 +196,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["predict", "photos", "--model", "photos", "-o", "out.csv"],
         ["predict", "photos", "--model", "photos/00.png", "-o", "out.csv"],
         ["export-model", "-o", "photos"],
-        ["export-model", "-o", "model", "--opset", "7"],
         ["label", "--campaign", "photos"],
         ["label", "--repeat", "nan"],
         ["bench", "run", "deep.json", "--out", "results"],

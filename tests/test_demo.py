@@ -14,7 +14,7 @@ def test_demo(tmp_path, capsys):
     printed = capsys.readouterr().out
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["strategy"], row["labels"]) for row in rows] == [
+    assert [(row["strategy"], row["n_labels"]) for row in rows] == [
         (name, labels)
         for name in ("UncertaintyHerding", "ADMA", "random")
         for labels in ("10", "20")

@@ -20,7 +20,8 @@ FLOORS = [
     {"strategies", "persistence", "evaluation", "adafilter"},
     {"stopping"},
     {"learner"},
-    {"plotting", "bench"},
+    {"plotting"},
+    {"bench"},
     {"labelling"},
     {"cli"},
 ]

@@ -282,6 +282,39 @@ def test_what_is_unknown_is_refused(ledger):
     assert held(ledger) == {}
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_was_refused_is_refused_when_it_is_sent_again(campaign, ledger, restart):
+    """As when the answer to the first time was lost on its way."""
+    a, b, c, d, *_ = ledger.usable()
+    campaign.teach({ledger.path(a): "green"}, train=False)
+    alone = Operation(new_id(), [Mark(a, "red")])
+    among = Operation(new_id(), [Mark(a, "red"), Mark(b, "red"), Mark("0" * 64, "red")])
+    wrong = Operation(new_id(), [Mark(d, "pink")])
+    fine = Operation(new_id(), [Mark(c, "red")])
+    operations = [alone, among, wrong, fine]
+    first = ledger.record(operations)
+    assert [o.status for o in first] == ["nothing", "recorded", "nothing", "recorded"]
+    assert [len(o.refused) for o in first] == [1, 2, 1, 0]
+    n_events = len(campaign.log())
+    if restart:
+        ledger = campaign.ledger()
+    second = ledger.record(operations)
+    assert second[:3] == first[:3]
+    assert (second[3].status, second[3].refused) == ("known", [])
+    assert len(campaign.log()) == n_events
+    assert held(ledger) == {a: "green", b: "red", c: "red"}
+
+
+def test_what_was_refused_is_not_done_when_it_could_be(campaign, ledger):
+    """The reason has gone by the time it comes again."""
+    a, *_ = ledger.usable()
+    operation, outcome = say(ledger, a, "pink")
+    assert "'pink' is none" in outcome.refused[0]["reason"]
+    campaign.add_classes(["pink"])
+    assert ledger.record([operation]) == [outcome]
+    assert held(ledger) == {}
+
+
 def test_a_label_is_about_the_picture_that_was_looked_at(campaign, ledger):
     """Its file is changed between the look and the key."""
     sha256, *_ = ledger.usable()

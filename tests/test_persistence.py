@@ -11,12 +11,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from skorch.callbacks import EpochTimer
 from torch import nn
 
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma._utils import atomic as files
+from skadma.cli import main
 from skadma.persistence import ModelError
 
 from .conftest import TinyCNN, lite0, tiny_classifier
@@ -289,8 +291,24 @@ def test_a_kill(after, saved, folder, tmp_path):
     )
     assert done.returncode == -9, done.stderr
     CNNClassifier.load(folder, backbone=TinyCNN)
+    assert (tmp_path / ".model.part").is_dir()
     saved[0].save(folder, overwrite=True)
     CNNClassifier.load(folder, backbone=TinyCNN)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_at_once(saved, tmp_path):
+    """The second one is told, and leaves the first alone."""
+    within = []
+
+    def write(folder):
+        (folder / "a").write_text("first")
+        with pytest.raises(OSError, match="another process is writing"):
+            files.replace_folder(tmp_path / "x", within.append)
+
+    files.replace_folder(tmp_path / "x", write)
+    assert not within
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"]
 
 
 # --- damaged and foreign models ------------------------------------------------------
@@ -349,21 +367,143 @@ def test_a_newer_version(folder):
         ({"class": "Pipeline"}, "reads CNNClassifier, AdaFilterClassifier"),
         ({"params": {"backbone": "hf-hub:x/y"}}, "no network's name"),
         ({"params": {"backbone": "resnet18"}}, "no backbone= is to be given"),
-        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator is not known"),
+        ({"params": {"backbone": {"a": 1}, "x": 1}}, "estimator of .* is not known"),
         ({"params": {"backbone": {"a": 1}, "optimizer": "os.system"}}, "none of torch"),
         ({"params": {"backbone": {"a": 1}, "lr": -1}}, "'lr' parameter"),
-        ({"params": []}, "no network's name"),
+        ({"params": []}, "'params' in model.json is"),
         ({"fingerprint": "0" * 16}, "pretrained weights are not those"),
         ({"network": "Other"}, "made from TinyCNN"),
-        ({"input_shape": [3, 10**6, 10**6]}, "inputs of shape"),
-        ({"input_shape": [1.5]}, "inputs of shape"),
+        ({"input_shape": [3, 10**6, 10**6]}, "'input_shape' in model.json is"),
+        ({"input_shape": [1.5]}, "'input_shape' in model.json is"),
+        ({"input_shape": [3, 16, 16]}, "'input_shape' in model.json is"),
         ({"files": {}}, "no intact model"),
-        ({"preprocessing": {"x": 1}}, "no intact model"),
+        ({"preprocessing": {"x": 1}}, "'preprocessing' in model.json has"),
+        ({"source_classes": [1, 2]}, "'source_classes' in model.json is"),
+        ({"left_out": None}, "'left_out' in model.json is None"),
     ],
 )
 def test_forged_descriptions(changes, message, folder):
     rewrite(folder, **changes)
     refuse(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value"),
+    [
+        ("params", "lr", 1e300),
+        ("params", "head_lr", 10**400),
+        ("params", "criterion", "MSELoss"),
+        ("params", "optimizer", "SparseAdam"),
+        ("params", "device", "meta"),
+        ("params", "memory", "/somewhere/else"),
+        ("params", "image_size", -1),
+        ("params", "image_size", 65_536),
+        ("params", "max_epochs", 10**21),
+        ("params", "batch_size", 10**21),
+        ("params", "net_params", {"optimizer__nope": 1}),
+        ("params", "net_params", {"iterator_train": "list"}),
+        ("params", "value_range", [5, 5]),
+        ("params", "class_weight", {"a": -1}),
+        ("params", "classes", ["a", "a"]),
+        ("params", "classes", 5),
+        ("params", "train_split", 5),
+        ("params", "random_state", -1),
+        ("preprocessing", "image_size", -1),
+        ("preprocessing", "image_size", 65_536),
+        ("preprocessing", "resize_size", 10**6),
+        ("preprocessing", "resize_size", None),
+        ("preprocessing", "interpolation", "lanczos"),
+        ("preprocessing", "mean", [0.5]),
+        ("preprocessing", "std", [0.2, 0.0, 0.2]),
+        ("preprocessing", "value_range", [1, 1]),
+        ("preprocessing", "sizes", None),
+    ],
+)
+def test_a_forged_setting_is_named(where, setting, value, folder):
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    rewrite(folder, **{where: {**described[where], setting: value}})
+    with pytest.raises(ModelError) as caught:
+        CNNClassifier.load(folder, backbone=TinyCNN)
+    for name in (str(folder), "model.json", setting):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["net_params", "class_weight", "classes"])
+def test_a_setting_nested_too_deeply(setting, folder):
+    deep = []
+    for _ in range(800):
+        deep = [deep] if setting == "classes" else {"a": deep}
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    rewrite(folder, params={**described["params"], setting: deep})
+    refuse(folder, "in model.json")
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 1e300}, {"criterion": "MSELoss"}, {"device": "meta"}]
+)
+def test_the_command_ends_with_a_sentence(change, pictures, tmp_path, capsys):
+    clf = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=0)
+    clf.fit(*pictures).save(tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "model.json").read_text("utf-8"))
+    rewrite(tmp_path / "model", params={**described["params"], **change})
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "out.csv"),
+              "--model", str(tmp_path / "model")])  # fmt: skip
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("skadma predict: ")
+    for name in (str(tmp_path / "model"), "model.json", *change):
+        assert name in said
+
+
+def values():
+    """Values of every type that JSON has, and odd ones of each."""
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.text(max_size=3),
+        st.sampled_from([-1, 0, 1, 2, 16, 65_536, 10**6, 10**21, -(10**400)]),
+        st.sampled_from([0.0, -0.5, 1e-3, 1e300]),
+        st.sampled_from(["meta", "cuda:9", "MSELoss", "LBFGS", "Optimizer", "auto"]),
+    )  # fmt: skip
+    return st.one_of(
+        leaves,
+        st.lists(leaves, max_size=3),
+        st.dictionaries(st.sampled_from(["a", "sizes", "optimizer__nope"]), leaves,
+                        max_size=2),
+        st.sampled_from([[[[[[1]]]]] , {"a": {"a": {"a": None}}}]),
+    )  # fmt: skip
+
+
+@settings(
+    max_examples=100, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data())
+def test_settings_of_any_type(data, saved, pictures, tmp_path):
+    """A model with any setting changed is refused, or predicts and is trained on."""
+    clf, whole = saved
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    places = [(name,) for name in described if name != "sha256"]
+    for name in ("params", "preprocessing"):
+        places += [(name, setting) for setting in described[name]]
+    where, *inner = data.draw(st.sampled_from(places))
+    value = data.draw(values())
+    rewrite(
+        folder, **{where: {**described[where], inner[0]: value} if inner else value}
+    )
+    try:
+        again = CNNClassifier.load(folder, backbone=TinyCNN)
+    except ModelError as error:
+        assert str(folder) in str(error)
+        return
+    X, y = pictures
+    assert again.predict_proba(X).shape == (24, len(clf.classes_))
+    if again.max_epochs:
+        again.set_params(max_epochs=1)
+    again.fit(X, np.array(["a", "b", "c"])[y])
 
 
 def test_another_backbone(folder):
@@ -372,6 +512,21 @@ def test_another_backbone(folder):
         refuse(folder, "'TinyCNN'.*is another one", backbone=backbone)
     # Other classes are no other network: its head takes the model's weights.
     CNNClassifier.load(folder, backbone=lambda: TinyCNN(7))
+
+
+@pytest.mark.parametrize("position", [-1, 625, 10**21, None])
+def test_a_forged_random_state(position, folder):
+    """NumPy would read behind its end."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = json.loads(metadata["random_state"])
+    state["state"]["pos"] = position
+    save_file(tensors, path, metadata | {"random_state": json.dumps(state)})
+    rewrite(folder, files={**json.loads((folder / "model.json").read_text())["files"],
+                           "model.safetensors": files.file_digest(path)})  # fmt: skip
+    refuse(folder, "model.safetensors.*is no model of it")
 
 
 def test_a_model_of_other_classes(folder, pictures, tmp_path):

@@ -162,19 +162,6 @@ def test_examples_lie_beside_their_nearest_centre(adma):
     assert {"queried", "not queried"} <= {t.get_text() for t in display.ax_.texts}
 
 
-def test_centres_without_images_are_named(adma):
-    learner, _, source = adma
-    clf = tiny_classifier()
-    centers = SourceCenters.from_dataset(clf, source, np.arange(5), layer=0)
-    display = QueryDisplay.from_learner(
-        learner, centers=centers, n_examples=2, kind="examples", random_state=0
-    )
-    assert all(example.center_image is None for example in display.examples)
-    assert len(display.ax_.images) == 4
-    shown = {text.get_text() for text in display.ax_.texts}
-    assert {example.center_name for example in display.examples} <= shown
-
-
 def test_what_a_learner_cannot_show(adma, pictures):
     X, y = pictures
     learner = ActiveLearner(

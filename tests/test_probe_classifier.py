@@ -64,7 +64,7 @@ def test_leave_one_out_is_exact(n, d, weighted, alone):
         weights = np.random.default_rng(1).uniform(0.2, 3, n)
         weights[1] = 0
     clf = ProbeClassifier(classes=range(5)).fit(X, y, weights)
-    rows = unit(X - clf.center_)
+    rows, weights = unit(X - clf.center_), weights / weights[weights > 0].mean()
     for i in range(n):
         scores = refitted_without(i, rows, y, weights, clf.sharpness_, 5)
         np.testing.assert_allclose(clf.loo_proba_[i], softmax(scores), atol=1e-9)
@@ -154,6 +154,17 @@ def test_rows_of_no_weight_are_not_there():
     np.testing.assert_array_equal(clf.loo_proba_[20:], alone.predict_proba(X[20:]))
 
 
+@pytest.mark.parametrize("total", [1e-9, 1, 1e9])
+def test_the_sum_of_weights_does_not_matter(total):
+    X, y = table()
+    weights = np.random.default_rng(0).uniform(0.5, 2, 24)
+    one = ProbeClassifier().fit(X, y, weights)
+    other = ProbeClassifier().fit(X, y, weights / weights.sum() * total)
+    np.testing.assert_allclose(one.loo_proba_, other.loo_proba_, atol=1e-9)
+    weights[:5] = 1e20
+    assert np.isfinite(ProbeClassifier().fit(X, y, weights).loo_proba_).all()
+
+
 def test_the_order_of_rows_does_not_matter():
     X, y = table()
     order = np.random.default_rng(0).permutation(24)
@@ -188,6 +199,7 @@ def test_class_weights_of_several_labels():
             if class_weight == "balanced":
                 by = {0: 12 / (column == 0).sum(), 1: 12 / column.sum()}
             weights = np.where(column, by[1], by.get(0, 1.0))
+            weights /= weights.mean()
             rows = unit(X - X.mean(0))
             alone = fit_probe(rows, column, 2, weights)
             np.testing.assert_allclose(

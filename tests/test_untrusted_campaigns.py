@@ -14,11 +14,12 @@ from PIL import Image
 
 from skadma import Campaign, SourceCenters
 from skadma.labelling.campaign import CampaignError
-from skadma.labelling.campaign.event_log import SCHEMA, EventLog
+from skadma.labelling.campaign.event_log import EventLog
 from skadma.strategies import ADMA
 
 from .bombs import KINDS, bombs, target  # noqa: F401
 from .conftest import TinyCNN, tiny_classifier
+from .forged import change_log as change
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +44,6 @@ def made(pictures, tmp_path_factory):
 def campaign_folder(made, tmp_path):
     """A campaign to do harm to."""
     return shutil.copytree(made, tmp_path / "c")
-
-
-def change(folder, *statements):
-    """Change a campaign as no method of it does."""
-    path = folder / "campaign.sqlite"
-    connection = sqlite3.connect(path, isolation_level=None)
-    triggers = [statement for statement in SCHEMA if "TRIGGER" in statement]
-    for statement in triggers:
-        connection.execute(f"DROP TRIGGER {statement.split()[2]}")
-    for statement in statements:
-        connection.execute(*([statement] if isinstance(statement, str) else statement))
-    for statement in triggers:
-        connection.execute(statement)
-    connection.close()
 
 
 def set_to(name, value):

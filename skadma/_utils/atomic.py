@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def write_atomically(
@@ -28,9 +31,11 @@ def write_atomically(
             with tmp.open("r+b") as file:
                 os.fsync(file.fileno())
         tmp.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -40,11 +45,18 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder under another name, flush it to the disk, then rename it.
 
     After a kill there is the old folder or the new one, or, in the moment between two
-    renames, the old one under the name ``.<name>.old``. `write` gets the folder to
-    write into.
+    renames, the old one under the name ``.<name>.old``. What a killed process left
+    (``.<name>.part``) is removed by the next one. `write` gets the folder to write
+    into.
     """
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.old")
+    tmp, old, lock_file = (
+        folder.with_name(f".{folder.name}.{end}") for end in ("part", "old", "lock")
+    )
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"another process is writing {str(folder)!r}") from error
     try:
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
@@ -63,11 +75,13 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
                 raise
         else:
             tmp.replace(folder)
-    except BaseException:
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
         shutil.rmtree(tmp, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Windows removes it on release
+            lock_file.unlink()
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:
@@ -84,6 +98,20 @@ def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of killed processes; nobody else may be writing."""
     for tmp in folder.glob(".*.part"):
         tmp.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes left that were killed as they wrote a file."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.\d+\.part")
+    for tmp in path.parent.glob(".*.part"):
+        found = name.fullmatch(tmp.name)
+        if found and os.name == "posix":  # elsewhere nobody tells
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                tmp.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                pass  # it is running, as another user
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:

@@ -1,5 +1,13 @@
 """Label efficiency: data sets x networks x strategies x seeds, measured in pairs."""
 
+try:
+    import matplotlib  # noqa: F401
+    import pandas  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"skadma.bench needs {error.name}: pip install 'skadma[bench]'"
+    ) from error
+
 from .analysis import (
     area_under_curve,
     compare,
@@ -9,7 +17,13 @@ from .analysis import (
     wins_and_losses,
 )
 from .config import Cell, expand, load_config
-from .datasets import DATASETS, Split, load_dataset, split_dataset
+from .datasets import (
+    DATASETS,
+    LabelledImages,
+    Split,
+    load_dataset,
+    split_dataset,
+)
 from .report import write_report
 from .runner import FailedCellsError, collect, read_results, run_benchmark
 
@@ -17,6 +31,7 @@ __all__ = [
     "DATASETS",
     "Cell",
     "FailedCellsError",
+    "LabelledImages",
     "Split",
     "area_under_curve",
     "collect",

@@ -6,9 +6,9 @@ network is left out of what is about curves.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import pandas as pd
+from scipy.integrate import trapezoid
 from scipy.stats import wilcoxon
 
 from .config import FULLY_TRAINED
@@ -17,17 +17,17 @@ GROUP = ["dataset", "network"]
 PAIR = [*GROUP, "seed"]
 
 
-def curves(results: Any) -> Any:
+def curves(results: pd.DataFrame) -> pd.DataFrame:
     """Leave out the fully trained network."""
     return results[results["strategy_class"] != FULLY_TRAINED]
 
 
-def ceiling(results: Any) -> Any:
+def ceiling(results: pd.DataFrame) -> pd.DataFrame:
     """Keep the fully trained network alone."""
     return results[results["strategy_class"] == FULLY_TRAINED]
 
 
-def learning_table(results: Any, metric: str = "accuracy") -> Any:
+def learning_table(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Mean and standard deviation over seeds at each number of labels.
 
     Parameters
@@ -45,7 +45,7 @@ def learning_table(results: Any, metric: str = "accuracy") -> Any:
     return grouped.agg(mean="mean", std="std", n_seeds="count")
 
 
-def area_under_curve(results: Any, metric: str = "accuracy") -> Any:
+def area_under_curve(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Area under each cell's curve over labels, divided by the range of labels.
 
     By the trapezoidal rule from the first to the last measured number of labels: a
@@ -66,15 +66,14 @@ def area_under_curve(results: Any, metric: str = "accuracy") -> Any:
     return areas[[*GROUP, "strategy", "seed", "area"]]
 
 
-def _area(rounds: Any) -> float:
+def _area(rounds: pd.DataFrame) -> float:
     x, y = rounds.sort_values("n_labels").to_numpy(float).T
-    between = (y[1:] + y[:-1]) / 2
-    return float(np.average(between, weights=np.diff(x)) if len(x) > 1 else y[0])
+    return float(trapezoid(y, x) / np.ptp(x) if len(x) > 1 else y[0])
 
 
 def labels_to_reach(
-    results: Any, reference: str = "random", metric: str = "accuracy"
-) -> Any:
+    results: pd.DataFrame, reference: str = "random", metric: str = "accuracy"
+) -> pd.DataFrame:
     """Labels that each strategy needs for what the reference has in the end.
 
     Read off the mean curves over seeds: the first number of labels at which a
@@ -107,7 +106,8 @@ def labels_to_reach(
                 curve.index.to_numpy(float), curve.to_numpy(float), target
             )
             rows.append((*group, strategy, target, labels, labels / n_all))
-    return _frame(rows, [*GROUP, "strategy", "target", "labels", "share"])
+    columns = [*GROUP, "strategy", "target", "labels", "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _first_crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
@@ -121,7 +121,9 @@ def _first_crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
     return float(x[i - 1] + rise * (x[i] - x[i - 1]))
 
 
-def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
+def compare(
+    results: pd.DataFrame, against: str, metric: str = "accuracy"
+) -> pd.DataFrame:
     """Test every strategy's area against one strategy's, paired by seeds.
 
     Two-sided Wilcoxon signed-rank tests per data set and network, where five seeds
@@ -157,7 +159,7 @@ def compare(results: Any, against: str, metric: str = "accuracy") -> Any:
             wins, losses = (gain > 0).sum(), (gain < 0).sum()
             rows.append((*group, strategy, len(gain), gain.mean(), wins, losses, *ps))
     columns = ["n_pairs", "difference", "wins", "losses", "p", "p_holm"]
-    return _frame(rows, [*GROUP, "strategy", *columns])
+    return pd.DataFrame(rows, columns=[*GROUP, "strategy", *columns])
 
 
 def _wilcoxon(difference: np.ndarray) -> float:
@@ -174,7 +176,7 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def wins_and_losses(results: Any, metric: str = "accuracy") -> Any:
+def wins_and_losses(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Count the pairs in which one strategy's area is larger than another's.
 
     Parameters
@@ -189,10 +191,10 @@ def wins_and_losses(results: Any, metric: str = "accuracy") -> Any:
     """
     areas, names = _pivoted(results, metric), _order(results)
     rows = [[int((areas[a] > areas[b]).sum()) for b in names] for a in names]
-    return _frame(rows, names).set_axis(names)
+    return pd.DataFrame(rows, index=names, columns=names)
 
 
-def summary_table(results: Any, metric: str = "accuracy") -> Any:
+def summary_table(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Mean area under the curve by data set, network and strategy.
 
     Parameters
@@ -212,23 +214,17 @@ def summary_table(results: Any, metric: str = "accuracy") -> Any:
     return table.loc[list(groups), _order(results)]
 
 
-def _pivoted(results: Any, metric: str) -> Any:
+def _pivoted(results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Areas with a row for each pair and a column for each strategy."""
     areas = area_under_curve(results, metric)
     return areas.pivot(index=PAIR, columns="strategy", values="area")
 
 
-def _order(results: Any) -> list[str]:
+def _order(results: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(curves(results)["strategy"]))
 
 
-def _check_strategy(results: Any, name: str) -> None:
+def _check_strategy(results: pd.DataFrame, name: str) -> None:
     names = _order(results)
     if name not in names:
         raise ValueError(f"There are no results of {name!r}, only of {names}.")
-
-
-def _frame(rows: list[Any], columns: list[str]) -> Any:
-    import pandas
-
-    return pandas.DataFrame(rows, columns=columns)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -23,10 +21,19 @@ _TEST_SHARE = 0.3
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A data set as it is read; without an official split there is no test set.
+    """A data set as it is read: what a reader of your own returns.
 
-    With several labels per image `y` has a column of 0 and 1 for each of `classes`, and
-    `y_test` -1 where a label is not counted.
+    Attributes
+    ----------
+    X : images
+    y : ndarray of shape (n,) or of int, shape (n, n_classes)
+        Labels. With several per image, a column of 0 and 1 for each of `classes`.
+    X_test : images, optional
+        The test set of an official split.
+    y_test : ndarray, optional
+        As `y`; with several labels per image -1 where a label is not counted.
+    classes : ndarray, optional
+        Names of the columns, with several labels per image.
     """
 
     X: Any
@@ -122,7 +129,8 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        One of `DATASETS`.
+        One of `DATASETS`, or ``"module:function"``: a reader of your own, which gets
+        the folder as a Path and returns `LabelledImages`.
     path : str or Path, optional
         Its folder, in place of the usual one; relative to `root`.
     root : str or Path, optional
@@ -140,18 +148,32 @@ def load_dataset(
     FileNotFoundError
         If its folder is not there.
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"There is no data set {name!r}; there are {sorted(DATASETS)}. A folder "
-            "with a subfolder for each class is read by {'class': 'folder', 'path': "
-            "...}."
-        )
-    read, usual = DATASETS[name]
+    read, usual = find_reader(name)
     if usual is None:
         if path is not None:
             raise ValueError(f"The data set {name!r} comes in a package: no path.")
         return read()
     return read(find_data(path or usual, root, f"The data set {name!r}"))
+
+
+def find_reader(name: str) -> tuple[Callable[..., LabelledImages], str | None]:
+    """Return what reads a data set, and its usual folder as in `DATASETS`."""
+    if name in DATASETS:
+        return DATASETS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"There is no data set {name!r}; there are {sorted(DATASETS)}. A folder "
+            "with a subfolder for each class is read by {'class': 'folder', 'path': "
+            "...}, any other by a function of yours, {'class': 'module:function'}."
+        )
+    try:
+        return getattr(import_module(module), function), ""
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The reader {name!r} cannot be imported ({error}). Is its folder in "
+            "PYTHONPATH?"
+        ) from error
 
 
 def find_data(path: str | Path, root: str | Path | None, what: str) -> Path:
@@ -181,13 +203,8 @@ def class_folders(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{str(folder)!r} must hold a subfolder with images for each of at least "
             f"two classes; found {sorted(found)}."
         )
-    return _arrays([(path, name) for name, paths in found.items() for path in paths])
-
-
-def _arrays(labelled: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return paths and labels of pairs of them."""
-    X = np.array([path for path, _ in labelled], dtype=object)
-    return X, np.array([label for _, label in labelled])
+    X = np.array([path for paths in found.values() for path in paths], dtype=object)
+    return X, np.repeat(list(found), [len(paths) for paths in found.values()])
 
 
 def read_folder(folder: Path) -> LabelledImages:
@@ -219,23 +236,13 @@ def _digits() -> LabelledImages:
     return LabelledImages(images, y)
 
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep",
-    "sofa", "train", "tvmonitor",
-)  # fmt: skip
-"""Names of PASCAL VOC's classes."""
-
-_Object = tuple[str, bool, float]
-
-
 def read_dogs_vs_cats(folder: Path) -> LabelledImages:
     """Read Kaggle's ``train/cat.0.jpg`` and so on, or a subfolder for each class.
 
     There is no official split: the labels of Kaggle's test set are not public.
     """
     train = folder / "train"
-    paths = sorted(str(p) for p in train.glob("*.jpg")) if train.is_dir() else []
+    paths = image_files(train) if train.is_dir() else []
     if not paths:
         return LabelledImages(*class_folders(folder))
     y = np.array([Path(path).name.partition(".")[0] for path in paths])
@@ -247,137 +254,11 @@ def read_dogs_vs_cats(folder: Path) -> LabelledImages:
     return LabelledImages(np.array(paths, dtype=object), y)
 
 
-def read_voc2012(folder: Path) -> LabelledImages:
-    """Read PASCAL VOC 2012 with one class per image: train list and val list.
-
-    An image has the class of its largest object, by the area of its bounding box (the
-    first of equals), among those that are not marked difficult; an image that has only
-    difficult ones is left out. The official test set's labels are not public.
-    """
-    arrays: list[np.ndarray] = []
-    for paths, objects in _voc_lists(folder):
-        labelled = []
-        for path, found in zip(paths, objects, strict=True):
-            counted = [(area, name) for name, difficult, area in found if not difficult]
-            if counted:
-                labelled.append((path, max(counted, key=itemgetter(0))[1]))
-        arrays += _arrays(labelled)
-    return LabelledImages(*arrays)
-
-
-def read_voc2012_multilabel(folder: Path) -> LabelledImages:
-    """Read PASCAL VOC 2012 with a column for each class: train list and val list.
-
-    A class of which an image has only objects that are marked difficult is absent in
-    training and, as in VOC's own evaluation, not counted in the test.
-    """
-    arrays = []
-    for paths, objects in _voc_lists(folder):
-        y = np.zeros((len(paths), len(VOC_CLASSES)), dtype=int)
-        for row, found in zip(y, objects, strict=True):
-            for name, difficult, _ in sorted(found, key=lambda item: not item[1]):
-                if name not in VOC_CLASSES:
-                    raise ValueError(
-                        f"There is an object {name!r} in the annotations, which is "
-                        f"none of PASCAL VOC's classes {list(VOC_CLASSES)}."
-                    )
-                row[VOC_CLASSES.index(name)] = -1 if difficult else 1
-        arrays += [np.array(paths, dtype=object), y]
-    X, y, X_test, y_test = arrays
-    return LabelledImages(X, np.maximum(y, 0), X_test, y_test, np.array(VOC_CLASSES))
-
-
-def _voc_lists(folder: Path) -> list[tuple[list[str], list[list[_Object]]]]:
-    """Return paths and objects of the images of the train and of the val list."""
-    if (folder / "VOC2012").is_dir():
-        folder = folder / "VOC2012"
-    _need(
-        folder,
-        ["Annotations", "JPEGImages", "ImageSets/Main/train.txt",
-         "ImageSets/Main/val.txt"],
-        "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012",
-    )  # fmt: skip
-    lists = []
-    for name in ("train", "val"):
-        stems = (folder / "ImageSets" / "Main" / f"{name}.txt").read_text().split()
-        paths = [str(folder / "JPEGImages" / f"{stem}.jpg") for stem in stems]
-        objects = [_objects(folder / "Annotations" / f"{stem}.xml") for stem in stems]
-        lists.append((paths, objects))
-    return lists
-
-
-def _objects(annotation: Path) -> list[_Object]:
-    """Return name, whether it is difficult, and area of each object."""
-    objects = []
-    for found in ElementTree.parse(annotation).iter("object"):
-        box = found.find("bndbox")
-        if box is None:
-            continue
-        left, top, right, bottom = (
-            float(box.findtext(side, "0")) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-        name = found.findtext("name", "").strip()
-        difficult = found.findtext("difficult", "0").strip() == "1"
-        objects.append((name, difficult, (right - left) * (bottom - top)))
-    return objects
-
-
-def read_indoor67(folder: Path) -> LabelledImages:
-    """Read MIT Indoor-67 with its official lists of 67 x 80 and 67 x 20 images.
-
-    The paper splits all images 70/30: that is the data set ``folder`` with
-    ``Images`` as its path.
-    """
-    lists = ["TrainImages.txt", "TestImages.txt"]
-    _need(
-        folder,
-        ["Images", *lists],
-        "indoorCVPR_09.tar of MIT Indoor Scene Recognition and its two lists",
-    )
-    arrays: list[np.ndarray] = []
-    for name in lists:
-        lines = map(str.strip, (folder / name).read_text().splitlines())
-        found = [(str(folder / "Images" / s), s.split("/")[0]) for s in lines if s]
-        arrays += _arrays(found)
-    return LabelledImages(*arrays)
-
-
-def read_inria_person(folder: Path) -> LabelledImages:
-    """Read INRIA Person: whole images with and without a person, official split."""
-    names = {"pos": "person", "neg": "no person"}
-    _need(
-        folder,
-        [f"{half}/{sub}" for half in ("Train", "Test") for sub in names],
-        "INRIAPerson.tar of the INRIA Person data set",
-    )
-    arrays: list[np.ndarray] = []
-    for half in ("Train", "Test"):
-        found = [
-            (path, label)
-            for sub, label in names.items()
-            for path in image_files(folder / half / sub)
-        ]
-        arrays += _arrays(found)
-    return LabelledImages(*arrays)
-
-
-def _need(folder: Path, paths: list[str], source: str) -> None:
-    missing = [path for path in paths if not (folder / path).exists()]
-    if missing:
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no {missing}. Unpack {source} there."
-        )
-
-
 DATASETS: dict[str, tuple[Callable[..., LabelledImages], str | None]] = {
     "cifar10": (read_folder, "cifar10-sample"),
     "digits": (_digits, None),
     "dogs-vs-cats": (read_dogs_vs_cats, "dogs-vs-cats"),
     "elpv": (lambda: LabelledImages(*load_elpv()), None),
     "folder": (read_folder, ""),
-    "indoor67": (read_indoor67, "indoor67"),
-    "inria-person": (read_inria_person, "INRIAPerson"),
-    "voc2012": (read_voc2012, "VOCdevkit"),
-    "voc2012-multilabel": (read_voc2012_multilabel, "VOCdevkit"),
 }
 """What reads a data set, and its usual folder (None: it comes in a package)."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
 from .._utils.processes import progress_bar
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
 from ..learner import ActiveLearner
+from ..plotting import LearningCurveDisplay
 from ..strategies import ADMA, RandomSampling, UncertaintyHerding
 from .cells import measure
 from .datasets import load_elpv
@@ -25,13 +26,13 @@ IMAGE_SIZE = 128
 N_FROZEN = -5
 N_CENTERS = 250
 COLUMNS = {
-    "accuracy": ("accuracy", 9, 3),
-    "auc": ("AUC", 7, 3),
-    "query_seconds": ("query s", 8, 1),
-    "adapt_seconds": ("adapt s", 8, 1),
-    "test_seconds": ("test s", 8, 1),
+    "accuracy": ("accuracy", "{:.3f}"),
+    "auc": ("AUC", "{:.3f}"),
+    "query_seconds": ("query s", "{:.1f}"),
+    "adapt_seconds": ("adapt s", "{:.1f}"),
+    "test_seconds": ("test s", "{:.1f}"),
 }
-"""What is measured: title, width and decimals in the table."""
+"""What is measured: its title and format in the table."""
 
 
 def demo_classifier(seed: int) -> CNNClassifier:
@@ -59,14 +60,12 @@ def run_demo(
     n_pool: int = 600,
     n_test: int = 400,
     seeds: Sequence[int] = (0, 1, 2),
-) -> list[dict[str, Any]]:
+) -> None:
     """Run the strategies, print the table, save curves and numbers in folder `out`.
 
-    Each seed draws a pool and a test set of its own. Returns the rows of
-    ``results.csv``.
+    Each seed draws a pool and a test set of its own.
     """
     begin = time.perf_counter()
-    import_module("matplotlib")  # before minutes of work, not after
     centers = demo_centers()
     X, y = load_elpv()
     if n_rounds * n_instances > n_pool or n_pool + n_test > len(X):
@@ -115,7 +114,7 @@ def run_demo(
                         {
                             "seed": seed,
                             "strategy": name,
-                            "labels": record["n_labels"],
+                            "n_labels": record["n_labels"],
                             **measured,
                             "query_seconds": record["query_seconds"],
                             "adapt_seconds": record["adapt_seconds"],
@@ -124,49 +123,34 @@ def run_demo(
                     )
                     bar.set_postfix_str(f"seed {seed} {name}")
                     bar.update()
-    with (out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    _plot(rows, out / "curves.png")
-    print(format_table(rows, list(strategies)))
-    print(_summary(rows))
+    results = pd.DataFrame(rows)
+    results.to_csv(out / "results.csv", index=False)
+    _plot(results, out / "curves.png")
+    print(format_table(results))
+    print(_summary(results))
     print(
         f"{time.perf_counter() - begin:.0f} s in all. Curves: {out / 'curves.png'}, "
         f"numbers: {out / 'results.csv'}"
     )
-    return rows
 
 
-def format_table(rows: list[dict[str, Any]], names: list[str]) -> str:
+def format_table(results: pd.DataFrame) -> str:
     """Lay out labels against accuracy, AUC and seconds: means over the seeds."""
-    head = f"{'':>8}" + "".join(f" | {name:^40}" for name in names)
-    titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
-    lines = [head, f"{'labels':>8}" + f" | {titles}" * len(names)]
-    for n_labels in sorted({row["labels"] for row in rows}):
-        line = f"{n_labels:>8}"
-        for name in names:
-            line += " | "
-            for what, (_, width, decimals) in COLUMNS.items():
-                mean = _mean(rows, what, strategy=name, labels=n_labels)
-                line += f"{mean:>{width}.{decimals}f}"
-        lines.append(line)
-    return "\n".join(lines)
+    means = results.groupby(["n_labels", "strategy"])[list(COLUMNS)].mean().unstack()
+    titles = {column: title for column, (title, _) in COLUMNS.items()}
+    columns = [(c, name) for name in results["strategy"].unique() for c in COLUMNS]
+    table = means[columns].swaplevel(axis="columns").rename(columns=titles)
+    formats = [COLUMNS[column][1].format for column, _ in columns]
+    return table.rename_axis(index="labels", columns=(None, None)).to_string(
+        formatters=formats
+    )
 
 
-def _mean(rows: list[dict[str, Any]], what: str, **which: Any) -> float:
-    chosen = [row for row in rows if which.items() <= row.items()]
-    return float(np.mean([row[what] for row in chosen]))
-
-
-def _summary(rows: list[dict[str, Any]]) -> str:
+def _summary(results: pd.DataFrame) -> str:
     lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
-    for name in dict.fromkeys(row["strategy"] for row in rows):
-        cells = []
-        for seed in sorted({row["seed"] for row in rows}):
-            accuracy = _mean(rows, "accuracy", strategy=name, seed=seed)
-            auc = _mean(rows, "auc", strategy=name, seed=seed)
-            cells.append(f"{accuracy:.3f} ({auc:.3f})")
+    for name, mine in results.groupby("strategy", sort=False):
+        means = mine.groupby("seed")[["accuracy", "auc"]].mean()
+        cells = [f"{accuracy:.3f} ({auc:.3f})" for accuracy, auc in means.to_numpy()]
         lines.append(f"{name:>20}: {', '.join(cells)}")
     return "\n".join(lines) + (
         "\nThis shows how a pretrained network and a pool of photographs lead to "
@@ -177,21 +161,10 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _plot(rows: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    labels = sorted({row["labels"] for row in rows})
+def _plot(results: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, what in zip(figure.subplots(1, 2), ("accuracy", "auc"), strict=True):
-        for name in dict.fromkeys(row["strategy"] for row in rows):
-            means = [_mean(rows, what, strategy=name, labels=n) for n in labels]
-            axes.plot(labels, means, marker="o", label=name)
-        title = COLUMNS[what][0]
-        axes.set(xlabel="labels", ylabel=f"{title} on the test photographs")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    n_seeds = len({row["seed"] for row in rows})
+    for ax, metric in zip(figure.subplots(1, 2), ("accuracy", "auc"), strict=True):
+        LearningCurveDisplay.from_results(results, metric=metric, ax=ax)
+    n_seeds = results["seed"].nunique()
     figure.suptitle(f"Solar cells, {BACKBONE}, {IMAGE_SIZE} px, {n_seeds} seed(s)")
     figure.savefig(path, dpi=120)

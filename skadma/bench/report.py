@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
+from ..plotting import LearningCurveDisplay
 from .analysis import (
     GROUP,
     area_under_curve,
@@ -62,18 +65,18 @@ def write_report(out: str | Path, *, against: str | None = None) -> Path:
         sections.append(f"## {dataset}, {network}")
         for metric in _metrics(chosen):
             sections += [f"### {METRICS[metric]}", _learning(chosen, metric)]
-        figure = _figure(chosen, f"{dataset}, {network}", out / "figures")
+        figure = _figure(chosen, out / "figures")
         sections.append(f"![learning curves](figures/{figure.name})")
     path = out / "report.md"
     path.write_text("\n\n".join(sections) + "\n", "utf-8")
     return path
 
 
-def _metrics(results: Any) -> list[str]:
+def _metrics(results: pd.DataFrame) -> list[str]:
     return [m for m in METRICS if m in results and results[m].notna().any()]
 
 
-def _best(results: Any) -> str:
+def _best(results: pd.DataFrame) -> str:
     means = summary_table(results)
     # Of what every data set and network has, or a strategy that was spared the hard
     # ones would be the best.
@@ -81,7 +84,9 @@ def _best(results: Any) -> str:
     return str((means if complete.empty else complete).mean().idxmax())
 
 
-def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
+def _of_areas(
+    results: pd.DataFrame, against: str, metric: str, label: str
+) -> list[str]:
     wins = wins_and_losses(results, metric).astype(str)
     wins = wins.where(~np.eye(len(wins), dtype=bool), "")
     sections = [
@@ -119,7 +124,7 @@ def _of_areas(results: Any, against: str, metric: str, label: str) -> list[str]:
     return sections
 
 
-def _head(results: Any) -> str:
+def _head(results: pd.DataFrame) -> str:
     seeds = results.groupby([*GROUP, "strategy"])["seed"].nunique()
     span = f"{seeds.min()} to {seeds.max()}" if seeds.nunique() > 1 else seeds.max()
     groups = results[GROUP].drop_duplicates()
@@ -145,7 +150,7 @@ def _spread(mean: float, std: float) -> str:
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
 
 
-def _areas(results: Any, metric: str) -> str:
+def _areas(results: pd.DataFrame, metric: str) -> str:
     """Data sets and networks in rows, strategies in columns, the best in bold."""
     means = summary_table(results, metric)
     grouped = area_under_curve(results, metric).groupby([*GROUP, "strategy"])["area"]
@@ -166,7 +171,7 @@ def _areas(results: Any, metric: str) -> str:
     return markdown_table([*GROUP, *means], rows)
 
 
-def _needed(results: Any, random: str, metric: str) -> str:
+def _needed(results: pd.DataFrame, random: str, metric: str) -> str:
     table = labels_to_reach(results, random, metric)
     names = table["strategy"].unique()
     last = curves(results).groupby([*GROUP, "strategy"])["n_labels"].max()
@@ -183,7 +188,7 @@ def _needed(results: Any, random: str, metric: str) -> str:
     return markdown_table([*GROUP, "to reach", *names], rows)
 
 
-def _learning(results: Any, metric: str) -> str:
+def _learning(results: pd.DataFrame, metric: str) -> str:
     """Strategies in rows, labels in columns, as in the paper's Tables 1 and 2."""
     table = learning_table(curves(results), metric).droplevel(GROUP)
     spreads = map(_spread, table["mean"], table["std"])
@@ -195,29 +200,12 @@ def _learning(results: Any, metric: str) -> str:
     return text
 
 
-def _figure(results: Any, title: str, folder: Path) -> Path:
-    # Not by pyplot: that would choose a backend, and keep the figure open.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _figure(results: pd.DataFrame, folder: Path) -> Path:
     metrics = _metrics(results)
     figure = Figure(figsize=(6.5 * len(metrics), 5), layout="constrained")
-    FigureCanvasAgg(figure)
     (axes,) = figure.subplots(1, len(metrics), squeeze=False)
     for ax, metric in zip(axes, metrics, strict=True):
-        table = learning_table(curves(results), metric).droplevel(GROUP)
-        for i, name in enumerate(table.index.unique("strategy")):
-            mine = table.loc[name].sort_index()
-            # There are ten colours; more curves differ by their dashes.
-            style = {"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3]}
-            ax.plot(mine.index, mine["mean"], marker=".", label=name, **style)
-            low, high = mine["mean"] - mine["std"], mine["mean"] + mine["std"]
-            ax.fill_between(mine.index, low, high, color=f"C{i % 10}", alpha=0.12, lw=0)
-        for (*_, name, _), row in learning_table(ceiling(results), metric).iterrows():
-            ax.axhline(row["mean"], color="0.4", ls="-.", lw=1, label=name)
-        ax.set(xlabel="labels", ylabel=METRICS[metric], title=title)
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize="small", ncols=2 if len(ax.lines) > 6 else 1)
+        LearningCurveDisplay.from_results(results, metric=metric, ax=ax)
     folder.mkdir(exist_ok=True)
     path = folder / f"{file_stem(*results[GROUP].iloc[0])}.png"
     figure.savefig(path, dpi=100)

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import sklearn
 import torch
 from threadpoolctl import threadpool_limits
@@ -87,7 +88,6 @@ def run_benchmark(
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs} must be at least 1.")
-    _import_pandas()  # before hours of work, not after
     full = load_config(config)
     out = Path(out)
     data = data or os.environ.get("SKADMA_DATA")
@@ -143,18 +143,17 @@ def collect(out: str | Path) -> Path:
         Of the table: a row per cell and round.
     """
     out = Path(out)
-    cells = [json.loads(path.read_text("utf-8")) for path in _cell_files(out)]
-    rows = [row for cell in cells for row in cell["rows"]]
+    rows = [row for path in _cell_files(out) for row in _read_cell(path)["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
-    table = _import_pandas().DataFrame(rows).drop(columns="indices").map(escape_cell)
+    table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
     write_atomically(
         out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
     )
     return out / RESULTS
 
 
-def read_results(path: str | Path) -> Any:
+def read_results(path: str | Path) -> pd.DataFrame:
     """Read a table of results.
 
     Parameters
@@ -175,22 +174,15 @@ def read_results(path: str | Path) -> Any:
         raise FileNotFoundError(
             f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
         )
+    table = pd.read_csv(file)
+    needed = {*GROUP, "strategy", "strategy_class", "seed", "n_labels", "accuracy"}
+    if missing := sorted(needed - set(table)):
+        raise ValueError(f"{str(file)!r} is no table of results: it has no {missing}.")
     # Names stay what they are, a strategy called "0.1" or "None" too.
-    pandas = _import_pandas()
-    names = pandas.read_csv(
+    names = pd.read_csv(
         file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
     )
-    return pandas.read_csv(file).assign(**names.map(unescape_cell))
-
-
-def _import_pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            "benchmarks need the package pandas: pip install 'skadma[bench]'"
-        ) from error
-    return pandas
+    return table.assign(**names.map(unescape_cell))
 
 
 # --- processes ------------------------------------------------------------------------
@@ -261,11 +253,23 @@ def _cell_files(out: Path) -> list[Path]:
     return sorted((out / _CELLS).glob("*.json"))
 
 
+def _read_cell(file: Path) -> dict[str, Any]:
+    try:
+        cell: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        if isinstance(cell["settings"], dict) and all(
+            isinstance(row, dict) for row in cell["rows"]
+        ):
+            return cell
+    except (LookupError, RecursionError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{str(file)!r} is no result of a cell: remove it, and run again.")
+
+
 def _is_done(cell: Cell, out: Path) -> bool:
     file = out / _CELLS / cell.file_name
     if not file.is_file():
         return False
-    there = json.loads(file.read_text("utf-8"))["settings"]
+    there = _read_cell(file)["settings"]
     here = json.loads(json.dumps(cell.settings))
     differing = [key for key in here if here[key] != there.get(key)]
     if differing:

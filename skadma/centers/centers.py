@@ -18,12 +18,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
 from .._utils.atomic import write_atomically
-from ..features.adapter import (
-    CNNAdapter,
-    NetworkAdapter,
-    cnn_adapter,
-    need_adapter,
-)
+from ..features.adapter import CNNAdapter, NetworkAdapter, cnn_adapter, need_adapter
 from ..features.extractor import concatenated_outputs
 from ..images.dataset import content_key, take
 from ..networks import PretrainedNetwork, get_head
@@ -36,7 +31,7 @@ _FORMAT = "skadma-centers-1"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SourceCenters:
-    """Representatives c_k of the source classes, as images or as layer outputs.
+    """Representatives c_k of the source classes.
 
     Make them with :meth:`from_dataset`, :meth:`from_examples`, :meth:`from_pool` or
     :meth:`synthesize`, or read them with :meth:`load`.
@@ -44,9 +39,8 @@ class SourceCenters:
     Parameters
     ----------
     inputs : ndarray
-        uint8 images (K, 3, side, side) as the network gets them, float32 rows (K, d)
-        for a network of rows or, where `layer` is set, float16 or float32 outputs of
-        that layer, (K, ...).
+        uint8 images (K, 3, side, side) as the network gets them, or float32 rows (K, d)
+        for a network of rows.
     classes : ndarray of int, shape (K,)
         The source class of each centre: an output of the pretrained network.
     network : str
@@ -55,9 +49,6 @@ class SourceCenters:
         Hash of the pretrained network's weights.
     image_size : int
         Side in pixels of the images that the pretrained network saw.
-    layer : int or None, default=None
-        Position (from 0) of the layer whose outputs are kept. Only later layers can
-        be computed from them.
     class_names : tuple of str or None, default=None
         Name of each centre's class.
     origin : {"dataset", "examples", "pool", "synthesized"}, default="dataset"
@@ -69,7 +60,6 @@ class SourceCenters:
     network: str
     fingerprint: str
     image_size: int
-    layer: int | None = None
     class_names: tuple[str, ...] | None = None
     origin: str = "dataset"
 
@@ -80,7 +70,6 @@ class SourceCenters:
         X: Any,
         y: ArrayLike | None = None,
         *,
-        layer: int | str | None = None,
         n_centers: int | None = None,
         verbose: bool = False,
     ) -> SourceCenters:
@@ -103,13 +92,6 @@ class SourceCenters:
             May be left out for a folder or a Dataset of (image, label), such as
             torchvision's: its classes are matched with the network's by name or, if
             there are K of them, by order.
-        layer : int or str, optional
-            Keep the outputs of this layer (float16) instead of images: a smaller
-            file, and the images stay where they are, but only later layers can be
-            computed from it, and fine-tuning must not change the layer or what lies
-            before it unless ``ADMA(features="initial")`` is used. It must be one
-            whose output is all that the rest of the network gets, such as the last
-            of a block.
         n_centers : int, optional
             Only so many classes, see :meth:`subset`. Images of other classes are not
             read.
@@ -124,24 +106,17 @@ class SourceCenters:
         Raises
         ------
         ValueError
-            If a label is not one of the source classes, or `layer` is not as described.
+            If a label is not one of the source classes.
         """
         adapter = cnn_adapter(estimator)
         source = adapter.source
-        position = None if layer is None else _separating_layer(source, layer)
         X, numbers = labeled_images(X, y, source)
         if n_centers is not None:
             wanted = _covering_classes(source, n_centers, np.unique(numbers))
             some = np.isin(numbers, wanted)
             X, numbers = take(X, some), numbers[some]
         chosen = nearest_to_class_mean(adapter, X, numbers, verbose=verbose)
-        X, classes = take(X, chosen), numbers[chosen]
-        if position is None:
-            return cls._of_images(adapter, X, classes, "dataset")
-        batches = adapter.iter_outputs(X, source_layers=[position])
-        rows = np.concatenate([b.source[position].cpu().numpy() for b in batches])
-        outputs = rows.astype(np.float16).reshape(-1, *source.output_shapes[position])
-        return cls._of_network(source, outputs, classes, "dataset", position)
+        return cls._of_images(adapter, take(X, chosen), numbers[chosen], "dataset")
 
     @classmethod
     def from_examples(
@@ -150,7 +125,6 @@ class SourceCenters:
         X: Any,
         y: ArrayLike | None = None,
         *,
-        layer: int | str | None = None,
         n_centers: int | None = None,
     ) -> SourceCenters:
         """Take one or a few images per source class.
@@ -165,7 +139,7 @@ class SourceCenters:
             A mapping takes a source class (number or name) to an image (path, array or
             PIL image) or a list of them. Otherwise as in :meth:`from_dataset`.
         y : array-like of shape (n,), optional
-        layer, n_centers
+        n_centers : int, optional
             See :meth:`from_dataset`.
 
         Returns
@@ -176,7 +150,7 @@ class SourceCenters:
         ------
         ValueError
         """
-        made = cls.from_dataset(estimator, X, y, layer=layer, n_centers=n_centers)
+        made = cls.from_dataset(estimator, X, y, n_centers=n_centers)
         return replace(made, origin="examples")
 
     @classmethod
@@ -288,7 +262,7 @@ class SourceCenters:
         if adapter.takes_rows(X):
             inputs = np.asarray(X, dtype=np.float32)
         else:
-            dataset = adapter.image_dataset(X)
+            dataset = adapter.with_range_of(X).image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         return cls._of_network(adapter.source, inputs, classes, origin)
 
@@ -299,7 +273,6 @@ class SourceCenters:
         inputs: np.ndarray,
         classes: np.ndarray,
         origin: str,
-        layer: int | None = None,
     ) -> SourceCenters:
         names = source.class_names
         return cls(
@@ -308,7 +281,6 @@ class SourceCenters:
             network=source.name,
             fingerprint=source.fingerprint,
             image_size=source.preprocessing.image_size,
-            layer=layer,
             class_names=tuple(names[k] for k in classes) if names else None,
             origin=origin,
         )
@@ -321,7 +293,7 @@ class SourceCenters:
         return len(self.inputs)
 
     def __repr__(self) -> str:
-        kind = "images" if self.layer is None else f"outputs of layer {self.layer}"
+        kind = "images" if self.inputs.ndim == 4 else "rows"
         return (
             f"<SourceCenters: {len(self)} classes of {self.network}, {kind} "
             f"{self.inputs.shape[1:]} ({self.origin})>"
@@ -392,13 +364,12 @@ class SourceCenters:
         ValueError
             If the centres do not match the estimator, see :meth:`check_fits`.
         """
-        self.check_fits(estimator, layers, initial=initial)
+        self.check_fits(estimator)
         adapter = need_adapter(estimator)
         batches = adapter.iter_outputs_prepared(
             self.inputs,
             [] if initial else layers,
             layers if initial else [],
-            start=self.layer,
             derived=concatenated_outputs(layers) if initial else None,
         )
         found: dict[int, list[torch.Tensor]] = {p: [] for p in layers}
@@ -415,10 +386,10 @@ class SourceCenters:
     @cached_property
     def digest(self) -> str:
         """Hash of the centres, by which caches name what is computed from them."""
-        parts = (self.network, self.fingerprint, self.image_size, self.layer)
+        parts = (self.network, self.fingerprint, self.image_size)
         return content_key(self.inputs) + content_key(self.classes) + repr(parts)
 
-    def check_fits(self, estimator: Any, layers: list[int], *, initial: bool) -> None:
+    def check_fits(self, estimator: Any) -> None:
         """Raise ValueError if :meth:`outputs` cannot be computed with an estimator."""
         adapter = need_adapter(estimator)
         self._check_network(adapter)
@@ -427,22 +398,6 @@ class SourceCenters:
                 f"These centres were made at {self.image_size} x {self.image_size} "
                 f"pixels, the estimator works at {adapter.image_size}. "
                 f"Set image_size={self.image_size} or make the centres again."
-            )
-        if self.layer is None:
-            return
-        if min(layers) < self.layer:
-            raise ValueError(
-                f"These centres keep outputs of layer {self.layer}, so layer "
-                f"{min(layers)} before it is unknown. Choose later layers, or make "
-                "centres that keep images: from_dataset(..., layer=None)."
-            )
-        n_frozen = adapter.n_frozen
-        if not initial and self.layer >= n_frozen:
-            raise ValueError(
-                f"These centres keep outputs of layer {self.layer}, which fine-tuning "
-                f"changes: only the first {n_frozen} layers are frozen. Set "
-                f"n_frozen_layers={self.layer + 1} or more, take "
-                "ADMA(features='published'), or make centres that keep images."
             )
 
     def _check_network(self, adapter: NetworkAdapter) -> None:
@@ -462,7 +417,6 @@ class SourceCenters:
             "network": self.network,
             "fingerprint": self.fingerprint,
             "image_size": str(self.image_size),
-            "layer": json.dumps(self.layer),
             "class_names": json.dumps(self.class_names),
             "origin": self.origin,
         }
@@ -508,7 +462,6 @@ class SourceCenters:
                     network=metadata["network"],
                     fingerprint=metadata["fingerprint"],
                     image_size=int(metadata["image_size"]),
-                    layer=json.loads(metadata["layer"]),
                     class_names=tuple(names) if names else None,
                     origin=metadata["origin"],
                 )
@@ -528,36 +481,25 @@ class SourceCenters:
 
     def _check_loaded(self) -> None:
         """Raise on content that :meth:`save` does not write."""
-        inputs, classes = self.inputs, self.classes
-        kinds = {np.dtype(np.uint8), np.dtype(np.float16), np.dtype(np.float32)}
-        if inputs.dtype not in kinds or inputs.ndim < 2 or 0 in inputs.shape:
-            raise ValueError(f"its centres are {inputs.dtype} of shape {inputs.shape}")
+        inputs, classes, side = self.inputs, self.classes, self.image_size
+        images = inputs.dtype == np.uint8 and inputs.shape[1:] == (3, side, side)
+        rows = inputs.dtype == np.float32 and inputs.ndim == 2
+        if not (images or rows) or inputs.size == 0:
+            raise ValueError(
+                f"its centres are {inputs.dtype} of shape {inputs.shape}, for images "
+                f"of {side} x {side} pixels"
+            )
         if classes.dtype != np.int64 or classes.shape != inputs.shape[:1]:
             raise ValueError(
                 f"its classes are {classes.dtype} of shape {classes.shape}"
             )
         if classes.min() < 0 or not np.isfinite(inputs).all():
             raise ValueError("it has negative classes, or values that are not finite")
-        if self.layer is not None and (type(self.layer) is not int or self.layer < 0):
-            raise ValueError(f"its layer is {self.layer!r}")
         names = self.class_names
         if names is not None and (
             len(names) != len(inputs) or not all(isinstance(n, str) for n in names)
         ):
             raise ValueError("it has other names than classes")
-
-
-def _separating_layer(source: PretrainedNetwork, layer: int | str) -> int:
-    """Return the position of a layer whose output is all that later layers get."""
-    position = source.graph.position(layer)
-    output = source.graph.layers[position].output
-    if source.graph.cut_before(position) is not output:
-        raise ValueError(
-            f"The output of layer {layer!r} is not all that later layers get: "
-            "a shortcut or a parallel way passes it by. Take the last layer of "
-            "a block, or keep images (layer=None)."
-        )
-    return position
 
 
 def _covering_classes(

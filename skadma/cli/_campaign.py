@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +253,17 @@ def _undo(campaign: Campaign, _: Options) -> None:
 
 def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_command(commands, "status", _status, "count labels, and what is left")
+    check = add_command(
+        commands,
+        "check",
+        _check,
+        "look for damage in the campaign's folder",
+        "Look for damage in the campaign's folder: rows that were changed, labels that "
+        "are no class, events that contradict their rows, models that were changed. "
+        "Nothing is written.",
+        pool=False,
+    )
+    check.set_defaults(open=lambda options: nullcontext(options.campaign))
     export = add_command(
         commands, "export", _export, "write all decisions to a CSV file"
     )
@@ -286,6 +298,18 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _status(campaign: Campaign, _: Options) -> None:
     campaign.refresh_if_there()
     print(campaign.status())
+
+
+def _check(folder: Any, _: Options) -> None:
+    from ..labelling.campaign.check import find_problems
+
+    problems = find_problems(folder)
+    if problems:
+        raise ValueError(
+            "\n  ".join([f"{str(folder)!r} is damaged:", *problems])
+            + "\nPut back a copy of the folder from before the damage."
+        )
+    print(f"{str(folder)!r} is intact.")
 
 
 def _prepare_export(options: Options) -> None:
@@ -621,14 +645,11 @@ def _add_export_model(
     add_output(export, "folder")
     add = export.add_argument
     add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
-    add("--opset", type=int, help="ONNX operator set (default: 18)")
     what = "skip the five trainings that calibrate the probabilities"
     add("--no-calibration", action="store_true", help=what)
 
 
 def _prepare_export_model(options: Options) -> None:
-    if options.opset is not None and not options.onnx:
-        raise ValueError("--opset is for --onnx.")
     prepare_folder(options.out.absolute().parent)
 
 
@@ -636,7 +657,6 @@ def _export_model(campaign: Campaign, options: Options) -> None:
     campaign.export_model(
         options.out,
         onnx=options.onnx,
-        opset=options.opset,
         calibration=not options.no_calibration,
         overwrite=options.overwrite,
         verbose=True,

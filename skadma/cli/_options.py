@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._utils.atomic import new_file
+from .._utils.atomic import new_file, remove_abandoned
 from .._utils.tables import write_table
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def add_output(
 def prepare_file(path: Path, *, overwrite: bool) -> None:
     """Check that a file can be written, and make its folder, before any work."""
     new_file(path, overwrite=overwrite)
+    remove_abandoned(path)
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: give a file's name.")
     prepare_folder(path.absolute().parent)

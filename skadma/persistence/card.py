@@ -6,20 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ..networks.engines import TORCH
 from ..networks.registry import is_weights_file
-
-_NO_CALIBRATION = (
-    "Not measured. Take the probabilities for an order of the images, not for how "
-    "often the model is right."
-)
-_SEVERAL = (
-    "\n\nAn image has any number of these labels, also none: each that is more "
-    "probable than not. Their probabilities do not sum to 1."
-)
 
 
 @dataclass(frozen=True)
@@ -44,38 +36,42 @@ class CardFacts:
 def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
     """Write the card of a fitted classifier: Markdown with YAML front matter."""
     labels = [str(label) for label in estimator.classes_]
-    front = {
-        "license": "",
-        "library_name": "skadma",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "active-learning", *(["onnx"] * onnx)],
-        "base_model": estimator.source_network_.name,
-        "labels": labels,
-        "n_labels": {name: int(n) for name, n in facts.n_labels.items()},
-    }
-    sections = {
-        "Classes and labels": _table(
-            ("class", "labelled images"),
-            [(name, facts.n_labels.get(name, 0)) for name in labels],
+    n_labels = {name: int(n) for name, n in facts.n_labels.items()}
+    classes = _table(
+        ("class", "labelled images"),
+        [(name, n_labels.get(name, 0)) for name in labels],
+    )
+    if estimator.multilabel_:
+        classes += (
+            "\n\nAn image has any number of these labels, also none: each that is more "
+            "probable than not. Their probabilities do not sum to 1."
         )
-        + (_SEVERAL if estimator.multilabel_ else ""),
-        "Data": _listed(facts.data) or "Not recorded.",
-        "How the labelled images were chosen": _listed(facts.choice) or "Not recorded.",
-        "Predictions before labelling": _curve(facts.curve),
-        "Accuracy": _accuracy(facts.estimate),
-        "Calibration": facts.calibration or _NO_CALIBRATION,
-        "Network": _network(estimator),
-        "Preprocessing": "\n".join(
+    template = (files("skadma") / "data" / "model_card.md").read_text("utf-8")
+    return template.format(
+        # JSON is YAML, and quotes whatever a name may hold.
+        tags=json.dumps(["image-classification", "active-learning", *["onnx"] * onnx]),
+        base_model=json.dumps(estimator.source_network_.name),
+        labels=json.dumps(labels),
+        n_labels=json.dumps(n_labels),
+        title=_plain(facts.title),
+        classes=classes,
+        data=_listed(facts.data) or "Not recorded.",
+        choice=_listed(facts.choice) or "Not recorded.",
+        curve=_curve(facts.curve),
+        accuracy=_accuracy(facts.estimate),
+        calibration=facts.calibration
+        or "Not measured. Take the probabilities for an order of the images, not for "
+        "how often the model is right.",
+        network=_network(estimator),
+        preprocessing="\n".join(
             f"{n}. {step}" for n, step in enumerate(_preprocessing_steps(estimator), 1)
         ),
-        "Use": _use(type(estimator).__name__, onnx),
-        "Licence": "Fill in `license` above, and here:\n\n"
-        "- of this model: \n- of the labelled images: \n- of the pretrained weights: ",
-    }
-    # JSON is YAML, and quotes whatever a name may hold.
-    yaml = "\n".join(f"{k}: {json.dumps(v)}" for k, v in front.items())
-    body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
-    return f"---\n{yaml}\n---\n\n# {_plain(facts.title)}\n\n{body}\n"
+        cls=type(estimator).__name__,
+        onnx=" Without skadma: `model.onnx` and `preprocessing.json`, with 20 lines of "
+        "NumPy, Pillow and onnxruntime (docs/persistence.md of skadma)."
+        if onnx
+        else "",
+    )
 
 
 def describe_preprocessing(estimator: Any) -> dict[str, Any]:
@@ -188,20 +184,6 @@ def _accuracy(found: Any) -> str:
             ],
         )
     )
-
-
-def _use(cls: str, onnx: bool) -> str:
-    text = (
-        f"```python\nfrom skadma import {cls}\n\n"
-        f'clf = {cls}.load("FOLDER")\nclf.predict_proba(["photo.jpg"])\n```\n\n'
-        "or `skadma predict PHOTOS -o out.csv --model FOLDER`."
-    )
-    if onnx:
-        text += (
-            " Without skadma: `model.onnx` and `preprocessing.json`, with 20 lines of "
-            "NumPy, Pillow and onnxruntime (docs/persistence.md of skadma)."
-        )
-    return text
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

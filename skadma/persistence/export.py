@@ -21,9 +21,9 @@ from .card import CardFacts, describe_preprocessing, make_card
 from .folder import save_model
 from .params import ModelError
 
-INPUT, OUTPUT = "pixels", "probabilities"
-OPSET = 18
-"""The lowest that torch writes, which the most programs read."""
+_INPUT, _OUTPUT = "pixels", "probabilities"
+_OPSET = 18
+"""The lowest operator set that torch writes, which the most programs read."""
 _TOLERANCE = 1e-4
 
 
@@ -33,7 +33,6 @@ def export_model(
     facts: CardFacts,
     *,
     onnx: bool = False,
-    opset: int = OPSET,
     overwrite: bool = False,
 ) -> None:
     """Write a saved model with a card, its preprocessing and, if asked for, ONNX.
@@ -49,52 +48,45 @@ def export_model(
         card = make_card(estimator, facts, onnx=onnx)
         (tmp_path / "README.md").write_text(card, "utf-8")
         if onnx:
-            export_onnx(estimator, tmp_path / "model.onnx", opset=opset)
+            export_onnx(estimator, tmp_path / "model.onnx")
 
     save_model(estimator, folder, overwrite=overwrite, more=more)
 
 
-def check_onnx(opset: int) -> None:
-    """Raise before the work is done if a package or the operator set is missing."""
+def check_onnx() -> None:
+    """Raise before the work is done if a package is missing."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _import(package)
     if "external_data" not in inspect.signature(torch.onnx.export).parameters:
         raise ImportError(
             f"ONNX files need torch 2.6 or newer, this is {torch.__version__}."
         )
-    newest = _import("onnx").defs.onnx_opset_version()
-    if not OPSET <= opset <= newest:
-        raise ModelError(
-            f"opset={opset} is none of the operator sets that can be written: "
-            f"{OPSET} to {newest}."
-        )
 
 
-def export_onnx(estimator: Any, path: Path, *, opset: int = OPSET) -> float:
+def export_onnx(estimator: Any, path: Path) -> None:
     """Write a classifier as ONNX, and check its probabilities on images of noise.
 
     The graph takes uint8 pixels (n, 3, side, side), RGB, as they are after resizing and
-    cropping, and gives float32 probabilities (n, n_classes). Returns the largest
-    difference of a probability; ModelError if it is above the tolerance.
+    cropping, and gives float32 probabilities (n, n_classes). ModelError if one differs
+    by more than the tolerance.
     """
-    check_onnx(opset)
+    check_onnx()
     side = estimator.source_network_.preprocessing.image_size
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, 3, side, side), dtype=np.uint8)
     with NETWORK_LOCK, torch.no_grad():
         whole = _PixelsToProbabilities(estimator)
         expected = whole(torch.from_numpy(pixels)).numpy()
-        _write(whole, torch.from_numpy(pixels[:2]), path, opset)
+        _write(whole, torch.from_numpy(pixels[:2]), path)
     try:
         session = _import("onnxruntime").InferenceSession(
             str(path), providers=["CPUExecutionProvider"]
         )
         batches = (pixels[:1], pixels[1:])
-        found = np.concatenate([session.run(None, {INPUT: x})[0] for x in batches])
+        found = np.concatenate([session.run(None, {_INPUT: x})[0] for x in batches])
     except Exception as error:  # of a type that is onnxruntime's own
         raise ModelError(
-            f"onnxruntime cannot run the exported network ({error}). With a lower "
-            f"opset than {opset} it may; the lowest is {OPSET}."
+            f"onnxruntime cannot run the exported network: {error}"
         ) from error
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE:
@@ -102,7 +94,6 @@ def export_onnx(estimator: Any, path: Path, *, opset: int = OPSET) -> float:
             f"The exported network's probabilities differ by {difference:.2g} from "
             f"those of the model, more than {_TOLERANCE:g}; it was not kept."
         )
-    return difference
 
 
 class _PixelsToProbabilities(nn.Module):
@@ -122,7 +113,7 @@ class _PixelsToProbabilities(nn.Module):
         return scores.sigmoid() if self.multilabel else scores.softmax(1)
 
 
-def _write(whole: nn.Module, example: torch.Tensor, path: Path, opset: int) -> None:
+def _write(whole: nn.Module, example: torch.Tensor, path: Path) -> None:
     try:
         # The exporter prints its progress, and warns of its own internals.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -131,11 +122,11 @@ def _write(whole: nn.Module, example: torch.Tensor, path: Path, opset: int) -> N
                 whole,
                 (example,),
                 str(path),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                opset_version=opset,
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                opset_version=_OPSET,
                 dynamo=True,
-                dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
+                dynamic_shapes={_INPUT: {0: torch.export.Dim("n")}},
                 external_data=False,
                 verbose=False,
             )
@@ -144,8 +135,8 @@ def _write(whole: nn.Module, example: torch.Tensor, path: Path, opset: int) -> N
     except Exception as error:  # the exporter raises almost anything
         first = str(error).strip().split("\n", 1)[0]
         raise ModelError(
-            f"torch cannot write this network as ONNX with opset={opset} "
-            f"({type(error).__name__}: {first})."
+            f"torch cannot write this network as ONNX ({type(error).__name__}: "
+            f"{first})."
         ) from error
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import math
+import reprlib
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
 import torch
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from torch import nn
 
 from .. import __version__
@@ -22,8 +28,14 @@ from .._utils.atomic import file_digest, replace_folder
 from ..images.dataset import Preprocessing
 from ..networks.engines import Engine
 from ..networks.pretrained import PretrainedNetwork, rebuild_pretrained
-from .network_file import DAMAGED, read_network, write_network, write_tensors
-from .params import ModelError, build_estimator, describe_params
+from .network_file import (
+    DAMAGED,
+    read_classes,
+    read_network,
+    write_network,
+    write_tensors,
+)
+from .params import ModelError, build_estimator, check_params, describe_params
 
 _Estimator = TypeVar("_Estimator")
 _FORMAT = "skadma-model"
@@ -31,8 +43,29 @@ _VERSION = 1
 _DESCRIPTION = "model.json"
 _NETWORK, _SOURCE = "model.safetensors", "source.safetensors"
 _OF_THE_MACHINE = ("memory", "device")
+_TYPES = {
+    "class": str,
+    "params": dict,
+    "left_out": list,
+    "network": str,
+    "fingerprint": str,
+    "preprocessing": dict,
+    "source_classes": list | None,
+    "input_shape": list,
+    "features": list | None,
+    "not_of_source": list,
+    "files": dict,
+}
+"""What the description has, beside its format, version and checksum."""
 _MOST = 2**26
 """Numbers in one input, so that a forged file does not fill the memory."""
+_SIDE = 2**13
+_PREPROCESSING = {
+    "image_size": [Interval(Integral, 1, _SIDE, closed="both")],
+    "resize_size": [Interval(Integral, 1, _SIDE, closed="both")],
+    "interpolation": [StrOptions({"bilinear", "bicubic"})],
+    "reduced": ["boolean"],
+}
 
 
 def save_model(
@@ -144,30 +177,38 @@ def load_model(
         for name in (_NETWORK, _SOURCE):
             if not (folder / name).is_file():
                 raise ValueError(f"its file {name} is missing")
-            if file_digest(folder / name) != described["files"][name]:
+            if file_digest(folder / name) != described["files"].get(name):
                 raise ValueError(f"its file {name} was damaged or changed")
+        params = described["params"]
+        if not_saved := params.keys() & _OF_THE_MACHINE:
+            raise ValueError(f"{_DESCRIPTION} has the parameters {sorted(not_saved)}")
         estimator: Any = build_estimator(
             _find_class(cls, described["class"], folder),
-            described["params"],
+            params,
             backbone,
-            owner="model",
+            owner=f"the model {str(folder / _DESCRIPTION)!r}",
             how=f"{cls.__name__}.load(folder, backbone=...)",
         )
-        if backbone is not None and isinstance(described["params"]["backbone"], str):
+        if backbone is not None and isinstance(params["backbone"], str):
             raise ModelError(
                 f"The network of the model in {str(folder)!r} is "
-                f"{described['params']['backbone']!r}, so no backbone= is to be given."
+                f"{params['backbone']!r}, so no backbone= is to be given."
             )
-        estimator._validate_params()
+        try:
+            check_params(estimator, *read_classes(folder / _NETWORK))
+        except RecursionError as error:
+            what = f"in {_DESCRIPTION} a parameter is nested too deeply"
+            raise ValueError(what) from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"in {_DESCRIPTION}, {error}") from error
         source = _read_source(estimator, described, folder)
         read_network(estimator, folder / _NETWORK, source)
         # What scikit-learn checks in tables.
         if len(described["input_shape"]) == 1:
             estimator.n_features_in_ = described["input_shape"][0]
         if described["features"] is not None:
-            names = list(map(str, described["features"]))
-            estimator.feature_names_in_ = np.array(names, dtype=object)
-        left_out = [str(name) for name in described["left_out"]]
+            estimator.feature_names_in_ = np.array(described["features"], dtype=object)
+        left_out = described["left_out"]
     except ModelError:
         raise
     except DAMAGED as error:
@@ -206,6 +247,13 @@ def _read_description(folder: Path) -> dict[str, Any]:
         digest = described.pop("sha256")
         if version != _VERSION or _digest(described) != digest:
             raise ValueError(f"{_DESCRIPTION} was damaged or changed")
+        for name, kind in _TYPES.items():
+            value = described.get(name)
+            of_names = isinstance(value, list) and name != "input_shape"
+            if not isinstance(value, kind) or (
+                of_names and not all(isinstance(item, str) for item in value)
+            ):
+                raise ValueError(f"{name!r} in {_DESCRIPTION} is {reprlib.repr(value)}")
     except ModelError:
         raise
     except DAMAGED as error:
@@ -256,25 +304,23 @@ def _read_source(
         if name.startswith("network.") and name not in new
     }
     tensors |= safetensors.torch.load_file(folder / _SOURCE)
-    shape = tuple(described["input_shape"])
-    stored: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in described["preprocessing"].items()
-    }
-    preprocessing = Preprocessing(**stored)
-    sides = (preprocessing.image_size, preprocessing.resize_size, *shape)
-    if not all(type(side) is int and 0 < side <= _MOST for side in sides) or (
-        math.prod(shape) > _MOST
-    ):
-        raise ValueError(f"it is for inputs of shape {shape}")
+    preprocessing = _read_preprocessing(described["preprocessing"])
+    shape, side = described["input_shape"], preprocessing.image_size
+    images = shape == [3, side, side]
+    rows = len(shape) == 1 and type(shape[0]) is int and 0 < shape[0] <= _MOST
+    if not images and not rows:
+        raise ValueError(
+            f"'input_shape' in {_DESCRIPTION} is {reprlib.repr(shape)}, for images of "
+            f"{side} x {side} pixels"
+        )
     names = described["source_classes"]
     try:
         source = rebuild_pretrained(
             estimator.backbone,
-            name=str(described["network"]),
+            name=described["network"],
             state_dict=tensors,
             preprocessing=preprocessing,
-            class_names=None if names is None else tuple(map(str, names)),
+            class_names=None if names is None else tuple(names),
             example=torch.zeros(1, *shape),
             engine=Engine(estimator.engine, estimator.precision),
         )
@@ -287,3 +333,37 @@ def _read_source(
     if source.fingerprint != described["fingerprint"]:
         raise ValueError("the pretrained weights are not those that it names")
     return source
+
+
+def _read_preprocessing(stored: dict[str, Any]) -> Preprocessing:
+    """Read how images are prepared; ValueError on what no network has."""
+    where = f"'preprocessing' in {_DESCRIPTION}"
+    names = [field.name for field in fields(Preprocessing)]
+    if sorted(stored) != sorted(names):
+        raise ValueError(f"{where} has {sorted(stored)}, not {sorted(names)}")
+    validate_parameter_constraints(_PREPROCESSING, stored, where)
+    mean, std, value_range = (stored[k] for k in ("mean", "std", "value_range"))
+    for name, right in (
+        ("mean", _are_numbers(mean, 3)),
+        ("std", _are_numbers(std, 3) and min(std) > 0),
+        (
+            "value_range",
+            value_range is None
+            or (_are_numbers(value_range, 2) and value_range[0] < value_range[1]),
+        ),
+    ):
+        if not right:
+            raise ValueError(f"{name!r} of {where} is {reprlib.repr(stored[name])}")
+    read: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+    }
+    return Preprocessing(**read)
+
+
+def _are_numbers(value: Any, n: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == n
+        and all(type(x) in (int, float) and abs(x) < 2**64 for x in value)
+    )

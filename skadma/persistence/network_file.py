@@ -56,34 +56,51 @@ def read_network(
     """
     try:
         source = source or estimator.source_network()
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = _read_metadata(path)
+        tensors = safetensors.torch.load_file(path)
         belongs = metadata["network"], metadata["fingerprint"]
         if belongs != (source.name, source.fingerprint):
             raise ValueError(
                 f"it was made from {belongs[0]} (weights {belongs[1]}), not from "
                 f"{source.name} (weights {source.fingerprint})"
             )
+        n_labels = int(metadata["n_labels"])
+        if n_labels < 0:
+            raise ValueError(f"its 'n_labels' is {n_labels}")
+        state = json.loads(metadata["random_state"])
+        if not 0 <= state["state"]["pos"] <= 624:  # NumPy reads there unchecked
+            raise ValueError(f"its random state is at {state['state']['pos']}")
         random_state = np.random.RandomState()
-        random_state.set_state(json.loads(metadata["random_state"]))
-        multilabel = json.loads(metadata["multilabel"])
-        if not isinstance(multilabel, bool):
-            raise ValueError(f"its 'multilabel' is {multilabel!r}")
-        classes = _read_labels(json.loads(metadata["classes"]), multilabel)
+        random_state.set_state(state)
+        classes, multilabel = read_classes(path)
         estimator.restore(
             source,
             tensors,
             classes,
             int(metadata["n_frozen"]),
-            int(metadata["n_labels"]),
+            n_labels,
             random_state,
             multilabel,
         )
     except DAMAGED as error:
         raise ModelError(f"{str(path)!r} is no model of it: {error}.") from error
+
+
+def read_classes(path: Path) -> tuple[np.ndarray, bool]:
+    """Read a stored network's labels, and whether an image may have several."""
+    metadata = _read_metadata(path)
+    multilabel = json.loads(metadata["multilabel"])
+    if not isinstance(multilabel, bool):
+        raise ValueError(f"its 'multilabel' is {multilabel!r}")
+    return _read_labels(json.loads(metadata["classes"]), multilabel), multilabel
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}")
+    return metadata
 
 
 def write_tensors(

@@ -25,14 +25,14 @@ from ._matplotlib import new_axes
 class QueryExample:
     """An image of the learner's X, and the source centre nearest to it.
 
-    Images are uint8 (side, side, 3); there is none of a centre kept without it.
+    Images are uint8 (side, side, 3).
     """
 
     index: int
     queried: bool
     image: np.ndarray
     center_name: str
-    center_image: np.ndarray | None
+    center_image: np.ndarray
 
 
 class QueryDisplay:
@@ -191,8 +191,7 @@ class QueryDisplay:
             (Fig. 6 a). "random": the same map with as many images marked that were
             drawn at random from the pool (Fig. 6 b). "examples": images, queried ones
             left and others right, over the source centres nearest to them (Fig. 6 c,
-            d), or over the names of their classes where the centres were kept without
-            images.
+            d).
         ax : matplotlib.axes.Axes, optional
             Where to draw; a new figure if None.
 
@@ -256,9 +255,8 @@ class QueryDisplay:
             for i, example in enumerate(group):
                 x = left + i * side
                 ax.imshow(example.image, extent=(x, x + side, side, 0))
-                if example.center_image is not None:
-                    extent = (x, x + side, 2 * side, side)
-                    ax.imshow(example.center_image, extent=extent)
+                extent = (x, x + side, 2 * side, side)
+                ax.imshow(example.center_image, extent=extent)
                 ax.text(x + side / 2, 2.05 * side, example.center_name, rotation=90,
                         ha="center", va="top", fontsize="small")  # fmt: skip
             if group:
@@ -286,14 +284,13 @@ def _examples(
     nearest = CenterDistances(outputs)(features.to(outputs.device)).argmin(dim=1)
     names: ArrayLike = centers.class_names or [str(k) for k in centers.classes]
     dataset = adapter.image_dataset(take(X, indices))
-    has_images = centers.layer is None and centers.inputs.ndim == 4
     return [
         QueryExample(
             index=int(index),
             queried=bool(queried[index]),
             image=dataset[i].permute(1, 2, 0).numpy(),
             center_name=str(np.asarray(names)[k]),
-            center_image=centers.inputs[k].transpose(1, 2, 0) if has_images else None,
+            center_image=centers.inputs[k].transpose(1, 2, 0),
         )
         for i, (index, k) in enumerate(zip(indices, nearest.tolist(), strict=True))
     ]

@@ -118,7 +118,7 @@ def _fit(rows: np.ndarray, y: np.ndarray, n_classes: int, weights: np.ndarray) -
         sharpness = np.concatenate([one.sharpness, other.sharpness])
     left_out = every @ coef.T + intercept  # what it is for rows of no weight
     # A class has no labels without the only row that it has.
-    unseen = (np.eye(len(seen), dtype=bool)[y]) & (np.bincount(y) == 1)
+    unseen = np.eye(len(seen), dtype=bool)[y] & (np.bincount(y) == 1)
     sums = np.where(unseen, 0, scores).sum(axis=1, keepdims=True)
     scores -= sums / np.maximum((~unseen).sum(axis=1, keepdims=True), 1)
     scores[unseen] = -_UNSEEN
@@ -181,7 +181,8 @@ def _regression(rows: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Probe:
     # A row's share in its own prediction, without which it is scored.
     own = weights / weights.sum() + (centred * solved.T).sum(axis=1)
     residuals = indicators - rows @ coef.T - intercept
-    left_out = indicators - residuals / (1 - own)[:, None]
+    rest = np.maximum(1 - own, np.finfo(float).eps)  # 0 beside a weight of 1e20
+    left_out = indicators - residuals / rest[:, None]
     t = _sharpness(left_out, y, weights, 40.0)
     return Probe(t * coef, t * intercept, t * left_out, np.array([t]))
 

@@ -17,8 +17,6 @@ from ..targets.labels import check_labels, encode, known_classes
 from ..targets.weights import check_sample_weight, weights_of_classes
 from .probe import fit_probe
 
-_FLOATS = [np.float64, np.float32]
-
 
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
     """A linear classifier of embeddings, fitted in closed form.
@@ -30,7 +28,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     ``CNNClassifier(training="probe")`` fits to its last layer's input. A row's length
     does not count, which suits embeddings and no tables of a few columns.
 
-    With n rows of d numbers, fitting takes O(n d min(n, d)) operations.
+    With n rows of d numbers, fitting takes O(n d min(n, d)) operations and ten times
+    the rows' memory.
 
     Parameters
     ----------
@@ -63,8 +62,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         with several labels per row.
     loo_proba_ : ndarray of shape (n, n_classes)
         Leave-one-out probabilities: those of each row of `X` by the classifier that is
-        fitted to the other rows, with the same `center_` and `sharpness_`. They are
-        exact, and cost no further fit.
+        fitted to the other rows, with the same `center_`, `sharpness_` and weights.
+        They are exact, and cost no further fit.
     n_labels_ : int
         Number of rows of a weight above 0.
     n_features_in_ : int
@@ -77,11 +76,11 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A row of weight 2 counts as two equal rows. Equal rows with the same label are one
-    row of their joint weight, which is left out as a whole; so a row that is there
-    twice does not look as if it had been predicted well. A class with a single row is
-    unknown where that row is left out. Classes without labels score 10 below the mean
-    of the others. docs/training.md has the formulas and comparisons.
+    Equal rows with the same label are one row of their joint weight, which is left out
+    as a whole, so a row that is there twice does not look as if it had been predicted
+    well. Weights are then scaled to the mean 1: their ratios matter. A class with a
+    single row is unknown where that row is left out. Classes without labels score 10
+    below the mean of the others. docs/training.md has the formulas and comparisons.
 
     Examples
     --------
@@ -123,7 +122,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,) or (n, n_labels)
             Labels; several per row as zeros and ones.
         sample_weight : array-like of shape (n,), optional
-            How much each row counts; rows of weight 0 do not.
+            How much each row counts: one of weight 2 as two equal rows, one of weight
+            0 not at all.
 
         Returns
         -------
@@ -131,17 +131,14 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         labels = check_labels(y, self, self.classes)
-        rows = check_array(X, dtype=_FLOATS, estimator=self)
+        rows = check_array(X, estimator=self)
         check_consistent_length(rows, labels)
         weights = check_sample_weight(sample_weight, labels)
         weights = np.ones(len(rows)) if weights is None else weights
         used = np.flatnonzero(weights)
         labels = labels[used]
         classes = known_classes(labels, self.classes)
-        # Equal rows of one label become one. Their order depends on their bytes alone.
-        table = np.column_stack([rows[used], encode(labels, classes)])
-        keys = table.view(f"V{table.itemsize * table.shape[1]}").ravel()
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        first, inverse = _find_equal(rows[used], encode(labels, classes))
         distinct, labels = rows[used[first]], labels[first]
         weights = np.bincount(inverse, weights[used])
         joint, multilabel = weights, labels.ndim == 2
@@ -155,9 +152,9 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
             joint = weights * np.array(factors)
             joint = joint.T if multilabel else joint[0]
         by = weights if multilabel else joint
-        center = np.average(distinct, axis=0, weights=by).astype(np.float64)
-        targets = encode(labels, classes)
-        probe = fit_probe(self._prepare(distinct, center), targets, len(classes), joint)
+        center = np.average(distinct, axis=0, weights=by)
+        prepared, targets = self._prepare(distinct, center), encode(labels, classes)
+        probe = fit_probe(prepared, targets, len(classes), joint / joint.mean(axis=0))
         validate_data(self, X, reset=True, skip_check_array=True)
         self.center_ = center
         self.coef_, self.intercept_ = probe.coef, probe.intercept
@@ -165,8 +162,10 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.multilabel_ = multilabel
         self.n_labels_ = len(used)
-        scores = self._scores(rows)
+        scores = np.empty((len(rows), len(classes)))
         scores[used] = probe.left_out[inverse]
+        unused = np.delete(np.arange(len(rows)), used)  # in no fit
+        scores[unused] = self._scores(rows[unused])
         self.loo_proba_ = self._proba_of(scores)
         return self
 
@@ -224,7 +223,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked_scores(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return self._scores(validate_data(self, X, reset=False, dtype=_FLOATS))
+        return self._scores(validate_data(self, X, reset=False))
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         return self._prepare(rows, self.center_) @ self.coef_.T + self.intercept_
@@ -254,3 +253,14 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _find_equal(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each group of equal rows with the same label; each row's group.
+
+    The groups are in the order of their bytes, whatever the order of the rows.
+    """
+    table = np.column_stack([rows, targets])
+    keys = table.view(f"V{table.itemsize * table.shape[1]}").ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first, inverse

@@ -196,8 +196,9 @@ class Audits:
                 if (known := state.audit_answers.get(sha256))
             ]
             events = [audit.event for audit in state.audits]
-            self._log.add_event("release", audits=events)
-            add_answers(self._log, "teach", "audit", answered)
+            n = len(answered)
+            event = self._log.add_event("release", audits=events, n=n)
+            add_answers(self._log, "teach", "audit", answered, event)
         if train:
             self._trainer.present_model()
         return TeachResult(len(answered), 0, 0, [])

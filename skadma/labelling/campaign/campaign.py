@@ -15,7 +15,7 @@ from torch import nn
 from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
 from ...evaluation.calibrated import calibrated
-from ...persistence.export import OPSET, check_onnx, export_model
+from ...persistence.export import check_onnx, export_model
 from ...persistence.folder import refuse_folder
 from ...strategies import QueryStrategy
 from .agreement import Agreement, choose_repeats, measure_agreement
@@ -357,10 +357,10 @@ class Campaign:
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, or a change of
-        the classes or the pools. Everything is as it was before them, the model and the
-        next query included. The log keeps them, and that they were undone. Returns the
-        paths of the images that they were about.
+        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, a release of
+        audits with answers, or a change of the classes or the pools. Everything is as
+        it was before them, the model and the next query included. The log keeps them,
+        and that they were undone. Returns the paths of the images that they were about.
         """
         with self._event_log.transaction():
             state = read_state(self._event_log)
@@ -373,12 +373,21 @@ class Campaign:
             ):
                 raise CampaignError(
                     "The last change is a pool that was added, and an audit was drawn "
-                    "since. Release the audit before ('skadma evaluate --release')."
+                    "since. Release the audit before ('skadma evaluate --release'); if "
+                    "it has answers, the pool stays."
                 )
             with self._event_log.intact():
                 first = state.acts[last].detail.get("with", last)
                 together = acts[acts.index(first) :]
-            for event in together:
+            drawn = state.drawn()
+            for event in reversed(together):
+                released = state.released.get(event, [])
+                if any(sha256 in drawn for one in released for sha256 in one.contents):
+                    raise CampaignError(
+                        "The last change is the release of an audit, and images of it "
+                        "are in another audit since: it cannot be taken back. Correct "
+                        "single labels with 'skadma relabel'."
+                    )
                 self._event_log.add_event("undo", undone=event)
         images = dict.fromkeys(
             decision.image
@@ -446,6 +455,7 @@ class Campaign:
     def status(self) -> Status:
         """Count what there is, as of the last look at the pool; ``print`` shows it."""
         with self._event_log.reading():
+            self._event_log.check()
             state = read_state(self._event_log)
             return make_status(self._event_log, state, self._folders)
 
@@ -676,7 +686,6 @@ class Campaign:
         folder: str | Path,
         *,
         onnx: bool = False,
-        opset: int | None = None,
         calibration: bool | str = True,
         overwrite: bool = False,
         verbose: bool = False,
@@ -693,8 +702,6 @@ class Campaign:
             It is there whole or not at all.
         onnx : bool, default=False
             Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
-        opset : int, optional
-            ONNX operator set; 18 if None.
         calibration : bool or str, default=True
             Set a temperature by out-of-fold probabilities, which takes five trainings,
             and write the model with it: the same labels, better probabilities. Where
@@ -711,12 +718,11 @@ class Campaign:
         CampaignError
             If there are no labels yet.
         ModelError
-            If the folder is there, the disk is full, or there is no such ONNX.
+            If the folder is there, or the disk is full.
         """
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
-        opset = OPSET if opset is None else opset
         if onnx:
-            check_onnx(opset)
+            check_onnx()
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")
@@ -739,6 +745,4 @@ class Campaign:
             calibration=text,
             estimate=self.audits.estimate() if self.audits.has_labels() else None,
         )
-        export_model(
-            estimator, folder, facts, onnx=onnx, opset=opset, overwrite=overwrite
-        )
+        export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)

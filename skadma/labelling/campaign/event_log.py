@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
+import itertools
 import json
 import logging
+import operator
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -85,6 +91,11 @@ _DRAWS = """CREATE TABLE draws (
     stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
     probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
     PRIMARY KEY (event, place))"""
+# A chain: the digest of an event covers the one before it, the event and its rows. The
+# first one covers the settings.
+_DIGESTS = """CREATE TABLE digests (
+    event INTEGER PRIMARY KEY REFERENCES events,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64))"""
 _TABLES = (
     _SETTINGS,
     _EVENTS,
@@ -94,10 +105,18 @@ _TABLES = (
     _PROPOSALS,
     _ANSWERS.format(name="other_answers"),
     _DRAWS,
+    _DIGESTS,
 )
+_OF_EVENTS = {
+    **{"events": ("id", "id"), "images": ("event", "id")},
+    **dict.fromkeys(("contents", "decisions", "other_answers"), ("event", "image")),
+    **dict.fromkeys(("proposals", "draws"), ("event", "place")),
+}
+"""Columns that sort what a digest covers: the event's number, then the row's."""
 
 SCHEMA = (
     *_TABLES,
+    "CREATE INDEX images_of_event ON images (event)",
     *(
         f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
         "BEGIN SELECT RAISE(ABORT, 'a campaign only ever adds'); END"
@@ -116,13 +135,18 @@ class CampaignBusyError(CampaignError):
     """Another process works on the campaign, and did not end in time."""
 
 
+class CampaignReplacedError(CampaignError):
+    """The file at the campaign's path is not the one that was opened any more."""
+
+
 class EventLog:
     """The event log of a campaign.
 
     What a ``transaction`` wrote is on the disk when it ends, or none of it is. With
     `create`, the first transaction has to make the tables. Events carry the name `who`,
     the system's user if None. `wait` is how many seconds to wait for other processes.
-    Threads may share it: they take turns.
+    Threads may share it: they take turns. Without `check`, a log is opened whose rows
+    were changed.
     """
 
     def __init__(
@@ -132,6 +156,7 @@ class EventLog:
         create: bool = False,
         who: str | None = None,
         wait: float = 60,
+        check: bool = True,
     ) -> None:
         self.path = path
         self.who = who if who is not None else _user()
@@ -141,19 +166,25 @@ class EventLog:
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
                 "one with 'skadma start' or Campaign.create."
             )
+        self._checked: int | None = None
         self._turn = threading.RLock()
-        self._connection = sqlite3.connect(
-            path, timeout=wait, isolation_level=None, check_same_thread=False
-        )
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self.read_only = False
+        self._connection = self._connect(path)
         try:
             with self._translated():
+                if not create and not self._is_writable():
+                    self._open_read_only()
                 self._execute("PRAGMA trusted_schema = OFF")
                 self._execute("PRAGMA foreign_keys = ON")
                 self._execute("PRAGMA synchronous = FULL")
                 if create:
                     self._execute("PRAGMA journal_mode = WAL")
                 else:
-                    self._check()
+                    self._check_format()
+            self._inode = None if str(path) == ":memory:" else _inode(path)
+            if check and not create:
+                self.check()
         except BaseException:
             self._connection.close()
             raise
@@ -162,19 +193,71 @@ class EventLog:
         """Close the file."""
         with self._turn:
             self._connection.close()
+            if self._copy is not None:
+                self._copy.cleanup()
+
+    def _connect(self, path: Path | str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            path,
+            timeout=self._wait,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=isinstance(path, str),
+        )
+
+    def _is_writable(self) -> bool:
+        """Whether SQLite can make the files that it needs, also to read."""
+        try:
+            self._execute("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            primary = error.sqlite_errorcode & 0xFF
+            return primary not in (
+                sqlite3.SQLITE_CANTOPEN,
+                sqlite3.SQLITE_FULL,
+                sqlite3.SQLITE_IOERR,
+                sqlite3.SQLITE_READONLY,
+            )
+        return True
+
+    def _open_read_only(self) -> None:
+        """Open the log on a medium that is full, or that nothing can be written to."""
+        _logger.info("%s cannot be written to", self.path)
+        self._connection.close()
+        self.read_only = True
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        if not wal.is_file() or not wal.stat().st_size:
+            uri = f"{self.path.absolute().as_uri()}?immutable=1"
+            self._connection = self._connect(uri)
+        else:  # the latest changes are there
+            self._connection = self._connect(self.path)
+            self._execute("PRAGMA locking_mode = EXCLUSIVE")  # takes no other file
+            if not self._is_writable():
+                self._connection.close()
+                self._copy = tempfile.TemporaryDirectory(prefix="skadma-")
+                place = Path(self._copy.name, self.path.name)
+                shutil.copyfile(self.path, place)
+                shutil.copyfile(wal, place.with_name(wal.name))
+                self._connection = self._connect(place)
+        self._execute("PRAGMA query_only = ON")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write everything or nothing, before or after other processes' writes."""
+        """Write everything or nothing, before or after other processes' writes.
+
+        CampaignReplacedError if the file is not at its path any more.
+        """
         with self._turn, self._translated():
             self._execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._add_digests()
+                self._check_place()
                 self._execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
                 raise
+            self._check_place(written=True)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -186,6 +269,7 @@ class EventLog:
             if self._connection.in_transaction:
                 yield
                 return
+            self._check_place()
             self._execute("BEGIN")
             try:
                 yield
@@ -195,6 +279,8 @@ class EventLog:
 
     def locked(self, task: str) -> AbstractContextManager[None]:
         """Be the only process that queries or trains: see :func:`campaign_lock`."""
+        if self.read_only or not os.access(self.path, os.W_OK):
+            return nullcontext()  # what is written fails, what only reads goes on
         return campaign_lock(self.path.parent, self._wait, task)
 
     @contextmanager
@@ -220,6 +306,7 @@ class EventLog:
             self._execute(statement)
         self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        settings = {**settings, "id": uuid.uuid4().hex}
         self.add("settings", ((k, json.dumps(v)) for k, v in settings.items()))
 
     def has_tables(self) -> bool:
@@ -250,6 +337,113 @@ class EventLog:
             marks = ", ".join("?" * len(row))
             self._execute(f"INSERT INTO {table} VALUES ({marks})", *row)
 
+    @property
+    def campaign_id(self) -> str:
+        """What identifies the campaign; copies of its folder have the same."""
+        return str(self.settings()["id"])
+
+    # --- damage, and files that were replaced ---------------------------------
+
+    def _digests(self, first: int) -> Iterator[tuple[int, str]]:
+        """Compute the digest of each event from `first` on with its rows."""
+        groups: dict[str, Iterator[tuple[int, Iterator[tuple[Any, ...]]]]] = {}
+        for table, (event, order) in _OF_EVENTS.items():
+            rows = self._execute(
+                f"SELECT {event}, * FROM {table} WHERE {event} >= ? "
+                f"ORDER BY {event}, {order}",
+                first,
+            )
+            groups[table] = itertools.groupby(rows, key=operator.itemgetter(0))
+        following = {table: next(found, None) for table, found in groups.items()}
+        while (at := following["events"]) is not None:
+            digest = hashlib.sha256()
+            for table, found in groups.items():
+                digest.update(table.encode())
+                while (group := following[table]) and group[0] <= at[0]:
+                    digest.update(json.dumps([*group[1]]).encode())
+                    following[table] = next(found, None)
+            yield at[0], digest.hexdigest()
+
+    def _first_digest(self) -> str:
+        """Compute the digest with which the chain begins, that of the settings."""
+        return _chain("", json.dumps(self.rows("SELECT * FROM settings ORDER BY name")))
+
+    def _add_digests(self) -> None:
+        """Write the digests of the events that have none yet."""
+        last = self.rows("SELECT * FROM digests ORDER BY event DESC LIMIT 1")
+        self._written = last[0] if last else (0, self._first_digest())
+        for event, digest in [*self._digests(self._written[0] + 1)]:
+            self._written = event, _chain(self._written[1], digest)
+            self.add("digests", [self._written])
+
+    def check(self) -> None:
+        """Raise if rows were changed; cheap where nobody wrote since the last time."""
+        ((version,),) = self.rows("PRAGMA data_version")
+        if version != self._checked:
+            for damage in self.find_damage():
+                raise self._damaged(f"{damage}. 'skadma check' lists all damage")
+            self._checked = version
+
+    def find_damage(self) -> list[str]:
+        """Name the events that, or whose rows, are not as they were written."""
+        with self.reading(), self.intact():
+            found = [
+                f"the file is damaged: {problem}"
+                for (problem,) in self.rows("PRAGMA integrity_check(10)")
+                if problem != "ok"
+            ]
+            if self.rows("PRAGMA foreign_key_check"):
+                found.append("rows refer to rows that are not there")
+            written = dict(self.rows("SELECT * FROM digests"))
+            events = dict(self.rows("SELECT id, kind || ' by ' || who FROM events"))
+            digests = dict(self._digests(0))
+            ((last,),) = self.rows("SELECT max(seq) FROM sqlite_sequence")
+            before = self._first_digest()
+            for event in range(1, max([last or 0, *written, *events]) + 1):
+                if event not in events:
+                    found.append(f"event {event} is not there any more")
+                elif written.get(event) != _chain(before, digests[event]):
+                    what = " the settings," if event == 1 else ""
+                    found.append(
+                        f"event {event} ({events[event]}),{what} or rows of it were "
+                        "changed after they were written"
+                    )
+                before = written.get(event, "")
+        return found
+
+    def _check_place(self, *, written: bool = False) -> None:
+        """Raise if the file at the path is not the one that was opened.
+
+        With `written`, what was written last must be found there.
+        """
+        if self._inode is None:
+            return
+        try:
+            if _inode(self.path) != self._inode:
+                happened = "another file is in its place"
+            elif written and not self._is_found(*self._written):
+                happened = "something was written over it"
+                self._inode = -1, -1  # what is in memory is of no use any more
+            else:
+                return
+        except OSError as error:
+            happened = f"it cannot be found there ({error})"
+        raise CampaignReplacedError(
+            f"The campaign's file {str(self.path)!r} was replaced or removed while it "
+            f"was open, as by a backup or a sync: {happened}. Nothing is recorded any "
+            "more. Put the right folder there, then open the campaign again."
+        )
+
+    def _is_found(self, event: int, digest: str) -> bool:
+        """Whether somebody who opens the path finds a digest."""
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        statement = "SELECT sha256 FROM digests WHERE event = ?"
+        try:
+            with closing(sqlite3.connect(uri, timeout=self._wait, uri=True)) as other:
+                return bool(other.execute(statement, (event,)).fetchone() == (digest,))
+        except sqlite3.Error:
+            return False
+
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         try:
             return self._connection.execute(statement, values)
@@ -263,6 +457,8 @@ class EventLog:
             yield
         except sqlite3.OperationalError as error:
             message = str(error)
+            if "decode" in message:
+                raise self._damaged("it has text that is none") from error
             if "locked" in message or "busy" in message:
                 raise CampaignBusyError(
                     f"Another process is writing to {str(self.path)!r} and did not end "
@@ -282,8 +478,8 @@ class EventLog:
             f"{str(self.path)!r} is no intact campaign of skadma: {reason}."
         )
 
-    def _check(self) -> None:
-        """Refuse a file that is damaged, another program's, or has other tables.
+    def _check_format(self) -> None:
+        """Refuse a file that is another program's, or has other tables.
 
         Foreign triggers and views would run within our statements.
         """
@@ -307,11 +503,6 @@ class EventLog:
         known = application == APPLICATION_ID and version == SCHEMA_VERSION
         if not known or statements != set(SCHEMA):
             raise self._damaged("it has other tables than a campaign has")
-        damage = self._execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise self._damaged(damage)
-        if self._execute("PRAGMA foreign_key_check").fetchone():
-            raise self._damaged("rows refer to rows that are not there")
 
 
 @contextmanager
@@ -360,6 +551,15 @@ def refuse_existing(path: Path) -> None:
             )
     finally:
         log.close()
+
+
+def _chain(before: str, digest: str) -> str:
+    return hashlib.sha256(f"{before} {digest}".encode()).hexdigest()
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _user() -> str:

@@ -6,8 +6,9 @@ the log.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,8 @@ class Outcome:
     """The result of an operation."""
 
     id: str
-    # "recorded" or "undone"; "known": done before; "nothing": nothing was to be done
+    # "recorded" or "undone"; "known": done before, and all of it; "nothing": nothing
+    # was to be done
     status: str
     # marks that were not taken: sha256, reason, what holds and by whom
     refused: list[dict[str, Any]] = field(default_factory=list)
@@ -58,9 +60,10 @@ class Ledger(State):
 
     def __init__(self, log: EventLog) -> None:
         super().__init__(log)
-        # Operations that changed nothing, which the log therefore does not have: one
-        # that comes again must not do later what it did not do then.
-        self._idle: set[str] = set()
+        # Operations that changed nothing, which the log therefore does not have, with
+        # the reasons against what they asked for, by content: one that comes again must
+        # not do later what it did not do then.
+        self._idle: dict[str, dict[str, str]] = {}
         self.update()
 
     # --- by content ----------------------------------------------------------
@@ -144,11 +147,14 @@ class Ledger(State):
             raise
 
     def _do(self, operation: Operation, round_: int | str | None) -> Outcome:
-        if operation.id in self._operations or operation.id in self._idle:
-            return Outcome(operation.id, "known")
+        if operation.id in self._operations:
+            return self._done_before(operation.id)
+        if operation.id in self._idle:
+            refused = self._refusals(self._idle[operation.id])
+            return Outcome(operation.id, "nothing" if refused else "known", refused)
         if operation.undo is not None:
             return self._undo(operation.id, operation.undo)
-        outcome = Outcome(operation.id, "nothing")
+        reasons: dict[str, str] = {}  # against marks, by content
         new: dict[int, tuple[str, ResolvedRow]] = {}  # with its kind, by image
         for given in operation.marks:
             image = self.image(given.sha256)
@@ -156,29 +162,38 @@ class Ledger(State):
                 # A page may not know yet that a class has another name.
                 present = self.class_names.meant(given.mark, given.as_of)
             except CampaignError as error:
-                outcome.refused.append(self._refusal(given.sha256, str(error)))
+                reasons[given.sha256] = str(error)
                 continue
             before = self.present_name(given.before, given.as_of)
             mark = Mark(given.sha256, present, before)
             kind = "confirm" if operation.confirm else self._kind(mark)
             reason = self._reason_against(mark, image, image in new, kind)
             if reason:
-                outcome.refused.append(self._refusal(mark.sha256, reason))
+                reasons[mark.sha256] = reason
             elif image is not None and not self._is_idle(mark, kind):
                 new[image] = kind, ResolvedRow(image, mark.sha256, mark.mark)
         if not new:
-            self._idle.add(operation.id)
-            return outcome
-        outcome.status = "recorded"
+            self._idle[operation.id] = reasons
+            return Outcome(operation.id, "nothing", self._refusals(reasons))
         first: int | None = None
         for kind in ("teach", "repeat", "confirm"):
             rows = [row for its_kind, row in new.values() if its_kind == kind]
             detail: dict[str, Any] = {"operation": operation.id}
+            if reasons:
+                detail["refused"] = reasons
             if round_ is not None and kind == "teach":
                 detail["round"] = round_
             first = add_answers(self._log, kind, operation.via, rows, first, **detail)
         self.update()
-        return outcome
+        return Outcome(operation.id, "recorded", self._refusals(reasons))
+
+    def _done_before(self, operation: str) -> Outcome:
+        """Tell again what was refused of an operation that the log has."""
+        ((detail,),) = self._log.rows(
+            "SELECT detail FROM events WHERE id = ?", self._operations[operation][0]
+        )
+        refused = self._refusals(json.loads(detail).get("refused", {}))
+        return Outcome(operation, "recorded" if refused else "known", refused)
 
     def _kind(self, mark: Mark) -> str:
         """Whether a mark decides, or is a blind repeat of what is decided."""
@@ -225,15 +240,20 @@ class Ledger(State):
             return "It was decided meanwhile."
         return ""
 
-    def _refusal(self, sha256: str, reason: str) -> dict[str, Any]:
-        held = self.decision(sha256)
-        return {
-            "sha256": sha256,
-            "path": self.path(sha256),
-            "reason": reason,
-            "holds": held and held.mark,
-            "by": held and self.acts[held.event].who,
-        }
+    def _refusals(self, reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+        found = []
+        for sha256, reason in reasons.items():
+            held = self.decision(sha256)
+            found.append(
+                {
+                    "sha256": sha256,
+                    "path": self.path(sha256),
+                    "reason": reason,
+                    "holds": held and held.mark,
+                    "by": held and self.acts[held.event].who,
+                }
+            )
+        return found
 
     def _mark(self, sha256: str) -> str | None:
         decision = self.decision(sha256)
@@ -246,9 +266,18 @@ class Ledger(State):
             events = [int(number)]
         acts = self.acts
         standing = [e for e in events if e in acts and acts[e].decisions]
-        if not standing:
-            self._idle |= {operation, undone}
-            return Outcome(operation, "nothing")
+        reasons = {
+            d.sha256: "Its label came from an audit. 'skadma undo' takes the release "
+            "of the audit back, if it is the last change."
+            for event in standing
+            if acts[event].detail.get("with") in self.released
+            for d in acts[event].decisions
+        }
+        if not standing or reasons:
+            self._idle[operation] = reasons
+            if not standing:
+                self._idle.setdefault(undone, {})
+            return Outcome(operation, "nothing", self._refusals(reasons))
         for event in standing:
             self._log.add_event("undo", undone=event, operation=operation)
         self.update()

@@ -27,8 +27,8 @@ from .image_index import Content, add_contents, check_path
 
 _logger = logging.getLogger(__name__)
 
-ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool")
-"""Kinds of the events that can be undone."""
+ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool", "release")
+"""Kinds of the events that can be undone; a release only if it has answers."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ class State:
         self.last_query: int | None = None  # its event
         self._all_paths: dict[int, str] = {}  # those of removed folders too
         self._audits: dict[int, DrawnAudit] = {}  # those not released
+        # The audits that a standing event released.
+        self.released: dict[int, list[DrawnAudit]] = {}
         # Indexes: images by content, present or past; decisions that were not undone,
         # oldest first, by content; repeats by content and person; events by operation.
         self._images: dict[str, list[int]] = {}
@@ -235,20 +237,23 @@ class State:
         for number, at, who, kind, detail in news:
             if kind in (*ACTS, "undo") and "operation" in detail:
                 self._operations.setdefault(detail["operation"], []).append(number)
-            if kind in ACTS:
+            if kind in ACTS and (kind != "release" or detail["n"]):
                 act = Act(number, at, who, kind, given.get(number, []), detail)
                 self.acts[number] = act
                 self._index(act)
             elif kind == "undo":
-                self._index(self.acts.pop(detail["undone"]), undo=True)
+                act = self.acts.pop(detail["undone"])
+                self._index(act, undo=True)
+                self._audits |= {a.event: a for a in self.released.pop(act.id, [])}
+                self._available = None
             elif kind == "query":
                 self.last_query = number
             elif kind == "audit":
                 self._audits[number] = _read_audit(self._log, number, detail)
                 self._available = None
-            elif kind == "release":
-                for audit in detail["audits"]:
-                    self._audits.pop(audit, None)
+            if kind == "release":
+                audits = [self._audits.pop(audit) for audit in detail["audits"]]
+                self.released[number] = audits
                 self._available = None
         for number, *_ in news:
             standing = self.acts.get(number)
@@ -300,8 +305,8 @@ class State:
 
     @property
     def audits(self) -> list[DrawnAudit]:
-        """The audits that were not released."""
-        return list(self._audits.values())
+        """The audits that were not released, oldest first."""
+        return [self._audits[event] for event in sorted(self._audits)]
 
     @property
     def audit_answers(self) -> dict[str, Decision]:
