@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -320,11 +321,13 @@ class FeatureExtractor:
         n: int = len(dataset)  # type: ignore[arg-type]
         unreadable: list[str] = []
         batches = self._batches(dataset, n_together, skip_unreadable)
-        with progress_bar(
-            total=n, desc=progress, disable=progress is None, unit=" images"
-        ) as bar:
+        bar = None
+        if progress is not None:
+            bar = progress_bar(total=n, desc=progress, unit=" images")
+        with bar or nullcontext():
             for items in batches:
-                bar.update(len(items))
+                if bar is not None:
+                    bar.update(len(items))
                 unreadable.extend(item.error for item in items if item.error)
                 items = [item for item in items if not item.error]
                 if items:
