@@ -262,7 +262,7 @@ class SourceCenters:
         if adapter.takes_rows(X):
             inputs = np.asarray(X, dtype=np.float32)
         else:
-            dataset = adapter.image_dataset(X)
+            dataset = adapter.with_range_of(X).image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
         return cls._of_network(adapter.source, inputs, classes, origin)
 

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from torch import nn
 
 from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
-from ..images.forms import is_table
+from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers, fingerprint
@@ -50,6 +50,8 @@ class NetworkAdapter(ABC):
     # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that the pretrained network gets; for ADMA.
+    value_range: Range | None = None
+    # What becomes black and white in images of more than 8 bits; for feature stores.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -199,6 +201,17 @@ class NetworkAdapter(ABC):
         """
         return None
 
+    def with_value_range(self, value_range: Range | None) -> NetworkAdapter:
+        """Return an adapter for images of a range of values; for feature stores."""
+        return self
+
+    def with_range_of(self, X: Any) -> NetworkAdapter:
+        """Return an adapter that takes the range of values of `X`, unless it has one.
+
+        So several passes before the first fit read their images alike.
+        """
+        return self
+
     def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
         """Return an adapter that keeps no outputs in the process; for feature stores.
 
@@ -254,6 +267,7 @@ class CNNAdapter(NetworkAdapter):
         self._takes_tables = takes_tables
         self.skips_unreadable = skips_unreadable
         self._verbose = verbose
+        self._finds_range = True
 
     def with_network(self, network: nn.Module) -> CNNAdapter:
         """Return an adapter that runs `network` in place of the adapted network."""
@@ -303,6 +317,11 @@ class CNNAdapter(NetworkAdapter):
     def image_size(self) -> int:  # type: ignore[override]
         """Side in pixels of the images that the pretrained network gets."""
         return self.source.preprocessing.image_size
+
+    @property
+    def value_range(self) -> Range | None:  # type: ignore[override]
+        """What becomes black and white in images of more than 8 bits."""
+        return self.source.preprocessing.value_range
 
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer, see :meth:`NetworkAdapter.position`."""
@@ -452,6 +471,19 @@ class CNNAdapter(NetworkAdapter):
         head = self._adapted.head
         return head if isinstance(head, nn.Linear) else None
 
+    def with_value_range(self, value_range: Range | None) -> CNNAdapter:
+        """Return an adapter for images of a range of values, which finds no other."""
+        other = copy.copy(self)
+        other._source = self.source.with_value_range(value_range)
+        other._finds_range = False
+        return other
+
+    def with_range_of(self, X: Any) -> CNNAdapter:
+        """See :meth:`NetworkAdapter.with_range_of`."""
+        if self.fitted or self.takes_rows(X):
+            return self
+        return self.with_value_range(self.open(X)[0].preprocessing.value_range)
+
     def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
         """Return an adapter that keeps no outputs in the process."""
         other = copy.copy(self)
@@ -466,7 +498,8 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        if self.fitted or self.source.preprocessing.value_range is not None:
+        has_range = self.source.preprocessing.value_range is not None
+        if self.fitted or has_range or not self._finds_range:
             return self.source, self.image_dataset(X)
         return with_found_range(self.source, X, self._image_shape)
 
@@ -499,16 +532,18 @@ def with_found_range(
 ) -> tuple[PretrainedNetwork, ImageDataset]:
     """Open images for a network that takes their range of values.
 
-    Those of a feature store keep its range, and a network that `goes_on` with its
-    training the one that it has. `trained` is the network of the last fit.
+    Those of a feature store have its range, and a network that `goes_on` with its
+    training keeps the one that it has. `trained` is the network of the last fit.
     """
     dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
-    if not isinstance(X, StoredImages):
+    if isinstance(X, StoredImages):
+        found = X.value_range
+    else:
         before = None if trained is None else trained.preprocessing
         found = dataset.find_value_range(before, goes_on)
-        if not goes_on:
-            source = source.with_value_range(found)
-            dataset.preprocessing = source.preprocessing
+    if not goes_on:
+        source = source.with_value_range(found)
+        dataset.preprocessing = source.preprocessing
     return source, dataset
 
 

@@ -91,6 +91,11 @@ class StoredImages(ABC):
     def images(self) -> Any:
         """The images in one of the other accepted forms."""
 
+    @property
+    @abstractmethod
+    def value_range(self) -> Range | None:
+        """The range of values of the images of more than 8 bits."""
+
     @abstractmethod
     def select(self, indices: ArrayLike) -> StoredImages:
         """Return some of them."""

@@ -396,13 +396,13 @@ class EventLog:
                 found.append("rows refer to rows that are not there")
             written = dict(self.rows("SELECT * FROM digests"))
             events = dict(self.rows("SELECT id, kind || ' by ' || who FROM events"))
-            digests = dict(self._digests(0))
             ((last,),) = self.rows("SELECT max(seq) FROM sqlite_sequence")
+            gap = next(n for n in itertools.count(1) if n not in events)
+            if gap <= max([last or 0, *written, *events]):
+                found.append(f"event {gap} is not there any more")
             before = self._first_digest()
-            for event in range(1, max([last or 0, *written, *events]) + 1):
-                if event not in events:
-                    found.append(f"event {event} is not there any more")
-                elif written.get(event) != _chain(before, digests[event]):
+            for event, digest in self._digests(-(2**63)):
+                if written.get(event) != _chain(before, digest):
                     what = " the settings," if event == 1 else ""
                     found.append(
                         f"event {event} ({events[event]}),{what} or rows of it were "
