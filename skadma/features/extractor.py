@@ -142,8 +142,6 @@ class FeatureExtractor:
         How many layers both networks share, or will share once one is fitted.
     device : torch.device
     cache : Cache or None
-    start : int, optional
-        Inputs are not images but outputs of the pretrained network's layer `start`.
     derived : DerivedOutput, optional
         Computed from the outputs of `layers` and `source_layers`.
     """
@@ -159,7 +157,6 @@ class FeatureExtractor:
         n_frozen: int,
         device: torch.device,
         cache: Cache | None = None,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
     ) -> None:
         _keep_freed_memory()
@@ -169,11 +166,9 @@ class FeatureExtractor:
         self.derived = derived
         self._normalize = Normalize(source.preprocessing).to(device)
         graph = source.graph
-        cut = graph.input if start is None else graph.layers[start].output
-        if start is None:
-            cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
+        cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
         self._frozen = None
-        if cut is not graph.input and start is None:
+        if cut is not graph.input:
             self._frozen = source.inference_subgraph([cut], None, device)
         ends, source_ends = (
             [graph.layers[p].output for p in positions]
