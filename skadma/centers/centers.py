@@ -402,6 +402,13 @@ class SourceCenters:
                 f"pixels, the estimator works at {adapter.image_size}. "
                 f"Set image_size={self.image_size} or make the centres again."
             )
+        if isinstance(adapter, CNNAdapter):
+            takes, got = tuple(adapter.source.example.shape[1:]), self.inputs.shape[1:]
+            if takes != got:
+                raise ValueError(
+                    f"{self.network} takes inputs of shape {takes}, the centres are "
+                    f"of shape {got}. Make them again."
+                )
 
     def _check_network(self, adapter: NetworkAdapter) -> None:
         own = adapter.source_name, adapter.source_fingerprint

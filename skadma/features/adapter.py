@@ -145,15 +145,14 @@ class NetworkAdapter(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """Yield layer outputs of inputs that need no preparation; for ADMA.
 
-        `inputs` are uint8 images (n, 3, side, side) of the network's size, rows of a
-        table for a network that takes them or, with `start`, outputs of the layer at
-        that position. Without `keep` nothing is cached. See :meth:`iter_outputs`.
+        `inputs` are uint8 images (n, 3, side, side) of the network's size, or rows of
+        a table for a network that takes them. Without `keep` nothing is cached. See
+        :meth:`iter_outputs`.
         """
         raise self._cannot("iter_outputs_prepared")
 
@@ -361,14 +360,13 @@ class CNNAdapter(NetworkAdapter):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """See :meth:`NetworkAdapter.iter_outputs_prepared`."""
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
         extractor = self._extractor(
-            self.source, layers, source_layers, start=start, derived=derived, keep=keep
+            self.source, layers, source_layers, derived=derived, keep=keep
         )
         return extractor.iter_outputs(Rows(inputs, dtype), self.batch_size)
 
@@ -401,7 +399,6 @@ class CNNAdapter(NetworkAdapter):
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
         n_shared: int | None = None,
@@ -419,7 +416,6 @@ class CNNAdapter(NetworkAdapter):
             n_frozen=n_shared,
             device=self.device,
             cache=open_cache(self.memory) if keep else None,
-            start=start,
             derived=derived,
         )
 

@@ -124,9 +124,8 @@ class FeatureExtractor:
     depends on the pretrained network alone: its vector outputs and derived outputs.
 
     `layers` are wanted of the adapted network, in whose place the pretrained one is
-    before the first fit, and `source_layers` of the pretrained one. With `start` the
-    inputs are not images but outputs of the pretrained network's layer `start`.
-    `derived` is computed from the outputs of both.
+    before the first fit, and `source_layers` of the pretrained one. `derived` is
+    computed from the outputs of both.
     """
 
     @torch_defaults()
@@ -140,7 +139,6 @@ class FeatureExtractor:
         n_frozen: int,
         device: torch.device,
         cache: Cache | None = None,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
     ) -> None:
         _keep_freed_memory()
@@ -150,11 +148,9 @@ class FeatureExtractor:
         self.derived = derived
         self._normalize = Normalize(source.preprocessing).to(device)
         graph = source.graph
-        cut = graph.input if start is None else graph.layers[start].output
-        if start is None:
-            cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
+        cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
         self._frozen = None
-        if cut is not graph.input and start is None:
+        if cut is not graph.input:
             self._frozen = source.inference_subgraph([cut], None, device)
         ends, source_ends = (
             [graph.layers[p].output for p in positions]
