@@ -241,6 +241,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "class_weight": [None, dict, StrOptions({"balanced"})],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "net_params": [None, dict],
+        "device": [str, torch.device],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }

@@ -64,6 +64,8 @@ def check_settings(settings: dict[str, Any]) -> None:
                 f"The campaign cannot be opened: its setting {name!r} is "
                 f"{settings.get(name)!r}."
             )
+    if not all(isinstance(name, str) for name in settings["classes"]):
+        raise CampaignError(f"The classes {settings['classes']} are no texts.")
     check_classes(settings["classes"])
     n_instances, random_state = settings["n_instances"], settings["random_state"]
     if n_instances < 1 or not 0 <= random_state < 2**32:
