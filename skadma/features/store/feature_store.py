@@ -561,7 +561,7 @@ class FeatureStore(StoredImages):
             _log.warning("%s %s; it is computed anew", path, problem)
             path.unlink(missing_ok=True)
         missing: list[tuple[int, list[Column], bool]] = []
-        for number in map(int, numbers):
+        for number in numbers.tolist():
             if self._has_mended_file(number):
                 for name in _columns_on_disk(self.folder):
                     shard_file(self.folder, name, number).unlink(missing_ok=True)
