@@ -133,8 +133,14 @@ class UncertaintyHerding(BatchStrategy):
             )
         every = joined(labeled, features)
         bandwidth_sq = share_distance(every, len(labeled) + n_instances, rng)
-        reference_points = _reference_points(features, weights, n_references, rng)
-        cover = Coverage(*reference_points, bandwidth_sq)
+        points = features
+        if len(features) > n_references:  # drawn in proportion to the weights
+            total = weights.sum()
+            points = features[
+                rng.choice(len(features), n_references, p=weights / total)
+            ]
+            weights = np.full(n_references, total / n_references)
+        cover = Coverage(points[:], weights, bandwidth_sq)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
 
@@ -151,17 +157,6 @@ def centered(rows: np.ndarray, mean: np.ndarray, normalize: bool) -> np.ndarray:
     """Subtract a mean (d,) from rows and, with `normalize`, scale them to length 1."""
     rows = (rows - mean).astype(np.float32)
     return unit(rows) if normalize else rows
-
-
-def _reference_points(
-    features: AnyRows, weights: np.ndarray, n: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw at most n rows in proportion to their weights; return them and weights."""
-    if len(features) <= n:
-        return features[:], weights
-    total = weights.sum()
-    drawn = rng.choice(len(features), n, p=weights / total)
-    return features[drawn], np.full(n, total / n)
 
 
 # --- coverage -----------------------------------------------------------------------

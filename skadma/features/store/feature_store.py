@@ -506,22 +506,16 @@ class FeatureStore(StoredImages):
                     found.append(f"{column}/{path.name} {problem}")
                     wrong.append(path)
             if adapter is not None and not wrong:
-                for key in self._changed_images(adapter, number):
-                    found.append(f"{key!r} has changed since it was computed")
-                    wrong = [shard_file(self.folder, c, number) for c in columns]
+                shard = self._shard(number)
+                images, keys, digests = shard.images, shard.keys, shard.sha256
+                dataset = adapter.image_dataset(images)
+                for i in range(size):
+                    if image_digest(dataset, images, i) != digests[i].tobytes():
+                        found.append(f"{keys[i]!r} has changed since it was computed")
+                        wrong = [shard_file(self.folder, c, number) for c in columns]
             for path in wrong if repair else ():
                 path.unlink(missing_ok=True)
         return found
-
-    def _changed_images(self, adapter: NetworkAdapter, number: int) -> list[str]:
-        shard = self._shard(number)
-        images = shard.images
-        dataset = adapter.image_dataset(images)
-        return [
-            key
-            for i, (key, sha) in enumerate(zip(shard.keys, shard.sha256, strict=True))
-            if image_digest(dataset, images, i) != sha.tobytes()
-        ]
 
     def _check_network(self, estimator: Any) -> NetworkAdapter:
         adapter = _adapter_of(estimator)
