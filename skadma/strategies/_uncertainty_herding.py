@@ -136,10 +136,8 @@ class UncertaintyHerding(BatchStrategy):
         points = features
         if len(features) > n_references:  # drawn in proportion to the weights
             total = weights.sum()
-            points = features[
-                rng.choice(len(features), n_references, p=weights / total)
-            ]
-            weights = np.full(n_references, total / n_references)
+            rows = rng.choice(len(features), n_references, p=weights / total)
+            points, weights = features[rows], np.full(n_references, total / len(rows))
         cover = Coverage(points[:], weights, bandwidth_sq)
         cover.add(labeled)
         return cover.greedy(features, n_instances)

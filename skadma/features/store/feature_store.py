@@ -546,9 +546,7 @@ class FeatureStore(StoredImages):
     ) -> None:
         """Compute what is missing of the shards that the images are in."""
         self._drop_columns_of_others(columns)
-        numbers = np.arange(len(self._manifest.sizes))
-        if self._rows is not None:
-            numbers = np.unique(self._manifest.shards_of(self._rows))
+        numbers = self._shard_numbers()
         numbers = numbers[numbers % job[1] == job[0]]
         names = [CONTENT, *(column.name for column in columns)]
         for path, problem in self._damaged(numbers, names).items():
@@ -618,7 +616,7 @@ class FeatureStore(StoredImages):
         A process reads a file for this once, while its size and time stay the same.
         """
         sizes, states = [], {}
-        for number, column in product(numbers, columns):
+        for number, column in product(map(int, numbers), columns):
             path = shard_file(self.folder, column, number)
             state = file_state(path)
             if state is not None and _checked.get(path) != state:
@@ -646,6 +644,12 @@ class FeatureStore(StoredImages):
         before = map_array(content, "state")[unreadable]
         return bool(((now != before) & (now != 1)).any())
 
+    def _shard_numbers(self) -> np.ndarray:
+        """Numbers of the shards that the images are in."""
+        if self._rows is None:
+            return np.arange(len(self._manifest.sizes))
+        return np.unique(self._manifest.shards_of(self._rows))
+
     def _shard(self, number: int) -> FeatureStore:
         """Return the images of one shard."""
         store = copy.copy(self)
@@ -657,7 +661,7 @@ class FeatureStore(StoredImages):
         return rows if self._rows is None else rows.select(self._rows)
 
     def _content(self, name: str) -> np.ndarray:
-        numbers = range(len(self._manifest.sizes))
+        numbers = self._shard_numbers()
         for path, problem in self._damaged(numbers, [CONTENT]).items():
             raise StoreError(
                 f"{str(path)!r} {problem}. FeatureStore.compute(estimator) computes it "
