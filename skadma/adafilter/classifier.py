@@ -196,7 +196,8 @@ class AdaFilterClassifier(CNNClassifier):
         """
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
-        total, n_images = np.zeros(sum(network.branch.n_filters)), 0
+        n_filters = [conv.out_channels for conv in network.branch.convolutions]
+        total, n_images = np.zeros(sum(n_filters)), 0
         adapter = cnn_adapter(self).with_network(_GatesOnly(network))
         for batch in adapter.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
@@ -204,11 +205,10 @@ class AdaFilterClassifier(CNNClassifier):
             n_images += len(batch.indices)
         if not n_images:
             raise ValueError("None of the images can be decoded.")
-        ends = np.cumsum(network.branch.n_filters)
-        shares = np.split(total / n_images, ends[:-1])
+        shares = np.split(total / n_images, np.cumsum(n_filters)[:-1])
         return {
-            layer.name: float(of_layer.mean())
-            for layer, of_layer in zip(network.gated_layers, shares, strict=True)
+            name: float(of_layer.mean())
+            for name, of_layer in zip(network.gated_layers, shares, strict=True)
         }
 
     def _new_network(
