@@ -93,9 +93,7 @@ def labels_fitted_with(estimator: Any) -> int:
     if hasattr(estimator, "X_training"):
         seen = estimator.X_training
         return 0 if seen is None else n_images(seen)
-    if isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return getattr(estimator, "n_labels_", 0)
+    return getattr(innermost(estimator), "n_labels_", 0)
 
 
 def is_multilabel(estimator: Any) -> bool:
@@ -131,18 +129,13 @@ def target_proba(estimator: Any, X: Any) -> AnyRows | None:
             return X.proba(estimator)
         if isinstance(X, LazyRows):
             return X.map(partial(_target_proba, estimator))
-        proba = estimator.predict_proba(X)
+        return _target_proba(estimator, X)
     except NotFittedError:
         return None
-    return _as_target(proba, estimator)
 
 
-def _target_proba(estimator: Any, rows: np.ndarray) -> np.ndarray:
-    return _as_target(estimator.predict_proba(rows), estimator)
-
-
-def _as_target(proba: Any, estimator: Any) -> np.ndarray:
-    """Bring what ``predict_proba`` returns to the shapes of :func:`target_proba`."""
+def _target_proba(estimator: Any, X: Any) -> np.ndarray:
+    proba = estimator.predict_proba(X)
     if isinstance(proba, list):  # an array per label
         present = np.zeros((len(proba[0]), len(proba)))
         for k, (rows, values) in enumerate(zip(proba, estimator.classes_, strict=True)):
