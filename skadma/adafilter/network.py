@@ -289,12 +289,6 @@ class AdaFilterNetwork(AdaptedNetwork):
         """Make a fast subgraph, which is valid until the network is trained again."""
         return compute_used_filters(super().inference_subgraph(graph, ends, start))
 
-    def gates_subgraph(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
-        """Make the subgraph that computes all gates (n, sum of filters)."""
-        gated, nodes, gates = rewrite(graph, self.gated_layers, self.branch.gates)
-        subgraph = extract_subgraph(gated, self, [gates], nodes[start])
-        return compute_used_filters(fold_batch_norms(subgraph))
-
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Add outputs for new classes; those of known classes keep their weights."""
         super().grow_head(positions, n_classes)
@@ -308,6 +302,23 @@ class AdaFilterNetwork(AdaptedNetwork):
     def __getstate__(self) -> dict[str, Any]:
         # Graphs do not pickle, and a copy's must lead to the copy's modules.
         return {k: v for k, v in self.__dict__.items() if k != "_whole"}
+
+
+class GateOutputs(nn.Module):
+    """A network for feature extraction whose output is the gates of another one."""
+
+    def __init__(self, network: AdaFilterNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def inference_subgraph(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
+    ) -> fx.GraphModule:
+        """Make the subgraph that computes all gates (n, sum of filters)."""
+        network = self.network
+        gated, nodes, gates = rewrite(graph, network.gated_layers, network.branch.gates)
+        subgraph = extract_subgraph(gated, network, [gates], nodes[start])
+        return compute_used_filters(fold_batch_norms(subgraph))
 
 
 # --- inference ------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
     adapter = get_adapter(innermost(request.estimator))
     if adapter is None or not adapter.skips_unreadable:
         return order[:n]
-    _, X = unwrap(request.estimator, request.X_pool)
+    _, X, _ = unwrap(request.estimator, request.X_pool)
     chosen = order[:0]
     for begin in range(0, len(order), n):
         some = order[begin : begin + n]
