@@ -340,9 +340,9 @@ class ActiveLearner(
         cnn = innermost(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
-        # "auto" is decided at the first query: it needs the pretrained network.
-        self._is_store_open = self.store != "auto"
-        self._store = self._open_store() if self._is_store_open else None
+        vars(self).pop("_store", None)
+        if self.store != "auto":  # which needs the pretrained network: at a query
+            self._store = self._open_store()
         return missing
 
     def _route(
@@ -391,10 +391,7 @@ class ActiveLearner(
 
         Parameters
         ----------
-        X : images or array-like of shape (n, ...)
-        y : array-like of shape (n,) or (n, n_labels)
-            The labels so far; -1 (None, NaN) where there is none yet.
-        sample_weight, groups
+        X, y, sample_weight, groups
             See :meth:`fit`.
         iteration : float, default=0
             The round t of the next query.
@@ -627,8 +624,8 @@ class ActiveLearner(
 
     def _images_or_store(self) -> Any:
         """Return X, or the store that holds its features once they are computed."""
-        if not self._is_store_open:
-            self._store, self._is_store_open = self._open_store(), True
+        if not hasattr(self, "_store"):
+            self._store = self._open_store()
         if self._store is not None and self._store.exists:
             return self._store
         return self.X_
