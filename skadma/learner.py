@@ -340,7 +340,7 @@ class ActiveLearner(
         cnn = innermost(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
-        vars(self).pop("_store", None)
+        self.__dict__.pop("_store", None)
         if self.store != "auto":  # which needs the pretrained network: at a query
             self._store = self._open_store()
         return missing
@@ -664,9 +664,15 @@ class ActiveLearner(
             scores = np.full(len(indices), np.nan)
             query = {"indices": indices, "scores": scores, "query_seconds": 0.0}
         self.queried_indices_.append(indices)
-        row = {"round": len(self.history_), "n_labels": int(self.labeled_.sum())}
-        row = {**row, **query, "indices": indices, "adapt_seconds": seconds}
-        self.history_.append(row)
+        self.history_.append(
+            {
+                "round": len(self.history_),
+                "n_labels": int(self.labeled_.sum()),
+                **query,
+                "indices": indices,
+                "adapt_seconds": seconds,
+            }
+        )
 
     def _adapt(self, wait_for_classes: bool) -> None:
         """Fit the classifier to all labels, and to pseudo-labels if there are any.
