@@ -22,7 +22,9 @@ n is the number of images in the pool, b of those to choose, C of classes, K of 
 centres, d of features. A *pass* is a pass of the pool through the network; from the
 second query on only the trainable layers are computed, as the frozen layers' outputs
 are cached. Cost and memory are in addition to those of the pass. *Labels* is the number
-of labels that an image may have. This page is made by `docs/make_strategies.py`.
+of labels that an image may have. `strategy.query(estimator, X_pool, n)` raises
+ValueError where fewer than n images of the pool are usable; `ActiveLearner` and
+campaigns ask for no more than are left. This page is made by `docs/make_strategies.py`.
 
 | strategy | what it does | needs | cost | memory | labels | source |
 |---|---|---|---|---|---|---|

@@ -112,7 +112,6 @@ class TwoLayersAdapter(NetworkAdapter):
         layers=(),
         source_layers=(),
         *,
-        start=None,
         derived=None,
         keep=True,
     ):
@@ -233,7 +232,7 @@ def test_centres_of_another_network_are_refused(digits, centers):
     X, y = digits
     other = tiny_classifier(max_epochs=0)
     with pytest.raises(ValueError, match="made with two-layers"):
-        centers.check_fits(other, [0], initial=True)
+        centers.check_fits(other)
 
 
 def test_get_adapter():

@@ -341,3 +341,41 @@ def test_names_in_the_documentation():
     text = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text("utf-8")
     for name in DATASETS:
         assert f"`{name}`" in text
+
+
+VALUES = [
+    None, True, -1, 0, 10**21, 1e300, "", "x", [], [None], [[]], {}, {"a": 1},
+    {"a": None}, [1, "a"], {"x": {"class": 5}}, {"x": {"class": ":"}},
+    {"digits": {"path": 5}}, {"digits": {"n_rounds": None}}, {"lr": 1e300},
+]  # fmt: skip
+
+
+def test_settings_of_any_type(config):
+    """A sentence for each, and no other error."""
+    accepted = set()
+    for name in [*config, "n_initial", "warm_start"]:
+        for value in VALUES:
+            try:
+                expand(load_config({**config, name: value}))
+                accepted.add(name)
+            except ValueError as error:
+                assert len(str(error)) < 2000
+    assert accepted == {
+        "seeds", "pool_size", "test_size", "centers", "classifier", "n_rounds",
+        "n_instances", "n_initial", "warm_start",
+    }  # fmt: skip
+    for value in VALUES:
+        if not isinstance(value, str):
+            with pytest.raises(ValueError, match="configuration"):
+                load_config(value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"settings": 1}', "[" * 10**5])
+def test_a_damaged_result(text, config, tmp_path):
+    (cell, *_) = expand(load_config(config))
+    path = tmp_path / "cells" / cell.file_name
+    path.parent.mkdir()
+    path.write_text(text)
+    for use in (read_results, lambda out: run_benchmark(config, out, verbose=False)):
+        with pytest.raises(ValueError, match="is no result of a cell: remove it"):
+            use(tmp_path)

@@ -109,6 +109,55 @@ def test_disk_survives_damage_and_another_process(tmp_path):
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_one_changed_bit_is_told_and_never_used(tmp_path, caplog):
+    cache = DiskCache(tmp_path)
+    value = np.random.default_rng(0).random((2, 5)).astype(np.float32)
+    cache.put("s", "key", value)
+    cache.put("s", "kex", 2 * value)
+    path, other = cache._path("s", "key"), cache._path("s", "kex")
+    good = path.read_bytes()
+    for i in range(len(good)):
+        bad = bytearray(good)
+        bad[i] ^= 1 << i % 8
+        path.write_bytes(bad)
+        assert cache.get("s", "key") is None, i
+    assert len(caplog.records) == len(good)
+    assert caplog.records[0].levelname == "WARNING"
+    assert f"{path} was changed or damaged" in caplog.text
+    path.write_bytes(other.read_bytes())  # whole, but another one
+    assert cache.get("s", "key") is None
+    cache.put("s", "key", value)
+    caplog.clear()
+    np.testing.assert_array_equal(cache.get("s", "key"), value)
+    assert not caplog.records
+    path.unlink()
+    assert cache.get("s", "key") is None  # and nothing is said of what is not there
+    assert not caplog.records
+
+
+def test_a_damaged_cache_changes_no_prediction_and_no_choice(
+    tmp_path, pictures, caplog
+):
+    X, y = pictures
+    clf = tiny_classifier(memory=tmp_path).fit(X[:12], y[:12])
+    proba = clf.predict_proba(X)
+    strategy = UncertaintyHerding(random_state=0)
+    chosen = strategy.query(clf, X, 5)
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    good = [path.read_bytes() for path in files]
+    rng = np.random.default_rng(0)
+    for path, content in zip(files, good, strict=True):
+        bad = bytearray(content)
+        bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
+        path.write_bytes(bad)
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
+    assert strategy.query(clf, X, 5).tolist() == chosen.tolist()
+    assert {record.message.split(" was changed")[0] for record in caplog.records} == {
+        str(path) for path in files
+    }
+    assert [path.read_bytes() for path in files] == good
+
+
 def _write_many(folder):
     cache = DiskCache(folder)
     for i in range(60):
@@ -401,11 +450,11 @@ def test_clear_after_an_error(tmp_path, monkeypatch):
     """What could not be written is no reason never to write again."""
     cache, other = DiskCache(tmp_path, 10_000), DiskCache(tmp_path, 10_000)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DiskCache, "_put_file", staticmethod(full))
+        patched.setattr(skadma.features.cache, "write_atomically", full)
         cache.put("space", "key", np.ones(3, np.float32))
     cache.put("space", "key", np.ones(3, np.float32))
     assert cache.get("space", "key") is None

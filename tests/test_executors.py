@@ -142,8 +142,8 @@ def test_a_broken_executor_keeps_what_is_done(images, fitted, tmp_path, monkeypa
 
 def test_a_changed_file_of_an_estimator_is_not_read(fitted, tmp_path):
     sent = send_estimator(get_adapter(fitted), tmp_path)
-    sent.path.write_bytes(sent.path.read_bytes() + b".")
-    task = ShardTask(tmp_path, 0, [], [], [], True, False, sent)
+    sent.write_bytes(sent.read_bytes() + b".")
+    task = ShardTask(tmp_path, 0, [], [], [], True, None, False, sent)
     with pytest.raises(ValueError, match="changed or damaged"):
         compute_shard(task)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from skadma import CNNClassifier
+from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.features.store import FeatureStore, StoreError
 from skadma.features.store.hashing import (
     key_hashes,
@@ -20,7 +20,7 @@ from skadma.features.store.hashing import (
     uniform,
 )
 from skadma.features.store.shards import shard_file
-from skadma.strategies import ADMA, AIFT, MarginSampling, UncertaintyHerding
+from skadma.strategies import ADMA, AIFT, CoreSet, MarginSampling, UncertaintyHerding
 
 from .conftest import TinyCNN, tiny_classifier
 from .photographs import files_of, fitted, photographs  # noqa: F401
@@ -90,6 +90,78 @@ def test_verify_finds_and_mends(photographs, fitted, tmp_path):
     FeatureStore.build(fitted, paths, tmp_path, shard_rows=32)
     assert store.verify() == []
     assert files_of(tmp_path) == before
+
+
+def flip(path, number=-1):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[number] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["last byte", "header"])
+@pytest.mark.parametrize("select", [False, True])
+def test_a_changed_bit_is_told_and_computed_anew(
+    photographs, fitted, tmp_path, caplog, begin, select
+):
+    paths, _ = photographs
+    FeatureStore.build(fitted, paths, tmp_path, shard_rows=16)
+    strategy = UncertaintyHerding(random_state=0)
+
+    def query(store):
+        store = store.select(np.arange(20, 70)) if select else store
+        return strategy.query(fitted, store, 6).tolist()
+
+    expected = query(FeatureStore.open(tmp_path))
+    before = files_of(tmp_path)
+    assert not caplog.records
+    for column in sorted({path.parent for path in tmp_path.rglob("*.safetensors")}):
+        for number in (1, 2):
+            flip(column / f"{number:06d}.safetensors", 20 if begin else -1)
+    store = FeatureStore.open(tmp_path)
+    with pytest.raises(StoreError, match=r"000001.safetensors' .*compute\(estimator\)"):
+        store.readable  # noqa: B018
+    assert query(store) == expected
+    said = caplog.text
+    for name in ("content", "source-004"):
+        for number in (1, 2):
+            assert f"{name}/{number:06d}.safetensors" in said
+    assert "it is computed anew" in said
+    store.compute(fitted)
+    assert store.verify() == []
+    assert files_of(tmp_path) == before
+
+
+def test_damage_during_use_is_seen_before_the_next_query(
+    photographs, fitted, tmp_path, caplog
+):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=16)
+    chosen = CoreSet(random_state=0).query(fitted, store, 6)
+    for path in tmp_path.rglob("000003.safetensors"):
+        flip(path)
+    assert CoreSet(random_state=0).query(fitted, store, 6).tolist() == chosen.tolist()
+    assert caplog.text.count("it is computed anew") >= 2
+
+
+def test_a_changed_name_or_manifest_is_told(photographs, fitted, tmp_path):
+    paths, _ = photographs
+    store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=16)
+    names = tmp_path / "images" / "000001.json"
+    good = names.read_text()
+    names.write_text(good.replace("020.png", "021.png"))
+    assert [line.split()[0] for line in store.verify()] == [repr(str(names))]
+    for use in (
+        lambda: FeatureStore.open(tmp_path).keys,
+        lambda: FeatureStore.build(fitted, paths, tmp_path, shard_rows=16),
+    ):
+        with pytest.raises(StoreError, match=r"000001.json.*changed or damaged"):
+            use()
+    names.write_text(good)
+    manifest = tmp_path / "store.json"
+    manifest.write_text(manifest.read_text().replace('"layer": 4', '"layer": 3'))
+    with pytest.raises(StoreError, match=r"store.json.*changed or damaged"):
+        FeatureStore.open(tmp_path)
 
 
 def test_verify_sees_changed_images(pictures, tmp_path):
@@ -164,6 +236,37 @@ def test_keys_are_paths_without_links(photographs, tmp_path):
     assert len(store.append(clf, paths[8:12])) == 12
     with pytest.raises(ValueError, match="is there twice"):
         FeatureStore.build(clf, [paths[0], linked[0]], tmp_path / "t")
+
+
+def test_keys_of_paths_with_dots_and_of_linked_folders(
+    photographs, tmp_path, monkeypatch
+):
+    paths, _ = photographs
+    folder = Path(paths[0]).parent
+    (tmp_path / "home").symlink_to(folder.parent)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "into").symlink_to(tmp_path / "deep" / "er")
+    monkeypatch.chdir(folder)
+    names = [Path(path).name for path in paths[:12]]
+    forms = {
+        "as it is": [str(folder / name) for name in names],
+        "relative": names,
+        "dots": [f"../{folder.name}/./{name}" for name in names],
+        "linked": [tmp_path / "home" / folder.name / name for name in names],
+        # Behind a link, .. is the folder above the link's target.
+        "dots behind a link": [
+            f"{tmp_path}/into/../../home/{folder.name}/{name}" for name in names
+        ],
+    }
+    clf = tiny_classifier()
+    for form in forms.values():
+        store = FeatureStore.build(clf, form, tmp_path / "s")
+        assert store.keys == forms["as it is"]
+        assert len(store.append(clf, form)) == 12
+        assert FeatureStore.open(tmp_path / "s").verify(clf) == []
+    for form in forms.values():
+        with pytest.raises(ValueError, match="is there twice"):
+            FeatureStore.build(clf, [paths[0], form[0]], tmp_path / "t")
 
 
 def test_indexing_gives_keys(photographs, tmp_path):
@@ -271,8 +374,6 @@ def test_priority_sample_is_literal_and_keeps_sums_on_average():
 
 @pytest.mark.parametrize("features", ["published", "current", "initial"])
 def test_adma_streams_its_distances(photographs, fitted, tmp_path, features):
-    from skadma import SourceCenters
-
     paths, y = photographs
     centers = SourceCenters.from_dataset(tiny_classifier(), paths[:30], y[:30] % 2)
     store = FeatureStore.build(fitted, paths, tmp_path, shard_rows=32, block_rows=32)
@@ -295,3 +396,124 @@ def test_aift_cuts_the_same_patches(photographs, fitted, tmp_path):
         strategy.score(fitted, paths).total,
         rtol=1e-5,
     )
+
+
+# --- images of more than 8 bits -------------------------------------------------------
+
+
+def wide_files(X, folder, top=4095):
+    """Grey files of 16 bits that do not state their largest possible value."""
+    folder.mkdir()
+    paths = []
+    for i, image in enumerate(X[..., 0]):
+        paths.append(str(folder / f"{i:02d}.png"))
+        values = np.rint(image / 255 * top).astype(np.uint16)
+        Image.fromarray(values).save(paths[-1])
+    return paths
+
+
+def brightened(pictures):
+    """Grey pictures of which each takes the values 0 to 255, and their labels."""
+    X, y = pictures
+    X = np.repeat(X[..., :1], 3, axis=3)
+    X[:, 0, 0], X[:, 0, 1] = 0, 255
+    return X, y
+
+
+def test_12_bits_in_16_are_like_8_in_a_store(tmp_path, pictures):
+    X, y = brightened(pictures)
+    paths = wide_files(X, tmp_path / "wide")
+    clf = tiny_classifier(max_epochs=1)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)") as caught:
+        store = FeatureStore.build(
+            clf, paths, tmp_path / "s", shard_rows=8, dtype="float32"
+        )
+    assert len(caught) == 1
+    assert store.value_range == (0, 4095)
+    eight = FeatureStore.build(clf, X, tmp_path / "e", shard_rows=8, dtype="float32")
+    expected = eight.outputs(clf).features[:]
+    assert np.ptp(expected) > 0
+    store = FeatureStore.open(tmp_path / "s")  # and now without a warning
+    assert store.value_range == (0, 4095)
+    np.testing.assert_array_equal(store.outputs(clf).features[:], expected)
+    strategy = UncertaintyHerding(random_state=0)
+    chosen = strategy.query(clf, eight, 6, X_labeled=X[:4])
+    for labeled in (store.select(range(4)), paths[:4]):
+        mine = strategy.query(clf, store, 6, X_labeled=labeled)
+        assert mine.tolist() == chosen.tolist()
+    fitted = tiny_classifier(max_epochs=1).fit(store.select(range(12)), y[:12])
+    eight_fitted = tiny_classifier(max_epochs=1).fit(X[:12], y[:12])
+    proba = eight_fitted.predict_proba(X)
+    np.testing.assert_allclose(fitted.predict_proba(paths), proba, atol=1e-6)
+    np.testing.assert_allclose(store.outputs(fitted).proba[:], proba, atol=1e-6)
+    assert store.verify(fitted) == []
+    given = tiny_classifier(value_range=(0, 4095))
+    same = FeatureStore.build(given, paths, tmp_path / "s", dtype="float32")
+    np.testing.assert_array_equal(same.outputs(given).features[:], expected)
+
+
+def test_a_store_follows_the_range_of_a_fitted_classifier(tmp_path, pictures):
+    """Which may be another one than that of the whole pool."""
+    X, y = brightened(pictures)
+    paths = wide_files(X[:16], tmp_path / "dark", 1023)
+    paths += wide_files(X[16:], tmp_path / "bright", 4095)
+    clf = tiny_classifier(max_epochs=1, memory=False)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+        store = FeatureStore.build(
+            clf, paths, tmp_path / "s", shard_rows=8, dtype="float32"
+        )
+    before = store.outputs(clf).features[:]
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 1023\)"):
+        fitted = tiny_classifier(max_epochs=1, memory=False).fit(paths[:12], y[:12])
+    for _ in range(2):
+        outputs = store.outputs(fitted, initial=True)
+        np.testing.assert_allclose(
+            outputs.proba[:], fitted.predict_proba(paths), atol=1e-6
+        )
+        assert not np.allclose(outputs.features[:16], before[:16])
+        np.testing.assert_array_equal(store.outputs(clf).features[:], before)
+        store = FeatureStore.open(tmp_path / "s")
+    assert store.verify(fitted) == []
+
+
+def test_appended_images_may_widen_the_range(tmp_path, pictures):
+    X, _ = brightened(pictures)
+    dark = wide_files(X[:16], tmp_path / "dark", 1023)
+    bright = wide_files(X[16:], tmp_path / "bright", 4095)
+    clf = tiny_classifier(memory=False)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 1023\)"):
+        store = FeatureStore.build(clf, dark, tmp_path / "s", dtype="float32")
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+        longer = store.append(clf, bright)
+    assert FeatureStore.open(tmp_path / "s").value_range == (0, 4095)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+        expected = clf.embed([*dark, *bright], -2)[-2]
+    np.testing.assert_array_equal(longer.outputs(clf).features[:], expected)
+
+
+def test_a_learner_with_a_store_reads_12_bits_as_without(tmp_path, pictures):
+    X, y = brightened(pictures)
+    paths = wide_files(X, tmp_path / "wide")
+    found = []
+    for store in (None, tmp_path / "s"):
+        learner = ActiveLearner(
+            tiny_classifier(max_epochs=1),
+            UncertaintyHerding(),
+            n_rounds=3,
+            n_instances=4,
+            random_state=0,
+            store=store,
+        )
+        with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+            learner.fit(paths, y)
+        found.append([list(map(int, some)) for some in learner.queried_indices_])
+    assert found[0] == found[1]
+
+
+def test_source_centers_of_12_bits_are_those_of_8(tmp_path, pictures):
+    X, y = brightened(pictures)
+    paths = wide_files(X, tmp_path / "wide")
+    expected = SourceCenters.from_dataset(tiny_classifier(), X, y)
+    with pytest.warns(UserWarning, match=r"value_range=\(0, 4095\)"):
+        found = SourceCenters.from_dataset(tiny_classifier(), paths, y)
+    np.testing.assert_array_equal(found.inputs, expected.inputs)

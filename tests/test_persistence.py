@@ -18,6 +18,7 @@ from torch import nn
 
 from skadma import AdaFilterClassifier, CNNClassifier
 from skadma._utils import atomic as files
+from skadma.cli import main
 from skadma.persistence import ModelError
 
 from .conftest import TinyCNN, lite0, tiny_classifier
@@ -389,9 +390,23 @@ def test_forged_descriptions(changes, message, folder):
 @pytest.mark.parametrize(
     ("where", "setting", "value"),
     [
+        ("params", "lr", 1e300),
+        ("params", "head_lr", 10**400),
+        ("params", "criterion", "MSELoss"),
+        ("params", "optimizer", "SparseAdam"),
         ("params", "device", "meta"),
         ("params", "memory", "/somewhere/else"),
         ("params", "image_size", -1),
+        ("params", "image_size", 65_536),
+        ("params", "max_epochs", 10**21),
+        ("params", "batch_size", 10**21),
+        ("params", "net_params", {"optimizer__nope": 1}),
+        ("params", "net_params", {"iterator_train": "list"}),
+        ("params", "value_range", [5, 5]),
+        ("params", "class_weight", {"a": -1}),
+        ("params", "classes", ["a", "a"]),
+        ("params", "classes", 5),
+        ("params", "train_split", 5),
         ("params", "random_state", -1),
         ("preprocessing", "image_size", -1),
         ("preprocessing", "image_size", 65_536),
@@ -411,6 +426,84 @@ def test_a_forged_setting_is_named(where, setting, value, folder):
         CNNClassifier.load(folder, backbone=TinyCNN)
     for name in (str(folder), "model.json", setting):
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["net_params", "class_weight", "classes"])
+def test_a_setting_nested_too_deeply(setting, folder):
+    deep = []
+    for _ in range(800):
+        deep = [deep] if setting == "classes" else {"a": deep}
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    rewrite(folder, params={**described["params"], setting: deep})
+    refuse(folder, "in model.json")
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 1e300}, {"criterion": "MSELoss"}, {"device": "meta"}]
+)
+def test_the_command_ends_with_a_sentence(change, pictures, tmp_path, capsys):
+    clf = CNNClassifier("squeezenet1_1", weights=None, image_size=32, max_epochs=0)
+    clf.fit(*pictures).save(tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "model.json").read_text("utf-8"))
+    rewrite(tmp_path / "model", params={**described["params"], **change})
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "out.csv"),
+              "--model", str(tmp_path / "model")])  # fmt: skip
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("skadma predict: ")
+    for name in (str(tmp_path / "model"), "model.json", *change):
+        assert name in said
+
+
+def values():
+    """Values of every type that JSON has, and odd ones of each."""
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.text(max_size=3),
+        st.sampled_from([-1, 0, 1, 2, 16, 65_536, 10**6, 10**21, -(10**400)]),
+        st.sampled_from([0.0, -0.5, 1e-3, 1e300]),
+        st.sampled_from(["meta", "cuda:9", "MSELoss", "LBFGS", "Optimizer", "auto"]),
+    )  # fmt: skip
+    return st.one_of(
+        leaves,
+        st.lists(leaves, max_size=3),
+        st.dictionaries(st.sampled_from(["a", "sizes", "optimizer__nope"]), leaves,
+                        max_size=2),
+        st.sampled_from([[[[[[1]]]]] , {"a": {"a": {"a": None}}}]),
+    )  # fmt: skip
+
+
+@settings(
+    max_examples=100, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data())
+def test_settings_of_any_type(data, saved, pictures, tmp_path):
+    """A model with any setting changed is refused, or predicts and is trained on."""
+    clf, whole = saved
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    described = json.loads((folder / "model.json").read_text("utf-8"))
+    places = [(name,) for name in described if name != "sha256"]
+    for name in ("params", "preprocessing"):
+        places += [(name, setting) for setting in described[name]]
+    where, *inner = data.draw(st.sampled_from(places))
+    value = data.draw(values())
+    rewrite(
+        folder, **{where: {**described[where], inner[0]: value} if inner else value}
+    )
+    try:
+        again = CNNClassifier.load(folder, backbone=TinyCNN)
+    except ModelError as error:
+        assert str(folder) in str(error)
+        return
+    X, y = pictures
+    assert again.predict_proba(X).shape == (24, len(clf.classes_))
+    if again.max_epochs:
+        again.set_params(max_epochs=1)
+    again.fit(X, np.array(["a", "b", "c"])[y])
 
 
 def test_another_backbone(folder):

@@ -6,11 +6,15 @@ import importlib
 import inspect
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from .. import strategies
 from ..classifier import CNNClassifier
@@ -35,6 +39,21 @@ _OTHERS: dict[str, Any] = {
     "centers": None,
     "warm_start": True,
     "classifier": {},
+}
+_FROM_0, _FROM_1 = (Interval(Integral, k, 10**9, closed="both") for k in (0, 1))
+_CONSTRAINTS: dict[str, Any] = {
+    "n_rounds": [_FROM_1],
+    "n_instances": [_FROM_1],
+    "n_initial": [_FROM_0],
+    "pool_size": [None, _FROM_1],
+    "test_size": [None, _FROM_1],
+    "seeds": [list, Interval(Integral, 1, 10**6, closed="both")],
+    "centers": [None, str],
+    "warm_start": ["boolean"],
+    "classifier": [Mapping],
+    "class": [str],
+    "path": [None, str],
+    "datasets": [list],
 }
 _MANAGED = {"backbone", "classes", "memory", "random_state", "verbose", "warm_start"}
 
@@ -97,34 +116,57 @@ def load_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"A configuration is a dict, got {type(config).__name__}.")
     defaults = {**dict.fromkeys(_REQUIRED, {}), **PROTOCOL, **_OTHERS}
     _refuse_unknown(config, set(defaults), "The configuration")
-    full = {**defaults, **config}
-    for key in _REQUIRED:
-        names = full[key]
-        full[key] = names = (
-            dict.fromkeys(names, {}) if isinstance(names, list) else dict(names)
-        )
-        if not names:
-            raise ValueError(f"The configuration names no {key}.")
+    full = {**defaults, **config, **{key: _by_name(config, key) for key in _REQUIRED}}
+    _check_values({k: full[k] for k in full if k not in _REQUIRED}, "the configuration")
     if isinstance(full["seeds"], int):
         full["seeds"] = list(range(full["seeds"]))
+    if not all(type(seed) is int and 0 <= seed < 2**32 for seed in full["seeds"]):
+        raise ValueError(f"The seeds must be ints from 0, got {full['seeds']}.")
     for name, settings in full["datasets"].items():
         what = f"The data set {name!r}"
         _refuse_unknown(settings, {"class", "path", *PROTOCOL}, what)
+        _check_values(settings, what)
         find_reader(settings.get("class", name))
     own = set(CNNClassifier().get_params()) - _MANAGED
     _refuse_unknown(full["classifier"], own, "'classifier'")
     for name, settings in full["networks"].items():
         known = own | {"backbone", "centers", "warm_start"}
         _refuse_unknown(settings, known, f"The network {name!r}")
+        _check_values(settings, f"The network {name!r}")
+        params = {"backbone": name, **full["classifier"], **settings}
+        params.pop("centers", None)
+        CNNClassifier(**params)._validate_params()
     for name, settings in full["strategies"].items():
+        _check_values(settings, f"The strategy {name!r}")
         _check_strategy(name, settings, set(full["datasets"]))
     return full
+
+
+def _by_name(config: Mapping[str, Any], key: str) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each data set, network or strategy; a list has none."""
+    names = config.get(key, {})
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        names = dict.fromkeys(names, {})
+    if not isinstance(names, Mapping) or not all(
+        isinstance(settings, Mapping) for settings in names.values()
+    ):
+        raise ValueError(
+            f"{key!r} must be a list of names, or names with a dict of settings each; "
+            f"got {reprlib.repr(names)}."
+        )
+    if not names:
+        raise ValueError(f"The configuration names no {key}.")
+    return dict(names)
 
 
 def _refuse_unknown(settings: Mapping[str, Any], known: set[str], what: str) -> None:
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{what} has {unknown}, but takes only {sorted(known)}.")
+
+
+def _check_values(settings: Mapping[str, Any], what: str) -> None:
+    validate_parameter_constraints(_CONSTRAINTS, dict(settings), what)
 
 
 def _check_strategy(name: str, settings: Mapping[str, Any], datasets: set[str]) -> None:

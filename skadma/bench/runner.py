@@ -143,8 +143,7 @@ def collect(out: str | Path) -> Path:
         Of the table: a row per cell and round.
     """
     out = Path(out)
-    cells = [json.loads(path.read_text("utf-8")) for path in _cell_files(out)]
-    rows = [row for cell in cells for row in cell["rows"]]
+    rows = [row for path in _cell_files(out) for row in _read_cell(path)["rows"]]
     if not rows:
         raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
     table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
@@ -175,11 +174,15 @@ def read_results(path: str | Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
         )
+    table = pd.read_csv(file)
+    needed = {*GROUP, "strategy", "strategy_class", "seed", "n_labels", "accuracy"}
+    if missing := sorted(needed - set(table)):
+        raise ValueError(f"{str(file)!r} is no table of results: it has no {missing}.")
     # Names stay what they are, a strategy called "0.1" or "None" too.
     names = pd.read_csv(
         file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
     )
-    return pd.read_csv(file).assign(**names.map(unescape_cell))
+    return table.assign(**names.map(unescape_cell))
 
 
 # --- processes ------------------------------------------------------------------------
@@ -250,11 +253,23 @@ def _cell_files(out: Path) -> list[Path]:
     return sorted((out / _CELLS).glob("*.json"))
 
 
+def _read_cell(file: Path) -> dict[str, Any]:
+    try:
+        cell: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        if isinstance(cell["settings"], dict) and all(
+            isinstance(row, dict) for row in cell["rows"]
+        ):
+            return cell
+    except (LookupError, RecursionError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{str(file)!r} is no result of a cell: remove it, and run again.")
+
+
 def _is_done(cell: Cell, out: Path) -> bool:
     file = out / _CELLS / cell.file_name
     if not file.is_file():
         return False
-    there = json.loads(file.read_text("utf-8"))["settings"]
+    there = _read_cell(file)["settings"]
     here = json.loads(json.dumps(cell.settings))
     differing = [key for key in here if here[key] != there.get(key)]
     if differing:

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 from torch import nn
 
 from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
-from ..images.forms import is_table
+from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers, fingerprint
@@ -33,11 +33,6 @@ class NetworkAdapter(ABC):
 
     Layers are numbered from 0 in the order in which they run. The last one's outputs
     are class scores.
-
-    Parameters
-    ----------
-    estimator : object
-        Whose network it is.
     """
 
     skips_unreadable: bool = False
@@ -50,6 +45,8 @@ class NetworkAdapter(ABC):
     # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that the pretrained network gets; for ADMA.
+    value_range: Range | None = None
+    # What becomes black and white in images of more than 8 bits; for feature stores.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -68,10 +65,7 @@ class NetworkAdapter(ABC):
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer given by name or by (negative) position.
 
-        Raises
-        ------
-        ValueError
-            If there is no such layer.
+        ValueError if there is no such layer.
         """
 
     @abstractmethod
@@ -92,6 +86,9 @@ class NetworkAdapter(ABC):
         without may ignore it. `progress` is the label of a progress bar. Images that
         cannot be decoded are missing.
         """
+
+    def check_source_classes(self, wanted: str) -> None:  # noqa: B027
+        """Raise ValueError if `wanted` needs source classes and there are none."""
 
     @property
     def multilabel(self) -> bool:
@@ -148,15 +145,14 @@ class NetworkAdapter(ABC):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """Yield layer outputs of inputs that need no preparation; for ADMA.
 
-        `inputs` are uint8 images (n, 3, side, side) of the network's size, rows of a
-        table for a network that takes them or, with `start`, outputs of the layer at
-        that position. Without `keep` nothing is cached. See :meth:`iter_outputs`.
+        `inputs` are uint8 images (n, 3, side, side) of the network's size, or rows of
+        a table for a network that takes them. Without `keep` nothing is cached. See
+        :meth:`iter_outputs`.
         """
         raise self._cannot("iter_outputs_prepared")
 
@@ -199,6 +195,17 @@ class NetworkAdapter(ABC):
         It maps the outputs of layer -2 to class scores.
         """
         return None
+
+    def with_value_range(self, value_range: Range | None) -> NetworkAdapter:
+        """Return an adapter for images of a range of values; for feature stores."""
+        return self
+
+    def with_range_of(self, X: Any) -> NetworkAdapter:
+        """Return an adapter that takes the range of values of `X`, unless it has one.
+
+        So several passes before the first fit read their images alike.
+        """
+        return self
 
     def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
         """Return an adapter that keeps no outputs in the process; for feature stores.
@@ -255,6 +262,7 @@ class CNNAdapter(NetworkAdapter):
         self._takes_tables = takes_tables
         self.skips_unreadable = skips_unreadable
         self._verbose = verbose
+        self._finds_range = True
 
     def with_network(self, network: nn.Module) -> CNNAdapter:
         """Return an adapter that runs `network` in place of the adapted network."""
@@ -285,25 +293,19 @@ class CNNAdapter(NetworkAdapter):
         """Number of layers that both networks share, or will share."""
         return count_frozen_layers(self.source, self._n_frozen_layers)
 
-    @property
-    def source_name(self) -> str:  # type: ignore[override]
-        """Name of the pretrained network."""
-        return self.source.name
+    source_name = property(lambda self: self.source.name)
+    source_fingerprint = property(lambda self: self.source.fingerprint)
+    source_namespace = property(lambda self: self.source.namespace)
+    image_size = property(lambda self: self.source.preprocessing.image_size)
+
+    def check_source_classes(self, wanted: str) -> None:
+        """Raise ValueError if `wanted` needs source classes and there are none."""
+        self.source.check_source_classes(wanted)
 
     @property
-    def source_fingerprint(self) -> str:  # type: ignore[override]
-        """Hash of the pretrained network's weights."""
-        return self.source.fingerprint
-
-    @property
-    def source_namespace(self) -> str:  # type: ignore[override]
-        """Hash of all that the pretrained network's outputs depend on."""
-        return self.source.namespace
-
-    @property
-    def image_size(self) -> int:  # type: ignore[override]
-        """Side in pixels of the images that the pretrained network gets."""
-        return self.source.preprocessing.image_size
+    def value_range(self) -> Range | None:  # type: ignore[override]
+        """What becomes black and white in images of more than 8 bits."""
+        return self.source.preprocessing.value_range
 
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer, see :meth:`NetworkAdapter.position`."""
@@ -358,14 +360,13 @@ class CNNAdapter(NetworkAdapter):
         layers: Sequence[int | str] = (),
         source_layers: Sequence[int | str] = (),
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """See :meth:`NetworkAdapter.iter_outputs_prepared`."""
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
         extractor = self._extractor(
-            self.source, layers, source_layers, start=start, derived=derived, keep=keep
+            self.source, layers, source_layers, derived=derived, keep=keep
         )
         return extractor.iter_outputs(Rows(inputs, dtype), self.batch_size)
 
@@ -377,11 +378,7 @@ class CNNAdapter(NetworkAdapter):
         The patches are cut out of the maps that leave the frozen layers, so these run
         once for all patches, and not again in the next round. A patch depends on a
         little more than its rectangle, as far as the frozen layers' fields reach.
-
-        Raises
-        ------
-        ValueError
-            If `X` is a table.
+        ValueError if `X` is a table.
         """
         source, dataset = self.open(X)
         if not isinstance(dataset, ImageDataset):
@@ -402,11 +399,13 @@ class CNNAdapter(NetworkAdapter):
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
         *,
-        start: int | None = None,
         derived: DerivedOutput | None = None,
         keep: bool = True,
         n_shared: int | None = None,
     ) -> FeatureExtractor:
+        wanted = [*source_layers, *(() if self.fitted else layers)]
+        if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
+            source.check_source_classes("an output of its last layer before fit")
         if n_shared is None:
             n_shared = count_frozen_layers(source, self._n_frozen_layers)
         return FeatureExtractor(
@@ -417,7 +416,6 @@ class CNNAdapter(NetworkAdapter):
             n_frozen=n_shared,
             device=self.device,
             cache=open_cache(self.memory) if keep else None,
-            start=start,
             derived=derived,
         )
 
@@ -430,10 +428,7 @@ class CNNAdapter(NetworkAdapter):
     def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
         """Class probabilities of changed inputs of the last layer.
 
-        Raises
-        ------
-        ValueError
-            If `layer` is not the last but one, or the last one not Linear.
+        ValueError if `layer` is not the last but one, or the last one not Linear.
         """
         head = self._adapted.head
         if self.position(layer) != self.n_layers - 2 or not isinstance(head, nn.Linear):
@@ -456,6 +451,19 @@ class CNNAdapter(NetworkAdapter):
         head = self._adapted.head
         return head if isinstance(head, nn.Linear) else None
 
+    def with_value_range(self, value_range: Range | None) -> CNNAdapter:
+        """Return an adapter for images of a range of values, which finds no other."""
+        other = copy.copy(self)
+        other._source = self.source.with_value_range(value_range)
+        other._finds_range = False
+        return other
+
+    def with_range_of(self, X: Any) -> CNNAdapter:
+        """See :meth:`NetworkAdapter.with_range_of`."""
+        if self.fitted or self.takes_rows(X):
+            return self
+        return self.with_value_range(self.open(X)[0].preprocessing.value_range)
+
     def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
         """Return an adapter that keeps no outputs in the process."""
         other = copy.copy(self)
@@ -470,7 +478,8 @@ class CNNAdapter(NetworkAdapter):
         if self.takes_rows(X):
             rows = self._validate_rows(X)
             return self._load(rows[:1]), Rows(rows)
-        if self.fitted or self.source.preprocessing.value_range is not None:
+        has_range = self.source.preprocessing.value_range is not None
+        if self.fitted or has_range or not self._finds_range:
             return self.source, self.image_dataset(X)
         return with_found_range(self.source, X, self._image_shape)
 
@@ -503,16 +512,18 @@ def with_found_range(
 ) -> tuple[PretrainedNetwork, ImageDataset]:
     """Open images for a network that takes their range of values.
 
-    Those of a feature store keep its range, and a network that `goes_on` with its
-    training the one that it has. `trained` is the network of the last fit.
+    Those of a feature store have its range, and a network that `goes_on` with its
+    training keeps the one that it has. `trained` is the network of the last fit.
     """
     dataset = ImageDataset(X, source.preprocessing, image_shape=image_shape)
-    if not isinstance(X, StoredImages):
+    if isinstance(X, StoredImages):
+        found = X.value_range
+    else:
         before = None if trained is None else trained.preprocessing
         found = dataset.find_value_range(before, goes_on)
-        if not goes_on:
-            source = source.with_value_range(found)
-            dataset.preprocessing = source.preprocessing
+    if not goes_on:
+        source = source.with_value_range(found)
+        dataset.preprocessing = source.preprocessing
     return source, dataset
 
 

@@ -6,6 +6,7 @@ An entry is a float32 array under a *namespace* (network, weights, cut and size)
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -26,13 +27,12 @@ _log = logging.getLogger(__name__)
 DEFAULT_LIMIT = 2 * 1024**3
 """Bytes kept in a process, and on disk, unless something else is asked for."""
 
-
-_ENTRY = "entry"
-"""Name of the array in an entry's file."""
-
 _IDLE = 10_000
 """A namespace without access during this many accesses to others may be dropped."""
 
+
+_HEADER = 256
+"""Bytes of a file beside the numbers, at most."""
 
 _SHARE = 16
 """`recent` may take this fraction, 1 / 16, of a cache's limit."""
@@ -168,8 +168,9 @@ class DiskCache:
     """A cache in a folder, which processes may share.
 
     An entry is written to a temporary file and then renamed, so that a reader, or the
-    next run after a kill, never reads an incomplete one. A damaged file counts as
-    missing and is written again.
+    next run after a kill, never reads an incomplete one. Each has a SHA-256, which is
+    compared whenever the entry is read. A damaged file counts as missing, with a
+    message in the log, and is written again.
 
     Parameters
     ----------
@@ -197,29 +198,37 @@ class DiskCache:
 
     def get(self, namespace: str, key: str) -> np.ndarray | None:
         """Return an entry, or None where there is none."""
+        path = self._path(namespace, key)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
         try:
             # Not NumPy's format: its header is parsed as Python, and in several threads
             # that fails now and then (SystemError, until Python 3.13).
-            return safetensors.numpy.load(self._path(namespace, key).read_bytes())[
-                _ENTRY
-            ]
-        except (OSError, safetensors.SafetensorError, KeyError, ValueError):
-            return None
+            found = safetensors.numpy.load(content)
+            if found["sha256"].tobytes() == _digest(namespace, key, found["entry"]):
+                return found["entry"]
+        except (safetensors.SafetensorError, KeyError, ValueError):
+            pass
+        _log.warning("%s was changed or damaged; it is computed anew", path)
+        return None
 
     def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
         path, usage = self._path(namespace, key), self._usage
         with usage.lock:
-            if usage.failed or usage.measured(self.limit) + value.nbytes > self.limit:
-                return
-        content = safetensors.numpy.save({_ENTRY: np.ascontiguousarray(value)})
-        with usage.lock:
-            added = len(content) - _size(path)  # a damaged file is written again
-            if usage.measured(self.limit) + added > self.limit:
+            # A damaged file is written again.
+            added = value.nbytes + _HEADER - _size(path)
+            if usage.failed or usage.measured(self.limit) + added > self.limit:
                 return
             usage.add(added)
+        value = np.ascontiguousarray(value)
+        digest = np.frombuffer(_digest(namespace, key, value), np.uint8)
+        content = safetensors.numpy.save({"entry": value, "sha256": digest})
         try:
-            self._write(path, content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda tmp: tmp.write_bytes(content), durable=False)
         except OSError as error:  # the disk is full: nothing that is needed is lost
             with usage.lock:
                 usage.add(-added)
@@ -227,17 +236,6 @@ class DiskCache:
             _log.warning(
                 "No more is kept in %s until it is cleared: %s", self.folder, error
             )
-
-    def _write(self, path: Path, content: bytes) -> None:
-        try:
-            self._put_file(path, content)
-        except FileNotFoundError:  # the first of its folder
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._put_file(path, content)
-
-    @staticmethod
-    def _put_file(path: Path, content: bytes) -> None:
-        write_atomically(path, lambda part: part.write_bytes(content), durable=False)
 
     def clear(self) -> None:
         """Remove the entries' folder, and write again after an error."""
@@ -252,6 +250,13 @@ class DiskCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiskCache, (self.folder.parent, self.limit)
+
+
+def _digest(namespace: str, key: str, value: np.ndarray) -> bytes:
+    """SHA-256 of an entry and its name."""
+    digest = hashlib.sha256(f"{namespace}/{key}{value.shape}{value.dtype.str}".encode())
+    digest.update(value.view(np.uint8).reshape(-1).data)
+    return digest.digest()
 
 
 class _Usage:

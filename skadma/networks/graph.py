@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 import math
 import operator
 from collections import Counter
@@ -57,7 +58,13 @@ class NetworkGraph:
     ) -> None:
         try:
             with NETWORK_LOCK, in_mode(network.modules(), training=training):
-                self.graph = _Tracer(example).trace(network)
+                # A branch on an option that nobody gives must not be followed.
+                options = inspect.signature(network.forward).parameters.values()
+                plain = (bool, int, float, str, type(None))
+                defaults = {
+                    p.name: p.default for p in options if isinstance(p.default, plain)
+                }
+                self.graph = _Tracer(example).trace(network, concrete_args=defaults)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be traced by torch.fx "
@@ -105,10 +112,9 @@ class NetworkGraph:
             if node is not self.input and not before:
                 continue  # a constant: no path from the image leads here
             path, size = max(before, key=lambda b: (len(b[0]), b[1]), default=([], 0))
-            if node.op == "call_module":
-                module = network.get_submodule(str(node.target))
-                if isinstance(module, WEIGHTED):
-                    path, size = [*path, node], size + module.weight.numel()
+            module = weighted_module(network, node)
+            if module is not None:
+                path, size = [*path, node], size + module.weight.numel()
             best[node] = path, size
         path, _ = best.get(self.output, ([], 0))
         if not path:
@@ -234,6 +240,14 @@ class _Tracer(fx.Tracer):
             or not any(isinstance(child, WEIGHTED) for child in m.modules())
             or super().is_leaf_module(m, module_qualified_name)
         )
+
+
+def weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
+    """Return the weighted layer that a node calls, or None."""
+    if node.op != "call_module":
+        return None
+    module = network.get_submodule(str(node.target))
+    return module if isinstance(module, WEIGHTED) else None
 
 
 def ancestors(nodes: Iterable[fx.Node], start: fx.Node | None = None) -> set[fx.Node]:

@@ -28,8 +28,14 @@ from .._utils.atomic import file_digest, replace_folder
 from ..images.dataset import Preprocessing
 from ..networks.engines import Engine
 from ..networks.pretrained import PretrainedNetwork, rebuild_pretrained
-from .network_file import DAMAGED, read_network, write_network, write_tensors
-from .params import ModelError, build_estimator, describe_params
+from .network_file import (
+    DAMAGED,
+    read_classes,
+    read_network,
+    write_network,
+    write_tensors,
+)
+from .params import ModelError, build_estimator, check_params, describe_params
 
 _Estimator = TypeVar("_Estimator")
 _FORMAT = "skadma-model"
@@ -189,7 +195,10 @@ def load_model(
                 f"{params['backbone']!r}, so no backbone= is to be given."
             )
         try:
-            estimator._validate_params()
+            check_params(estimator, *read_classes(folder / _NETWORK))
+        except RecursionError as error:
+            what = f"in {_DESCRIPTION} a parameter is nested too deeply"
+            raise ValueError(what) from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"in {_DESCRIPTION}, {error}") from error
         source = _read_source(estimator, described, folder)

@@ -56,11 +56,8 @@ def read_network(
     """
     try:
         source = source or estimator.source_network()
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = _read_metadata(path)
+        tensors = safetensors.torch.load_file(path)
         belongs = metadata["network"], metadata["fingerprint"]
         if belongs != (source.name, source.fingerprint):
             raise ValueError(
@@ -75,10 +72,7 @@ def read_network(
             raise ValueError(f"its random state is at {state['state']['pos']}")
         random_state = np.random.RandomState()
         random_state.set_state(state)
-        multilabel = json.loads(metadata["multilabel"])
-        if not isinstance(multilabel, bool):
-            raise ValueError(f"its 'multilabel' is {multilabel!r}")
-        classes = _read_labels(json.loads(metadata["classes"]), multilabel)
+        classes, multilabel = read_classes(path)
         estimator.restore(
             source,
             tensors,
@@ -90,6 +84,23 @@ def read_network(
         )
     except DAMAGED as error:
         raise ModelError(f"{str(path)!r} is no model of it: {error}.") from error
+
+
+def read_classes(path: Path) -> tuple[np.ndarray, bool]:
+    """Read a stored network's labels, and whether an image may have several."""
+    metadata = _read_metadata(path)
+    multilabel = json.loads(metadata["multilabel"])
+    if not isinstance(multilabel, bool):
+        raise ValueError(f"its 'multilabel' is {multilabel!r}")
+    return _read_labels(json.loads(metadata["classes"]), multilabel), multilabel
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}")
+    return metadata
 
 
 def write_tensors(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import warnings
 from collections.abc import Callable, Collection
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
 from ..networks.registry import is_weights_file
@@ -20,6 +25,10 @@ _CLASSES: dict[str, Any] = {
     "criterion": (nn, nn.Module),
 }
 """Parameters that are classes of a module, stored by name."""
+_OF_TRAINING = (
+    "criterion", "optimizer", "net_params", "class_weight", "classes", "callbacks",
+    "train_split", "training", "batch_norm",
+)  # fmt: skip
 
 
 class ModelError(ValueError):
@@ -124,3 +133,79 @@ def build_estimator(
         return cls(**params, **more)
     except TypeError as error:
         raise ModelError(f"The estimator of {owner} is not known: {error}") from error
+
+
+# --- checks ---------------------------------------------------------------------------
+
+
+def check_params(estimator: Any, classes: np.ndarray, multilabel: bool = False) -> None:
+    """Raise a ValueError that names the parameter with which ``fit`` would fail.
+
+    Parameters are validated as in ``fit``, and a network of two layers is trained with
+    them on noise. The estimator's own network is not loaded.
+    """
+    estimator._validate_params()
+    estimator._given_range()
+    known = {
+        **estimator._parameter_constraints,
+        "num_workers": [Interval(Integral, 0, 64, closed="both")],
+    }
+    net_params = dict(estimator.net_params or {})
+    entries = {k.removeprefix("iterator_train__"): v for k, v in net_params.items()}
+    validate_parameter_constraints(
+        known, {k: v for k, v in entries.items() if k in known}, "net_params"
+    )
+    small = clone(estimator).set_params(
+        backbone=_small_network,
+        weights="DEFAULT",
+        n_frozen_layers=0,
+        image_size=None,
+        image_shape=None,
+        engine="torch",
+        precision="float32",
+        lr=1e-6,
+        head_lr=1e-6,
+        max_epochs=1,
+        augment=None,
+        net_params=net_params
+        | {"max_epochs": 1, "verbose": 0, "iterator_train__num_workers": 0},
+        memory=False,
+        device="cpu",
+        verbose=0,
+        random_state=0,
+    )
+    y = np.eye(len(classes), dtype=int) if multilabel else classes
+    y = np.concatenate([y[:20], y[:20]])
+    if (error := _error_in_training(small, y)) is None:
+        return
+    for name in _OF_TRAINING:
+        default = getattr(type(estimator)(), name)
+        if _error_in_training(clone(small).set_params(**{name: default}), y) is None:
+            value = reprlib.repr(getattr(estimator, name))
+            raise ValueError(f"{name}={value} cannot be used: {error}") from error
+    raise ValueError(f"its network cannot be trained: {error}") from error
+
+
+def _small_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+
+
+def _error_in_training(small: Any, y: np.ndarray) -> Exception | None:
+    X = np.random.default_rng(0).integers(0, 256, (len(y), 8, 8, 3), dtype=np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            small.fit(X, y)
+        tensors = small.net_.module_.state_dict().values()
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise ValueError("weights become infinite or NaN")
+        if small.training != "probe" and not math.isfinite(
+            small.net_.history[-1, "train_loss"]
+        ):
+            raise ValueError("the loss is infinite or NaN")
+    except Exception as error:  # of any library that the parameters reach
+        return error
+    return None

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from .._utils.lazy_rows import AnyRows, row_by_row
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
@@ -52,7 +52,7 @@ class BADGE(BatchStrategy):
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         if pool.proba is None:
-            factors = row_by_row(_ones, pool.features)
+            factors = row_by_row(lambda rows: np.ones((len(rows), 1)), pool.features)
         else:
             factors = row_by_row(gradient_factors, pool.proba)
         return kmeans_plusplus_of_products(factors, pool.features, n_instances, rng)
@@ -68,14 +68,6 @@ def gradient_factors(proba: np.ndarray) -> np.ndarray:
     return factors
 
 
-def _ones(rows: np.ndarray) -> np.ndarray:
-    return np.ones((len(rows), 1))
-
-
-def _product_norms(a: np.ndarray, h: np.ndarray) -> np.ndarray:
-    return squared_norms(a) * squared_norms(h)
-
-
 def kmeans_plusplus_of_products(
     a: AnyRows, h: AnyRows, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +75,7 @@ def kmeans_plusplus_of_products(
 
     Returns the rows' numbers and their squared distances to those chosen before.
     """
-    norms = row_by_row(_product_norms, a, h)[:]
+    norms = row_by_row(lambda a, h: squared_norms(a) * squared_norms(h), a, h)[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)
@@ -94,7 +86,7 @@ def kmeans_plusplus_of_products(
         free[i] = False
         a_i, h_i = a[i : i + 1][0], h[i : i + 1][0]
         inner = row_by_row(lambda a, h, x=a_i, z=h_i: (a @ x) * (h @ z), a, h)[:]
-        squared = squared_distances(inner, norms[i], norms)
+        squared = norms[i] + norms - 2 * inner
         nearest = squared if k == 0 else np.minimum(nearest, squared)
         np.maximum(nearest, 0, out=nearest)
     return chosen, weights

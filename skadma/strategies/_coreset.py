@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, per_row, selected
-from ..features.store.executing import map_partitions
+from ..features.store.executing import run_all
 from ..features.store.hashing import partition
 from ._distances import squared_norms
 from ._pool_features import PoolFeatures
@@ -118,12 +119,10 @@ def k_center_over_partitions(
     store = pool.store
     assert store is not None
     partitions = partition(store.hashes, store.partitions, seed)
-    found = map_partitions(
-        _k_center_of_partition,
+    found = run_all(
+        partial(_k_center_of_partition, labeled=pool.labeled, n=n),
         [selected(pool.features, indices) for indices in partitions],
-        pool.labeled,
-        n,
-        executor=store.executor,
+        store.executor,
     )
     union = np.concatenate(
         [indices[chosen] for indices, chosen in zip(partitions, found, strict=True)]

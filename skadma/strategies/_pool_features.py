@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from .._utils.lazy_rows import AnyRows, LazyRows, as_working, per_row, selected
-from ..features.adapter import get_adapter
+from ..features.adapter import NetworkAdapter, get_adapter
 from ..features.estimators import check_finite, per_label, target_proba, unwrap
 from ..features.store import FeatureStore
 from ..images.dataset import n_images
@@ -53,13 +53,17 @@ def extract_pool_features(
     if X_labeled is not None and not n_images(X_labeled):
         X_labeled = None
     inner, X, X_labeled = unwrap(estimator, X_pool, X_labeled)
-    features, proba = _outputs(inner, X, layer, initial, use_proba)
+    adapter = get_adapter(inner)
+    if adapter is not None:
+        adapter = adapter.with_range_of(X)
+    features, proba = _outputs(inner, adapter, X, layer, initial, use_proba)
     finite = _finite(X, features, proba)
     check_finite(finite, estimator, X_pool)
     usable = np.flatnonzero(finite)
     labeled, rows = features[:0], np.empty(0, dtype=np.intp)
     if X_labeled is not None:
-        labeled = np.asarray(_outputs(inner, X_labeled, layer, initial, False)[0])
+        found, _ = _outputs(inner, adapter, X_labeled, layer, initial, False)
+        labeled = np.asarray(found)
         rows = np.flatnonzero(np.isfinite(labeled).all(axis=1))
         labeled = labeled[rows]
     if len(usable) < len(features):
@@ -67,7 +71,6 @@ def extract_pool_features(
         proba = None if proba is None else selected(proba, usable)
     predict_features = None
     if proba is not None:
-        adapter = get_adapter(inner)
         predict_features = (
             inner.predict_proba
             if adapter is None
@@ -89,7 +92,12 @@ def _finite(X: Any, features: AnyRows, proba: AnyRows | None) -> np.ndarray:
 
 
 def _outputs(
-    estimator: Any, X: Any, layer: int | str, initial: bool, use_proba: bool
+    estimator: Any,
+    adapter: NetworkAdapter | None,
+    X: Any,
+    layer: int | str,
+    initial: bool,
+    use_proba: bool,
 ) -> tuple[AnyRows, AnyRows | None]:
     """Return features and, unless unwanted or not fitted, probabilities."""
     if isinstance(X, FeatureStore):
@@ -100,7 +108,6 @@ def _outputs(
         return stored.features[:], proba
     if isinstance(X, LazyRows):
         return X.map(as_working), target_proba(estimator, X) if use_proba else None
-    adapter = get_adapter(estimator)
     if adapter is None:
         features = X.toarray() if sparse.issparse(X) else np.asarray(X)
         features = as_working(features)

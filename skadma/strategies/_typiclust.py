@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
 from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, joined, per_row
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
@@ -146,7 +146,7 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         return np.zeros(1)
     if len(features) <= 1000:  # faster than a tree for so few
         norms = squared_norms(features)
-        squared = squared_distances(features @ features.T, norms[:, None], norms)
+        squared = norms[:, None] + norms - 2 * (features @ features.T)
         np.fill_diagonal(squared, np.inf)
         nearest = np.partition(squared, k - 1, axis=1)[:, :k]
         distances = np.sqrt(np.maximum(nearest, 0))

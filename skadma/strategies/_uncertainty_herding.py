@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -20,9 +21,9 @@ from .._utils.lazy_rows import (
     selected,
 )
 from ..features.store import FeatureStore
-from ..features.store.executing import map_partitions
+from ..features.store.executing import run_all
 from ..features.store.hashing import partition, priority_sample, smallest
-from ._distances import squared_distances, squared_norms
+from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from ._probcover import unit
 from ._uncertainty import row_uncertainty
@@ -242,7 +243,7 @@ class Coverage:
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each reference point, shape (b, m), float32."""
-        # As squared_distances, but in place: a query spends most of its time here.
+        # In place, as a query spends most of its time here.
         squared = rows @ self.reference_points.T
         squared *= -2
         squared += squared_norms(rows)[:, None]
@@ -264,7 +265,7 @@ def share_distance(
     else:
         some = rows[:]
     norms = squared_norms(some)
-    squared = squared_distances(some @ some.T, norms[:, None], norms)
+    squared = norms[:, None] + norms - 2 * (some @ some.T)
     k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
     # Below that is rounding: copies of an image would not cover each other.
@@ -308,12 +309,10 @@ def herd_over_partitions(
     cover = Coverage(features[drawn], counts, bandwidth_sq)
     cover.add(labeled)
     partitions = partition(hashes, store.partitions, seed + 2)
-    found = map_partitions(
-        _herd_partition,
+    found = run_all(
+        partial(_herd_partition, cover=cover, n=n),
         [selected(features, rows) for rows in partitions],
-        cover,
-        n,
-        executor=store.executor,
+        store.executor,
     )
     union = np.concatenate(
         [rows[chosen] for rows, (chosen, _, _) in zip(partitions, found, strict=True)]

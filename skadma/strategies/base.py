@@ -47,34 +47,27 @@ class Scores:
     total: np.ndarray
 
 
+@dataclass
 class Request:
     """Arguments of one query, see :meth:`QueryStrategy.query`, with defaults filled in.
 
     Without `X_labeled`, that of modAL's learner is taken, where the estimator is one.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        X_pool: Any,
-        n_instances: int,
-        *,
-        iteration: float | None = None,
-        X_labeled: Any = None,
-        y_labeled: ArrayLike | None = None,
-        n_rounds: int | None = None,
-    ) -> None:
-        if iteration is None:
-            iteration = labels_fitted_with(estimator) / n_instances
-        if X_labeled is None and hasattr(estimator, "X_training"):
-            X_labeled, y_labeled = estimator.X_training, estimator.y_training
-        self.estimator = estimator
-        self.X_pool = X_pool
-        self.n_instances = n_instances
-        self.iteration = iteration
-        self.X_labeled = X_labeled
-        self.y_labeled = y_labeled
-        self.n_rounds = n_rounds
+    estimator: Any
+    X_pool: Any
+    n_instances: int
+    iteration: Any = None
+    X_labeled: Any = None
+    y_labeled: ArrayLike | None = None
+    n_rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.iteration is None:
+            self.iteration = labels_fitted_with(self.estimator) / self.n_instances
+        if self.X_labeled is None and hasattr(self.estimator, "X_training"):
+            self.X_labeled = self.estimator.X_training
+            self.y_labeled = self.estimator.y_training
 
 
 class QueryStrategy(BaseEstimator, ABC):
@@ -139,7 +132,8 @@ class QueryStrategy(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If the pool has fewer usable images than are asked for.
+            If the pool has fewer usable images than are asked for. (ActiveLearner and
+            campaigns ask for no more than are left.)
         """
         return self(
             estimator,
@@ -221,8 +215,24 @@ class ScoringStrategy(QueryStrategy):
         return chosen, total[chosen]
 
     def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
-        """Return the images with the best scores that can be decoded, best first."""
-        return first_readable(request, self._rank(request, total))
+        """Return the images with the best scores that can be decoded, best first.
+
+        A score that reads no image, such as RandomSampling's, is not NaN for those that
+        cannot. Decoding the chosen ones is cheaper than decoding the pool.
+        """
+        n, order = request.n_instances, self._rank(request, total)
+        adapter = get_adapter(innermost(request.estimator))
+        if adapter is None or not adapter.skips_unreadable:
+            return order[:n]
+        _, X, _ = unwrap(request.estimator, request.X_pool)
+        chosen = order[:0]
+        for begin in range(0, len(order), n):
+            some = order[begin : begin + n]
+            chosen = np.concatenate([chosen, some[adapter.readable(take(X, some))]])
+            if len(chosen) >= n:
+                break
+        check_enough(len(chosen), n, len(order))
+        return chosen[:n]
 
     def _rank(self, request: Request, total: np.ndarray) -> np.ndarray:
         """Return the images that have a score, best first, ties in random order."""
@@ -232,27 +242,6 @@ class ScoringStrategy(QueryStrategy):
         order = order[~np.isnan(total[order])]
         check_enough(len(order), request.n_instances, len(total))
         return order
-
-
-def first_readable(request: Request, order: np.ndarray) -> np.ndarray:
-    """Return the first `n_instances` images of an order that can be decoded.
-
-    A score that reads no image, such as RandomSampling's, is not NaN for those that
-    cannot. Decoding the chosen ones is cheaper than decoding the pool.
-    """
-    n = request.n_instances
-    adapter = get_adapter(innermost(request.estimator))
-    if adapter is None or not adapter.skips_unreadable:
-        return order[:n]
-    _, X, _ = unwrap(request.estimator, request.X_pool)
-    chosen = order[:0]
-    for begin in range(0, len(order), n):
-        some = order[begin : begin + n]
-        chosen = np.concatenate([chosen, some[adapter.readable(take(X, some))]])
-        if len(chosen) >= n:
-            return chosen[:n]
-    check_enough(len(chosen), n, len(order))
-    return chosen
 
 
 class BatchStrategy(QueryStrategy):

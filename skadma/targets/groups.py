@@ -61,8 +61,8 @@ class Groups:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Complete the groups of `chosen` images with those of `pool`.
 
-        Returns indices, group by group, each with its chosen image first; and the
-        groups' sizes.
+        Returns indices, group by group, each with its chosen image first, and the sizes
+        of the groups.
         """
         by_group = pool[np.argsort(self.codes[pool], kind="stable")]
         codes = self.codes[by_group]

@@ -80,9 +80,9 @@ def check_labels(
 ) -> np.ndarray:
     """Check the labels of a classification task, (n,) or (n, n_labels).
 
-    Raises ValueError if there are none, some are missing, or they are not class labels.
-    The class of `estimator` is named in messages. `classes` are all labels of the task
-    if they are given.
+    ValueError if there are none, some are missing, or they are not class labels. The
+    class of `estimator` is named in messages; `classes` are all labels of the task, if
+    they are given.
     """
     name = type(estimator).__name__
     if y is None:
@@ -113,10 +113,11 @@ def check_labels(
 def partial_labels(
     y: ArrayLike | None, classes: ArrayLike | None, estimator: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check labels of which some, none or all may be missing, see `unlabelled_mask`.
+    """Check labels of which some, none or all may be missing.
 
-    Of several labels per image, whole rows are missing. Returns the labels, a mask of
-    those that are missing, and all classes known so far, see `known_classes`.
+    Returns the labels, (n,) or (n, n_labels), a mask (n,) of what is missing (see
+    :func:`unlabelled_mask`; of several labels per image, whole rows), and all labels
+    known so far, sorted or, of several per image, in the columns' order.
     """
     if y is None:
         check_labels(y, estimator)  # raises

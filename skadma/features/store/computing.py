@@ -15,6 +15,7 @@ import numpy as np
 
 from ..._utils.atomic import file_digest, write_atomically
 from ...images.dataset import ImageDataset
+from ...images.forms import Range
 from ..adapter import NetworkAdapter, get_adapter
 from .hashing import key_hashes
 from .shards import shard_file, write_shard
@@ -37,13 +38,22 @@ class Column:
     """The outputs of a layer of the pretrained network or of an adapted one."""
 
     network: str  # SOURCE, or "model-" and a fingerprint
+    value_range: Range | None
     layer: int
     dtype: str
 
     @property
+    def network_name(self) -> str:
+        """The network and the range of values, in the names of folders."""
+        if self.value_range is None:
+            return self.network
+        low, high = map(float, self.value_range)
+        return f"{self.network}-{low}_{high}"
+
+    @property
     def name(self) -> str:
         """Name of the column's folder."""
-        return f"{self.network}-{self.layer:03d}"
+        return f"{self.network_name}-{self.layer:03d}"
 
     @property
     def adapted(self) -> bool:
@@ -52,16 +62,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class SentEstimator:
-    """An estimator for other processes, in a file that its SHA-256 names."""
-
-    path: Path
-    fingerprint: str  # of the pretrained network's weights
-
-
-@dataclass(frozen=True)
 class ShardTask:
-    """A shard whose columns are to be computed."""
+    """A shard whose columns, of one range of values, are to be computed."""
 
     folder: Path
     number: int
@@ -69,8 +71,9 @@ class ShardTask:
     keys: Sequence[str]
     columns: Sequence[Column]
     content: bool
+    value_range: Range | None  # of the store, for digests of pixels
     skip_unreadable: bool
-    estimator: SentEstimator | None
+    estimator: Path | None  # for other processes, see send_estimator
 
 
 def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int:
@@ -83,7 +86,9 @@ def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int
         adapter = _received(task.estimator)
     adapter = adapter.without_process_cache(skip_unreadable=task.skip_unreadable)
     n = len(task.keys)
-    dataset = adapter.image_dataset(task.images)
+    dataset = adapter.with_value_range(task.value_range).image_dataset(task.images)
+    if task.columns:
+        adapter = adapter.with_value_range(task.columns[0].value_range)
     # Read before the images, so that a file that changes meanwhile is tried again.
     states = file_states(task.images) if dataset.from_files else np.zeros(n, np.uint64)
     readable = np.zeros(n, dtype=bool)
@@ -163,31 +168,32 @@ def file_states(paths: Sequence[str]) -> np.ndarray:
 # --- an estimator for other processes -----------------------------------------------
 
 
-def send_estimator(adapter: NetworkAdapter, folder: Path) -> SentEstimator:
-    """Write an estimator where all workers find it."""
+def send_estimator(adapter: NetworkAdapter, folder: Path) -> Path:
+    """Write an estimator to a file that all workers find and its SHA-256 names."""
     # As dask and joblib do: it takes classes of an interactive session.
-    content = cloudpickle.dumps(adapter.estimator)
+    content = cloudpickle.dumps((adapter.estimator, adapter.source_fingerprint))
     path = folder / "networks" / f"{hashlib.sha256(content).hexdigest()}.pickle"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         for old in path.parent.glob("*.pickle"):
             old.unlink(missing_ok=True)
         write_atomically(path, lambda tmp_path: tmp_path.write_bytes(content))
-    return SentEstimator(path, str(adapter.source_fingerprint))
+    return path
 
 
 @lru_cache(maxsize=2)
-def _received(sent: SentEstimator) -> NetworkAdapter:
-    content = sent.path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sent.path.stem:
-        raise ValueError(f"{str(sent.path)!r} was changed or damaged.")
-    adapter = get_adapter(pickle.loads(content))
+def _received(path: Path) -> NetworkAdapter:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem:
+        raise ValueError(f"{str(path)!r} was changed or damaged.")
+    estimator, fingerprint = pickle.loads(content)
+    adapter = get_adapter(estimator)
     assert adapter is not None
-    if adapter.source_fingerprint != sent.fingerprint:
+    if adapter.source_fingerprint != fingerprint:
         raise ValueError(
             f"A worker's pretrained network has other weights (fingerprint "
             f"{adapter.source_fingerprint}) than the one that was asked for "
-            f"({sent.fingerprint}). Give all machines the same versions of the "
+            f"({fingerprint}). Give all machines the same versions of the "
             "packages, and the same weights file."
         )
     return adapter

@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from functools import partial
 from typing import Any
 
 from ..._utils.processes import isolated_children
@@ -37,71 +36,24 @@ def run_tasks(
         for number, task in enumerate(tasks):
             yield number, function(task)
         return
-    yield from _Run(function, tasks, executor).results()
-
-
-class _Run:
-    """Tasks that an executor runs."""
-
-    def __init__(
-        self,
-        function: Callable[[Any], Any],
-        tasks: Iterable[Any],
-        executor: Any,
-    ) -> None:
-        self._function = function
-        is_factory = callable(executor) and not hasattr(executor, "submit")
-        self._make_executor = executor if is_factory else None
+    is_factory = callable(executor) and not hasattr(executor, "submit")
+    current: Any = executor
+    if is_factory:
         with isolated_children():
-            self._executor = executor() if is_factory else executor
-        if not hasattr(self._executor, "submit"):
-            raise TypeError(
-                f"executor={executor!r} is no concurrent.futures.Executor, such as "
-                "ProcessPoolExecutor() or dask's Client.get_executor(), nor a function "
-                "that returns one."
-            )
-        # (number, task, times that its worker was lost)
-        self._new = ((number, task, 0) for number, task in enumerate(tasks))
-        self._again: deque[tuple[int, Any, int]] = deque()
-        self._running: dict[Future[Any], tuple[int, Any, int]] = {}
+            current = executor()  # type: ignore[operator]
+    if not hasattr(current, "submit"):
+        raise TypeError(
+            f"executor={current!r} is no concurrent.futures.Executor, such as "
+            "ProcessPoolExecutor() or dask's Client.get_executor(), nor a function "
+            "that returns one."
+        )
+    # (number, task, times that its worker was lost)
+    new = ((number, task, 0) for number, task in enumerate(tasks))
+    again: deque[tuple[int, Any, int]] = deque()
+    running: dict[Future[Any], tuple[int, Any, int]] = {}
 
-    def results(self) -> Iterator[tuple[int, Any]]:
-        try:
-            while self._submit():
-                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = self._running.pop(future)
-                    try:
-                        error, result = future.result()
-                    except Exception as lost:
-                        self._repeat(job, lost)
-                        continue
-                    if error is not None:
-                        raise error
-                    yield job[0], result
-        finally:
-            for future in self._running:
-                future.cancel()
-
-    def _submit(self) -> bool:
-        """Submit tasks; return whether any is running."""
-        while len(self._running) < _N_SUBMITTED:
-            job = self._again.popleft() if self._again else next(self._new, None)
-            if job is None:
-                break
-            try:
-                with isolated_children():  # it may start a process for this
-                    future = self._executor.submit(_attempt, self._function, job[1])
-            except BrokenExecutor as error:
-                if self._running:  # their failures come first
-                    self._again.appendleft(job)
-                    break
-                self._repeat(job, error)
-                continue
-            self._running[future] = job
-        return bool(self._running)
-
-    def _repeat(self, job: tuple[int, Any, int], error: Exception) -> None:
+    def repeat(job: tuple[int, Any, int], error: Exception) -> None:
+        nonlocal current
         number, task, n_lost = job
         if n_lost == _RETRIES:
             raise StoreError(
@@ -110,18 +62,46 @@ class _Run:
                 "done is kept: call again to go on."
             ) from error
         _log.warning("a worker was lost (%s); its task is repeated", error)
-        self._again.append((number, task, n_lost + 1))
-        if not isinstance(error, BrokenExecutor):
-            return
-        if self._make_executor is None:
+        again.append((number, task, n_lost + 1))
+        if isinstance(error, BrokenExecutor) and not is_factory:
             raise StoreError(
                 f"The executor lost a worker and takes no more work ({error}). What is "
                 "done is kept: call again with another one to go on, or give a "
                 "function that makes one, such as joblib's get_reusable_executor."
             ) from error
-        if not self._running:
+        if isinstance(error, BrokenExecutor) and not running:
             with isolated_children():
-                self._executor = self._make_executor()
+                current = executor()  # type: ignore[operator]
+
+    try:
+        while True:
+            while len(running) < _N_SUBMITTED:
+                job = again.popleft() if again else next(new, None)
+                if job is None:
+                    break
+                try:
+                    with isolated_children():  # it may start a process for this
+                        running[current.submit(_attempt, function, job[1])] = job
+                except BrokenExecutor as broken:
+                    if running:  # their failures come first
+                        again.appendleft(job)
+                        break
+                    repeat(job, broken)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    error, result = future.result()
+                except Exception as lost:
+                    repeat(job, lost)
+                    continue
+                if error is not None:
+                    raise error
+                yield job[0], result
+    finally:
+        for future in running:
+            future.cancel()
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | None, Any]:
@@ -132,22 +112,11 @@ def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | Non
         return error, None
 
 
-# --- partitions of a pool -----------------------------------------------------------
-
-
-def map_partitions(
-    function: Callable[..., Any],
-    partitions: Sequence[Any],
-    *args: Any,
+def run_all(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
     executor: Executor | Callable[[], Executor] | None,
 ) -> list[Any]:
-    """Return ``function(rows, *args)`` for the rows of each partition, in order."""
-    task = partial(_run_on_partition, function, args)
-    found = dict(run_tasks(task, partitions, executor))
-    return [found[number] for number in range(len(partitions))]
-
-
-def _run_on_partition(
-    function: Callable[..., Any], args: tuple[Any, ...], rows: Any
-) -> Any:
-    return function(rows, *args)
+    """Run tasks as :func:`run_tasks` does; return the results in order."""
+    found = dict(run_tasks(function, tasks, executor))
+    return [found[number] for number in range(len(tasks))]

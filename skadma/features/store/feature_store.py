@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch import nn
 from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
 from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
-from ...images.forms import UnreadableImageError
+from ...images.forms import Range, UnreadableImageError
 from ...networks.torch_state import torch_defaults
 from ..adapter import NetworkAdapter, get_adapter
 from .computing import (
@@ -35,7 +37,7 @@ from .computing import (
     image_digest,
     send_estimator,
 )
-from .executing import run_tasks
+from .executing import run_all, run_tasks
 from .shards import (
     Manifest,
     ShardedRows,
@@ -43,11 +45,17 @@ from .shards import (
     add_images,
     check_shard,
     drop_columns,
+    file_state,
     map_array,
     read_images,
     read_manifest,
     shard_file,
 )
+
+_log = logging.getLogger(__name__)
+
+_checked: dict[Path, tuple[int, ...]] = {}
+"""Files that this process has compared with their digests, and their states then."""
 
 
 @dataclass(frozen=True)
@@ -182,21 +190,27 @@ class FeatureStore(StoredImages):
         if shard_rows < 1:
             raise ValueError(f"shard_rows={shard_rows} must be at least 1.")
         folder = Path(folder)
+        known = read_manifest(folder)
+        adapter = (
+            adapter.with_range_of(X)
+            if known is None
+            else adapter.with_value_range(known.value_range)
+        )
         names, paths = _name_images(adapter, X, keys)
         position = adapter.position(layer)
         manifest = Manifest(
-            str(adapter.source_namespace),
+            _network_of(adapter),
             position,
             adapter.n_layers - 1,
             adapter.width(position, adapted=False),
             dtype,
             shard_rows,
             from_files=paths is not None,
+            value_range=adapter.value_range,
         )
-        known = read_manifest(folder)
         if known is None:
             folder.mkdir(parents=True, exist_ok=True)
-            drop_columns(folder, CONTENT, "source-", "model-")  # of a removed manifest
+            drop_columns(folder, _columns_on_disk(folder))  # of a removed manifest
             manifest = add_images(folder, manifest, names, paths)
         else:
             _check_same(folder, known, manifest, names)
@@ -275,9 +289,13 @@ class FeatureStore(StoredImages):
         if len(new):
             if self._given is not None:
                 store._given = [*self._given, *take(X, new)]
+            every = _adapter_of(estimator).with_range_of([*self.images, *paths])
+            manifest = self._manifest
+            if not every.fitted:
+                manifest = replace(manifest, value_range=every.value_range)
             store._manifest = add_images(
                 self.folder,
-                self._manifest,
+                manifest,
                 [names[i] for i in new],
                 [paths[i] for i in new],
             )
@@ -328,6 +346,16 @@ class FeatureStore(StoredImages):
                 "give them to FeatureStore.open(folder, images=...)."
             )
         return self._given if self._rows is None else take(self._given, self._rows)
+
+    @property
+    def value_range(self) -> Range | None:
+        """What becomes black and white in images of more than 8 bits.
+
+        That of the classifier which the store was built for, or before its first fit
+        the one for all images of the store; None: what each file states, else all that
+        its type can hold.
+        """
+        return self._manifest.value_range
 
     @property
     def readable(self) -> np.ndarray:
@@ -401,9 +429,10 @@ class FeatureStore(StoredImages):
         last_layer = adapter.last_layer() if proba and is_input_of_head else None
         needs_scores = proba and last_layer is None
         model = _model_name(adapter) if adapted or needs_scores else SOURCE
-        columns = [Column(model if adapted else SOURCE, position, self._manifest.dtype)]
+        network, dtype = model if adapted else SOURCE, self._manifest.dtype
+        columns = [Column(network, adapter.value_range, position, dtype)]
         if needs_scores:
-            columns.append(Column(model, head, "float32"))
+            columns.append(Column(model, adapter.value_range, head, "float32"))
         self._compute(adapter, columns)
         features = self._rows_of(columns[0].name)
         if not proba:
@@ -421,7 +450,8 @@ class FeatureStore(StoredImages):
     def compute(self, estimator: Any, job: tuple[int, int] = (0, 1)) -> None:
         """Compute outputs that are missing, as :meth:`build` and the strategies do.
 
-        A shard with an image that could not be decoded is computed again if the file's
+        A shard whose file is damaged is computed again, with a message in the log. A
+        shard with an image that could not be decoded is computed again if the file's
         size or time of change is another one by now.
 
         Parameters
@@ -433,9 +463,11 @@ class FeatureStore(StoredImages):
         if not 0 <= job[0] < job[1]:
             raise ValueError(f"job={job} must be (i, m) with 0 <= i < m.")
         adapter = self._check_network(estimator)
-        columns = [Column(SOURCE, self._manifest.layer, self._manifest.dtype)]
+        manifest, value_range = self._manifest, adapter.value_range
+        columns = [Column(SOURCE, value_range, manifest.layer, manifest.dtype)]
         if adapter.fitted:
-            columns.append(Column(_model_name(adapter), self._manifest.head, "float32"))
+            model = _model_name(adapter)
+            columns.append(Column(model, value_range, manifest.head, "float32"))
         self._compute(adapter, columns, job)
 
     # --- checks ---------------------------------------------------------------------
@@ -455,14 +487,21 @@ class FeatureStore(StoredImages):
         list of str
         """
         self._check_whole("verify")
-        adapter = None if estimator is None else _adapter_of(estimator)
+        adapter = None
+        if estimator is not None:
+            adapter = _adapter_of(estimator).with_value_range(self.value_range)
         found = []
-        columns = self._columns_on_disk()
+        columns = _columns_on_disk(self.folder)
         for number, size in enumerate(self._manifest.sizes):
+            try:
+                read_images(self.folder, number, again=True)
+            except StoreError as error:
+                found.append(str(error))
+                continue
             wrong = []
             for column in columns:
                 path = shard_file(self.folder, column, number)
-                problem = check_shard(path, size)
+                problem = check_shard((path, size))
                 if problem and (path.exists() or not column.startswith("model-")):
                     found.append(f"{column}/{path.name} {problem}")
                     wrong.append(path)
@@ -486,7 +525,9 @@ class FeatureStore(StoredImages):
 
     def _check_network(self, estimator: Any) -> NetworkAdapter:
         adapter = _adapter_of(estimator)
-        if adapter.source_namespace != self._manifest.network:
+        if not adapter.fitted and adapter.value_range is None:
+            adapter = adapter.with_value_range(self.value_range)
+        if _network_of(adapter) != self._manifest.network:
             raise StoreError(
                 f"The feature store {str(self.folder)!r} is of another network, or of "
                 "another image size, than the classifier's. Build one for it, in "
@@ -510,24 +551,23 @@ class FeatureStore(StoredImages):
         job: tuple[int, int] = (0, 1),
     ) -> None:
         """Compute what is missing of the shards that the images are in."""
-        for column in columns:
-            if column.adapted:  # the columns of networks before this one
-                drop_columns(self.folder, "model-", keep=column.network)
+        self._drop_columns_of_others(columns)
         numbers = np.arange(len(self._manifest.sizes))
         if self._rows is not None:
             numbers = np.unique(self._manifest.shards_of(self._rows))
+        numbers = numbers[numbers % job[1] == job[0]]
+        names = [CONTENT, *(column.name for column in columns)]
+        for path, problem in self._damaged(numbers, names).items():
+            _log.warning("%s %s; it is computed anew", path, problem)
+            path.unlink(missing_ok=True)
         missing: list[tuple[int, list[Column], bool]] = []
-        for number in map(int, numbers[numbers % job[1] == job[0]]):
-            wanted = {column.name: column for column in columns}
+        for number in map(int, numbers):
             if self._has_mended_file(number):
-                for name in self._columns_on_disk():
+                for name in _columns_on_disk(self.folder):
                     shard_file(self.folder, name, number).unlink(missing_ok=True)
-                    if name.startswith("source-"):
-                        layer = int(name.removeprefix("source-"))
-                        wanted[name] = Column(SOURCE, layer, self._manifest.dtype)
             own = [
                 column
-                for column in wanted.values()
+                for column in columns
                 if not shard_file(self.folder, column.name, number).exists()
             ]
             content = not shard_file(self.folder, CONTENT, number).exists()
@@ -552,6 +592,7 @@ class FeatureStore(StoredImages):
                     shard.keys,
                     own,
                     content,
+                    self.value_range,
                     self.skip_unreadable,
                     sent,
                 )
@@ -562,6 +603,42 @@ class FeatureStore(StoredImages):
         ) as bar:
             for _, n in run_tasks(function, tasks(), self.executor):
                 bar.update(n)
+
+    def _drop_columns_of_others(self, columns: Sequence[Column]) -> None:
+        """Remove columns of former networks, and of other ranges of values."""
+        own = Column(SOURCE, self.value_range, 0, "")
+        kept = {column.network_name for column in (own, *columns)}
+        kinds = {column.network.partition("-")[0] for column in columns} | {SOURCE}
+        former = []
+        for name in _columns_on_disk(self.folder)[1:]:
+            network = name.rpartition("-")[0]
+            if network not in kept and network.partition("-")[0] in kinds:
+                former.append(name)
+        drop_columns(self.folder, former)
+
+    def _damaged(
+        self, numbers: Iterable[int], columns: Sequence[str]
+    ) -> dict[Path, str]:
+        """Find files that were changed since they were written, and how.
+
+        A process reads a file for this once, while its size and time stay the same.
+        """
+        sizes, states = [], {}
+        for number, column in product(numbers, columns):
+            path = shard_file(self.folder, column, number)
+            state = file_state(path)
+            if state is not None and _checked.get(path) != state:
+                states[path] = state
+                sizes.append(self._manifest.sizes[number])
+        shards = list(zip(states, sizes, strict=True))
+        problems = run_all(check_shard, shards, self.executor)
+        found = {}
+        for (path, state), problem in zip(states.items(), problems, strict=True):
+            if problem is None:
+                _checked[path] = state
+            else:
+                found[path] = problem
+        return found
 
     def _has_mended_file(self, number: int) -> bool:
         """Tell whether a shard's file that could not be decoded has changed since."""
@@ -581,19 +658,18 @@ class FeatureStore(StoredImages):
         store._rows = np.arange(*self._manifest.bounds[number : number + 2])
         return store
 
-    def _columns_on_disk(self) -> list[str]:
-        return [CONTENT, *(path.name for path in sorted(self.folder.glob("*-*")))]
-
-    def _rows_of(
-        self, column: str, array: str = "rows", *, raw: bool = False
-    ) -> LazyRows:
-        rows = ShardedRows(
-            self.folder, column, array, self._manifest, self.block_rows, raw=raw
-        )
+    def _rows_of(self, column: str, array: str = "rows") -> LazyRows:
+        rows = ShardedRows(self.folder, column, array, self._manifest, self.block_rows)
         return rows if self._rows is None else rows.select(self._rows)
 
     def _content(self, name: str) -> np.ndarray:
-        return self._rows_of(CONTENT, name, raw=True)[:]
+        numbers = range(len(self._manifest.sizes))
+        for path, problem in self._damaged(numbers, [CONTENT]).items():
+            raise StoreError(
+                f"{str(path)!r} {problem}. FeatureStore.compute(estimator) computes it "
+                "anew."
+            )
+        return self._rows_of(CONTENT, name)[:]
 
     def _texts(self, which: int) -> list[str]:
         """Return the images' keys (0) or paths (1)."""
@@ -687,6 +763,15 @@ def _adapter_of(estimator: Any) -> NetworkAdapter:
             "a memory-mapped array: np.load(file, mmap_mode='r')."
         )
     return adapter
+
+
+def _columns_on_disk(folder: Path) -> list[str]:
+    return [CONTENT, *(path.name for path in sorted(folder.glob("*-*")))]
+
+
+def _network_of(adapter: NetworkAdapter) -> str:
+    """Name the pretrained network and the images' size, whatever their values."""
+    return str(adapter.with_value_range(None).source_namespace)
 
 
 def _model_name(adapter: NetworkAdapter) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from ..._utils.atomic import write_atomically
 from ..._utils.lazy_rows import LazyRows, working_dtype
+from ...images.forms import Range
 
 _FORMAT = "skadma-features-1"
 _MIN_ROWS = 8
@@ -51,6 +53,7 @@ class Manifest:
     shard_rows: int
     sizes: list[int] = field(default_factory=list)
     from_files: bool = False
+    value_range: Range | None = None  # of images of more than 8 bits
 
     @property
     def n_rows(self) -> int:
@@ -70,20 +73,12 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a store; None if there is no store."""
     path = folder / "store.json"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{str(path)!r} cannot be read: {error}.") from error
-    try:
-        if content.pop("format") != _FORMAT:
-            raise ValueError("its format is another")
-        return Manifest(**content)
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise StoreError(
-            f"{str(path)!r} is no feature store of this version of skadma: {error}."
-        ) from error
+    content = _read_json(path)
+    if (found := content["value_range"]) is not None:
+        content["value_range"] = tuple(found)
+    return Manifest(**content)
 
 
 def add_images(
@@ -99,13 +94,11 @@ def add_images(
         content = {"keys": keys[rows], "paths": None if paths is None else paths[rows]}
         path = _images_file(folder, number)
         path.parent.mkdir(exist_ok=True)
-        _write_text(path, json.dumps(content))
+        _write_json(path, content)
         number, start = number + 1, start + size
     _read_images.cache_clear()
     manifest = replace(manifest, sizes=[*manifest.sizes, *sizes])
-    _write_text(
-        folder / "store.json", json.dumps({"format": _FORMAT, **asdict(manifest)})
-    )
+    _write_json(folder / "store.json", asdict(manifest))
     return manifest
 
 
@@ -120,29 +113,54 @@ def shard_sizes(n: int, shard_rows: int) -> list[int]:
     return sizes
 
 
-def read_images(folder: Path, number: int) -> tuple[list[str], list[str]]:
-    """Read the keys of a shard's images, and their paths if they are files."""
+def read_images(
+    folder: Path, number: int, *, again: bool = False
+) -> tuple[list[str], list[str]]:
+    """Read the keys of a shard's images, and their paths if they are files.
+
+    The last shards' are kept in memory; with `again` they are read all the same.
+    """
+    if again:
+        _read_images.cache_clear()
     return _read_images(_images_file(folder, number))
 
 
 @lru_cache(maxsize=32)
 def _read_images(path: Path) -> tuple[list[str], list[str]]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        keys = content["keys"]
-        return keys, content["paths"] or keys
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{str(path)!r} of a feature store cannot be read: {error}. Build it anew."
-        ) from error
+    content = _read_json(path)
+    return content["keys"], content["paths"] or content["keys"]
 
 
 def _images_file(folder: Path, number: int) -> Path:
     return folder / "images" / f"{number:06d}.json"
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dict, the format's name and a digest of both."""
+    content = {"format": _FORMAT, **content}
+    text = json.dumps({"sha256": _digest_of_text(content), **content})
     write_atomically(path, lambda tmp_path: tmp_path.write_text(text, "utf-8"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`_write_json` wrote; raise StoreError if it was changed."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content.get("format") != _FORMAT:
+            raise ValueError("it is of no feature store of this version of skadma")
+        if content.pop("sha256", None) != _digest_of_text(content):
+            raise ValueError("it was changed or damaged")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read: {error}. Remove the store's folder, or "
+            "take another one, and build the store anew."
+        ) from error
+    del content["format"]
+    return content
+
+
+def _digest_of_text(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 # --- the shards of a column ---------------------------------------------------------
@@ -161,8 +179,18 @@ def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(path, lambda tmp_path: tmp_path.write_bytes(content))
 
 
-def check_shard(path: Path, n_rows: int) -> str | None:
-    """Compare a shard's content with its digest; return what is wrong, or None."""
+def file_state(path: Path) -> tuple[int, ...] | None:
+    """What of a file changes with its content; None if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def check_shard(shard: tuple[Path, int]) -> str | None:
+    """Compare a file of so many rows with its digest; return what is wrong, or None."""
+    path, n_rows = shard
     try:
         with safetensors.safe_open(path, framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -210,32 +238,20 @@ def map_array(path: Path, name: str) -> np.ndarray:
         ) from error
 
 
-def drop_columns(folder: Path, *prefixes: str, keep: str | None = None) -> None:
-    """Remove the columns whose names begin with a prefix, except with `keep`."""
-    for column in folder.iterdir():
-        is_kept = keep is not None and column.name.startswith(keep)
-        if column.is_dir() and column.name.startswith(prefixes) and not is_kept:
-            for path in column.glob("*.safetensors"):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # other files are in it
-                column.rmdir()
+def drop_columns(folder: Path, names: Iterable[str]) -> None:
+    """Remove columns."""
+    for name in names:
+        for path in (folder / name).glob("*.safetensors"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are in it, or it is gone
+            (folder / name).rmdir()
 
 
 class ShardedRows(LazyRows):
-    """Rows of an array of a column, over all shards.
-
-    With `raw`, half precision is not read as single precision.
-    """
+    """Rows of an array of a column, over all shards; half precision as single."""
 
     def __init__(
-        self,
-        folder: Path,
-        column: str,
-        name: str,
-        manifest: Manifest,
-        block: int,
-        *,
-        raw: bool = False,
+        self, folder: Path, column: str, name: str, manifest: Manifest, block: int
     ) -> None:
         self._folder, self._column, self._name = folder, column, name
         self._manifest = manifest
@@ -246,16 +262,15 @@ class ShardedRows(LazyRows):
                 "FeatureStore.compute(estimator) makes it."
             )
         first = map_array(found[0], name)
-        dtype = first.dtype if raw else working_dtype(first.dtype)
+        is_float = first.dtype.kind == "f"
+        dtype = working_dtype(first.dtype) if is_float else first.dtype
         super().__init__((manifest.n_rows, *first.shape[1:]), dtype, block)
 
     def _shard(self, number: int) -> np.ndarray:
         # Mapped for each read: pages that stay mapped count as the process's.
         return map_array(shard_file(self._folder, self._column, number), self._name)
 
-    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        if isinstance(rows, slice):
-            rows = np.arange(rows.start, rows.stop)
+    def _read(self, rows: np.ndarray) -> np.ndarray:
         result = np.empty((len(rows), *self.shape[1:]), self.dtype)
         numbers = self._manifest.shards_of(rows)
         order = np.argsort(numbers, kind="stable")

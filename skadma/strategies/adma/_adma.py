@@ -174,6 +174,8 @@ class ADMA(ScoringStrategy):
         n = n_images(X_pool)
         adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
         layers_a, layer_b = self._positions(adapter)
+        if self.weights == "predict" and len(layers_a) == 1:
+            adapter.check_source_classes("ADMA(weights='predict')")
         fitted = adapter.fitted
         from_source = self.features == "initial" or not fitted
         centers = self.centers
@@ -309,19 +311,18 @@ class CenterPatterns:
         return {layer: CenterDistances(rows) for layer, rows in outputs.items()}
 
     @cached_property
-    def _between(self) -> dict[int, torch.Tensor]:
-        return {p: d.between_centers() for p, d in self.distances.items()}  # Eq. 3
-
-    @cached_property
     def _center_patterns(self) -> torch.Tensor:
         """Column k is the pattern of centre k (Eq. 6)."""
         # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
         (a,) = self.layers_a
-        return self._pattern(self._between[a], self._between[self.layer_b], a).T
+        s_a, s_b = (
+            self.distances[p].between_centers() for p in (a, self.layer_b)
+        )  # Eq. 3
+        return self._pattern(s_a, s_b, a).T
 
     @cached_property
     def _scales(self) -> dict[int, float]:
-        return {p: layer_scale(s_c) for p, s_c in self._between.items()}
+        return {p: layer_scale(d.between_centers()) for p, d in self.distances.items()}
 
     def _pattern(
         self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
