@@ -1,6 +1,6 @@
 """Kill a campaign's processes, fill its disk, cut its power; nothing may be lost.
 
-    python tests/crash.py --times 300
+    python tests/crash.py --times 1000
 
 Each trial copies a campaign as it was before some step, lets a process do the step,
 and breaks it off: by SIGKILL at a named point, at a random line of skadma's code or
@@ -8,21 +8,23 @@ after a random time; by a disk that is full; by a WAL file that lost its unsynce
 Then another process opens the campaign. It must find the state before the step or after
 it, after it if the step was acknowledged, and must come to the same labels, the same
 model to the bit and the same next query as the run that nothing happened to.
+
+Three processes of other kinds are killed as well: the page's server while it records,
+predictions for a folder, and a feature store that is built.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,12 +32,13 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from tests.crash_processes import PageServer, Predictions, Store  # noqa: E402
 from tests.crash_steps import STEPS, Run, decided, make_pool, outcome  # noqa: E402
 from tests.crash_ways import (  # noqa: E402
-    IN_FLIGHT,
     NAMED,
     Killer,
     count_lines,
+    kill_later,
     run_step,
     small_disk,
     told,
@@ -90,7 +93,8 @@ class Trials:
         elif way == "full":
             limit = self.random.choice([1, 5, 20, 40, 60, 100, 200]) * 1024
         if way == "time":
-            broken, said = self._kill_later(step, base)
+            with kill_later(self.random.uniform(0, self.seconds[step])):
+                broken, said = run_step(step, base)
         elif way == "disk":
             with small_disk(base, self.random.randint(8, 200)) as full:
                 if not full:
@@ -105,23 +109,6 @@ class Trials:
             self._cut_power(base, said)
         self._check(base, step, said, f"{way} {step} {point}")
         return broken != 0
-
-    def _kill_later(self, step: str, base: Path) -> tuple[int, str]:
-        delay = self.random.uniform(0, self.seconds[step])
-
-        def alarm(*_) -> None:
-            if not IN_FLIGHT:  # it is being forked
-                signal.setitimer(signal.ITIMER_REAL, 0.001)
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(IN_FLIGHT[-1], signal.SIGKILL)
-
-        signal.signal(signal.SIGALRM, alarm)
-        signal.setitimer(signal.ITIMER_REAL, delay + 0.001)
-        try:
-            return run_step(step, base)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _cut_power(self, base: Path, said: str) -> None:
         """Lose, or garble, what the WAL has beyond what was acknowledged."""
@@ -169,7 +156,8 @@ class Trials:
         assert not list((base / "campaign").glob("*.part"))
 
 
-WAYS = ("named", "line", "time", "power", "full", "disk")
+PROCESSES = {"page": PageServer, "predict": Predictions, "store": Store}
+WAYS = ("named", "line", "time", "power", "full", "disk", *PROCESSES)
 
 
 def main() -> int:
@@ -196,11 +184,16 @@ def main() -> int:
         trials = Trials(Path(scratch), options.seed)
         points = [(step, point) for step in options.steps for point in NAMED]
         trials.random.shuffle(points)
+        processes: dict[str, Any] = {}
         for number in tqdm(range(options.times), unit=" trials", disable=None):
             way = options.ways[number % len(options.ways)]
             try:
                 broken = None
-                if way == "named":
+                if way in PROCESSES:
+                    if way not in processes:
+                        processes[way] = PROCESSES[way](Path(scratch))
+                    broken = processes[way].trial(trials.random)
+                elif way == "named":
                     for _ in range(len(points)):  # the next that a step comes to
                         points.append(points.pop(0))
                         broken = trials.trial(way, *points[-1])

@@ -173,7 +173,10 @@ def outcome(base: Path) -> dict:
         decisions = what_was_said(campaign)
         known = campaign.status().audit_answered
         estimate = str(campaign.audits.estimate()) if known else ""
-        query = [list(vars(p).values()) for p in campaign.query()]
+        query = [
+            [value for name, value in vars(p).items() if name != "as_of"]
+            for p in campaign.query()
+        ]
         network = campaign.estimator()
         bits = ""
         if hasattr(network, "net_"):

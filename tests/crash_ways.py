@@ -26,6 +26,7 @@ WATCHED = tuple(
     for name in (
         "labelling/campaign", "_utils/atomic.py", "learner.py", "training",
         "classifier.py", "features/cache.py", "persistence/network_file.py",
+        "labelling/predict.py", "features/store",
     )
 )  # fmt: skip
 """Files and folders of which each line is a point to kill at."""
@@ -139,17 +140,42 @@ def run_step(step: str, base: Path, killer: Killer | None = None, limit: int = 0
 
 
 def count_lines(step: str, base: Path) -> int:
+    return count_lines_of(lambda: do_step(step, base))
+
+
+def count_lines_of(work) -> int:
+    """Count the lines to kill at that are run, in a process of its own."""
+
     def task(write: int) -> None:
         killer = Killer()
         killer.start()
-        do_step(step, base)
+        work()
         sys.settrace(None)
         os.write(write, str(killer.n).encode())
 
     status, said = in_child(task)
     assert status == 0, said
-    assert int(said) > 0, f"{step}: no line to kill at is run"
+    assert int(said) > 0, "no line to kill at is run"
     return int(said)
+
+
+@contextlib.contextmanager
+def kill_later(seconds: float | None):
+    """Kill the process in flight after some time; never if None."""
+
+    def alarm(*_) -> None:
+        if not IN_FLIGHT:  # it is being forked
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(IN_FLIGHT[-1], signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else seconds + 0.001)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager

@@ -112,7 +112,6 @@ class TwoLayersAdapter(NetworkAdapter):
         layers=(),
         source_layers=(),
         *,
-        start=None,
         derived=None,
         keep=True,
     ):

@@ -1,6 +1,6 @@
 """The short form of tests/crash.py: processes are killed, disks full, power is cut.
 
-``python tests/crash.py --times 300`` is the full form; docs/reliability.md has its
+``python tests/crash.py --times 1000`` is the full form; docs/reliability.md has its
 result.
 """
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+WAYS = ["named", "line", "time", "power", "full", "disk"]
 CHANGES = [
     "add classes", "rename", "add a pool", "undo the pool", "merge", "undo the merge",
 ]  # fmt: skip
@@ -42,7 +43,7 @@ CHANGES = [
 def test_nothing_is_lost(options, request):
     """36 trials, six of each way to break a step off."""
     done = subprocess.run(
-        [sys.executable, "tests/crash.py", "--times", "36", *options],
+        [sys.executable, "tests/crash.py", "--times", "36", *options, "--ways", *WAYS],
         cwd=request.config.rootpath, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,11 +51,25 @@ def test_nothing_is_lost(options, request):
     counts = {way: tuple(map(int, numbers)) for way, *numbers in rows}
     # Only root may mount a small disk.
     assert {way: n for way, (n, _, _) in counts.items() if way != "disk"} == (
-        dict.fromkeys(("named", "line", "time", "power", "full"), 6)
+        dict.fromkeys(WAYS[:-1], 6)
     )
     assert sum(lost for _, _, lost in counts.values()) == 0
     for way in ("named", "line"):  # these do break off what they are aimed at
         assert counts[way][1] == counts[way][0]
+
+
+@pytest.mark.parametrize("way", ["page", "predict", "store"])
+def test_processes_of_other_kinds_lose_nothing(way, request):
+    if way == "page":
+        pytest.importorskip("httpx")
+        pytest.importorskip("uvicorn")
+    done = subprocess.run(
+        [sys.executable, "tests/crash.py", "--times", "3", "--seed", "1",
+         "--steps", "query", "--ways", way],
+        cwd=request.config.rootpath, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"^{way} +3 +[1-3] +0$", done.stdout, re.MULTILINE)
 
 
 def test_the_named_points_are_there():

@@ -4,7 +4,8 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 
 from skadma import SourceCenters
@@ -107,6 +108,40 @@ def test_wrong_files(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(ValueError, match="not a file of centres"):
         SourceCenters.load(path)
+
+
+VALUES = ["", "null", "-1", "0", "65536", "1e300", "[", "[" * 10**5, "[[1]]", "true",
+          '{"a": 1}', str(10**21), "9" * 5000, "[1, 2, 3, 4, 5]"]  # fmt: skip
+
+
+def test_files_that_somebody_changed(source, tmp_path):
+    """Each is refused, when it is read or when it is used, or serves."""
+    clf, path = tiny_classifier(max_epochs=0), tmp_path / "centers.safetensors"
+    centers = SourceCenters.from_dataset(clf, *source)
+    centers.save(path)
+    tensors = load_file(path)
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    flat = centers.inputs.reshape(5, -1).astype(np.float32)
+    changes = [(tensors, {**metadata, k: v}) for k in metadata for v in VALUES]
+    changes += [({**tensors, "classes": np.array([0, 1, 2, 3, n])}, metadata)
+                for n in (-1, 5, 10**6, 2**62)]  # fmt: skip
+    changes += [({**tensors, "inputs": x}, metadata)
+                for x in (flat, flat * np.nan, centers.inputs[:3])]  # fmt: skip
+    served = 0
+    for changed, about in changes:
+        save_file(changed, path, about)
+        try:
+            found = SourceCenters.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            continue
+        try:
+            assert len(ADMA(found).query(clf, source[0], 2)) == 2
+            served += 1
+        except ValueError as error:
+            assert not isinstance(error, UnicodeError)
+    assert served >= len(VALUES)  # any origin will do
 
 
 def test_clones_share_the_centres(source):

@@ -6,6 +6,7 @@ import http.client
 import json
 import select
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -375,6 +376,73 @@ def test_what_is_refused_is_answered_though_its_body_is_late(site, pause):
     ):
         found = refused_before_its_body(("127.0.0.1", site.port), path, its_host, pause)
         assert found[0] == status and json.loads(found[1])["error"] and found[2] == end
+
+
+BEGUN = (b"", b"GET / HT", b"POST /api/session HTTP/1.1\r\nHost: x\r\n"
+         b"Content-Length: 9\r\n\r\n{")  # fmt: skip
+
+
+def test_9_silent_connections_keep_nobody_out(site, client):
+    """As many as one likes: those that wait the longest make room."""
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            line = socket.create_connection(("127.0.0.1", site.port), timeout=30)
+            stack.enter_context(line).sendall(BEGUN[number % len(BEGUN)])
+        began = time.monotonic()
+        for _ in range(5):
+            assert sync(client).status_code == 200
+        with httpx.Client(base_url=site.origin) as other:
+            assert other.get("/").status_code == 200
+        assert time.monotonic() - began < 10
+
+
+def test_9_what_never_ends_is_ended(monkeypatch):
+    """The time for a request is limited, and for the client to read the answer."""
+    uvicorn = pytest.importorskip("uvicorn")
+    from skadma.labelling.page import protocol
+
+    monkeypatch.setattr(protocol, "SECONDS_TO_ASK", 1.0)
+    monkeypatch.setattr(protocol, "SECONDS_TO_ANSWER", 3.0)
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        n = 1 << 26 if scope["path"] == "/long" else 3
+        await send({"type": "http.response.body", "body": b"x" * n})
+
+    config = uvicorn.Config(app, http=protocol.LimitedProtocol, lifespan="off",
+                            log_level="critical", timeout_keep_alive=60)  # fmt: skip
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        for begun in BEGUN:
+            with socket.create_connection(address, timeout=20) as line:
+                line.sendall(begun)
+                assert ended(line)
+        with socket.create_connection(address, timeout=20) as line:
+            line.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(8)  # nobody reads
+            n = 0
+            with contextlib.suppress(ConnectionResetError):
+                while part := line.recv(1 << 20):
+                    n += len(part)
+            assert n < 1 << 26
+        with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}") as good:
+            for _ in range(5):  # a connection that is used may last
+                assert good.get("/").text == "xxx"
+                time.sleep(0.4)
+        server.should_exit = True
+        thread.join(20)
+
+
+def ended(line):
+    """Whether the server closes a connection."""
+    with contextlib.suppress(ConnectionResetError):
+        while line.recv(4096):
+            pass
+    return True
 
 
 def test_a_wrong_operation_changes_nothing(site, client):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import fx, nn
+from torch import nn
 
 from ..classifier import CNNClassifier
 from ..features.adapter import cnn_adapter
 from ..networks import PretrainedNetwork
-from ..networks.graph import NetworkGraph
-from .network import KINDS, AdaFilterNetwork
+from .network import KINDS, AdaFilterNetwork, GateOutputs
 
 
 class AdaFilterClassifier(CNNClassifier):
@@ -53,10 +52,11 @@ class AdaFilterClassifier(CNNClassifier):
         normalises the mixture, and is fine-tuned.
     gate_width : int, default=128
         Width of the recurrent network.
-    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, value_range
-    engine, precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs
-    batch_size, scan_batch_size, callbacks, train_split, augment, warm_start, classes
-    class_weight, on_bad_image, net_params, memory, device, verbose, random_state
+    weights, n_frozen_layers, source_classes, image_size, image_shape, reduced_decoding
+    value_range, engine, precision, batch_norm, lr, head_lr, optimizer, criterion
+    max_epochs, batch_size, scan_batch_size, callbacks, train_split, augment, warm_start
+    classes, class_weight, on_bad_image, net_params, memory, device, verbose
+    random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
@@ -104,6 +104,11 @@ class AdaFilterClassifier(CNNClassifier):
         "gate_width": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _params_of_network = (
+        *CNNClassifier._params_of_network,
+        *("gates", "gated_batch_norm", "gate_width"),
+    )
+
     def __init__(
         self,
         backbone: str | Callable[[], nn.Module] = "resnet18",
@@ -113,6 +118,7 @@ class AdaFilterClassifier(CNNClassifier):
         gate_width: int = 128,
         weights: str | Path | None = "DEFAULT",
         n_frozen_layers: str | int = "paper",
+        source_classes: str | bool = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
@@ -140,37 +146,9 @@ class AdaFilterClassifier(CNNClassifier):
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            n_frozen_layers=n_frozen_layers,
-            image_size=image_size,
-            image_shape=image_shape,
-            reduced_decoding=reduced_decoding,
-            value_range=value_range,
-            engine=engine,
-            precision=precision,
-            batch_norm=batch_norm,
-            lr=lr,
-            head_lr=head_lr,
-            optimizer=optimizer,
-            criterion=criterion,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            scan_batch_size=scan_batch_size,
-            callbacks=callbacks,
-            train_split=train_split,
-            augment=augment,
-            warm_start=warm_start,
-            classes=classes,
-            class_weight=class_weight,
-            on_bad_image=on_bad_image,
-            net_params=net_params,
-            memory=memory,
-            device=device,
-            verbose=verbose,
-            random_state=random_state,
-        )
+        given = locals()
+        theirs = {n: given[n] for n in CNNClassifier._get_param_names() if n in given}
+        super().__init__(**theirs)
         self.gates = gates
         self.gated_batch_norm = gated_batch_norm
         self.gate_width = gate_width
@@ -196,19 +174,19 @@ class AdaFilterClassifier(CNNClassifier):
         """
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
-        total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        adapter = cnn_adapter(self).with_network(_GatesOnly(network))
+        n_filters = [conv.out_channels for conv in network.branch.convolutions]
+        total, n_images = np.zeros(sum(n_filters)), 0
+        adapter = cnn_adapter(self).with_network(GateOutputs(network))
         for batch in adapter.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)
         if not n_images:
             raise ValueError("None of the images can be decoded.")
-        ends = np.cumsum(network.branch.n_filters)
-        shares = np.split(total / n_images, ends[:-1])
+        shares = np.split(total / n_images, np.cumsum(n_filters)[:-1])
         return {
-            layer.name: float(of_layer.mean())
-            for layer, of_layer in zip(network.gated_layers, shares, strict=True)
+            name: float(of_layer.mean())
+            for name, of_layer in zip(network.gated_layers, shares, strict=True)
         }
 
     def _new_network(
@@ -223,24 +201,3 @@ class AdaFilterClassifier(CNNClassifier):
             gated_batch_norm=self.gated_batch_norm,
             gate_width=self.gate_width,
         )
-
-    def _params_of_network(self) -> dict[str, Any]:
-        return {
-            **super()._params_of_network(),
-            "gates": self.gates,
-            "gated_batch_norm": self.gated_batch_norm,
-            "gate_width": self.gate_width,
-        }
-
-
-class _GatesOnly(nn.Module):
-    """A network for feature extraction whose output is the gates of another one."""
-
-    def __init__(self, network: AdaFilterNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def inference_subgraph(
-        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
-    ) -> fx.GraphModule:
-        return self.network.gates_subgraph(graph, start)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from ._checks import check_proba, class_numbers
+from ._checks import check_proba, known_rows
 
 BINNINGS = ("quantile", "uniform")
 
@@ -58,7 +58,7 @@ def fit_temperature(
     >>> apply_temperature(proba, fit_temperature(proba, y))[0].round(2).tolist()
     [0.81, 0.19]
     """
-    table, given = _known_rows(proba, y, classes)
+    _, table, given, _ = known_rows(proba, y, classes)
     logits = np.log(np.maximum(table, _LEAST))
     rows = np.arange(len(given))
 
@@ -144,7 +144,7 @@ def reliability(
         raise ValueError(f"binning={binning!r}; it is one of {', '.join(BINNINGS)}.")
     if n_bins < 1:
         raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
-    table, given = _known_rows(proba, y, classes)
+    _, table, given, _ = known_rows(proba, y, classes)
     confidence, right = table.max(axis=1), table.argmax(axis=1) == given
     if binning == "uniform":
         bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
@@ -192,17 +192,3 @@ def expected_calibration_error(
     """
     found = reliability(proba, y, classes=classes, n_bins=n_bins, binning=binning)
     return found.error
-
-
-def _known_rows(
-    proba: ArrayLike, y: ArrayLike, classes: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that have probabilities, and their labels' columns."""
-    table = check_proba(proba)
-    given = class_numbers(y, table.shape[1], classes)[1]
-    if len(given) != len(table):
-        raise ValueError(f"proba has {len(table)} rows, but there are {len(given)} y.")
-    known = ~np.isnan(table).any(axis=1)
-    if not known.any():
-        raise ValueError("proba has no row with probabilities.")
-    return table[known], given[known]

@@ -57,3 +57,20 @@ def class_numbers(
         )
     order = np.argsort(names)
     return names, order[np.searchsorted(names, labels, sorter=order)]
+
+
+def known_rows(
+    proba: ArrayLike, y: ArrayLike, classes: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows that have probabilities, those, their labels' columns, classes.
+
+    Rows are indices into `proba`.
+    """
+    table = check_proba(proba)
+    names, given = class_numbers(y, table.shape[1], classes)
+    if len(given) != len(table):
+        raise ValueError(f"proba has {len(table)} rows, but there are {len(given)} y.")
+    rows = np.flatnonzero(~np.isnan(table).any(axis=1))
+    if not len(rows):
+        raise ValueError("proba has no row with probabilities.")
+    return rows, table[rows], given[rows], names

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import check_proba, class_numbers
+from ._checks import known_rows
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,7 @@ def suspects(
     >>> found.likely.tolist()
     [True, False, False, False]
     """
-    table = check_proba(proba)
-    names, given = class_numbers(y, table.shape[1], classes)
-    if len(given) != len(table):
-        raise ValueError(f"proba has {len(table)} rows, but there are {len(given)} y.")
-    judged = np.flatnonzero(np.isfinite(table).all(axis=1))
-    table, given = table[judged], given[judged]
+    judged, table, given, names = known_rows(proba, y, classes)
     own = table[np.arange(len(given)), given]
     order = np.argsort(own, kind="stable")
     likely = _confidently_another(table, given)

@@ -80,9 +80,9 @@ def check_labels(
 ) -> np.ndarray:
     """Check the labels of a classification task, (n,) or (n, n_labels).
 
-    Raises ValueError if there are none, some are missing, or they are not class labels.
-    The class of `estimator` is named in messages. `classes` are all labels of the task
-    if they are given.
+    ValueError if there are none, some are missing, or they are not class labels. The
+    class of `estimator` is named in messages; `classes` are all labels of the task, if
+    they are given.
     """
     name = type(estimator).__name__
     if y is None:
@@ -115,22 +115,9 @@ def partial_labels(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check labels of which some, none or all may be missing.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_labels)
-        See :func:`unlabelled_mask`; of several labels per image, whole rows are
-        missing.
-    classes : array-like or None
-        All labels of the task, if they are given.
-    estimator : object
-        Its class is named in messages.
-
-    Returns
-    -------
-    y : ndarray of the same shape
-    missing : ndarray of bool, shape (n,)
-    classes : ndarray
-        All labels known so far, sorted; of several per image, in the columns' order.
+    Returns the labels, (n,) or (n, n_labels), a mask (n,) of what is missing (see
+    :func:`unlabelled_mask`; of several labels per image, whole rows), and all labels
+    known so far, sorted or, of several per image, in the columns' order.
     """
     if y is None:
         check_labels(y, estimator)  # raises
@@ -176,7 +163,14 @@ def with_labels(
         rows = array if is_multilabel_form(array) else np.atleast_2d(array)
         given = _check_indicator(rows, type(estimator).__name__)
     else:
-        _refuse_missing(array, declared)
+        # Of a table, check_labels raises.
+        is_list = isinstance(array, np.ndarray) and array.ndim == 1
+        if is_list and (missing := unlabelled_mask(array, declared)).any():
+            raise ValueError(
+                f"The label {array[missing].tolist()[0]!r} stands for none and is not "
+                "among the classes. Teach only images that have a label, or name all "
+                "classes by classes= if it is one of them."
+            )
         given = check_labels(array, estimator, declared)
     if len(given) != len(indices):
         raise ValueError(f"{len(indices)} indices, but {len(given)} labels.")
@@ -267,8 +261,7 @@ def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarra
     if array.dtype.kind not in "ifO":
         return np.zeros(array.shape, dtype=bool)
     mask = np.isnan(array) if array.dtype.kind == "f" else _each(_is_none, array)
-    names = () if classes is None else np.asarray(classes).tolist()
-    if not any(_is_minus_one(c) for c in names):
+    if classes is None or not _each(_is_minus_one, np.asarray(classes)).any():
         mask |= _each(_is_minus_one, array)
     return mask
 
@@ -316,33 +309,16 @@ def _refuse_same_text(labels: np.ndarray) -> None:
                 )
 
 
-def _refuse_missing(y: np.ndarray, classes: ArrayLike | None) -> None:
-    """Raise ValueError if some labels stand for none, see :func:`unlabelled_mask`."""
-    if y.ndim != 1:
-        return  # not a list of labels; check_labels raises
-    missing = unlabelled_mask(y, classes)
-    if missing.any():
-        raise ValueError(
-            f"The label {y[missing].tolist()[0]!r} stands for none and is not "
-            "among the classes. Teach only images that have a label, or name all "
-            "classes by classes= if it is one of them."
-        )
-
-
 def plain_labels(y: np.ndarray) -> np.ndarray:
     """Give labels without None their natural type instead of object."""
     return np.array(y.tolist()) if y.dtype.kind == "O" else y
 
 
 def is_multilabel_form(y: Any) -> bool:
-    """Tell whether `y` has several columns: scikit-learn's multi-label form."""
+    """Tell whether what `as_labels` returns has a column for each of several labels."""
     if sparse.issparse(y):
         return True
-    try:
-        shape = np.asarray(y).shape
-    except ValueError:  # rows of several lengths
-        return False
-    return len(shape) == 2 and shape[1] > 1
+    return isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1
 
 
 def _check_indicator(y: Any, name: str) -> np.ndarray:
@@ -357,9 +333,9 @@ def _check_indicator(y: Any, name: str) -> np.ndarray:
 
 
 def _partial_indicator(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Check labels (n, n_labels) of which rows may be -1, None or NaN throughout.
+    """Return labels (n, n_labels) as ints, and a mask of rows that are missing.
 
-    Returns ints, with -1 in the rows that are missing, and a mask of these rows.
+    These are -1, None or NaN throughout, and become -1.
     """
     values = np.asarray(y.toarray() if sparse.issparse(y) else y)
     try:

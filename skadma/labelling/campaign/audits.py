@@ -45,11 +45,25 @@ class Audits:
         self._trainer = trainer
 
     def draw(self, n: int, *, method: str = "stratified") -> list[Proposal]:
-        """Draw `n` images to label, of all that nothing was decided about.
+        """Draw images to label, of all that nothing was decided about.
 
-        By a `method` of :func:`skadma.evaluation.audit_sample`; all but "random" need a
-        model. A further draw adds to the ones before. The images come without guesses:
-        who sees them agrees too often.
+        A further draw adds to the ones before.
+
+        Parameters
+        ----------
+        n : int
+        method : {"stratified", "random", "importance"}, default="stratified"
+            See :func:`skadma.evaluation.audit_sample`. All but "random" need a model.
+
+        Returns
+        -------
+        list of Proposal
+            In the order of the draw. Without guesses: who sees them agrees too often.
+
+        Raises
+        ------
+        CampaignError
+            If there are not that many images, or no model yet.
         """
         with self._log.locked("audit"):
             refresh(self._log, self._folders)
@@ -101,7 +115,13 @@ class Audits:
         return blind_proposals(state, chosen)
 
     def pending(self) -> list[Proposal]:
-        """List drawn images without an answer, or skipped, in the order of the draw."""
+        """List drawn images that have no answer, or were skipped.
+
+        Returns
+        -------
+        list of Proposal
+            In the order of the draw.
+        """
         state = read_state(self._log)
         open_ = [
             image
@@ -114,10 +134,25 @@ class Audits:
     def answer(
         self, labels: Mapping[str, str] | str | Path, *, partial: bool = False
     ) -> TeachResult:
-        """Take labels of drawn images, as :meth:`skadma.Campaign.teach` does.
+        """Take labels of drawn images. The last one of an image counts.
 
-        The last one of an image counts. The estimate is about the images that have a
-        class: "?cant-tell" and "?not-an-image" are left out.
+        Parameters
+        ----------
+        labels : mapping of str to str, or path
+            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
+            images that have a class: "?cant-tell" and "?not-an-image" are left out.
+        partial : bool, default=False
+            Leave out the rows that cannot be taken instead of refusing all.
+
+        Returns
+        -------
+        TeachResult
+
+        Raises
+        ------
+        LabelFileError
+            If a row cannot be taken, as when the image is in no audit. Nothing is
+            changed then.
         """
         name, rows, at_once = read_rows(labels)
         refresh(self._log, self._folders)
@@ -138,15 +173,34 @@ class Audits:
         return TeachResult(*counts, refused)
 
     def has_labels(self) -> bool:
-        """Whether a drawn image has a class: :meth:`estimate` needs one."""
+        """Whether a drawn image has a class: :meth:`estimate` needs one.
+
+        Returns
+        -------
+        bool
+        """
         return bool(_true_classes(read_state(self._log)))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
 
         About the images that had no label when the audit was drawn. If the model was
-        trained with some of them since, it is about images like them. `confidence` is
-        that of the intervals.
+        trained with some of them since, it is about images like them.
+
+        Parameters
+        ----------
+        confidence : float, default=0.95
+            Of the intervals.
+
+        Returns
+        -------
+        Estimate
+            ``print`` shows it.
+
+        Raises
+        ------
+        CampaignError
+            If there is no audit, no answer or no model yet.
         """
         with self._log.locked("evaluation"):
             refresh_if_there(self._log, self._folders)
@@ -182,8 +236,22 @@ class Audits:
     def release(self, *, train: bool = True) -> TeachResult:
         """End all audits: their answers become labels to train with.
 
-        No estimate can be made with them any more. Without `train` the next query
-        trains.
+        No estimate can be made with them any more. :meth:`skadma.Campaign.undo` takes
+        it back.
+
+        Parameters
+        ----------
+        train : bool, default=True
+            False leaves training to the next query.
+
+        Returns
+        -------
+        TeachResult
+
+        Raises
+        ------
+        CampaignError
+            If there is no audit.
         """
         with self._log.transaction():
             state = read_state(self._log)
@@ -208,10 +276,24 @@ class Audits:
     def draw_from_folder(
         self, folder: Path, n: int, out: Path, *, method: str = "stratified"
     ) -> None:
-        """Draw `n` images of another folder to label, and write the label file `out`.
+        """Draw images of another folder to label, and write them to a file.
 
-        Its other columns are the sampling design. Images that the campaign has labels
-        of are left out: the model was trained with them.
+        Images that the campaign has labels of are left out: the model was trained with
+        them.
+
+        Parameters
+        ----------
+        folder : Path
+        n : int
+        out : Path
+            The label file. Its other columns are the sampling design.
+        method : {"stratified", "random", "importance"}, default="stratified"
+            See :func:`skadma.evaluation.audit_sample`.
+
+        Raises
+        ------
+        CampaignError
+            If there are not that many images, or no model yet.
         """
         state = read_state(self._log)
         contents = readable_contents(folder)
@@ -244,7 +326,23 @@ class Audits:
     ) -> Estimate:
         """Estimate how good the present model is on another folder.
 
-        `labels` is the file that :meth:`draw_from_folder` wrote, filled in.
+        Parameters
+        ----------
+        folder : Path
+        labels : Path
+            The file that :meth:`draw_from_folder` wrote, filled in.
+        confidence : float, default=0.95
+            Of the intervals.
+
+        Returns
+        -------
+        Estimate
+            ``print`` shows it.
+
+        Raises
+        ------
+        CampaignError
+            If the file is not whole, or an image is not there any more.
         """
         state = read_state(self._log)
         rows = in_present_names(read_labels(labels, more=_DESIGN), state)

@@ -166,6 +166,10 @@ class EventLog:
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
                 "one with 'skadma start' or Campaign.create."
             )
+        self._uri = path.absolute().as_uri()
+        self._wal = path.with_name(f"{path.name}-wal")  # SQLite's, with what is new
+        self._files: dict[Path, tuple[int, int]] = {}
+        self.campaign_id = uuid.uuid4().hex  # copies of the folder have the same
         self._checked: int | None = None
         self._turn = threading.RLock()
         self._copy: tempfile.TemporaryDirectory[str] | None = None
@@ -182,9 +186,12 @@ class EventLog:
                     self._execute("PRAGMA journal_mode = WAL")
                 else:
                     self._check_format()
-            self._inode = None if str(path) == ":memory:" else _inode(path)
-            if check and not create:
-                self.check()
+            # The files that SQLite has open now, unless it is all in memory.
+            self._files = {f: _inode(f) for f in (path, self._wal) if f.is_file()}
+            if not create:
+                if check:
+                    self.check()
+                self.campaign_id = str(self.settings().get("id"))
         except BaseException:
             self._connection.close()
             raise
@@ -210,13 +217,7 @@ class EventLog:
         try:
             self._execute("SELECT 1 FROM sqlite_master")
         except sqlite3.OperationalError as error:
-            primary = error.sqlite_errorcode & 0xFF
-            return primary not in (
-                sqlite3.SQLITE_CANTOPEN,
-                sqlite3.SQLITE_FULL,
-                sqlite3.SQLITE_IOERR,
-                sqlite3.SQLITE_READONLY,
-            )
+            return "locked" in str(error)  # by another process
         return True
 
     def _open_read_only(self) -> None:
@@ -224,10 +225,8 @@ class EventLog:
         _logger.info("%s cannot be written to", self.path)
         self._connection.close()
         self.read_only = True
-        wal = self.path.with_name(f"{self.path.name}-wal")
-        if not wal.is_file() or not wal.stat().st_size:
-            uri = f"{self.path.absolute().as_uri()}?immutable=1"
-            self._connection = self._connect(uri)
+        if not self._wal.is_file() or not self._wal.stat().st_size:
+            self._connection = self._connect(f"{self._uri}?immutable=1")
         else:  # the latest changes are there
             self._connection = self._connect(self.path)
             self._execute("PRAGMA locking_mode = EXCLUSIVE")  # takes no other file
@@ -236,7 +235,7 @@ class EventLog:
                 self._copy = tempfile.TemporaryDirectory(prefix="skadma-")
                 place = Path(self._copy.name, self.path.name)
                 shutil.copyfile(self.path, place)
-                shutil.copyfile(wal, place.with_name(wal.name))
+                shutil.copyfile(self._wal, place.with_name(self._wal.name))
                 self._connection = self._connect(place)
         self._execute("PRAGMA query_only = ON")
 
@@ -306,7 +305,7 @@ class EventLog:
             self._execute(statement)
         self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        settings = {**settings, "id": uuid.uuid4().hex}
+        settings = {**settings, "id": self.campaign_id}
         self.add("settings", ((k, json.dumps(v)) for k, v in settings.items()))
 
     def has_tables(self) -> bool:
@@ -336,11 +335,6 @@ class EventLog:
         for row in rows:
             marks = ", ".join("?" * len(row))
             self._execute(f"INSERT INTO {table} VALUES ({marks})", *row)
-
-    @property
-    def campaign_id(self) -> str:
-        """What identifies the campaign; copies of its folder have the same."""
-        return str(self.settings()["id"])
 
     # --- damage, and files that were replaced ---------------------------------
 
@@ -396,13 +390,13 @@ class EventLog:
                 found.append("rows refer to rows that are not there")
             written = dict(self.rows("SELECT * FROM digests"))
             events = dict(self.rows("SELECT id, kind || ' by ' || who FROM events"))
-            digests = dict(self._digests(0))
             ((last,),) = self.rows("SELECT max(seq) FROM sqlite_sequence")
+            gap = next(n for n in itertools.count(1) if n not in events)
+            if gap <= max([last or 0, *written, *events]):
+                found.append(f"event {gap} is not there any more")
             before = self._first_digest()
-            for event in range(1, max([last or 0, *written, *events]) + 1):
-                if event not in events:
-                    found.append(f"event {event} is not there any more")
-                elif written.get(event) != _chain(before, digests[event]):
+            for event, digest in self._digests(-(2**63)):
+                if written.get(event) != _chain(before, digest):
                     what = " the settings," if event == 1 else ""
                     found.append(
                         f"event {event} ({events[event]}),{what} or rows of it were "
@@ -412,18 +406,16 @@ class EventLog:
         return found
 
     def _check_place(self, *, written: bool = False) -> None:
-        """Raise if the file at the path is not the one that was opened.
+        """Raise if the files at the path are not those that were opened.
 
         With `written`, what was written last must be found there.
         """
-        if self._inode is None:
-            return
         try:
-            if _inode(self.path) != self._inode:
+            if any(_inode(file) != inode for file, inode in self._files.items()):
                 happened = "another file is in its place"
-            elif written and not self._is_found(*self._written):
+            elif written and self._files and not self._is_found(*self._written):
                 happened = "something was written over it"
-                self._inode = -1, -1  # what is in memory is of no use any more
+                self._files[self.path] = -1, -1  # what is in memory is of no use now
             else:
                 return
         except OSError as error:
@@ -435,14 +427,20 @@ class EventLog:
         )
 
     def _is_found(self, event: int, digest: str) -> bool:
-        """Whether somebody who opens the path finds a digest."""
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        statement = "SELECT sha256 FROM digests WHERE event = ?"
+        """Whether somebody who opens the path finds this campaign, and a digest."""
+        uri = f"{self._uri}?mode=rw"
+        statement = (
+            "SELECT sha256, value FROM digests, settings WHERE event = ? AND name = ?"
+        )
+        ours = digest, json.dumps(self.campaign_id)
         try:
             with closing(sqlite3.connect(uri, timeout=self._wait, uri=True)) as other:
-                return bool(other.execute(statement, (event,)).fetchone() == (digest,))
+                row = other.execute(statement, (event, "id")).fetchone()
+                found = bool(row == ours)
         except sqlite3.Error:
             return False
+        with self._wal.open("rb") as wal:  # its first bytes are lost if it was emptied
+            return found and wal.read(3) in (b"", b"\x37\x7f\x06")
 
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         try:

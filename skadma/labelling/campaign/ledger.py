@@ -164,7 +164,7 @@ class Ledger(State):
             except CampaignError as error:
                 reasons[given.sha256] = str(error)
                 continue
-            before = self.present_name(given.before, given.as_of)
+            before = self.present_name(given.before, given.as_of) or given.before
             mark = Mark(given.sha256, present, before)
             kind = "confirm" if operation.confirm else self._kind(mark)
             reason = self._reason_against(mark, image, image in new, kind)

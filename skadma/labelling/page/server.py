@@ -45,6 +45,7 @@ def serve(
         from ..label_studio.backend import Backend
         from .app import make_app
         from .guard import ONE_TIME_SECONDS
+        from .protocol import LimitedProtocol
     except ImportError as error:
         raise ImportError(
             f"The page needs a package that is not there ({error}): "
@@ -90,9 +91,8 @@ def serve(
             access_log=False,  # it would hold names of pictures
             server_header=False,
             ws="none",
-            http="h11",
+            http=LimitedProtocol,
             loop="asyncio",
-            limit_concurrency=64,
             timeout_graceful_shutdown=2,
         )
         with suppress(KeyboardInterrupt):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import threading
 import time
 import warnings
@@ -67,9 +65,8 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any], repeat: float) -> None:
         self.campaign = Campaign.open(folder, **options)
-        # Of how it started, as another campaign may come into this folder.
-        start = self.campaign._event_log.rows("SELECT * FROM events WHERE id = 1")
-        self.id = hashlib.sha256(json.dumps(start).encode()).hexdigest()[:32]
+        # Not of the folder, as another campaign may come into it.
+        self.id = self.campaign._event_log.campaign_id
         self.value_range = self.campaign.value_range
         try:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
@@ -102,7 +99,10 @@ class Session:
 
     def path_of(self, sha256: str) -> Path | None:
         """The file of an image; None if there is none. To be called by `run`."""
-        path = self.controller.ledger.path(sha256)
+        ledger = self.controller.ledger
+        if not (path := ledger.path(sha256)):  # new, or forgotten after an error
+            ledger.update()
+            path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
