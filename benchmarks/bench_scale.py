@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -303,8 +304,8 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
     from skadma.strategies._pool_features import extract_pool_features
     from skadma.strategies._uncertainty import row_uncertainty
     from skadma.strategies._uncertainty_herding import (
-        Centering,
         Coverage,
+        centered,
         mean_of_rows,
         share_distance,
     )
@@ -324,7 +325,8 @@ def part_coverage(work: Path, n: int) -> dict[str, Any]:
         verbose=True,
     )
     pool = extract_pool_features(clf, store, None, -2, initial=True)
-    center = Centering(mean_of_rows(pool.features).astype(np.float32), True)
+    mean = mean_of_rows(pool.features).astype(np.float32)
+    center = partial(centered, mean=mean, normalize=True)
     features = row_by_row(center, pool.features)
     uncertain = row_uncertainty(pool.proba, "margin")
     width = share_distance(features, 100, np.random.default_rng(0))

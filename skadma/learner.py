@@ -17,12 +17,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
-from sklearn.utils import (
-    Tags,
-    check_consistent_length,
-    check_random_state,
-    get_tags,
-)
+from sklearn.utils import Tags, check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import (
     UNUSED,
@@ -40,11 +35,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._utils.callbacks import (
-    CALLBACKS_AVAILABLE,
-    CallbackSupportMixin,
-    with_callbacks,
-)
+from ._utils.callbacks import CALLBACKS_AVAILABLE, CallbackSupportMixin, with_callbacks
 from ._utils.candidates import TooFewCandidatesError, check_n_instances
 from ._utils.processes import progress_bar
 from .classifier import CNNClassifier
@@ -293,9 +284,8 @@ class ActiveLearner(
             at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
             yield self.history_[-1]
-            if self.stopping is None or not self._can_predict():
-                continue
-            if self.stopping.should_stop(self):
+            rule = self.stopping if self._can_predict() else None
+            if rule is not None and rule.should_stop(self):
                 break
 
     def _start(
@@ -350,9 +340,9 @@ class ActiveLearner(
         cnn = innermost(self.estimator_)
         if isinstance(cnn, CNNClassifier):
             cnn.set_params(warm_start=self.warm_start)
-        # "auto" is decided at the first query: it needs the pretrained network.
-        self._is_store_open = self.store != "auto"
-        self._store = self._open_store() if self._is_store_open else None
+        self.__dict__.pop("_store", None)
+        if self.store != "auto":  # which needs the pretrained network: at a query
+            self._store = self._open_store()
         return missing
 
     def _route(
@@ -364,8 +354,7 @@ class ActiveLearner(
     ) -> dict[str, Any]:
         """Return the parameters of the classifier's fit, for all images.
 
-        Without metadata routing, `sample_weight` goes to the classifier, also at the
-        end of a Pipeline, and `params` are passed as they are.
+        Without metadata routing, `params` are passed as they are.
         """
         if sample_weight is not None:
             check_consistent_length(sample_weight, y)
@@ -402,10 +391,7 @@ class ActiveLearner(
 
         Parameters
         ----------
-        X : images or array-like of shape (n, ...)
-        y : array-like of shape (n,) or (n, n_labels)
-            The labels so far; -1 (None, NaN) where there is none yet.
-        sample_weight, groups
+        X, y, sample_weight, groups
             See :meth:`fit`.
         iteration : float, default=0
             The round t of the next query.
@@ -466,11 +452,9 @@ class ActiveLearner(
         pool, labelled = self._candidates(), np.flatnonzero(self.labeled_)
         n_left = self._groups.count(pool)
         is_exact = n_instances is not None  # else what is left is enough
-        n = (
-            min(self.n_instances, max(1, n_left))
-            if n_instances is None
-            else n_instances
-        )
+        n = n_instances
+        if n is None:
+            n = min(self.n_instances, max(1, n_left))
         check_n_instances(n, n_left)
         begin = perf_counter()
         images = self._images_or_store()
@@ -616,22 +600,16 @@ class ActiveLearner(
         """Return what makes a copy able to predict; None before the first training."""
         if not self._can_predict():
             return None
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name.endswith("_") and not name.startswith("_")
-        }
+        return {k: v for k, v in vars(self).items() if k.endswith("_") and k[0] != "_"}
 
     def _open_store(self) -> FeatureStore | None:
         """Open a store on the disk for the pool's features, if `store` asks for it."""
         given = self.estimator_, self.X_, self.strategy_
         if self.store is None or not can_be_stored(*given):
             return None
-        folder = self.store
-        if folder == "auto":
-            if fits_memory(*given):
-                return None
-            folder = temporary_folder(self)
+        if self.store == "auto" and fits_memory(*given):
+            return None
+        folder = temporary_folder(self) if self.store == "auto" else self.store
         adapter: Any = get_adapter(self.estimator_)
         return FeatureStore.build(
             self.estimator_,
@@ -646,8 +624,8 @@ class ActiveLearner(
 
     def _images_or_store(self) -> Any:
         """Return X, or the store that holds its features once they are computed."""
-        if not self._is_store_open:
-            self._store, self._is_store_open = self._open_store(), True
+        if not hasattr(self, "_store"):
+            self._store = self._open_store()
         if self._store is not None and self._store.exists:
             return self._store
         return self.X_
@@ -681,16 +659,17 @@ class ActiveLearner(
         begin = perf_counter()
         self._adapt(wait_for_classes)
         seconds = perf_counter() - begin
-        last = self._last_query
-        known = "indices" in last and np.array_equal(last["indices"], indices)
+        query = self._last_query
+        if not np.array_equal(query.get("indices", []), indices):  # chosen by the user
+            scores = np.full(len(indices), np.nan)
+            query = {"indices": indices, "scores": scores, "query_seconds": 0.0}
         self.queried_indices_.append(indices)
         self.history_.append(
             {
                 "round": len(self.history_),
                 "n_labels": int(self.labeled_.sum()),
+                **query,
                 "indices": indices,
-                "scores": last["scores"] if known else np.full(len(indices), np.nan),
-                "query_seconds": last["query_seconds"] if known else 0.0,
                 "adapt_seconds": seconds,
             }
         )
@@ -761,31 +740,24 @@ def _undone_on_failure(learner: ActiveLearner) -> Iterator[None]:
     Attributes must be replaced, not changed in place, except for lists, parameters of
     the classifier and states of generators.
     """
-    before = {
-        name: value.copy() if isinstance(value, (list, dict)) else value
-        for name, value in vars(learner).items()
-    }
-    inner = [innermost(learner.estimator_)] if hasattr(learner, "estimator_") else []
-    params = [vars(one).copy() for one in inner]
-    used = [
-        learner,
-        *(getattr(learner, f"{n}_", None) for n in ("estimator", "strategy")),
-    ]
+    fitted = [learner.estimator_] if hasattr(learner, "estimator_") else []
+    owners = [learner, *map(innermost, fitted)]
+    attributes = [vars(one).copy() for one in owners]
+    for name, value in attributes[0].items():
+        if isinstance(value, list):
+            attributes[0][name] = value.copy()
     generators = [
         (value, value.get_state())
-        for one in used
-        if one is not None
+        for one in (learner, *fitted)
         for value in one.get_params(deep=True).values()
         if isinstance(value, np.random.RandomState)
     ]
     try:
         yield
     except BaseException:
-        for one, attributes in zip(inner, params, strict=True):
-            one.__dict__.clear()
-            one.__dict__.update(attributes)
         for generator, state in generators:
             generator.set_state(state)
-        learner.__dict__.clear()
-        learner.__dict__.update(before)
+        for one, before in zip(owners, attributes, strict=True):
+            one.__dict__.clear()
+            one.__dict__.update(before)
         raise

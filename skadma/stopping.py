@@ -72,6 +72,8 @@ class StoppingRule(BaseEstimator, ABC):
 
 
 class _Combination(StoppingRule):
+    _combine: Callable[[list[bool]], bool]
+
     def __init__(self, rules: Sequence[StoppingRule]) -> None:
         self.rules = rules
 
@@ -83,9 +85,9 @@ class _Combination(StoppingRule):
         """Choose the images that any of the rules reserves."""
         return np.unique(np.concatenate([r.reserve(n_images) for r in self.rules]))
 
-    def _answers(self, learner: Any) -> list[bool]:
-        # All are called, as some compare with the round before.
-        return [rule.should_stop(learner) for rule in self.rules]
+    def should_stop(self, learner: Any) -> bool:
+        """Ask all rules, as some compare with the round before."""
+        return self._combine([rule.should_stop(learner) for rule in self.rules])
 
 
 class AnyOf(_Combination):
@@ -96,9 +98,7 @@ class AnyOf(_Combination):
     rules : sequence of StoppingRule
     """
 
-    def should_stop(self, learner: Any) -> bool:
-        """Tell whether one of the rules stops."""
-        return any(self._answers(learner))
+    _combine = staticmethod(any)
 
 
 class AllOf(_Combination):
@@ -109,9 +109,7 @@ class AllOf(_Combination):
     rules : sequence of StoppingRule
     """
 
-    def should_stop(self, learner: Any) -> bool:
-        """Tell whether all rules stop."""
-        return all(self._answers(learner))
+    _combine = staticmethod(all)
 
 
 class LabelBudget(StoppingRule):

@@ -107,7 +107,7 @@ def test_whole_network_by_hand(kind, pictures):
     clf = tiny(ShortcutFirst, gates=kind, gate_width=16, max_epochs=8).fit(X, y)
     module = clf.net_.module_
     net, branch = module.network, module.branch
-    names = [layer.name for layer in module.gated_layers]
+    names = list(module.gated_layers)
     assert names == ["shortcut", "conv1", "conv2"]
 
     def conv(name, x, state):
@@ -183,8 +183,8 @@ def test_shut_gates_are_the_pretrained_network_open_ones_fine_tuned(backbone, pi
     generator = torch.Generator().manual_seed(0)
     network = ada.net_.module_
     with torch.no_grad():
-        for layer in network.gated_layers:
-            for name in filter(None, (layer.name, layer.norm)):
+        for layer, norm in network.gated_layers.items():
+            for name in filter(None, (layer, norm)):
                 for tensor in network.network.get_submodule(name).parameters():
                     noise = torch.rand(tensor.shape, generator=generator)
                     tensor *= 0.9 + 0.2 * noise
@@ -234,8 +234,8 @@ def test_training_changes_f_and_the_gates_and_never_s(kind, pictures):
     for i, layer in enumerate(clf.net_.module_.gated_layers):
         frozen = clf.net_.module_.branch.convolutions[i].weight
         assert frozen.grad is None
-        assert torch.equal(frozen, source.get_submodule(layer.name).weight)
-        fine = f"network.{layer.name}.weight"
+        assert torch.equal(frozen, source.get_submodule(layer).weight)
+        fine = f"network.{layer}.weight"
         assert not torch.equal(start[fine], end[fine])
     branch = [name for name in start if name.startswith("branch.")]
     for name in branch:
@@ -248,7 +248,7 @@ def test_each_set_of_filters_has_its_own_statistics(pictures):
     X, y = pictures
     clf = tiny(batch_norm="update", max_epochs=3).fit(X, y)
     module = clf.net_.module_
-    i = [layer.name for layer in module.gated_layers].index("conv2")
+    i = list(module.gated_layers).index("conv2")
     fine, frozen = module.network.norm2, module.branch.norms[i]
     start = clf.source_network_.module.norm2
     assert not torch.equal(fine.running_mean, start.running_mean)
@@ -257,7 +257,7 @@ def test_each_set_of_filters_has_its_own_statistics(pictures):
     assert torch.equal(frozen.weight, start.weight)
     assert not torch.equal(fine.weight, start.weight)
     one = tiny(gated_batch_norm=False, max_epochs=0).fit(X, y).net_.module_
-    assert all(layer.norm is None for layer in one.gated_layers)
+    assert set(one.gated_layers.values()) == {None}
 
 
 def test_gates_differ_by_image_unless_the_policy_is_global(pictures):

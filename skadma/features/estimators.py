@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from .._utils.lazy_rows import AnyRows, LazyRows
+from .._utils.lazy_rows import AnyRows, LazyRows, row_by_row
 from ..images.dataset import StoredImages, n_images, rows_of_file, take
 from .adapter import NetworkAdapter, get_adapter
 from .store import FeatureStore
@@ -38,16 +38,11 @@ def _inside(estimator: Any) -> Any:
     return estimator
 
 
-def unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Find the classifier inside wrappers, and transform `X` as the steps before it do.
+def unwrap(estimator: Any, X: Any, X_labeled: Any = None) -> tuple[Any, Any, Any]:
+    """Find the classifier inside wrappers, and transform images as the steps before do.
 
     Steps that are not fitted yet (round 0) are fitted to `X` as copies.
     """
-    return unwrap_both(estimator, X, None)[:2]
-
-
-def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
-    """Unwrap as :func:`unwrap` does, and transform labelled images too."""
     X = rows_of_file(X)
     while (inside := _inside(estimator)) is not estimator:
         for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else ():
@@ -60,10 +55,10 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
                     "classifier without steps before it."
                 )
             try:
-                X_new = _transform(step, X)
+                X_new = row_by_row(step.transform, X)
             except (NotFittedError, AttributeError):  # old PCAs raise the latter
                 step = clone(step).fit(X)
-                X_new = _transform(step, X)
+                X_new = row_by_row(step.transform, X)
             if X_labeled is not None:
                 X_labeled = step.transform(X_labeled)
             X = X_new
@@ -71,13 +66,9 @@ def unwrap_both(estimator: Any, X: Any, X_labeled: Any) -> tuple[Any, Any, Any]:
     return estimator, X, X_labeled
 
 
-def _transform(step: Any, X: Any) -> Any:
-    return X.map(step.transform) if isinstance(X, LazyRows) else step.transform(X)
-
-
 def find_cnn(estimator: Any, X: Any, user: str) -> tuple[NetworkAdapter, Any]:
     """Unwrap an estimator whose network a strategy (`user`) needs; else TypeError."""
-    inner, X = unwrap(estimator, X)
+    inner, X, _ = unwrap(estimator, X)
     adapter = get_adapter(inner)
     if adapter is None:
         raise TypeError(
@@ -93,9 +84,7 @@ def labels_fitted_with(estimator: Any) -> int:
     if hasattr(estimator, "X_training"):
         seen = estimator.X_training
         return 0 if seen is None else n_images(seen)
-    if isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return getattr(estimator, "n_labels_", 0)
+    return getattr(innermost(estimator), "n_labels_", 0)
 
 
 def is_multilabel(estimator: Any) -> bool:
@@ -120,7 +109,7 @@ def target_proba(estimator: Any, X: Any) -> AnyRows | None:
     Shape (n, n_classes); with several labels per image (n, n_labels, 2). Those of a
     feature store or of LazyRows are computed when they are read.
     """
-    estimator, X = unwrap(estimator, X)
+    estimator, X, _ = unwrap(estimator, X)
     if not hasattr(estimator, "predict_proba"):
         raise TypeError(
             f"{estimator!r} has no predict_proba, which this strategy needs. Take a "
@@ -129,20 +118,13 @@ def target_proba(estimator: Any, X: Any) -> AnyRows | None:
     try:
         if isinstance(X, FeatureStore):
             return X.proba(estimator)
-        if isinstance(X, LazyRows):
-            return X.map(partial(_target_proba, estimator))
-        proba = estimator.predict_proba(X)
+        return row_by_row(partial(_target_proba, estimator), X)
     except NotFittedError:
         return None
-    return _as_target(proba, estimator)
 
 
-def _target_proba(estimator: Any, rows: np.ndarray) -> np.ndarray:
-    return _as_target(estimator.predict_proba(rows), estimator)
-
-
-def _as_target(proba: Any, estimator: Any) -> np.ndarray:
-    """Bring what ``predict_proba`` returns to the shapes of :func:`target_proba`."""
+def _target_proba(estimator: Any, X: Any) -> np.ndarray:
+    proba = estimator.predict_proba(X)
     if isinstance(proba, list):  # an array per label
         present = np.zeros((len(proba[0]), len(proba)))
         for k, (rows, values) in enumerate(zip(proba, estimator.classes_, strict=True)):
@@ -184,7 +166,7 @@ def check_finite(finite: np.ndarray, estimator: Any, X: Any) -> None:
     wrong = np.flatnonzero(~finite)
     if not len(wrong):
         return
-    inner, X_inner = unwrap(estimator, X)
+    inner, X_inner, _ = unwrap(estimator, X)
     adapter = get_adapter(inner)
     params = inner.get_params() if hasattr(inner, "get_params") else {}
     if adapter is not None:

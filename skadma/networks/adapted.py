@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images.dataset import Preprocessing
-from .graph import NetworkGraph, extract_subgraph, fold_batch_norms, set_submodule
+from .graph import NetworkGraph, fold_batch_norms, set_submodule
 from .heads import BlockLinear, ProbeHead, get_head, replace_head
 from .pretrained import PretrainedNetwork
 
@@ -80,7 +80,7 @@ class AdaptedNetwork(nn.Module):
         self._set_mode(self.training)
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> nn.Conv2d | nn.Linear:
         """The last weighted layer."""
         return get_head(self.network, self.head_name)
 
@@ -117,7 +117,7 @@ class AdaptedNetwork(nn.Module):
         start : torch.fx.Node or None
             The node whose value it gets; None for the network's input.
         """
-        return extract_subgraph(graph.graph, self.network, ends, start or graph.input)
+        return graph.extract(self.network, ends, start)
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
@@ -176,13 +176,13 @@ class AdaptedNetwork(nn.Module):
         n_classes : int
             Number of outputs from now on.
         """
-        old = get_head(self.network, self.head_name)
+        old = self.head
         if n_classes == old.weight.shape[0]:
             return
         replace_head(self.network, self.head_name, n_classes)
-        new = get_head(self.network, self.head_name)
         with torch.no_grad():
-            for mine, theirs in zip(new.parameters(), old.parameters(), strict=True):
+            new = self.head.parameters()
+            for mine, theirs in zip(new, old.parameters(), strict=True):
                 mine[list(positions)] = theirs
 
     def put_probe_head(self) -> None:
@@ -193,7 +193,7 @@ class AdaptedNetwork(nn.Module):
         ValueError
             If the last layer is no Linear that gets one vector of an image.
         """
-        old = get_head(self.network, self.head_name)
+        old = self.head
         if not isinstance(old, nn.Linear):
             raise ValueError(
                 f"training='probe' needs a network that ends in a Linear, and this one "

@@ -1,16 +1,8 @@
 """Traced networks: their weighted layers, where to cut them, and their subgraphs.
 
-A network is traced once, in eval mode, with :mod:`torch.fx`. The trace answers
-four questions, for every architecture and without a list per model:
-
-- which layers are on the main path (:attr:`NetworkGraph.layers`);
-- what the output of each of them is, i.e. what the next weighted layer receives;
-- which parameters the first n layers' output depends on (to freeze them);
-- where a single tensor crosses, so that the network can be cut in two.
-
-Reading a layer's output as the *input of the next layer* also protects it from
-in-place operations: a weighted layer keeps its input for the backward pass, so no
-network that can be trained overwrites it.
+A layer's output is read as the *input of the next layer*: a weighted layer keeps its
+input for the backward pass, so no in-place operation of a network that can be trained
+overwrites it.
 """
 
 from __future__ import annotations
@@ -25,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torchvision.ops
@@ -93,11 +86,6 @@ class NetworkGraph:
             if next(module.parameters(recurse=False), None) is not None
         }
         self.layers = self._find_layers(network)
-        if not self.layers:
-            raise ValueError(
-                f"{type(network).__name__} has no Conv2d or Linear layer that its "
-                "output depends on, so there is nothing to adapt."
-            )
 
     def _find_layers(self, network: nn.Module) -> list[Layer]:
         """Weighted layers on the path with most of them, from input to output.
@@ -109,7 +97,7 @@ class NetworkGraph:
         activations), the path goes through the tensor, not the gate.
         """
         needed = ancestors([self.output])
-        best: dict[fx.Node, tuple[tuple[int, int], fx.Node | None]] = {}
+        best: dict[fx.Node, tuple[list[fx.Node], int]] = {}  # layers, their weights
         for node in self.graph.nodes:
             if node not in needed:
                 continue
@@ -120,24 +108,20 @@ class NetworkGraph:
                     inputs = [first]
                 elif second in ancestors([first]):
                     inputs = [second]
-            before = [n for n in inputs if n in best]
+            before = [best[n] for n in inputs if n in best]
             if node is not self.input and not before:
                 continue  # a constant: no path from the image leads here
-            previous = max(before, key=lambda n: best[n][0], default=None)
-            length = best[previous][0] if previous else (0, 0)
+            path, size = max(before, key=lambda b: (len(b[0]), b[1]), default=([], 0))
             module = weighted_module(network, node)
             if module is not None:
-                length = (length[0] + 1, length[1] + module.weight.numel())
-            best[node] = (length, previous)
-        path: list[fx.Node] = []
-        step: fx.Node | None = self.output if self.output in best else None
-        while step is not None:
-            if weighted_module(network, step) is not None:
-                path.append(step)
-            step = best[step][1]
+                path, size = [*path, node], size + module.weight.numel()
+            best[node] = path, size
+        path, _ = best.get(self.output, ([], 0))
         if not path:
-            return []
-        path.reverse()
+            raise ValueError(
+                f"{type(network).__name__} has no Conv2d or Linear layer that its "
+                "output depends on, so there is nothing to adapt."
+            )
         outputs = [node.all_input_nodes[0] for node in path[1:]] + [self.output]
         return [
             Layer(str(n.target), n, out) for n, out in zip(path, outputs, strict=True)
@@ -181,9 +165,8 @@ class NetworkGraph:
     def modules_of_first(self, n_layers: int) -> set[str]:
         """Names of the modules and parameters that feed the first layers' output.
 
-        The output of layer n is what layer n + 1 receives, so the norm and the
-        activation behind a layer belong to it, and so do shortcut projections
-        that are already added in.
+        The norm and the activation behind a layer belong to it, and so do shortcut
+        projections that are already added in.
         """
         if n_layers == 0:
             return set()
@@ -194,8 +177,8 @@ class NetworkGraph:
     def _cuts(self) -> list[fx.Node]:
         """Nodes past which nothing computed before them is used, in order.
 
-        The value of such a node is read by a module with parameters. That keeps its
-        input for the backward pass, so no in-place operation overwrites it.
+        The value of such a node is read by a module with parameters, so no in-place
+        operation overwrites it.
         """
         order = {node: i for i, node in enumerate(self.graph.nodes)}
         cuts, reach = [], -1
@@ -222,16 +205,9 @@ class NetworkGraph:
         return next((n for n in reversed(self._cuts) if n in inside), self.input)
 
     def extract(
-        self,
-        network: nn.Module,
-        ends: Sequence[fx.Node],
-        start: fx.Node | None = None,
+        self, network: nn.Module, ends: Sequence[fx.Node], start: fx.Node | None = None
     ) -> fx.GraphModule:
-        """Build the subgraph from `start` (default: the input) to `ends`.
-
-        `network` is the traced network or one with the same modules under the same
-        names; a new last layer is fine. See :func:`extract_subgraph`.
-        """
+        """Build the subgraph from `start` (default: the input) to `ends`."""
         return extract_subgraph(self.graph, network, ends, start or self.input)
 
 
@@ -295,8 +271,9 @@ def extract_subgraph(
     """Build the subgraph that maps `start`'s value to a tuple with one value per end.
 
     It has the semantics of the mode in which the graph was traced, and shares the
-    modules of `network`. Without `start` it maps the graph's input. ValueError if an
-    end is not computed from `start` alone.
+    modules of `network`: the traced one, or one with modules of the same names. Without
+    `start` it maps the graph's input. ValueError if an end is not computed from `start`
+    alone.
     """
     needed = ancestors(ends, start)
     if start is not None and any(node.op == "placeholder" for node in needed):
@@ -324,23 +301,11 @@ def fold_batch_norms(subgraph: fx.GraphModule) -> fx.GraphModule:
     for node, name, norm in foldable_batch_norms(subgraph):
         conv = subgraph.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
+        scaling = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *scaling)
         folded = copy.copy(conv)
-        folded._parameters = {
-            "weight": nn.Parameter(weight.detach(), requires_grad=False),
-            "bias": nn.Parameter(bias.detach(), requires_grad=False),
-        }
-        set_submodule(subgraph, name, folded)
+        folded._parameters = {"weight": weight, "bias": bias}
+        set_submodule(subgraph, name, folded.requires_grad_(False))
         activation = getattr(norm, "act", None)
         if isinstance(activation, nn.Module):
             set_submodule(subgraph, str(node.target), activation)
@@ -354,7 +319,7 @@ def fold_batch_norms(subgraph: fx.GraphModule) -> fx.GraphModule:
 
 def foldable_batch_norms(
     subgraph: fx.GraphModule,
-) -> list[tuple[fx.Node, str, nn.BatchNorm2d]]:
+) -> list[tuple[fx.Node, str, Any]]:
     """List the batch norms that can be folded into the convolution before them.
 
     Each as the norm's node, the convolution's name and the norm.

@@ -71,7 +71,13 @@ class ClusterMargin(BatchStrategy):
             score = row_uncertainty(pool.proba, "margin")
         ties = rng.permutation(len(score))
         short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
-        clusters = self._clusters(pool.features[short], n_instances)
+        clusters = np.arange(len(short))
+        if len(short) > 2:
+            threshold = self.distance_threshold
+            n_clusters = min(n_instances, len(short)) if threshold is None else None
+            clusters = AgglomerativeClustering(
+                n_clusters, linkage="average", distance_threshold=threshold
+            ).fit_predict(pool.features[short])
         # The shortlist is ordered by margin, and so is each cluster.
         rank = np.empty(len(short), dtype=np.intp)
         for label in range(clusters.max() + 1):
@@ -80,13 +86,3 @@ class ClusterMargin(BatchStrategy):
         sizes = np.bincount(clusters)[clusters]
         order = np.lexsort((clusters, sizes, rank))[:n_instances]
         return short[order], score[short[order]]
-
-    def _clusters(self, features: np.ndarray, n_instances: int) -> np.ndarray:
-        if len(features) <= 2:
-            return np.arange(len(features))
-        threshold = self.distance_threshold
-        return AgglomerativeClustering(
-            None if threshold is not None else min(n_instances, len(features)),
-            linkage="average",
-            distance_threshold=threshold,
-        ).fit_predict(features)

@@ -65,7 +65,7 @@ class QueryByCommittee(ScoringStrategy):
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by disagreement; see :meth:`ScoringStrategy.score`."""
         self._validate_params()
-        estimator, X = unwrap(estimator, X_pool)
+        estimator, X, _ = unwrap(estimator, X_pool)
         try:
             check_is_fitted(estimator)
         except NotFittedError:

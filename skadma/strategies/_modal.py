@@ -69,7 +69,7 @@ class ModALStrategy(QueryStrategy):
         self.kwargs = kwargs
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        estimator, X = unwrap(request.estimator, request.X_pool)
+        estimator, X, _ = unwrap(request.estimator, request.X_pool)
         learner: Any = _Learner(estimator, request)
         if getattr(self.function, "__module__", "") == "modAL.dropout":
             learner, X = _for_dropout(estimator, X)

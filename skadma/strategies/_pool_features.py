@@ -12,7 +12,7 @@ from scipy import sparse
 
 from .._utils.lazy_rows import AnyRows, LazyRows, as_working, per_row, selected
 from ..features.adapter import NetworkAdapter, get_adapter
-from ..features.estimators import check_finite, per_label, target_proba, unwrap_both
+from ..features.estimators import check_finite, per_label, target_proba, unwrap
 from ..features.store import FeatureStore
 from ..images.dataset import n_images
 
@@ -52,7 +52,7 @@ def extract_pool_features(
     """
     if X_labeled is not None and not n_images(X_labeled):
         X_labeled = None
-    inner, X, X_labeled = unwrap_both(estimator, X_pool, X_labeled)
+    inner, X, X_labeled = unwrap(estimator, X_pool, X_labeled)
     adapter = get_adapter(inner)
     if adapter is not None:
         adapter = adapter.with_range_of(X)

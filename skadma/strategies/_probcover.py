@@ -14,6 +14,12 @@ from ._pool_features import PoolFeatures
 from ._typiclust import cluster
 from .base import BatchStrategy
 
+EXAMINED = 2000
+"""Rows on which a radius or bandwidth is estimated."""
+
+_PURITY = 0.95
+"""Share of the balls of which all lies in one cluster."""
+
 _BAND = 4096
 """Rows compared with as many others at once."""
 
@@ -132,29 +138,25 @@ def _greedy_cover(
     return chosen, utilities
 
 
-def pure_radius(
-    features: AnyRows,
-    n_classes: int,
-    rng: np.random.Generator,
-    purity: float = 0.95,
-    n_examined: int = 2000,
-) -> float:
-    """Find the largest radius at which a share `purity` of balls lies in one cluster.
+def drawn(rows: AnyRows, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `n` rows; of no more, return all."""
+    return rows[rng.choice(len(rows), n, replace=False)] if len(rows) > n else rows[:]
 
-    The rows have length 1 and are put into `n_classes` clusters; of more than
-    `n_examined` as many are drawn.
+
+def pure_radius(features: AnyRows, n_classes: int, rng: np.random.Generator) -> float:
+    """Find the largest radius at which 95% of balls lie in one cluster.
+
+    The rows have length 1 and are put into `n_classes` clusters; of more than 2,000
+    as many are drawn.
     """
-    if len(features) > n_examined:
-        some = features[rng.choice(len(features), n_examined, replace=False)]
-    else:
-        some = features[:]
+    some = drawn(features, EXAMINED, rng)
     clusters = cluster(some, n_classes, rng)
     squared = np.maximum(2 - 2 * some @ some.T, 0)
     # A ball is pure up to the nearest row of another cluster.
     other = np.where(clusters[:, None] != clusters, squared, np.inf).min(axis=1)
     if np.isinf(other).any():
         return 2.0  # a single cluster: all lies within one ball
-    radius = float(np.sqrt(np.quantile(other, 1 - purity)))
+    radius = float(np.sqrt(np.quantile(other, 1 - _PURITY)))
     grid = np.linspace(0.05, 1.0, 20)
     fitting = grid[grid <= radius]
     return float(fitting[-1] if len(fitting) else max(radius, 1e-3))

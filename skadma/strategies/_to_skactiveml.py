@@ -61,9 +61,19 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         labeled = is_labeled(y, self.missing_label_)
         strategy = clone(self.strategy)
         strategy.set_params(random_state=int(self.random_state_.randint(2**31 - 1)))
-        chosen, utilities = _query(
-            strategy, inner, X_pool, batch_size, X[labeled], y[labeled]
+        request = Request(
+            inner, X_pool, batch_size, X_labeled=X[labeled], y_labeled=y[labeled]
         )
+        if isinstance(strategy, ScoringStrategy):
+            row = strategy.score(inner, X_pool, iteration=request.iteration).total
+            chosen = strategy._take_best(request, row)
+            utilities = np.tile(row, (batch_size, 1))
+        else:
+            chosen = strategy._choose(request)[0]
+            utilities = np.zeros((batch_size, len(X_pool)))
+            utilities[np.arange(batch_size), chosen] = 1
+        for k in range(batch_size):
+            utilities[k, chosen[:k]] = np.nan
         if mapping is None:
             return (chosen, utilities) if return_utilities else chosen
         if return_utilities:
@@ -71,26 +81,3 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             every[:, mapping] = utilities
             return mapping[chosen], every
         return mapping[chosen]
-
-
-def _query(
-    strategy: QueryStrategy,
-    estimator: Any,
-    X_pool: np.ndarray,
-    n: int,
-    X_labeled: np.ndarray,
-    y_labeled: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chosen candidates and a row of utilities for each."""
-    request = Request(estimator, X_pool, n, X_labeled=X_labeled, y_labeled=y_labeled)
-    if isinstance(strategy, ScoringStrategy):
-        row = strategy.score(estimator, X_pool, iteration=request.iteration).total
-        chosen = strategy._take_best(request, row)
-    else:
-        chosen, row = strategy._choose(request)[0], np.zeros(len(X_pool))
-    utilities = np.tile(row, (n, 1))
-    for k in range(n):
-        if not isinstance(strategy, ScoringStrategy):
-            utilities[k, chosen[k]] = 1
-        utilities[k, chosen[:k]] = np.nan
-    return chosen, utilities

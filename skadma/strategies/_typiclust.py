@@ -90,12 +90,23 @@ class TypiClust(BatchStrategy):
                 some = np.linspace(0, len(members) - 1, BLOCK_ROWS).astype(np.intp)
                 members = members[some]
             typical[members] = typicality(every[members], self.n_neighbors)
-        return in_turn(
-            clusters[n_labeled:],
-            typical[n_labeled:],
-            np.bincount(clusters[:n_labeled], minlength=clusters.max() + 1),
-            n_instances,
-        )
+        # The best of the largest cluster among those with the fewest labels, in turn.
+        n_clusters = clusters.max() + 1
+        n_labels = np.bincount(clusters[:n_labeled], minlength=n_clusters)
+        clusters, typical = clusters[n_labeled:], typical[n_labeled:]
+        sizes = np.bincount(clusters, minlength=n_clusters)
+        left = sizes.copy()
+        chosen = np.empty(n_instances, dtype=np.intp)
+        scores = np.empty(n_instances)
+        for k in range(n_instances):
+            label = next(c for c in np.lexsort((-sizes, n_labels)) if left[c])
+            members = np.flatnonzero(clusters == label)
+            best = members[typical[members].argmax()]
+            chosen[k], scores[k] = best, typical[best]
+            typical[best] = -np.inf
+            n_labels[label] += 1
+            left[label] -= 1
+        return chosen, scores
 
 
 def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -154,29 +165,3 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
         distances, _ = NearestNeighbors(n_neighbors=k).fit(features).kneighbors()
     with np.errstate(divide="ignore"):
         return 1 / distances.mean(axis=1)
-
-
-def in_turn(
-    clusters: np.ndarray, score: np.ndarray, n_labels: np.ndarray, n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take the best of the largest cluster among those with fewest labels, n times.
-
-    `clusters` and `score` are of the images to choose from, `n_labels` of the clusters.
-    Returns the chosen images and their scores.
-    """
-    n_labels = n_labels.copy()
-    sizes = np.bincount(clusters, minlength=len(n_labels))
-    left = sizes.copy()
-    score = score.copy()
-    chosen = np.empty(n, dtype=np.intp)
-    scores = np.empty(n)
-    for k in range(n):
-        order = np.lexsort((-sizes, n_labels))
-        label = next(c for c in order if left[c])
-        members = np.flatnonzero(clusters == label)
-        best = members[score[members].argmax()]
-        chosen[k], scores[k] = best, score[best]
-        score[best] = -np.inf
-        n_labels[label] += 1
-        left[label] -= 1
-    return chosen, scores

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
@@ -25,7 +24,7 @@ from ..features.store.executing import run_all
 from ..features.store.hashing import partition, priority_sample, smallest
 from ._distances import squared_norms
 from ._pool_features import PoolFeatures
-from ._probcover import unit
+from ._probcover import EXAMINED, drawn, unit
 from ._uncertainty import row_uncertainty
 from .adma import UNCERTAINTIES
 from .base import BatchStrategy
@@ -36,8 +35,6 @@ _CHUNK = 1024
 """Rows compared with the reference points at once."""
 _AHEAD = 8
 """Gains recomputed at first: reading the reference points dominates the time."""
-_EXAMINED = 2000
-"""Images from which the bandwidth is estimated."""
 
 
 class UncertaintyHerding(BatchStrategy):
@@ -116,7 +113,8 @@ class UncertaintyHerding(BatchStrategy):
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         every = joined(pool.labeled, pool.features)
-        center = Centering(mean_of_rows(every).astype(every.dtype), self.normalize)
+        mean = mean_of_rows(every).astype(every.dtype)
+        center = partial(centered, mean=mean, normalize=self.normalize)
         labeled = center(pool.labeled.astype(every.dtype))
         features = row_by_row(center, pool.features)
         weights = np.ones(len(features))
@@ -135,8 +133,12 @@ class UncertaintyHerding(BatchStrategy):
             )
         every = joined(labeled, features)
         bandwidth_sq = share_distance(every, len(labeled) + n_instances, rng)
-        reference_points = _reference_points(features, weights, n_references, rng)
-        cover = Coverage(*reference_points, bandwidth_sq)
+        points = features
+        if len(features) > n_references:  # drawn in proportion to the weights
+            total = weights.sum()
+            rows = rng.choice(len(features), n_references, p=weights / total)
+            points, weights = features[rows], np.full(n_references, total / len(rows))
+        cover = Coverage(points[:], weights, bandwidth_sq)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
 
@@ -149,30 +151,10 @@ def mean_of_rows(rows: AnyRows) -> np.ndarray:
     return total / len(rows)
 
 
-@dataclass(frozen=True)
-class Centering:
-    """Subtracts a mean (d,) from rows and, with `normalize`, scales them to length 1.
-
-    A class, as functions that tasks on other processes get have to be picklable.
-    """
-
-    mean: np.ndarray
-    normalize: bool
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        rows = (rows - self.mean).astype(np.float32)
-        return unit(rows) if self.normalize else rows
-
-
-def _reference_points(
-    features: AnyRows, weights: np.ndarray, n: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw at most n rows in proportion to their weights; return them and weights."""
-    if len(features) <= n:
-        return features[:], weights
-    total = weights.sum()
-    drawn = rng.choice(len(features), n, p=weights / total)
-    return features[drawn], np.full(n, total / n)
+def centered(rows: np.ndarray, mean: np.ndarray, normalize: bool) -> np.ndarray:
+    """Subtract a mean (d,) from rows and, with `normalize`, scale them to length 1."""
+    rows = (rows - mean).astype(np.float32)
+    return unit(rows) if normalize else rows
 
 
 # --- coverage -----------------------------------------------------------------------
@@ -253,17 +235,12 @@ class Coverage:
         return np.exp(squared, out=squared)
 
 
-def share_distance(
-    rows: AnyRows, n_shares: int, rng: np.random.Generator, n_examined: int = 2000
-) -> float:
+def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> float:
     """Mean squared distance from a row to the last of the n / n_shares nearest to it.
 
-    Estimated on at most `n_examined` rows, which are drawn; greater than 0.
+    Estimated on at most 2,000 rows, which are drawn; greater than 0.
     """
-    if len(rows) > n_examined:
-        some = rows[rng.choice(len(rows), n_examined, replace=False)]
-    else:
-        some = rows[:]
+    some = drawn(rows, EXAMINED, rng)
     norms = squared_norms(some)
     squared = norms[:, None] + norms - 2 * (some @ some.T)
     k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
@@ -275,14 +252,13 @@ def share_distance(
 # --- partitions of a feature store: RandGreeDi --------------------------------------
 
 
-def n_reference_points(n: int, k: int, error: float, risk: float = 0.01) -> int:
+def n_reference_points(n: int, k: int, error: float) -> int:
     r"""Return how many reference points measure any batch of k to within an error.
 
     By Hoeffding's inequality and a union over the at most :math:`n^k` batches:
-    :math:`m \ge (k \ln n + \ln(2 / \delta)) / (2 \epsilon^2)`, with the risk
-    :math:`\delta`.
+    :math:`m \ge (k \ln n + \ln(2 / 0.01)) / (2 \epsilon^2)`, with the risk 0.01.
     """
-    return math.ceil((k * math.log(n) + math.log(2 / risk)) / (2 * error**2))
+    return math.ceil((k * math.log(n) + math.log(2 / 0.01)) / (2 * error**2))
 
 
 def herd_over_partitions(
@@ -303,7 +279,7 @@ def herd_over_partitions(
     """
     hashes = store.hashes
     drawn, counts = priority_sample(uncertain, hashes, n_points, seed)
-    some = features[smallest(hashes, min(_EXAMINED, len(hashes)), seed + 1)]
+    some = features[smallest(hashes, min(EXAMINED, len(hashes)), seed + 1)]
     # The bandwidth is an equal share of the rows, so that a sample has the pool's.
     bandwidth_sq = share_distance(some, len(labeled) + n, np.random.default_rng(seed))
     cover = Coverage(features[drawn], counts, bandwidth_sq)

@@ -224,7 +224,7 @@ class ScoringStrategy(QueryStrategy):
         adapter = get_adapter(innermost(request.estimator))
         if adapter is None or not adapter.skips_unreadable:
             return order[:n]
-        _, X = unwrap(request.estimator, request.X_pool)
+        _, X, _ = unwrap(request.estimator, request.X_pool)
         chosen = order[:0]
         for begin in range(0, len(order), n):
             some = order[begin : begin + n]

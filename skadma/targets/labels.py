@@ -163,7 +163,14 @@ def with_labels(
         rows = array if is_multilabel_form(array) else np.atleast_2d(array)
         given = _check_indicator(rows, type(estimator).__name__)
     else:
-        _refuse_missing(array, declared)
+        # Of a table, check_labels raises.
+        is_list = isinstance(array, np.ndarray) and array.ndim == 1
+        if is_list and (missing := unlabelled_mask(array, declared)).any():
+            raise ValueError(
+                f"The label {array[missing].tolist()[0]!r} stands for none and is not "
+                "among the classes. Teach only images that have a label, or name all "
+                "classes by classes= if it is one of them."
+            )
         given = check_labels(array, estimator, declared)
     if len(given) != len(indices):
         raise ValueError(f"{len(indices)} indices, but {len(given)} labels.")
@@ -254,8 +261,7 @@ def unlabelled_mask(y: ArrayLike, classes: ArrayLike | None = None) -> np.ndarra
     if array.dtype.kind not in "ifO":
         return np.zeros(array.shape, dtype=bool)
     mask = np.isnan(array) if array.dtype.kind == "f" else _each(_is_none, array)
-    names = () if classes is None else np.asarray(classes).tolist()
-    if not any(_is_minus_one(c) for c in names):
+    if classes is None or not _each(_is_minus_one, np.asarray(classes)).any():
         mask |= _each(_is_minus_one, array)
     return mask
 
@@ -303,33 +309,16 @@ def _refuse_same_text(labels: np.ndarray) -> None:
                 )
 
 
-def _refuse_missing(y: np.ndarray, classes: ArrayLike | None) -> None:
-    """Raise ValueError if some labels stand for none, see :func:`unlabelled_mask`."""
-    if y.ndim != 1:
-        return  # not a list of labels; check_labels raises
-    missing = unlabelled_mask(y, classes)
-    if missing.any():
-        raise ValueError(
-            f"The label {y[missing].tolist()[0]!r} stands for none and is not "
-            "among the classes. Teach only images that have a label, or name all "
-            "classes by classes= if it is one of them."
-        )
-
-
 def plain_labels(y: np.ndarray) -> np.ndarray:
     """Give labels without None their natural type instead of object."""
     return np.array(y.tolist()) if y.dtype.kind == "O" else y
 
 
 def is_multilabel_form(y: Any) -> bool:
-    """Tell whether `y` has several columns: scikit-learn's multi-label form."""
+    """Tell whether what `as_labels` returns has a column for each of several labels."""
     if sparse.issparse(y):
         return True
-    try:
-        shape = np.asarray(y).shape
-    except ValueError:  # rows of several lengths
-        return False
-    return len(shape) == 2 and shape[1] > 1
+    return isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] > 1
 
 
 def _check_indicator(y: Any, name: str) -> np.ndarray:
@@ -344,9 +333,9 @@ def _check_indicator(y: Any, name: str) -> np.ndarray:
 
 
 def _partial_indicator(y: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Check labels (n, n_labels) of which rows may be -1, None or NaN throughout.
+    """Return labels (n, n_labels) as ints, and a mask of rows that are missing.
 
-    Returns ints, with -1 in the rows that are missing, and a mask of these rows.
+    These are -1, None or NaN throughout, and become -1.
     """
     values = np.asarray(y.toarray() if sparse.issparse(y) else y)
     try:

@@ -18,7 +18,7 @@ from ...images.dataset import ImageDataset
 from ...images.forms import Range
 from ..adapter import NetworkAdapter, get_adapter
 from .hashing import key_hashes
-from .shards import shard_file, write_shard
+from .shards import file_state, shard_file, write_shard
 
 try:
     import cloudpickle
@@ -86,7 +86,8 @@ def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int
         adapter = _received(task.estimator)
     adapter = adapter.without_process_cache(skip_unreadable=task.skip_unreadable)
     n = len(task.keys)
-    dataset = adapter.with_value_range(task.value_range).image_dataset(task.images)
+    adapter = adapter.with_value_range(task.value_range)
+    dataset = adapter.image_dataset(task.images)
     if task.columns:
         adapter = adapter.with_value_range(task.columns[0].value_range)
     # Read before the images, so that a file that changes meanwhile is tried again.
@@ -157,11 +158,8 @@ def file_states(paths: Sequence[str]) -> np.ndarray:
     """Hash each file's size and time of change, uint64; 1 if there is no file."""
     states = np.ones(len(paths), dtype=np.uint64)
     for i, path in enumerate(paths):
-        try:
-            state = Path(path).stat()
-        except OSError:
-            continue
-        states[i] = key_hashes([f"{state.st_size}|{state.st_mtime_ns}"])[0]
+        if (state := file_state(Path(path))) is not None:
+            states[i] = key_hashes([f"{state[1]}|{state[2]}"])[0]
     return states
 
 

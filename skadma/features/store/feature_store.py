@@ -506,22 +506,16 @@ class FeatureStore(StoredImages):
                     found.append(f"{column}/{path.name} {problem}")
                     wrong.append(path)
             if adapter is not None and not wrong:
-                for key in self._changed_images(adapter, number):
-                    found.append(f"{key!r} has changed since it was computed")
-                    wrong = [shard_file(self.folder, c, number) for c in columns]
+                shard = self._shard(number)
+                images, keys, digests = shard.images, shard.keys, shard.sha256
+                dataset = adapter.image_dataset(images)
+                for i in range(size):
+                    if image_digest(dataset, images, i) != digests[i].tobytes():
+                        found.append(f"{keys[i]!r} has changed since it was computed")
+                        wrong = [shard_file(self.folder, c, number) for c in columns]
             for path in wrong if repair else ():
                 path.unlink(missing_ok=True)
         return found
-
-    def _changed_images(self, adapter: NetworkAdapter, number: int) -> list[str]:
-        shard = self._shard(number)
-        images = shard.images
-        dataset = adapter.image_dataset(images)
-        return [
-            key
-            for i, (key, sha) in enumerate(zip(shard.keys, shard.sha256, strict=True))
-            if image_digest(dataset, images, i) != sha.tobytes()
-        ]
 
     def _check_network(self, estimator: Any) -> NetworkAdapter:
         adapter = _adapter_of(estimator)
@@ -552,16 +546,14 @@ class FeatureStore(StoredImages):
     ) -> None:
         """Compute what is missing of the shards that the images are in."""
         self._drop_columns_of_others(columns)
-        numbers = np.arange(len(self._manifest.sizes))
-        if self._rows is not None:
-            numbers = np.unique(self._manifest.shards_of(self._rows))
+        numbers = self._shard_numbers()
         numbers = numbers[numbers % job[1] == job[0]]
         names = [CONTENT, *(column.name for column in columns)]
         for path, problem in self._damaged(numbers, names).items():
             _log.warning("%s %s; it is computed anew", path, problem)
             path.unlink(missing_ok=True)
         missing: list[tuple[int, list[Column], bool]] = []
-        for number in map(int, numbers):
+        for number in numbers.tolist():
             if self._has_mended_file(number):
                 for name in _columns_on_disk(self.folder):
                     shard_file(self.folder, name, number).unlink(missing_ok=True)
@@ -624,7 +616,7 @@ class FeatureStore(StoredImages):
         A process reads a file for this once, while its size and time stay the same.
         """
         sizes, states = [], {}
-        for number, column in product(numbers, columns):
+        for number, column in product(map(int, numbers), columns):
             path = shard_file(self.folder, column, number)
             state = file_state(path)
             if state is not None and _checked.get(path) != state:
@@ -652,6 +644,12 @@ class FeatureStore(StoredImages):
         before = map_array(content, "state")[unreadable]
         return bool(((now != before) & (now != 1)).any())
 
+    def _shard_numbers(self) -> np.ndarray:
+        """Numbers of the shards that the images are in."""
+        if self._rows is None:
+            return np.arange(len(self._manifest.sizes))
+        return np.unique(self._manifest.shards_of(self._rows))
+
     def _shard(self, number: int) -> FeatureStore:
         """Return the images of one shard."""
         store = copy.copy(self)
@@ -663,7 +661,7 @@ class FeatureStore(StoredImages):
         return rows if self._rows is None else rows.select(self._rows)
 
     def _content(self, name: str) -> np.ndarray:
-        numbers = range(len(self._manifest.sizes))
+        numbers = self._shard_numbers()
         for path, problem in self._damaged(numbers, [CONTENT]).items():
             raise StoreError(
                 f"{str(path)!r} {problem}. FeatureStore.compute(estimator) computes it "
