@@ -776,7 +776,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         else:
             validate = partial(check_array, dtype=np.float32, estimator=self)
         return CNNAdapter(
-            self,
+            estimator=self,
             load=(lambda _: self.source_network_) if fitted else self._load_unfitted,
             validate_rows=validate,
             adapted=self.net_.module_ if fitted else None,

@@ -101,6 +101,16 @@ def test_colours_of_16_bits(name, values, tmp_path):
     np.testing.assert_array_equal(seen, np.rint(colours * (255 / 4095)))
 
 
+def test_pil_images_with_colours_of_16_bits_are_told(values, tmp_path):
+    for name in ("colours.png", "alpha.tif"):
+        path = tmp_path / name
+        path.write_bytes(FILES[name](values))
+        told = pytest.warns(UserWarning, match=r"X\[0\] is a PIL.*upper 8 bits")
+        with Image.open(path) as opened, told:
+            found = tensors([opened])[0].numpy()
+        np.testing.assert_array_equal(found, (values[..., :3] >> 8).transpose(2, 0, 1))
+
+
 def test_multiplied_colours_are_divided_by_alpha(values, tmp_path):
     clear = values.copy()
     clear[:8, :, 3] = 0

@@ -111,6 +111,10 @@ FEATURES = {
     "features": (lambda: features(nn.ReLU()), 8),
     "features, norm": (lambda: features(nn.BatchNorm2d(8)), 8),
     "unknown classifier": (Weighted, 5),
+    "children but the last": (
+        lambda: nn.Sequential(*[*torchvision.models.resnet18().children()][:-1]),
+        512,
+    ),
     "a norm at the end": (lambda: Functional(nn.functional.normalize), 5),
 }
 
@@ -132,7 +136,7 @@ def test_a_network_that_gives_features_gets_a_last_layer(name, pictures):
     network = source.module._network
     assert not network.training
     with torch.no_grad():
-        expected = network(Normalize(source.preprocessing)(images)).numpy()
+        expected = network(Normalize(source.preprocessing)(images)).flatten(1).numpy()
     np.testing.assert_allclose(
         clf.embed(X, -2)[-2], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
     )

@@ -269,7 +269,7 @@ def test_synthesis_under_settings_of_the_caller(around):
     def synthesised():
         return SourceCenters.synthesize(
             dropping(0), n_centers=2, side=32, n_steps=4
-        ).images
+        ).inputs
 
     expected = synthesised()
     with AROUND[around]():

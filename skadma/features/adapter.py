@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -222,6 +222,7 @@ class NetworkAdapter(ABC):
         )
 
 
+@dataclass(eq=False, kw_only=True)
 class CNNAdapter(NetworkAdapter):
     """The networks of a CNNClassifier, and how images are brought to them.
 
@@ -231,57 +232,38 @@ class CNNAdapter(NetworkAdapter):
     network, not flattened images. The others are parameters of the classifier.
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        load: Callable[[np.ndarray | None], PretrainedNetwork],
-        validate_rows: Callable[[Any], np.ndarray],
-        adapted: Any,
-        n_frozen_layers: int | str,
-        n_classes: int | None,
-        device: torch.device,
-        batch_size: int,
-        memory: Any,
-        image_shape: Sequence[int] | None,
-        takes_tables: bool,
-        skips_unreadable: bool,
-        verbose: bool,
-    ) -> None:
-        super().__init__(estimator)
-        self._load = load
-        self._source: PretrainedNetwork | None = None
-        self._validate_rows = validate_rows
-        self._adapted = adapted
-        self._n_frozen_layers = n_frozen_layers
-        self._n_classes = n_classes
-        self.device = device
-        self.batch_size = batch_size
-        self.memory = memory
-        self._image_shape = image_shape
-        self._takes_tables = takes_tables
-        self.skips_unreadable = skips_unreadable
-        self._verbose = verbose
-        self._finds_range = True
+    estimator: Any
+    load: Callable[[np.ndarray | None], PretrainedNetwork]
+    validate_rows: Callable[[Any], np.ndarray]
+    adapted: Any
+    n_frozen_layers: int | str
+    n_classes: int | None
+    device: torch.device
+    batch_size: int
+    memory: Any
+    image_shape: Sequence[int] | None
+    takes_tables: bool
+    skips_unreadable: bool
+    verbose: bool
+    _source: PretrainedNetwork | None = None
+    _finds_range: bool = True
 
     def with_network(self, network: nn.Module) -> CNNAdapter:
         """Return an adapter that runs `network` in place of the adapted network."""
-        other = copy.copy(self)
-        other._adapted = network
-        return other
+        return replace(self, adapted=network)
 
     @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
         # Not a cached_property, which locks all adapters out until Python 3.12.
         if self._source is None:
-            self._source = self._load(None)
+            self._source = self.load(None)
         return self._source
 
     @property
     def fitted(self) -> bool:
         """Whether there is an adapted network beside the pretrained one."""
-        return self._n_classes is not None
+        return self.n_classes is not None
 
     @property
     def n_layers(self) -> int:
@@ -291,7 +273,7 @@ class CNNAdapter(NetworkAdapter):
     @property
     def n_frozen(self) -> int:
         """Number of layers that both networks share, or will share."""
-        return count_frozen_layers(self.source, self._n_frozen_layers)
+        return count_frozen_layers(self.source, self.n_frozen_layers)
 
     source_name = property(lambda self: self.source.name)
     source_fingerprint = property(lambda self: self.source.fingerprint)
@@ -334,7 +316,7 @@ class CNNAdapter(NetworkAdapter):
             dataset,
             self.batch_size,
             skip_unreadable=self.skips_unreadable,
-            progress=progress if self._verbose else None,
+            progress=progress if self.verbose else None,
         )
 
     def iter_outputs_in_chunks(
@@ -390,7 +372,7 @@ class CNNAdapter(NetworkAdapter):
             self.batch_size,
             random_windows(*shape, n_windows, rng),
             skip_unreadable=self.skips_unreadable,
-            progress="patches" if self._verbose else None,
+            progress="patches" if self.verbose else None,
         )
 
     def _extractor(
@@ -407,10 +389,10 @@ class CNNAdapter(NetworkAdapter):
         if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
             source.check_source_classes("an output of its last layer before fit")
         if n_shared is None:
-            n_shared = count_frozen_layers(source, self._n_frozen_layers)
+            n_shared = count_frozen_layers(source, self.n_frozen_layers)
         return FeatureExtractor(
             source,
-            self._adapted,
+            self.adapted,
             list(dict.fromkeys(map(source.graph.position, layers))),
             list(dict.fromkeys(map(source.graph.position, source_layers))),
             n_frozen=n_shared,
@@ -421,8 +403,8 @@ class CNNAdapter(NetworkAdapter):
 
     def width(self, position: int, *, adapted: bool) -> int:
         """Columns of a layer's outputs."""
-        if position == self.n_layers - 1 and adapted and self._n_classes is not None:
-            return self._n_classes
+        if position == self.n_layers - 1 and adapted and self.n_classes is not None:
+            return self.n_classes
         return math.prod(self.source.output_shapes[position])
 
     def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
@@ -430,7 +412,7 @@ class CNNAdapter(NetworkAdapter):
 
         ValueError if `layer` is not the last but one, or the last one not Linear.
         """
-        head = self._adapted.head
+        head = self.adapted.head
         if self.position(layer) != self.n_layers - 2 or not isinstance(head, nn.Linear):
             raise ValueError(
                 f"This strategy varies the inputs of the last layer, so it needs "
@@ -444,19 +426,17 @@ class CNNAdapter(NetworkAdapter):
     @property
     def adapted_fingerprint(self) -> str:
         """Hash of the adapted network's weights."""
-        return fingerprint(self._adapted)
+        return fingerprint(self.adapted)
 
     def last_layer(self) -> nn.Linear | None:
         """The adapted network's last layer if it is Linear."""
-        head = self._adapted.head
+        head = self.adapted.head
         return head if isinstance(head, nn.Linear) else None
 
     def with_value_range(self, value_range: Range | None) -> CNNAdapter:
         """Return an adapter for images of a range of values, which finds no other."""
-        other = copy.copy(self)
-        other._source = self.source.with_value_range(value_range)
-        other._finds_range = False
-        return other
+        source = self.source.with_value_range(value_range)
+        return replace(self, _source=source, _finds_range=False)
 
     def with_range_of(self, X: Any) -> CNNAdapter:
         """See :meth:`NetworkAdapter.with_range_of`."""
@@ -466,27 +446,28 @@ class CNNAdapter(NetworkAdapter):
 
     def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
         """Return an adapter that keeps no outputs in the process."""
-        other = copy.copy(self)
-        other.memory = False if self.memory is None else self.memory
-        other.skips_unreadable = self.skips_unreadable or skip_unreadable
-        return other
+        return replace(
+            self,
+            memory=False if self.memory is None else self.memory,
+            skips_unreadable=self.skips_unreadable or skip_unreadable,
+        )
 
     # --- images ---------------------------------------------------------------------
 
     def open(self, X: Any) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """The pretrained network, and X as a data set of tensors for it."""
         if self.takes_rows(X):
-            rows = self._validate_rows(X)
-            return self._load(rows[:1]), Rows(rows)
+            rows = self.validate_rows(X)
+            return self.load(rows[:1]), Rows(rows)
         has_range = self.source.preprocessing.value_range is not None
         if self.fitted or has_range or not self._finds_range:
             return self.source, self.image_dataset(X)
-        return with_found_range(self.source, X, self._image_shape)
+        return with_found_range(self.source, X, self.image_shape)
 
     def image_dataset(self, X: Any) -> ImageDataset:
         """Images as a data set of uint8 tensors of the network's size."""
         preprocessing = self.source.preprocessing
-        return ImageDataset(X, preprocessing, image_shape=self._image_shape)
+        return ImageDataset(X, preprocessing, image_shape=self.image_shape)
 
     def takes_images(self, X: Any) -> bool:
         """Whether `X` are images, not a table for a callable's network."""
@@ -500,7 +481,7 @@ class CNNAdapter(NetworkAdapter):
 
     def takes_rows(self, X: Any) -> bool:
         """Whether `X` is a table for the network, not images."""
-        return self._takes_tables and is_table(X)
+        return self.takes_tables and is_table(X)
 
 
 def with_found_range(

@@ -7,6 +7,7 @@ import importlib
 import os
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -439,6 +440,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
+    if _raw_mode(image) in _BYTES:
+        warnings.warn(
+            f"{what} is a PIL image of a file with 16-bit colours, of which Pillow "
+            "keeps the upper 8 bits. Give the file's path, and all bits are read.",
+            stacklevel=2,
+        )
     if (values := wide_values(image)) is not None:
         return _from_values(image, values, value_range)
     image = _upright(image)

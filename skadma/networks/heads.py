@@ -195,7 +195,7 @@ def why_no_features(
         return f"it adds the scores of {len(ends)} layers"
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        out = network(noise)[0].double()
+        out = network(noise)[0].double().flatten()
     for values in (out, out.exp()):
         if len(out) > 1 and (values >= 0).all() and abs(values.sum() - 1) < 1e-3:
             return "its outputs are probabilities, whose sum is 1"
@@ -224,7 +224,8 @@ class WithLastLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores of the network's output."""
         self._network.training = self.training
-        return self.get_submodule(NEW_LAST_LAYER)(self._network.forward(x))
+        features = self._network.forward(x).flatten(1)
+        return self.get_submodule(NEW_LAST_LAYER)(features)
 
 
 def _keeps_scores(

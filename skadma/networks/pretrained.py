@@ -145,7 +145,7 @@ class PretrainedNetwork:
         reason = ""
         if source_classes is True:
             reason = "source_classes=True"
-        elif len(shape) != 1:
+        elif not shape or max(shape[1:], default=1) > 1:
             reason = f"its output for one image has the shape {shape} instead of (d,)"
         elif source_classes == "auto":
             with NETWORK_LOCK, torch_defaults():
@@ -159,7 +159,7 @@ class PretrainedNetwork:
                 "flattening and dropout may follow it, or without it and with pooled "
                 "outputs (n, d). source_classes=False takes any (n, d) for features."
             )
-        self.module = WithLastLayer(self.module, *shape)
+        self.module = WithLastLayer(self.module, shape[0])
         self.module.eval()
         self.graph = NetworkGraph(self.module, self.example)
         self._find_shapes()
