@@ -99,7 +99,13 @@ def with_server(
     browser: Browser, folder: Path, name: str, n: int, labels: dict[str, str], keys: int
 ) -> dict[str, Any]:
     """Serve a campaign, and measure on its page."""
-    command = [sys.executable, "-c", "from skadma.cli import main; main()", "label"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from skadma.cli import main; main()",
+        "label",
+    ]
     command += [str(folder / "photos"), "--campaign", str(folder / name), "-n", str(n)]
     command += ["--classes", *CLASSES, "--no-browser"]
     command += ["--set", "estimator__image_size=128", "estimator__max_epochs=8"]

@@ -43,7 +43,7 @@ def part_files(work: Path, n: int) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": ROOT}
     begin = perf_counter()
     imports = "import skadma.labelling.campaign, skadma.cli, skadma.strategies"
-    subprocess.run([sys.executable, "-c", imports], check=True, env=environment)
+    subprocess.run([sys.executable, "-P", "-c", imports], check=True, env=environment)
     found["imports_seconds"] = perf_counter() - begin
     commands = {
         "start": ["start", str(pool), "--classes", "a", "b", "--set", size],
@@ -53,7 +53,7 @@ def part_files(work: Path, n: int) -> dict[str, Any]:
     for name, command in commands.items():
         begin = perf_counter()
         subprocess.run(
-            [sys.executable, "-c", _RUN, *command, "--campaign", campaign],
+            [sys.executable, "-P", "-c", _RUN, *command, "--campaign", campaign],
             check=True,
             cwd=work,
             env=environment,
@@ -423,7 +423,9 @@ def part_kills(work: Path, n: int) -> dict[str, Any]:
         "tests/test_executors.py::test_a_killed_workers_shards_are_computed_again",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *tests], cwd=ROOT, capture_output=True
+        [sys.executable, "-P", "-m", "pytest", "-q", *tests],
+        cwd=ROOT,
+        capture_output=True,
     )
     print(done.stdout.decode()[-500:])
     return {"passed": done.returncode == 0, "tests": tests}

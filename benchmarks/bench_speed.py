@@ -419,7 +419,7 @@ def measure_memory(folder: Path) -> Iterator[Measure]:
                 Image.fromarray(pixels).save(pool / f"{i:06}.jpg", quality=85)
             begin = time.perf_counter()
             found = subprocess.run(
-                [sys.executable, "-c", _SCORE_FOLDER, str(pool)],
+                [sys.executable, "-P", "-c", _SCORE_FOLDER, str(pool)],
                 check=True,
                 capture_output=True,
                 text=True,

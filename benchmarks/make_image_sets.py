@@ -58,7 +58,7 @@ def fetch(folder: Path) -> Path:
     run("apt-get", "-o", "APT::Sandbox::User=root", "download", "-qq", *debian,
         cwd=packages)  # fmt: skip
     run("npm", "pack", "-s", *NPM, cwd=packages)
-    run(sys.executable, "-m", "pip", "download", "-q", "--no-deps",
+    run(sys.executable, "-P", "-m", "pip", "download", "-q", "--no-deps",
         "scikit-image==0.26.0", cwd=packages)  # fmt: skip
     for path in packages.glob("*.deb"):
         run("dpkg", "-x", path.name, path.name.partition("_")[0], cwd=packages)

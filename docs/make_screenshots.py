@@ -63,7 +63,13 @@ def write_photographs(folder: Path, n: int) -> dict[str, str]:
 
 def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     """Start the server; its address."""
-    command = [sys.executable, "-c", "from skadma.cli import main; main()", "label"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from skadma.cli import main; main()",
+        "label",
+    ]
     command += [str(folder / "photos"), "--campaign", str(folder / "solar-cells")]
     command += ["--classes", *CLASSES, "--who", "ana", "--no-browser", "-n", "20"]
     command += ["--repeat", "0.2"]

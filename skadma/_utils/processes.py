@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,18 @@ def isolated_children() -> Iterator[None]:
                 os.environ.pop("PYTHONSAFEPATH")
                 if _before is not None:
                     os.environ["PYTHONSAFEPATH"] = _before
+
+
+def end_with_parent() -> None:
+    """End this process with the one that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def progress_bar(*arguments: Any, **options: Any) -> Any:

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import __version__
 from .._utils.atomic import write_atomically
-from .._utils.processes import isolated_children, progress_bar
+from .._utils.processes import end_with_parent, isolated_children, progress_bar
 from .._utils.tables import escape_cell, unescape_cell
 from .analysis import GROUP
 from .cells import Workbench
@@ -225,13 +224,7 @@ def _start_process(root: Path | None) -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
     _workbench = Workbench(root)
-    # A run that is killed must not leave its processes behind.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()  # type: ignore[union-attr]
-    os._exit(1)
+    end_with_parent()
 
 
 def _run_cell(cell: Cell, out: Path, workbench: Workbench | None = None) -> str:

@@ -14,13 +14,7 @@ from typing import Any
 from .. import __version__
 from .._utils.processes import isolated_children
 from . import _bench, _campaign, _centers, _label, _predict
-from ._terminal import (
-    Parser,
-    PrintableFormatter,
-    PrintableStream,
-    describe_unforeseen,
-    printable,
-)
+from ._terminal import Parser, PrintableStream, describe_unforeseen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        text = printable(str(message))
-        print(f"skadma {options.command}: warning: {text}", file=sys.stderr)
+        stream: Any = PrintableStream(sys.stderr)
+        print(f"skadma {options.command}: warning: {message}", file=stream)
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot show must not look like a failure.
@@ -65,8 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
 def _logging(verbose: bool) -> Iterator[None]:
     """Show what skadma logs, for a while."""
     logger = logging.getLogger("skadma")
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
+    handler = logging.StreamHandler(PrintableStream(sys.stderr))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     before = logger.level
     if verbose:

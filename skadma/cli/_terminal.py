@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 import traceback
 from typing import Any, NoReturn
@@ -25,7 +24,7 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """A stream for `print` that escapes what it writes."""
+    """A stream that escapes what is written to it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -37,14 +36,6 @@ class PrintableStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-class PrintableFormatter(logging.Formatter):
-    """A formatter of log records that escapes them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record."""
-        return printable(super().format(record))
 
 
 class Parser(argparse.ArgumentParser):

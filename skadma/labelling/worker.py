@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from .._utils.processes import isolated_children
+from .._utils.processes import end_with_parent, isolated_children
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _work(
     """Answer calls until the server ends; the process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
     os.chdir(sys.prefix)  # not among images, which may be anybody's
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     from tqdm import tqdm
 
     tqdm.set_lock(threading.RLock())  # its own outlives a process that is terminated
@@ -128,10 +128,3 @@ def _work(
                 _log.exception("%s failed", function.__name__)
                 answer = False, RuntimeError(f"{type(error).__name__}: {error}")
             connection.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -118,17 +118,18 @@ def _open_browser(page: Path, address: str, seconds: float) -> None:
     They see the command line of a browser; so there is the name of a file that leads to
     the address, for as long as its token serves.
     """
-    page.unlink(missing_ok=True)
-    file = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w") as text:
-        text.write(
-            '<!DOCTYPE html><meta charset="utf-8"><title>skadma label</title>'
-            f'<meta http-equiv="refresh" content="0; url={address}">'
-            f'<a href="{address}">Label</a>'
-        )
-    webbrowser.open(page.as_uri())
-    time.sleep(seconds)
-    page.unlink(missing_ok=True)
+    with suppress(OSError, webbrowser.Error):  # the address is printed, too
+        page.unlink(missing_ok=True)
+        file = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w") as text:
+            text.write(
+                '<!DOCTYPE html><meta charset="utf-8"><title>skadma label</title>'
+                f'<meta http-equiv="refresh" content="0; url={address}">'
+                f'<a href="{address}">Label</a>'
+            )
+        webbrowser.open(page.as_uri())
+        time.sleep(seconds)
+        page.unlink(missing_ok=True)
 
 
 def _listen(port: int | None, folder: Path) -> socket.socket:

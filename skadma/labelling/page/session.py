@@ -162,14 +162,8 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         for c in campaign.cant_tell()
     ]
     return {
-        "pace": [
-            {"who": p.who, "n": p.n_labels, "hours": p.hours, "per_hour": p.per_hour}
-            for p in campaign.status().pace
-        ],
-        "curve": [
-            {"labels": n, "answered": m, "right": r}
-            for n, m, r in right_guesses(campaign.log(), campaign.decisions())
-        ],
+        "pace": [asdict(p) | {"per_hour": p.per_hour} for p in campaign.status().pace],
+        "curve": right_guesses(campaign.log(), campaign.decisions()),
         "cant_tell": {"n": len(cant_tell), "items": cant_tell[:_LISTED]},
         "suspects": {"n": len(suspects), "items": suspects[:_LISTED]},
         "agreement": [asdict(pair) for pair in campaign.agreement().pairs],

@@ -128,7 +128,7 @@ function table(caption, head, rows) {
 function paceTable(pace) {
   if (!pace.length) return h("p", {}, "Nothing was timed yet.");
   return table("Pace", ["who", "labels", "minutes", "per hour", "seconds each"],
-    pace.map(({ who, n, hours, per_hour }) => [who, n, (60 * hours).toFixed(1),
+    pace.map(({ who, n_labels, hours, per_hour }) => [who, n_labels, (60 * hours).toFixed(1),
       Math.round(per_hour), (3600 / per_hour).toFixed(1)]));
 }
 
@@ -147,10 +147,10 @@ function agreementTable(pairs) {
 
 function curveFigure(curve) {
   if (!curve.length) return h("p", {}, "No query of a trained model was answered yet.");
-  const most = Math.max(1, ...curve.map(({ labels }) => labels));
+  const most = Math.max(1, ...curve.map(([labels]) => labels));
   const x = (labels) => 44 + (536 * labels) / most;
   const y = (share) => 12 + 168 * (1 - share);
-  const points = curve.map(({ labels, answered, right }) =>
+  const points = curve.map(([labels, answered, right]) =>
     [x(labels), y(right / answered), `${labels} labels: ${right} of ${answered} right`]);
   return h("div", { class: "curve" },
     svg("svg", { viewBox: "0 0 600 212", "aria-hidden": "true" },
@@ -164,5 +164,5 @@ function curveFigure(curve) {
       svg("text", { x: 580, y: 206, "text-anchor": "end" }, `${most} labels`)),
     h("details", {}, h("summary", {}, "as a table"),
       table("Right before the label came", ["labels", "answered", "right"],
-        curve.map(({ labels, answered, right }) => [labels, answered, right]))));
+        curve)));
 }
