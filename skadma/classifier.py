@@ -46,18 +46,6 @@ from .training.probe_head import fit_head, probe_inputs
 
 _NET_PARAM = "net_params__"
 
-_PARAMS_OF_NETWORK = (
-    "backbone",
-    "weights",
-    "image_size",
-    "reduced_decoding",
-    "value_range",
-    "engine",
-    "precision",
-    "training",
-    "batch_norm",
-)
-
 _unfitted: WeakKeyDictionary[CNNClassifier, tuple[tuple[Any, ...], PretrainedNetwork]]
 _unfitted = WeakKeyDictionary()
 """Networks of callables, by the unfitted classifier that they were built for."""
@@ -73,10 +61,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str or callable, default="resnet18"
-        A classification network of torchvision by name; ``"efficientnet_lite0"``,
+        A network of torchvision by name; ``"efficientnet_lite0"``,
         ``1`` or ``2``; ``"timm/<name>"``; or a callable without arguments that
         returns a new ``torch.nn.Module`` which maps images (n, 3, H, W) to class
-        scores. An instance is refused: it would be trained in place.
+        scores or to features (n, d). An instance is refused: it would be trained in
+        place.
         ``"layers/<name>"``: the network of that name, with pooled outputs of four
         layers in its middle as further inputs of its last layer.
     weights : str, Path or None, default="DEFAULT"
@@ -92,6 +81,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ResNet-18 and 4/9 of the layers, rounded, for any other network. Norms and
         shortcut projections before a frozen layer's output are frozen with it, batch-
         norm statistics included.
+    source_classes : "auto" or bool, default="auto"
+        Whether the network's outputs are scores of source classes. If so, a new layer
+        takes the last one's place. If not, they are features: a new last layer is put
+        on them, and they are layer -2. ``"auto"``: they are scores if only pooling,
+        reshaping, dropout or a division by a number follow the last weighted layer.
+        So networks that end in a projection of features need False.
     image_size : int, optional
         Side in pixels of the square images that the network gets, in place of its
         own. The resize before the centre crop keeps the network's own ratio. For a
@@ -226,6 +221,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
+        "source_classes": [StrOptions({"auto"}), "boolean"],
         "image_size": [None, Interval(Integral, 1, 4096, closed="both")],
         "image_shape": [None, tuple, list],
         "reduced_decoding": ["boolean"],
@@ -249,12 +245,19 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    # A network keeps these from the fit that built it.
+    _params_of_network: tuple[str, ...] = (
+        *("backbone", "weights", "source_classes", "image_size", "reduced_decoding"),
+        *("value_range", "engine", "precision", "training", "batch_norm"),
+    )
+
     def __init__(
         self,
         backbone: str | Callable[[], nn.Module] = "resnet18",
         *,
         weights: str | Path | None = "DEFAULT",
         n_frozen_layers: str | int = "paper",
+        source_classes: str | bool = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
@@ -286,6 +289,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.backbone = backbone
         self.weights = weights
         self.n_frozen_layers = n_frozen_layers
+        self.source_classes = source_classes
         self.image_size = image_size
         self.image_shape = image_shape
         self.reduced_decoding = reduced_decoding
@@ -503,20 +507,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.n_labels_ = n_labels
         self.random_state_ = random_state
         self.multilabel_ = multilabel
-        self._network_params = self._params_of_network()
+        self._network_params = {n: getattr(self, n) for n in self._params_of_network}
         _unfitted.pop(self, None)
         return self
 
-    def _params_of_network(self) -> dict[str, Any]:
-        """Parameters that a network keeps from the fit that built it."""
-        return {name: getattr(self, name) for name in _PARAMS_OF_NETWORK}
-
     def _check_same_network(self) -> None:
-        now = self._params_of_network()
         for name, before in self._network_params.items():
-            if now[name] != before:
+            now = getattr(self, name)
+            if now != before:
                 raise ValueError(
-                    f"{name} is now {now[name]!r}, but the network that is to train "
+                    f"{name} is now {now!r}, but the network that is to train "
                     f"further was built with {before!r}. Set it back, or fit anew with "
                     "warm_start=False."
                 )
@@ -715,8 +715,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, K), float64
+
+        Raises
+        ------
+        ValueError
+            If the network gives features, not class scores.
         """
         adapter = self.__skadma_adapter__()
+        adapter.check_source_classes("source_proba")
         (scores,) = adapter.collect(X, source_layers=[-1])[1].values()
         return softmax(scores.astype(np.float64), axis=1)
 
@@ -802,6 +808,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return {
             "backbone": self.backbone,
             "weights": self.weights,
+            "source_classes": self.source_classes,
             "image_size": self.image_size,
             "reduced": self.reduced_decoding,
             "engine": Engine(self.engine, self.precision),

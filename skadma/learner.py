@@ -282,7 +282,7 @@ class ActiveLearner(
             self.stopping.start()
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
-        for round_ in progress_bar(rounds, disable=not self.verbose):
+        for round_ in progress_bar(rounds) if self.verbose else rounds:
             if not len(self._candidates()):
                 break
             try:

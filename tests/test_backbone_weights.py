@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import socket
 from collections import OrderedDict
 from time import perf_counter
 
@@ -15,6 +16,8 @@ from torch import nn
 
 from skadma import CNNClassifier
 from skadma.features.cache import MemoryCache
+from skadma.networks import available_backbones
+from skadma.networks.registry import _unreachable
 
 from .conftest import source, tiny_classifier
 
@@ -207,3 +210,42 @@ def test_cache_entries_are_separate_for_each_activation(pictures):
         expected = clf.set_params(memory=False).source_proba(pictures[0])
         found = clf.set_params(memory=cache).source_proba(pictures[0])
         np.testing.assert_array_equal(found, expected)
+
+
+def test_names_of_torchvision_without_a_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    known = torchvision.models.ResNet34_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(
+        "skadma.networks.registry._unreachable", lambda url: f"no way to {url}"
+    )
+    start = perf_counter()
+    file = tmp_path / "checkpoints" / "resnet34-b627a593.pth"
+    with pytest.raises(
+        OSError, match="not be fetched.*weights='path/to/file.pth'"
+    ) as e:
+        CNNClassifier("resnet34").source_network()
+    assert str(file) in str(e.value)
+    assert f"no way to {known.url}" in str(e.value)
+    assert perf_counter() - start < 5
+
+
+def test_an_address_that_does_not_answer():
+    """A socket that accepts nothing: the time is limited."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/file.pth"
+        start = perf_counter()
+        assert _unreachable(address)
+        assert perf_counter() - start < 5
+
+
+def test_names_by_a_pattern():
+    pytest.importorskip("timm")
+    assert "timm/vit_small_patch14_dinov2" in available_backbones("*dinov2*")
+    assert "timm/vit_small_patch14_dinov2.lvd142m" in available_backbones("*dinov2*")
+    assert available_backbones("resnet?8") == ["resnet18"]
+    found = available_backbones("*resnet18*")
+    assert {"resnet18", "timm/resnet18"} <= set(found)
+    assert len(set(found)) == len(found)
+    assert not any(name.startswith("timm/") for name in available_backbones())

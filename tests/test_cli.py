@@ -1,8 +1,10 @@
 """The command line itself: quick help, outputs checked first, no tracebacks."""
 
 import argparse
+import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +212,84 @@ def test_no_traceback(words, campaign, pool, tmp_path, capsys):
     if words[0] == "start":
         words = [*words, "--campaign", "other"]
     assert "Traceback" not in ends(capsys, *words)
+
+
+# --- what users and files say: a sentence, and nothing that a terminal obeys ----------
+
+ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202e"
+
+
+def test_names_with_terminal_escapes(tmp_path, capsys):
+    """Of files, classes and people: whatever is printed of them is escaped."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(6):
+        image = Image.fromarray(np.full((32, 32, 3), 40 * i, np.uint8))
+        image.save(photos / f"{i}{ESCAPES}.png")
+    bad = f"bad{ESCAPES}"
+    start = ["start", photos, "--classes", bad, "ok", "--weights", "none",
+             "--backbone", "squeezenet1_1", "--strategy", "margin-sampling",
+             "--set", "estimator__image_size=32", "estimator__max_epochs=1",
+    ]  # fmt: skip
+    where = ["--campaign", tmp_path / "c", "--who", f"eva{ESCAPES}"]
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"path,label\n0{ESCAPES}.png,{bad}\nno{ESCAPES},x{ESCAPES}\n")
+    said = []
+    for command in (start, ["classes", "list"], ["status"], ["undo"], ["agreement"],
+                    ["teach", labels, "--partial", "--later"], ["teach", labels],
+                    ["cant-tell", f"1{ESCAPES}.png"], ["undo"], ["suspects"],
+                    ["relabel", f"none{ESCAPES}", "ok"], ["classes", "add", bad],
+                    ["classes", "rename", "ok", f"ok{ESCAPES}"], ["status", ESCAPES],
+                    ["pool", "add", tmp_path / f"no{ESCAPES}"]):  # fmt: skip
+        place = where if command is not start else [*where]
+        with contextlib.suppress(SystemExit):
+            main([str(word) for word in (*command, *place)])
+        told = capsys.readouterr()
+        said += [told.out, told.err]
+    text = "".join(said)
+    assert not set(text.replace("\n", "").replace("\t", "")) & set(ESCAPES) - set(
+        "]0;title[2J31m"
+    )
+    assert "\\x1b[2J" in text and "\\x9b31m" in text and "\\u202e" in text
+    assert "Traceback" not in text
+
+
+def test_paths_that_lead_nowhere(campaign, tmp_path, capsys):
+    """A link to itself, a name that is too long: a sentence each."""
+    loop, long = tmp_path / "loop", "x" * 300
+    loop.symlink_to(loop)
+    cases = (
+        ["pool", "add", loop], ["pool", "add", long], ["pool", "add", loop / "inside"],
+        ["status", "--pool", f"a={long}"], ["status", "--pool", long],
+        ["status", "--pool", loop], ["status", "--campaign", long],
+        ["status", "--campaign", loop], ["label", loop, "--classes", "a", "b"],
+        ["label", "--campaign", loop], ["label", "--campaign", long],
+        ["start", loop, "--classes", "a", "b", "--campaign", tmp_path / "new"],
+        ["start", long, "--classes", "a", "b", "--campaign", tmp_path / "new"],
+        ["teach", loop], ["teach", long], ["export", "-o", loop / "x"],
+        ["export", "-o", long],
+        ["predict", loop, "-o", tmp_path / "o.csv", "--campaign", loop],
+        ["predict", long, "-o", long, "--model", long],
+        ["predict", loop, "-o", tmp_path / "o.csv", "--model", loop],
+        ["export-model", "-o", loop / "x"], ["report", "-o", loop / "r.html"],
+        ["bench", "run", loop, "--out", tmp_path / "b"], ["bench", "report", loop],
+    )  # fmt: skip
+    for words in cases:
+        with contextlib.suppress(SystemExit):  # what only reads may go on
+            main([str(word) for word in words])
+        said = capsys.readouterr().err
+        assert said.startswith("skadma "), words
+        assert "not foreseen" not in said and "Traceback" not in said, (words, said)
+
+
+def test_what_is_not_foreseen_says_where_to_report_it(campaign, monkeypatch, capsys):
+    def fail(*_):
+        raise KeyError(f"no such thing {ESCAPES}")
+
+    monkeypatch.setattr("skadma.cli._campaign._status", fail)
+    said = ends(capsys, "status")
+    assert "Traceback" not in said and "\x1b" not in said
+    report = said.partition("with the file ")[2].partition(",")[0]
+    text = Path(report).read_text("utf-8")
+    assert text.startswith("Traceback") and "no such thing" in text
+    Path(report).unlink()

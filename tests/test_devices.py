@@ -10,6 +10,7 @@ from torch import nn
 from skadma import CNNClassifier
 from skadma.features.extractor import FeatureExtractor
 from skadma.networks.torch_state import seeded_torch
+from skadma.strategies import DropQuery
 
 from .conftest import tiny_classifier
 
@@ -89,3 +90,22 @@ def test_generators_of_gpus_are_left_alone(pictures, monkeypatch):
     torch.default_generator.manual_seed(3)
     assert torch.equal(drawn, torch.rand(3))
     torch.random.set_rng_state(before)
+
+
+def test_a_device_under_another_name_goes_on_as_before(pictures):
+    X, y = pictures
+    one, other = (tiny_classifier(warm_start=True).fit(X, y) for _ in range(2))
+    expected = one.predict_proba(X)
+    other.set_params(device="cpu:0")
+    np.testing.assert_array_equal(other.predict_proba(X), expected)
+    net = other.net_
+    other.partial_fit(X, y)
+    assert other.net_ is net  # with its optimizer's state
+    np.testing.assert_array_equal(
+        other.predict_proba(X), one.partial_fit(X, y).predict_proba(X)
+    )
+    assert other.torch_device() == torch.device("cpu")
+    np.testing.assert_array_equal(
+        DropQuery(random_state=0).query(other, X, 4),
+        DropQuery(random_state=0).query(one, X, 4),
+    )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.images.dataset import ImageDataset, Preprocessing
+from skadma.images.forms import from_file
 from skadma.strategies import CoreSet, MarginSampling
 
 from .conftest import tiny_classifier
@@ -95,6 +96,9 @@ def test_colours_of_16_bits(name, values, tmp_path):
         top = 4095 if name == "stated.png" else top
         expected = np.rint(colours * (255 / top)).transpose(2, 0, 1)
         np.testing.assert_array_equal(tensors([path], how)[0].numpy(), expected)
+    with path.open("rb") as file:  # as the page shows it
+        seen = from_file(file, name, to_be_seen=True)
+    np.testing.assert_array_equal(seen, np.rint(colours * (255 / 4095)))
 
 
 def test_multiplied_colours_are_divided_by_alpha(values, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import socket
+import sqlite3
 import time
 
 import numpy as np
@@ -71,6 +72,35 @@ def test_a_port_that_is_taken(folder, capsys):
         port = taken.getsockname()[1]
         message = fails(["--campaign", folder, "--port", port], capsys)
     assert f"Port {port} is taken" in message and "--port" in message
+
+
+def test_what_stands_in_the_way_while_it_runs(tmp_path, serve):
+    """The pool unmounted, the database busy: a sentence each, and then it goes on."""
+    pytest.importorskip("httpx")
+    photos = paint(tmp_path / "photos", 12)
+    site = serve(tmp_path / "campaign", photos, "--wait", "1", n=4)
+    client = site.client()
+    sha256 = hashlib.sha256((photos / "000.png").read_bytes()).hexdigest()
+    mark = {"sha256": sha256, "mark": CLASSES[0], "before": None}
+    body = {"operations": [{"id": "operation-1", "via": "keys", "marks": [mark]}]}
+    other = sqlite3.connect(site.folder / "campaign.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = client.post("/api/operations", json=body)
+    assert answer.status_code == 503 and "did not end in time" in answer.json()["error"]
+    other.execute("ROLLBACK")
+    other.close()
+    photos.rename(tmp_path / "elsewhere")
+    answer = client.get(f"/img/{sha256}?size=view")
+    assert answer.status_code == 410 and "cannot be read" in answer.json()["error"]
+    outcome = client.post("/api/operations", json=body).json()["outcomes"][0]
+    assert outcome["status"] == "recorded"
+    assert client.get("/api/progress").status_code == 200
+    client.close()
+    site.stop()
+    assert "Traceback" not in "".join(site.errors)
+    with pytest.raises(AssertionError, match="skadma label: .* is no folder"):
+        site.start()
+    assert "Traceback" not in "".join(site.errors)
 
 
 def test_like_beside_like():

@@ -138,6 +138,9 @@ def test_bad_requests(client, campaign):
     for body in (
         {"action": "ANNOTATION_CREATED"},
         {"action": "ANNOTATION_CREATED", "task": 3, "annotation": [3]},
+        {"action": "ANNOTATION_CREATED", "task": [{"id": []}]},
+        {"action": "ANNOTATION_CREATED", "task": [{"id": {}}, {"id": []}],
+         "annotation": [{"task": []}]},
         {"action": "ANNOTATION_CREATED", "task": task(campaign, 0),
          "annotation": annotation(1, "rot")},
     ):  # fmt: skip

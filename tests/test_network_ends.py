@@ -1,4 +1,4 @@
-"""Networks that give features or probabilities in place of class scores are refused."""
+"""Which networks are classifiers, which give features, and which are refused."""
 
 import re
 
@@ -10,6 +10,8 @@ import torchvision
 from torch import nn
 
 from skadma import CNNClassifier
+from skadma.images.dataset import ImageDataset
+from skadma.networks import Normalize
 
 from .conftest import TinyCNN
 
@@ -77,66 +79,123 @@ def features(*more):
     return nn.Sequential(nn.Conv2d(3, 8, 1), *more, *pooled)
 
 
-REFUSED = {
+FEATURES = {
     **{
         f"timm {name}": (
             lambda name=name: timm.create_model(name, num_classes=0),
-            found,
+            width,
         )
-        for name, found in {
-            "resnet18": "BatchNorm2d",
-            "mobilenetv3_small_050": "Hardswish",
-            "efficientnet_lite0": "BatchNormAct2d",
-            "vit_tiny_patch16_224": "add",
-            "convnext_atto": "",
-            "densenet121": "",
-            "regnety_002": "",
-            "mixer_s32_224": "",
+        for name, width in {
+            "resnet18": 512,
+            "mobilenetv3_small_050": 1024,
+            "efficientnet_lite0": 1280,
+            "vit_tiny_patch16_224": 192,
+            "convnext_atto": 320,
+            "densenet121": 1024,
+            "regnety_002": 368,
+            "mixer_s32_224": 512,
         }.items()
     },
+    "relu": (lambda: resnet(nn.ReLU()), 1000),
+    "norm": (lambda: resnet(nn.BatchNorm1d(1000)), 1000),
+    "norm without weights": (
+        lambda: resnet(nn.LayerNorm(1000, elementwise_affine=False)),
+        1000,
+    ),
+    "parametrised": (lambda: resnet(nn.PReLU()), 1000),
+    "own norm": (lambda: resnet(Apply(nn.functional.normalize)), 1000),
+    "fc": (lambda: without_last_layer("resnet18", "fc"), 512),
+    "alexnet": (lambda: without_last_layer("alexnet", "classifier.6"), 4096),
+    "mobilenet": (lambda: without_last_layer("mobilenet_v3_small", "classifier"), 576),
+    "squeezenet": (lambda: without_last_layer("squeezenet1_1", "classifier"), 4608),
+    "features": (lambda: features(nn.ReLU()), 8),
+    "features, norm": (lambda: features(nn.BatchNorm2d(8)), 8),
+    "unknown classifier": (Weighted, 5),
+    "a norm at the end": (lambda: Functional(nn.functional.normalize), 5),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_network_that_gives_features_gets_a_last_layer(name, pictures):
+    build, width = FEATURES[name]
+    X, y = pictures[0][:6], pictures[1][:6]
+    size = 224 if "224" in name else 64
+    clf = CNNClassifier(build, image_size=size, training="probe", random_state=0)
+    rows = clf.layers()
+    assert [row.output_shape for row in rows[-2:]] == [(width,), (0,)]
+    clf.fit(X, y)
+    source = clf.source_network_
+    assert source.n_classes == 0
+    assert len(rows) == len(source.graph.layers)
+    dataset = ImageDataset(X, source.preprocessing)
+    images = torch.stack([dataset[i] for i in range(len(X))])
+    network = source.module._network
+    assert not network.training
+    with torch.no_grad():
+        expected = network(Normalize(source.preprocessing)(images)).numpy()
+    np.testing.assert_allclose(
+        clf.embed(X, -2)[-2], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
+    assert clf.predict_proba(X).shape == (6, len(set(y)))
+
+
+REFUSED = {
     "softmax": (lambda: resnet(nn.Softmax(1)), r"'1' \(Softmax\)"),
     "log softmax": (lambda: resnet(nn.LogSoftmax(1)), "LogSoftmax"),
     "sigmoid": (lambda: resnet(nn.Sigmoid()), "Sigmoid"),
-    "relu": (lambda: resnet(nn.ReLU()), "ReLU"),
     "dropout, then softmax": (lambda: resnet(nn.Dropout(), nn.Softmax(1)), "Softmax"),
     "softmax inside": (
         lambda: resnet(nn.Sequential(nn.Identity(), nn.Softmax(1))),
         "Softmax",
     ),
-    "norm": (lambda: resnet(nn.BatchNorm1d(1000)), "BatchNorm1d"),
-    "norm without weights": (
-        lambda: resnet(nn.LayerNorm(1000, elementwise_affine=False)),
-        "LayerNorm",
+    "own module": (
+        lambda: resnet(Apply(lambda x: x.softmax(1))),
+        "Apply.*whose sum is 1",
     ),
-    "parametrised": (lambda: resnet(nn.PReLU()), "PReLU"),
-    "own module": (lambda: resnet(Apply(lambda x: x.softmax(1))), "Apply"),
-    "own norm": (lambda: resnet(Apply(nn.functional.normalize)), "Apply"),
+    "own logs": (
+        lambda: resnet(Apply(lambda x: x.log_softmax(1))),
+        "Apply.*whose sum is 1",
+    ),
     "torch.softmax": (lambda: Functional(lambda x: torch.softmax(x, 1)), "softmax"),
     "method": (lambda: Functional(lambda x: x.sigmoid()), "sigmoid"),
     "log_softmax": (
         lambda: Functional(lambda x: nn.functional.log_softmax(x, 1)),
         "log_softmax",
     ),
-    "fc": (lambda: without_last_layer("resnet18", "fc"), "BatchNorm2d"),
-    "alexnet": (lambda: without_last_layer("alexnet", "classifier.6"), "ReLU"),
-    "mobilenet": (lambda: without_last_layer("mobilenet_v3_small", "classifier"), ""),
-    "squeezenet": (lambda: without_last_layer("squeezenet1_1", "classifier"), ""),
-    "features": (lambda: features(nn.ReLU()), "ReLU"),
-    "features, norm": (lambda: features(nn.BatchNorm2d(8)), "BatchNorm2d"),
     "maps": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), "shape"),
-    "two heads": (Distilled, "add"),
-    "unknown classifier": (Weighted, "linear"),
+    "two heads": (Distilled, "add.*adds the scores of 2 layers"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_classifier_is_refused(name, pictures):
     build, found = REFUSED[name]
-    size = 224 if "224" in name else 64
-    clf = CNNClassifier(build, image_size=size, max_epochs=1)
+    clf = CNNClassifier(build, image_size=64, max_epochs=1)
     with pytest.raises(ValueError, match=f"not return class scores.*{found}.*classifi"):
         clf.fit(*pictures)
     assert not hasattr(clf, "net_")
+
+
+def test_it_can_be_said_whether_there_are_source_classes(pictures):
+    X, y = pictures
+    settings = {"image_size": 64, "training": "probe"}
+    for name in ("softmax", "two heads"):
+        clf = CNNClassifier(REFUSED[name][0], source_classes=False, **settings)
+        assert clf.fit(X, y).source_network_.n_classes == 0
+    projection = CNNClassifier(TinyCNN, source_classes=False, **settings).fit(X, y)
+    plain = CNNClassifier(TinyCNN, **settings).fit(X, y)
+    assert plain.source_network_.n_classes == 5
+    assert len(projection.layers()) == len(plain.layers()) + 1
+    scores = CNNClassifier(TinyCNN, **settings).embed(X, -1)[-1]
+    np.testing.assert_allclose(projection.embed(X, -2)[-2], scores, rtol=1e-4)
+    for name in ("fc", "relu"):
+        build = FEATURES[name][0]
+        with pytest.raises(ValueError, match="source_classes=True"):
+            CNNClassifier(build, source_classes=True, **settings).fit(X, y)
+    with pytest.raises(ValueError, match="shape"):
+        CNNClassifier(REFUSED["maps"][0], source_classes=False, **settings).fit(X, y)
+    with pytest.raises(ValueError, match="source_classes"):
+        CNNClassifier(TinyCNN, source_classes="no").fit(X, y)
 
 
 ACCEPTED = {

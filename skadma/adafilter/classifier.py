@@ -53,10 +53,11 @@ class AdaFilterClassifier(CNNClassifier):
         normalises the mixture, and is fine-tuned.
     gate_width : int, default=128
         Width of the recurrent network.
-    weights, n_frozen_layers, image_size, image_shape, reduced_decoding, value_range
-    engine, precision, batch_norm, lr, head_lr, optimizer, criterion, max_epochs
-    batch_size, scan_batch_size, callbacks, train_split, augment, warm_start, classes
-    class_weight, on_bad_image, net_params, memory, device, verbose, random_state
+    weights, n_frozen_layers, source_classes, image_size, image_shape, reduced_decoding
+    value_range, engine, precision, batch_norm, lr, head_lr, optimizer, criterion
+    max_epochs, batch_size, scan_batch_size, callbacks, train_split, augment, warm_start
+    classes, class_weight, on_bad_image, net_params, memory, device, verbose
+    random_state
         See :class:`~skadma.CNNClassifier`.
 
     Attributes
@@ -104,6 +105,11 @@ class AdaFilterClassifier(CNNClassifier):
         "gate_width": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _params_of_network = (
+        *CNNClassifier._params_of_network,
+        *("gates", "gated_batch_norm", "gate_width"),
+    )
+
     def __init__(
         self,
         backbone: str | Callable[[], nn.Module] = "resnet18",
@@ -113,6 +119,7 @@ class AdaFilterClassifier(CNNClassifier):
         gate_width: int = 128,
         weights: str | Path | None = "DEFAULT",
         n_frozen_layers: str | int = "paper",
+        source_classes: str | bool = "auto",
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         reduced_decoding: bool = False,
@@ -140,37 +147,9 @@ class AdaFilterClassifier(CNNClassifier):
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            n_frozen_layers=n_frozen_layers,
-            image_size=image_size,
-            image_shape=image_shape,
-            reduced_decoding=reduced_decoding,
-            value_range=value_range,
-            engine=engine,
-            precision=precision,
-            batch_norm=batch_norm,
-            lr=lr,
-            head_lr=head_lr,
-            optimizer=optimizer,
-            criterion=criterion,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            scan_batch_size=scan_batch_size,
-            callbacks=callbacks,
-            train_split=train_split,
-            augment=augment,
-            warm_start=warm_start,
-            classes=classes,
-            class_weight=class_weight,
-            on_bad_image=on_bad_image,
-            net_params=net_params,
-            memory=memory,
-            device=device,
-            verbose=verbose,
-            random_state=random_state,
-        )
+        given = locals()
+        theirs = {n: given[n] for n in CNNClassifier._get_param_names() if n in given}
+        super().__init__(**theirs)
         self.gates = gates
         self.gated_batch_norm = gated_batch_norm
         self.gate_width = gate_width
@@ -223,14 +202,6 @@ class AdaFilterClassifier(CNNClassifier):
             gated_batch_norm=self.gated_batch_norm,
             gate_width=self.gate_width,
         )
-
-    def _params_of_network(self) -> dict[str, Any]:
-        return {
-            **super()._params_of_network(),
-            "gates": self.gates,
-            "gated_batch_norm": self.gated_batch_norm,
-            "gate_width": self.gate_width,
-        }
 
 
 class _GatesOnly(nn.Module):

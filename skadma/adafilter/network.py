@@ -7,6 +7,7 @@ inference, filters that no image of a batch takes are left out.
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -97,14 +98,14 @@ class GateNetwork(nn.Module):
         """
         hidden = x
         if self.kind != "global":
-            pooled = graph.call_function(_average, (x,))
+            pooled = graph.call_method("mean", (x, (2, 3)))
             hidden = graph.call_module(f"{name}.inputs.{layer}", (pooled,))
         if self.kind == "independent":
             hidden = graph.call_function(torch.tanh, (hidden,))
         if self.kind == "recurrent":
             before = () if state is None else (state,)
             state = graph.call_module(f"{name}.cell", (hidden, *before))
-            hidden = graph.call_function(_hidden, (state,))
+            hidden = graph.call_function(operator.getitem, (state, 0))
         logits = graph.call_module(f"{name}.outputs.{layer}", (hidden,))
         return graph.call_function(threshold, (logits,)), state
 
@@ -124,14 +125,6 @@ class GlobalPolicy(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Repeat the logits for each example of a batch."""
         return self.logits.expand(len(x), -1)
-
-
-def _average(x: torch.Tensor) -> torch.Tensor:
-    return x.mean((2, 3))
-
-
-def _hidden(state: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return state[0]
 
 
 # --- the rewritten graph --------------------------------------------------------------

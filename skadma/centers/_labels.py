@@ -46,8 +46,13 @@ def labeled_images(
 
 
 def _class_numbers(y: ArrayLike, source: PretrainedNetwork) -> np.ndarray:
-    """Convert numbers or class names to numbers of the network's outputs."""
+    """Convert numbers or class names to numbers of the network's outputs.
+
+    Of a network without source classes, any labels tell the classes of the images.
+    """
     labels = column_or_1d(as_labels(y))
+    if not source.n_classes:
+        return np.unique(labels, return_inverse=True)[1]
     if labels.dtype.kind in "iu":
         wrong = np.unique(labels[(labels < 0) | (labels >= source.n_classes)])
         if len(wrong):
@@ -126,7 +131,7 @@ def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
     for spelled in (names, plain):
         if all(meant[name] == 1 for name in spelled) and len({*spelled}) == len(names):
             return np.array([known[name] for name in spelled])
-    if len(names) == source.n_classes:
+    if len(names) == source.n_classes or not source.n_classes:
         return np.arange(len(names))
     raise ValueError(
         f"The data set has {len(names)} classes ({list(names[:3])}, ...), "

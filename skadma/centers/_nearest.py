@@ -35,7 +35,8 @@ def nearest_to_class_mean(
         nearest = np.argsort(numbers)
         found = adapter.readable(X)[nearest]
     else:
-        nearest = _two_passes(batches, adapter, n_images(X), verbose)[classes]
+        size = int(classes.max()) + 1
+        nearest = _two_passes(batches, adapter, n_images(X), size, verbose)[classes]
         found = nearest >= 0
     if not found.all():
         raise ValueError(
@@ -58,14 +59,18 @@ def nearest_by_prediction(adapter: CNNAdapter, X: Any, *, verbose: bool) -> np.n
             confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
             yield batch.indices, _numpy(z), classes.cpu().numpy(), _numpy(confidence)
 
-    return _two_passes(batches, adapter, n_images(X), verbose)
+    n_classes = adapter.source.n_classes
+    return _two_passes(batches, adapter, n_images(X), n_classes, verbose)
 
 
 def _two_passes(
-    batches: Callable[[], Iterator[_Batch]], adapter: CNNAdapter, n: int, verbose: bool
+    batches: Callable[[], Iterator[_Batch]],
+    adapter: CNNAdapter,
+    n: int,
+    n_classes: int,
+    verbose: bool,
 ) -> np.ndarray:
     """Compute means (Eq. 1), then the nearest members (Eq. 2; the first of equals)."""
-    n_classes = adapter.source.n_classes
     sums = np.zeros((n_classes, adapter.width(adapter.position(-2), adapted=False)))
     weights = np.zeros(n_classes)
     nearest = np.full(n_classes, -1)

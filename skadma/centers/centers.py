@@ -238,6 +238,7 @@ class SourceCenters:
         """
         adapter = cnn_adapter(estimator)
         source = adapter.source
+        source.check_source_classes("SourceCenters.synthesize")
         classes = np.arange(source.n_classes)
         if n_centers is not None:
             classes = _covering_classes(source, n_centers, classes)
@@ -335,7 +336,9 @@ class SourceCenters:
 
     def source_accuracy(self, estimator: Any) -> float:
         """Compute the share of centres that the pretrained network classes right."""
-        head = need_adapter(estimator).n_layers - 1
+        adapter = need_adapter(estimator)
+        adapter.check_source_classes("source_accuracy")
+        head = adapter.n_layers - 1
         scores = self.outputs(estimator, [head], initial=True)[head]
         return float((scores.argmax(1).cpu().numpy() == self.classes).mean())
 
@@ -520,6 +523,7 @@ def _covering_classes(
         )
     if n_centers == len(among):
         return among
+    source.check_source_classes(f"the choice of n_centers={n_centers}")
     head = get_head(source.module, source.graph.layers[-1].name)
     vectors = normalize(head.weight.detach().cpu().flatten(1).double().numpy()[among])
     clusters = KMeans(n_centers, n_init=1, random_state=0).fit(vectors)

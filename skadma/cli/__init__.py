@@ -8,11 +8,19 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 from .. import __version__
 from .._utils.processes import isolated_children
 from . import _bench, _campaign, _centers, _label, _predict
+from ._terminal import (
+    Parser,
+    PrintableFormatter,
+    PrintableStream,
+    describe_unforeseen,
+    printable,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,28 +29,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"skadma {options.command}: warning: {message}", file=sys.stderr)
+        text = printable(str(message))
+        print(f"skadma {options.command}: warning: {text}", file=sys.stderr)
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot show must not look like a failure.
         sys.stdout.reconfigure(errors="backslashreplace")
+    stdout: Any = PrintableStream(sys.stdout)
     try:
-        verbose = getattr(options, "verbose", False)
-        with warnings.catch_warnings(), _logging(verbose), isolated_children():
+        with warnings.catch_warnings(), isolated_children(), redirect_stdout(stdout):
             warnings.showwarning = show
-            options.run(options)
+            with _logging(getattr(options, "verbose", False)):
+                options.run(options)
     except (ImportError, ValueError, OSError) as error:
         parser.exit(1, f"skadma {options.command}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"skadma {options.command}: interrupted\n")
+    except Exception as error:
+        what = describe_unforeseen(error)
+        parser.exit(1, f"skadma {options.command}: {what}\n")
     return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands; what is slow is imported when they run."""
-    parser = argparse.ArgumentParser(
-        prog="skadma", description="Active adaptation of pretrained CNNs."
-    )
+    parser = Parser(prog="skadma", description="Active adaptation of pretrained CNNs.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (_bench, _centers, _campaign, _label, _predict):
@@ -55,10 +66,10 @@ def _logging(verbose: bool) -> Iterator[None]:
     """Show what skadma logs, for a while."""
     logger = logging.getLogger("skadma")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
     before = logger.level
     if verbose:
-        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,9 @@ def _open_or_start(options: argparse.Namespace) -> Campaign:
 def _check_campaign(campaign: Campaign, options: argparse.Namespace) -> None:
     """Refuse options that contradict the campaign."""
     photos, classes = options.photos, ", ".join(campaign.classes)
-    if photos is not None and photos.resolve() != campaign.pool.resolve():
+    # realpath takes a link to itself, too.
+    pool = os.path.realpath(campaign.pool)
+    if photos is not None and os.path.realpath(photos) != pool:
         raise ValueError(
             f"The campaign in {str(options.campaign)!r} is about "
             f"{str(campaign.pool)!r}, not {str(photos)!r}. For another one give "

@@ -33,11 +33,6 @@ class NetworkAdapter(ABC):
 
     Layers are numbered from 0 in the order in which they run. The last one's outputs
     are class scores.
-
-    Parameters
-    ----------
-    estimator : object
-        Whose network it is.
     """
 
     skips_unreadable: bool = False
@@ -70,10 +65,7 @@ class NetworkAdapter(ABC):
     def position(self, layer: int | str) -> int:
         """Position from 0 of a layer given by name or by (negative) position.
 
-        Raises
-        ------
-        ValueError
-            If there is no such layer.
+        ValueError if there is no such layer.
         """
 
     @abstractmethod
@@ -94,6 +86,9 @@ class NetworkAdapter(ABC):
         without may ignore it. `progress` is the label of a progress bar. Images that
         cannot be decoded are missing.
         """
+
+    def check_source_classes(self, wanted: str) -> None:  # noqa: B027
+        """Raise ValueError if `wanted` needs source classes and there are none."""
 
     @property
     def multilabel(self) -> bool:
@@ -298,25 +293,14 @@ class CNNAdapter(NetworkAdapter):
         """Number of layers that both networks share, or will share."""
         return count_frozen_layers(self.source, self._n_frozen_layers)
 
-    @property
-    def source_name(self) -> str:  # type: ignore[override]
-        """Name of the pretrained network."""
-        return self.source.name
+    source_name = property(lambda self: self.source.name)
+    source_fingerprint = property(lambda self: self.source.fingerprint)
+    source_namespace = property(lambda self: self.source.namespace)
+    image_size = property(lambda self: self.source.preprocessing.image_size)
 
-    @property
-    def source_fingerprint(self) -> str:  # type: ignore[override]
-        """Hash of the pretrained network's weights."""
-        return self.source.fingerprint
-
-    @property
-    def source_namespace(self) -> str:  # type: ignore[override]
-        """Hash of all that the pretrained network's outputs depend on."""
-        return self.source.namespace
-
-    @property
-    def image_size(self) -> int:  # type: ignore[override]
-        """Side in pixels of the images that the pretrained network gets."""
-        return self.source.preprocessing.image_size
+    def check_source_classes(self, wanted: str) -> None:
+        """Raise ValueError if `wanted` needs source classes and there are none."""
+        self.source.check_source_classes(wanted)
 
     @property
     def value_range(self) -> Range | None:  # type: ignore[override]
@@ -394,11 +378,7 @@ class CNNAdapter(NetworkAdapter):
         The patches are cut out of the maps that leave the frozen layers, so these run
         once for all patches, and not again in the next round. A patch depends on a
         little more than its rectangle, as far as the frozen layers' fields reach.
-
-        Raises
-        ------
-        ValueError
-            If `X` is a table.
+        ValueError if `X` is a table.
         """
         source, dataset = self.open(X)
         if not isinstance(dataset, ImageDataset):
@@ -423,6 +403,9 @@ class CNNAdapter(NetworkAdapter):
         keep: bool = True,
         n_shared: int | None = None,
     ) -> FeatureExtractor:
+        wanted = [*source_layers, *(() if self.fitted else layers)]
+        if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
+            source.check_source_classes("an output of its last layer before fit")
         if n_shared is None:
             n_shared = count_frozen_layers(source, self._n_frozen_layers)
         return FeatureExtractor(
@@ -445,10 +428,7 @@ class CNNAdapter(NetworkAdapter):
     def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
         """Class probabilities of changed inputs of the last layer.
 
-        Raises
-        ------
-        ValueError
-            If `layer` is not the last but one, or the last one not Linear.
+        ValueError if `layer` is not the last but one, or the last one not Linear.
         """
         head = self._adapted.head
         if self.position(layer) != self.n_layers - 2 or not isinstance(head, nn.Linear):

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -89,18 +90,10 @@ def concatenated_outputs(layers: Sequence[int]) -> DerivedOutput:
 class OutputBatch:
     """Layer outputs for one batch of images.
 
-    Attributes
-    ----------
-    indices : ndarray of int, shape (b,)
-        Positions of the images in X, without those that cannot be decoded.
-    adapted : dict of int to torch.Tensor of shape (b, d)
-        Flattened outputs of the adapted network's layers, by position. Layers that
-        only a derived output needs are missing where it was in the cache.
-    source : dict of int to torch.Tensor of shape (b, d)
-        The same of the pretrained network; empty where a derived output was in the
-        cache.
-    derived : torch.Tensor of shape (b, m) or None
-        The derived output, if one was asked for.
+    `indices` (b,) are the images' positions in X, without those that cannot be decoded.
+    `adapted` and `source` are flattened outputs (b, d) of the two networks' layers, by
+    position. Missing are layers that only a derived output needs, and all of `source`,
+    where the derived output was in the cache. `derived` is (b, m) if one was asked for.
     """
 
     indices: np.ndarray
@@ -125,25 +118,14 @@ class _Item:
 class FeatureExtractor:
     """Run batches through both networks and yield layer outputs.
 
-    Both networks begin with the same frozen layers. These run once, up to the *cut*:
-    the deepest point that a single tensor crosses. The layers behind it run for each
-    network. The cache is looked up first, for what crosses the cut and for what
+    Both networks begin with the same `n_frozen` layers. These run once, up to the
+    *cut*: the deepest point that a single tensor crosses. The layers behind it run for
+    each network. The cache is looked up first, for what crosses the cut and for what
     depends on the pretrained network alone: its vector outputs and derived outputs.
 
-    Parameters
-    ----------
-    source : PretrainedNetwork
-    adapted : AdaptedNetwork or None
-        None before the first fit; then the pretrained network takes its place.
-    layers, source_layers : sequence of int
-        Positions of the layers whose outputs are wanted, of the adapted and of the
-        pretrained network.
-    n_frozen : int
-        How many layers both networks share, or will share once one is fitted.
-    device : torch.device
-    cache : Cache or None
-    derived : DerivedOutput, optional
-        Computed from the outputs of `layers` and `source_layers`.
+    `layers` are wanted of the adapted network, in whose place the pretrained one is
+    before the first fit, and `source_layers` of the pretrained one. `derived` is
+    computed from the outputs of both.
     """
 
     @torch_defaults()
@@ -335,11 +317,13 @@ class FeatureExtractor:
         n: int = len(dataset)  # type: ignore[arg-type]
         unreadable: list[str] = []
         batches = self._batches(dataset, n_together, skip_unreadable)
-        with progress_bar(
-            total=n, desc=progress, disable=progress is None, unit=" images"
-        ) as bar:
+        bar = None
+        if progress is not None:
+            bar = progress_bar(total=n, desc=progress, unit=" images")
+        with bar or nullcontext():
             for items in batches:
-                bar.update(len(items))
+                if bar is not None:
+                    bar.update(len(items))
                 unreadable.extend(item.error for item in items if item.error)
                 items = [item for item in items if not item.error]
                 if items:
@@ -439,30 +423,30 @@ class FeatureExtractor:
     ) -> OutputBatch:
         """Run what lies behind the cut, on up to `n_behind` images at a time."""
         cached = self._cached(items) or None
+        source: dict[int, torch.Tensor] = {}
         computed: dict[str, torch.Tensor] = {}
-        with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
-            if self._frozen is None:
-                x = self._normalize(x)
-            adapted = self._outputs(x, n_behind)
-            if cached is not None and self._required_keys == [self._derived_key]:
-                source = {}
-                computed = {self._required_keys[0]: cached[0]}
-            elif cached is not None:
-                source = self._vectors_by_position(cached)
-            else:
-                source = {}
-                if self.source_layers:
+        with torch_defaults():
+            with NETWORK_LOCK, in_mode(self._modules):
+                if self._frozen is None:
+                    x = self._normalize(x)
+                adapted = self._outputs(x, n_behind)
+                if cached is None and self.source_layers:
                     outputs = _run(self._source_behind_cut, x, rows)
                     flat = [output.flatten(1) for output in outputs]
                     source = dict(zip(self.source_layers, flat, strict=True))
+            # Without the lock: what is derived may load a network for the centres.
+            if cached is None:
                 computed = {
-                    key: one.compute(adapted, source) for key, one in self._kept.items()
+                    k: one.compute(adapted, source) for k, one in self._kept.items()
                 }
-                if rows:
-                    for key, values in computed.items():
-                        self._put([item.key for item in items], values, key)
-        if self.derived and self.derived.layers and self._derived_key:
-            computed[self._derived_key] = self.derived.compute(adapted, source)
+                for key, values in computed.items() if rows else ():
+                    self._put([item.key for item in items], values, key)
+            elif self._required_keys == [self._derived_key]:
+                computed = {self._required_keys[0]: cached[0]}
+            else:
+                source = self._vectors_by_position(cached)
+            if self.derived and self.derived.layers and self._derived_key:
+                computed[self._derived_key] = self.derived.compute(adapted, source)
         derived = computed[self._derived_key] if self._derived_key else None
         return OutputBatch(_indices(items), adapted, source, derived)
 

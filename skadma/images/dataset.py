@@ -51,21 +51,12 @@ _SAMPLE = 16
 class Preprocessing:
     """How images are resized, cropped and normalized for a network.
 
-    Attributes
-    ----------
-    image_size : int
-        Side in pixels of the centre crop.
-    resize_size : int
-        Length of the shorter side before the crop.
-    interpolation : {"bilinear", "bicubic"}
-    mean, std : tuple of float
-        Of pixels in [0, 1]; the network normalizes with them.
-    reduced : bool
-        Whether JPEG files are decoded at a half, a quarter or an eighth of their size
-        where the shorter side stays at least three times `resize_size`.
-    value_range : (float, float) or None
-        What becomes black and white in images of more than 8 bits. None: what a file
-        states, else all that its type can hold.
+    The shorter side is brought to `resize_size`, the centre of `image_size` is cropped,
+    and the network normalizes pixels in [0, 1] by `mean` and `std`. With `reduced` JPEG
+    files are decoded at a half, a quarter or an eighth of their size where the shorter
+    side stays at least three times `resize_size`. The ends of `value_range` become
+    black and white in images of more than 8 bits; None: what a file states, else all
+    that its type can hold.
     """
 
     image_size: int
@@ -270,20 +261,20 @@ class ImageDataset(Dataset[Any]):
 
     def readable(self) -> np.ndarray:
         """Return a mask (n,): which images can be decoded and resized."""
-        return np.array([not self._problem(i) for i in range(len(self))], dtype=bool)
+        mask = np.ones(len(self), dtype=bool)
+        mask[list(self.problems())] = False
+        return mask
 
     def problems(self) -> dict[int, str]:
         """Which images cannot be decoded and resized, and why."""
-        found = {i: self._problem(i) for i in range(len(self))}
-        return {i: reason for i, reason in found.items() if reason}
-
-    def _problem(self, i: int) -> str:
+        found = {}
         if self._decode is not from_array:  # whose values are checked
-            try:
-                self[i]
-            except UnreadableImageError as error:
-                return error.reason
-        return ""
+            for i in range(len(self)):
+                try:
+                    self[i]
+                except UnreadableImageError as error:
+                    found[i] = error.reason
+        return found
 
 
 class Rows(Dataset[Any]):

@@ -295,8 +295,9 @@ def from_file(
         with Image.open(file, formats=_formats()) as image:
             if least is not None:
                 image.draft(None, (least, least))  # does nothing but to a JPEG
-            values = wide_values(image, file)
+            raw = _raw_mode(image)
             image.load()
+            values = wide_values(image, raw, file)
             if values is None:
                 return _from_pil(image, path, value_range)
             if value_range is None:
@@ -342,7 +343,7 @@ def find_range(items: Any, i: int) -> tuple[Range, bool, bool] | None:
         if not isinstance(item, str):
             image = _image_of_item(item, "")
             if isinstance(image, Image.Image):
-                return _find_range(image, None)
+                return _find_range(image)
             if image.dtype.kind != "u" or image.dtype.itemsize != 2:
                 return None
             found = range_of_values(image)
@@ -356,9 +357,9 @@ def find_range(items: Any, i: int) -> tuple[Range, bool, bool] | None:
 
 
 def _find_range(
-    image: Image.Image, file: str | None
+    image: Image.Image, file: str | None = None
 ) -> tuple[Range, bool, bool] | None:
-    values = wide_values(image, file)
+    values = wide_values(image, _raw_mode(image), file)
     if values is None:
         return None
     if (declared := declared_range(image, values, file)) is not None:
@@ -420,7 +421,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
-    if (values := wide_values(image, None)) is not None:
+    if (values := wide_values(image)) is not None:
         return _from_values(image, values, value_range)
     image = _upright(image)
     if image.mode == "F":
@@ -487,14 +488,16 @@ def scale(values: np.ndarray, value_range: Range) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def wide_values(image: Image.Image, file: str | BinaryIO | None) -> np.ndarray | None:
+def wide_values(
+    image: Image.Image, raw: str = "", file: str | BinaryIO | None = None
+) -> np.ndarray | None:
     """Return the values of an image of more than 8 bits; None for one of 8.
 
-    They are (H, W) or, of a `file` with colours that is not loaded yet, (H, W, 3). Of
+    They are (H, W) or, of a `file` with colours, (H, W, 3); `raw` is its raw mode. Of
     PIL images with colours there are 8 bits, as Pillow keeps no more.
     """
     if not image.mode.startswith("I"):
-        return None if file is None else _wide_colours(image, file)
+        return None if file is None else _wide_colours(raw, file)
     values = np.asarray(image)
     dtype = _dtype(image)
     if dtype is None:
@@ -503,15 +506,18 @@ def wide_values(image: Image.Image, file: str | BinaryIO | None) -> np.ndarray |
     return values.astype(dtype)  # Pillow reads uint32 as int32
 
 
-def _wide_colours(image: Image.Image, file: str | BinaryIO) -> np.ndarray | None:
-    """Read both bytes of 16-bit colours: of each value, Pillow keeps the upper one."""
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name of how a file has its pixels; empty once they are loaded."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
-        return None
+        return ""
     args = image.tile[0].args
-    raw = args[0] if isinstance(args, tuple) and args else args
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _wide_colours(raw: str, file: str | BinaryIO) -> np.ndarray | None:
+    """Read both bytes of 16-bit colours: of each value, Pillow keeps the upper one."""
     if raw == "LA;16B":  # four bytes of a pixel: upper and lower one, twice
-        image.tile = [image.tile[0]._replace(args="RGBA")]
-        grey = np.asarray(image)[..., :2].astype(np.uint16)
+        grey = _decode_as("RGBA", file).astype(np.uint16)
         return grey[..., 0] << 8 | grey[..., 1]
     if raw not in _BYTES:
         return None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 import math
 import operator
 from collections import Counter
@@ -64,7 +65,13 @@ class NetworkGraph:
     ) -> None:
         try:
             with NETWORK_LOCK, in_mode(network.modules(), training=training):
-                self.graph = _Tracer(example).trace(network)
+                # A branch on an option that nobody gives must not be followed.
+                options = inspect.signature(network.forward).parameters.values()
+                plain = (bool, int, float, str, type(None))
+                defaults = {
+                    p.name: p.default for p in options if isinstance(p.default, plain)
+                }
+                self.graph = _Tracer(example).trace(network, concrete_args=defaults)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be traced by torch.fx "
@@ -118,14 +125,14 @@ class NetworkGraph:
                 continue  # a constant: no path from the image leads here
             previous = max(before, key=lambda n: best[n][0], default=None)
             length = best[previous][0] if previous else (0, 0)
-            module = _weighted_module(network, node)
+            module = weighted_module(network, node)
             if module is not None:
                 length = (length[0] + 1, length[1] + module.weight.numel())
             best[node] = (length, previous)
         path: list[fx.Node] = []
         step: fx.Node | None = self.output if self.output in best else None
         while step is not None:
-            if _weighted_module(network, step) is not None:
+            if weighted_module(network, step) is not None:
                 path.append(step)
             step = best[step][1]
         if not path:
@@ -259,7 +266,8 @@ class _Tracer(fx.Tracer):
         )
 
 
-def _weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
+def weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear | None:
+    """Return the weighted layer that a node calls, or None."""
     if node.op != "call_module":
         return None
     module = network.get_submodule(str(node.target))

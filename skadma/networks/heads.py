@@ -14,11 +14,15 @@ from torch.nn import functional
 from torch.nn.functional import normalize
 from torchvision.models import SqueezeNet
 
-from .graph import NetworkGraph, ancestors, set_submodule
+from .graph import NetworkGraph, ancestors, set_submodule, weighted_module
 
 DEPTHS = (0.44, 0.56, 0.68, 0.8)
 """Depths of the layers that a multi-layer head reads, as a share of all layers: in the
 middle, since the last layers are specific to the source classes."""
+
+
+NEW_LAST_LAYER = "new_last_layer"
+"""Name of the last layer of a network that has no classifier of its own."""
 
 
 def get_head(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
@@ -135,43 +139,92 @@ _ARITHMETIC = {
 }
 
 
-def check_ends_in_scores(
-    what: str,
+_PROBABILITIES = ("softmax", "softmin", "sigmoid", "logsigmoid", "gumbelsoftmax")
+
+
+def why_no_scores(
     network: nn.Module,
     graph: NetworkGraph,
     shapes: dict[fx.Node, tuple[int, ...]],
-) -> None:
-    """Refuse a network whose last weighted layer does not give class scores.
+) -> str:
+    """Tell a classifier, whose last layer can be replaced, from other networks.
 
-    Its last layer is to be replaced, so behind it there may be pooling, reshaping and
-    dropout, but no norm and no activation, which show that it gives features or
-    probabilities. `what` names the network, `shapes` are those of the tensors for one
-    image. ValueError if anything else follows, or if the output's shape is not one
-    score per output of that layer.
+    In a classifier, pooling, reshaping, dropout and a temperature may follow the last
+    weighted layer, but no norm and no activation, no other layer's output is added, and
+    the output has one score per output of that layer. Returns what else was found,
+    or nothing for a classifier. `shapes` are those of the tensors for one image.
     """
     layer = graph.layers[-1]
-    head = get_head(network, layer.name)
     needed, behind = ancestors([graph.output]), {layer.node}
-    found = None
     for node in graph.graph.nodes:
         if node in needed and behind.intersection(node.all_input_nodes):
             behind.add(node)
             if node in shapes and not _keeps_scores(node, network, shapes):
-                found = f"comes {_describe(node, network)}"
-                break
-    n_classes = head.weight.shape[0]
-    if found is None and shapes.get(graph.output) != (n_classes,):
-        found = f"the output of one image has the shape {shapes.get(graph.output)}"
-    if found is not None:
-        raise ValueError(
-            f"{what} does not return class scores: behind its last weighted layer, "
-            f"{layer.name!r} ({type(head).__name__} with {n_classes} outputs), "
-            f"{found}. skadma replaces that layer by one with an output per class, so "
-            "only pooling, flattening and dropout may follow it. Give the network with "
-            "its classifier (in timm num_classes=1000 instead of 0, in torchvision "
-            "without Identity in the last layer's place) and without an activation, "
-            "softmax or sigmoid at its end: the criterion takes scores."
-        )
+                return f"comes {_describe(node, network)}"
+    if shapes.get(graph.output) != (get_head(network, layer.name).weight.shape[0],):
+        return f"the output of one image has the shape {shapes.get(graph.output)}"
+    return ""
+
+
+def why_no_features(
+    network: nn.Module,
+    graph: NetworkGraph,
+    shapes: dict[fx.Node, tuple[int, ...]],
+    example: torch.Tensor,
+) -> str:
+    """Why the output of a network without a classifier is no vector of features.
+
+    It is none if it is probabilities, or the sum of several classifiers' scores.
+    Returns nothing where it is one.
+    """
+    ends, pending = set(), [graph.output]
+    while pending:
+        node = pending.pop()
+        inputs = [n for n in node.all_input_nodes if n in shapes and n.op != "get_attr"]
+        is_sum = node.target in _ARITHMETIC and len(inputs) > 1
+        if inputs and (is_sum or _keeps_scores(node, network, shapes)):
+            pending.extend(inputs)
+        else:
+            ends.add(node)
+    for node in ends:
+        if _kinds(node, network)[-1].replace("_", "").lower() in _PROBABILITIES:
+            return f"it ends in {_describe(node, network)}, so it gives probabilities"
+    before = ancestors([n for node in ends for n in node.all_input_nodes])
+    is_parallel = len(ends) > 1 and not ends & before  # no shortcut past the other
+    if is_parallel and all(weighted_module(network, node) for node in ends):
+        return f"it adds the scores of {len(ends)} layers"
+    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out = network(noise)[0].double()
+    for values in (out, out.exp()):
+        if len(out) > 1 and (values >= 0).all() and abs(values.sum() - 1) < 1e-3:
+            return "its outputs are probabilities, whose sum is 1"
+    return ""
+
+
+class WithLastLayer(nn.Module):
+    """A network that gives features, with a last layer of no use on its output.
+
+    The layer is to be replaced by one with an output per class. Modules and parameters
+    have the names that they have in the network.
+    """
+
+    _network: nn.Module
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self._parameters, self._buffers = network._parameters, network._buffers
+        self._modules = dict(network._modules)
+        last = nn.Linear(width, 1)
+        self.add_module(NEW_LAST_LAYER, last)
+        for tensor in last.parameters():
+            nn.init.zeros_(tensor)
+        self.__dict__["_network"] = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of the network's output."""
+        self._network.training = self.training
+        return self.get_submodule(NEW_LAST_LAYER)(self._network.forward(x))
 
 
 def _keeps_scores(
@@ -220,13 +273,20 @@ def _is_affine(module: nn.Module, shape: tuple[int, ...]) -> bool:
             return False
 
 
+def _kinds(node: fx.Node, network: nn.Module) -> list[str]:
+    """Names of the classes of a module and what is in it, or of a function."""
+    if node.op != "call_module":
+        return [str(getattr(node.target, "__name__", node.target))]
+    modules = network.get_submodule(str(node.target)).modules()
+    return [type(m).__name__ for m in modules if not isinstance(m, nn.Sequential)]
+
+
 def _describe(node: fx.Node, network: nn.Module) -> str:
+    kinds = _kinds(node, network)
     if node.op == "call_module":
-        modules = network.get_submodule(str(node.target)).modules()
-        kinds = [type(m).__name__ for m in modules if not isinstance(m, nn.Sequential)]
         return f"{str(node.target)!r} ({', '.join(kinds)})"
     joined = " with another layer's output" * (len(node.all_input_nodes) > 1)
-    return f"the function {getattr(node.target, '__name__', node.target)!r}{joined}"
+    return f"the function {kinds[0]!r}{joined}"
 
 
 # --- a last layer on several layers' outputs ------------------------------------------

@@ -22,10 +22,13 @@ from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
 from .graph import NetworkGraph, fold_batch_norms
 from .heads import (
-    check_ends_in_scores,
+    NEW_LAST_LAYER,
+    WithLastLayer,
     get_head,
     multilayer_network,
     replace_head,
+    why_no_features,
+    why_no_scores,
 )
 from .registry import (
     Backbone,
@@ -77,7 +80,7 @@ class PretrainedNetwork:
     example : torch.Tensor
         An input of the right shape.
     n_classes : int
-        K, the number of source classes.
+        K, the number of source classes; 0 of a network that gives features.
     engine : Engine
     """
 
@@ -104,29 +107,62 @@ class PretrainedNetwork:
         parameters = self.module.parameters()
         if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
             self._check_takes_example()
-        try:
-            self.graph = NetworkGraph(self.module, self.example)
-        except ValueError:
-            self._check_takes_example()  # if it fails, this is why
-            raise
+        self._trace(backbone.source_classes)
         self._subgraphs: dict[tuple[Any, ...], Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
-        if backbone.state_dict is not None:
-            stored = backbone.state_dict.get(f"{head}.weight")
-            if stored is not None:
-                replace_head(self.module, head, stored.shape[0])
-            load_into(self.module, backbone.state_dict, self.name)
+        if (state_dict := backbone.state_dict) is not None:
+            if head == NEW_LAST_LAYER:
+                own = self.module.state_dict()
+                own = {k: v for k, v in own.items() if k.startswith(f"{head}.")}
+                state_dict = own | state_dict
+            elif f"{head}.weight" in state_dict:
+                n_classes = state_dict[f"{head}.weight"].shape[0]
+                replace_head(self.module, head, n_classes)
+            load_into(self.module, state_dict, self.name)
         self.module.requires_grad_(False)
-        try:
-            shapes = self._shapes
-        except Exception:
-            self._check_takes_example()
-            raise
-        check_ends_in_scores(self.name, self.module, self.graph, shapes)
-        self.n_classes = get_head(self.module, head).weight.shape[0]
+        self.n_classes: int = get_head(self.module, head).weight.shape[0]
+        if head == NEW_LAST_LAYER:
+            self.n_classes = 0
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
+
+    def _trace(self, source_classes: bool | str) -> None:
+        """Trace the module; give it a last layer if it has no classifier."""
+        try:
+            self.graph = NetworkGraph(self.module, self.example)
+            shapes = self._find_shapes()
+        except Exception:
+            self._check_takes_example()  # if it fails, this is why
+            raise
+        network = self.module, self.graph, shapes
+        if self.graph.layers[-1].name == NEW_LAST_LAYER:
+            return
+        why = "you say so" if source_classes is False else why_no_scores(*network)
+        if not why:
+            return
+        layer, shape = self.graph.layers[-1].name, shapes.get(self.graph.output, ())
+        reason = ""
+        if source_classes is True:
+            reason = "source_classes=True"
+        elif len(shape) != 1:
+            reason = f"its output for one image has the shape {shape} instead of (d,)"
+        elif source_classes == "auto":
+            with NETWORK_LOCK, torch_defaults():
+                reason = why_no_features(*network, self.example)
+        if reason:
+            raise ValueError(
+                f"{self.name} does not return class scores: behind its last weighted "
+                f"layer, {layer!r} ({self.module.get_submodule(layer)}), {why}. Nor is "
+                f"its output taken for features: {reason}. Give the network with its "
+                "classifier, whose last layer skadma replaces, so that only pooling, "
+                "flattening and dropout may follow it, or without it and with pooled "
+                "outputs (n, d). source_classes=False takes any (n, d) for features."
+            )
+        self.module = WithLastLayer(self.module, *shape)
+        self.module.eval()
+        self.graph = NetworkGraph(self.module, self.example)
+        self._find_shapes()
 
     def __getstate__(self) -> dict[str, Any]:
         # A graph does not pickle; tracing again takes milliseconds.
@@ -135,6 +171,7 @@ class PretrainedNetwork:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.graph = NetworkGraph(self.module, self.example)
+        self._find_shapes()
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
@@ -241,14 +278,29 @@ class PretrainedNetwork:
             )
         return self._subgraphs[key]
 
-    @cached_property
-    def _shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Shape of each node's value for one image."""
-        traced = fx.GraphModule(self.module, self.graph.graph)
-        shapes = _Shapes(traced)
+    def _find_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
+        """Note the shape of each node's value for one image."""
+        shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
         with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             shapes.run(self.example)
+        self._shapes = shapes.found
         return shapes.found
+
+    def check_source_classes(self, wanted: str) -> None:
+        """Raise ValueError where something needs source classes and there are none.
+
+        Parameters
+        ----------
+        wanted : str
+            What needs them, for the message.
+        """
+        if not self.n_classes:
+            raise ValueError(
+                f"{self.name} gives features and has no scores of source classes, as "
+                f"{wanted} needs. What works without: ADMA(weights='distance') with "
+                "centres by SourceCenters.from_examples or from_dataset, and every "
+                "strategy that chooses by features or probabilities."
+            )
 
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
@@ -303,6 +355,7 @@ def load_pretrained(
     example: torch.Tensor | None = None,
     reduced: bool = False,
     engine: Engine = TORCH,
+    source_classes: bool | str = "auto",
 ) -> PretrainedNetwork:
     """Build a pretrained network, or fetch it from the last few that were built.
 
@@ -310,7 +363,7 @@ def load_pretrained(
 
     Parameters
     ----------
-    backbone, weights, image_size
+    backbone, weights, image_size, source_classes
         See :class:`skadma.CNNClassifier`.
     example : torch.Tensor, optional
         See :class:`PretrainedNetwork`.
@@ -323,17 +376,14 @@ def load_pretrained(
     if isinstance(backbone, str):
         path = None if weights is None else Path(weights)
         changed = path.stat().st_mtime_ns if path and path.is_file() else 0
-        key = (backbone, weights, image_size, reduced, engine, changed)
+        key = (backbone, weights, image_size, reduced, engine, changed, source_classes)
     with suppress(KeyError):  # not under the lock: others build their networks
         _LOADED.move_to_end(key)
         return _LOADED[key]
     with torch_defaults(training=True), seeded_torch(0):
         if key in _LOADED:
             return _LOADED[key]
-        if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
-            built = _build_multilayer(backbone, weights, image_size)
-        else:
-            built = build_backbone(backbone, weights, image_size)
+        built = _build(backbone, weights, image_size, source_classes)
         preprocessing = replace(built.preprocessing, reduced=reduced)
         built = replace(built, preprocessing=preprocessing)
         network = PretrainedNetwork(built, example, engine)
@@ -344,16 +394,24 @@ def load_pretrained(
         return network
 
 
-def _build_multilayer(
-    backbone: str, weights: str | Path | None, image_size: int | None
+def _build(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | Path | None,
+    image_size: int | None,
+    source_classes: bool | str,
 ) -> Backbone:
-    name = backbone.removeprefix(_MULTILAYER)
-    inner = build_backbone(name, weights, image_size)
-    network = PretrainedNetwork(inner)
+    is_multilayer = isinstance(backbone, str) and backbone.startswith(_MULTILAYER)
+    inner = backbone.removeprefix(_MULTILAYER) if is_multilayer else backbone  # type: ignore[union-attr]
+    built = build_backbone(inner, weights, image_size)
+    if source_classes != "auto":
+        built = replace(built, source_classes=source_classes)
+    if not is_multilayer:
+        return built
+    network = PretrainedNetwork(built)
     module = multilayer_network(
         network.name, network.module, network.graph, network.output_shapes
     )
-    return replace(inner, name=backbone, module=module, state_dict=None)
+    return replace(built, name=str(backbone), module=module, state_dict=None)
 
 
 def rebuild_pretrained(
@@ -371,10 +429,8 @@ def rebuild_pretrained(
     ValueError if they do not fit the backbone.
     """
     with torch_defaults(training=True), seeded_torch(0):
-        if isinstance(backbone, str) and backbone.startswith(_MULTILAYER):
-            built = _build_multilayer(backbone, None, None)
-        else:
-            built = build_backbone(backbone, None)
+        has_classes = f"{NEW_LAST_LAYER}.weight" not in state_dict
+        built = _build(backbone, None, None, has_classes)
         built = replace(
             built,
             name=name,
@@ -406,10 +462,13 @@ def describe_modules(network: nn.Module) -> str:
     plain = (bool, int, float, str, tuple, type(None))
     every_module_has = vars(nn.Module())
     lines = []
-    for name, module in network.named_modules():
+    modules = list(network.named_modules())
+    if isinstance(network, WithLastLayer):
+        modules.append(("", network._network))
+    for name, module in modules:
         settings = []
         for key, value in vars(module).items():
-            if key in every_module_has:
+            if key in every_module_has or isinstance(value, nn.Module):
                 continue
             if isinstance(value, plain):
                 settings.append((key, repr(value)))
@@ -467,16 +526,9 @@ def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -
 class LayerRow(NamedTuple):
     """One weighted layer.
 
-    Attributes
-    ----------
-    position : int
-        From 0, in the order of the main path.
-    name : str
-        Name of the module in the network.
-    output_shape : tuple of int
-        Shape, for one image, of what the next weighted layer receives.
-    frozen : bool
-        Whether fine-tuning leaves it as it is.
+    `position` counts from 0 on the main path, `name` is the module's, `output_shape` is
+    that of what the next weighted layer receives, for one image, and fine-tuning leaves
+    it as it is if it is `frozen`.
     """
 
     position: int
@@ -489,20 +541,12 @@ class LayerTable(list[LayerRow]):
     """List of :class:`LayerRow`; ``print`` shows it as a table."""
 
     def __repr__(self) -> str:
-        n = len(self)
         rows = [("position", "", "name", "output shape", "")]
         for row in self:
-            shape = " x ".join(str(side) for side in row.output_shape)
-            rows.append(
-                (
-                    str(row.position),
-                    str(row.position - n),
-                    row.name,
-                    shape,
-                    "frozen" if row.frozen else "",
-                )
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+            shape = " x ".join(map(str, row.output_shape))
+            position = str(row.position), str(row.position - len(self))
+            rows.append((*position, row.name, shape, "frozen" if row.frozen else ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(
                 cell.rjust(width) if i < 2 else cell.ljust(width)

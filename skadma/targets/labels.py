@@ -80,9 +80,9 @@ def check_labels(
 ) -> np.ndarray:
     """Check the labels of a classification task, (n,) or (n, n_labels).
 
-    Raises ValueError if there are none, some are missing, or they are not class labels.
-    The class of `estimator` is named in messages. `classes` are all labels of the task
-    if they are given.
+    ValueError if there are none, some are missing, or they are not class labels. The
+    class of `estimator` is named in messages; `classes` are all labels of the task, if
+    they are given.
     """
     name = type(estimator).__name__
     if y is None:
@@ -115,22 +115,9 @@ def partial_labels(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check labels of which some, none or all may be missing.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_labels)
-        See :func:`unlabelled_mask`; of several labels per image, whole rows are
-        missing.
-    classes : array-like or None
-        All labels of the task, if they are given.
-    estimator : object
-        Its class is named in messages.
-
-    Returns
-    -------
-    y : ndarray of the same shape
-    missing : ndarray of bool, shape (n,)
-    classes : ndarray
-        All labels known so far, sorted; of several per image, in the columns' order.
+    Returns the labels, (n,) or (n, n_labels), a mask (n,) of what is missing (see
+    :func:`unlabelled_mask`; of several labels per image, whole rows), and all labels
+    known so far, sorted or, of several per image, in the columns' order.
     """
     if y is None:
         check_labels(y, estimator)  # raises

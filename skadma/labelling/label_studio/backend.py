@@ -200,12 +200,13 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
         tasks = [tasks]
     if not isinstance(annotations, list):
         annotations = [annotations]
-    by_id = {t.get("id"): t for t in tasks if isinstance(t, dict)}
+    tasks = [task if isinstance(task, dict) else {} for task in tasks]
+    by_id = {t["id"]: t for t in tasks if isinstance(t.get("id"), (int, str))}
     found: list[tuple[str, LabelRow]] = []
     for annotation in annotations:
         number = annotation.get("task") if isinstance(annotation, dict) else None
-        task = by_id.get(number) or (tasks[0] if len(tasks) == 1 else None)
-        task = task if isinstance(task, dict) else {}
+        named = by_id.get(number) if isinstance(number, (int, str)) else None
+        task = named or (tasks[0] if len(tasks) == 1 else {})
         where = f"task {task.get('id', number)}"
         found += rows_of_task(task.get("data"), [annotation], where)
     return in_order(found)

@@ -99,7 +99,10 @@ class Session:
 
     def path_of(self, sha256: str) -> Path | None:
         """The file of an image; None if there is none. To be called by `run`."""
-        path = self.controller.ledger.path(sha256)
+        ledger = self.controller.ledger
+        if not (path := ledger.path(sha256)):  # new, or forgotten after an error
+            ledger.update()
+            path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -174,6 +174,8 @@ class ADMA(ScoringStrategy):
         n = n_images(X_pool)
         adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
         layers_a, layer_b = self._positions(adapter)
+        if self.weights == "predict" and len(layers_a) == 1:
+            adapter.check_source_classes("ADMA(weights='predict')")
         fitted = adapter.fitted
         from_source = self.features == "initial" or not fitted
         centers = self.centers
