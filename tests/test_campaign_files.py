@@ -7,6 +7,8 @@ import csv
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from .conftest import TinyCNN, tiny_classifier
 
 # pytest finds the fixtures by their names here
 from .painted_campaign import (  # noqa: F401
+    CLASSES,
     SQUEEZE,
     bits,
     campaign,
@@ -352,3 +355,77 @@ def test_a_folder_that_may_not_be_read_is_not_gone(campaign, monkeypatch):
     shutil.rmtree(inside)
     assert campaign.refresh() > 0
     assert campaign.status() != before
+
+
+def test_what_is_left_out_is_told(pool, tmp_path, capsys):
+    for name in ("phone.HEIC", "a b/2.heic", "scan", "a b/note.txt", ".hidden"):
+        (pool / name).write_bytes(b"no image")
+    (tmp_path / "crack").mkdir()
+    Image.new("RGB", (32, 32), "yellow").save(tmp_path / "crack" / "1.png")
+    (pool / "crack").symlink_to(tmp_path / "crack")
+    (pool / "torn.png").write_bytes(b"\x89PNG")
+    Image.new("1", (200, 200)).save(pool / "huge.png")
+    c = ["--campaign", str(tmp_path / "c")]
+    create(tmp_path / "c", pool, estimator=SQUEEZE).close()
+    main(["status", *c])
+    assert "huge.png" not in capsys.readouterr().out
+    started = subprocess.run(
+        [sys.executable, "-c", "from skadma.cli import main; main()", "start",
+         str(pool), "--classes", *CLASSES, "--campaign", str(tmp_path / "d"),
+         "--backbone", "squeezenet1_1", "--weights", "none"],
+        env={**os.environ, "SKADMA_MAX_IMAGE_PIXELS": "39999"},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for line in (
+        "left out     2: .heic (to read them: pip install pillow-heif)",
+        "left out     1: no ending (to read images among them: rename them, such as to "
+        "NAME.jpg)",
+        "left out     1: link to a folder (to read what is there: skadma pool add "
+        "LINK)",
+        "left out     1: .txt",
+        "left out: phone.HEIC",
+        "left out: crack",
+        "left out: a b/note.txt",
+    ):
+        assert line in started.splitlines()
+    assert ".hidden" not in started
+    (torn,) = [x for x in started.splitlines() if x.startswith("unreadable: torn.png")]
+    assert "(UnidentifiedImageError: " in torn
+    (huge,) = [x for x in started.splitlines() if x.startswith("unreadable: huge.png")]
+    assert "DecompressionBombError" in huge
+    assert "SKADMA_MAX_IMAGE_PIXELS=1000000000" in started
+    main(["pool", "add", str(pool / "crack"), *c])
+    assert "crack-2/1.png" in _paths(tmp_path / "c")
+    with Campaign.open(tmp_path / "c") as campaign:
+        assert campaign.status().left_out["link to a folder"] == ["crack"]
+        pool.rename(tmp_path / "gone")
+        assert campaign.status().left_out == {}
+
+
+def _paths(folder):
+    with Campaign.open(folder) as campaign:
+        return campaign.candidates()
+
+
+def test_the_plugin_for_heif_is_used(pool, tmp_path):
+    """With pillow-heif installed, files that it reads are images."""
+    (pool / "phone.heic").write_bytes((pool / "00 ü.png").read_bytes() + b"other")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "pillow_heif.py").write_text(
+        "from PIL import Image, PngImagePlugin\n"
+        "class HeifImageFile(PngImagePlugin.PngImageFile):\n"
+        "    format = 'HEIF'\n"
+        "def register_heif_opener():\n"
+        "    Image.register_open('HEIF', HeifImageFile)\n"
+        "    Image.register_extensions('HEIF', ['.heic', '.heif'])\n"
+    )
+    create(tmp_path / "c", pool, estimator=SQUEEZE).close()
+    path = os.pathsep.join([str(tmp_path / "plugins"), *sys.path])
+    shown = subprocess.run(
+        [sys.executable, "-c", "from skadma.cli import main; main()",
+         "status", "--campaign", str(tmp_path / "c")],
+        env={**os.environ, "PYTHONPATH": path},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "images       25, of which 0 unreadable" in shown
+    assert "left out" not in shown

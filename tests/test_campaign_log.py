@@ -161,14 +161,6 @@ def test_a_contradiction_is_named_though_the_digests_fit(change, rich):
                for problem in find_problems(rich))  # fmt: skip
 
 
-def test_a_model_that_was_changed_is_named(rich):
-    (path, *_) = (rich / "models").iterdir()
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert find_problems(rich) == [
-        f"the model {path.name} was changed; it will be made anew"
-    ]
-
-
 def test_bytes_that_are_changed(rich, tmp_path):
     """A byte at a time, in pages of all kinds: it is told, or it says nothing."""
     whole = (rich / "campaign.sqlite").read_bytes()

@@ -2,15 +2,18 @@
 
 # ruff: noqa: F811
 
+import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
@@ -25,6 +28,7 @@ from skadma.strategies import (
 )
 
 from .conftest import TinyCNN, tiny_classifier
+from .forged import change_log
 
 # pytest finds the fixtures by their names here
 from .painted_campaign import (  # noqa: F401
@@ -337,3 +341,163 @@ def test_a_name_that_cannot_be_shown_is_no_failure(pool, tmp_path):
             check=True, capture_output=True, env=ascii_only,
         )  # fmt: skip
         assert said in shown.stdout
+
+
+# --- settings -----------------------------------------------------------------------
+
+_NESTED: list = []
+for _ in range(2000):
+    _NESTED = [_NESTED]
+
+VALUES = {
+    "null": None, "truth": True, "negative": -1, "zero": 0, "large": 65536,
+    "endless": 10**21, "no float": 10**400, "fraction": 0.5, "minus": -0.5,
+    "infinite": float("inf"), "nan": float("nan"), "overflow": 1e300, "empty": "",
+    "word": "nope", "criterion": "MSELoss", "other criterion": "NLLLoss",
+    "optimizer": "LBFGS", "device": "meta", "zero byte": "\0", "list": [],
+    "number in list": [1], "null in list": [None], "pair": [1, 2], "unordered": [2, 1],
+    "dict": {}, "key": {"nope": 1}, "null in dict": {"a": None},
+    "parameter": {"optimizer__nope": 1}, "epochs": {"max_epochs": 10**21},
+    "workers": {"iterator_train__num_workers": 10**6}, "rate": {"lr": "x"},
+    "module": {"module": 1}, "other device": {"device": "meta"}, "nested": _NESTED,
+    "nested dict": {"optimizer__betas": _NESTED}, "bytes": b"x", "complex": 1j,
+    "object": object(),
+}  # fmt: skip
+USABLE = {
+    "augment": {"null"},
+    "batch_norm": set(),
+    "batch_size": {"large"},
+    "callbacks": {"null", "zero", "empty", "list", "dict", "null in list"},
+    "class_weight": {"null", "dict"},
+    "criterion": set(),
+    "device": set(),
+    "engine": set(),
+    "head_lr": {"truth", "zero", "large", "endless", "fraction"},
+    "image_shape": {"null"},
+    "image_size": {"null", "truth"},
+    "lr": {"truth", "zero", "large", "endless", "fraction"},
+    "max_epochs": {"truth", "zero", "large"},
+    "n_frozen_layers": {"truth", "zero", "negative"},
+    "net_params": {"null", "dict"},
+    "optimizer": set(),
+    "precision": set(),
+    "random_state": {"null", "truth", "zero", "large"},
+    "reduced_decoding": {"truth"},
+    "scan_batch_size": {"null", "large"},
+    "train_split": {"null", "zero", "empty", "list", "dict"},
+    "training": set(),
+    "value_range": {"null", "pair"},
+    "weights": {"null"},
+}  # fmt: skip
+"""Values that a parameter may have, of those above: the others are refused."""
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_parameters_by_type(name, pool, tmp_path):
+    """What would fail when the first labels are there is refused at the start."""
+    made = set()
+    for kind, value in VALUES.items():
+        estimator = clone(SQUEEZE) if name == "weights" else tiny_classifier()
+        estimator.set_params(**{name: value})
+        try:
+            create(tmp_path / kind, pool, estimator=estimator).close()
+            made.add(kind)
+        except CampaignError:
+            assert not (tmp_path / kind).exists()
+    assert made == USABLE[name]
+
+
+def test_layers_that_the_network_does_not_have(pool, tmp_path):
+    for layer in (65536, "nope", None, [1, 2]):
+        with pytest.raises(CampaignError, match="TypiClust cannot be used: .*ayer"):
+            create(tmp_path / "c", pool, TypiClust(layer=layer))
+
+
+def _set(folder, name, text):
+    """Change a campaign as no method of it does."""
+    change_log(folder, ("UPDATE settings SET value = ? WHERE name = ?", (text, name)))
+
+
+def test_settings_of_others(pool, tmp_path):
+    """A campaign that comes from elsewhere is opened, or refused with a reason."""
+    folder = tmp_path / "c"
+    create(folder, pool).close()
+    log = EventLog(folder / "campaign.sqlite")
+    settings = log.settings()
+    log.close()
+    plain = (type(None), bool, int, float, str, list, dict)
+    values = [v for v in VALUES.values() if isinstance(v, plain)]
+    texts = [
+        json.dumps(v)
+        for v in values
+        if v is not _NESTED and v is not VALUES["nested dict"]
+    ]
+    opened = []
+    for name, whole in settings.items():
+        changed = [*texts, "[" * 50_000 + "]" * 50_000, "{", "NaN"]
+        if name in ("estimator", "strategy"):
+            chosen = [
+                "lr",
+                "optimizer",
+                "criterion",
+                "device",
+                "max_epochs",
+                "class",
+                "net_params",
+                "image_size",
+                "value_range",
+                "params",
+                "backbone",
+            ]
+            mark = json.dumps("<here>")
+            changed += [
+                json.dumps({**whole, key: "<here>"}).replace(mark, text)
+                for key in chosen if key in whole
+                for text in texts
+            ]  # fmt: skip
+        for text in changed:
+            _set(folder, name, text)
+            try:
+                Campaign.open(folder, backbone=TinyCNN).close()
+                opened.append(text)
+            except CampaignError:
+                pass
+        _set(folder, name, json.dumps(whole))
+    assert len(opened) < 60
+    for key, value in [
+        ("lr", 1e300), ("criterion", "MSELoss"), ("device", "meta"),
+        ("net_params", {"optimizer__nope": 1}), ("image_size", -1),
+        ("image_size", 65536), ("max_epochs", 10**21), ("value_range", [2, 1]),
+        ("net_params", {"iterator_train__num_workers": 10**6}),
+    ]:  # fmt: skip
+        _set(folder, "estimator", json.dumps({**settings["estimator"], key: value}))
+        with pytest.raises(CampaignError, match="CNNClassifier cannot be used: "):
+            Campaign.open(folder, backbone=TinyCNN)
+
+
+@pytest.mark.parametrize("place", ["../../..", ".", "", "/", "parent", "photos", "\0"])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_received_campaign_scans_nothing_by_itself(place, added, pool, tmp_path):
+    """Its pool is one that somebody else named, until one is given."""
+    (tmp_path / "received").mkdir()
+    folder = tmp_path / "received" / "c"
+    create(folder, pool).close()
+    Image.new("RGB", (32, 32), "pink").save(tmp_path / "received" / "private.png")
+    place = str(tmp_path / "received") if place == "parent" else place
+    options = {"pool": pool}
+    if added:
+        with Campaign.open(folder, backbone=TinyCNN) as campaign:
+            log = campaign._event_log
+            with log.transaction():
+                log.add_event("pool", name="more", folder=place, n_images=0)
+        (tmp_path / "more").mkdir()
+        options["pools"] = {"more": tmp_path / "more"}
+    else:
+        _set(folder, "pool", json.dumps(place))
+    with pytest.raises(CampaignError, match="intact|--pool (more=)?FOLDER"):
+        Campaign.open(folder, backbone=TinyCNN)
+    if added and not Path(place).is_absolute():  # no campaign has such an event at all
+        return
+    with Campaign.open(folder, backbone=TinyCNN, **options) as campaign:
+        assert campaign.refresh() == 0
+        assert campaign.status().n_images == 24

@@ -259,7 +259,7 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _check,
         "look for damage in the campaign's folder",
         "Look for damage in the campaign's folder: rows that were changed, labels that "
-        "are no class, events that contradict their rows, models that were changed. "
+        "are no class, events that contradict their rows. "
         "Nothing is written.",
         pool=False,
     )

@@ -45,7 +45,22 @@ def iter_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         If `root` cannot be listed, or a disk fails on the way: files that cannot be
         seen for the moment must not pass for files that are gone.
     """
-    return _walk(Path(root), "", tuple(image_suffixes()))
+    return _walk(Path(root), "", tuple(image_suffixes()), None)
+
+
+def find_left_out(root: Path) -> dict[str, list[str]]:
+    """List what :func:`iter_images` passes over without a word or with a warning.
+
+    Returns
+    -------
+    dict of str to list of str
+        Paths, relative to `root`, by the reason: an ending such as ".heic", "no
+        ending", "link to a folder", or an error's text. Hidden names are not listed.
+    """
+    left_out: dict[str, list[str]] = {}
+    for _ in _walk(Path(root), "", tuple(image_suffixes()), left_out):
+        pass
+    return left_out
 
 
 def image_files(folder: Path) -> list[str]:
@@ -67,36 +82,45 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
 
 
 def _walk(
-    root: Path, prefix: str, suffixes: tuple[str, ...]
+    root: Path,
+    prefix: str,
+    suffixes: tuple[str, ...],
+    left_out: dict[str, list[str]] | None,
 ) -> Iterator[tuple[str, os.stat_result]]:
+    """Find image files; what is left out goes into the dict, or into warnings."""
     try:
-        entries = _list(root, prefix, suffixes)
+        entries = _list(root, prefix, suffixes, left_out=left_out)
     except PermissionError as error:
         if not prefix:
             raise
-        _leave_out(prefix, error)
+        _leave_out(prefix, error, left_out)
         return
     for name in sorted(entries):
         path = prefix + name
         if name.endswith("/"):
-            yield from _walk(root, path, suffixes)
+            yield from _walk(root, path, suffixes, left_out)
             continue
         try:
             path.encode()
             state = entries[name].stat()
         except UnicodeEncodeError as error:
-            _leave_out(path, error)
+            _leave_out(path, error, left_out)
         except OSError as error:
             if error.errno not in _ONE_ENTRY:
                 raise _named(error, root / prefix) from error
-            _leave_out(path, error)
+            _leave_out(path, error, left_out)
         else:
             if stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
                 yield path, state
 
 
 def _list(
-    root: Path, prefix: str, suffixes: tuple[str, ...], *, follow_links: bool = False
+    root: Path,
+    prefix: str,
+    suffixes: tuple[str, ...],
+    *,
+    follow_links: bool = False,
+    left_out: dict[str, list[str]] | None = None,
 ) -> dict[str, os.DirEntry[str]]:
     """Subfolders, with a slash behind their names, and files with these endings.
 
@@ -113,12 +137,14 @@ def _list(
                 except OSError as error:
                     if error.errno not in _ONE_ENTRY:
                         raise
-                    _leave_out(prefix + entry.name, error)
+                    _leave_out(prefix + entry.name, error, left_out)
                     continue
                 if is_folder:
                     found[f"{entry.name}/"] = entry
                 elif entry.name.lower().endswith(suffixes):
                     found[entry.name] = entry
+                elif left_out is not None:
+                    left_out.setdefault(_kind(entry), []).append(prefix + entry.name)
     except OSError as error:
         raise _named(error, root / prefix) from error
     return found
@@ -129,6 +155,18 @@ def _named(error: OSError, folder: Path) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(folder))
 
 
-def _leave_out(path: str, error: Exception) -> None:
-    reason = getattr(error, "strerror", None) or error
-    warnings.warn(f"{path!r} is left out: {reason}.", stacklevel=4)
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Why a name counts as no image file."""
+    if entry.is_symlink() and Path(entry).is_dir():
+        return "link to a folder"
+    return Path(entry.name).suffix.lower() or "no ending"
+
+
+def _leave_out(
+    path: str, error: Exception, left_out: dict[str, list[str]] | None
+) -> None:
+    reason = str(getattr(error, "strerror", None) or error)
+    if left_out is None:
+        warnings.warn(f"{path!r} is left out: {reason}.", stacklevel=4)
+    else:
+        left_out.setdefault(reason, []).append(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import struct
 import sys
@@ -26,10 +28,14 @@ ACCEPTED = (
 )
 
 FORMATS = [
-    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM",
-    "SGI", "TGA", "TIFF", "WEBP",
+    "AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG",
+    "PPM", "SGI", "TGA", "TIFF", "WEBP",
 ]  # fmt: skip
-"""Formats of files. Without EPS and its kin, for which Pillow runs Ghostscript."""
+"""Formats of files. Without EPS and its kin, for which Pillow runs Ghostscript. HEIF
+needs the package pillow-heif."""
+
+PIXELS = "SKADMA_MAX_IMAGE_PIXELS"
+"""Environment variable: the number of pixels above which no image is decoded."""
 
 
 Range = tuple[float, float]
@@ -312,15 +318,27 @@ def from_file(
 
 
 @lru_cache
-def _formats() -> tuple[str, ...]:
+def _prepare_pillow() -> None:
+    """Load Pillow's plugins, that for HEIF too, and set the limit on pixels."""
     Image.init()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    if limit := os.environ.get(PIXELS):
+        if not limit.isdecimal():
+            raise ValueError(f"{PIXELS}={limit!r}: it must be a number of pixels.")
+        Image.MAX_IMAGE_PIXELS = int(limit) // 2  # Pillow refuses twice as many
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    _prepare_pillow()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @lru_cache
 def image_suffixes() -> frozenset[str]:
     """Return the suffixes of image files, lower case, with the dot."""
-    Image.init()
+    _prepare_pillow()
     return frozenset(s for s, name in Image.EXTENSION.items() if name in FORMATS)
 
 

@@ -22,7 +22,14 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import FolderPaths, absolute, check_name, is_within, read_folders
+from .folders import (
+    FolderPaths,
+    absolute,
+    check_name,
+    check_stored,
+    is_within,
+    read_folders,
+)
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
@@ -37,6 +44,8 @@ from .record_labels import (
 )
 from .second_look import CantTell, SuspectLabel, list_cant_tell, list_suspects
 from .settings import (
+    build_estimator,
+    check_network,
     check_settings,
     check_usable,
     describe_estimator,
@@ -113,11 +122,16 @@ class Campaign:
         try:
             settings = self._event_log.settings()
             check_settings(settings)
-            self.pool = absolute(pool or settings["pool"])
+            if pool is None:
+                check_stored("", settings["pool"], self.folder)
+            self.pool = absolute(settings["pool"] if pool is None else pool)
             moved = {name: absolute(path) for name, path in (pools or {}).items()}
             self._folders = FolderPaths(self.pool, moved)
-            if moved:
-                self._folders.check(read_folders(self._event_log))
+            added = read_folders(self._event_log)
+            self._folders.check(added)
+            for each in added.added:
+                if each.name not in moved:
+                    check_stored(each.name, each.folder, self.folder)
             self._trainer = Trainer(
                 self._event_log, self._folders, settings, backbone, features
             )
@@ -189,7 +203,7 @@ class Campaign:
                 f"The campaign's folder {str(folder)!r} is inside the pool "
                 f"{str(pool)!r}: keep it elsewhere, or its files count as images."
             )
-        settings = {
+        settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
             "estimator": describe_estimator(estimator),
@@ -198,9 +212,12 @@ class Campaign:
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
         }
+        check_settings(settings)
         refuse_existing(folder / DATABASE)
-        check_usable(estimator, strategy, n_instances, random_state)
         backbone = estimator.backbone if callable(estimator.backbone) else None
+        rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
+        check_usable(rebuilt, strategy, names)
+        check_network(rebuilt, strategy)
         given = read_rows({} if labels is None else labels)
         images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)

@@ -1,4 +1,4 @@
-"""Look for damage in a campaign's folder: rows, events and models."""
+"""Look for damage in a campaign's log: changed rows, events that cannot be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from ..._utils.atomic import file_digest
 from .class_names import read_class_names
 from .event_log import DATABASE, CampaignError, EventLog
 from .settings import check_settings
@@ -32,7 +31,7 @@ def find_problems(folder: Path) -> list[str]:
     """List what is wrong in a campaign's folder; nothing is changed."""
     with closing(EventLog(folder / DATABASE, check=False)) as log, log.reading():
         problems = log.find_damage()
-        for check in (_check_rows, _check_labels, _check_models):
+        for check in (_check_rows, _check_labels):
             try:
                 with log.intact():
                     problems += check(log)
@@ -89,13 +88,3 @@ def _check_labels(log: EventLog) -> Iterator[str]:
             yield f"{about}: {label!r} is no class"
         if sha256 is not None and sha256 not in contents:
             yield f"{about}: the picture {sha256} was never there"
-
-
-def _check_models(log: EventLog) -> Iterator[str]:
-    """Compare the files of models with the digests that were recorded."""
-    for (text,) in log.rows("SELECT detail FROM events WHERE kind = 'train'"):
-        detail = json.loads(text)
-        name = f"{detail['key']}.safetensors"
-        path = log.path.parent / "models" / Path(name).name
-        if path.is_file() and file_digest(path) != detail["sha256"]:
-            yield f"the model {path.name} was changed; it will be made anew"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ def check_classes(classes: Sequence[str]) -> list[str]:
         except UnicodeEncodeError as error:
             raise CampaignError(f"The class {name!r} is no Unicode text.") from error
     return names
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 class ClassNames:
@@ -75,8 +80,13 @@ class ClassNames:
         """
         if as_of is None:
             return self.former.get(label, label)
-        found = (ids for at, ids in reversed(self._ids) if at <= as_of and label in ids)
-        known = next(found, {}).get(label)
+        past = [ids for at, ids in reversed(self._ids) if at <= as_of]
+        same = [
+            [ids[label] for ids in past if label in ids],
+            # Other systems spell accents otherwise.
+            [ids[n] for ids in past for n in ids if _plain(n) == _plain(label)],
+        ]
+        known = next((found[0] for found in same if found), None)
         present = self._present(known) if known else label
         if present is None:
             raise CampaignError(

@@ -166,6 +166,7 @@ class EventLog:
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
                 "one with 'skadma start' or Campaign.create."
             )
+        self._uri = path.absolute().as_uri()
         self._wal = path.with_name(f"{path.name}-wal")  # SQLite's, with what is new
         self._files: dict[Path, tuple[int, int]] = {}
         self.campaign_id = uuid.uuid4().hex  # copies of the folder have the same
@@ -216,13 +217,7 @@ class EventLog:
         try:
             self._execute("SELECT 1 FROM sqlite_master")
         except sqlite3.OperationalError as error:
-            primary = error.sqlite_errorcode & 0xFF
-            return primary not in (
-                sqlite3.SQLITE_CANTOPEN,
-                sqlite3.SQLITE_FULL,
-                sqlite3.SQLITE_IOERR,
-                sqlite3.SQLITE_READONLY,
-            )
+            return "locked" in str(error)  # by another process
         return True
 
     def _open_read_only(self) -> None:
@@ -231,8 +226,7 @@ class EventLog:
         self._connection.close()
         self.read_only = True
         if not self._wal.is_file() or not self._wal.stat().st_size:
-            uri = f"{self.path.absolute().as_uri()}?immutable=1"
-            self._connection = self._connect(uri)
+            self._connection = self._connect(f"{self._uri}?immutable=1")
         else:  # the latest changes are there
             self._connection = self._connect(self.path)
             self._execute("PRAGMA locking_mode = EXCLUSIVE")  # takes no other file
@@ -434,7 +428,7 @@ class EventLog:
 
     def _is_found(self, event: int, digest: str) -> bool:
         """Whether somebody who opens the path finds this campaign, and a digest."""
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        uri = f"{self._uri}?mode=rw"
         statement = (
             "SELECT sha256, value FROM digests, settings WHERE event = ? AND name = ?"
         )

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .event_log import CampaignError, EventLog
@@ -79,8 +79,11 @@ def read_folders(log: EventLog) -> AddedFolders:
             detail: dict[str, Any] = json.loads(text)
             if kind == "pool":
                 folder = detail["folder"]
-                if not isinstance(folder, str) or not folder or "\0" in folder:
+                if not isinstance(folder, str) or "\0" in folder:
                     raise ValueError(f"the pool {folder!r} is no folder")
+                systems = PurePosixPath, PureWindowsPath  # it may have been another
+                if not any(system(folder).is_absolute() for system in systems):
+                    raise ValueError(f"the pool {folder!r} is no absolute path")
                 try:
                     name = check_name(detail["name"])
                 except CampaignError as error:
@@ -115,6 +118,22 @@ def absolute(path: str | Path) -> Path:
     """Make a path absolute and free of "..", which messages and the log would show."""
     whole = Path(path).absolute()
     return _resolved(whole) if ".." in whole.parts else whole
+
+
+def check_stored(name: str, folder: str, campaign: Path) -> None:
+    """Refuse a folder of images as no campaign names it that was started here.
+
+    A campaign from elsewhere may name any folder, to have private files listed.
+    """
+    unsafe = "\0" in folder or not Path(folder).is_absolute()
+    if unsafe or is_within(campaign, Path(folder)):
+        option = f"--pool {name}=FOLDER" if name else "--pool FOLDER"
+        python = f"pools={{{name!r}: ...}}" if name else "pool=..."
+        raise CampaignError(
+            f"The campaign's pool {folder!r} is not scanned: it is relative, or has "
+            "the campaign itself in it, as of no campaign that was started here. Say "
+            f"where the images are by {option} ({python} in Python)."
+        )
 
 
 def is_within(path: Path, folder: Path) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
 from ... import strategies
@@ -42,7 +48,7 @@ STRATEGIES: dict[str, Any] = {
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings that no campaign writes."""
+    """Refuse settings that no campaign has, whoever wrote them."""
     kinds = {
         "pool": str,
         "classes": list,
@@ -59,31 +65,101 @@ def check_settings(settings: dict[str, Any]) -> None:
                 f"{settings.get(name)!r}."
             )
     check_classes(settings["classes"])
-
-
-def check_usable(
-    estimator: CNNClassifier,
-    strategy: QueryStrategy,
-    n_instances: int,
-    random_state: int,
-) -> None:
-    """Refuse what would fail only when the first labels are there."""
+    n_instances, random_state = settings["n_instances"], settings["random_state"]
     if n_instances < 1 or not 0 <= random_state < 2**32:
         raise CampaignError(
             f"n_instances={n_instances} must be at least 1, random_state="
             f"{random_state} from 0 to {2**32 - 1}."
         )
-    for one in (estimator, strategy):
-        try:
-            if hasattr(one, "_parameter_constraints"):
-                one._validate_params()
-            if isinstance(one, CNNClassifier):
-                torch.empty(0, device=one.torch_device())
-                one.source_network()
-        except (ValueError, TypeError, RuntimeError, OSError, AssertionError) as error:
-            raise CampaignError(
-                f"The {type(one).__name__} cannot be used: {error}"
-            ) from error
+
+
+def check_usable(
+    estimator: CNNClassifier, strategy: QueryStrategy, classes: list[str]
+) -> None:
+    """Refuse what would fail only when the first labels are there.
+
+    The parameters are those of the campaign's settings. The network is not loaded.
+    """
+    with _refused(estimator):
+        _check_estimator(estimator, classes)
+    with _refused(strategy):
+        if hasattr(strategy, "_parameter_constraints"):
+            strategy._validate_params()
+        check_random_state(strategy.random_state)
+        for name, value in strategy.get_params(deep=False).items():
+            if isinstance(value, int) and abs(value) >= 2**32:
+                raise ValueError(f"{name} must be a number below {2**32}.")
+
+
+def check_network(estimator: CNNClassifier, strategy: QueryStrategy) -> None:
+    """Refuse a network that cannot be loaded, and layers that it does not have."""
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    with _refused(estimator):
+        estimator.layers()
+        estimator.source_proba(picture)
+    if hasattr(strategy, "layer"):
+        with _refused(strategy):
+            estimator.embed(picture, [strategy.layer])
+
+
+@contextmanager
+def _refused(one: CNNClassifier | QueryStrategy) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of any library that the parameters reach
+        too_deep = isinstance(error, RecursionError)
+        reason = "a parameter is nested too deeply." if too_deep else error
+        raise CampaignError(
+            f"The {type(one).__name__} cannot be used: {reason}"
+        ) from error
+
+
+def _check_estimator(estimator: CNNClassifier, classes: list[str]) -> None:
+    """Fit a small network to a table with the estimator's parameters of training."""
+    estimator._validate_params()
+    estimator._given_range()
+    if estimator.image_shape is not None:
+        raise ValueError("image_shape is for rows of numbers, a campaign has files.")
+    net_params = dict(estimator.net_params or {})
+    known = estimator._parameter_constraints
+    validate_parameter_constraints(
+        {**known, "num_workers": [Interval(Integral, 0, 64, closed="both")]},
+        {
+            name: value
+            for key, value in net_params.items()
+            if (name := key.removeprefix("iterator_train__")) in {*known, "num_workers"}
+        },
+        "net_params",
+    )
+    net_params |= {"max_epochs": 1, "verbose": 0, "iterator_train__num_workers": 0}
+    small = clone(estimator).set_params(
+        backbone=_small_network,
+        weights="DEFAULT",
+        n_frozen_layers=0,
+        image_size=None,
+        image_shape=None,
+        engine="torch",
+        augment=None,
+        lr=1e-6,
+        head_lr=1e-6,
+        classes=classes,
+        net_params=net_params,
+        memory=False,
+    )
+    rows = np.random.default_rng(0).normal(size=(2 * len(classes), 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small.fit(rows.astype(np.float32), np.tile(classes, 2))
+    if small.training == "probe":
+        return
+    if not np.isfinite(small.net_.history[-1, "train_loss"]):
+        raise ValueError(
+            f"criterion={estimator.criterion.__name__} is not finite for class scores."
+        )
+
+
+def _small_network() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
 
 
 def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
@@ -92,9 +168,10 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         raise CampaignError(
             f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
         )
-    described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
-    for error in refused.values():
-        raise CampaignError(str(error)) from error
+    with _refused(estimator):
+        described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
+        for error in refused.values():
+            raise error
     weights = described.get("weights")
     if weights is not None and is_weights_file(weights):  # found from any folder
         described["weights"] = str(Path(weights).absolute())
@@ -102,7 +179,9 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
 
 
 def build_estimator(
-    described: dict[str, Any], backbone: Callable[[], nn.Module] | None, memory: Path
+    described: dict[str, Any],
+    backbone: Callable[[], nn.Module] | None,
+    memory: Path | bool,
 ) -> CNNClassifier:
     """Build an estimator from its description, with its cache in the folder `memory`.
 
@@ -118,8 +197,8 @@ def build_estimator(
             how="Campaign.open(folder, backbone=...)",
             memory=memory,
         )
-    except ModelError as error:
-        raise CampaignError(str(error)) from error
+    except (ModelError, TypeError) as error:
+        raise CampaignError(f"The settings of the estimator: {error}") from error
 
 
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
@@ -131,15 +210,13 @@ def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
             f"A campaign cannot take the strategy {name}: {reason}. It takes "
             f"{', '.join(sorted(STRATEGIES))}."
         )
-    try:
+    with _refused(strategy):
         params = {
             key: CENTERS
             if isinstance(value, SourceCenters)
             else plain(value, f"{name}({key}=...)")
             for key, value in strategy.get_params(deep=False).items()
         }
-    except ModelError as error:
-        raise CampaignError(str(error)) from error
     return {"class": name, "params": params}
 
 

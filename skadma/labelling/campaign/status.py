@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from ...images.folder import find_left_out
+from ...images.forms import PIXELS
 from .event_log import EventLog
 from .folders import FolderPaths
 from .state import State
@@ -97,6 +101,9 @@ class Status:
         Labels of images that are missing, unreadable or changed: not trained with.
     pace : list of Pace
         Labels an hour, by person.
+    left_out : dict of str to list of str
+        Other files in the pools, by the reason: an ending, "no ending", "link to a
+        folder", or an error. Hidden files do not count.
     """
 
     pool: Path
@@ -114,6 +121,7 @@ class Status:
     unusable: int = 0
     pace: list[Pace] = field(default_factory=list)
     more_pools: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
@@ -138,20 +146,57 @@ class Status:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"
             )
+        lines += [
+            f"left out     {len(paths)}: {kind}{_HELP.get(kind, '')}"
+            for kind, paths in self.left_out.items()
+        ]
         for what, paths in (
             ("changed since it was labelled", self.changed),
             ("missing", self.missing),
-            ("unreadable", list(self.unreadable)),
+            ("unreadable", [f"{p} ({_cause(r)})" for p, r in self.unreadable.items()]),
+            *(("left out", paths) for paths in self.left_out.values()),
         ):
             lines.extend(f"{what}: {path}" for path in paths[:10])
             if len(paths) > 10:
                 lines.append(f"{what}: {len(paths) - 10} more")
+        if any("DecompressionBomb" in reason for reason in self.unreadable.values()):
+            lines.append(
+                "Images of more pixels than Pillow's limit are read once the "
+                f"environment variable {PIXELS} has a larger one, such as "
+                f"{PIXELS}=1000000000."
+            )
         return "\n".join(lines)
+
+
+_HELP = {
+    **dict.fromkeys(
+        (".heic", ".heif", ".hif"), " (to read them: pip install pillow-heif)"
+    ),
+    "no ending": " (to read images among them: rename them, such as to NAME.jpg)",
+    "link to a folder": " (to read what is there: skadma pool add LINK)",
+}
+
+
+def _cause(problem: str) -> str:
+    """The error in a message of UnreadableImageError, whose path is told otherwise."""
+    return problem.partition(" cannot be read (")[2].removesuffix(").") or problem
+
+
+def _find_left_out(folders: Mapping[str, Path]) -> dict[str, list[str]]:
+    """List what is no image file in the pools, by kind; nothing of one not there."""
+    found: dict[str, list[str]] = {}
+    for name, folder in folders.items():
+        with contextlib.suppress(OSError):
+            for kind, paths in find_left_out(folder).items():
+                inside = (f"{name}/{path}" if name else path for path in sorted(paths))
+                found.setdefault(kind, []).extend(inside)
+    return dict(sorted(found.items()))
 
 
 def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
     """Count images and labels, within ``log.reading``."""
     folders = paths.by_name(state.folders)
+    left_out = _find_left_out(folders)
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
@@ -182,4 +227,5 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
         unusable=sum(given.values()) - len(state.labelled()),
         pace=measure_pace(log, state),
         more_pools=folders,
+        left_out=left_out,
     )

@@ -27,7 +27,7 @@ from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
 from .second_look import quick_model
-from .settings import build_estimator, build_strategy
+from .settings import build_estimator, build_strategy, check_usable
 from .state import State, digest, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
@@ -96,9 +96,14 @@ class Trainer:
         self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
+        estimator = build_estimator(
+            settings["estimator"], backbone, self._folder / "cache"
+        )
+        strategy = build_strategy(settings["strategy"], self._folder)
+        check_usable(estimator, strategy, settings["classes"])
         self._learner = ActiveLearner(
-            build_estimator(settings["estimator"], backbone, self._folder / "cache"),
-            build_strategy(settings["strategy"], self._folder),
+            estimator,
+            strategy,
             n_rounds=None,
             n_instances=self.n_instances,
             warm_start=self.warm_start,
