@@ -27,13 +27,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from demo_network import demo_centers, demo_classifier
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier
 from skadma.bench import load_dataset, split_dataset
-from skadma.bench.demo import demo_centers, demo_classifier
 from skadma.images.dataset import take
 from skadma.strategies import ADMA, RandomSampling
 

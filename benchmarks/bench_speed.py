@@ -32,6 +32,7 @@ import numpy as np
 import scipy.stats
 import sklearn
 import torch
+from demo_network import demo_centers, demo_classifier
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -39,7 +40,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.bench.datasets import load_elpv
-from skadma.bench.demo import demo_centers, demo_classifier
 from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset

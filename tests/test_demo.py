@@ -22,7 +22,7 @@ def test_demo(tmp_path, capsys):
     for row in rows:
         assert 0 <= float(row["accuracy"]) <= 1
         assert 0 <= float(row["auc"]) <= 1
-        assert float(row["adapt_seconds"]) > 0
+        assert float(row["fit_seconds"]) > 0
         assert f"{float(row['accuracy']):.3f}" in printed
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "does not show" in printed

@@ -5,51 +5,37 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.model_selection import train_test_split
 
 from .._utils.processes import progress_bar
-from ..centers import SourceCenters, shipped_centers
-from ..classifier import CNNClassifier
-from ..learner import ActiveLearner
 from ..plotting import LearningCurveDisplay
-from ..strategies import ADMA, RandomSampling, UncertaintyHerding
-from .cells import measure
+from .cells import Workbench
+from .config import expand, load_config
 from .datasets import load_elpv
 
 BACKBONE = "efficientnet_lite0"
 IMAGE_SIZE = 128
-N_FROZEN = -5
-N_CENTERS = 250
+CONFIG = {
+    "datasets": ["elpv"],
+    "networks": [BACKBONE],
+    "strategies": {
+        "UncertaintyHerding": {},
+        "ADMA": {"n_centers": 250},  # a quarter of those that the package ships
+        "random": {"class": "RandomSampling"},
+    },
+    "warm_start": False,
+    "classifier": {"image_size": IMAGE_SIZE, "training": "probe"},
+}
 COLUMNS = {
     "accuracy": ("accuracy", "{:.3f}"),
     "auc": ("AUC", "{:.3f}"),
     "query_seconds": ("query s", "{:.1f}"),
-    "adapt_seconds": ("adapt s", "{:.1f}"),
+    "fit_seconds": ("fit s", "{:.1f}"),
     "test_seconds": ("test s", "{:.1f}"),
 }
 """What is measured: its title and format in the table."""
-
-
-def demo_classifier(seed: int) -> CNNClassifier:
-    """Build a classifier whose last stage and head are fine-tuned."""
-    return CNNClassifier(
-        BACKBONE,
-        image_size=IMAGE_SIZE,
-        n_frozen_layers=N_FROZEN,
-        max_epochs=10,
-        random_state=seed,
-    )
-
-
-def demo_centers() -> SourceCenters:
-    """Take a quarter of the centres that the package ships for the network."""
-    clf = demo_classifier(0)
-    return shipped_centers(clf).subset(clf, N_CENTERS)
 
 
 def run_demo(
@@ -66,12 +52,16 @@ def run_demo(
     Each seed draws a pool and a test set of its own.
     """
     begin = time.perf_counter()
-    centers = demo_centers()
-    X, y = load_elpv()
-    if n_rounds * n_instances > n_pool or n_pool + n_test > len(X):
+    _, y = load_elpv()
+    if (
+        n_rounds * n_instances > n_pool
+        or n_pool > 0.7 * len(y)
+        or n_test > 0.3 * len(y)
+    ):
         raise ValueError(
             f"{n_rounds} rounds of {n_instances} labels from a pool of {n_pool} and "
-            f"{n_test} test photographs do not fit {len(X)} photographs."
+            f"{n_test} test photographs do not fit {len(y)} photographs, of which 30% "
+            "are for the test."
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.csv").touch()  # fails before minutes of work, not after
@@ -79,51 +69,16 @@ def run_demo(
     print(
         f"{n_pool} photographs to choose from, {n_test} to test on, others for each "
         f"seed; {1 - share:.0%} are defective, so always saying 'sound' gives "
-        f"{share:.3f} accuracy.\n{centers!r}"
+        f"{share:.3f} accuracy."
     )
-    strategies = {
-        "UncertaintyHerding": UncertaintyHerding(),
-        "ADMA": ADMA(centers),
-        "random": RandomSampling(),
-    }
-    rows: list[dict[str, Any]] = []
-    with progress_bar(
-        total=len(seeds) * len(strategies) * n_rounds, unit="round"
-    ) as bar:
-        for seed in seeds:
-            pool, test = train_test_split(
-                np.arange(len(y)),
-                train_size=n_pool,
-                test_size=n_test,
-                stratify=y,
-                random_state=seed,
-            )
-            for name, strategy in strategies.items():
-                learner = ActiveLearner(
-                    demo_classifier(seed).set_params(training="probe"),
-                    strategy,
-                    n_rounds=n_rounds,
-                    n_instances=n_instances,
-                    random_state=seed,
-                )
-                for record in learner.rounds(X[pool], y[pool]):
-                    begin_test = time.perf_counter()
-                    truth = np.searchsorted(learner.classes_, y[test])
-                    measured = measure(learner.predict_proba(X[test]), truth)
-                    rows.append(
-                        {
-                            "seed": seed,
-                            "strategy": name,
-                            "n_labels": record["n_labels"],
-                            **measured,
-                            "query_seconds": record["query_seconds"],
-                            "adapt_seconds": record["adapt_seconds"],
-                            "test_seconds": time.perf_counter() - begin_test,
-                        }
-                    )
-                    bar.set_postfix_str(f"seed {seed} {name}")
-                    bar.update()
-    results = pd.DataFrame(rows)
+    protocol = {"n_rounds": n_rounds, "n_instances": n_instances, "seeds": list(seeds)}
+    sizes = {"pool_size": n_pool, "test_size": n_test}
+    cells = expand(load_config({**CONFIG, **protocol, **sizes}))
+    workbench = Workbench(None)
+    rows = []
+    for cell in progress_bar(cells, unit="run"):
+        rows += workbench.run(cell)
+    results = pd.DataFrame(rows).drop(columns="indices")
     results.to_csv(out / "results.csv", index=False)
     _plot(results, out / "curves.png")
     print(format_table(results))

@@ -169,6 +169,7 @@ def check_params(estimator: Any, classes: np.ndarray, multilabel: bool = False) 
         augment=None,
         net_params=net_params
         | {"max_epochs": 1, "verbose": 0, "iterator_train__num_workers": 0},
+        classes=classes.tolist() if estimator.classes is None else estimator.classes,
         memory=False,
         device="cpu",
         verbose=0,

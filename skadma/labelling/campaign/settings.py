@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
 from ... import strategies
@@ -20,7 +16,7 @@ from ..._utils.atomic import write_atomically
 from ...centers import SourceCenters
 from ...classifier import CNNClassifier
 from ...networks.registry import is_weights_file
-from ...persistence.params import ModelError, describe_params, plain
+from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
 from .class_names import check_classes
@@ -83,7 +79,11 @@ def check_usable(
     The parameters are those of the campaign's settings. The network is not loaded.
     """
     with _refused(estimator):
-        _check_estimator(estimator, classes)
+        if estimator.image_shape is not None:
+            raise ValueError(
+                "image_shape is for rows of numbers, a campaign has files."
+            )
+        check_params(estimator, np.array(classes))
     with _refused(strategy):
         if hasattr(strategy, "_parameter_constraints"):
             strategy._validate_params()
@@ -114,54 +114,6 @@ def _refused(one: CNNClassifier | QueryStrategy) -> Iterator[None]:
         raise CampaignError(
             f"The {type(one).__name__} cannot be used: {reason}"
         ) from error
-
-
-def _check_estimator(estimator: CNNClassifier, classes: list[str]) -> None:
-    """Fit a small network to a table with the estimator's parameters of training."""
-    estimator._validate_params()
-    estimator._given_range()
-    if estimator.image_shape is not None:
-        raise ValueError("image_shape is for rows of numbers, a campaign has files.")
-    net_params = dict(estimator.net_params or {})
-    known = estimator._parameter_constraints
-    validate_parameter_constraints(
-        {**known, "num_workers": [Interval(Integral, 0, 64, closed="both")]},
-        {
-            name: value
-            for key, value in net_params.items()
-            if (name := key.removeprefix("iterator_train__")) in {*known, "num_workers"}
-        },
-        "net_params",
-    )
-    net_params |= {"max_epochs": 1, "verbose": 0, "iterator_train__num_workers": 0}
-    small = clone(estimator).set_params(
-        backbone=_small_network,
-        weights="DEFAULT",
-        n_frozen_layers=0,
-        image_size=None,
-        image_shape=None,
-        engine="torch",
-        augment=None,
-        lr=1e-6,
-        head_lr=1e-6,
-        classes=classes,
-        net_params=net_params,
-        memory=False,
-    )
-    rows = np.random.default_rng(0).normal(size=(2 * len(classes), 3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        small.fit(rows.astype(np.float32), np.tile(classes, 2))
-    if small.training == "probe":
-        return
-    if not np.isfinite(small.net_.history[-1, "train_loss"]):
-        raise ValueError(
-            f"criterion={estimator.criterion.__name__} is not finite for class scores."
-        )
-
-
-def _small_network() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
 
 
 def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
@@ -195,7 +147,7 @@ def build_estimator(
             CNNClassifier,
             described,
             backbone,
-            owner="campaign",
+            owner="the campaign",
             how="Campaign.open(folder, backbone=...)",
             memory=memory,
         )
