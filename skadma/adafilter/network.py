@@ -294,11 +294,6 @@ class AdaFilterNetwork(AdaptedNetwork):
         super().grow_head(positions, n_classes)
         self.__dict__.pop("_whole", None)
 
-    def _set_mode(self, mode: bool) -> None:
-        super()._set_mode(mode)
-        if "branch" in self._modules and not self.update_batch_norm:
-            self.branch.eval()
-
     def __getstate__(self) -> dict[str, Any]:
         # Graphs do not pickle, and a copy's must lead to the copy's modules.
         return {k: v for k, v in self.__dict__.items() if k != "_whole"}

@@ -139,10 +139,10 @@ class AdaptedNetwork(nn.Module):
 
     def _set_mode(self, mode: bool) -> None:
         super().train(mode)
-        for name, module in self.network.named_modules():
-            if name in self._frozen or (
-                isinstance(module, _BatchNorm) and not self.update_batch_norm
-            ):
+        frozen = {f"network.{name}" for name in self._frozen}
+        for name, module in self.named_modules():
+            is_fixed = isinstance(module, _BatchNorm) and not self.update_batch_norm
+            if is_fixed or name in frozen:
                 module.eval()
 
     @contextmanager

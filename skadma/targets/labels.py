@@ -94,13 +94,11 @@ def check_labels(
     if is_multilabel_form(y):
         return _check_indicator(y, name)
     labels: np.ndarray = column_or_1d(y, warn=True)
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+    is_infinite = labels.dtype.kind == "f" and np.isinf(labels).any()
+    if is_infinite or unlabelled_mask(labels, [-1]).any():
         raise ValueError(
-            f"{name}: the labels y contain NaN or infinity. Pass only labelled images."
-        )
-    if labels.dtype.kind == "O" and any(v is None for v in labels):
-        raise ValueError(
-            f"{name}: the labels y contain None or NaN. Pass only labelled ones."
+            f"{name}: the labels y contain None, NaN or infinity. Pass only labelled "
+            "images."
         )
     _refuse_written_gaps(labels, classes)
     if labels.dtype.kind == "O" and not any(isinstance(v, str) for v in labels):
