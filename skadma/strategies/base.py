@@ -157,14 +157,11 @@ class QueryStrategy(BaseEstimator, ABC):
     def check_multilabel(self) -> None:
         """Raise ValueError if the strategy does not take several labels per image."""
         if not self.multilabel:
-            others = sorted(
-                cls.__name__
-                for cls in _subclasses(QueryStrategy)  # type: ignore[type-abstract]
-                if cls.multilabel and not cls.__name__.startswith("_")
-            )
             raise ValueError(
                 f"{type(self).__name__} is for tasks of one label per image, but y "
-                f"has several columns. Take one of {', '.join(others)}."
+                "has several columns. Take UncertaintyHerding, MarginSampling, "
+                "EntropySampling, LeastConfident, CoreSet, ProbCover, TypiClust, ADMA "
+                "or RandomSampling."
             )
 
     @abstractmethod
@@ -175,12 +172,6 @@ class QueryStrategy(BaseEstimator, ABC):
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31))
-
-
-def _subclasses(cls: type[QueryStrategy]) -> Iterator[type[QueryStrategy]]:
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
 
 
 class ScoringStrategy(QueryStrategy):
