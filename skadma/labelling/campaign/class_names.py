@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from .event_log import CampaignError, EventLog
@@ -58,6 +60,7 @@ class ClassNames:
             (0, {name: (0, k) for k, name in enumerate(self._first)})
         ]
         self._merged: dict[_Id, _Id] = {}
+        self._names = {each: name for name, each in self._ids[-1][1].items()}
 
     @property
     def changed(self) -> bool:
@@ -66,7 +69,7 @@ class ClassNames:
 
     def at(self, event: int) -> dict[str, _Id]:
         """Give what identifies each class, by its name as of an event."""
-        return [ids for at, ids in self._ids if at <= event][-1]
+        return self._ids[bisect_right(self._ids, event, key=itemgetter(0)) - 1][1]
 
     def now(self, label: str, event: int) -> str:
         """Give the present name of a class that an event names `label`."""
@@ -78,15 +81,14 @@ class ClassNames:
         `label` is its name as of an event, or before. Where the event is not known, it
         is a present or a former name.
         """
-        if as_of is None:
+        if as_of is None or label.startswith("?"):
             return self.former.get(label, label)
         past = [ids for at, ids in reversed(self._ids) if at <= as_of]
-        same = [
-            [ids[label] for ids in past if label in ids],
-            # Other systems spell accents otherwise.
-            [ids[n] for ids in past for n in ids if _plain(n) == _plain(label)],
-        ]
-        known = next((found[0] for found in same if found), None)
+        known = next((ids[label] for ids in past if label in ids), None)
+        if known is None:  # other systems spell accents otherwise
+            text = _plain(label)
+            same = (ids[n] for ids in past for n in ids if _plain(n) == text)
+            known = next(same, None)
         present = self._present(known) if known else label
         if present is None:
             raise CampaignError(
@@ -98,8 +100,7 @@ class ClassNames:
     def _present(self, known: _Id | None) -> str | None:
         while known in self._merged:
             known = self._merged[known]
-        names = {each: name for name, each in self._ids[-1][1].items()}
-        return names.get(known) if known else None
+        return self._names.get(known) if known else None
 
     def take_back(self, undone: int, event: int) -> None:
         """Take the change of the event `undone` back, by another event."""
@@ -109,7 +110,7 @@ class ClassNames:
         for at, change in self._changes.items():
             again.change(*change, at)
         self.classes, self.former = again.classes, again.former
-        self._merged = again._merged
+        self._merged, self._names = again._merged, again._names
         self._ids.append((event, again._ids[-1][1]))
 
     def change(
@@ -127,7 +128,10 @@ class ClassNames:
                 f"{', '.join(CHANGES)}, each of one class or more."
             )
         if into is None:
-            classes = self._added(names)
+            for name in names:
+                if name in self.classes:
+                    raise CampaignError(f"There is a class {name!r} already.")
+            classes = [*self.classes, *names]
         else:
             classes = self._joined(names, into, change)
         self.classes = check_classes(classes)
@@ -141,6 +145,7 @@ class ClassNames:
             self._merged |= dict.fromkeys(others - {kept}, kept)
             ids[into] = kept
         self._ids.append((event, ids))
+        self._names = {each: name for name, each in ids.items()}
         self._changes[event] = change, names, into
         former = {old: renamed.get(now, now) for old, now in self.former.items()}
         self.former = {
@@ -155,12 +160,6 @@ class ClassNames:
             return f"the class {label!r} is called {self.former[label]!r} by now."
         nor = f", nor {', '.join(others)}" if others else ""
         return f"{label!r} is none of the classes {', '.join(self.classes)}{nor}."
-
-    def _added(self, names: list[str]) -> list[str]:
-        for name in names:
-            if name in self.classes:
-                raise CampaignError(f"There is a class {name!r} already.")
-        return [*self.classes, *names]
 
     def _joined(self, names: list[str], into: str, change: str) -> list[str]:
         for name in names:

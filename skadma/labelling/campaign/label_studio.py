@@ -190,9 +190,9 @@ def _row_of_min(task: Mapping[str, Any], where: str) -> tuple[str, LabelRow]:
 
 def _row(data: Any, where: str, mark: str, who: str, problem: str) -> LabelRow:
     data = data if isinstance(data, Mapping) else {}
-    path, sha256, as_of = data.get("path"), data.get("sha256", ""), data.get("as_of")
-    if type(as_of) is not int:  # a project keeps the names of classes that it got
-        as_of = sys.maxsize
+    path, sha256, text = data.get("path"), data.get("sha256", ""), data.get("as_of")
+    known = str(text).isdecimal() and len(str(text)) < 19
+    as_of = int(str(text)) if known else sys.maxsize  # a project keeps former names
     if not isinstance(path, str) or not isinstance(sha256, str):
         problem = (
             "its data has no path as skadma's tasks have. Import what 'skadma export "
