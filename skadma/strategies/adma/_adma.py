@@ -366,5 +366,4 @@ class CenterPatterns:
             outputs = source if from_source else adapted
             return self.compare(outputs, source.get(self.head))[:, None]
 
-        layers = () if from_source else tuple(p for p in self.layers if p != self.head)
-        return DerivedOutput(f"distinctiveness-{digest}", compute, layers)
+        return DerivedOutput(f"distinctiveness-{digest}", compute, from_source)
