@@ -28,7 +28,6 @@ from skadma.strategies import (
     TypiClust,
 )
 
-from .conftest import TinyCNN
 from .gated import KINDS, tiny
 
 # --- as an estimator ------------------------------------------------------------------
@@ -216,7 +215,7 @@ def test_display(pictures):
     pyplot.switch_backend("agg")
     X, y = pictures
     clf = tiny().fit(X, y)
-    display = GateUsageDisplay.from_estimator(clf, X, color="k")
+    display = GateUsageDisplay.from_estimator(clf, X)
     usage = clf.gate_usage(X)
     assert display.usage == usage
     assert [bar.get_width() for bar in display.bars_] == list(usage.values())
@@ -225,8 +224,6 @@ def test_display(pictures):
     figure, ax = pyplot.subplots()
     assert display.plot(ax=ax).figure_ is figure
     pyplot.close(figure)
-    with pytest.raises(TypeError, match="got CNNClassifier"):
-        GateUsageDisplay.from_estimator(CNNClassifier(TinyCNN), X)
 
 
 def test_matplotlib_comes_only_when_drawing():
