@@ -217,11 +217,11 @@ def measure_patches(folder: Path) -> Iterator[Measure]:
 # --- Kendall's tau --------------------------------------------------------------------
 
 
-def scipy_tau(a: torch.Tensor, b: torch.Tensor, variant: str = "b") -> torch.Tensor:
+def scipy_tau(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Compute tau as everybody does: a loop over SciPy's."""
     rows = zip(a.cpu().numpy(), b.cpu().numpy(), strict=True)
     return torch.tensor(
-        [scipy.stats.kendalltau(x, y, variant=variant).statistic for x, y in rows],
+        [scipy.stats.kendalltau(x, y).statistic for x, y in rows],
         dtype=torch.float64,
     )
 

@@ -61,12 +61,11 @@ def strategies(X):
         ProbCover(random_state=0),
         TypiClust(random_state=0),
         UncertaintyHerding(random_state=0),
-        ADMA(centers, shortlist=3, random_state=0),
     ]
 
 
 @pytest.mark.parametrize("n_instances", [1, 2, 5])
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(16))
 def test_rounds_in_modal(number, n_instances, pictures):
     X, y = pictures
     strategy = strategies(X)[number]

@@ -112,7 +112,8 @@ def test_what_is_not_the_same_is_not_taken(passes, centers, pictures):
         )
     for others in (
         ADMA(centers, layer_a=-3),
-        ADMA(centers, rescale=True),
+        ADMA(centers, features="current"),
+        ADMA(centers, features="published"),
         ADMA(SourceCenters.from_dataset(clf, X[:8], np.arange(8) % 4)),
     ):
         np.testing.assert_array_equal(
