@@ -13,10 +13,8 @@ from skadma.strategies.adma import (
     combined_score,
     distance_weights,
     distinctiveness,
-    layer_scale,
     pairwise_distinctiveness,
     predict_weights,
-    squared_distances,
     transformation_pattern,
     uncertainty,
 )
@@ -26,7 +24,7 @@ from .adma_problem import A1, A2, B, problem, tensor
 
 
 def package_parts(
-    pool, centers, proba, source_proba, classes, *, layers_a, weights, kind, rescale
+    pool, centers, proba, source_proba, classes, *, layers_a, weights, kind
 ):
     """The same as reference.adma_parts, with the package's functions."""
     distances = {k: CenterDistances(torch.from_numpy(c)) for k, c in centers.items()}
@@ -34,9 +32,8 @@ def package_parts(
     S_C = {k: distances[k](torch.from_numpy(c)) for k, c in centers.items()}
     patterns, approximations = [], []
     for a in layers_a:
-        scales = (layer_scale(S_C[a]), layer_scale(S_C[B])) if rescale else None
-        of_centers = transformation_pattern(S_C[a], S_C[B], rescale=scales)
-        patterns.append(transformation_pattern(S[a], S[B], rescale=scales))
+        of_centers = transformation_pattern(S_C[a], S_C[B])
+        patterns.append(transformation_pattern(S[a], S[B]))
         alpha = (
             predict_weights(torch.from_numpy(source_proba), classes)
             if weights == "predict"
@@ -58,8 +55,7 @@ def package_parts(
 @pytest.mark.parametrize("K", [3, 10, 50])
 @pytest.mark.parametrize("layers_a", [(A1,), (A1, A2)])
 @pytest.mark.parametrize("weights", ["predict", "distance"])
-@pytest.mark.parametrize("rescale", [False, True])
-def test_agrees_with_the_reference(dtype, K, layers_a, weights, rescale):
+def test_agrees_with_the_reference(dtype, K, layers_a, weights):
     data = problem(K, 7, K, dtype)
     kind = UNCERTAINTIES[K % len(UNCERTAINTIES)]
     expected = reference.adma_parts(
@@ -68,13 +64,10 @@ def test_agrees_with_the_reference(dtype, K, layers_a, weights, rescale):
         layer_b=B,
         weights=weights,
         uncertainty_kind=kind,
-        rescale=rescale,
         trade_off=0.1,
         iteration=3,
     )
-    d, u = package_parts(
-        *data, layers_a=layers_a, weights=weights, kind=kind, rescale=rescale
-    )
+    d, u = package_parts(*data, layers_a=layers_a, weights=weights, kind=kind)
     np.testing.assert_allclose(d, expected["distinctiveness"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(u, expected["uncertainty"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(
@@ -83,37 +76,13 @@ def test_agrees_with_the_reference(dtype, K, layers_a, weights, rescale):
     assert len(np.unique(expected["distinctiveness"])) > 1
 
 
-def test_rescaling_changes_the_order_of_magnitudes():
-    data = problem(0, 40, 10)
-    off, on = (
-        package_parts(
-            *data, layers_a=(A1,), weights="predict", kind="gini", rescale=rescale
-        )[0]
-        for rescale in (False, True)
-    )
-    assert np.abs(off - on).max() > 0.05
-
-
-def test_rescaled_scores_ignore_the_unit_of_a_layer_and_plain_ones_do_not():
-    data = problem(1, 20, 10)
-    pool, centers = ({**part, A1: 7 * part[A1]} for part in data[:2])
-    options = {"layers_a": (A1,), "weights": "distance", "kind": "gini"}
-    changed = []
-    for rescale in (False, True):
-        before, _ = package_parts(*data, **options, rescale=rescale)
-        after, _ = package_parts(pool, centers, *data[2:], **options, rescale=rescale)
-        changed.append(np.abs(before - after).max())
-    assert changed[0] > 0.02
-    assert changed[1] < 1e-9
-
-
 @pytest.mark.parametrize("weights", ["predict", "distance"])
 def test_rows_are_independent_and_their_order_does_not_matter(weights):
     data = problem(2, 30, 10)
     options = {"layers_a": (A1, A2), "weights": weights, "kind": "margin"}
     order = np.random.default_rng(0).permutation(30)[:11]
     pool = {layer: x[order] for layer, x in data[0].items()}
-    d, u = package_parts(*data, **options, rescale=True)
+    d, u = package_parts(*data, **options)
     d_part, u_part = package_parts(
         pool,
         data[1],
@@ -121,7 +90,6 @@ def test_rows_are_independent_and_their_order_does_not_matter(weights):
         data[3][order],
         data[4],
         **options,
-        rescale=True,
     )
     np.testing.assert_allclose(d_part, d[order], rtol=0, atol=1e-12)
     np.testing.assert_array_equal(u_part, u[order])
@@ -133,9 +101,7 @@ def test_the_order_of_the_centres_does_not_matter(weights):
     pool, centers, proba, source_proba, classes = problem(3, 20, 10)
     order = np.random.default_rng(1).permutation(10)
     options = {"layers_a": (A1, A2), "weights": weights, "kind": "gini"}
-    d, _ = package_parts(
-        pool, centers, proba, source_proba, classes, **options, rescale=False
-    )
+    d, _ = package_parts(pool, centers, proba, source_proba, classes, **options)
     d_permuted, _ = package_parts(
         pool,
         {layer: c[order] for layer, c in centers.items()},
@@ -143,7 +109,6 @@ def test_the_order_of_the_centres_does_not_matter(weights):
         source_proba,
         [classes[k] for k in order],
         **options,
-        rescale=False,
     )
     np.testing.assert_allclose(d_permuted, d, rtol=0, atol=1e-12)
 
@@ -153,12 +118,12 @@ def test_two_classes_worked_by_hand():
     # S_C^A = [[0, 4], [4, 0]], S_C^B = [[0, 1], [1, 0]], patterns (0, 3) and (3, 0).
     centers_a, centers_b = tensor([[0.0], [2.0]]), tensor([[0.0], [1.0]])
     of_centers = transformation_pattern(
-        squared_distances(centers_a, centers_a), squared_distances(centers_b, centers_b)
+        CenterDistances(centers_a)(centers_a), CenterDistances(centers_b)(centers_b)
     )
     assert of_centers.tolist() == [[0, 3], [3, 0]]
 
-    S_a = squared_distances(tensor([[0.5], [1.5], [1.0]]), centers_a)
-    S_b = squared_distances(tensor([[2.0], [1.0], [1.0]]), centers_b)
+    S_a = CenterDistances(centers_a)(tensor([[0.5], [1.5], [1.0]]))
+    S_b = CenterDistances(centers_b)(tensor([[2.0], [1.0], [1.0]]))
     pattern = transformation_pattern(S_a, S_b)
     assert pattern.tolist() == [[-3.75, 1.25], [1.25, 0.25], [0, 1]]
 
@@ -205,12 +170,6 @@ def test_pairwise_is_the_mean_over_pairs():
     # one of three pairs of numbers changes places: tau = 1/3
     other = tensor([[1.0, 3.0, 2.0]])
     assert pairwise_distinctiveness([up, other]).item() == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize("m", [0, 1])
-def test_pairwise_refuses_fewer_than_two(m):
-    with pytest.raises(ValueError, match=f"at least two to compare; got {m}"):
-        pairwise_distinctiveness([torch.zeros(2, 3)] * m)
 
 
 # --- uncertainty and score -----------------------------------------------------------
@@ -278,7 +237,7 @@ def test_the_score_moves_from_distinctiveness_to_uncertainty(
 
 
 def test_the_score_refuses_arrays_of_different_lengths():
-    with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(2,\) \(3,\)"):
         combined_score(np.zeros(2), np.zeros(3), 0.1, 1)
 
 

@@ -7,10 +7,8 @@ from .formulas import (
     combined_score,
     distance_weights,
     distinctiveness,
-    layer_scale,
     pairwise_distinctiveness,
     predict_weights,
-    squared_distances,
     transformation_pattern,
     uncertainty,
 )
@@ -25,9 +23,7 @@ __all__ = [
     "distinctiveness",
     "kendall_tau",
     "pairwise_distinctiveness",
-    "layer_scale",
     "predict_weights",
-    "squared_distances",
     "transformation_pattern",
     "uncertainty",
 ]
