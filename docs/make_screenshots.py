@@ -72,7 +72,6 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     ]
     command += [str(folder / "photos"), "--campaign", str(folder / "solar-cells")]
     command += ["--classes", *CLASSES, "--who", "ana", "--no-browser", "-n", "20"]
-    command += ["--repeat", "0.2"]
     command += ["--set", "estimator__image_size=128", "estimator__max_epochs=8"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None

@@ -388,11 +388,13 @@ def test_suspects_are_listed(many, tmp_path, capsys):
     with create(tmp_path / "c", many[0], estimator=network) as campaign:
         campaign.teach(given, train=False)
     where = ["--campaign", str(tmp_path / "c")]
-    main(["suspects", "-n", "8", *where])
-    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    out = tmp_path / "suspects.csv"
+    main(["suspects", "-n", "8", "-o", str(out), *where])
+    with out.open(newline="") as file:
+        shown = list(csv.DictReader(file))
     with Campaign.open(tmp_path / "c") as campaign:
         expected = [doubt.path for doubt in campaign.second_look(8)]
-    assert [line[4] for line in shown] == expected
-    assert all(line[1] == given[line[4]] and line[2] == "->" for line in shown)
-    scores = [float(line[0]) for line in shown]
+    assert [row["path"] for row in shown] == expected
+    assert all(row["label"] == given[row["path"]] for row in shown)
+    scores = [float(row["score"]) for row in shown]
     assert scores == sorted(scores, reverse=True)

@@ -336,7 +336,7 @@ def named(pool, tmp_path):
     return campaign.folder
 
 
-READING = (["status"], ["check"], ["classes", "list"], ["agreement"])
+READING = (["status"], ["check"], ["agreement"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")

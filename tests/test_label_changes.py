@@ -12,7 +12,6 @@ from skadma.cli import main
 from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.page.controller import Controller
 
-from .conftest import TinyCNN
 from .label_changes import CLASSES, assert_same, campaign, paint  # noqa: F401
 from .label_site import TINY
 
@@ -40,7 +39,7 @@ def test_a_renamed_class(campaign, controller):
     say(controller.ledger, first, "red")
     controller.receive(
         {
-            "kind": "batch", "known": [(first, "red")], "repeats": {}, "suspects": [],
+            "kind": "batch", "known": [(first, "red")], "suspects": [],
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
@@ -71,88 +70,14 @@ def test_a_renamed_class(campaign, controller):
     assert_same(controller.ledger, campaign)
 
 
-def test_repeats_among_pictures_drawn_meanwhile(campaign):
-    """As many as are due by what was answered, one at a time, none twice."""
-    controller = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
+def test_tabs_hold_different_pictures(controller):
+    """One with none left is told how many wait in others; it gets what they leave."""
     shas = list(controller.ledger.usable())
-    with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
-        for sha256 in shas[:3]:
-            say(ben.ledger(), sha256, "red")
-    message = {"kind": "batch", "known": [], "suspects": [], "proposals": [],
-               "as_of": 1, "guesses": {}}  # fmt: skip
-    message["repeats"] = dict.fromkeys(shas[:3])
-    controller.receive(message)  # the only message: the process is slow
-    answered, seen = [], []
-    for _ in range(10):
-        items = sync(controller, 2)["items"]
-        again = [item["sha256"] for item in items if item["sha256"] in shas[:3]]
-        assert len(items) == 2 and len(again) <= 1
-        assert all(item["before"] is None for item in items)
-        assert again == [] or sync(controller, 0, again)["stale"] == []
-        for item in items:
-            answered.append(item["sha256"])
-            assert say(controller.ledger, item["sha256"], "red").status == "recorded"
-        seen += again
-        if len(seen) == 3:
-            break
-    assert seen == shas[:3] and len(set(answered)) == len(answered)
-    acts = [event["kind"] for event in campaign.log()]
-    assert acts.count("repeat") == 3
-    assert {s: d.mark for s, d in controller.ledger.decisions.items()} == (
-        dict.fromkeys(answered, "red")
-    )
-    assert not {item["sha256"] for item in sync(controller, 12)["items"]} & set(
-        shas[:3]
-    )
-
-
-def test_a_repeat_has_a_guess_where_the_others_have_one(campaign):
-    """So that it cannot be told from them, also while it waits on the page."""
-    controller = Controller(campaign.ledger(), "ana", 4, repeat=0.5)
-    shas = list(controller.ledger.usable())
-    with Campaign.open(campaign.folder, who="ben", backbone=TinyCNN) as ben:
-        for sha256 in shas[:3]:
-            say(ben.ledger(), sha256, "red")
-    for sha256 in shas[3:6]:
-        say(controller.ledger, sha256, "blue")
-    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1, "guesses": {},
-               "proposals": [{"sha256": sha256, "guess": "blue", "confidence": 0.5}
-                             for sha256 in shas[6:9]],
-               "repeats": {shas[0]: None, shas[1]: ("green", 0.7),
-                           shas[2]: ("green", 0.8)}}  # fmt: skip
-    controller.receive(message)
-    items = sync(controller, 3)["items"]
-    guesses = {item["sha256"]: (item["guess"], item["confidence"]) for item in items}
-    assert guesses.pop(shas[1]) == ("green", 0.7)  # the first of those with a guess
-    assert list(guesses.values()) == [("blue", 0.5)] * 2
-    # Drawn by chance, without a guess: nor has the one among them that is a repeat.
-    say(controller.ledger, shas[1], "red")
-    shown = list(guesses)
-    controller.receive({**message, "proposals": []})
-    drawn = controller.sync("tab", shown, 2, meanwhile=True)["items"]
-    assert [item["guess"] for item in drawn] == [None, None]
-    again = {item["sha256"] for item in drawn} & set(shas[:3])
-    assert again == {shas[0]}
-    # A new model's guesses come for all of them at once.
-    shown += [item["sha256"] for item in drawn]
-    others = {sha256: ("green", 0.6) for sha256 in shown if sha256 != shas[0]}
-    late = others.popitem()  # handed out when the child had been asked already
-    proposals = [{"sha256": late[0], "guess": "green", "confidence": 0.6}]
-    controller.receive({**message, "guesses": others, "proposals": proposals,
-               "repeats": {shas[0]: ("red", 0.9)}})  # fmt: skip
-    campaign.rename_class("red", "rouge")
-    told = sync(controller, 0, shown)["guesses"]
-    assert told == {**others, late[0]: late[1], shas[0]: ("rouge", 0.9)}
-
-
-def test_a_tab_with_none_left_takes_over_what_waits_in_another(controller):
-    """One that was forgotten would keep them for good."""
-    shas = list(controller.ledger.usable())
-    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1, "repeats": {},
+    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1,
                "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip
-    assert controller.state()["stage"] == "starting"
+    assert controller.state()["stage"] == "choosing"
     controller.receive(message)
     assert controller.state()["stage"] == "idle"
 
@@ -160,26 +85,18 @@ def test_a_tab_with_none_left_takes_over_what_waits_in_another(controller):
         told = controller.sync(tab, list(have), want)
         return [item["sha256"] for item in told["items"]], told
 
-    old, _ = ask("old", 12)
-    assert old == shas
-    new, told = ask("new", 4)
-    assert new == shas[1:5] and told["elsewhere"] == 8
-    assert [item["guess"] for item in told["items"]] == ["red", None, None, None]
-    more, told = ask("old", 20, old)  # it is told, and takes nothing back
-    assert more == [] and told["stale"] == new
-    old = [sha256 for sha256 in old if sha256 not in new]
-    assert ask("new", 6, new)[0] == []  # it has some
+    old, _ = ask("old", 8)
+    assert old == shas[:8]
+    new, told = ask("new", 12)
+    assert new == shas[8:] and told["elsewhere"] == 8
     for sha256 in new:
         assert say(controller.ledger, sha256, "red").status == "recorded"
-    new, _ = ask("new", 20)
-    assert new == shas[5:]
-    for sha256 in new:
-        say(controller.ledger, sha256, "red")
-    new, told = ask("new", 6)  # what is looked at there stays there
-    assert new == [] and told["elsewhere"] == 1
-    assert ask("old", 20, old)[1]["stale"] == shas[5:]
+    more, told = ask("new", 6)
+    assert more == [] and told["elsewhere"] == 8
+    more, told = ask("old", 20, old)
+    assert more == [] and told["stale"] == []
     ask("old", 0)  # the page is left
-    assert ask("new", 6)[0] == shas[:1]
+    assert ask("new", 6)[0] == shas[:6]
 
 
 def test_a_merge_joins_what_is_counted(campaign, controller):

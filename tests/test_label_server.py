@@ -15,12 +15,9 @@ from skadma import Campaign
 from skadma.cli import main
 from skadma.images.forms import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
-from skadma.labelling.page.app import Pictures
-from skadma.labelling.page.session import (
-    TrainingProcess,
-    choose_batch,
-    next_stage,
-)
+from skadma.labelling.page.app import encode
+from skadma.labelling.page.controller import Controller
+from skadma.labelling.page.session import Session
 
 from .label_site import CLASSES, TINY, paint
 
@@ -58,12 +55,6 @@ def test_what_contradicts_the_campaign_is_refused(folder, tmp_path, capsys):
     assert "is about" in message and "--pool" in message
     where = ["--campaign", folder, "--classes", "a", "b"]
     assert "has the classes crack, ok" in fails(where, capsys)
-    for keys in (["crack"], ["crack=ab"], ["crack="], ["crack=a", "ok=A"],
-                 ["crack=a", "crack=b"]):  # fmt: skip
-        assert "--keys" in fails(["--campaign", folder, "--keys", *keys], capsys)
-    message = fails(["--campaign", folder, "--keys", "pink=p"], capsys)
-    assert "'pink' is none of the classes crack, ok" in message
-    assert "below 1" in fails(["--campaign", folder, "--repeat", "1"], capsys)
 
 
 def test_a_port_that_is_taken(folder, capsys):
@@ -129,20 +120,14 @@ def test_like_beside_like():
     assert order_by_similarity(np.empty((0, 3))) == []
 
 
-def test_pictures_are_kept_up_to_a_limit(tmp_path):
-    paths = sorted(paint(tmp_path, 6).iterdir())
+def test_pictures_that_are_gone_or_others(tmp_path):
+    paths = sorted(paint(tmp_path, 3).iterdir())
     shas = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    pictures = Pictures(limit=10_000)
-    first = pictures.get(shas[0], paths[0], "view")
     paths[0].unlink()
-    assert pictures.get(shas[0], paths[0], "view") == first
-    for sha256, path in zip(shas[1:], paths[1:], strict=True):
-        pictures.get(sha256, path, "view")
-    assert sum(len(data) for data, _ in pictures._kept.values()) <= 10_000
     with pytest.raises(UnreadableImageError, match="cannot be read"):
-        pictures.get(shas[0], paths[0], "view")
+        encode(shas[0], paths[0], "view")
     with pytest.raises(UnreadableImageError, match="another picture"):
-        pictures.get(shas[1], paths[2], "view")
+        encode(shas[1], paths[2], "view")
 
 
 def test_large_pictures_are_made_smaller(tmp_path):
@@ -151,7 +136,7 @@ def test_large_pictures_are_made_smaller(tmp_path):
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     sizes = {}
     for size in ("small", "view", "full"):
-        data, kind = Pictures().get(sha256, path, size)
+        data, kind = encode(sha256, path, size)
         assert kind == "image/jpeg"
         (tmp_path / "sent.jpg").write_bytes(data)
         with Image.open(tmp_path / "sent.jpg") as image:
@@ -160,65 +145,38 @@ def test_large_pictures_are_made_smaller(tmp_path):
 
 
 def test_a_process_that_dies_is_started_again(folder, monkeypatch):
-    """It says so, holds no lock, and the next question is answered."""
+    """It says so, holds no lock, and images are chosen all the same."""
     monkeypatch.setattr("skadma.labelling.page.session._PAUSE", 0.0)
+    monkeypatch.setattr("skadma.labelling.page.controller._AGAIN", 0.0)
     heard = []
-    with Campaign.open(folder) as campaign:
-        pool = campaign.pool
-    training = TrainingProcess(folder, {"pool": pool, "who": "ana"}, heard.append)
+    receive = Controller.receive
 
-    def wait_for(kind, seconds=180):
+    def hear(controller, message):
+        heard.append(message)
+        receive(controller, message)
+
+    monkeypatch.setattr(Controller, "receive", hear)
+    session = Session(folder, {"who": "ana"})
+
+    def wait_for(condition, seconds=180):
         end = time.monotonic() + seconds
-        while not [m for m in heard if m["kind"] == kind]:
+        while not condition():
             assert time.monotonic() < end, heard
             time.sleep(0.05)
-        return [m for m in heard if m["kind"] == kind][-1]
 
-    assert training.request(8, []) and training.busy and not training.request(8, [])
-    wait_for("stage")
-    training._worker._process.kill()
-    assert "started again" in wait_for("problem")["message"]
-    assert not training.busy
-    heard.clear()
-    assert training.request(8, [])
-    batch = wait_for("batch")
+    wait_for(lambda: session._worker._process is not None)
+    assert session._busy
+    session._worker._process.kill()
+    wait_for(lambda: len(heard) == 2)  # one request at a time, and no other one
+    problem, batch = heard
+    assert "started again" in problem["message"]
     assert len({p["sha256"] for p in batch["proposals"]}) == 8
-    assert batch["known"] == [] and not training.busy
-    training.close()
-    assert not training._worker._process.is_alive() and not training.request(8, [])
+    assert batch["known"] == []
+    session.close()
+    assert not session._worker._process.is_alive()
     with Campaign.open(folder) as campaign:
         asked = {p.sha256 for p in campaign.query(8)}  # the same, though in order
     assert asked == {p["sha256"] for p in batch["proposals"]}
-
-
-def test_what_a_repeat_is_taken_for(folder):
-    """By a model that was not told its label; by the network where there is none."""
-    with Campaign.open(folder, who="ben") as ben:
-        labels = {f"{i:03}.png": CLASSES[i % 2] for i in range(6)}
-        ben.teach(labels | {"000.png": CLASSES[1]}, train=False)  # that one is wrong
-        ben.add_classes(["rust"])
-        ben.teach({"007.png": "rust"}, train=False)  # no other model could know of it
-    with Campaign.open(folder, who="ana") as campaign:
-        assert next_stage(campaign) == "training"
-        repeats = choose_batch(campaign, 4, [], True)["repeats"]
-        with pytest.warns(UserWarning, match="'rust' cannot be judged"):
-            unseen = {d.sha256: d for d in campaign.second_look() if d.suggested}
-        rest = dict(repeats)
-        for sha256, suspect in unseen.items():
-            assert rest.pop(sha256) == (suspect.suggested, suspect.confidence)
-            at_least = (
-                1 - suspect.score if suspect.suggested == suspect.label else 1 / 3
-            )
-            assert at_least - 1e-6 <= suspect.confidence <= 1
-        assert {suspect.path for suspect in unseen.values()} == set(labels)
-        assert any(d.suggested != d.label for d in unseen.values())
-        ((sha256, (name, confidence)),) = rest.items()
-        alone = campaign.pool / "007.png"
-        assert hashlib.sha256(alone.read_bytes()).hexdigest() == sha256
-        network = campaign.estimator()
-        (row,) = network.predict_proba([str(alone)])
-        assert name == network.classes_[row.argmax()]
-        assert confidence == pytest.approx(row.max(), abs=1e-5)
 
 
 @pytest.mark.parametrize("top", [255, 1023, 4095, 65535])
@@ -228,7 +186,7 @@ def test_pictures_of_16_bits_are_not_black(top, tmp_path):
     Image.fromarray(np.rint(ramp * top).astype(np.uint16)).save(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     for value_range, white in ((None, 1), ((0, top), 1), ((0, 2 * top), 2)):
-        data, _ = Pictures(value_range=value_range).get(sha256, path, "view")
+        data, _ = encode(sha256, path, "view", value_range)
         with Image.open(io.BytesIO(data)) as image:
             shown = np.asarray(image.convert("L"))
         assert np.abs(shown - ramp * 255 / white).max() <= 2
@@ -241,4 +199,4 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
     data = path.read_bytes()
     assert len(data) < 1 << 20
     with pytest.raises(UnreadableImageError, match="bomb"):
-        Pictures().get(hashlib.sha256(data).hexdigest(), path, "small")
+        encode(hashlib.sha256(data).hexdigest(), path, "small")

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the shell's; return the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    shown = set()
+    shown: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:  # each step of a command may warn of the same

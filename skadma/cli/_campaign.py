@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._utils.atomic import write_atomically
 from .._utils.tables import write_table
 from ._options import (
+    Commands,
+    Options,
     add_command,
     add_output,
     add_partial,
@@ -25,10 +26,8 @@ from ._options import (
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign, SuspectLabel, TeachResult
 
-Options = argparse.Namespace
 
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the commands."""
     _add_start(commands)
     _add_round(commands)
@@ -42,17 +41,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 # --- start ----------------------------------------------------------------------------
 
 
-def _add_start(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_start(commands: Commands) -> None:
     start = add_command(
-        commands, "start", _start, "start to label a folder of images", pool=False
+        commands, "start", _status, "start to label a folder of images", pool=False
     )
-    start.set_defaults(open=_start_in_pool)
-    add = start.add_argument
-    add("pool", type=Path, help="folder of images, with subfolders")
-    add("--classes", nargs="+", required=True, help="all labels")
+    start.set_defaults(run=_start)
+    start.add_argument("pool", type=Path, help="folder of images, with subfolders")
+    start.add_argument("--classes", nargs="+", required=True, help="all labels")
     add_start_options(start)
-    add("--labels", type=Path, help="CSV with labels there are already: path, label")
-    add_partial(start, "rows of --labels", "starting no campaign")
 
 
 def add_start_options(parser: argparse._ActionsContainer) -> None:
@@ -83,17 +79,12 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=what)
 
 
-def _start(campaign: Campaign, _: Options) -> None:
-    print(campaign.status())
+def _start(options: Options) -> None:
+    with start_campaign(options, options.pool) as campaign:
+        print(campaign.status())
 
 
-def _start_in_pool(options: Options) -> Campaign:
-    return start_campaign(
-        options, options.pool, labels=options.labels, partial=options.partial
-    )
-
-
-def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
+def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
@@ -123,7 +114,6 @@ def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
         who=options.who,
         wait=options.wait,
         verbose=True,
-        **labels,
     )
 
 
@@ -155,7 +145,7 @@ def _value(text: str) -> Any:
 # --- a round: query, teach, corrections, undo ----------------------------------------
 
 
-def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_round(commands: Commands) -> None:
     query = add_command(commands, "query", _query, "choose the images to label next")
     query.add_argument("-n", type=positive, help="how many (default: as started)")
     add_output(query, "label file to fill in")
@@ -165,12 +155,11 @@ def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_partial(teach)
     what = "they are answers to 'skadma repeats': they change no label"
     teach.add_argument("--blind", action="store_true", help=what)
+    what = "leave training to the next query"
+    teach.add_argument("--later", action="store_true", help=what)
     relabel = add_command(commands, "relabel", _relabel, "correct a label")
     relabel.add_argument("image")
     relabel.add_argument("label")
-    for command in (teach, relabel):
-        what = "leave training to the next query"
-        command.add_argument("--later", action="store_true", help=what)
     for name, what in (
         ("skip", "leave images aside until no others are left"),
         ("cant-tell", "say that images cannot be labelled by looking at them"),
@@ -182,15 +171,12 @@ def _add_round(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _query(campaign: Campaign, options: Options) -> None:
-    as_of = campaign.last_event
     rows = (
         (p.path, "", p.guess or "", _short(p.confidence), _short(p.score), p.sha256)
         for p in campaign.query(options.n)
     )
     columns = ("guess", "confidence", "score")
-    write_label_file(
-        options.out, columns, rows, "images to label: fill in", "teach", as_of
-    )
+    write_label_file(options, columns, rows, "images to label: fill in", "teach")
 
 
 def _short(number: float | None) -> float | str:
@@ -201,8 +187,7 @@ def _teach(campaign: Campaign, options: Options) -> None:
     labels, partial = options.labels, options.partial
     if options.blind:
         taught = campaign.record_repeats(labels, partial=partial)
-        print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
-        _print_refused(taught)
+        _print_safe(f"{taught.n_repeats} blind answers", taught)
     else:
         _print_taught(campaign.teach(labels, partial=partial, train=False))
         if not options.later:
@@ -211,8 +196,6 @@ def _teach(campaign: Campaign, options: Options) -> None:
 
 def _relabel(campaign: Campaign, options: Options) -> None:
     _print_taught(campaign.relabel(options.image, options.label, train=False))
-    if not options.later:
-        campaign.estimator()
 
 
 def _mark(campaign: Campaign, options: Options) -> None:
@@ -221,18 +204,14 @@ def _mark(campaign: Campaign, options: Options) -> None:
 
 
 def _print_taught(taught: TeachResult) -> None:
-    """Say that labels are on the disk, before training may take minutes."""
-    print(
-        f"Safe: {taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as "
-        "before.",
-        flush=True,
-    )
-    _print_refused(taught)
+    said = f"{taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as before"
+    _print_safe(said, taught)
 
 
-def _print_refused(taught: TeachResult) -> None:
-    for refused in taught.refused:
-        print(f"left out: {refused}", flush=True)
+def _print_safe(said: str, taught: TeachResult) -> None:
+    """Say what is on the disk, before training may take minutes."""
+    refused = (f"left out: {row}" for row in taught.refused)
+    print(f"Safe: {said}.", *refused, sep="\n", flush=True)
 
 
 def _undo(campaign: Campaign, _: Options) -> None:
@@ -251,22 +230,22 @@ def _undo(campaign: Campaign, _: Options) -> None:
 # --- status, export, report -----------------------------------------------------------
 
 
-def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    add_command(commands, "status", _status, "count labels, and what is left")
+def _add_reading(commands: Commands) -> None:
+    what = "count labels, and what is left"
+    add_command(commands, "status", _status, what, refresh=True)
     check = add_command(
         commands,
         "check",
-        _check,
+        _status,
         "look for damage in the campaign's folder",
         "Look for damage in the campaign's folder: rows that were changed, labels that "
         "are no class, events that contradict their rows. "
         "Nothing is written.",
         pool=False,
     )
-    check.set_defaults(open=lambda options: nullcontext(options.campaign))
-    export = add_command(
-        commands, "export", _export, "write all decisions to a CSV file"
-    )
+    check.set_defaults(run=_check)
+    what = "write all decisions to a CSV file"
+    export = add_command(commands, "export", _export, what, refresh=True)
     export.set_defaults(prepare=_prepare_export)
     add_output(export, "CSV file, or folder for Label Studio")
     add = export.add_argument
@@ -289,20 +268,19 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "name of the pool's folder); NAME: of a pool that was added. More than once "
         "for several",
     )
-    report = add_command(
-        commands, "report", _report, "write a page about the campaign, one HTML file"
-    )
+    what = "write a page about the campaign, one HTML file"
+    report = add_command(commands, "report", _report, what, refresh=True)
     add_output(report, "HTML file")
 
 
 def _status(campaign: Campaign, _: Options) -> None:
-    campaign.refresh_if_there()
     print(campaign.status())
 
 
-def _check(folder: Any, _: Options) -> None:
+def _check(options: Options) -> None:
     from ..labelling.campaign.check import find_problems
 
+    folder = options.campaign
     problems = find_problems(folder)
     if problems:
         raise ValueError(
@@ -325,7 +303,6 @@ def _export(campaign: Campaign, options: Options) -> None:
     if options.to == "label-studio":
         _export_tasks(campaign, options)
         return
-    campaign.refresh_if_there()
     events = campaign.log()
     if options.log:
         _write(options.out, "".join(f"{json.dumps(event)}\n" for event in events))
@@ -369,7 +346,6 @@ def _export_tasks(campaign: Campaign, options: Options) -> None:
 def _report(campaign: Campaign, options: Options) -> None:
     from ..labelling.campaign.report import make_report
 
-    campaign.refresh_if_there()
     _write(options.out, make_report(campaign))
     print(f"Open {options.out} in a browser.")
 
@@ -378,32 +354,29 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, lambda tmp_path: tmp_path.write_text(text, "utf-8"))
 
 
-# --- review: suspects, cant-tell-list, confirm, repeats, agreement --------------------
+# --- review: suspects, confirm, repeats, agreement ------------------------------------
 
 
-def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_review(commands: Commands) -> None:
     suspects = add_command(
         commands,
         "suspects",
         _suspects,
-        "list labels that are worth a second look",
-        "List labels that a model trained without them doubts, most doubtful first.",
+        "choose labels that are worth a second look",
+        "Choose labels that a model trained without them doubts, most doubtful first.",
+        refresh=True,
     )
     what = "how many (default: %(default)s)"
     suspects.add_argument("-n", type=positive, default=20, help=what)
     what = "judge by the network itself, trained five times: better and slow"
     suspects.add_argument("--refit", action="store_true", help=what)
-    add_output(suspects, "label file to correct, for 'skadma teach'", required=False)
-    what = "list what others marked as nothing that one can label"
-    unclear = add_command(commands, "cant-tell-list", _cant_tell_list, what)
-    add_output(unclear, "label file to fill in")
+    add_output(suspects, "label file to correct, for 'skadma teach'")
     confirm = add_command(
         commands, "confirm", _confirm, "let labels stand after a second look"
     )
     confirm.add_argument("images", nargs="+")
-    repeats = add_command(
-        commands, "repeats", _repeats, "choose labelled images to show again, blind"
-    )
+    what = "choose labelled images to show again, blind"
+    repeats = add_command(commands, "repeats", _repeats, what, refresh=True)
     what = "of your answers; 1: all images (default: %(default)s)"
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
@@ -411,42 +384,18 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
-    campaign.refresh_if_there()
-    as_of = campaign.last_event
     suspects = campaign.second_look(options.n, refit=options.refit)
-    if options.out:
-        columns = ("suggested", "score", "likely", "others")
-        what = "labels, most doubtful first: correct"
-        rows = map(_row, suspects)
-        write_label_file(options.out, columns, rows, what, "teach", as_of)
-        return
-    for s in suspects:
-        score = "     " if s.score is None else f"{s.score:.3f}"
-        why = _others(s) or ("likely wrong" if s.likely else "")
-        print(f"{score}  {s.label} -> {s.suggested or '?'}  {s.path}  {why}".rstrip())
-    if not suspects:
-        print("No label is in doubt, or none can be judged yet.")
+    columns = ("suggested", "score", "likely", "others")
+    what = "labels, most doubtful first: correct"
+    write_label_file(options, columns, map(_row, suspects), what, "teach")
 
 
 def _row(suspect: SuspectLabel) -> tuple[str, ...]:
     score = "" if suspect.score is None else f"{suspect.score:.3f}"
     likely = "yes" if suspect.likely else ""
-    judged = suspect.suggested or "", score, likely, _others(suspect)
+    others = ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
+    judged = suspect.suggested or "", score, likely, others
     return suspect.path, suspect.label, *judged, suspect.sha256
-
-
-def _others(suspect: SuspectLabel) -> str:
-    """What other people answered in blind repeats."""
-    return ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
-
-
-def _cant_tell_list(campaign: Campaign, options: Options) -> None:
-    campaign.refresh_if_there()
-    as_of = campaign.last_event
-    unclear = campaign.cant_tell(exclude=campaign.who)
-    rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
-    what = "images for a second opinion: where you can tell, fill in"
-    write_label_file(options.out, ("who", "when"), rows, what, "teach", as_of)
 
 
 def _confirm(campaign: Campaign, options: Options) -> None:
@@ -456,19 +405,15 @@ def _confirm(campaign: Campaign, options: Options) -> None:
 
 
 def _repeats(campaign: Campaign, options: Options) -> None:
-    campaign.refresh_if_there()
     due = campaign.repeats_due(options.share)
-    _write_unlabelled(
-        campaign, options.out, due, "images to label again", "teach --blind"
-    )
+    _write_unlabelled(options, due, "images to label again", "teach --blind")
 
 
 def _write_unlabelled(
-    campaign: Campaign, path: Path, images: Iterable[Any], what: str, then: str
+    options: Options, images: Iterable[Any], what: str, then: str
 ) -> None:
     rows = ((image.path, "", image.sha256) for image in images)
-    last = campaign.last_event
-    write_label_file(path, (), rows, f"{what}: fill in", then, last)
+    write_label_file(options, (), rows, f"{what}: fill in", then)
 
 
 def _agreement(campaign: Campaign, _: Options) -> None:
@@ -478,21 +423,18 @@ def _agreement(campaign: Campaign, _: Options) -> None:
 # --- classes and pools ----------------------------------------------------------------
 
 
-def _add_changes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "list the classes, add, rename or merge some"
+def _add_changes(commands: Commands) -> None:
+    what = "add, rename or merge classes"
     classes = commands.add_parser("classes", help=what, description=f"{what}.")
     actions = classes.add_subparsers(dest="action", required=True)
-    add_command(actions, "list", _list, "list the classes with their labels")
-    add = add_command(actions, "add", _add, "add classes")
+    add = add_command(actions, "add", _change_classes, "add classes")
     add.add_argument("names", nargs="+", metavar="CLASS")
-    rename = add_command(
-        actions, "rename", _rename, "give a class and its labels another name"
-    )
+    what = "give a class and its labels another name"
+    rename = add_command(actions, "rename", _change_classes, what)
     rename.add_argument("old")
     rename.add_argument("new")
-    merge = add_command(
-        actions, "merge", _merge, "make one class of several, labels included"
-    )
+    what = "make one class of several, labels included"
+    merge = add_command(actions, "merge", _change_classes, what)
     merge.add_argument("names", nargs="+", metavar="CLASS")
     into = "one of them or a new name"
     merge.add_argument("--into", required=True, metavar="CLASS", help=into)
@@ -505,32 +447,16 @@ def _add_changes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     more.add_argument("--name", help=what)
 
 
-def _list(campaign: Campaign, _: Options) -> None:
-    former = campaign.former_classes()
-    for name, n in campaign.status().labels.items():
-        was = [old for old, now in former.items() if now == name]
-        print(f"{n:>6}  {name}" + (f" (was {', '.join(was)})" if was else ""))
-
-
-def _add(campaign: Campaign, options: Options) -> None:
-    campaign.add_classes(options.names)
-    _print_classes(campaign.classes)
-
-
-def _rename(campaign: Campaign, options: Options) -> None:
-    campaign.rename_class(options.old, options.new)
-    _print_classes(campaign.classes)
-
-
-def _merge(campaign: Campaign, options: Options) -> None:
-    campaign.merge_classes(options.names, options.into)
-    _print_classes(campaign.classes)
-
-
-def _print_classes(classes: list[str]) -> None:
+def _change_classes(campaign: Campaign, options: Options) -> None:
+    if options.action == "add":
+        campaign.add_classes(options.names)
+    elif options.action == "rename":
+        campaign.rename_class(options.old, options.new)
+    else:
+        campaign.merge_classes(options.names, options.into)
     print(
-        f"The classes are {', '.join(classes)}. The next query trains with them; "
-        "'skadma undo' takes it back."
+        f"The classes are {', '.join(campaign.classes)}. The next query trains with "
+        "them; 'skadma undo' takes it back."
     )
 
 
@@ -543,9 +469,7 @@ def _add_pool(campaign: Campaign, options: Options) -> None:
 # --- evaluate -------------------------------------------------------------------------
 
 
-def _add_evaluate(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_evaluate(commands: Commands) -> None:
     evaluate = add_command(
         commands,
         "evaluate",
@@ -579,16 +503,20 @@ def _add_evaluate(
 
 
 def _prepare_evaluate(options: Options) -> None:
-    if options.draw and (options.labels or options.release):
-        raise ValueError("--draw goes with neither a label file nor --release.")
-    if options.release and (options.labels or options.out):
-        raise ValueError("--release goes alone; give the label file before.")
-    if options.draw and not options.out:
-        raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
-    if options.images and (options.release or (options.out and not options.draw)):
-        raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
-    if options.images and not (options.draw or options.labels):
-        raise ValueError("--images needs --draw N -o FILE first, then the label file.")
+    if options.draw:
+        fits = options.out and not (options.labels or options.release)
+    elif options.labels:
+        fits = not (options.release or (options.images and options.out))
+    elif options.release:
+        fits = not (options.images or options.out)
+    else:
+        fits = not options.images
+    if not fits:
+        raise ValueError(
+            "--draw N needs -o FILE, where the drawn images are listed, and goes with "
+            "neither a label file nor --release. --release goes alone. --images goes "
+            "with the label file, and needs --draw N -o FILE first."
+        )
     if options.out:
         prepare_file(options.out, overwrite=options.overwrite)
 
@@ -611,13 +539,13 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:
         drawn = audits.draw(options.draw, method=options.method)
-        _write_unlabelled(campaign, options.out, drawn, what, "evaluate")
+        _write_unlabelled(options, drawn, what, "evaluate")
     else:
         if options.labels:
             _print_taught(audits.answer(options.labels, partial=options.partial))
         pending = audits.pending()
         if options.out:
-            _write_unlabelled(campaign, options.out, pending, what, "evaluate")
+            _write_unlabelled(options, pending, what, "evaluate")
             return
         print(audits.estimate(confidence=options.confidence))
         if pending:
@@ -630,9 +558,7 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
 # --- export-model ---------------------------------------------------------------------
 
 
-def _add_export_model(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_export_model(commands: Commands) -> None:
     export = add_command(
         commands,
         "export-model",
@@ -641,16 +567,14 @@ def _add_export_model(
         "Write the model of all labels so far to a folder: weights, labels, "
         "preprocessing, a model card and, with --onnx, an ONNX file.",
     )
-    export.set_defaults(prepare=_prepare_export_model)
+    export.set_defaults(
+        prepare=lambda options: prepare_folder(options.out.absolute().parent)
+    )
     add_output(export, "folder")
     add = export.add_argument
     add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
     what = "skip the five trainings that calibrate the probabilities"
     add("--no-calibration", action="store_true", help=what)
-
-
-def _prepare_export_model(options: Options) -> None:
-    prepare_folder(options.out.absolute().parent)
 
 
 def _export_model(campaign: Campaign, options: Options) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._utils.atomic import new_file, remove_abandoned
 from .._utils.tables import write_table
@@ -15,6 +15,8 @@ from .._utils.tables import write_table
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Options = argparse.Namespace
 
 # --- types of arguments -----------------------------------------------------------
 
@@ -37,34 +39,27 @@ def port(text: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    """Take a share from 0 to below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{value:g} is not from 0 to below 1")
-    return value
-
-
 # --- the campaign -------------------------------------------------------------------
 
 
 def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: Commands,
     name: str,
-    run: Callable[[Campaign, argparse.Namespace], None],
+    run: Callable[[Campaign, Options], None],
     what: str,
     description: str = "",
     *,
+    refresh: bool = False,
     pool: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command about a campaign; `pool` is the option for images that moved.
+    """Add a command about a campaign.
 
-    Two defaults may be set to other functions of the options: `prepare`, which checks
-    them before any work, and `open`, which gives the campaign.
+    With `refresh` it looks at the images first; `pool` is the option for images that
+    moved. The default `prepare` checks the options before any work.
     """
     description = description or f"{what[:1].upper()}{what[1:]}."
     parser = commands.add_parser(name, help=what, description=description)
-    parser.set_defaults(run=partial(_run, run), prepare=_prepare, open=open_campaign)
+    parser.set_defaults(run=partial(_run, run), prepare=_prepare, refresh=refresh)
     add = parser.add_argument
     add(
         "--campaign",
@@ -89,20 +84,21 @@ def add_command(
     return parser
 
 
-def _run(
-    run: Callable[[Campaign, argparse.Namespace], None], options: argparse.Namespace
-) -> None:
+def _run(run: Callable[[Campaign, Options], None], options: Options) -> None:
     options.prepare(options)
-    with options.open(options) as campaign:
+    with open_campaign(options) as campaign:
+        if options.refresh:
+            campaign.refresh_if_there()
+        options.as_of = campaign.last_event  # as of which files name the classes
         run(campaign, options)
 
 
-def _prepare(options: argparse.Namespace) -> None:
+def _prepare(options: Options) -> None:
     if getattr(options, "out", None):
         prepare_file(options.out, overwrite=options.overwrite)
 
 
-def campaign_options(options: argparse.Namespace) -> dict[str, Any]:
+def campaign_options(options: Options) -> dict[str, Any]:
     """What `Campaign.open` takes beside the folder."""
     opened = {"pool": None, "pools": {}, "who": options.who, "wait": options.wait}
     for item in options.pool:
@@ -114,20 +110,16 @@ def campaign_options(options: argparse.Namespace) -> dict[str, Any]:
     return opened
 
 
-def open_campaign(options: argparse.Namespace) -> Campaign:
+def open_campaign(options: Options) -> Campaign:
     """Open the campaign that the options name."""
     from ..labelling.campaign import Campaign  # takes seconds, --help should not
 
     return Campaign.open(options.campaign, **campaign_options(options))
 
 
-def add_partial(
-    parser: argparse.ArgumentParser,
-    rows: str = "rows",
-    instead: str = "refusing all",
-) -> None:
+def add_partial(parser: argparse.ArgumentParser) -> None:
     """Add the option for label files with rows that cannot be taken."""
-    what = f"leave out {rows} that cannot be taken, instead of {instead}"
+    what = "leave out rows that cannot be taken, instead of refusing all"
     parser.add_argument("--partial", action="store_true", help=what)
 
 
@@ -154,21 +146,20 @@ def prepare_file(path: Path, *, overwrite: bool) -> None:
 
 
 def write_label_file(
-    path: Path,
+    options: Options,
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     what: str,
     then: str,
-    as_of: int,
 ) -> None:
     """Write a label file, and print what to do with it.
 
-    Classes are named as of the event `as_of`, which is in the file: an answer stays
-    with its class when names change.
+    The event as of which classes are named is in the file: an answer stays with its
+    class when names change.
     """
-    rows = [(*row, as_of) for row in rows]
-    write_table(path, ("path", "label", *columns, "sha256", "as_of"), rows)
-    print_next(len(rows), what, path, then)
+    rows = [(*row, options.as_of) for row in rows]
+    write_table(options.out, ("path", "label", *columns, "sha256", "as_of"), rows)
+    print_next(len(rows), what, options.out, then)
 
 
 def print_next(n: int, what: str, path: Path, then: str) -> None:

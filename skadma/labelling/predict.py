@@ -60,14 +60,14 @@ class Predicted:
     not_resumed: str = ""
 
     def __str__(self) -> str:
-        before = f" ({self.n_before} of them before)" if self.n_before else ""
-        bad = (
-            f"; {self.n_problems} could not be decided, the column 'problem' says why"
-            if self.n_problems
-            else ""
-        )
-        anew = f"; not resumed: {self.not_resumed}" if self.not_resumed else ""
-        return f"{self.n_images} images{before}{bad}{anew}"
+        text = f"{self.n_images} images"
+        if self.n_before:
+            text += f" ({self.n_before} of them before)"
+        if self.n_problems:
+            text += (
+                f"; {self.n_problems} could not be decided, see the column 'problem'"
+            )
+        return text + (f"; not resumed: {self.not_resumed}" if self.not_resumed else "")
 
 
 def predict_files(
@@ -88,11 +88,10 @@ def predict_files(
     labels, of the probability of the decision about it. Memory does not grow with the
     number of files, but for the names in the largest folder.
 
-    Rows are first written to ``<out>.part``, which is renamed when it is complete.
-    After a kill, the same call with the same model continues behind the rows that are
-    complete, to the very same file. An image is the same if its absolute path, size and
-    time of modification are: from the first one that was added, removed or changed,
-    rows are made anew.
+    Rows are first written to ``<out>.part``. After a kill, the same call continues
+    behind those that are complete, to the very same file. An image is the same if its
+    absolute path, size and time of modification are: from the first one that was added,
+    removed or changed, rows are made anew.
 
     Parameters
     ----------
@@ -287,17 +286,16 @@ def _locked(journal: Path) -> Iterator[None]:
     """Be the only process that writes this file."""
     path = journal.with_name(f"{journal.name}.lock")
     try:
-        lock = filelock.FileLock(path).acquire(timeout=0)
+        with filelock.FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
     except filelock.Timeout as error:
         raise ModelError(
             f"Another process is writing {str(journal)!r}: wait for it, or choose "
             "another name."
         ) from error
-    with lock:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _line(value: Any) -> bytes:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,14 +17,6 @@ _MAX_UNREAD = 64 << 20
 """Bytes of a refused body that are read, and thrown away, before the answer."""
 _MAX_WAIT = 2.0
 """Seconds that they may take."""
-
-
-class RefusedError(Exception):
-    """A request that is not answered, and the HTTP status that says so."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class WholeBody:
@@ -76,12 +69,12 @@ async def read_object(
         async for chunk in request.stream():
             data += chunk
             if len(data) > max_bytes:
-                raise RefusedError(413, f"More than {max_bytes} bytes.")
+                raise HTTPException(413, f"More than {max_bytes} bytes.")
         body = json.loads(data)
     except (ValueError, RecursionError, ClientDisconnect) as error:
-        raise RefusedError(status, f"No JSON ({error}).") from error
+        raise HTTPException(status, f"No JSON ({error}).") from error
     if not isinstance(body, dict):
-        raise RefusedError(status, "The body must be a JSON object.")
+        raise HTTPException(status, "The body must be a JSON object.")
     return body
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Worker:
     """
 
     def __init__(
-        self, folder: Path, options: dict[str, Any], *, background: bool = False
+        self, folder: Path, options: Mapping[str, Any], *, background: bool = False
     ) -> None:
         options = dict(options)  # with paths that hold in the process's own folder
         if options.get("pool") is not None:

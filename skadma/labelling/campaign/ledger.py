@@ -119,15 +119,6 @@ class Ledger(State):
         """Whether somebody answered again, blind."""
         return bool(self._repeats.get((sha256, who)))
 
-    def n_answered(self, who: str) -> tuple[int, int]:
-        """How many images somebody decided about, and answered again, blind."""
-        mine = [act for act in self.acts.values() if act.who == who]
-        decided, repeated = (
-            len({d.sha256 for act in mine if act.kind == kind for d in act.decisions})
-            for kind in ("teach", "repeat")
-        )
-        return decided, repeated
-
     # --- writing -------------------------------------------------------------
 
     def record(

@@ -10,19 +10,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Mount, Route, Router
-except ImportError as error:
-    raise ImportError(
-        f"Label Studio's backend needs a package that is not there ({error}): "
-        'pip install "skadma[label]"'
-    ) from error
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, Router
 
 from ..campaign.label_studio import in_order, prediction, rows_of_task
 from ..campaign.labels_csv import LabelRow
-from ..requests import RefusedError, WholeBody, read_object, refuse
+from ..requests import WholeBody, read_object, refuse
 from ..worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -65,9 +60,7 @@ class Backend:
         self._worker = Worker(Path(folder), options)
         self._trainer = Worker(Path(folder), options, background=True)
         self._version = "skadma"
-        self._warming: asyncio.Task[Any] | None = None
-        self._training: asyncio.Task[Any] | None = None
-        self._again = False
+        self._trainings: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[Mount]:
         """Make the routes, to be mounted anywhere."""
@@ -98,8 +91,8 @@ class Backend:
                 if request.method == "POST":
                     body = await read_object(request, max_bytes=MAX_BODY, status=400)
                 return await answer(body)
-            except RefusedError as error:
-                return refuse(error.status, str(error))
+            except HTTPException as error:
+                return refuse(error.status_code, error.detail)
             except ValueError as error:
                 _log.warning("Label Studio: %s", error)
                 return refuse(400, str(error))
@@ -134,21 +127,13 @@ class Backend:
         return JSONResponse({"status": "UP", "model_class": "skadma"})
 
     async def _setup(self, _: Any) -> Response:
-        # Label Studio waits 3 seconds for this, and a process takes longer to start.
-        if self._warming is None:
-            self._warming = asyncio.create_task(self._warm_up())
+        # Label Studio waits 3 seconds for this: too short to ask the process.
         return JSONResponse({"model_version": self._version})
-
-    async def _warm_up(self) -> None:
-        try:
-            self._version, _ = await asyncio.to_thread(self._worker.call, guesses, [])
-        except (ValueError, RuntimeError) as error:
-            _log.error("Label Studio: %s", error)
 
     async def _predict(self, body: dict[str, Any]) -> Response:
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
-            raise RefusedError(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
+            raise HTTPException(400, f"'tasks' must be a list of up to {MAX_TASKS}.")
         call = asyncio.to_thread(self._worker.call, guesses, [*map(_digest, tasks)])
         self._version, found = await call
         empty = {"model_version": self._version, "score": 0.0, "result": []}
@@ -158,7 +143,10 @@ class Backend:
     async def _webhook(self, body: dict[str, Any]) -> Response:
         action = body.get("action")
         if action == "START_TRAINING":
-            self._train()
+            if len(self._trainings) < 2:  # one with what came meanwhile has to wait
+                task = asyncio.create_task(self._train())
+                self._trainings.add(task)
+                task.add_done_callback(self._trainings.discard)
         elif action in _TAUGHT:
             rows = _rows_of_webhook(body)
             await asyncio.to_thread(self._worker.call, teach, rows)
@@ -166,22 +154,11 @@ class Backend:
             return JSONResponse({"status": "ok"})  # nothing to act upon
         return JSONResponse({"status": "ok"}, 201)
 
-    def _train(self) -> None:
-        """Train in the background; once more if asked meanwhile."""
-        if self._training is None or self._training.done():
-            self._training = asyncio.create_task(self._train_on())
-        else:
-            self._again = True
-
-    async def _train_on(self) -> None:
-        while True:
-            self._again = False
-            try:
-                await asyncio.to_thread(self._trainer.call, train)
-            except (ValueError, RuntimeError) as error:
-                _log.error("Training: %s", error)
-            if not self._again:
-                return
+    async def _train(self) -> None:
+        try:
+            await asyncio.to_thread(self._trainer.call, train)
+        except (ValueError, RuntimeError) as error:
+            _log.error("Training: %s", error)
 
 
 def _digest(task: Any) -> str:

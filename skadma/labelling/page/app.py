@@ -6,16 +6,14 @@ import asyncio
 import hashlib
 import io
 import re
-from collections import OrderedDict
-from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,7 +22,7 @@ from starlette.types import ASGIApp
 from ...images.forms import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
-from ..requests import RefusedError, WholeBody, read_object, refuse
+from ..requests import WholeBody, read_object, refuse
 from .guard import CLOSED, Guard
 from .session import Session, make_progress
 
@@ -51,10 +49,8 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
     """Make the ASGI application that is reached at a port, and what lets people in."""
     static = _static_files()
     decoders = ThreadPoolExecutor(2, "decode")
-    pictures = Pictures(value_range=session.value_range)
 
-    def read(request: Request) -> Awaitable[dict[str, Any]]:
-        return read_object(request, max_bytes=_MAX_BODY, status=422)
+    read = partial(read_object, max_bytes=_MAX_BODY, status=422)
 
     async def index(_: Request) -> Response:
         return static["index.html"]
@@ -74,11 +70,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
     async def sync(request: Request) -> Response:
         body = await read(request)
         have = _list(body, "have")
-        if not all(isinstance(sha, str) and _SHA256.fullmatch(sha) for sha in have):
-            raise RefusedError(422, "'have' is no list of pictures.")
+        _check(all(isinstance(s, str) and _SHA256.fullmatch(s) for s in have), "have")
         want = body.get("want")
-        if type(want) is not int or not 0 <= want <= 200:
-            raise RefusedError(422, "'want' must be an integer from 0 to 200.")
+        _check(type(want) is int and 0 <= want <= 200, "want")
         meanwhile = body.get("meanwhile") is True
         tab = _text(body, "tab", 64)
         update = session.controller.sync
@@ -102,7 +96,7 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             return refuse(404, "No such picture.")
         loop = asyncio.get_running_loop()
         data, kind = await loop.run_in_executor(
-            decoders, pictures.get, sha256, path, size
+            decoders, encode, sha256, path, size, session.value_range
         )
         return Response(data, media_type=kind)
 
@@ -117,15 +111,15 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             Route("/api/operations", operations, methods=["POST"]),
             Route("/api/progress", progress),
         ],
-        exception_handlers=dict.fromkeys((RefusedError, ValueError), _answer_to_error),
+        exception_handlers=dict.fromkeys((HTTPException, ValueError), _answer_to_error),
     )
     guard = Guard(app, port, session.id)
     return WholeBody(guard), guard
 
 
 async def _answer_to_error(_: Request, error: Exception) -> Response:
-    if isinstance(error, RefusedError):
-        return refuse(error.status, str(error))
+    if isinstance(error, HTTPException):
+        return refuse(error.status_code, error.detail)
     if isinstance(error, UnreadableImageError):
         return refuse(410, error.reason)
     if isinstance(error, CampaignError):
@@ -135,90 +129,64 @@ async def _answer_to_error(_: Request, error: Exception) -> Response:
 
 def _static_files() -> dict[str, Response]:
     """The page's own files by name: nothing else is served from the disk."""
-    folder = resources.files(__package__) / "static"
+    headers = {"cache-control": "no-cache"}
     return {
-        item.name: Response(
-            item.read_bytes(),
-            media_type=_TYPES["." + item.name.rpartition(".")[2]],
-            headers={"cache-control": "no-cache"},
-        )
-        for item in folder.iterdir()
-        if "." + item.name.rpartition(".")[2] in _TYPES
+        file.name: Response(file.read_bytes(), 200, headers, _TYPES[file.suffix])
+        for file in (Path(__file__).parent / "static").iterdir()
+        if file.suffix in _TYPES
     }
+
+
+def _check(good: bool, name: str) -> None:
+    if not good:
+        raise HTTPException(422, f"{name!r} is missing, or not what it must be.")
 
 
 def _text(body: Any, name: str, limit: int) -> str:
     value = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(value, str) or not value or len(value) > limit:
-        raise RefusedError(422, f"{name!r} must be a text of 1 to {limit} characters.")
-    return value
+    _check(isinstance(value, str) and 0 < len(value) <= limit, name)
+    return str(value)
 
 
 def _list(body: Any, name: str) -> list[Any]:
     value = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
-        raise RefusedError(422, f"{name!r} must be a list of up to {_MAX_ITEMS} items.")
-    return value
+    _check(isinstance(value, list) and len(value) <= _MAX_ITEMS, name)
+    return list(value)
 
 
 def _operation(body: Any) -> Operation:
     name = _text(body, "id", 64)
-    if not _ID.fullmatch(name):
-        raise RefusedError(422, "'id' must have 8 to 64 letters, digits or hyphens.")
+    _check(bool(_ID.fullmatch(name)), "id")
     if "undo" in body:
         target = _text(body, "undo", 64)
-        if not _TARGET.fullmatch(target):
-            raise RefusedError(422, "'undo' is no operation's name.")
+        _check(bool(_TARGET.fullmatch(target)), "undo")
         return Operation(name, undo=target)
     via = body.get("via")
-    if via not in ("keys", "grid", "list"):
-        raise RefusedError(422, "'via' must be 'keys', 'grid' or 'list'.")
+    _check(via in ("keys", "grid", "list"), "via")
     marks = [_mark(each) for each in _list(body, "marks")]
     return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
 
 
 def _mark(body: Any) -> Mark:
     sha256 = _text(body, "sha256", 64)
-    if not _SHA256.fullmatch(sha256):
-        raise RefusedError(422, "'sha256' must have 64 hex digits.")
+    _check(bool(_SHA256.fullmatch(sha256)), "sha256")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
     as_of = body.get("as_of")
-    if as_of is not None and (type(as_of) is not int or not 0 <= as_of < 2**53):
-        raise RefusedError(422, "'as_of' must be the number of an event.")
+    _check(as_of is None or (type(as_of) is int and 0 <= as_of < 2**53), "as_of")
     return Mark(sha256, _text(body, "mark", 10_000), before, as_of)
 
 
 # --- pictures: decoded as for the network, encoded anew ------------------------------
 
 
-class Pictures:
-    """Encode images, and keep the latest up to `limit` bytes. For many threads."""
-
-    def __init__(self, limit: int = 64 << 20, value_range: Range | None = None) -> None:
-        self._limit = limit
-        self._value_range = value_range
-        self._lock = Lock()
-        self._kept: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
-
-    def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
-        """Encode the file with this digest; return the bytes and the media type.
-
-        UnreadableImageError if it is gone, has changed, or cannot be decoded.
-        """
-        with self._lock:
-            answer = self._kept.pop((sha256, size), None)
-        if answer is None:
-            answer = _encode(sha256, path, SIZES[size], self._value_range)
-        with self._lock:
-            self._kept[sha256, size] = answer
-            while sum(len(data) for data, _ in self._kept.values()) > self._limit:
-                self._kept.popitem(last=False)
-        return answer
-
-
-def _encode(
-    sha256: str, path: Path, side: int, value_range: Range | None
+def encode(
+    sha256: str, path: Path, size: str, value_range: Range | None = None
 ) -> tuple[bytes, str]:
+    """Encode the file with this digest; return the bytes and the media type.
+
+    UnreadableImageError if it is gone, has changed, or cannot be decoded.
+    """
+    side = SIZES[size]
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UnreadableImageError(f"{path.name!r} is too large to be shown.")

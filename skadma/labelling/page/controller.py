@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..campaign.agreement import n_repeats_due
 from ..campaign.ledger import Ledger, Operation
 
 _AWAY = 20.0
@@ -28,28 +27,20 @@ class _Tab:
 class Controller:
     """Hand out images and record decisions. For one thread.
 
-    `n_instances` is the number of labels in a round, and `repeat` the share of the
-    person's answers that are about images shown again, blind.
+    `n_instances` is the number of labels in a round.
     """
 
-    def __init__(
-        self, ledger: Ledger, who: str, n_instances: int, repeat: float = 0
-    ) -> None:
+    def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
         self.suspects: list[dict[str, Any]] = []
         self.suspects_as_of = 0
-        self._repeat = repeat
-        # What may be shown again, in order, with a guess where there is one.
-        self._repeats: dict[str, tuple[str, float] | None] = {}
-        self._blind: set[str] = set()  # what was shown again
         self._guesses: dict[str, tuple[str, float]] = {}
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
-        self._moved: dict[str, str] = {}  # which tab took an image over
         self._known: dict[str, str] = {}
-        self._stage = "starting"
+        self._stage = "choosing"
         self._problem: str | None = None
         # Labels, numbers of decisions and of images shown, and time of the last request
         # to the process that trains.
@@ -59,9 +50,6 @@ class Controller:
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take over a message of the process."""
-        if message["kind"] == "stage":
-            self._stage = message["stage"]
-            return
         self._stage = "idle"
         if message["kind"] == "problem":
             self._problem = message["message"]
@@ -69,13 +57,10 @@ class Controller:
         self._problem = None
         self._queue = list(message["proposals"])
         self._known = dict(message["known"])
-        self._repeats = message["repeats"]
         # Tabs may hold images that were handed out since the request.
-        again = {sha: self._repeats.get(sha) for sha in self._held() & self._blind}
         self._guesses = {
             **{p["sha256"]: (p["guess"], p["confidence"]) for p in self._queue},
             **message["guesses"],
-            **{sha: guess for sha, guess in again.items() if guess},
         }
         self.suspects = message["suspects"]
         self.suspects_as_of = message["as_of"]
@@ -103,8 +88,10 @@ class Controller:
 
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
+        labels = self.ledger.labels()
+        self._stage = "training" if labels else "choosing"
         self._last_request = (
-            self.ledger.labels(),
+            labels,
             len(self.ledger.decisions),
             len(self.shown()),
             time.monotonic(),
@@ -121,24 +108,14 @@ class Controller:
         random while none are chosen.
         """
         self.ledger.update()
-        moved = [sha for sha in have if self._has_moved(sha, tab)]
-        held = tuple(sha for sha in have if sha not in moved)
-        self._tabs[tab] = _Tab(time.monotonic(), held)
+        self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
         items = self._available()[:want]
-        if not items and not held:
-            items = self._take_over(tab, want)
         if meanwhile and not items:
             items = self._draw(want)
-        if items:  # one repeat at a time, among others
-            place = random.randrange(len(items))
-            again = self._due(guessed=items[place]["guess"] is not None)
-            if again:
-                items[place] = again
-                self._blind.add(again["sha256"])
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
             "items": [self._described(item) for item in items],
-            "stale": [*moved, *(sha for sha in held if not self._is_open(sha))],
+            "stale": [sha for sha in have if not self._is_open(sha)],
             "elsewhere": len(set(self.shown()) - set(self._tabs[tab].have)),
             "guesses": {
                 sha: (self._present_guess(guess[0]), guess[1])
@@ -194,40 +171,11 @@ class Controller:
         return sum(sha in usable for sha in self.ledger.decisions)
 
     def _is_open(self, sha256: str) -> bool:
-        """Whether nobody decided about it, it was skipped, or is shown again."""
+        """Whether nobody decided about it, or it was skipped."""
         if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
-        if sha256 in self._blind and not self.ledger.has_repeated(sha256, self.who):
-            return True
         decision = self.ledger.decision(sha256)
         return decision is None or decision.kind == "skip"
-
-    def _due(self, *, guessed: bool) -> dict[str, Any] | None:
-        """An image to show again, blind; it looks like the one that it replaces."""
-        held = self._held()
-        if any(sha in self._blind and self._may_repeat(sha) for sha in held):
-            return None
-        left = [
-            sha
-            for sha, guess in self._repeats.items()
-            if sha not in held and self._may_repeat(sha) and (guess or not guessed)
-        ]
-        n_due = n_repeats_due(self._repeat, *self.ledger.n_answered(self.who))
-        if not left or n_due < 1:
-            return None
-        sha256 = min(left, key=self._blind.__contains__)  # one that was skipped, last
-        guess = self._repeats[sha256] if guessed else None
-        return {**_item(sha256, guess), "blind": True}
-
-    def _may_repeat(self, sha256: str) -> bool:
-        """Whether an image has a label, is there, and was not answered again yet."""
-        decision = self.ledger.decision(sha256)
-        return (
-            decision is not None
-            and decision.label is not None
-            and sha256 in self.ledger.available()
-            and not self.ledger.has_repeated(sha256, self.who)
-        )
 
     def _available(self) -> list[dict[str, Any]]:
         """Chosen, not decided, held by no tab; skipped ones when no others are left."""
@@ -243,28 +191,6 @@ class Controller:
             and self._is_open(sha)
         ]
 
-    def _has_moved(self, sha256: str, tab: str) -> bool:
-        owner = self._moved.get(sha256, tab)
-        there = self._tabs.get(owner)
-        return owner != tab and there is not None and sha256 in there.have
-
-    def _take_over(self, tab: str, n: int) -> list[dict[str, Any]]:
-        """Images that wait in other tabs, where nothing else is left.
-
-        The first of each stays, as somebody may be looking at it.
-        """
-        waiting = [
-            sha
-            for name, other in self._tabs.items()
-            if name != tab
-            for sha in other.have[1:]
-            if self.ledger.decision(sha) is None and self._is_open(sha)
-        ][:n]
-        self._moved.update(dict.fromkeys(waiting, tab))
-        for other in self._tabs.values():
-            other.have = tuple(sha for sha in other.have if sha not in waiting)
-        return [_item(sha, self._guesses.get(sha)) for sha in waiting]
-
     def _draw(self, n: int) -> list[dict[str, Any]]:
         held = self._held()
         left = [
@@ -272,11 +198,12 @@ class Controller:
             for sha in self.ledger.available()
             if sha not in held and self.ledger.decision(sha) is None
         ]
-        return [_item(sha) for sha in random.sample(left, min(n, len(left)))]
+        drawn = random.sample(left, min(n, len(left)))
+        return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 
     def _described(self, item: dict[str, Any]) -> dict[str, Any]:
         sha256 = item["sha256"]
-        decision = None if item.get("blind") else self.ledger.decision(sha256)
+        decision = self.ledger.decision(sha256)
         return {
             "sha256": sha256,
             "path": self.ledger.path(sha256),
@@ -296,9 +223,6 @@ class Controller:
             {
                 "target": event.operation or f"event-{event.id}",
                 "at": event.at,
-                "n": len(event.decisions),
-                "sha256": event.decisions[0].sha256,
-                "path": self.ledger.path(event.decisions[0].sha256),
                 "mark": event.decisions[0].mark,
                 "items": [
                     {
@@ -311,8 +235,3 @@ class Controller:
             }
             for event in itertools.islice(mine, _STRIP)
         ]
-
-
-def _item(sha256: str, guess: tuple[str, float] | None = None) -> dict[str, Any]:
-    name, confidence = guess or (None, None)
-    return {"sha256": sha256, "guess": name, "confidence": confidence}

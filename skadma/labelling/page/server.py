@@ -25,13 +25,11 @@ def serve(
     *,
     port: int | None = None,
     browser: bool = True,
-    keys: Mapping[str, str] | None = None,
-    repeat: float = 0,
     label_studio: bool = False,
 ) -> None:
     """Serve the page of the campaign in a folder until Ctrl-C.
 
-    `options`, `keys` and `repeat` are those of `Session`. Without a port it is always
+    `options` are those of `Session`. Without a port it is always
     the same one for a campaign, as long as it is free: then the browser still knows the
     page's settings. With `label_studio` the server is an ML backend of Label Studio as
     well, below a path that nobody can guess. An address lets one browser in, within a
@@ -55,7 +53,7 @@ def serve(
 
     with _listen(port, folder.absolute()) as listener, ExitStack() as ends:
         number = listener.getsockname()[1]
-        session = Session(folder, options, keys=keys, repeat=repeat)
+        session = Session(folder, options)
         ends.callback(session.close)
         app: Any
         app, guard = make_app(session, number)
@@ -134,13 +132,9 @@ def _open_browser(page: Path, address: str, seconds: float) -> None:
 
 def _listen(port: int | None, folder: Path) -> socket.socket:
     usual = 20000 + zlib.crc32(str(folder).encode()) % 20000
-    last: OSError | None = None
     for number in (usual, 0) if port is None else (port,):
-        try:
+        with suppress(OSError):
             return socket.create_server((ADDRESS, number), backlog=100)
-        except OSError as error:
-            last = error
     raise OSError(
-        f"Port {port} is taken or not allowed ({last}). Give another one with --port, "
-        "or none."
-    ) from last
+        f"Port {port} is taken or not allowed. Give another one with --port, or none."
+    )

@@ -23,47 +23,27 @@ _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
 _SUSPECTS = 60
-_REPEATS = 500
-_JUDGED = 20
-"""Repeats that the present model judges, in case no other can."""
 
 
 class Session:
     """Open a campaign for the page.
 
-    `options` are what `Campaign.open` takes beside the folder, `keys` the key of each
-    class or mark that has its own, and `repeat` the share of images to show again,
-    blind.
+    `options` are what `Campaign.open` takes beside the folder.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        options: Mapping[str, Any],
-        *,
-        keys: Mapping[str, str] | None = None,
-        repeat: float = 0,
-    ) -> None:
-        self._keys = dict(keys or {})
+    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self.campaign: Campaign
         self.controller: Controller
         self.id: str  # the campaign's
-        self._thread.submit(self._open, folder, options, repeat).result()
-        self._training = TrainingProcess(
-            self.campaign.folder,
-            {
-                "pool": self.campaign.pool,
-                "pools": options.get("pools"),
-                "who": self.controller.who,
-                "wait": options.get("wait", 60),
-            },
-            lambda message: self._submit(self._receive, message),
-            repeat=repeat > 0,
-        )
+        self._thread.submit(self._open, folder, options).result()
+        self._worker = Worker(self.campaign.folder, options, background=True)
+        self._busy = False  # one request at a time
+        self._not_before = 0.0
+        self._closed = False
         self._submit(self._request)  # the first images, before the page is open
 
-    def _open(self, folder: Path, options: Mapping[str, Any], repeat: float) -> None:
+    def _open(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.campaign = Campaign.open(folder, **options)
         # Not of the folder, as another campaign may come into it.
         self.id = self.campaign._event_log.campaign_id
@@ -72,14 +52,15 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            self.controller = Controller(self.campaign.ledger(), who, n, repeat)
+            self.controller = Controller(self.campaign.ledger(), who, n)
         except BaseException:
             self.campaign.close()
             raise
 
     def close(self) -> None:
-        """End the process and close the campaign."""
-        self._training.close()
+        """Close the campaign; what is being computed is computed again next time."""
+        self._closed = True
+        self._worker.close()
         self._thread.submit(self.campaign.close).result()
         self._thread.shutdown()
 
@@ -89,12 +70,9 @@ class Session:
         return {
             "id": self.id,
             "campaign": folder.name,
-            "pool": self.campaign.pool.name,
             "who": controller.who,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
-            "keys": self._keys,
-            "n_instances": controller.n_instances,
         }
 
     def path_of(self, sha256: str) -> Path | None:
@@ -116,18 +94,40 @@ class Session:
         with contextlib.suppress(RuntimeError):  # closing
             self._thread.submit(function, *arguments)
 
+    # --- the process that trains ----------------------------------------------------
+
+    def _request(self) -> None:
+        """Have images chosen if some are wanted."""
+        if self._busy or self._closed or time.monotonic() < self._not_before:
+            return
+        n = self.controller.n_wanted()
+        if n is not None:
+            self._busy = True
+            self.controller.note_request()
+            arguments = n, self.controller.shown()
+            threading.Thread(target=self._choose, args=arguments, daemon=True).start()
+
+    def _choose(self, n: int, shown: list[str]) -> None:
+        began = time.monotonic()
+        try:
+            message = self._worker.call(choose_batch, n, shown)
+        except WorkerEndedError as error:
+            self._not_before = began + _PAUSE
+            message = {
+                "kind": "problem",
+                "message": "The process that trains has ended (exit status "
+                f"{error.exitcode}). It is started again; all labels are safe.",
+            }
+        except (ValueError, RuntimeError) as error:
+            message = {"kind": "problem", "message": str(error)}
+        self._submit(self._receive, message)
+
     def _receive(self, message: dict[str, Any]) -> None:
+        self._busy = False
         self.controller.receive(message)
         with contextlib.suppress(CampaignError):  # the page's next request tells
             self.controller.ledger.update()
         self._request()
-
-    def _request(self) -> None:
-        """Have images chosen if some are wanted."""
-        if not self._training.busy:
-            n = self.controller.n_wanted()
-            if n is not None and self._training.request(n, self.controller.shown()):
-                self.controller.note_request()
 
 
 def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
@@ -170,94 +170,12 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     }
 
 
-# --- the process that trains ----------------------------------------------------------
-
-
-class TrainingProcess:
-    """Have images chosen in a process of its own, by one request at a time.
-
-    `options` are those of `Campaign.open`; with `repeat`, images to show again are
-    chosen as well. Messages go to `receive`, in a thread of their own: dictionaries
-    whose ``kind`` is "stage", "batch" or "problem".
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        options: dict[str, Any],
-        receive: Callable[[dict[str, Any]], object],
-        *,
-        repeat: bool = False,
-    ) -> None:
-        self.busy = False
-        self._worker = Worker(folder, options, background=True)
-        self._receive = receive
-        self._repeat = repeat
-        self._thread: threading.Thread | None = None
-        self._not_before = 0.0
-        self._closed = False
-
-    def request(self, n: int, shown: list[str]) -> bool:
-        """Have `n` images chosen; False if it is busy, or was ended a moment ago."""
-        if self._closed or self.busy or time.monotonic() < self._not_before:
-            return False
-        self.busy = True
-        self._thread = threading.Thread(
-            target=self._choose, args=(n, shown), daemon=True
-        )
-        self._thread.start()
-        return True
-
-    def close(self) -> None:
-        """End the process: what it was computing is computed again next time."""
-        self._closed = True
-        self._worker.close()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _choose(self, n: int, shown: list[str]) -> None:
-        began = time.monotonic()
-        try:
-            stage = self._worker.call(next_stage)
-            self._receive({"kind": "stage", "stage": stage})
-            message = self._worker.call(choose_batch, n, shown, self._repeat)
-        except WorkerEndedError as error:
-            self._not_before = began + _PAUSE
-            message = {
-                "kind": "problem",
-                "message": "The process that trains has ended (exit status "
-                f"{error.exitcode}). It is started again; all labels are safe.",
-            }
-        except (ValueError, RuntimeError) as error:
-            message = {"kind": "problem", "message": str(error)}
-        self.busy = False
-        if not self._closed:
-            self._receive(message)
-
-
-# --- what the process does ------------------------------------------------------------
-
-
-def next_stage(campaign: Campaign) -> str:
-    """Tell what the next request takes: a model where there are labels."""
-    return "training" if any(campaign.status().labels.values()) else "choosing"
-
-
-def choose_batch(
-    campaign: Campaign, n: int, shown: list[str], repeat: bool
-) -> dict[str, Any]:
-    """Choose `n` images; predict those and the ones that are shown, and find suspects.
-
-    Repeats are in order of their turn; the controller knows how many are due.
-    """
-    repeats = [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]] if repeat else []
-    batch = prefetch_batch(campaign, n, [*shown, *repeats[:_JUDGED]])
+def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
+    """Choose `n` images; predict those and the ones that are shown, find suspects."""
+    batch = prefetch_batch(campaign, n, shown)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         suspects = campaign.second_look()
-    # The present model was trained with the labels of repeats: rather one that was not.
-    unseen = {s.sha256: (s.suggested, s.confidence) for s in suspects if s.suggested}
-    guesses = {**batch.guesses, **unseen}
     return {
         "kind": "batch",
         "proposals": [
@@ -265,9 +183,8 @@ def choose_batch(
             for p in batch.proposals
         ],
         "known": batch.known,
-        "guesses": {s: g for s, g in batch.guesses.items() if s in shown},
+        "guesses": batch.guesses,
         "as_of": batch.as_of,
-        "repeats": {sha256: guesses.get(sha256) for sha256 in repeats},
         "suspects": [
             {
                 "sha256": s.sha256,

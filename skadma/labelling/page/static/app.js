@@ -24,7 +24,7 @@ class Page {
     this.store = `skadma:${about.id}:settings`;
     this.settings = { guesses: false, prefill: false, many: 20, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
-    this.keys = new Keys(about.id, about.classes, about.former, about.keys);
+    this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
     this.strip = new Strip(this);
     this.#build(root, about);
@@ -32,7 +32,7 @@ class Page {
     this.queue.addEventListener("classes", ({ detail }) => this.#classes(detail));
     this.queue.addEventListener("notice", ({ detail }) => this.notice(detail.text));
     this.queue.addEventListener("undone", ({ detail }) =>
-      this.announce(`Taken back: ${markName(detail.entry.mark)}, ${detail.entry.path}`));
+      this.announce(`Taken back: ${markName(detail.entry.mark)}, ${detail.entry.items[0].path}`));
     this.queue.addEventListener("unreachable", ({ detail }) => this.unreachable(detail));
     this.queue.addEventListener("reachable", () => { this.banner.hidden = true; });
     document.addEventListener("keydown", (event) => this.#key(event));
@@ -147,7 +147,6 @@ class Page {
   }
 
   #stageText({ stage, n_labels, n_known }) {
-    if (stage === "starting") return "The network is being loaded";
     const known = n_labels
       ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
     const now = {
@@ -170,10 +169,9 @@ class Page {
     }
     if (state.stage === "idle") return only("One moment …");
     return [h("div", { class: "empty" },
-      h("p", {}, {
-        starting: "The network is being loaded; then it chooses pictures.",
-        training: "The network is learning; then it chooses the next pictures.",
-      }[state.stage] ?? `The network looks at all ${state.n_images} pictures to choose the first ones.`),
+      h("p", {}, state.stage === "training"
+        ? "The network is learning; then it chooses the next pictures."
+        : `The network is loaded; then it looks at all ${state.n_images} pictures to choose the first ones.`),
       this.queue.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
         onclick: () => {
           this.queue.meanwhile = true;

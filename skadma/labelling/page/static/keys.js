@@ -30,11 +30,9 @@ export class Keys {
    * @param {string} campaign its id: settings are kept by campaign
    * @param {string[]} classes
    * @param {Object<string, string>} former names that classes had before
-   * @param {Object<string, string>} given keys of classes from the command line
    */
-  constructor(campaign, classes, former, given) {
+  constructor(campaign, classes, former) {
     this.store = `skadma:${campaign}:keys`;
-    this.given = given;
     let stored = {};
     try {
       stored = JSON.parse(localStorage.getItem(this.store)) ?? {};
@@ -57,19 +55,9 @@ export class Keys {
       const now = isFormer(name, former) ? `class:${former[name.slice(6)]}` : name;
       if (!this.changed.has(now)) this.changed.set(now, key);
     }
-    const given = new Map();
-    for (const [name, key] of Object.entries(this.given)) {
-      const now = Object.hasOwn(former, name) ? former[name] : name;
-      if (now === name || !given.has(now)) given.set(now, key);
-    }
-    const taken = new Set(given.values());
-    const digits = [..."123456789"].filter((key) => !taken.has(key));
-    this.defaults = new Map(classes.map((name) =>
-      [`class:${name}`, given.get(name) ?? digits.shift() ?? ""]));
-    const used = new Set(this.defaults.values());
-    for (const [name, , key] of ACTIONS) {
-      this.defaults.set(name, used.has(key) ? "" : key);
-    }
+    this.defaults = new Map(classes.map((name, i) =>
+      [`class:${name}`, "123456789"[i] ?? ""]));
+    for (const [name, , key] of ACTIONS) this.defaults.set(name, key);
     for (const name of this.changed.keys()) {
       if (!this.defaults.has(name)) this.changed.delete(name);
     }

@@ -134,8 +134,8 @@ function paceTable(pace) {
 
 function agreementTable(pairs) {
   if (!pairs.length) {
-    return h("p", { class: "quiet" }, "No picture was shown again yet: " +
-      "'skadma label --repeat 0.05' shows some of them twice, also to other people.");
+    return h("p", { class: "quiet" }, "No picture was answered twice yet: " +
+      "'skadma repeats' chooses some to label again, also by other people.");
   }
   const range = ([low, high]) => `${low.toFixed(2)} to ${high.toFixed(2)}`;
   return table("Agreement", ["who", "pictures", "the same", "Cohen's kappa", "95 %"],

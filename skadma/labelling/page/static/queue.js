@@ -52,13 +52,7 @@ export class ImageQueue extends EventTarget {
       sha256, path, before, guess, confidence,
     }));
     this.items = this.items.filter((item) => !decided.has(item.sha256));
-    const shown = {
-      n: marks.length,
-      sha256: marks[0].sha256,
-      path: marks[0].path,
-      mark: marks[0].mark,
-      items,
-    };
+    const shown = { mark: marks[0].mark, items };
     const operation = {
       via, confirm,
       marks: marks.map(({ sha256, mark, before }) => ({

@@ -14,19 +14,20 @@ export class Strip {
   render() {
     const { queue } = this.page;
     const entries = queue.strip();
-    refill(this.list, entries.map(({ target, saved, mark, n }) => [target, saved, mark, n]), () =>
+    refill(this.list, entries.map(({ target, saved, mark }) => [target, saved, mark]), () =>
       entries.length ? entries.map((entry) => this.#entry(entry)) :
         h("li", { class: "quiet" }, "None yet."));
   }
 
-  #entry({ target, saved, mark, n, sha256, path }) {
+  #entry({ target, saved, mark, items }) {
     const { queue } = this.page;
+    const [{ sha256, path }] = items;
     const hue = queue.about.classes.indexOf(mark);
     return h("li", { "data-target": target, "data-saved": String(saved), "data-mark": mark },
       smallPicture(queue.transport, sha256, ""),
       h("div", {},
         h("span", { class: hue >= 0 ? `mark hue${hue % 8}` : "mark" }, markName(mark)),
-        n > 1 ? h("span", { class: "quiet" }, ` and ${n - 1} more`) : null,
+        items.length > 1 ? h("span", { class: "quiet" }, ` and ${items.length - 1} more`) : null,
         h("span", { class: "name" }, path),
         saved ? null : h("span", { class: "quiet" }, "saving…")),
       h("button", { type: "button", class: "icon", "data-focus": target,
