@@ -82,7 +82,7 @@ class Workbench:
             "strategy_class": settings["strategy"]["class"],
             **{key: getattr(clf, key) for key in CLASSIFIER_COLUMNS},
             "warm_start": warm_start,
-            "n_frozen": clf.n_frozen,
+            "n_frozen": need_adapter(clf).n_frozen,
             "n_instances": protocol["n_instances"],
             "n_initial": protocol["n_initial"],
             "n_pool": n_images(split.X_pool),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -318,23 +318,6 @@ class CNNAdapter(NetworkAdapter):
             skip_unreadable=self.skips_unreadable,
             progress=progress if self.verbose else None,
         )
-
-    def iter_outputs_in_chunks(
-        self, chunks: Iterable[Any], layers: Sequence[int | str]
-    ) -> Iterator[tuple[int, Iterator[OutputBatch]]]:
-        """Yield the size of each chunk of images and an iterator over its outputs.
-
-        Chunks are not tables. Nothing of them is cached.
-        """
-        extractor = self._extractor(self.source, layers, (), keep=False)
-        for chunk in chunks:
-            dataset = self.image_dataset(chunk)
-            yield (
-                len(dataset),
-                extractor.iter_outputs(
-                    dataset, self.batch_size, skip_unreadable=self.skips_unreadable
-                ),
-            )
 
     def iter_outputs_prepared(
         self,
