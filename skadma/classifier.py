@@ -420,7 +420,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         multilabel = labels.ndim == 2
         if goes_on:
             refuse_other_form(multilabel, self.multilabel_)
-        before = self.classes_ if goes_on else None
+        before: Any = self.classes_ if goes_on else None
         found = known_classes(labels, classes, before)
         n_frozen = count_frozen_layers(source, self._frozen_layers())
         device, batch_size = self.torch_device(), self._inference_batch_size()
@@ -497,7 +497,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, goes_on: bool
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
         """Return the pretrained network, and X as a data set of tensors for it."""
-        trained = getattr(self, "source_network_", None)
+        trained: Any = getattr(self, "source_network_", None)
         if self._takes_tables and is_table(X):
             if goes_on:
                 rows = validate_data(self, X, reset=False, dtype=np.float32)
@@ -734,7 +734,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
         """Load the network; one by a callable once, however often a query asks."""
-        params = {
+        params: dict[str, Any] = {
             "backbone": self.backbone,
             "weights": self.weights,
             "source_classes": self.source_classes,
@@ -746,11 +746,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             network = load_pretrained(**params)  # cached there
         else:
             key = (*params.values(), None if example is None else example.shape)
-            before, network = _unfitted.get(self, (None, None))
-            if before != key:
+            found = _unfitted.get(self)
+            if found is None or found[0] != key:
                 row = None if example is None else torch.from_numpy(example)
-                network = load_pretrained(**params, example=row)
-                _unfitted[self] = key, network
+                found = _unfitted[self] = key, load_pretrained(**params, example=row)
+            network = found[1]
         return network.with_value_range(self._given_range())
 
     def _given_range(self) -> tuple[float, float] | None:

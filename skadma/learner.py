@@ -223,6 +223,7 @@ class ActiveLearner(
         -------
         self
         """
+        self._validate_params()
         rounds = self.rounds(X, y, sample_weight, groups, **params)
         if not CALLBACKS_AVAILABLE:
             for _ in rounds:
