@@ -18,7 +18,6 @@ from ._options import (
     positive,
     prepare_file,
     prepare_folder,
-    print_next,
     write_label_file,
 )
 
@@ -567,8 +566,6 @@ def _add_evaluate(
         default="stratified",
         help="how to draw them (default: %(default)s)",
     )
-    what = "a folder of other images to be good on, instead of the pool"
-    add("--images", type=Path, metavar="FOLDER", help=what)
     what = "of the intervals (default: %(default)s)"
     add("--confidence", type=float, default=0.95, help=what)
     add_partial(evaluate)
@@ -585,28 +582,13 @@ def _prepare_evaluate(options: Options) -> None:
         raise ValueError("--release goes alone; give the label file before.")
     if options.draw and not options.out:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
-    if options.images and (options.release or (options.out and not options.draw)):
-        raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
-    if options.images and not (options.draw or options.labels):
-        raise ValueError("--images needs --draw N -o FILE first, then the label file.")
     if options.out:
         prepare_file(options.out, overwrite=options.overwrite)
 
 
 def _evaluate(campaign: Campaign, options: Options) -> None:
     audits, what = campaign.audits, "images to label"
-    if options.images and options.draw:
-        audits.draw_from_folder(
-            options.images, options.draw, options.out, method=options.method
-        )
-        then = f"evaluate --images {options.images}"
-        print_next(options.draw, f"{what}: fill in", options.out, then)
-    elif options.images:
-        estimate = audits.estimate_on_folder(
-            options.images, options.labels, confidence=options.confidence
-        )
-        print(estimate)
-    elif options.release:
+    if options.release:
         released = audits.release(train=False)
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:

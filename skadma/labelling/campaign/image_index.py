@@ -93,15 +93,6 @@ def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
     return found
 
 
-def readable_contents(root: Path) -> dict[str, str]:
-    """Give the first path of each readable content in a folder, by SHA-256."""
-    found: dict[str, str] = {}
-    for path, content in sorted(scan_folder(root, {}).items()):
-        if content.sha256 and content.problem is None:
-            found.setdefault(content.sha256, path)
-    return found
-
-
 def add_contents(log: EventLog, changes: Mapping[str, Content], event: int) -> None:
     """Write what a scan found, within a transaction."""
     numbers = {path: image for image, path in log.rows("SELECT id, path FROM images")}
