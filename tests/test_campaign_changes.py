@@ -212,7 +212,7 @@ def test_a_file_of_an_audit_or_repeats_waits_while_names_are_used_again(
     answers = {state.paths[d.image]: d.label for d in state.audit_answers.values()}
     assert answers == {path: now[truth(path)] for path in answers}
     assert len(answers) == 3
-    assert named.record_repeats(out["again"]).n_repeats == 3
+    assert named.teach(out["again"], blind=True).n_repeats == 3
     assert named.agreement().disagreements == []
 
 
@@ -269,7 +269,7 @@ def test_guesses_are_in_todays_names(campaign):
 
 def test_merged_classes(campaign):
     label(campaign, 0, 1, 2, 3)
-    campaign.record_repeat("00.png", "blue")  # it is red
+    campaign.teach({"00.png": "blue"}, blind=True)  # it is red
     assert campaign.agreement().pairs[0].n_agree == 0
     campaign.merge_classes(["red", "blue"], into="warm")
     assert campaign.classes == ["green", "warm"] or campaign.classes == [

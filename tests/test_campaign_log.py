@@ -43,7 +43,7 @@ def rich(campaign, tmp_path):
     """A closed campaign with rows in each table."""
     label(campaign, 0, 1, 2)
     campaign.query()
-    campaign.record_repeat("00.png", "green")
+    campaign.teach({"00.png": "green"}, blind=True)
     campaign.audits.draw(2, method="random")
     campaign.rename_class("red", "rose")
     label_of = {"03.png": "rose", "04.png": "green"}

@@ -199,7 +199,7 @@ def _short(number: float | None) -> float | str:
 def _teach(campaign: Campaign, options: Options) -> None:
     labels, partial = options.labels, options.partial
     if options.blind:
-        taught = campaign.record_repeats(labels, partial=partial)
+        taught = campaign.teach(labels, partial=partial, blind=True)
         print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
         _print_refused(taught)
     else:
@@ -325,15 +325,14 @@ def _export(campaign: Campaign, options: Options) -> None:
         _export_tasks(campaign, options)
         return
     campaign.refresh_if_there()
-    events = campaign.log()
     if options.log:
+        events = campaign.log()
         _write(options.out, "".join(f"{json.dumps(event)}\n" for event in events))
         print(f"{len(events)} events in {options.out}")
         return
-    event = {event["id"]: event for event in events}
-    n = events[-1]["id"]
+    n = campaign.last_event
     rows = [
-        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256, n)
+        (path, d.mark, d.who, d.at, state, d.sha256, n)
         for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
     columns = ("path", "label", "who", "when", "file", "sha256", "as_of")

@@ -10,15 +10,12 @@ import numpy as np
 from ...evaluation import Estimate, audit_sample, estimate
 from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
-from .labels_csv import LabelFileError
 from .record_labels import (
     ResolvedRow,
     TeachResult,
     add_answers,
-    add_changes,
-    in_present_names,
     read_rows,
-    resolve_rows,
+    record_labels,
 )
 from .state import State, read_state, refresh, refresh_if_there
 from .trainer import Proposal, Trainer, blind_proposals
@@ -152,23 +149,12 @@ class Audits:
             If a row cannot be taken, as when the image is in no audit. Nothing is
             changed then.
         """
-        name, rows, at_once = read_rows(labels)
+        given = read_rows(labels)
         refresh(self._log, self._folders)
         with self._log.transaction():
-            state = read_state(self._log)
-            resolved, refused = resolve_rows(
-                in_present_names(rows, state),
-                state,
-                self._folders,
-                at_once=at_once,
-                audit=True,
+            return record_labels(
+                self._log, self._folders, given, partial=partial, kind="answer"
             )
-            if refused and not partial:
-                raise LabelFileError(name, refused, len(rows))
-            counts, _ = add_changes(
-                self._log, "answer", name, resolved, state.audit_answers
-            )
-        return TeachResult(*counts, refused)
 
     def has_labels(self) -> bool:
         """Whether a drawn image has a class: :meth:`estimate` needs one.
@@ -257,9 +243,8 @@ class Audits:
             state = read_state(self._log)
             if not state.audits:
                 raise CampaignError("There is no audit to release.")
-            who = dict(self._log.rows("SELECT id, who FROM events"))
             answered = [
-                ResolvedRow(known.image, sha256, known.mark, who[known.event])
+                ResolvedRow(known.image, sha256, known.mark, known.who)
                 for sha256 in state.drawn()
                 if (known := state.audit_answers.get(sha256))
             ]

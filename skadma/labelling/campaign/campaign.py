@@ -321,6 +321,7 @@ class Campaign:
         labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
+        blind: bool = False,
         train: bool = True,
     ) -> TeachResult:
         """Take labels and train with all labels so far.
@@ -338,6 +339,10 @@ class Campaign:
             others are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
+        blind : bool, default=False
+            They are blind repeats, about images that are decided: they change no
+            decision and are not trained with, :meth:`agreement` counts them. The same
+            answer again changes nothing, another one replaces it.
         train : bool, default=True
             False leaves training to the next query.
 
@@ -355,16 +360,22 @@ class Campaign:
         self.refresh()
         log = self._event_log
         with log.transaction():
-            result = record_labels(log, self._folders, given, partial=partial)
+            result = record_labels(
+                log,
+                self._folders,
+                given,
+                partial=partial,
+                kind="repeat" if blind else "teach",
+            )
         _logger.info("%s: %s", given.name, result)
-        if train:
+        if train and not blind:
             self.estimator()
         return result
 
     def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
         """Correct a decision: :meth:`teach` about an image that has one already."""
         state = read_state(self._event_log)
-        number = find_image(image, state.numbers, state, self._folders)
+        number = find_image(image, state, self._folders)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -374,10 +385,10 @@ class Campaign:
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, a release of
-        audits with answers, or a change of the classes or the pools. Everything is as
-        it was before them, the model and the next query included. The log keeps them,
-        and that they were undone. Returns the paths of the images that they were about.
+        Or the answers of one :meth:`confirm`, a release of audits with answers, or a
+        change of the classes or the pools. Everything is as it was before them, the
+        model and the next query included. The log keeps them, and that they were
+        undone. Returns the paths of the images that they were about.
         """
         with self._event_log.transaction():
             state = read_state(self._event_log)
@@ -525,7 +536,7 @@ class Campaign:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
         with self._event_log.transaction():
             state = read_state(self._event_log)
-            number = find_image(image, state.numbers, state, self._folders)
+            number = find_image(image, state, self._folders)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
                 raise CampaignError(f"{image!r} has no decision that could stand.")
@@ -548,33 +559,6 @@ class Campaign:
         state = read_state(self._event_log)
         images = choose_repeats(state, share, self.who if who is None else who)
         return blind_proposals(state, images)
-
-    def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
-        """Write somebody's blind answer about an image that is decided.
-
-        It changes no decision and is not trained with: :meth:`agreement` counts it. The
-        same answer again changes nothing, another one replaces it. ``undo`` takes it
-        back. `sha256` is what was looked at. If it is given, the pool is not searched
-        for changes.
-        """
-        self.record_repeats([LabelRow(repr(image), image, label, sha256)])
-
-    def record_repeats(
-        self,
-        answers: Mapping[str, str] | Sequence[LabelRow] | str | Path,
-        *,
-        partial: bool = False,
-    ) -> TeachResult:
-        """Write somebody's blind answers; the parameters are those of :meth:`teach`.
-
-        The ``n_repeats`` of the result are those that were new.
-        """
-        given = read_rows(answers)
-        if not all(row.sha256 for row in given.rows):
-            self.refresh()
-        log = self._event_log
-        with log.transaction():
-            return record_labels(log, self._folders, given, partial=partial, blind=True)
 
     def agreement(self) -> Agreement:
         """Measure how far people agree with each other and with themselves.

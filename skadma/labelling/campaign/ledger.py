@@ -111,22 +111,15 @@ class Ledger(State):
         image = self.image(sha256)
         return "" if image is None else self.paths[image]
 
-    def is_drawn(self, sha256: str) -> bool:
-        """Whether a content is in an audit."""
-        return sha256 in self.drawn()
-
     def has_repeated(self, sha256: str, who: str) -> bool:
         """Whether somebody answered again, blind."""
         return bool(self._repeats.get((sha256, who)))
 
     def n_answered(self, who: str) -> tuple[int, int]:
         """How many images somebody decided about, and answered again, blind."""
-        mine = [act for act in self.acts.values() if act.who == who]
-        decided, repeated = (
-            len({d.sha256 for act in mine if act.kind == kind for d in act.decisions})
-            for kind in ("teach", "repeat")
-        )
-        return decided, repeated
+        mine = [answer for answer in self.answers if answer.who == who]
+        decided = {answer.sha256 for answer in mine if answer.act == "teach"}
+        return len(decided), len({a.sha256 for a in mine if a.act == "repeat"})
 
     # --- writing -------------------------------------------------------------
 
@@ -204,14 +197,13 @@ class Ledger(State):
 
     def _is_apart(self, held: Decision) -> bool:
         """Whether a decision is another person's, or so old that one forgets it."""
-        event = self.acts[held.event]
-        if event.who != self._log.who:
+        if held.who != self._log.who:
             return True
         newer = 0
         for other in reversed(self.acts.values()):
             if other.id == held.event:
                 break
-            if other.kind == "teach" and other.who == event.who:
+            if other.kind == "teach" and other.who == held.who:
                 newer += len(other.decisions)
         return newer >= APART
 
@@ -231,7 +223,7 @@ class Ledger(State):
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."
-        if self.is_drawn(mark.sha256):
+        if mark.sha256 in self.drawn():
             return "An audit keeps it apart. 'skadma evaluate' takes its label."
         holds = self._mark(mark.sha256)
         if kind == "confirm" and holds != mark.mark:
@@ -250,7 +242,7 @@ class Ledger(State):
                     "path": self.path(sha256),
                     "reason": reason,
                     "holds": held and held.mark,
-                    "by": held and self.acts[held.event].who,
+                    "by": held and held.who,
                 }
             )
         return found

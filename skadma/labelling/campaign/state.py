@@ -11,9 +11,8 @@ import json
 import logging
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -33,11 +32,13 @@ ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool", "release")
 
 @dataclass(frozen=True)
 class Decision:
-    """What somebody decided about an image.
+    """What somebody decided about an image, or answered without deciding.
 
     `image` is the number of the image that it was given for, `sha256` what the image
     was then. `kind` is "label", "skip", "cant-tell" or "not-an-image". `label` is the
-    class as it is called today; None for the other kinds.
+    class as it is called today; None for the other kinds. `who` gave it, `at` is ISO
+    8601, UTC. `act` is "teach" for decisions; else it is a blind "repeat", a "confirm"
+    after a second look or an audit's "answer".
     """
 
     event: int
@@ -45,24 +46,14 @@ class Decision:
     sha256: str
     kind: str
     label: str | None
+    who: str
+    at: str
+    act: str
 
     @property
     def mark(self) -> str:
         """The label, or the mark that stands for it in files."""
         return self.label if self.label is not None else f"?{self.kind}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A decision, a blind repeat, a confirmation or an audit's answer, and whose."""
-
-    event: int
-    at: str  # ISO 8601, UTC
-    who: str
-    act: str  # "teach", "repeat", "confirm" or "answer"
-    image: int
-    sha256: str  # the content that the image had then
-    mark: str  # the present name of the class, or a mark such as "?skip"
 
 
 @dataclass(frozen=True)
@@ -93,18 +84,6 @@ class DrawnAudit:
     design: Audit  # its indices are places in `images`
 
 
-class PathNumbers(dict[str, int]):
-    """Numbers of images by path."""
-
-    @cached_property
-    def by_text(self) -> dict[str, list[str]]:
-        """Paths by their text, however Unicode composes its accents."""
-        found: dict[str, list[str]] = {}
-        for path in self:
-            found.setdefault(unicodedata.normalize("NFC", path), []).append(path)
-        return found
-
-
 class State:
     """What holds after the last event that was read from the log.
 
@@ -125,6 +104,9 @@ class State:
         self.paths: dict[int, str] = {}
         self.contents: dict[int, Content] = {}
         self.last_known: dict[int, str] = {}
+        # Numbers by path, and paths by their text, however it composes accents.
+        self.numbers: dict[str, int] = {}
+        self.by_text: dict[str, list[str]] = {}
         self.acts: dict[int, Act] = {}  # those not undone, oldest first
         self.last_query: int | None = None  # its event
         self._all_paths: dict[int, str] = {}  # those of removed folders too
@@ -204,6 +186,10 @@ class State:
             path = self._all_paths[image]
             if not self.folders.holds(path, event):
                 continue
+            if image not in self.paths:
+                self.numbers[path] = image
+                text = unicodedata.normalize("NFC", path)
+                self.by_text.setdefault(text, []).append(path)
             self.paths[image] = path
             self.contents[image] = Content(*content)
             self._available = None
@@ -225,6 +211,7 @@ class State:
     def _read_events(
         self, news: list[tuple[int, str, str, str, dict[str, Any]]]
     ) -> None:
+        by_event = {number: (who, at, kind) for number, at, who, kind, _ in news}
         given: dict[int, list[Decision]] = {}
         for event, image, sha256, kind, label in self._log.rows(
             "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
@@ -232,7 +219,7 @@ class State:
             self._last,
         ):
             now = label if label is None else self.class_names.now(label, event)
-            answer = Decision(event, image, sha256, kind, now)
+            answer = Decision(event, image, sha256, kind, now, *by_event[event])
             given.setdefault(event, []).append(answer)
         for number, at, who, kind, detail in news:
             if kind in (*ACTS, "undo") and "operation" in detail:
@@ -271,11 +258,6 @@ class State:
     # --- what holds ----------------------------------------------------------
 
     @property
-    def numbers(self) -> PathNumbers:
-        """Numbers of the images by path."""
-        return PathNumbers((path, image) for image, path in self.paths.items())
-
-    @property
     def as_of(self) -> int:
         """The last event that was read: classes are named as of it."""
         return self._last
@@ -295,13 +277,14 @@ class State:
         return self._decisions
 
     @property
-    def answers(self) -> list[Answer]:
-        """The answers that were not undone, oldest first."""
-        return [
-            Answer(act.id, act.at, act.who, act.kind, d.image, d.sha256, d.mark)
-            for act in self.acts.values()
-            for d in act.decisions
-        ]
+    def answers(self) -> list[Decision]:
+        """The decisions and other answers that were not undone, oldest first."""
+        return [answer for act in self.acts.values() for answer in act.decisions]
+
+    @property
+    def repeats(self) -> dict[tuple[str, str], Decision]:
+        """Each person's last blind answer, by content and person."""
+        return {(a.sha256, a.who): a for a in self.answers if a.act == "repeat"}
 
     @property
     def audits(self) -> list[DrawnAudit]:
@@ -311,12 +294,7 @@ class State:
     @property
     def audit_answers(self) -> dict[str, Decision]:
         """The last answers about drawn images, by content."""
-        return {
-            decision.sha256: decision
-            for act in self.acts.values()
-            if act.kind == "answer"
-            for decision in act.decisions
-        }
+        return {a.sha256: a for a in self.answers if a.act == "answer"}
 
     @property
     def training_sets(self) -> list[list[tuple[int, str]]]:
@@ -437,16 +415,6 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
         *map(np.array, columns),
     )
     return DrawnAudit(event, detail["model"], images, contents, design)
-
-
-def last_decisions(answers: Iterable[Answer]) -> dict[str, Answer]:
-    """Find the decision that holds about each content."""
-    return {a.sha256: a for a in answers if a.act == "teach"}
-
-
-def last_repeats(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Find each person's last blind answer about each content."""
-    return {(a.sha256, a.who): a for a in answers if a.act == "repeat"}
 
 
 def refresh(log: EventLog, folders: FolderPaths) -> int:
