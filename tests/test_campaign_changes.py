@@ -356,7 +356,7 @@ def test_a_model_of_other_classes_is_never_the_present_one(campaign, pool, tmp_p
         (lambda c: c.rename_class("red", "blue"), "merge them"),
         (lambda c: c.rename_class("red", ""), "without blanks"),
         (lambda c: c.rename_class("red", None), "is no change"),
-        (lambda c: c.rename_class("red", 7), "must be a list of names"),
+        (lambda c: c.rename_class("red", 7), "must be a list of names.* into 7"),
         (lambda c: c.merge_classes(["red"], "red"), "two classes or more"),
         (lambda c: c.merge_classes(["red"], "x"), "rename it"),
         (lambda c: c.merge_classes(CLASSES, "x"), "at least two"),

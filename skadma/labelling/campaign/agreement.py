@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import cohen_kappa_score
 
 from .state import Decision, State, digest
 
@@ -168,10 +165,7 @@ def compare_marks(
     by_chance = sum(counts[0][mark] * counts[1][mark] for mark in counts[0])
     if by_chance == n**2:
         return PairAgreement(first, second, n, n_agree, interval, None, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class that only one of them used
-        kappa = float(cohen_kappa_score(np.array(one), np.array(two)))
     chance = by_chance / n**2
-    low, high = ((p - chance) / (1 - chance) for p in interval)
+    kappa, low, high = ((p - chance) / (1 - chance) for p in (n_agree / n, *interval))
     kappa_interval = (max(low, -1.0), high)
     return PairAgreement(first, second, n, n_agree, interval, kappa, kappa_interval)

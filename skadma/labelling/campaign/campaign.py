@@ -26,8 +26,8 @@ from .folders import (
     FolderPaths,
     absolute,
     check_name,
+    check_outside,
     check_stored,
-    is_within,
     read_folders,
 )
 from .history import card_facts, list_decisions, list_events
@@ -78,11 +78,6 @@ class Campaign:
         Where those of pools are that were added, by name, if they moved.
     backbone : callable, optional
         The network, for a campaign that was started with a callable one.
-    features : "auto", str, Path or None, default="auto"
-        Where features of the images are kept, for a strategy that chooses by them.
-        "auto": in the campaign's folder, if they would take more than half the memory
-        that is available, three times over. A folder: there, in any case. None: in
-        memory. The same images are chosen.
     who : str, optional
         Name for the log; the system's user if None.
     wait : float, default=60
@@ -113,7 +108,6 @@ class Campaign:
         pool: str | Path | None = None,
         pools: Mapping[str, str | Path] | None = None,
         backbone: Callable[[], nn.Module] | None = None,
-        features: str | Path | None = "auto",
         who: str | None = None,
         wait: float = 60,
     ) -> None:
@@ -132,9 +126,7 @@ class Campaign:
             for each in added.added:
                 if each.name not in moved:
                     check_stored(each.name, each.folder, self.folder)
-            self._trainer = Trainer(
-                self._event_log, self._folders, settings, backbone, features
-            )
+            self._trainer = Trainer(self._event_log, self._folders, settings, backbone)
         except BaseException:
             self._event_log.close()
             raise
@@ -198,11 +190,7 @@ class Campaign:
         """
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
-        if is_within(folder, pool):
-            raise CampaignError(
-                f"The campaign's folder {str(folder)!r} is inside the pool "
-                f"{str(pool)!r}: keep it elsewhere, or its files count as images."
-            )
+        check_outside(folder, pool)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
@@ -565,9 +553,8 @@ class Campaign:
 
         Each blind repeat is compared with the decision that held when it was made,
         whatever was corrected afterwards. "?cant-tell" and "?not-an-image" count as
-        answers, "?skip" does not. Cohen's kappa is scikit-learn's; its interval is
-        Wilson's for the agreement, shifted and scaled by the agreement that chance
-        would give, as found.
+        answers, "?skip" does not. The interval of Cohen's kappa is Wilson's for the
+        agreement, shifted and scaled by the agreement that chance would give, as found.
         """
         return measure_agreement(read_state(self._event_log))
 
@@ -607,20 +594,16 @@ class Campaign:
         """Add a folder of images, with its subfolders, and return its name.
 
         Paths of its images begin with its name: "more-photos/7.jpg". If None, that of
-        the folder, with a number where it is taken. An image that is in another pool as
-        well is one, and has one label. `verbose` shows a progress bar.
+        the folder. An image that is in another pool as well is one, and has one label.
+        `verbose` shows a progress bar.
         """
         root = absolute(folder)
-        if name is not None:
-            check_name(name)
-        self._check_pool(root, name, read_state(self._event_log))
+        name = check_name(root.name if name is None else name)
+        check_outside(self.folder, root)
+        self._check_pool(name, root)
         images = scan_new_folder(root, progress=verbose)
         with self._event_log.transaction():
-            state = read_state(self._event_log)
-            self._check_pool(root, name, state)  # another process may have been faster
-            if name is None:
-                paths = list(state.paths.values())
-                name = self._folders.choose_name(root, state.folders, paths)
+            self._check_pool(name, root)  # another process may have been faster
             event = self._event_log.add_event(
                 "pool", name=name, folder=str(root), n_images=len(images)
             )
@@ -629,19 +612,9 @@ class Campaign:
         _logger.info("pool %s: %d images", name, len(images))
         return name
 
-    def _check_pool(self, root: Path, name: str | None, state: State) -> None:
-        if is_within(self.folder, root):
-            raise CampaignError(
-                f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
-                "its files would count as images. Add another folder."
-            )
-        self._folders.check_apart(root, state.folders)
-        paths = list(state.paths.values())
-        if name is not None and self._folders.taken(name, state.folders, paths):
-            raise CampaignError(
-                f"Paths that begin with {name!r} are there already, in the first pool "
-                "or as another pool's name. Give the pool another name."
-            )
+    def _check_pool(self, name: str, root: Path) -> None:
+        state = read_state(self._event_log)
+        self._folders.check_new(name, root, state.folders, state.paths.values())
 
     # --- models -------------------------------------------------------------
 
@@ -687,7 +660,7 @@ class Campaign:
         folder: str | Path,
         *,
         onnx: bool = False,
-        calibration: bool | str = True,
+        calibration: bool = True,
         overwrite: bool = False,
         verbose: bool = False,
     ) -> None:
@@ -703,12 +676,11 @@ class Campaign:
             It is there whole or not at all.
         onnx : bool, default=False
             Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
-        calibration : bool or str, default=True
+        calibration : bool, default=True
             Set a temperature by out-of-fold probabilities, which takes five trainings,
             and write the model with it: the same labels, better probabilities. Where
             there are fewer than 60 labels, or it does not help, the probabilities are
-            not changed, and the card says so. False: they are not changed. A text, as
-            Markdown: they are not changed, and the card has the text.
+            not changed, and the card says so.
         overwrite : bool, default=False
             Replace a model that is there already.
         verbose : bool, default=False
@@ -727,8 +699,8 @@ class Campaign:
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")
-        text = calibration if isinstance(calibration, str) else None
-        if calibration is True:
+        text = None
+        if calibration:
             images, labels = map(list, zip(*state.labelled(), strict=True))
             estimator, text = calibrated(
                 estimator,

@@ -128,14 +128,16 @@ class ClassNames:
     ) -> None:
         """Add the classes `names`, or rename or merge them `into` one, by an event."""
         texts = [*names] if into is None else [*names, into]
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in texts):
+        if (
+            change not in CHANGES
+            or (into is None) != (change == "add")
+            or not names
+            or not isinstance(names, list)
+            or not all(isinstance(name, str) for name in texts)
+        ):
             raise CampaignError(
-                f"{names!r} must be a list of names of classes, {into!r} a name."
-            )
-        if change not in CHANGES or (into is None) != (change == "add") or not names:
-            raise CampaignError(
-                f"{change!r} of {names} is no change of classes; there are "
-                f"{', '.join(CHANGES)}, each of one class or more."
+                f"{change!r} of {names!r} is no change of classes: it must be a list "
+                f"of names of classes, and not into {into!r}."
             )
         if into is None:
             for name in names:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -136,6 +136,15 @@ def check_stored(name: str, folder: str, campaign: Path) -> None:
         )
 
 
+def check_outside(campaign: Path, pool: Path) -> None:
+    """Refuse a pool with the campaign's own folder in it."""
+    if is_within(campaign, pool):
+        raise CampaignError(
+            f"The campaign's folder {str(campaign)!r} is inside the pool "
+            f"{str(pool)!r}: keep them apart, or its files count as images."
+        )
+
+
 def is_within(path: Path, folder: Path) -> bool:
     """Whether a path is a folder or in it, by whatever links either was given."""
     return _resolved(path).is_relative_to(_resolved(folder))
@@ -225,29 +234,22 @@ class FolderPaths:
             changes |= {prefix + path: content for path, content in found.items()}
         return changes
 
-    def choose_name(self, folder: Path, folders: AddedFolders, paths: list[str]) -> str:
-        """Name a folder as its path does, with a number where that name is taken."""
-        plain = "".join(c for c in folder.name if c not in "\\:=" and c.isprintable())
-        plain = plain.strip().lstrip(".?") or "pool"
-        name, number = plain, 1
-        while self.taken(name, folders, paths):
-            number += 1
-            name = f"{plain}-{number}"
-        return name
+    def check_new(
+        self, name: str, folder: Path, folders: AddedFolders, paths: Iterable[str]
+    ) -> None:
+        """Refuse a folder that overlaps one of the campaign, or a name that is taken.
 
-    def taken(self, name: str, folders: AddedFolders, paths: list[str]) -> bool:
-        """Whether paths that begin with a name mean something already."""
-        return (
-            name in folders.names
-            or (self.first / name).exists()
-            or any(path.startswith(f"{name}/") for path in paths)
-        )
-
-    def check_apart(self, folder: Path, folders: AddedFolders) -> None:
-        """Refuse a folder that is, holds or is inside another of the campaign."""
+        `paths` are those of the campaign's images.
+        """
         for known in self.by_name(folders).values():
             if is_within(folder, known) or is_within(known, folder):
                 raise CampaignError(
                     f"{str(folder)!r} and the pool {str(known)!r} are one, or one is "
                     "in the other. What is new in a pool is found by itself."
                 )
+        taken = name in folders.names or (self.first / name).exists()
+        if taken or any(path.startswith(f"{name}/") for path in paths):
+            raise CampaignError(
+                f"Paths that begin with {name!r} are there already, in the first pool "
+                "or as another pool's name. Give the pool another name."
+            )

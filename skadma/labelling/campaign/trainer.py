@@ -77,8 +77,7 @@ class Trainer:
     contents in order, the classes, the candidates, the number asked for. What was
     recorded under a name is not computed again, and computing it again gives the same.
 
-    `backbone` is needed where the settings have only its name; `features` is that of
-    :class:`~skadma.Campaign`.
+    `backbone` is needed where the settings have only its name.
     """
 
     def __init__(
@@ -87,11 +86,10 @@ class Trainer:
         folders: FolderPaths,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
-        features: str | Path | None = "auto",
     ) -> None:
         self._log = log
         self._folders = folders
-        self._folder, self._features = log.path.parent, features
+        self._folder = log.path.parent
         self._models = self._folder / "models"
         self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
@@ -335,18 +333,16 @@ class Trainer:
     def _stored_features(
         self, files: list[str], contents: list[str]
     ) -> FeatureStore | None:
-        """Open the features of images on the disk, if kept there; see Campaign.
+        """Open the features of images on the disk, where memory is too small for them.
 
         Once they are in the campaign's folder, they are used. Features that are missing
         are computed when a strategy asks.
         """
-        estimator, strategy = self._learner.estimator, self._learner.strategy
-        if self._features is None or not can_be_stored(estimator, files, strategy):
-            return None
-        automatic = self._features == "auto"
-        place = self._folder / "features" if automatic else Path(self._features)
-        wanted = not automatic or (place / "store.json").exists()
-        if not wanted and fits_memory(estimator, files, strategy):
+        given = self._learner.estimator, files, self._learner.strategy
+        place = self._folder / "features"
+        if not can_be_stored(*given) or (
+            not (place / "store.json").exists() and fits_memory(*given)
+        ):
             return None
         store = self._open_store(place, dict(zip(contents, files, strict=True)))
         number = {key: i for i, key in enumerate(store.keys)}
