@@ -78,7 +78,8 @@ def test_any_way_into_the_pool(given, row, pool, tmp_path, monkeypatch):
     }[given]
     path = row.format(pool=pool, linked=linked, link=link, name="00 ü.png")
     file = write(tmp_path, f"path,label\n{path},red\n")
-    with create(tmp_path / "c", place, labels=file) as campaign:
+    with create(tmp_path / "c", place) as campaign:
+        campaign.teach(file, train=False)
         assert marks(campaign) == {"00 ü.png": "red"}
         assert ".." not in campaign.pool.parts
         campaign.relabel(path, "blue", train=False)

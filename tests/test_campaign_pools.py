@@ -59,7 +59,7 @@ def test_a_second_pool(campaign, more):
     paint(more, [7], seed=2)  # found at the next scan
     assert campaign.refresh() == 1
     assert "more/07.png" in campaign.candidates()
-    assert make_report(campaign).count("<figure>") > 6
+    assert make_report(campaign).count("<figure>") == 7
 
 
 def test_a_copy_in_another_pool_makes_no_other_model(campaign, more):
@@ -187,55 +187,43 @@ def test_a_pool_that_an_audit_drew_from(campaign, more):
     assert campaign.status().n_images == 12
 
 
-# --- labels there are at the start --------------------------------------------
+# --- labels that there are already --------------------------------------------
 
 
-def test_labels_at_the_start(pool, tmp_path):
-    (tmp_path / "labels.csv").write_text("path;label\n00.png;red\n01.png;?cant-tell\n")
-    labels = tmp_path / "labels.csv"
-    with create(tmp_path / "c", pool, labels=labels) as campaign:
-        assert marks(campaign) == {"00.png": "red", "01.png": "?cant-tell"}
-        assert [event["kind"] for event in campaign.log()] == ["start", "teach"]
-        assert campaign.log()[1]["source"] == str(labels)
-        assert campaign.undo() == ["00.png", "01.png"]
-    with create(tmp_path / "d", pool, labels={"02.png": "blue"}) as campaign:
-        assert marks(campaign) == {"02.png": "blue"}
-
-
-def test_labels_of_several_people_at_the_start(pool, tmp_path):
-    """As teach takes them: one decides, others' are blind repeats."""
+def test_labels_of_several_people(campaign):
+    """One decides, others' are blind repeats."""
     rows = [
         LabelRow("1", "00.png", "red", who="eva"),
         LabelRow("2", "00.png", "blue", who="max"),
         LabelRow("3", "01.png", "green", who="max"),
     ]
-    with create(tmp_path / "c", pool, labels=rows) as campaign:
-        assert marks(campaign) == {"00.png": "red", "01.png": "green"}
-        assert campaign.agreement().pairs[0].n == 1
+    campaign.teach(rows, train=False)
+    assert marks(campaign) == {"00.png": "red", "01.png": "green"}
+    assert campaign.agreement().pairs[0].n == 1
+    before = campaign.log()
     rows.append(LabelRow("4", "02.png", "rde", who="eva"))
     with pytest.raises(LabelFileError, match="'rde'"):
-        create(tmp_path / "d", pool, labels=rows)
-    assert not (tmp_path / "d").exists()
+        campaign.teach(rows, train=False)
+    assert campaign.log() == before
 
 
-def test_bad_labels_leave_nothing(pool, tmp_path):
+def test_bad_labels_change_nothing(campaign, tmp_path):
     bad = {
         "row": "path,label\n00.png,red\n01.png,rde\n",
         "path": "path,label\nx.png,red\n",
         "header": "file,label\n00.png,red\n",
         "twice": "path,label\n00.png,red\n./00.png,blue\n",
     }
+    file = tmp_path / "labels.csv"
     for text in bad.values():
-        (tmp_path / "labels.csv").write_text(text)
+        file.write_text(text)
         with pytest.raises(CampaignError, match="labels.csv"):
-            create(tmp_path / "c" / "d", pool, labels=tmp_path / "labels.csv")
-        assert not (tmp_path / "c").exists()
-    (tmp_path / "labels.csv").write_text(bad["row"])
-    with (
-        pytest.warns(UserWarning, match="left out: line 3: 'rde'"),
-        create(tmp_path / "c", pool, labels=tmp_path / "labels.csv", partial=True) as c,
-    ):
-        assert marks(c) == {"00.png": "red"}
+            campaign.teach(file)
+        assert [event["kind"] for event in campaign.log()] == ["start"]
+    file.write_text(bad["row"])
+    (refused,) = campaign.teach(file, partial=True, train=False).refused
+    assert refused.startswith("line 3: 'rde'")
+    assert marks(campaign) == {"00.png": "red"}
 
 
 # --- commands -----------------------------------------------------------------
@@ -252,7 +240,8 @@ def test_commands(pool, more, tmp_path, monkeypatch, capsys):
         main([str(argument) for argument in arguments])
         return capsys.readouterr().out
 
-    assert "red: 1" in run(*start, "--labels", "labels.csv")
+    assert "red: 0" in run(*start)
+    assert "2 new" in run("teach", "labels.csv", "--later")
     assert "blue, green, red, x" in run("classes", "add", "x")
     run("classes", "rename", "red", "rose")
     run("classes", "merge", "x", "green", "--into", "green")

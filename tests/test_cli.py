@@ -176,7 +176,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["start", "nowhere", "--classes", "a", "b"],
         ["start", "photos/00.png", "--classes", "a", "b"],
         ["start", "photos", "--classes", "a", "b", "--centers", "photos/00.png"],
-        ["start", "photos", "--classes", "a", "b", "--labels", "photos/00.png"],
         ["status", "--campaign", "nowhere"],
         ["status", "--campaign", "photos/00.png"],
         ["status", "--pool", "nowhere=photos"],

@@ -45,13 +45,11 @@ def _add_start(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     start = add_command(
         commands, "start", _start, "start to label a folder of images", pool=False
     )
-    start.set_defaults(open=_start_in_pool)
+    start.set_defaults(open=lambda options: start_campaign(options, options.pool))
     add = start.add_argument
     add("pool", type=Path, help="folder of images, with subfolders")
     add("--classes", nargs="+", required=True, help="all labels")
     add_start_options(start)
-    add("--labels", type=Path, help="CSV with labels there are already: path, label")
-    add_partial(start, "rows of --labels", "starting no campaign")
 
 
 def add_start_options(parser: argparse._ActionsContainer) -> None:
@@ -86,13 +84,7 @@ def _start(campaign: Campaign, _: Options) -> None:
     print(campaign.status())
 
 
-def _start_in_pool(options: Options) -> Campaign:
-    return start_campaign(
-        options, options.pool, labels=options.labels, partial=options.partial
-    )
-
-
-def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
+def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
@@ -122,7 +114,6 @@ def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
         who=options.who,
         wait=options.wait,
         verbose=True,
-        **labels,
     )
 
 

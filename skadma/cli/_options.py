@@ -121,13 +121,9 @@ def open_campaign(options: argparse.Namespace) -> Campaign:
     return Campaign.open(options.campaign, **campaign_options(options))
 
 
-def add_partial(
-    parser: argparse.ArgumentParser,
-    rows: str = "rows",
-    instead: str = "refusing all",
-) -> None:
+def add_partial(parser: argparse.ArgumentParser) -> None:
     """Add the option for label files with rows that cannot be taken."""
-    what = f"leave out {rows} that cannot be taken, instead of {instead}"
+    what = "leave out rows that cannot be taken, instead of refusing all"
     parser.add_argument("--partial", action="store_true", help=what)
 
 

@@ -34,25 +34,12 @@ class Audits:
         self._trainer = trainer
 
     def draw(self, n: int, *, method: str = "stratified") -> list[Proposal]:
-        """Draw images to label, of all that nothing was decided about.
+        """Draw `n` images to label, of all that nothing was decided about.
 
-        A further draw adds to the ones before.
-
-        Parameters
-        ----------
-        n : int
-        method : {"stratified", "random", "importance"}, default="stratified"
-            See :func:`skadma.evaluation.audit_sample`. All but "random" need a model.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw. Without guesses: who sees them agrees too often.
-
-        Raises
-        ------
-        CampaignError
-            If there are not that many images, or no model yet.
+        A further draw adds to the ones before. `method` is that of
+        :func:`skadma.evaluation.audit_sample`; all but "random" need a model. Returns
+        the images in the order of the draw, without guesses: who sees them agrees too
+        often. Raises CampaignError if there are not that many, or no model yet.
         """
         with self._log.locked("audit"):
             refresh(self._log, self._folders)
@@ -110,13 +97,7 @@ class Audits:
         return blind_proposals(state, chosen)
 
     def pending(self) -> list[Proposal]:
-        """List drawn images that have no answer, or were skipped.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw.
-        """
+        """List drawn images that have no answer, or were skipped, in order."""
         state = read_state(self._log)
         open_ = [
             image
@@ -131,23 +112,8 @@ class Audits:
     ) -> TeachResult:
         """Take labels of drawn images. The last one of an image counts.
 
-        Parameters
-        ----------
-        labels : mapping of str to str, or path
-            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
-            images that have a class: "?cant-tell" and "?not-an-image" are left out.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        LabelFileError
-            If a row cannot be taken, as when the image is in no audit. Nothing is
-            changed then.
+        The parameters are those of :meth:`skadma.Campaign.teach`. The estimate is about
+        the images that have a class: "?cant-tell" and "?not-an-image" are left out.
         """
         given = read_rows(labels)
         refresh(self._log, self._folders)
@@ -157,34 +123,16 @@ class Audits:
             )
 
     def has_labels(self) -> bool:
-        """Whether a drawn image has a class: :meth:`estimate` needs one.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether a drawn image has a class: :meth:`estimate` needs one."""
         return bool(_true_classes(read_state(self._log)))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
 
         About the images that had no label when the audit was drawn. If the model was
-        trained with some of them since, it is about images like them.
-
-        Parameters
-        ----------
-        confidence : float, default=0.95
-            Of the intervals.
-
-        Returns
-        -------
-        Estimate
-            ``print`` shows it.
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit, no answer or no model yet.
+        trained with some of them since, it is about images like them. `confidence` is
+        that of the intervals. Raises CampaignError if there is no audit, no answer or
+        no model yet.
         """
         with self._log.locked("evaluation"):
             refresh_if_there(self._log, self._folders)
@@ -222,22 +170,9 @@ class Audits:
     def release(self, *, train: bool = True) -> TeachResult:
         """End all audits: their answers become labels to train with.
 
-        No estimate can be made with them any more. :meth:`skadma.Campaign.undo` takes
-        it back.
-
-        Parameters
-        ----------
-        train : bool, default=True
-            False leaves training to the next query.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit.
+        No estimate can be made with them any more. `train` is that of
+        :meth:`skadma.Campaign.teach`; :meth:`skadma.Campaign.undo` takes the release
+        back.
         """
         with self._log.transaction():
             state = read_state(self._log)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,6 @@ class Campaign:
         random_state: int = 0,
         who: str | None = None,
         wait: float = 60,
-        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path | None = None,
-        partial: bool = False,
         verbose: bool = False,
     ) -> Campaign:
         """Start a campaign.
@@ -179,8 +177,6 @@ class Campaign:
             Seeds everything that has no seed of its own.
         who, wait
             As in the class.
-        labels, partial
-            Labels there are already, as :meth:`teach` takes them.
         verbose : bool, default=False
             Show a progress bar while images are read.
 
@@ -206,39 +202,22 @@ class Campaign:
         rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
         check_usable(rebuilt, strategy, names)
         check_network(rebuilt, strategy)
-        given = read_rows({} if labels is None else labels)
         images = scan_new_folder(pool, progress=verbose)
-        folders = FolderPaths(pool)
-
-        def fill(log: EventLog) -> TeachResult:
-            """Write all there is at the start, or nothing."""
-            with log.transaction():
-                log.make_tables(settings)
-                event = log.add_event("start", n_images=len(images))
-                add_contents(log, images, event)
-                return record_labels(log, folders, given, partial=partial)
-
-        if given.rows:  # refuse labels, or warn of them, before anything is on the disk
-            log = EventLog(Path(":memory:"), create=True)
-            try:
-                refused = fill(log).refused
-            finally:
-                log.close()
-            for problem in refused:
-                warnings.warn(f"left out: {problem}", stacklevel=2)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
             save_centers(strategy, folder)
-            log = EventLog(folder / DATABASE, create=True, who=who, wait=wait)
-            try:
-                Trainer(log, folders, settings, backbone)  # refuses what it cannot use
-                fill(log)
+            path = folder / DATABASE
+            with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
+                # refuses what it cannot use
+                Trainer(log, FolderPaths(pool), settings, backbone)
+                with log.transaction():
+                    log.make_tables(settings)
+                    event = log.add_event("start", n_images=len(images))
+                    add_contents(log, images, event)
                 sync_folder(folder)
                 sync_folder(folder.parent)
-            finally:
-                log.close()
         _logger.info("campaign in %s: %d images", folder, len(images))
         return cls(folder, pool=pool, backbone=backbone, who=who, wait=wait)
 
@@ -384,8 +363,8 @@ class Campaign:
                 raise CampaignError("There is nothing to undo.")
             acts = list(state.acts)
             last = acts[-1]
-            if any(audit.event > last for audit in state.audits) and (
-                last in state.folders.events
+            if state.acts[last].kind == "pool" and any(
+                audit.event > last for audit in state.audits
             ):
                 raise CampaignError(
                     "The last change is a pool that was added, and an audit was drawn "

@@ -15,7 +15,13 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -186,7 +192,7 @@ class EventLog:
                     self._execute("PRAGMA journal_mode = WAL")
                 else:
                     self._check_format()
-            # The files that SQLite has open now, unless it is all in memory.
+            # The files that SQLite has open now.
             self._files = {f: _inode(f) for f in (path, self._wal) if f.is_file()}
             if not create:
                 if check:
@@ -413,7 +419,7 @@ class EventLog:
         try:
             if any(_inode(file) != inode for file, inode in self._files.items()):
                 happened = "another file is in its place"
-            elif written and self._files and not self._is_found(*self._written):
+            elif written and not self._is_found(*self._written):
                 happened = "something was written over it"
                 self._files[self.path] = -1, -1  # what is in memory is of no use now
             else:
@@ -512,25 +518,18 @@ def campaign_lock(folder: Path, wait: float, task: str) -> Iterator[None]:
     note = folder / "campaign.lock.txt"
     lock = filelock.FileLock(folder / "campaign.lock")
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        try:
+        lock.acquire(timeout=wait)
+    except filelock.Timeout as error:
+        holder = "another process"
+        with suppress(OSError):
             holder = note.read_text("utf-8")
-        except OSError:
-            holder = "another process"
-        _logger.info("waiting for %s", holder)
-        try:
-            lock.acquire(timeout=wait)
-        except filelock.Timeout as error:
-            raise CampaignBusyError(
-                f"{holder} works on the campaign and did not end in {wait:g} s. "
-                "What was decided is safe; try again later."
-            ) from error
+        raise CampaignBusyError(
+            f"{holder} works on the campaign and did not end in {wait:g} s. "
+            "What was decided is safe; try again later."
+        ) from error
     try:
-        try:
+        with suppress(OSError):  # a full disk; the note only serves a message
             note.write_text(f"'{task}' in process {os.getpid()}", "utf-8")
-        except OSError as error:  # a full disk; the note only serves a message
-            _logger.debug("%s", error)
         yield
     finally:
         lock.release()
@@ -540,15 +539,12 @@ def refuse_existing(path: Path) -> None:
     """Refuse a file with a campaign, but not one whose start was broken off."""
     if not path.exists():
         return
-    log = EventLog(path, create=True)
-    try:
+    with closing(EventLog(path, create=True)) as log:
         if log.has_tables():
             raise CampaignError(
                 f"There is a campaign in {str(path.parent)!r} already. Go on with it, "
                 "or start another one in another folder."
             )
-    finally:
-        log.close()
 
 
 def _chain(before: str, digest: str) -> str:

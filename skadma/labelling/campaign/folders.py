@@ -44,11 +44,6 @@ class AddedFolders:
         """Names of the added folders."""
         return [folder.name for folder in self.added]
 
-    @property
-    def events(self) -> list[int]:
-        """The events that added them."""
-        return [folder.event for folder in self.added]
-
     def owner(self, path: str, event: int = sys.maxsize) -> int:
         """Give the event that added the folder of a path; `FIRST` for the first.
 

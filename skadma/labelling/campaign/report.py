@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ...images.dataset import Preprocessing, fit_to_size
 from ...images.forms import Range, UnreadableImageError, from_file
-from ...strategies.adma import uncertainty
 from .campaign import Campaign
 from .history import right_guesses
 from .state import Decision
@@ -34,10 +32,7 @@ figure img { display: block; } pre { white-space: pre-wrap; } .wrong { color: #b
 
 
 def make_report(campaign: Campaign) -> str:
-    """Make the HTML page, and the campaign's model if it is not made yet.
-
-    Images and names are in it as data: it loads nothing, and nothing in it runs.
-    """
+    """Make the HTML page, with images and names as data: nothing in it runs."""
     events = campaign.log()
     decisions = campaign.decisions()
     sections = [
@@ -49,7 +44,6 @@ def make_report(campaign: Campaign) -> str:
         + _curve(right_guesses(events, decisions)),
         f"<h2>Decisions, the latest {_SHOWN}</h2>"
         + _latest(campaign, events, decisions),
-        "<h2>Most uncertain of those left</h2>" + _uncertain(campaign),
     ]
     title = escape(campaign.folder.name)
     return (
@@ -108,47 +102,19 @@ def _latest(
         p["path"]: p["guess"] for event in events for p in event.get("proposals", [])
     }
     decisions = sorted(decisions, key=lambda row: (-row[1].event, row[0]))[:_SHOWN]
+    files = campaign.files(path for path, *_ in decisions)
     figures = []
-    for path, decision, state in decisions:
+    for file, (path, decision, state) in zip(files, decisions, strict=True):
         guess = guesses.get(path)
         text = escape(decision.mark)
         if guess is not None and decision.label is not None and guess != decision.label:
             text += f' <span class="wrong">(guessed {escape(guess)})</span>'
         if state != "as labelled":
             text += f" ({state} since)"
-        figures.append((path, text))
-    return _figures(campaign, figures) or "<p>None yet.</p>"
-
-
-def _uncertain(campaign: Campaign) -> str:
-    left = campaign.candidates()
-    estimator = campaign.estimator()
-    if not left or not hasattr(estimator, "net_"):
-        return "<p>Nothing is left, or there is no model yet.</p>"
-    proba = estimator.predict_proba([str(file) for file in campaign.files(left)])
-    if not np.isfinite(proba).all():
-        worst = left[int(np.flatnonzero(~np.isfinite(proba).all(axis=1))[0])]
-        raise ValueError(f"The model's probabilities for {worst!r} are not finite.")
-    order = np.argsort(-uncertainty(proba, "margin"), kind="stable")[:12]
-    figures = []
-    for i in order:
-        best = np.argsort(-proba[i], kind="stable")[:2]
-        text = ", ".join(
-            f"{escape(str(estimator.classes_[k]))} {proba[i, k]:.0%}" for k in best
-        )
-        figures.append((left[i], text))
-    return _figures(campaign, figures)
-
-
-def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
-    figures = list(figures)
-    files = campaign.files(path for path, _ in figures)
-    shown = "".join(
-        f"<figure>{_thumbnail(str(file), campaign.value_range)}"
-        f"<figcaption>{escape(path)}<br><b>{text}</b></figcaption></figure>"
-        for file, (path, text) in zip(files, figures, strict=True)
-    )
-    return f'<div class="images">{shown}</div>' if shown else ""
+        image = _thumbnail(str(file), campaign.value_range)
+        caption = f"{escape(path)}<br><b>{text}</b>"
+        figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    return f'<div class="images">{"".join(figures) or "None yet."}</div>'
 
 
 def _thumbnail(path: str, value_range: Range | None) -> str:
