@@ -20,9 +20,8 @@ from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.labelling.campaign.class_names import ClassNames
 from skadma.labelling.campaign.folders import (
-    AddedFolder,
-    AddedFolders,
-    FolderPaths,
+    Folder,
+    Folders,
     check_name,
 )
 from skadma.labelling.campaign.image_index import check_path
@@ -81,9 +80,9 @@ def test_names_that_change_places():
 def test_paths_stay_in_their_pools(path, name):
     first, second = Path("/pools/first"), Path("/pools/second")
     try:
-        pools = AddedFolders([AddedFolder(check_name(name), str(second), 5)])
-        file = FolderPaths(first).file(check_path(f"{name}/{path}"), pools)
-        other = FolderPaths(first).file(check_path(path), pools)
+        ever = [Folder("", str(first), 0), Folder(check_name(name), str(second), 5)]
+        file = Folders(ever, {}).file(check_path(f"{name}/{path}"))
+        other = Folders(ever, {}).file(check_path(path))
     except ValueError:
         return
     assert os.path.commonpath([second, os.path.normpath(file)]) == str(second)

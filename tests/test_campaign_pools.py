@@ -10,6 +10,7 @@ import pytest
 from skadma import Campaign
 from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
+from skadma.labelling.campaign.folders import Folders
 from skadma.labelling.campaign.report import make_report
 
 # pytest finds the fixtures by their names here
@@ -140,20 +141,22 @@ def test_a_pool_that_is_not_there(campaign, more):
         Campaign.open(campaign.folder, backbone=TinyCNN, pools={"mire": moved})
 
 
-def test_a_pool_taken_back_by_another_process_during_a_scan(campaign, more):
+def test_a_pool_taken_back_by_another_process_during_a_scan(
+    campaign, more, monkeypatch
+):
     campaign.add_pool(more)
     paint(more, [7], seed=2)
-    scan = campaign._folders.scan
+    scan = Folders.scan
 
     def meanwhile(*arguments):
+        monkeypatch.undo()
         found = scan(*arguments)
         with Campaign.open(campaign.folder, backbone=TinyCNN) as other:
             other.undo()
         return found
 
-    campaign._folders.scan = meanwhile
+    monkeypatch.setattr(Folders, "scan", meanwhile)
     assert campaign.refresh() == 0
-    campaign._folders.scan = scan
     assert campaign.status().n_images == 12
 
 

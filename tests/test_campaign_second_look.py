@@ -211,16 +211,16 @@ def test_cant_tell(people):
     marks = {"00.png": "?cant-tell", "02.png": "?cant-tell", "03.png": "?skip"}
     eva.teach({**marks, "01.png": "red"}, train=False)
     max_.teach({"04.png": "?cant-tell"}, train=False)
-    listed = [(image.path, image.who) for image in eva.cant_tell()]
+    listed = [(path, d.who) for path, d in eva.cant_tell()]
     assert listed == [("00.png", "eva"), ("02.png", "eva"), ("04.png", "max")]
-    (first, *_) = eva.cant_tell()
+    ((_, first), *_) = eva.cant_tell()
     assert first.sha256 == eva.decisions()[0][1].sha256
     assert datetime.fromisoformat(first.at).tzinfo is not None
-    assert [i.path for i in max_.cant_tell(exclude="max")] == names(0, 2)
+    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(0, 2)
     max_.teach({"00.png": "?cant-tell"}, blind=True)  # he could not either
-    assert [i.path for i in max_.cant_tell(exclude="max")] == names(2)
+    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(2)
     max_.teach({"02.png": "blue"}, train=False)
-    assert [image.path for image in eva.cant_tell()] == names(0, 4)
+    assert [path for path, _ in eva.cant_tell()] == names(0, 4)
 
 
 # --- by command --------------------------------------------------------------------

@@ -433,7 +433,7 @@ def _cant_tell_list(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
     as_of = campaign.last_event
     unclear = campaign.cant_tell(exclude=campaign.who)
-    rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
+    rows = ((path, "", d.who, d.at, d.sha256) for path, d in unclear)
     what = "images for a second opinion: where you can tell, fill in"
     write_label_file(options.out, ("who", "when"), rows, what, "teach", as_of)
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from ...evaluation import Estimate, audit_sample, estimate
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
 from .record_labels import (
     ResolvedRow,
     TeachResult,
@@ -28,9 +27,8 @@ class Audits:
     until they are released. Every draw and every answer is in the campaign's log.
     """
 
-    def __init__(self, log: EventLog, folders: FolderPaths, trainer: Trainer) -> None:
+    def __init__(self, log: EventLog, trainer: Trainer) -> None:
         self._log = log
-        self._folders = folders
         self._trainer = trainer
 
     def draw(self, n: int, *, method: str = "stratified") -> list[Proposal]:
@@ -42,7 +40,7 @@ class Audits:
         often. Raises CampaignError if there are not that many, or no model yet.
         """
         with self._log.locked("audit"):
-            refresh(self._log, self._folders)
+            refresh(self._log)
             state = read_state(self._log)
             images = state.undecided()
             if not 1 <= n <= len(images):
@@ -116,11 +114,9 @@ class Audits:
         the images that have a class: "?cant-tell" and "?not-an-image" are left out.
         """
         given = read_rows(labels)
-        refresh(self._log, self._folders)
+        refresh(self._log)
         with self._log.transaction():
-            return record_labels(
-                self._log, self._folders, given, partial=partial, kind="answer"
-            )
+            return record_labels(self._log, given, partial=partial, kind="answer")
 
     def has_labels(self) -> bool:
         """Whether a drawn image has a class: :meth:`estimate` needs one."""
@@ -135,7 +131,7 @@ class Audits:
         no model yet.
         """
         with self._log.locked("evaluation"):
-            refresh_if_there(self._log, self._folders)
+            refresh_if_there(self._log)
             state = read_state(self._log)
             if not state.audits:
                 raise CampaignError(

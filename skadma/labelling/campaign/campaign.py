@@ -22,14 +22,7 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import (
-    FolderPaths,
-    absolute,
-    check_name,
-    check_outside,
-    check_stored,
-    read_folders,
-)
+from .folders import absolute, check_name, check_outside, read_folders
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
@@ -42,7 +35,7 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .second_look import CantTell, SuspectLabel, list_cant_tell, list_suspects
+from .second_look import SuspectLabel, list_cant_tell, list_suspects
 from .settings import (
     build_estimator,
     check_network,
@@ -112,21 +105,17 @@ class Campaign:
         wait: float = 60,
     ) -> None:
         self.folder = absolute(folder)
-        self._event_log = EventLog(self.folder / DATABASE, who=who, wait=wait)
+        places = {**(pools or {}), **({} if pool is None else {"": pool})}
+        moved = {name: absolute(place) for name, place in places.items()}
+        path = self.folder / DATABASE
+        self._event_log = EventLog(path, who=who, wait=wait, moved=moved)
         try:
             settings = self._event_log.settings()
             check_settings(settings)
-            if pool is None:
-                check_stored("", settings["pool"], self.folder)
-            self.pool = absolute(settings["pool"] if pool is None else pool)
-            moved = {name: absolute(path) for name, path in (pools or {}).items()}
-            self._folders = FolderPaths(self.pool, moved)
-            added = read_folders(self._event_log)
-            self._folders.check(added)
-            for each in added.added:
-                if each.name not in moved:
-                    check_stored(each.name, each.folder, self.folder)
-            self._trainer = Trainer(self._event_log, self._folders, settings, backbone)
+            folders = read_folders(self._event_log)
+            folders.check(self.folder)
+            self.pool = folders.roots[""]
+            self._trainer = Trainer(self._event_log, settings, backbone)
         except BaseException:
             self._event_log.close()
             raise
@@ -210,8 +199,7 @@ class Campaign:
             save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
-                # refuses what it cannot use
-                Trainer(log, FolderPaths(pool), settings, backbone)
+                Trainer(log, settings, backbone)  # refuses what it cannot use
                 with log.transaction():
                     log.make_tables(settings)
                     event = log.add_event("start", n_images=len(images))
@@ -327,13 +315,8 @@ class Campaign:
         self.refresh()
         log = self._event_log
         with log.transaction():
-            result = record_labels(
-                log,
-                self._folders,
-                given,
-                partial=partial,
-                kind="repeat" if blind else "teach",
-            )
+            kind = "repeat" if blind else "teach"
+            result = record_labels(log, given, partial=partial, kind=kind)
         _logger.info("%s: %s", given.name, result)
         if train and not blind:
             self.estimator()
@@ -342,7 +325,7 @@ class Campaign:
     def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
         """Correct a decision: :meth:`teach` about an image that has one already."""
         state = read_state(self._event_log)
-        number = find_image(image, state, self._folders)
+        number = find_image(image, state)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -424,20 +407,20 @@ class Campaign:
     @property
     def pools(self) -> dict[str, Path]:
         """The folders of images by name; that of the first is empty."""
-        return self._folders.by_name(read_folders(self._event_log))
+        return read_folders(self._event_log).roots
 
     def files(self, paths: Iterable[str]) -> list[Path]:
         """Find the files of images by their paths in the campaign."""
-        added = read_folders(self._event_log)
-        return [self._folders.file(path, added) for path in paths]
+        folders = read_folders(self._event_log)
+        return [folders.file(path) for path in paths]
 
     def refresh(self) -> int:
         """Look at the pools for new, changed and missing images, and count them."""
-        return refresh(self._event_log, self._folders)
+        return refresh(self._event_log)
 
     def refresh_if_there(self) -> None:
         """Look at the pools, or warn where one is not to be found."""
-        refresh_if_there(self._event_log, self._folders)
+        refresh_if_there(self._event_log)
 
     def candidates(self) -> list[str]:
         """List the images that a query chooses from, one of each content.
@@ -452,7 +435,7 @@ class Campaign:
         with self._event_log.reading():
             self._event_log.check()
             state = read_state(self._event_log)
-            return make_status(self._event_log, state, self._folders)
+            return make_status(self._event_log, state)
 
     def decisions(self) -> list[tuple[str, Decision, str]]:
         """List what holds for each image: path, decision, and the state of the file.
@@ -472,7 +455,7 @@ class Campaign:
 
     # --- second looks -----------------------------------------------------------
 
-    def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
+    def cant_tell(self, *, exclude: str | None = None) -> list[tuple[str, Decision]]:
         """List the images marked "?cant-tell" whose file is there, oldest first.
 
         Without those that the person `exclude` has answered, to ask for a second
@@ -503,7 +486,7 @@ class Campaign:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
         with self._event_log.transaction():
             state = read_state(self._event_log)
-            number = find_image(image, state, self._folders)
+            number = find_image(image, state)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
                 raise CampaignError(f"{image!r} has no decision that could stand.")
@@ -593,7 +576,7 @@ class Campaign:
 
     def _check_pool(self, name: str, root: Path) -> None:
         state = read_state(self._event_log)
-        self._folders.check_new(name, root, state.folders, state.paths.values())
+        state.folders.check_new(name, root, state.paths.values())
 
     # --- models -------------------------------------------------------------
 
@@ -613,7 +596,7 @@ class Campaign:
     @property
     def audits(self) -> Audits:
         """Draw images to measure the model with, and estimate how good it is."""
-        return Audits(self._event_log, self._folders, self._trainer)
+        return Audits(self._event_log, self._trainer)
 
     def guesses(
         self, contents: Iterable[str]

@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import (
     AbstractContextManager,
     closing,
@@ -152,7 +152,7 @@ class EventLog:
     `create`, the first transaction has to make the tables. Events carry the name `who`,
     the system's user if None. `wait` is how many seconds to wait for other processes.
     Threads may share it: they take turns. Without `check`, a log is opened whose rows
-    were changed.
+    were changed. `moved` has folders of images that are elsewhere by now, by name.
     """
 
     def __init__(
@@ -163,8 +163,10 @@ class EventLog:
         who: str | None = None,
         wait: float = 60,
         check: bool = True,
+        moved: Mapping[str, Path] | None = None,
     ) -> None:
         self.path = path
+        self.moved = moved or {}
         self.who = who if who is not None else _user()
         self._wait = wait
         if not create and not path.is_file():

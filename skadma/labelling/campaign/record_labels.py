@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ..._utils.tables import escape_cell
 from .class_names import ClassNames
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
 from .label_studio import read_export
 from .labels_csv import MARKS, NO_END, LabelFileError, LabelRow, read_labels
 from .state import State, read_state
@@ -72,7 +71,6 @@ def read_rows(
 
 def record_labels(
     log: EventLog,
-    folders: FolderPaths,
     given: GivenLabels,
     *,
     partial: bool,
@@ -93,16 +91,14 @@ def record_labels(
     if kind == "repeat":
         rows, repeats = [], rows
     elif kind == "teach" and any(row.who for row in rows):
-        rows, repeats = _split_by_person(rows, state, folders)
+        rows, repeats = _split_by_person(rows, state)
     audit = kind == "answer"
     held = state.audit_answers if audit else state.decisions
-    resolved, refused = _resolve_rows(
-        rows, state, folders, at_once=at_once, audit=audit
-    )
+    resolved, refused = _resolve_rows(rows, state, at_once=at_once, audit=audit)
     marks = [held[r.sha256].mark if r.sha256 in held else None for r in resolved]
     changes = [r for r, mark in zip(resolved, marks, strict=True) if r.mark != mark]
     first = add_answers(log, kind, name, changes)
-    again, more = _resolve_repeats(log, repeats, folders, at_once)
+    again, more = _resolve_repeats(log, repeats, at_once)
     refused += more
     add_answers(log, "repeat", name, again, first)
     if refused and not partial:
@@ -144,13 +140,13 @@ def _is_start(text: str, others: Iterable[str]) -> bool:
 
 
 def _split_by_person(
-    rows: Sequence[LabelRow], state: State, folders: FolderPaths
+    rows: Sequence[LabelRow], state: State
 ) -> tuple[list[LabelRow], list[LabelRow]]:
     """Find the rows that decide, and those that are repeats."""
     known = {(a.sha256, a.who, a.mark) for a in state.answers if a.act == "teach"}
     groups: dict[str, list[LabelRow]] = {}
     for row in rows:
-        image = find_image(row.path, state, folders)
+        image = find_image(row.path, state)
         sha256 = row.sha256 or ("" if image is None else state.last_known[image])
         groups.setdefault("" if row.problem else sha256, []).append(row)
     deciding = groups.pop("", [])  # _resolve_rows gives the reasons against them
@@ -176,7 +172,7 @@ def _split_by_person(
 
 
 def _resolve_repeats(
-    log: EventLog, rows: Sequence[LabelRow], folders: FolderPaths, at_once: bool
+    log: EventLog, rows: Sequence[LabelRow], at_once: bool
 ) -> tuple[list[ResolvedRow], list[str]]:
     """Find the blind answers that are new, and the reasons against others."""
     state = read_state(log)
@@ -185,9 +181,7 @@ def _resolve_repeats(
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
         mine = [row for row in rows if row.who == who]
-        resolved, problems = _resolve_rows(
-            mine, state, folders, at_once=at_once, blind=True
-        )
+        resolved, problems = _resolve_rows(mine, state, at_once=at_once, blind=True)
         refused += problems
         for row in resolved:
             before = known.get((row.sha256, who or log.who))
@@ -211,7 +205,6 @@ _OTHER = {
 def _resolve_rows(
     rows: Sequence[LabelRow],
     state: State,
-    folders: FolderPaths,
     *,
     at_once: bool,
     audit: bool = False,
@@ -231,7 +224,7 @@ def _resolve_rows(
     before = {} if at_once else dict(state.changed_since())
     drawn = state.drawn()
     for row in rows:
-        image = find_image(row.path, state, folders)
+        image = find_image(row.path, state)
         if row.label not in state.classes:  # other systems spell accents otherwise
             plain = unicodedata.normalize("NFC", row.label)
             row = replace(row, label=by_text.get(plain, row.label))
@@ -276,7 +269,7 @@ def _resolve_rows(
     return list(resolved.values()), refused
 
 
-def find_image(path: str, state: State, folders: FolderPaths) -> int | None:
+def find_image(path: str, state: State) -> int | None:
     """Find the image that a path in a label file means; None if there is none."""
     numbers = state.numbers
     name = path if path in numbers else path.strip()
@@ -286,7 +279,7 @@ def find_image(path: str, state: State, folders: FolderPaths) -> int | None:
         return None
     names: Iterable[str] = [name]
     if os.path.isabs(name) or ".." in PurePosixPath(name).parts:  # noqa: PTH117
-        names = folders.find(name, state.folders)
+        names = state.folders.find(name)
     for each in names:
         name = PurePosixPath(each).as_posix()  # without ./ in front
         if name in numbers:

@@ -13,17 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...evaluation import suspects
-from .state import State
-
-
-@dataclass(frozen=True)
-class CantTell:
-    """An image that somebody marked "?cant-tell", at a time in ISO 8601, UTC."""
-
-    path: str
-    sha256: str
-    who: str
-    at: str
+from .state import Decision, State
 
 
 @dataclass(frozen=True)
@@ -61,12 +51,12 @@ def quick_model(n_features: int) -> Pipeline:
     )
 
 
-def list_cant_tell(state: State, exclude: str | None) -> list[CantTell]:
+def list_cant_tell(state: State, exclude: str | None) -> list[tuple[str, Decision]]:
     """List the images marked "?cant-tell"; see :meth:`Campaign.cant_tell`."""
     usable = state.usable()
     seen = {a.sha256 for a in state.answers if a.who == exclude}
     return [
-        CantTell(state.paths[usable[sha256]], sha256, decision.who, decision.at)
+        (state.paths[usable[sha256]], decision)
         for sha256, decision in state.decisions.items()
         if decision.kind == "cant-tell" and sha256 in usable and sha256 not in seen
     ]

@@ -21,7 +21,7 @@ import numpy as np
 from ...evaluation import Audit
 from .class_names import ClassNames, read_class_names
 from .event_log import CampaignError, EventLog
-from .folders import AddedFolders, FolderPaths, read_folders
+from .folders import Folders, read_folders
 from .image_index import Content, add_contents, check_path
 
 _logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class State:
     def _forget(self) -> None:
         self._last = 0
         self.class_names: ClassNames
-        self.folders: AddedFolders
+        self.folders: Folders
         # By number of the image: its path, the last content found there, and the last
         # SHA-256, also of files that are missing.
         self.paths: dict[int, str] = {}
@@ -417,11 +417,11 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
     return DrawnAudit(event, detail["model"], images, contents, design)
 
 
-def refresh(log: EventLog, folders: FolderPaths) -> int:
+def refresh(log: EventLog) -> int:
     """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
     state = read_state(log)
     begin = perf_counter()
-    changes = folders.scan(state.folders, _known(state))
+    changes = state.folders.scan(_known(state))
     if not changes:
         return 0
     with log.transaction():
@@ -448,10 +448,10 @@ def refresh(log: EventLog, folders: FolderPaths) -> int:
     return len(changes)
 
 
-def refresh_if_there(log: EventLog, folders: FolderPaths) -> None:
+def refresh_if_there(log: EventLog) -> None:
     """Refresh, or warn where a folder is not to be found."""
     try:
-        refresh(log, folders)
+        refresh(log)
     except (CampaignError, OSError) as error:
         warnings.warn(f"as of the last look at the pools: {error}", stacklevel=3)
 

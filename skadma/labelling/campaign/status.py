@@ -12,7 +12,6 @@ from pathlib import Path
 from ...images.folder import find_left_out
 from ...images.forms import PIXELS
 from .event_log import EventLog
-from .folders import FolderPaths
 from .state import State
 
 LONGEST = 120.0
@@ -193,10 +192,10 @@ def _find_left_out(folders: Mapping[str, Path]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
+def make_status(log: EventLog, state: State) -> Status:
     """Count images and labels, within ``log.reading``."""
-    folders = paths.by_name(state.folders)
-    left_out = _find_left_out(folders)
+    more_pools = dict(state.folders.roots)
+    left_out = _find_left_out(more_pools)
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
@@ -204,7 +203,7 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
     last = log.rows("SELECT max(id) FROM events WHERE kind = 'query'")[0][0]
     asked = log.rows("SELECT image FROM proposals WHERE event = ? ORDER BY place", last)
     return Status(
-        pool=folders.pop(""),
+        pool=more_pools.pop(""),
         n_images=len(there),
         n_contents=len(usable),
         unreadable={
@@ -226,6 +225,6 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
         audit_answered=len(drawn.keys() & state.audit_answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
         pace=measure_pace(log, state),
-        more_pools=folders,
+        more_pools=more_pools,
         left_out=left_out,
     )

@@ -25,7 +25,6 @@ from ...learner import ActiveLearner
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
 from .second_look import quick_model
 from .settings import build_estimator, build_strategy, check_usable
 from .state import State, digest, read_state, refresh_if_there
@@ -83,12 +82,10 @@ class Trainer:
     def __init__(
         self,
         log: EventLog,
-        folders: FolderPaths,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
     ) -> None:
         self._log = log
-        self._folders = folders
         self._folder = log.path.parent
         self._models = self._folder / "models"
         self.n_instances: int = settings["n_instances"]
@@ -111,17 +108,14 @@ class Trainer:
 
     def files(self, images: Iterable[int], state: State) -> list[str]:
         """Files of images."""
-        return [
-            str(self._folders.file(state.paths[image], state.folders))
-            for image in images
-        ]
+        return [str(state.folders.file(state.paths[image])) for image in images]
 
     # --- models -------------------------------------------------------------
 
     def present_model(self) -> tuple[State, CNNClassifier]:
         """Refresh the log, and train or load the model of all its labels."""
         with self._log.locked("training"):
-            refresh_if_there(self._log, self._folders)
+            refresh_if_there(self._log)
             state = read_state(self._log)
             return state, self.model(state)
 
@@ -266,7 +260,7 @@ class Trainer:
         """Refuse a model of other images than those by whose contents it is named."""
         for image in images:
             content = state.contents[image]
-            found = self._folders.file(state.paths[image], state.folders).stat()
+            found = state.folders.file(state.paths[image]).stat()
             if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
                 raise CampaignError(
                     f"The labels are safe, but {state.paths[image]!r} was changed "

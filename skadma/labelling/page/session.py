@@ -158,8 +158,8 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         and labels.get(sha256) == suspect["before"]
     ]
     cant_tell = [
-        {"sha256": c.sha256, "path": c.path, "before": "?cant-tell", "by": c.who}
-        for c in campaign.cant_tell()
+        {"sha256": d.sha256, "path": path, "before": "?cant-tell", "by": d.who}
+        for path, d in campaign.cant_tell()
     ]
     return {
         "pace": [asdict(p) | {"per_hour": p.per_hour} for p in campaign.status().pace],
