@@ -263,7 +263,8 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default:.*has changed since")
-def test_quiet_unless_asked(painted, pool, tmp_path, capsys):
+def test_quiet_unless_asked(painted, pool, tmp_path, capsys, caplog):
+    caplog.set_level("WARNING")  # Python's default; pytest's settings have another
     c = tmp_path / "c"
     run(c, "start", pool, "--classes", *CLASSES, "--backbone", "squeezenet1_1",
         "--weights", "none", "--strategy", "random-sampling",

@@ -382,8 +382,8 @@ def test_many_paths_that_are_not_in_the_pool():
     state = SimpleNamespace(numbers=numbers, by_text={path: [path] for path in numbers})
     begin = time.perf_counter()
     for i in range(15000):
-        assert find_image(f"b/{i:05}e\u0301.jpg", state, None) is None
-        assert find_image(f"a/{i:05}e\u0301.jpg", state, None) == i
+        assert find_image(f"b/{i:05}e\u0301.jpg", state) is None
+        assert find_image(f"a/{i:05}e\u0301.jpg", state) == i
     assert time.perf_counter() - begin < 5
 
 
@@ -450,7 +450,7 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
         "left out     1: no ending (to read images among them: rename them, such as to "
         "NAME.jpg)",
         "left out     1: link to a folder (to read what is there: skadma pool add "
-        "LINK)",
+        "LINK --name NAME)",
         "left out     1: .txt",
         "left out: phone.HEIC",
         "left out: crack",
@@ -463,8 +463,8 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
     (huge,) = [x for x in started.splitlines() if x.startswith("unreadable: huge.png")]
     assert "DecompressionBombError" in huge
     assert "SKADMA_MAX_IMAGE_PIXELS=1000000000" in started
-    main(["pool", "add", str(pool / "crack"), *c])
-    assert "crack-2/1.png" in _paths(tmp_path / "c")
+    main(["pool", "add", str(pool / "crack"), "--name", "cracks", *c])
+    assert "cracks/1.png" in _paths(tmp_path / "c")
     with Campaign.open(tmp_path / "c") as campaign:
         assert campaign.status().left_out["link to a folder"] == ["crack"]
         pool.rename(tmp_path / "gone")

@@ -172,7 +172,7 @@ _HELP = {
         (".heic", ".heif", ".hif"), " (to read them: pip install pillow-heif)"
     ),
     "no ending": " (to read images among them: rename them, such as to NAME.jpg)",
-    "link to a folder": " (to read what is there: skadma pool add LINK)",
+    "link to a folder": " (to read what is there: skadma pool add LINK --name NAME)",
 }
 
 
