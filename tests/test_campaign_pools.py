@@ -46,7 +46,7 @@ def test_a_second_pool(campaign, more):
     assert campaign.pools == {"": campaign.pool, "more": more}
     status = campaign.status()
     assert (status.n_images, status.n_contents) == (16, 15)
-    assert status.more_pools == {"more": more}
+    assert status.pools == {"": campaign.pool, "more": more}
     assert marks(campaign)["more/a/copy.png"] == "green"
     assert "more/a/copy.png" not in campaign.candidates()
     campaign.teach({"more/01.png": "green", str(more / "02.png"): "blue"})

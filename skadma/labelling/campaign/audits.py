@@ -77,19 +77,13 @@ class Audits:
                     population=len(images),
                     model=key,
                 )
+                columns = audit.strata, audit.stratum_sizes, audit.probabilities
+                design = zip(chosen, *(c.tolist() for c in columns), strict=True)
                 self._log.add(
                     "draws",
                     (
-                        (event, place, image, state.contents[image].sha256, *design)
-                        for place, (image, *design) in enumerate(
-                            zip(
-                                chosen,
-                                audit.strata.tolist(),
-                                audit.stratum_sizes.tolist(),
-                                audit.probabilities.tolist(),
-                                strict=True,
-                            )
-                        )
+                        (event, place, image, state.contents[image].sha256, *row)
+                        for place, (image, *row) in enumerate(design)
                     ),
                 )
         return blind_proposals(state, chosen)
@@ -97,11 +91,11 @@ class Audits:
     def pending(self) -> list[Proposal]:
         """List drawn images that have no answer, or were skipped, in order."""
         state = read_state(self._log)
+        answers = state.audit_answers
         open_ = [
             image
             for sha256, image in _usable_draws(state).items()
-            if (known := state.audit_answers.get(sha256)) is None
-            or known.kind == "skip"
+            if (known := answers.get(sha256)) is None or known.kind == "skip"
         ]
         return blind_proposals(state, open_)
 
@@ -174,10 +168,11 @@ class Audits:
             state = read_state(self._log)
             if not state.audits:
                 raise CampaignError("There is no audit to release.")
+            answers = state.audit_answers
             answered = [
                 ResolvedRow(known.image, sha256, known.mark, known.who)
                 for sha256 in state.drawn()
-                if (known := state.audit_answers.get(sha256))
+                if (known := answers.get(sha256))
             ]
             events = [audit.event for audit in state.audits]
             n = len(answered)
@@ -196,8 +191,9 @@ def _usable_draws(state: State) -> dict[str, int]:
 
 def _true_classes(state: State) -> dict[str, str]:
     """Classes of the drawn contents that were given one."""
+    answers = state.audit_answers
     return {
         sha256: known.label
         for sha256 in _usable_draws(state)
-        if (known := state.audit_answers.get(sha256)) and known.label is not None
+        if (known := answers.get(sha256)) and known.label is not None
     }

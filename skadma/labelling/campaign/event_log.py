@@ -41,35 +41,10 @@ EVENT_KINDS = (
     *("audit", "answer", "release", "classes", "pool"),
 )
 
-_SETTINGS = """CREATE TABLE settings (
-    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-    value TEXT NOT NULL CHECK (typeof(value) = 'text'))"""
-_EVENTS = f"""CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
-    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
-    kind TEXT NOT NULL
-        CHECK (kind IN ({", ".join(f"'{kind}'" for kind in EVENT_KINDS)})),
-    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))"""
-_IMAGES = """CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
-    event INTEGER NOT NULL REFERENCES events)"""
-# What a scan found at a path, a row whenever it changed. sha256 NULL: the file was
-# missing.
-_CONTENTS = """CREATE TABLE contents (
-    event INTEGER NOT NULL REFERENCES events,
-    image INTEGER NOT NULL REFERENCES images,
-    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
-        (typeof(sha256) = 'text' AND length(sha256) = 64)),
-    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
-    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
-    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
-    PRIMARY KEY (event, image))"""
 # What a person answered about an image, and the content the image had then. Rows of
 # `decisions` belong to "teach" events and are the labels. Rows of `other_answers`
 # belong to "repeat", "confirm" and "answer" events and change no label.
-_ANSWERS = """CREATE TABLE {name} (
+_ANSWERS = """CREATE TABLE {} (
     event INTEGER NOT NULL REFERENCES events,
     image INTEGER NOT NULL REFERENCES images,
     sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
@@ -78,17 +53,44 @@ _ANSWERS = """CREATE TABLE {name} (
     label TEXT CHECK (typeof(label) =
         CASE kind WHEN 'label' THEN 'text' ELSE 'null' END),
     PRIMARY KEY (event, image))"""
-_PROPOSALS = """CREATE TABLE proposals (
+_TABLES = (
+    """CREATE TABLE settings (
+    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+    value TEXT NOT NULL CHECK (typeof(value) = 'text'))""",
+    f"""CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
+    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
+    kind TEXT NOT NULL CHECK (kind IN {EVENT_KINDS}),
+    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))""",
+    """CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
+    event INTEGER NOT NULL REFERENCES events)""",
+    # What a scan found at a path, a row whenever it changed. sha256 NULL: the file was
+    # missing.
+    """CREATE TABLE contents (
+    event INTEGER NOT NULL REFERENCES events,
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
+        (typeof(sha256) = 'text' AND length(sha256) = 64)),
+    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
+    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
+    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
+    PRIMARY KEY (event, image))""",
+    _ANSWERS.format("decisions"),
+    """CREATE TABLE proposals (
     event INTEGER NOT NULL REFERENCES events,
     place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
     image INTEGER NOT NULL REFERENCES images,
     score REAL CHECK (typeof(score) IN ('null', 'real')),
     guess TEXT CHECK (typeof(guess) IN ('null', 'text')),
     confidence REAL CHECK (typeof(confidence) IN ('null', 'real')),
-    PRIMARY KEY (event, place))"""
-# The images that an "audit" event drew, in order, with the sampling design: see
-# skadma.evaluation.Audit.
-_DRAWS = """CREATE TABLE draws (
+    PRIMARY KEY (event, place))""",
+    _ANSWERS.format("other_answers"),
+    # The images that an "audit" event drew, in order, with the sampling design: see
+    # skadma.evaluation.Audit.
+    """CREATE TABLE draws (
     event INTEGER NOT NULL REFERENCES events,
     place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
     image INTEGER NOT NULL REFERENCES images,
@@ -96,22 +98,12 @@ _DRAWS = """CREATE TABLE draws (
     stratum INTEGER NOT NULL CHECK (typeof(stratum) = 'integer'),
     stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
     probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
-    PRIMARY KEY (event, place))"""
-# A chain: the digest of an event covers the one before it, the event and its rows. The
-# first one covers the settings.
-_DIGESTS = """CREATE TABLE digests (
+    PRIMARY KEY (event, place))""",
+    # A chain: the digest of an event covers the one before it, the event and its rows.
+    # The first one covers the settings.
+    """CREATE TABLE digests (
     event INTEGER PRIMARY KEY REFERENCES events,
-    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64))"""
-_TABLES = (
-    _SETTINGS,
-    _EVENTS,
-    _IMAGES,
-    _CONTENTS,
-    _ANSWERS.format(name="decisions"),
-    _PROPOSALS,
-    _ANSWERS.format(name="other_answers"),
-    _DRAWS,
-    _DIGESTS,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64))""",
 )
 _OF_EVENTS = {
     **{"events": ("id", "id"), "images": ("event", "id")},

@@ -128,7 +128,7 @@ def card_facts(
         title=title,
         n_labels=status.labels,
         data=(
-            f"Pool `{status.pool.name}`: {status.n_images} image files, "
+            f"Pool `{status.pools[''].name}`: {status.n_images} image files, "
             f"{status.n_contents} different ones that can be read, "
             f"{len(status.unreadable)} unreadable.",
             f"{sum(status.labels.values())} labelled, of which {status.unusable} not "

@@ -122,10 +122,8 @@ def _is_forbidden(path: Path) -> bool:
     """Whether permission is missing to see if a file is there: it is not gone then."""
     try:
         path.stat()
-    except PermissionError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return False
 
 

@@ -212,7 +212,8 @@ class Ledger(State):
         if kind == "repeat":  # whether it is the same as before is what counts
             again = self.has_repeated(mark.sha256, self._log.who)
             return again or mark.mark == "?skip"
-        return kind == "teach" and self._mark(mark.sha256) == mark.mark
+        held = self.decision(mark.sha256)
+        return kind == "teach" and held is not None and held.mark == mark.mark
 
     def _reason_against(
         self, mark: Mark, image: int | None, twice: bool, kind: str
@@ -225,7 +226,8 @@ class Ledger(State):
             return "It is in this list twice."
         if mark.sha256 in self.drawn():
             return "An audit keeps it apart. 'skadma evaluate' takes its label."
-        holds = self._mark(mark.sha256)
+        held = self.decision(mark.sha256)
+        holds = held and held.mark
         if kind == "confirm" and holds != mark.mark:
             return "It was decided otherwise meanwhile."
         if kind == "teach" and holds not in (mark.before, mark.mark, "?skip"):
@@ -246,10 +248,6 @@ class Ledger(State):
                 }
             )
         return found
-
-    def _mark(self, sha256: str) -> str | None:
-        decision = self.decision(sha256)
-        return None if decision is None else decision.mark
 
     def _undo(self, operation: str, undone: str) -> Outcome:
         events = self._operations.get(undone, [])

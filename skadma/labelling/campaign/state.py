@@ -79,9 +79,8 @@ class DrawnAudit:
 
     event: int
     model: str | None  # name of the model by which they were drawn
-    images: list[int]  # in the order of the draw
-    contents: list[str]  # SHA-256 of what they were then
-    design: Audit  # its indices are places in `images`
+    contents: list[str]  # SHA-256, in the order of the draw
+    design: Audit  # its indices are places in `contents`
 
 
 class State:
@@ -96,7 +95,7 @@ class State:
         self._forget()
 
     def _forget(self) -> None:
-        self._last = 0
+        self.as_of = 0  # the last event that was read: classes are named as of it
         self.class_names: ClassNames
         self.folders: Folders
         # By number of the image: its path, the last content found there, and the last
@@ -134,10 +133,10 @@ class State:
         """
         with self._log.reading(), self._log.intact():
             news = self._news()
-            if self._last and any(self._changes_names(*event[3:]) for event in news):
+            if self.as_of and any(self._changes_names(*event[3:]) for event in news):
                 self._forget()
                 news = self._news()
-            if not self._last:
+            if not self.as_of:
                 self.class_names = read_class_names(self._log)
                 self.folders = read_folders(self._log)
             if not news:
@@ -148,7 +147,7 @@ class State:
             except BaseException:
                 self._forget()  # or it would be read twice
                 raise
-            self._last = news[-1][0]
+            self.as_of = news[-1][0]
             self._decisions = self._training_sets = None
 
     def _news(self) -> list[tuple[int, str, str, str, dict[str, Any]]]:
@@ -157,7 +156,7 @@ class State:
             (*event, json.loads(detail))
             for *event, detail in self._log.rows(
                 "SELECT id, at, who, kind, detail FROM events WHERE id > ? ORDER BY id",
-                self._last,
+                self.as_of,
             )
         ]
 
@@ -172,7 +171,7 @@ class State:
         new = {
             image: check_path(path)
             for image, path in self._log.rows(
-                "SELECT id, path FROM images WHERE event > ?", self._last
+                "SELECT id, path FROM images WHERE event > ?", self.as_of
             )
         }
         self._all_paths |= new
@@ -180,7 +179,7 @@ class State:
         for event, image, *content in self._log.rows(
             "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
             "WHERE event > ? ORDER BY event",
-            self._last,
+            self.as_of,
         ):
             new.pop(image, None)
             path = self._all_paths[image]
@@ -216,7 +215,7 @@ class State:
         for event, image, sha256, kind, label in self._log.rows(
             "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
             "SELECT * FROM other_answers WHERE event > ?1 ORDER BY event, image",
-            self._last,
+            self.as_of,
         ):
             now = label if label is None else self.class_names.now(label, event)
             answer = Decision(event, image, sha256, kind, now, *by_event[event])
@@ -256,11 +255,6 @@ class State:
                 change(self._repeats.setdefault((answer.sha256, act.who), []), act.id)
 
     # --- what holds ----------------------------------------------------------
-
-    @property
-    def as_of(self) -> int:
-        """The last event that was read: classes are named as of it."""
-        return self._last
 
     @property
     def classes(self) -> list[str]:
@@ -403,18 +397,18 @@ def read_state(log: EventLog) -> State:
 
 def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:
     rows = log.rows(
-        "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+        "SELECT sha256, stratum, stratum_size, probability FROM draws "
         "WHERE event = ? ORDER BY place",
         event,
     )
-    images, contents, *columns = map(list, zip(*rows, strict=True))
+    contents, *columns = map(list, zip(*rows, strict=True))
     design = Audit(
         np.arange(len(rows)),
         detail["method"],
         detail["population"],
         *map(np.array, columns),
     )
-    return DrawnAudit(event, detail["model"], images, contents, design)
+    return DrawnAudit(event, detail["model"], contents, design)
 
 
 def refresh(log: EventLog) -> int:

@@ -167,9 +167,6 @@ class Trainer:
         self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
 
-    def _path(self, key: str) -> Path:
-        return self._models / f"{key}.safetensors"
-
     @cached_property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
@@ -186,7 +183,7 @@ class Trainer:
     def _load(self, key: str, estimator: CNNClassifier) -> bool:
         with self._log.intact():
             known = {each["key"]: each["sha256"] for each in self._trained()}
-        expected, path = known.get(key), self._path(key)
+        expected, path = known.get(key), self._models / f"{key}.safetensors"
         if expected is None or not path.is_file():
             return False
         if file_digest(path) != expected:
@@ -221,7 +218,7 @@ class Trainer:
         seconds = perf_counter() - begin
         self._models.mkdir(exist_ok=True)
         remove_leftovers(self._models)
-        path = self._path(key)
+        path = self._models / f"{key}.safetensors"
         try:
             sha256 = write_network(estimator, path)
         except Exception as error:
