@@ -17,7 +17,7 @@ from .record_labels import (
     record_labels,
 )
 from .state import State, read_state, refresh, refresh_if_there
-from .trainer import Proposal, Trainer, blind_proposals
+from .trainer import Proposal, Trainer, propose
 
 
 class Audits:
@@ -86,18 +86,17 @@ class Audits:
                         for place, (image, *row) in enumerate(design)
                     ),
                 )
-        return blind_proposals(state, chosen)
+        return [propose(state, image) for image in chosen]
 
     def pending(self) -> list[Proposal]:
         """List drawn images that have no answer, or were skipped, in order."""
         state = read_state(self._log)
         answers = state.audit_answers
-        open_ = [
-            image
+        return [
+            propose(state, image)
             for sha256, image in _usable_draws(state).items()
             if (known := answers.get(sha256)) is None or known.kind == "skip"
         ]
-        return blind_proposals(state, open_)
 
     def answer(
         self, labels: Mapping[str, str] | str | Path, *, partial: bool = False

@@ -47,7 +47,7 @@ from .settings import (
 )
 from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Status, make_status
-from .trainer import Proposal, Trainer, blind_proposals, guess
+from .trainer import Proposal, Trainer, guess, propose
 
 _logger = logging.getLogger(__name__)
 
@@ -508,7 +508,7 @@ class Campaign:
         """
         state = read_state(self._event_log)
         images = choose_repeats(state, share, self.who if who is None else who)
-        return blind_proposals(state, images)
+        return [propose(state, image) for image in images]
 
     def agreement(self) -> Agreement:
         """Measure how far people agree with each other and with themselves.

@@ -133,10 +133,6 @@ class CampaignBusyError(CampaignError):
     """Another process works on the campaign, and did not end in time."""
 
 
-class CampaignReplacedError(CampaignError):
-    """The file at the campaign's path is not the one that was opened any more."""
-
-
 class EventLog:
     """The event log of a campaign.
 
@@ -243,7 +239,7 @@ class EventLog:
     def transaction(self) -> Iterator[None]:
         """Write everything or nothing, before or after other processes' writes.
 
-        CampaignReplacedError if the file is not at its path any more.
+        CampaignError if the file is not at its path any more.
         """
         with self._turn, self._translated():
             self._execute("BEGIN IMMEDIATE")
@@ -420,7 +416,7 @@ class EventLog:
                 return
         except OSError as error:
             happened = f"it cannot be found there ({error})"
-        raise CampaignReplacedError(
+        raise CampaignError(
             f"The campaign's file {str(self.path)!r} was replaced or removed while it "
             f"was open, as by a backup or a sync: {happened}. Nothing is recorded any "
             "more. Put the right folder there, then open the campaign again."

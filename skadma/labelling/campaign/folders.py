@@ -161,10 +161,10 @@ def read_folders(log: EventLog) -> Folders:
             detail: dict[str, Any] = json.loads(text)
             if kind == "pool":
                 folder = detail["folder"]
-                if not isinstance(folder, str) or "\0" in folder:
-                    raise ValueError(f"the pool {folder!r} is no folder")
                 systems = PurePosixPath, PureWindowsPath  # it may have been another
-                if not any(system(folder).is_absolute() for system in systems):
+                if "\0" in folder or not any(
+                    system(folder).is_absolute() for system in systems
+                ):
                     raise ValueError(f"the pool {folder!r} is no absolute path")
                 try:
                     name = check_name(detail["name"])

@@ -374,12 +374,8 @@ class State:
 
     def changed_since(self) -> list[tuple[int, Decision]]:
         """Images whose file changed since they were labelled, with that label."""
-        latest: dict[int, Decision] = {}
-        for decision in self.decisions.values():
-            if decision.kind == "label":
-                known = latest.get(decision.image)
-                if known is None or known.event < decision.event:
-                    latest[decision.image] = decision
+        labels = [d for d in self.decisions.values() if d.kind == "label"]
+        latest = {d.image: d for d in sorted(labels, key=lambda d: d.event)}
         return [
             (image, decision)
             for image, decision in sorted(latest.items())

@@ -52,18 +52,14 @@ class Proposal:
     as_of: int | None = field(default=None, compare=False)
 
 
-def blind_proposals(state: State, images: Iterable[int]) -> list[Proposal]:
-    """Propose images without scores and guesses."""
-    return [_propose(state, image) for image in images]
-
-
-def _propose(
+def propose(
     state: State,
     image: int,
     score: float | None = None,
     guess: str | None = None,
     confidence: float | None = None,
 ) -> Proposal:
+    """Propose an image; blind without the last three."""
     sha256 = str(state.contents[image].sha256)
     path = state.paths[image]
     return Proposal(path, score, guess, confidence, sha256, state.as_of)
@@ -289,7 +285,7 @@ class Trainer:
                     "WHERE event = ? ORDER BY place",
                     event,
                 )
-                return [_propose(state, *row) for row in rows]
+                return [propose(state, *row) for row in rows]
         return []
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
@@ -317,7 +313,7 @@ class Trainer:
         )
         known = [None if math.isnan(score) else float(score) for score in scores]
         return [
-            (images[i], _propose(state, images[i], score, *guessed))
+            (images[i], propose(state, images[i], score, *guessed))
             for i, score, guessed in zip(chosen, known, guesses, strict=True)
         ]
 
