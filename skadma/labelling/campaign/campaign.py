@@ -81,6 +81,12 @@ class Campaign:
     folder : Path
     pool : Path
         The first; ``pools`` has all.
+    who : str
+        Whose name events carry.
+    n_instances : int
+        Labels in a round.
+    audits : Audits
+        Draw images to measure the model with, and estimate how good it is.
 
     Examples
     --------
@@ -115,7 +121,10 @@ class Campaign:
             folders = read_folders(self._event_log)
             folders.check(self.folder)
             self.pool = folders.roots[""]
+            self.who = self._event_log.who
+            self.n_instances: int = settings["n_instances"]
             self._trainer = Trainer(self._event_log, settings, backbone)
+            self.audits = Audits(self._event_log, self._trainer)
         except BaseException:
             self._event_log.close()
             raise
@@ -237,7 +246,7 @@ class Campaign:
 
     def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
         """Choose, and return the state from which it was chosen."""
-        n = self._trainer.n_instances if n_instances is None else n_instances
+        n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
         with self._event_log.locked("query"):
@@ -379,16 +388,6 @@ class Campaign:
         return Ledger(self._event_log)
 
     # --- what there is ----------------------------------------------------------
-
-    @property
-    def who(self) -> str:
-        """Whose name events carry."""
-        return self._event_log.who
-
-    @property
-    def n_instances(self) -> int:
-        """Labels in a round."""
-        return self._trainer.n_instances
 
     @property
     def last_event(self) -> int:
@@ -593,11 +592,6 @@ class Campaign:
         """
         return self._trainer.present_model()[1]
 
-    @property
-    def audits(self) -> Audits:
-        """Draw images to measure the model with, and estimate how good it is."""
-        return Audits(self._event_log, self._trainer)
-
     def guesses(
         self, contents: Iterable[str]
     ) -> tuple[int, dict[str, tuple[str, float]]]:
@@ -671,13 +665,6 @@ class Campaign:
                     images, np.array(labels), state, refit=True, verbose=verbose
                 ),
             )
-        facts = card_facts(
-            self._event_log.settings(),
-            self.status(),
-            self.log(),
-            self.decisions(),
-            title=self.folder.name,
-            calibration=text,
-            estimate=self.audits.estimate() if self.audits.has_labels() else None,
-        )
+        estimate = self.audits.estimate() if self.audits.has_labels() else None
+        facts = card_facts(self._event_log, state, text, estimate)
         export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)

@@ -12,7 +12,7 @@ from ...persistence.card import CardFacts
 from .class_names import ClassNames, read_class_names
 from .event_log import EventLog
 from .state import Decision, State
-from .status import Status
+from .status import make_status
 
 _DRAW = ("path", "sha256", "stratum", "stratum_size", "probability")
 
@@ -110,22 +110,18 @@ def right_guesses(
 
 
 def card_facts(
-    settings: dict[str, Any],
-    status: Status,
-    events: Sequence[dict[str, Any]],
-    decisions: Sequence[tuple[str, Decision, str]],
-    *,
-    title: str,
-    calibration: str | None,
-    estimate: Estimate | None,
+    log: EventLog, state: State, calibration: str | None, estimate: Estimate | None
 ) -> CardFacts:
     """Gather the facts for the model card; `calibration` is Markdown."""
+    with log.reading():
+        settings, events = log.settings(), list_events(log)
+        status = make_status(log, state)
     strategy = settings["strategy"]
     params = ", ".join(f"{k}={v!r}" for k, v in strategy["params"].items())
     aside = ", ".join(f"{kind}: {n}" for kind, n in status.aside.items())
     kinds = [event["kind"] for event in events]
     return CardFacts(
-        title=title,
+        title=log.path.parent.name,
         n_labels=status.labels,
         data=(
             f"Pool `{status.pools[''].name}`: {status.n_images} image files, "
@@ -142,7 +138,7 @@ def card_facts(
             "Each model was trained from "
             + ("the one before." if settings["warm_start"] else "the pretrained one."),
         ),
-        curve=right_guesses(events, decisions),
+        curve=right_guesses(events, list(list_decisions(state))),
         calibration=calibration,
         estimate=estimate,
     )

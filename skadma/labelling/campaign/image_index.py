@@ -79,10 +79,7 @@ def scan_folder(
             read, "reading", len(unread), disable=not progress, unit=" images"
         )
         now = dict(zip(unread, bar, strict=True))
-    changes.update(
-        {p: content for p, content in now.items() if content != known.get(p)}
-    )
-    return changes
+    return changes | {p: found for p, found in now.items() if found != known.get(p)}
 
 
 def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
