@@ -304,9 +304,6 @@ class CenterPatterns:
         options = (self.layers_a, self.layer_b, self.by_prediction, self._initial)
         described = f"{self.centers.digest}{options}".encode()
         digest = hashlib.blake2b(described, digest_size=16).hexdigest()
-        layers = tuple(p for p in self.layers if p != self.head)
         return DerivedOutput(
-            f"distinctiveness-{digest}",
-            self.compute,
-            () if self._from_source else layers,
+            f"distinctiveness-{digest}", self.compute, self._from_source
         )
