@@ -81,18 +81,9 @@ def open_images(
     X: Any, image_shape: Sequence[int] | None, value_range: Range | None = None
 ) -> tuple[Any, _Decode]:
     """Return a sequence of items, and the function that decodes one of them."""
+    check_is_sized(X)
     if isinstance(X, Dataset):
-        if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-            raise ValueError(
-                f"X is {type(X).__name__}, a torch Dataset without a length or without "
-                f"items by number. Make a list of its images. {ACCEPTED}."
-            )
         return X, from_item
-    if X is None or isinstance(X, (str, os.PathLike, bytes, dict, set, Image.Image)):
-        hint = ""
-        if isinstance(X, (str, os.PathLike)):
-            hint = " (a single path: put it in a list)"
-        raise ValueError(f"X is {type(X).__name__}{hint}. {ACCEPTED}.")
     if sparse.issparse(X):
         raise ValueError(
             f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
@@ -100,7 +91,6 @@ def open_images(
         )
     if isinstance(X, torch.Tensor):
         X = _to_numpy(X, "X")
-    check_is_sized(X)
     if is_lazy_sequence(X) and len(X):
         first = X[0]
         if isinstance(first, dict):
@@ -126,13 +116,17 @@ def open_images(
 
 
 def check_is_sized(X: Any) -> None:
-    """Raise ValueError for a generator and the like, which has no items by number."""
+    """Raise ValueError unless `X` has images by number, and a number of them."""
     has_items = hasattr(X, "__getitem__") and hasattr(X, "__len__")
-    if not (has_items or hasattr(X, "__array__") or hasattr(X, "shape")):
+    if (
+        not (has_items or hasattr(X, "__array__") or hasattr(X, "shape"))
+        or isinstance(X, (str, bytes, os.PathLike, dict, Image.Image))
+        or getattr(X, "shape", None) == ()
+    ):
         raise ValueError(
-            f"X is {type(X).__name__}, which has no length or no items by number. Make "
-            "a list of its images, list(X); of a DataLoader give its dataset. "
-            f"{ACCEPTED}."
+            f"X is {type(X).__name__}, which is no sequence of images. Put a single "
+            "path or image in a list; of a generator make one, list(X); of a "
+            f"DataLoader give its dataset. {ACCEPTED}."
         )
 
 
@@ -451,6 +445,8 @@ def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.nd
     image = _upright(image)
     if image.mode == "F":
         return from_item(np.asarray(image), what, value_range)
+    if image.mode in ("La", "RGBa"):  # multiplied by alpha
+        image = image.convert(image.mode.upper())
     return from_array(np.asarray(image.convert("RGB")), what)
 
 

@@ -53,9 +53,10 @@ class Folders:
         A campaign from elsewhere may name any folder, to have private files listed.
         """
         for name in self._moved.keys() - self.roots.keys():
+            added = ", ".join([*self.roots][1:]) or "none"
             raise CampaignError(
-                f"There is no pool {name!r} that could have moved; there are the "
-                f"first one, without a name, and {[*self.roots][1:]}."
+                f"There is no pool {name!r} that could have moved. Pools that were "
+                f"added: {added}; the first one has no name."
             )
         for folder in self._present:
             name, stored = folder.name, folder.stored
