@@ -14,7 +14,7 @@ from .event_log import EventLog
 from .state import Decision, State
 from .status import make_status
 
-_DRAW = ("path", "sha256", "stratum", "stratum_size", "probability")
+_DRAW = ("sha256", "stratum", "stratum_size", "probability")
 
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
@@ -50,10 +50,9 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
                 answer |= _now_and_then(names, "label", label, event)
             events[event].setdefault(table, []).append(answer)
         for event, image, *design in log.rows(
-            "SELECT event, image, sha256, stratum, stratum_size, probability "
-            "FROM draws ORDER BY event, place"
+            f"SELECT event, image, {', '.join(_DRAW)} FROM draws ORDER BY event, place"
         ):
-            draw = dict(zip(_DRAW, (paths[image], *design), strict=True))
+            draw = {"path": paths[image]} | dict(zip(_DRAW, design, strict=True))
             events[event].setdefault("draws", []).append(draw)
         for event, image, score, guess, confidence in log.rows(
             "SELECT event, image, score, guess, confidence "

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from .agreement import APART
@@ -199,13 +200,11 @@ class Ledger(State):
         """Whether a decision is another person's, or so old that one forgets it."""
         if held.who != self._log.who:
             return True
-        newer = 0
-        for other in reversed(self.acts.values()):
-            if other.id == held.event:
-                break
-            if other.kind == "teach" and other.who == held.who:
-                newer += len(other.decisions)
-        return newer >= APART
+        newer = takewhile(
+            lambda act: act.id != held.event, reversed(self.acts.values())
+        )
+        own = (act for act in newer if act.kind == "teach" and act.who == held.who)
+        return sum(len(act.decisions) for act in own) >= APART
 
     def _is_idle(self, mark: Mark, kind: str) -> bool:
         """Whether a mark changes nothing."""

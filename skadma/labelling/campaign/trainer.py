@@ -84,7 +84,6 @@ class Trainer:
         self._log = log
         self._folder = log.path.parent
         self._models = self._folder / "models"
-        self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
         estimator = build_estimator(
@@ -96,7 +95,7 @@ class Trainer:
             estimator,
             strategy,
             n_rounds=None,
-            n_instances=self.n_instances,
+            n_instances=settings["n_instances"],
             warm_start=self.warm_start,
             store=None,
             random_state=settings["random_state"],
@@ -298,7 +297,7 @@ class Trainer:
         y = np.array([labels.get(image) for image in images], dtype=object)
         contents = [str(state.contents[image].sha256) for image in images]
         X = self._stored_features(files, contents) or files
-        self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
+        self._learner.resume(X, y, iteration=len(labels) / self._learner.n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
