@@ -17,7 +17,7 @@ from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
 from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
-from ..networks.pretrained import count_frozen_layers, fingerprint
+from ..networks.pretrained import count_frozen_layers
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
@@ -41,12 +41,8 @@ class NetworkAdapter(ABC):
     # Name of the pretrained network, as SourceCenters store it; for ADMA.
     source_fingerprint: str | None = None
     # Hash of the pretrained network's weights; for ADMA.
-    source_namespace: str | None = None
-    # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that the pretrained network gets; for ADMA.
-    value_range: Range | None = None
-    # What becomes black and white in images of more than 8 bits; for feature stores.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -174,43 +170,10 @@ class NetworkAdapter(ABC):
         """
         raise self._cannot("predict_features")
 
-    # --- for feature stores
-
-    @property
-    def adapted_fingerprint(self) -> str:
-        """Hash of the adapted network's weights; for feature stores."""
-        raise self._cannot("adapted_fingerprint")
-
-    def takes_images(self, X: Any) -> bool:
-        """Whether :meth:`image_dataset` takes `X`; for feature stores."""
-        return False
-
-    def image_dataset(self, X: Any) -> ImageDataset:
-        """Images as a data set of uint8 tensors for the network; for feature stores."""
-        raise self._cannot("image_dataset")
-
-    def last_layer(self) -> nn.Linear | None:
-        """The adapted network's last layer if it is Linear; for feature stores.
-
-        It maps the outputs of layer -2 to class scores.
-        """
-        return None
-
-    def with_value_range(self, value_range: Range | None) -> NetworkAdapter:
-        """Return an adapter for images of a range of values; for feature stores."""
-        return self
-
     def with_range_of(self, X: Any) -> NetworkAdapter:
         """Return an adapter that takes the range of values of `X`, unless it has one.
 
         So several passes before the first fit read their images alike.
-        """
-        return self
-
-    def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
-        """Return an adapter that keeps no outputs in the process; for feature stores.
-
-        With `skip_unreadable`, it leaves out images that cannot be decoded.
         """
         return self
 
@@ -277,7 +240,6 @@ class CNNAdapter(NetworkAdapter):
 
     source_name = property(lambda self: self.source.name)
     source_fingerprint = property(lambda self: self.source.fingerprint)
-    source_namespace = property(lambda self: self.source.namespace)
     image_size = property(lambda self: self.source.preprocessing.image_size)
 
     def check_source_classes(self, wanted: str) -> None:
@@ -285,7 +247,7 @@ class CNNAdapter(NetworkAdapter):
         self.source.check_source_classes(wanted)
 
     @property
-    def value_range(self) -> Range | None:  # type: ignore[override]
+    def value_range(self) -> Range | None:
         """What becomes black and white in images of more than 8 bits."""
         return self.source.preprocessing.value_range
 
@@ -423,16 +385,6 @@ class CNNAdapter(NetworkAdapter):
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
-    @property
-    def adapted_fingerprint(self) -> str:
-        """Hash of the adapted network's weights."""
-        return fingerprint(self.adapted)
-
-    def last_layer(self) -> nn.Linear | None:
-        """The adapted network's last layer if it is Linear."""
-        head = self.adapted.head
-        return head if isinstance(head, nn.Linear) else None
-
     def with_value_range(self, value_range: Range | None) -> CNNAdapter:
         """Return an adapter for images of a range of values, which finds no other."""
         source = self.source.with_value_range(value_range)
@@ -443,14 +395,6 @@ class CNNAdapter(NetworkAdapter):
         if self.fitted or self.takes_rows(X):
             return self
         return self.with_value_range(self.open(X)[0].preprocessing.value_range)
-
-    def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
-        """Return an adapter that keeps no outputs in the process."""
-        return replace(
-            self,
-            memory=False if self.memory is None else self.memory,
-            skips_unreadable=self.skips_unreadable or skip_unreadable,
-        )
 
     # --- images ---------------------------------------------------------------------
 
@@ -468,10 +412,6 @@ class CNNAdapter(NetworkAdapter):
         """Images as a data set of uint8 tensors of the network's size."""
         preprocessing = self.source.preprocessing
         return ImageDataset(X, preprocessing, image_shape=self.image_shape)
-
-    def takes_images(self, X: Any) -> bool:
-        """Whether `X` are images, not a table for a callable's network."""
-        return not self.takes_rows(X)
 
     def readable(self, X: Any) -> np.ndarray:
         """Which images can be decoded, see :meth:`NetworkAdapter.readable`."""
