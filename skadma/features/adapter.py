@@ -142,13 +142,11 @@ class NetworkAdapter(ABC):
         source_layers: Sequence[int | str] = (),
         *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """Yield layer outputs of inputs that need no preparation; for ADMA.
 
         `inputs` are uint8 images (n, 3, side, side) of the network's size, or rows of
-        a table for a network that takes them. Without `keep` nothing is cached. See
-        :meth:`iter_outputs`.
+        a table for a network that takes them. See :meth:`iter_outputs`.
         """
         raise self._cannot("iter_outputs_prepared")
 
@@ -211,10 +209,6 @@ class CNNAdapter(NetworkAdapter):
     _source: PretrainedNetwork | None = None
     _finds_range: bool = True
 
-    def with_network(self, network: nn.Module) -> CNNAdapter:
-        """Return an adapter that runs `network` in place of the adapted network."""
-        return replace(self, adapted=network)
-
     @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
@@ -273,13 +267,8 @@ class CNNAdapter(NetworkAdapter):
         `verbose`.
         """
         source, dataset = self.open(X)
-        extractor = self._extractor(source, layers, source_layers, derived=derived)
-        return extractor.iter_outputs(
-            dataset,
-            self.batch_size,
-            skip_unreadable=self.skips_unreadable,
-            progress=progress if self.verbose else None,
-        )
+        extractor = self._extractor(source, layers, source_layers, derived)
+        return extractor.iter_outputs(dataset, progress if self.verbose else None)
 
     def iter_outputs_in_chunks(
         self, chunks: Iterable[Any], layers: Sequence[int | str]
@@ -288,15 +277,10 @@ class CNNAdapter(NetworkAdapter):
 
         Chunks are not tables. Nothing of them is cached.
         """
-        extractor = self._extractor(self.source, layers, (), keep=False)
+        extractor = replace(self, memory=False)._extractor(self.source, layers, ())
         for chunk in chunks:
             dataset = self.image_dataset(chunk)
-            yield (
-                len(dataset),
-                extractor.iter_outputs(
-                    dataset, self.batch_size, skip_unreadable=self.skips_unreadable
-                ),
-            )
+            yield len(dataset), extractor.iter_outputs(dataset)
 
     def iter_outputs_prepared(
         self,
@@ -305,14 +289,11 @@ class CNNAdapter(NetworkAdapter):
         source_layers: Sequence[int | str] = (),
         *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """See :meth:`NetworkAdapter.iter_outputs_prepared`."""
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
-        extractor = self._extractor(
-            self.source, layers, source_layers, derived=derived, keep=keep
-        )
-        return extractor.iter_outputs(Rows(inputs, dtype), self.batch_size)
+        extractor = self._extractor(self.source, layers, source_layers, derived)
+        return extractor.iter_outputs(Rows(inputs, dtype))
 
     def iter_patch_outputs(
         self, X: Any, n_windows: int, rng: np.random.Generator
@@ -328,38 +309,37 @@ class CNNAdapter(NetworkAdapter):
         if not isinstance(dataset, ImageDataset):
             raise ValueError("Patches are parts of images, but X is a table.")
         n_shared, shape = source.deepest_map(self.n_frozen, n_windows)
-        extractor = self._extractor(source, [-1], [], n_shared=n_shared)
-        return extractor.iter_patch_outputs(
-            dataset,
-            self.batch_size,
-            random_windows(*shape, n_windows, rng),
-            skip_unreadable=self.skips_unreadable,
-            progress="patches" if self.verbose else None,
-        )
+        adapter = replace(self, n_frozen_layers=n_shared)
+        extractor = adapter._extractor(source, [-1], [])
+        windows = random_windows(*shape, n_windows, rng)
+        progress = "patches" if self.verbose else None
+        return extractor.iter_patch_outputs(dataset, windows, progress)
 
     def _extractor(
         self,
         source: PretrainedNetwork,
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
-        *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
-        n_shared: int | None = None,
     ) -> FeatureExtractor:
-        wanted = [*source_layers, *(() if self.fitted else layers)]
-        if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
+        own, of_source = (
+            list(dict.fromkeys(map(source.graph.position, some)))
+            for some in (layers, source_layers)
+        )
+        if len(source.graph.layers) - 1 in (
+            of_source if self.fitted else own + of_source
+        ):
             source.check_source_classes("an output of its last layer before fit")
-        if n_shared is None:
-            n_shared = count_frozen_layers(source, self.n_frozen_layers)
         return FeatureExtractor(
             source,
             self.adapted,
-            list(dict.fromkeys(map(source.graph.position, layers))),
-            list(dict.fromkeys(map(source.graph.position, source_layers))),
-            n_frozen=n_shared,
+            own,
+            of_source,
+            n_frozen=count_frozen_layers(source, self.n_frozen_layers),
             device=self.device,
-            cache=open_cache(self.memory) if keep else None,
+            batch_size=self.batch_size,
+            skip_unreadable=self.skips_unreadable,
+            cache=open_cache(self.memory),
             derived=derived,
         )
 
@@ -459,10 +439,10 @@ def need_adapter(estimator: Any) -> NetworkAdapter:
     adapter = get_adapter(estimator)
     if adapter is None:
         raise TypeError(
-            f"Source centres need the layer outputs of a network, but "
-            f"{type(estimator).__name__} gives none. Take a CNNClassifier, or give the "
-            "class a method __skadma_adapter__, see "
-            "skadma.features.adapter.NetworkAdapter."
+            "This uses the layers of a network, so it needs a CNNClassifier (also at "
+            "the end of a Pipeline or inside modAL's learner), or a class with the "
+            f"method __skadma_adapter__; got {estimator!r}. MarginSampling, "
+            "EntropySampling and LeastConfident take any classifier."
         )
     return adapter
 
@@ -471,5 +451,5 @@ def cnn_adapter(estimator: Any) -> CNNAdapter:
     """Return the adapter of a CNNClassifier; raise TypeError for anything else."""
     adapter = get_adapter(estimator)
     if not isinstance(adapter, CNNAdapter):
-        raise TypeError(f"This needs a CNNClassifier; got {type(estimator).__name__}.")
+        raise TypeError(f"This needs a CNNClassifier; got {estimator!r}.")
     return adapter

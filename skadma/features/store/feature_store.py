@@ -21,13 +21,13 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from torch import nn
 
-from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
+from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows, row_by_row
 from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
 from ...images.forms import Range, UnreadableImageError
 from ...networks.pretrained import fingerprint
 from ...networks.torch_state import torch_defaults
-from ..adapter import CNNAdapter, get_adapter
+from ..adapter import CNNAdapter, cnn_adapter
 from .computing import (
     CONTENT,
     SOURCE,
@@ -183,7 +183,7 @@ class FeatureStore(StoredImages):
         StoreError
             If the folder has a store of other images, or of another network.
         """
-        adapter = _adapter_of(estimator)
+        adapter = cnn_adapter(estimator)
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype={dtype!r}; it must be 'float16' or 'float32'.")
         if shard_rows < 1:
@@ -285,7 +285,7 @@ class FeatureStore(StoredImages):
         if len(new):
             if self._given is not None:
                 store._given = [*self._given, *take(X, new)]
-            every = _adapter_of(estimator).with_range_of([*self.images, *paths])
+            every = cnn_adapter(estimator).with_range_of([*self.images, *paths])
             manifest = self._manifest
             if not every.fitted:
                 manifest = replace(manifest, value_range=every.value_range)
@@ -418,12 +418,13 @@ class FeatureStore(StoredImages):
         self._compute(adapter, columns)
         features = self._rows_of(columns[0].name)
         if last_layer is not None:  # as it is now, also if it is trained before a read
-            scores = features.map(partial(_scores, copy.deepcopy(last_layer)))
+            scores = row_by_row(partial(_scores, copy.deepcopy(last_layer)), features)
         elif len(columns) > 1:
             scores = self._rows_of(columns[1].name)
         else:
             return Outputs(features, None)
-        return Outputs(features, scores.map(partial(_proba, adapter.multilabel)))
+        proba_of = partial(_proba, adapter.multilabel)
+        return Outputs(features, row_by_row(proba_of, scores))
 
     def proba(self, estimator: Any) -> LazyRows | None:
         """Class probabilities as strategies take them, NaN for unreadable images."""
@@ -469,7 +470,7 @@ class FeatureStore(StoredImages):
         self._check_whole("verify")
         adapter = None
         if estimator is not None:
-            adapter = _adapter_of(estimator).with_value_range(self.value_range)
+            adapter = cnn_adapter(estimator).with_value_range(self.value_range)
         found = []
         read_images.cache_clear()
         columns = _columns_on_disk(self.folder)
@@ -499,7 +500,7 @@ class FeatureStore(StoredImages):
         return found
 
     def _check_network(self, estimator: Any) -> CNNAdapter:
-        adapter = _adapter_of(estimator)
+        adapter = cnn_adapter(estimator)
         if not adapter.fitted and adapter.value_range is None:
             adapter = adapter.with_value_range(self.value_range)
         if _network_of(adapter) != self._manifest.network:
@@ -747,17 +748,6 @@ def _check_same(
 
 
 # --- networks -----------------------------------------------------------------------
-
-
-def _adapter_of(estimator: Any) -> CNNAdapter:
-    adapter = get_adapter(estimator)
-    if not isinstance(adapter, CNNAdapter):
-        raise TypeError(
-            f"A feature store keeps a network's outputs for images, so it needs a "
-            f"CNNClassifier; got {estimator!r}. Rows of other classifiers are taken as "
-            "a memory-mapped array: np.load(file, mmap_mode='r')."
-        )
-    return adapter
 
 
 def _columns_on_disk(folder: Path) -> list[str]:

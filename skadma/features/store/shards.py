@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from ..._utils.atomic import write_atomically
+from ..._utils.atomic import arrays_digest, write_atomically
 from ..._utils.lazy_rows import LazyRows, working_dtype
 from ...images.forms import Range
 
@@ -167,7 +167,7 @@ def shard_file(folder: Path, column: str, number: int) -> Path:
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays and their digest to a file, completely or not at all."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = safetensors.numpy.save(contiguous, {"sha256": digest_of(contiguous)})
+    content = safetensors.numpy.save(contiguous, {"sha256": arrays_digest(contiguous)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda tmp_path: tmp_path.write_bytes(content))
 
@@ -194,17 +194,7 @@ def check_shard(shard: tuple[Path, int]) -> str | None:
         return f"cannot be read ({error})"
     if any(len(array) != n_rows for array in arrays.values()):
         return f"is not of {n_rows} images"
-    return None if digest_of(arrays) == expected else "was changed or damaged"
-
-
-def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays and their names, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
-        digest.update(array.view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
+    return None if arrays_digest(arrays) == expected else "was changed or damaged"
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
