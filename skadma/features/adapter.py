@@ -322,13 +322,11 @@ class CNNAdapter(NetworkAdapter):
         source_layers: Sequence[int | str],
         derived: DerivedOutput | None = None,
     ) -> FeatureExtractor:
-        own, of_source = (
-            list(dict.fromkeys(map(source.graph.position, some)))
-            for some in (layers, source_layers)
-        )
-        if len(source.graph.layers) - 1 in (
-            of_source if self.fitted else own + of_source
-        ):
+        position = source.graph.position
+        own = list(dict.fromkeys(map(position, layers)))
+        of_source = list(dict.fromkeys(map(position, source_layers)))
+        run_by_source = of_source if self.fitted else own + of_source
+        if position(-1) in run_by_source:
             source.check_source_classes("an output of its last layer before fit")
         return FeatureExtractor(
             source,

@@ -342,9 +342,8 @@ class FeatureStore(StoredImages):
     def value_range(self) -> Range | None:
         """What becomes black and white in images of more than 8 bits.
 
-        That of the classifier which the store was built for, or before its first fit
-        the one for all images of the store; None: what each file states, else all that
-        its type can hold.
+        That of the classifier, or before its first fit the one for all images; None:
+        what each file states, else all that its type can hold.
         """
         return self._manifest.value_range
 
@@ -615,17 +614,16 @@ class FeatureStore(StoredImages):
 
         A process reads a file for this once, while its size and time stay the same.
         """
-        sizes, states = [], {}
+        shards, states = [], []
         for number, column in product(map(int, numbers), columns):
             path = shard_file(self.folder, column, number)
             state = file_state(path)
             if state is not None and _checked.get(path) != state:
-                states[path] = state
-                sizes.append(self._manifest.sizes[number])
-        shards = list(zip(states, sizes, strict=True))
-        problems = run_all(check_shard, shards, self.executor)
+                shards.append((path, self._manifest.sizes[number]))
+                states.append(state)
         found = {}
-        for (path, state), problem in zip(states.items(), problems, strict=True):
+        problems = run_all(check_shard, shards, self.executor)
+        for (path, _), state, problem in zip(shards, states, problems, strict=True):
             if problem is None:
                 _checked[path] = state
             else:
@@ -648,7 +646,8 @@ class FeatureStore(StoredImages):
         """Numbers of the shards that the images are in."""
         if self._rows is None:
             return np.arange(len(self._manifest.sizes))
-        return np.array([number for number, *_ in self._manifest.by_shard(self._rows)])
+        shards = self._manifest.by_shard(self._rows)
+        return np.array([number for number, *_ in shards], dtype=np.intp)
 
     def _shard(self, number: int) -> FeatureStore:
         """Return the images of one shard."""
