@@ -170,7 +170,7 @@ def write_rows(folder: Path, n: int) -> None:
     position = source.graph.position(-2)
     folder.mkdir(parents=True)
     keys = [f"row-{i}" for i in range(n)]
-    manifest = Manifest(source.namespace, position, position + 1, 1280, "float16", 4096)
+    manifest = Manifest(source.namespace, position, "float16", 4096)
     manifest = add_images(folder, manifest, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)
