@@ -25,13 +25,18 @@ def probe_inputs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (m,) of images that can be decoded; the last layer's inputs (m, d)."""
     last = len(source.graph.layers) - 1
-    cache = open_cache(memory)
     extractor = FeatureExtractor(
-        source, None, [], [last - 1], n_frozen=last, device=device, cache=cache
+        source,
+        None,
+        [],
+        [last - 1],
+        n_frozen=last,
+        device=device,
+        batch_size=batch_size,
+        skip_unreadable=skip_unreadable,
+        cache=open_cache(memory),
     )
-    batches = [
-        *extractor.iter_outputs(dataset, batch_size, skip_unreadable=skip_unreadable)
-    ]
+    batches = list(extractor.iter_outputs(dataset))
     if not batches:
         raise ValueError(NONE_READABLE)
     indices = np.concatenate([batch.indices for batch in batches])
