@@ -32,7 +32,7 @@ PROTOCOL: dict[str, Any] = {
 """Settings that a data set may have its own of, with their defaults."""
 
 _NAMED = ("datasets", "networks", "strategies")
-_DEFAULTS = {"seeds": 5, "centers": None, "warm_start": True, "classifier": {}}
+_DEFAULTS = {"seeds": 5, "centers": None, "warm_start": True}
 _FROM_1 = Interval(Integral, 1, 10**9, closed="both")
 _CONSTRAINTS: dict[str, Any] = {
     "n_rounds": [_FROM_1],
@@ -80,7 +80,8 @@ def load_cells(config: str | Path | Mapping[str, Any]) -> list[Cell]:
             raise ValueError(f"{str(config)!r} is not JSON: {error}.") from error
     if not isinstance(config, Mapping):
         raise ValueError(f"A configuration is a dict, got {type(config).__name__}.")
-    defaults = {**dict.fromkeys(_NAMED, {}), **_DEFAULTS, **PROTOCOL}
+    empty: dict[str, Any] = dict.fromkeys([*_NAMED, "classifier"], {})
+    defaults = {**empty, **_DEFAULTS, **PROTOCOL}
     _check(config, set(defaults), "The configuration")
     full = {**defaults, **config, **{key: _by_name(config, key) for key in _NAMED}}
     if isinstance(full["seeds"], int):
