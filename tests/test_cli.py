@@ -98,7 +98,6 @@ OUTPUTS = {
     "suspects": ["suspects"],
     "draw": ["evaluate", "--draw", "4", "--method", "random"],
     "pending": ["evaluate"],
-    "folder": ["evaluate", "--draw", "4", "--images", "photos"],
     "export": ["export"],
     "log": ["export", "--log"],
     "tasks": ["export", "--to", "label-studio"],
@@ -177,7 +176,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["start", "nowhere", "--classes", "a", "b"],
         ["start", "photos/00.png", "--classes", "a", "b"],
         ["start", "photos", "--classes", "a", "b", "--centers", "photos/00.png"],
-        ["start", "photos", "--classes", "a", "b", "--labels", "photos/00.png"],
         ["status", "--campaign", "nowhere"],
         ["status", "--campaign", "photos/00.png"],
         ["status", "--pool", "nowhere=photos"],
@@ -191,7 +189,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["repeats", "--share", "7", "-o", "out.csv"],
         ["evaluate", "--confidence", "2"],
         ["evaluate", "photos/00.png"],
-        ["evaluate", "--images", "photos"],
         ["classes", "rename", "dark", "bright"],
         ["classes", "merge", "dark", "--into", ""],
         ["pool", "add", "photos"],
@@ -280,6 +277,22 @@ def test_paths_that_lead_nowhere(campaign, tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.startswith("skadma "), words
         assert "not foreseen" not in said and "Traceback" not in said, (words, said)
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_shown_once(campaign, pool, tmp_path, capsys):
+    """A command looks at the images several times; that of no labels is a sentence."""
+    (pool / "gone.png").symlink_to("nowhere")
+    (tmp_path / "labels.csv").write_text("path,label\n05.png,bright\n")
+    for words in (["report", "-o", "r.html"], ["teach", "labels.csv"],
+                  ["predict", "photos", "--campaign", "skadma-campaign", "-o", "p.csv"],
+    ):  # fmt: skip
+        assert main(words) == 0
+        assert capsys.readouterr().err.count("'gone.png' is left out") == 1, words
+    for words in (["undo"], ["undo"], ["suspects"]):
+        assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "Labels so far: none." in said and "{}" not in said
 
 
 def test_what_is_not_foreseen_says_where_to_report_it(campaign, monkeypatch, capsys):
