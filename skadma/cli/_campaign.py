@@ -19,7 +19,6 @@ from ._options import (
     positive,
     prepare_file,
     prepare_folder,
-    print_next,
     write_label_file,
 )
 
@@ -186,7 +185,7 @@ def _short(number: float | None) -> float | str:
 def _teach(campaign: Campaign, options: Options) -> None:
     labels, partial = options.labels, options.partial
     if options.blind:
-        taught = campaign.record_repeats(labels, partial=partial)
+        taught = campaign.teach(labels, partial=partial, blind=True)
         _print_safe(f"{taught.n_repeats} blind answers", taught)
     else:
         _print_taught(campaign.teach(labels, partial=partial, train=False))
@@ -303,15 +302,14 @@ def _export(campaign: Campaign, options: Options) -> None:
     if options.to == "label-studio":
         _export_tasks(campaign, options)
         return
-    events = campaign.log()
     if options.log:
+        events = campaign.log()
         _write(options.out, "".join(f"{json.dumps(event)}\n" for event in events))
         print(f"{len(events)} events in {options.out}")
         return
-    event = {event["id"]: event for event in events}
-    n = events[-1]["id"]
+    n = campaign.last_event
     rows = [
-        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256, n)
+        (path, d.mark, d.who, d.at, state, d.sha256, n)
         for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
     columns = ("path", "label", "who", "when", "file", "sha256", "as_of")
@@ -491,8 +489,6 @@ def _add_evaluate(commands: Commands) -> None:
         default="stratified",
         help="how to draw them (default: %(default)s)",
     )
-    what = "a folder of other images to be good on, instead of the pool"
-    add("--images", type=Path, metavar="FOLDER", help=what)
     what = "of the intervals (default: %(default)s)"
     add("--confidence", type=float, default=0.95, help=what)
     add_partial(evaluate)
@@ -503,38 +499,19 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _prepare_evaluate(options: Options) -> None:
-    if options.draw:
-        fits = options.out and not (options.labels or options.release)
-    elif options.labels:
-        fits = not (options.release or (options.images and options.out))
-    elif options.release:
-        fits = not (options.images or options.out)
-    else:
-        fits = not options.images
-    if not fits:
-        raise ValueError(
-            "--draw N needs -o FILE, where the drawn images are listed, and goes with "
-            "neither a label file nor --release. --release goes alone. --images goes "
-            "with the label file, and needs --draw N -o FILE first."
-        )
+    if options.draw and (options.labels or options.release):
+        raise ValueError("--draw goes with neither a label file nor --release.")
+    if options.release and (options.labels or options.out):
+        raise ValueError("--release goes alone; give the label file before.")
+    if options.draw and not options.out:
+        raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
     if options.out:
         prepare_file(options.out, overwrite=options.overwrite)
 
 
 def _evaluate(campaign: Campaign, options: Options) -> None:
     audits, what = campaign.audits, "images to label"
-    if options.images and options.draw:
-        audits.draw_from_folder(
-            options.images, options.draw, options.out, method=options.method
-        )
-        then = f"evaluate --images {options.images}"
-        print_next(options.draw, f"{what}: fill in", options.out, then)
-    elif options.images:
-        estimate = audits.estimate_on_folder(
-            options.images, options.labels, confidence=options.confidence
-        )
-        print(estimate)
-    elif options.release:
+    if options.release:
         released = audits.release(train=False)
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:

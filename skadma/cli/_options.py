@@ -159,12 +159,10 @@ def write_label_file(
     """
     rows = [(*row, options.as_of) for row in rows]
     write_table(options.out, ("path", "label", *columns, "sha256", "as_of"), rows)
-    print_next(len(rows), what, options.out, then)
-
-
-def print_next(n: int, what: str, path: Path, then: str) -> None:
-    """Print what to do with a label file."""
-    print(f"{n} {what} the column 'label' of {path}, then: skadma {then} {path}")
+    print(
+        f"{len(rows)} {what} the column 'label' of {options.out}, then: skadma {then} "
+        f"{options.out}"
+    )
 
 
 def prepare_folder(folder: Path) -> None:

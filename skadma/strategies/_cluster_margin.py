@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.utils._param_validation import Interval
 
 from ._pool_features import PoolFeatures
 from ._uncertainty import row_uncertainty
 from .base import BatchStrategy
 
+_CANDIDATES = 10
+"""Candidates for each image to choose: the paper's k_m / k_t."""
+
 
 class ClusterMargin(BatchStrategy):
     """Choose images of small margin, in turn from many clusters [1]_.
 
-    The `shortlist` times as many images with the smallest margin between the two most
-    probable classes are put into clusters by average linkage, as many as images to
-    choose, and clusters, from the smallest to the largest, give one image each in turn
-    (Algorithm 2). The paper clusters the whole pool once; here it is the shortlist,
-    whose distances fit into memory whatever the pool's size.
+    Ten times as many images as to choose, those with the smallest margin between the
+    two most probable classes, are put into clusters by average linkage, as many as
+    images to choose. From the smallest to the largest, clusters give one image each in
+    turn (Algorithm 2). The paper clusters the whole pool once; here it is this
+    shortlist, whose distances fit into memory whatever the pool's size.
 
     Parameters
     ----------
-    shortlist : int, default=10
-        Candidates per image to choose; the paper's k_m / k_t.
     layer, features, random_state
         See :class:`CoreSet`.
 
@@ -40,22 +39,7 @@ class ClusterMargin(BatchStrategy):
     cost: ClassVar[str] = "1 pass; (10 b)^2 d"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BatchStrategy._parameter_constraints,
-        "shortlist": [Interval(Integral, 1, None, closed="left")],
-    }
     _use_labeled = False
-
-    def __init__(
-        self,
-        *,
-        shortlist: int = 10,
-        layer: int | str = -2,
-        features: str = "current",
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        super().__init__(layer=layer, features=features, random_state=random_state)
-        self.shortlist = shortlist
 
     def _select(
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
@@ -64,7 +48,7 @@ class ClusterMargin(BatchStrategy):
         if pool.proba is not None:
             score = row_uncertainty(pool.proba, "margin")
         ties = rng.permutation(len(score))
-        short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
+        short = np.lexsort((ties, -score))[: _CANDIDATES * n_instances]
         clusters = np.arange(len(short))
         if len(short) > 2:
             n_clusters = min(n_instances, len(short))

@@ -37,8 +37,6 @@ class BALD(BatchStrategy):
         T.
     dropout : float, default=0.5
         Share of features dropped.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are dropped out.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -65,10 +63,9 @@ class BALD(BatchStrategy):
         *,
         n_samples: int = 20,
         dropout: float = 0.5,
-        layer: int | str = -2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(layer=layer, random_state=random_state)
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
         self.dropout = dropout
 
@@ -104,8 +101,6 @@ class DropQuery(BatchStrategy):
     n_samples : int, default=3
     dropout : float, default=0.75
         Share of features dropped.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are dropped out.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -130,10 +125,9 @@ class DropQuery(BatchStrategy):
         *,
         n_samples: int = 3,
         dropout: float = 0.75,
-        layer: int | str = -2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(layer=layer, random_state=random_state)
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
         self.dropout = dropout
 

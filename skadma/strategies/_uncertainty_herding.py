@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.extmath import row_norms
 
 from .._utils.lazy_rows import AnyRows, iter_blocks, joined, row_by_row, selected
@@ -17,7 +16,6 @@ from ._greedy import choose_from_partitions, lazy_greedy
 from ._pool_features import PoolFeatures
 from ._probcover import EXAMINED, drawn, unit
 from ._uncertainty import row_uncertainty
-from .adma import UNCERTAINTIES
 from .base import BatchStrategy
 
 _N_REFERENCE_POINTS = 5000
@@ -37,10 +35,11 @@ class UncertaintyHerding(BatchStrategy):
     .. math:: U(S) = \sum_{x} u(x) \, \max_{s \in S} k(x, s), \qquad
               k(x, s) = \exp(-\|x - s\|^2 / \sigma^2)
 
-    of the pool's uncertainties u. Each next image is the one that adds most to U (the
-    paper's Algorithm 1), which comes to at least 1 - 1/e of the best batch. Before the
-    first fit all images are equally uncertain, and the densest regions of the pool are
-    covered first (MaxHerding [2]_). docs/label_efficiency.md has measurements.
+    of the pool's uncertainties u, by the margin. Each next image is the one that adds
+    most to U (the paper's Algorithm 1), which comes to at least 1 - 1/e of the best
+    batch. Before the first fit all images are equally uncertain, and the densest
+    regions of the pool are covered first (MaxHerding [2]_). docs/label_efficiency.md
+    has measurements.
 
     sigma^2 is the mean squared distance from an image to its m-th nearest neighbour,
     m = n / (labels + b), so it falls as labels are added. (The paper takes the smallest
@@ -51,8 +50,6 @@ class UncertaintyHerding(BatchStrategy):
 
     Parameters
     ----------
-    uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"
-        See `skadma.strategies.adma.uncertainty`.
     normalize : bool, default=True
         Whether to compare features by direction, which suits a network's. False
         suits tables of few columns.
@@ -76,21 +73,18 @@ class UncertaintyHerding(BatchStrategy):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
-        "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "normalize": ["boolean"],
     }
 
     def __init__(
         self,
         *,
-        uncertainty: str = "margin",
         normalize: bool = True,
         layer: int | str = -2,
         features: str = "initial",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(layer=layer, features=features, random_state=random_state)
-        self.uncertainty = uncertainty
         self.normalize = normalize
 
     def _select(
@@ -103,7 +97,7 @@ class UncertaintyHerding(BatchStrategy):
         features = row_by_row(center, pool.features)
         weights = np.ones(len(features))
         if pool.proba is not None:
-            uncertain = row_uncertainty(pool.proba, self.uncertainty)
+            uncertain = row_uncertainty(pool.proba, "margin")
             if (most := uncertain.max()) > 0:
                 # The small weight matters once all uncertain images are covered.
                 weights = uncertain + 1e-6 * most

@@ -172,7 +172,7 @@ class Controller:
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, or it was skipped."""
-        if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
+        if sha256 in self.ledger.drawn() or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
         decision = self.ledger.decision(sha256)
         return decision is None or decision.kind == "skip"

@@ -158,8 +158,8 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         and labels.get(sha256) == suspect["before"]
     ]
     cant_tell = [
-        {"sha256": c.sha256, "path": c.path, "before": "?cant-tell", "by": c.who}
-        for c in campaign.cant_tell()
+        {"sha256": d.sha256, "path": path, "before": "?cant-tell", "by": d.who}
+        for path, d in campaign.cant_tell()
     ]
     return {
         "pace": [asdict(p) | {"per_hour": p.per_hour} for p in campaign.status().pace],
@@ -172,7 +172,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
 
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
     """Choose `n` images; predict those and the ones that are shown, find suspects."""
-    batch = prefetch_batch(campaign, n, shown)
+    proposals, known, guesses, as_of = prefetch_batch(campaign, n, shown)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         suspects = campaign.second_look()
@@ -180,11 +180,11 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "kind": "batch",
         "proposals": [
             {"sha256": p.sha256, "guess": p.guess, "confidence": p.confidence}
-            for p in batch.proposals
+            for p in proposals
         ],
-        "known": batch.known,
-        "guesses": batch.guesses,
-        "as_of": batch.as_of,
+        "known": known,
+        "guesses": guesses,
+        "as_of": as_of,
         "suspects": [
             {
                 "sha256": s.sha256,

@@ -15,20 +15,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...centers import SourceCenters, shipped_centers
 from ...features.adapter import NetworkAdapter
-from ...features.estimators import find_cnn, in_blocks, proba_of_scores
+from ...features.estimators import find_adapter, in_blocks, proba_of_scores
 from ...features.extractor import DerivedOutput
 from ...images.dataset import n_images
 from ..base import Request, Scores, ScoringStrategy
 from .formulas import (
     UNCERTAINTIES,
     CenterDistances,
-    approximated_pattern,
     combined_score,
     distance_weights,
     distinctiveness,
     pairwise_distinctiveness,
     predict_weights,
-    transformation_pattern,
     uncertainty,
 )
 
@@ -156,7 +154,7 @@ class ADMA(ScoringStrategy):
         """
         self._validate_params()
         n = n_images(X_pool)
-        adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
+        adapter, X_pool = find_adapter(estimator, X_pool)
         layers_a, layer_b = self._positions(adapter)
         fitted = adapter.fitted
         from_source = self.features == "initial" or not fitted
@@ -278,13 +276,9 @@ class CenterPatterns:
 
     @cached_property
     def _center_patterns(self) -> torch.Tensor:
-        """Column k is the pattern of centre k (Eq. 6)."""
-        (a,) = self.layers_a
-        s_a, s_b = (
-            self.distances[p].between_centers() for p in (a, self.layer_b)
-        )  # Eq. 3
-        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
-        return transformation_pattern(s_a, s_b).T
+        """Row k is the pattern of centre k (Eq. 3 and 6)."""
+        at_a, at_b = self.distances[self.layers_a[0]], self.distances[self.layer_b]
+        return at_a.between_centers() - at_b.between_centers()
 
     def compute(
         self, adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
@@ -293,7 +287,7 @@ class CenterPatterns:
         outputs = source if self._from_source else adapted
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
         s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
-        patterns = [transformation_pattern(s_a[a], s_b) for a in self.layers_a]  # Eq. 5
+        patterns = [s_a[a] - s_b for a in self.layers_a]  # Eq. 5
         if len(patterns) > 1:
             return pairwise_distinctiveness(patterns)[:, None]
         if self.by_prediction:
@@ -302,7 +296,7 @@ class CenterPatterns:
             weights = predict_weights(proba, classes)  # Eq. 8
         else:
             weights = distance_weights(s_a[self.layers_a[0]])
-        approximated = approximated_pattern(weights, self._center_patterns)
+        approximated = weights @ self._center_patterns  # Eq. 7
         return distinctiveness(patterns[0], approximated)[:, None]
 
     def derived_output(self) -> DerivedOutput:
