@@ -95,12 +95,12 @@ def least_seconds(pool: Path) -> dict[str, float]:
 
     from skadma import CNNClassifier
     from skadma.images.folder import image_files
-    from skadma.images.forms import check_readable
+    from skadma.images.forms import from_file
 
     files = image_files(pool)
     begin = perf_counter()
     with ThreadPoolExecutor() as threads:
-        for _ in threads.map(check_readable, files):
+        for _ in threads.map(from_file, files, files):
             pass
     decode = perf_counter() - begin
     clf = CNNClassifier("efficientnet_lite0", image_size=PIXELS, memory=False)

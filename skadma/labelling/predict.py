@@ -23,7 +23,7 @@ from .._utils.atomic import new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
 from .._utils.tables import write_table
 from ..images.folder import iter_images
-from ..images.forms import UnreadableImageError, check_readable
+from ..images.forms import UnreadableImageError, from_file
 from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
 from ..persistence.network_file import describe_labels
@@ -232,11 +232,11 @@ def _rows(
     proba: bool,
 ) -> Iterator[tuple[list[_Image], list[list[str]]]]:
     """Predict group by group; yield the group and its rows of the table."""
-    groups, again = itertools.tee(groups)
-    scores = estimator.iter_predict_proba([path for path, *_ in g] for g in again)
-    for images, matrix in zip(groups, scores, strict=True):
-        pairs = zip(images, matrix, strict=True)
-        multilabel = estimator.multilabel_
+    estimator = copy.copy(estimator).set_params(memory=False)  # each image once
+    multilabel = estimator.multilabel_
+    for images in groups:
+        scores = estimator.predict_proba([path for path, *_ in images])
+        pairs = zip(images, scores, strict=True)
         yield images, [_row(i[0], row, names, proba, multilabel) for i, row in pairs]
 
 
@@ -257,7 +257,7 @@ def _row(
 
 def _problem(path: str) -> str:
     try:
-        check_readable(path)
+        from_file(path, path)
     except UnreadableImageError as error:
         cause = error.__cause__ or error
         return f"{type(cause).__name__}: {cause}"
