@@ -58,7 +58,7 @@ class AIFT(ScoringStrategy):
     memory: ClassVar[str] = "a batch"
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_patches": [Interval(Integral, 1, None, closed="left")],
+        "n_patches": [Interval(Integral, 1, 10**4, closed="both")],
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "entropy_weight": [Interval(Real, 0, None, closed="left")],
         "diversity_weight": [Interval(Real, 0, None, closed="left")],

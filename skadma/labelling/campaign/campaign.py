@@ -217,7 +217,7 @@ class Campaign:
         backbone = estimator.backbone if callable(estimator.backbone) else None
         rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
         check_usable(rebuilt, strategy, names)
-        check_network(rebuilt, strategy)
+        check_network(rebuilt, strategy, names)
         given = read_rows({} if labels is None else labels)
         images = scan_new_folder(pool, progress=verbose)
         folders = FolderPaths(pool)

@@ -116,6 +116,8 @@ class ADMA(ScoringStrategy):
     _parameter_constraints: dict[str, Any] = {
         "centers": [SourceCenters, None],
         "trade_off": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "layer_a": [Integral, str, tuple, list],
+        "layer_b": [Integral, str],
         "weights": [StrOptions({"predict", "distance"})],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "features": [StrOptions({"current", "published", "initial"})],
