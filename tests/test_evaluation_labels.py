@@ -195,23 +195,17 @@ def test_the_temperature_is_found_and_undoes_it(temperature):
         assert expected_calibration_error(proba, y) > 0.06
 
 
-@pytest.mark.parametrize("binning", ["uniform", "quantile"])
-def test_calibration_error_written_slowly(binning):
+def test_calibration_error_written_slowly():
     proba, y, _ = overconfident(n=103)
     rows = sorted(range(103), key=lambda i: proba[i].max())
     total = 0
     for b in range(7):
-        mine = [
-            i
-            for place, i in enumerate(rows)
-            if (binning == "uniform" and b <= 7 * proba[i].max() < b + 1 + (b == 6))
-            or (binning == "quantile" and b <= 7 * place / 103 < b + 1)
-        ]
+        mine = [i for place, i in enumerate(rows) if b <= 7 * place / 103 < b + 1]
         if mine:
             sure = np.mean([proba[i].max() for i in mine])
             right = np.mean([proba[i].argmax() == y[i] for i in mine])
             total += len(mine) / 103 * abs(sure - right)
-    found = expected_calibration_error(proba, y, n_bins=7, binning=binning)
+    found = expected_calibration_error(proba, y, n_bins=7)
     assert found == pytest.approx(total)
 
 
@@ -241,8 +235,6 @@ def test_few_labels_move_the_temperature_little():
 
 def test_calibration_refuses_what_it_cannot_use():
     proba = np.full((4, 2), 0.5)
-    with pytest.raises(ValueError, match="binning='even'"):
-        expected_calibration_error(proba, [0, 1, 0, 1], binning="even")
     with pytest.raises(ValueError, match="n_bins=0"):
         expected_calibration_error(proba, [0, 1, 0, 1], n_bins=0)
     with pytest.raises(ValueError, match="above 0"):
@@ -257,9 +249,7 @@ def test_calibration_display():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     proba, y, _ = overconfident(n=500)
-    display = CalibrationDisplay.from_predictions(
-        y, proba, temperature=2.5, n_bins=5, binning="uniform"
-    )
+    display = CalibrationDisplay.from_predictions(y, proba, temperature=2.5, n_bins=5)
     before, after = display.curves.values()
     assert list(display.curves) == ["model", "model, temperature 2.50"]
     assert before.error > after.error

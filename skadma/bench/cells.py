@@ -26,8 +26,6 @@ CLASSIFIER_COLUMNS = (
     "batch_size", "batch_norm", "augment",
 )  # fmt: skip
 """Parameters of the classifier that get a column in the table of results."""
-POOL = "pool"
-"""In place of a file of centres: pseudo-centres from the pool."""
 
 
 class Workbench:
@@ -125,8 +123,6 @@ class Workbench:
     def _centers(
         self, asked: str | None, n: int | None, cell: Cell, clf: CNNClassifier
     ) -> SourceCenters:
-        if asked == POOL:
-            return SourceCenters.from_pool(clf, self._split(cell).X_pool, n_centers=n)
         return self._keep(
             "centers",
             (asked, n, cell.settings["network"]),

@@ -12,8 +12,6 @@ from scipy.special import log_softmax, softmax
 
 from ._checks import check_proba, known_rows
 
-BINNINGS = ("quantile", "uniform")
-
 _LEAST = 1e-12
 """Replaces probabilities of 0, whose logarithm is infinite."""
 _RANGE = (math.log(0.05), math.log(20))
@@ -120,7 +118,6 @@ def reliability(
     *,
     classes: ArrayLike | None = None,
     n_bins: int = 10,
-    binning: str = "quantile",
 ) -> Reliability:
     """Compare a model's confidence with how often it is right.
 
@@ -132,27 +129,20 @@ def reliability(
     classes : array-like, optional
         The classes of the columns; those in `y`, sorted, if None.
     n_bins : int, default=10
-    binning : {"quantile", "uniform"}, default="quantile"
-        Bins with equally many images, or equally wide ones, of which those at low
-        confidence may hold very few.
+        With equally many images each.
 
     Returns
     -------
     Reliability
     """
-    if binning not in BINNINGS:
-        raise ValueError(f"binning={binning!r}; it is one of {', '.join(BINNINGS)}.")
     if n_bins < 1:
         raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
     _, table, given, _ = known_rows(proba, y, classes)
     confidence, right = table.max(axis=1), table.argmax(axis=1) == given
-    if binning == "uniform":
-        bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    else:
-        bins = np.empty(len(confidence), dtype=int)
-        bins[np.argsort(confidence, kind="stable")] = (
-            np.arange(len(confidence)) * n_bins // len(confidence)
-        )
+    bins = np.empty(len(confidence), dtype=int)
+    bins[np.argsort(confidence, kind="stable")] = (
+        np.arange(len(confidence)) * n_bins // len(confidence)
+    )
     bins = np.unique(bins, return_inverse=True)[1]
     counts = np.bincount(bins)
     return Reliability(
@@ -168,7 +158,6 @@ def expected_calibration_error(
     *,
     classes: ArrayLike | None = None,
     n_bins: int = 10,
-    binning: str = "quantile",
 ) -> float:
     """Average the gap between confidence and accuracy over bins of confidence [1]_.
 
@@ -177,7 +166,7 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    proba, y, classes, n_bins, binning
+    proba, y, classes, n_bins
         See :func:`reliability`.
 
     Returns
@@ -190,5 +179,4 @@ def expected_calibration_error(
     .. [1] Naeini, Cooper & Hauskrecht, Obtaining Well Calibrated Probabilities Using
        Bayesian Binning, AAAI 2015.
     """
-    found = reliability(proba, y, classes=classes, n_bins=n_bins, binning=binning)
-    return found.error
+    return reliability(proba, y, classes=classes, n_bins=n_bins).error

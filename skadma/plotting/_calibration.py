@@ -51,7 +51,6 @@ class CalibrationDisplay:
         classes: ArrayLike | None = None,
         temperature: float | None = None,
         n_bins: int = 10,
-        binning: str = "quantile",
         name: str = "model",
         ax: Any = None,
     ) -> CalibrationDisplay:
@@ -63,7 +62,7 @@ class CalibrationDisplay:
             See :func:`skadma.evaluation.reliability`.
         temperature : float, optional
             From :func:`skadma.evaluation.fit_temperature`: a second curve with it.
-        n_bins, binning
+        n_bins
             See :func:`skadma.evaluation.reliability`.
         name : str, default="model"
         ax : matplotlib.axes.Axes, optional
@@ -78,7 +77,7 @@ class CalibrationDisplay:
             key = f"{name}, temperature {temperature:.2f}"
             shown[key] = apply_temperature(proba, temperature)
         curves = {
-            key: reliability(table, y, classes=classes, n_bins=n_bins, binning=binning)
+            key: reliability(table, y, classes=classes, n_bins=n_bins)
             for key, table in shown.items()
         }
         return cls(curves=curves).plot(ax=ax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,7 @@ from .record_labels import (
 from .state import State, read_state, refresh, refresh_if_there
 from .trainer import Proposal, Trainer, blind_proposals
 
-_DESIGN = ("draw", "of", "method", "population", "stratum", "stratum_size",
-           "probability")  # fmt: skip
+_DESIGN = ("draw", "of", "method", "population", "stratum", "stratum_size")
 """Columns of the file of an audit on another folder."""
 
 
@@ -52,7 +51,7 @@ class Audits:
         Parameters
         ----------
         n : int
-        method : {"stratified", "random", "importance"}, default="stratified"
+        method : {"stratified", "random"}, default="stratified"
             See :func:`skadma.evaluation.audit_sample`. All but "random" need a model.
 
         Returns
@@ -108,7 +107,7 @@ class Audits:
                     (
                         (event, place, image, state.contents[image].sha256, *design)
                         for place, (image, *design) in enumerate(
-                            zip(chosen, *_design_columns(audit), strict=True)
+                            _design_rows(chosen, audit)
                         )
                     ),
                 )
@@ -287,7 +286,7 @@ class Audits:
         n : int
         out : Path
             The label file. Its other columns are the sampling design.
-        method : {"stratified", "random", "importance"}, default="stratified"
+        method : {"stratified", "random"}, default="stratified"
             See :func:`skadma.evaluation.audit_sample`.
 
         Raises
@@ -310,7 +309,7 @@ class Audits:
         audit = audit_sample(proba, n, method=method, random_state=self._trainer.seed)
         readable = list(images)
         chosen = [readable[i] for i in audit.indices]
-        rows = zip(chosen, *_design_columns(audit), strict=True)
+        rows = _design_rows(chosen, audit)
         as_of = state.as_of
         write_table(
             out,
@@ -377,13 +376,9 @@ class Audits:
         )
 
 
-def _design_columns(audit: Audit) -> tuple[list[Any], list[Any], list[Any]]:
-    """The stratum, its size and the probability of each drawn image."""
-    return (
-        audit.strata.tolist(),
-        audit.stratum_sizes.tolist(),
-        audit.probabilities.tolist(),
-    )
+def _design_rows(drawn: list[Any], audit: Audit) -> Iterator[tuple[Any, int, int]]:
+    """Each drawn image with its stratum and the size of that."""
+    return zip(drawn, audit.strata.tolist(), audit.stratum_sizes.tolist(), strict=True)
 
 
 def _usable_draws(state: State) -> dict[str, int]:
@@ -419,13 +414,10 @@ def _read_design(name: Path, rows: list[LabelRow]) -> tuple[Audit, list[LabelRow
         if len(methods) != 1 or not methods <= set(METHODS):
             raise ValueError(f"methods {sorted(methods)}")
         strata, sizes = (np.array(list(map(int, c))) for c in columns[4:6])
-        chances = np.array(list(map(float, columns[6])))
         if not (
-            np.all((chances > 0) & (chances <= 1 + 1e-9))
-            and np.all((sizes >= 1) & (sizes <= population))
-            and len(rows) <= population
+            np.all((sizes >= 1) & (sizes <= population)) and len(rows) <= population
         ):
-            raise ValueError("chances or sizes that cannot be")
+            raise ValueError("sizes that cannot be")
     except ValueError as error:
         raise CampaignError(
             f"{str(name)!r} is not the whole audit that 'skadma evaluate --images' "
@@ -439,6 +431,5 @@ def _read_design(name: Path, rows: list[LabelRow]) -> tuple[Audit, list[LabelRow
         population,
         strata[order],
         sizes[order],
-        chances[order],
     )
     return audit, [rows[i] for i in order]

@@ -14,7 +14,7 @@ from .event_log import EventLog
 from .state import Decision, State
 from .status import Status
 
-_DRAW = ("path", "sha256", "stratum", "stratum_size", "probability")
+_DRAW = ("path", "sha256", "stratum", "stratum_size")
 
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
@@ -50,7 +50,7 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
                 answer |= _now_and_then(names, "label", label, event)
             events[event].setdefault(table, []).append(answer)
         for event, image, *design in log.rows(
-            "SELECT event, image, sha256, stratum, stratum_size, probability "
+            "SELECT event, image, sha256, stratum, stratum_size "
             "FROM draws ORDER BY event, place"
         ):
             draw = dict(zip(_DRAW, (paths[image], *design), strict=True))
