@@ -24,7 +24,7 @@ second query on only the trainable layers are computed, as the frozen layers' ou
 are cached. Cost and memory are in addition to those of the pass. *Labels* is the number
 of labels that an image may have. `strategy.query(estimator, X_pool, n)` raises
 ValueError where fewer than n images of the pool are usable; `ActiveLearner` and
-campaigns ask for no more than are left. This page is made by `docs/make_strategies.py`.
+campaigns take what is left. This page is made by `docs/make_strategies.py`.
 
 | strategy | what it does | needs | cost | memory | labels | source |
 |---|---|---|---|---|---|---|

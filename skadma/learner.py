@@ -17,7 +17,13 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, check_consistent_length, check_random_state, get_tags
+from sklearn.utils import (
+    Tags,
+    check_consistent_length,
+    check_random_state,
+    check_scalar,
+    get_tags,
+)
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import (
     UNUSED,
@@ -36,7 +42,7 @@ from sklearn.utils.validation import (
 )
 
 from ._utils.callbacks import CALLBACKS_AVAILABLE, CallbackSupportMixin, with_callbacks
-from ._utils.candidates import TooFewCandidatesError, check_n_instances
+from ._utils.candidates import TooFewCandidatesError
 from ._utils.processes import progress_bar
 from .classifier import CNNClassifier
 from .features.adapter import get_adapter
@@ -274,10 +280,8 @@ class ActiveLearner(
             self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in progress_bar(rounds) if self.verbose else rounds:
-            if not len(self._candidates()):
-                break
             try:
-                indices, _ = self.query_with_scores()
+                indices = self.query()
             except TooFewCandidatesError:  # none is left that can be decoded
                 break
             left = len(self._candidates()) - len(indices)
@@ -416,8 +420,8 @@ class ActiveLearner(
         Parameters
         ----------
         n_instances : int, optional
-            How many; if None, the parameter `n_instances`, or what is left if that is
-            less. With groups, how many groups.
+            How many; if None, the parameter `n_instances`. With groups, how many
+            groups. If fewer are left, all of them are chosen.
 
         Returns
         -------
@@ -428,7 +432,7 @@ class ActiveLearner(
         Raises
         ------
         ValueError
-            If none is left, or fewer than were asked for here.
+            If none is left.
         """
         return self.query_with_scores(n_instances)[0]
 
@@ -450,12 +454,11 @@ class ActiveLearner(
         """
         check_is_fitted(self, "X_")
         pool, labelled = self._candidates(), np.flatnonzero(self.labeled_)
-        n_left = self._groups.count(pool)
-        is_exact = n_instances is not None  # else what is left is enough
-        n = n_instances
-        if n is None:
-            n = min(self.n_instances, max(1, n_left))
-        check_n_instances(n, n_left)
+        n = self.n_instances if n_instances is None else n_instances
+        check_scalar(n, "n_instances", Integral, min_val=1)
+        if not len(pool):
+            raise TooFewCandidatesError("No unlabelled image is left in the pool.", 0)
+        n = min(n, self._groups.count(pool))
         begin = perf_counter()
         images = self._images_or_store()
         X_pool, X_labeled = take(images, pool), take(images, labelled)
@@ -474,23 +477,14 @@ class ActiveLearner(
                     y_labeled=y_labeled,
                     n_rounds=self.n_rounds,
                 )
-            except TooFewCandidatesError as error:
-                if not error.n_available or (is_exact and not self._groups.given):
+            except TooFewCandidatesError as error:  # images that cannot be decoded
+                if not error.n_available:
                     raise
                 n_asked = n_most = error.n_available
-                n = n if self._groups.given else n_asked
                 continue
             first = self._groups.first_of_each(pool[chosen])[:n]
-            if len(first) == n:
+            if len(first) == n or n_asked == n_most:
                 break
-            if n_asked == n_most:
-                if not is_exact:
-                    break
-                raise TooFewCandidatesError(
-                    f"{n} groups are asked for, but the images in the pool that can be "
-                    f"decoded and scored are of {len(first)}.",
-                    len(first),
-                )
             n_asked = min(2 * n_asked, n_most)
         indices, sizes = self._groups.members(pool[chosen[first]], pool)
         scores = np.repeat(scores[first], sizes)

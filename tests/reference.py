@@ -42,15 +42,9 @@ def squared_distance_matrix(centers):
     return np.stack([squared_distance_vector(c, centers) for c in centers], axis=1)
 
 
-def mean_distance(S_C):
-    """Mean of S_C over pairs of distinct centres."""
-    K = len(S_C)
-    return sum(S_C[i, j] for i in range(K) for j in range(K) if i != j) / (K * (K - 1))
-
-
-def pattern(s_a, s_b, scale_a=1.0, scale_b=1.0):
-    """Eq. 5-6, with divisors that are 1 in the paper."""
-    return np.array([p / scale_a - q / scale_b for p, q in zip(s_a, s_b, strict=True)])
+def pattern(s_a, s_b):
+    """Eq. 5-6."""
+    return np.array([p - q for p, q in zip(s_a, s_b, strict=True)])
 
 
 def weights_predict(proba, classes):
@@ -112,7 +106,6 @@ def adma_parts(
     layer_b,
     weights="predict",
     uncertainty_kind="gini",
-    rescale=False,
     trade_off,
     iteration,
 ):
@@ -124,15 +117,10 @@ def adma_parts(
     """
     layers = (*layers_a, layer_b)
     S_C = {layer: squared_distance_matrix(features_centers[layer]) for layer in layers}
-    scale = {layer: mean_distance(S_C[layer]) if rescale else 1.0 for layer in layers}
     K = len(S_C[layer_b])
     center_patterns = {
         a: np.stack(
-            [
-                pattern(S_C[a][:, k], S_C[layer_b][:, k], scale[a], scale[layer_b])
-                for k in range(K)
-            ],
-            axis=1,
+            [pattern(S_C[a][:, k], S_C[layer_b][:, k]) for k in range(K)], axis=1
         )
         for a in layers_a
     }
@@ -146,7 +134,7 @@ def adma_parts(
         }
         patterns, terms = [], []
         for a in layers_a:
-            patterns.append(pattern(s[a], s[layer_b], scale[a], scale[layer_b]))
+            patterns.append(pattern(s[a], s[layer_b]))
         if len(patterns) == 1:
             if weights == "predict":
                 alpha = weights_predict(source_proba[i], classes)

@@ -113,7 +113,6 @@ class TwoLayersAdapter(NetworkAdapter):
         source_layers=(),
         *,
         derived=None,
-        keep=True,
     ):
         return self.iter_outputs(inputs, layers, source_layers)
 
@@ -183,14 +182,13 @@ def test_adma_by_the_formulas(features, layer_a, digits, centers):
     assert found.total == pytest.approx(expected["total"])
 
 
-@pytest.mark.parametrize("name", ["margin", "herding", "adma", "spread adma"])
+@pytest.mark.parametrize("name", ["margin", "herding", "adma"])
 def test_a_learner_from_the_first_round_to_the_last(name, digits, centers):
     X, y = digits
     strategy = {
         "margin": MarginSampling(),
         "herding": UncertaintyHerding(),
         "adma": ADMA(centers, layer_a=0),
-        "spread adma": ADMA(centers, layer_a=0, shortlist=3),
     }[name]
     learner = ActiveLearner(
         TwoLayers(), strategy, n_rounds=4, n_instances=15, random_state=0

@@ -22,11 +22,10 @@ from . import reference
 from .conftest import lite0, tiny_classifier
 
 OPTIONS = [
-    {"weights": weights, "features": features, "rescale": rescale, "layer_a": layer_a}
-    for weights, features, rescale, layer_a in product(
+    {"weights": weights, "features": features, "layer_a": layer_a}
+    for weights, features, layer_a in product(
         ["predict", "distance"],
         ["current", "published", "initial"],
-        [False, True],
         [-4, (-4, -5), ("conv1", "conv2", "stem")],
     )
 ] + [{"uncertainty": kind} for kind in ("entropy", "margin", "least_confident")]
@@ -60,7 +59,6 @@ def literal(clf, strategy, centers, X, iteration):
         layer_b=strategy.layer_b,
         weights=strategy.weights,
         uncertainty_kind=strategy.uncertainty,
-        rescale=strategy.rescale,
         trade_off=strategy.trade_off,
         iteration=iteration,
     )

@@ -8,13 +8,9 @@ import torch
 
 from skadma.strategies.adma import (
     CenterDistances,
-    approximated_pattern,
     distance_weights,
     distinctiveness,
-    layer_scale,
     predict_weights,
-    squared_distances,
-    transformation_pattern,
 )
 
 from . import reference
@@ -34,7 +30,7 @@ def test_distances_are_exact_to_rounding_far_from_the_origin(dtype, offset):
     expected = np.stack(
         [reference.squared_distance_vector(row, centers.tolist()) for row in x.tolist()]
     )
-    got = squared_distances(x, centers)
+    got = CenterDistances(centers)(x)
     assert got.dtype == torch.float64
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-9, atol=1e-9)
 
@@ -42,7 +38,7 @@ def test_distances_are_exact_to_rounding_far_from_the_origin(dtype, offset):
 def test_the_distance_of_a_centre_to_itself_is_exactly_zero():
     rng = np.random.default_rng(5)
     centers = torch.from_numpy(100 + rng.standard_normal((50, 1000)))
-    S_C = squared_distances(centers, centers)
+    S_C = CenterDistances(centers)(centers)
     assert (S_C.diagonal() == 0).all()
     assert (S_C[~torch.eye(50, dtype=torch.bool)] > 1000).all()
 
@@ -51,7 +47,7 @@ def test_close_images_keep_a_distance():
     centers = torch.from_numpy(np.random.default_rng(6).standard_normal((4, 1000)))
     moved = centers.clone()
     moved[:, 0] += 1e-3  # about 3e-5 of the distance between two centres
-    diagonal = squared_distances(moved, centers).diagonal()
+    diagonal = CenterDistances(centers)(moved).diagonal()
     np.testing.assert_allclose(diagonal.numpy(), 1e-6, rtol=1e-4)
 
 
@@ -59,14 +55,13 @@ def test_one_batch_or_many_give_the_same_distances():
     rng = np.random.default_rng(7)
     x, centers = (torch.from_numpy(rng.standard_normal((n, 16))) for n in (10, 6))
     prepared = CenterDistances(centers)
-    assert prepared.shape == (6, 16)
     parts = torch.cat([prepared(x[:3]), prepared(x[3:]), prepared(x[:0])])
-    torch.testing.assert_close(parts, squared_distances(x, centers))
+    torch.testing.assert_close(parts, CenterDistances(centers)(x))
 
 
 def test_nan_features_are_not_hidden():
     x = tensor([[math.nan, 0.0], [1.0, 0.0]])
-    S = squared_distances(x, tensor([[0.0, 0.0], [2.0, 0.0]]))
+    S = CenterDistances(tensor([[0.0, 0.0], [2.0, 0.0]]))(x)
     assert S[0].isnan().all()
     assert S[1].tolist() == [1, 1]
 
@@ -74,50 +69,17 @@ def test_nan_features_are_not_hidden():
 @pytest.mark.parametrize(
     ("x", "centers", "message"),
     [
-        ((3, 4), (2, 5), r"x has to have shape \(n, 5\).*got \(3, 4\)"),
-        ((4,), (2, 4), r"x has to have shape"),
+        ((3, 4), (2, 5), r"x has to be a matrix of 5 columns.*got shape \(3, 4\)"),
+        ((4,), (2, 4), r"x has to be a matrix of 4 columns"),
         ((3, 4), (4,), r"centers has to be a matrix.*got shape \(4,\)"),
-        ((3, 4), (0, 4), "at least one row"),
     ],
 )
 def test_distances_refuse_wrong_shapes(x, centers, message):
     with pytest.raises(ValueError, match=message):
-        squared_distances(torch.zeros(x), torch.zeros(centers))
+        CenterDistances(torch.zeros(centers))(torch.zeros(x))
 
 
 # --- patterns and weights ------------------------------------------------------------
-
-
-def test_layer_scale_is_the_mean_over_distinct_centres():
-    S_C = tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 6.0], [2.0, 6.0, 0.0]])
-    assert layer_scale(S_C) == 3.0
-    assert layer_scale(S_C.float()) == 3.0
-    scaled = transformation_pattern(S_C, S_C, rescale=(3.0, 6.0))
-    torch.testing.assert_close(scaled, S_C / 6)
-
-
-@pytest.mark.parametrize(
-    ("S_C", "message"),
-    [
-        (torch.zeros(3, 3), "is 0.0: the layer's outputs are the same"),
-        (torch.full((3, 3), math.nan), "is nan"),
-        (torch.zeros(2, 3), r"square matrix.*got shape \(2, 3\)"),
-        (torch.zeros(1, 1), "K >= 2"),
-    ],
-)
-def test_layer_scale_refuses(S_C, message):
-    with pytest.raises(ValueError, match=message):
-        layer_scale(S_C)
-
-
-def test_pattern_refuses():
-    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
-        transformation_pattern(torch.zeros(2, 3), torch.zeros(2, 4))
-    for rescale in ((0.0, 1.0), (1.0, -1.0), (1.0, math.nan)):
-        with pytest.raises(ValueError, match="two positive numbers"):
-            transformation_pattern(
-                torch.zeros(2, 3), torch.zeros(2, 3), rescale=rescale
-            )
 
 
 @pytest.mark.parametrize("classes", [[2, 0], torch.tensor([2, 0]), np.array([2, 0])])
@@ -131,12 +93,10 @@ def test_predict_weights_take_the_columns_of_the_classes(classes):
 @pytest.mark.parametrize(
     ("proba", "classes", "message"),
     [
-        ([[0.5, 0.5]], [0, 2], r"in \[0, 2\).*got 0 to 2"),
-        ([[0.5, 0.5]], [-1, 0], "got -1 to 0"),
-        ([[0.5, 0.5]], [], "at least one column"),
-        ([[1.5, -0.5]], None, "lowest value of -0.5"),
-        ([[math.nan, 0.5]], None, "got NaN"),
-        ([0.5, 0.5], None, r"matrix; got shape \(2,\)"),
+        ([[0.5, 0.5]], [0, 2], r"in \[0, 2\); got \[0, 2\]"),
+        ([[0.5, 0.5]], [-1, 0], r"got \[-1, 0\]"),
+        ([[0.5, 0.5]], [], r"got \[\]"),
+        ([0.5, 0.5], None, r"matrix.*got shape \(2,\)"),
     ],
 )
 def test_predict_weights_refuse(proba, classes, message):
@@ -157,16 +117,13 @@ def test_distance_weights_take_the_root_and_share_among_coinciding_centres():
 def test_an_image_that_is_a_centre_is_explained_by_it_alone():
     pool, centers, *_ = problem(8, 5, 10)
     S_a, S_b, S_CA, S_CB = (
-        squared_distances(torch.from_numpy(x[layer]), torch.from_numpy(centers[layer]))
+        CenterDistances(torch.from_numpy(centers[layer]))(torch.from_numpy(x[layer]))
         for x in (pool, centers)
         for layer in (A1, B)
     )
     weights = distance_weights(S_a)
     assert weights[0].tolist() == [float(k == 5) for k in range(10)]
-    d = distinctiveness(
-        transformation_pattern(S_a, S_b),
-        approximated_pattern(weights, transformation_pattern(S_CA, S_CB)),
-    )
+    d = distinctiveness(S_a - S_b, weights @ (S_CA - S_CB))
     assert d[0] == 0
     assert (d[1:] > 0).all()
 
@@ -174,20 +131,10 @@ def test_an_image_that_is_a_centre_is_explained_by_it_alone():
 @pytest.mark.parametrize(
     ("S_a", "message"),
     [
-        ([[1.0, -4.0]], "lowest value of -4.0"),
-        ([[1.0, math.nan]], "got NaN"),
-        ([1.0], r"matrix \(n, K\).*got shape \(1,\)"),
-        ([[]], "K >= 1"),
+        ([1.0], r"matrix.*got shape \(1,\)"),
+        ([[]], "one or more columns"),
     ],
 )
 def test_distance_weights_refuse(S_a, message):
     with pytest.raises(ValueError, match=message):
         distance_weights(tensor(S_a))
-
-
-@pytest.mark.parametrize(
-    ("weights", "patterns"), [((4, 3), (2, 2)), ((4, 3), (3, 2)), ((3,), (3, 3))]
-)
-def test_approximation_refuses_wrong_shapes(weights, patterns):
-    with pytest.raises(ValueError, match=r"shapes \(n, K\) and \(K, K\)"):
-        approximated_pattern(torch.zeros(weights), torch.zeros(patterns))

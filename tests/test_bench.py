@@ -52,7 +52,7 @@ def config(centers):
         "strategies": {
             "random": {"class": "RandomSampling"},
             "margin": {"class": "MarginSampling"},
-            "ADMA rescaled": {"class": "ADMA", "rescale": True},
+            "ADMA-distance": {"class": "ADMA", "weights": "distance"},
             "ceiling": {"class": "FullyTrained"},
         },
         "seeds": 2, "n_rounds": 2, "n_instances": 6, "pool_size": 40,

@@ -5,6 +5,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -148,8 +149,8 @@ def test_all_or_nothing_with_line_numbers(campaign, tmp_path):
         ("path,label,note,note\nx,red,,\n", "line 1: .* note more than once"),
         ("path,label\n00 ü.png\n", "line 2: 1 column"),
         ("path,label,sha256\n00 ü.png,red\n", "line 2: 2 column.*may have been cut"),
-        ("path,label\n00 ü.png,red", "line 2: the last line has no end"),
-        ('path,label\n00 ü.png,red\n"02 ü.png","red"', "line 3: .* has no end"),
+        ("path,label\n00 ü.png,?sk", "line 2: the last line has no end"),
+        ('path,label\n00 ü.png,red\n"02 ü.png","r"', "line 3: .* has no end"),
         ('path,label\n"00 ü.png,red\n', "no CSV"),
     ],
 )
@@ -161,22 +162,88 @@ def test_no_label_files(text, message, campaign, tmp_path):
     assert marks(campaign) == {}
 
 
-def test_a_cut_file_gives_no_other_label(pool, tmp_path):
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "path,label,sha256\n00 ü.png,crack-deep,{}\n02 ü.png,crack-deep,{}\n",
+        "path,label\n00 ü.png,crack-deep\n02 ü.png,crack-deep\n",
+        "path,label\n00 ü.png,crack-deep\n02 ü.png,'=1\n",
+        "path,label\n00 ü.png,crack-deep\n02 ü.png,u\u0308\n",
+        "label,path\ncrack-deep,02 ü.png\ncrack,00 ü.png.png\n",
+        "path,label,as_of\n00 ü.png,{old},{as_of}\n02 ü.png,{old},{as_of}\n",
+        "path,as_of,label\n00 ü.png,{as_of},{old}\n02 ü.png,{as_of},{old}\n",
+    ],
+)
+def test_a_cut_file_gives_no_other_label(whole, pool, tmp_path):
     """Wherever the file was cut, each label that is taken is one that it had."""
-    whole = "path,label,sha256\n00 ü.png,crack-deep,\n02 ü.png,crack-deep,\n"
-    classes = ["crack", "crack-deep"]
+    (pool / "00 ü.png.png").write_bytes((pool / "04 ü.png").read_bytes())
+    digest = hashlib.sha256((pool / "00 ü.png").read_bytes()).hexdigest()
+    another = hashlib.sha256((pool / "02 ü.png").read_bytes()).hexdigest()
+    classes = ["crack", "crack-deep", "'", "=1", "ü", "u", "pit"]
     estimator = tiny_classifier(random_state=None)
     with Campaign.create(
         tmp_path / "c", pool, classes, estimator, RandomSampling()
     ) as campaign:
+        if "{as_of}" in whole:  # the names meant others before
+            for _ in range(5):
+                campaign.rename_class("pit", "hole")
+                campaign.rename_class("hole", "pit")
+            campaign.rename_class("crack", "old")
+            campaign.rename_class("crack-deep", "old-deep")
+            as_of = campaign.last_event
+            assert as_of > 9
+            campaign.rename_class("old", "crack")
+            campaign.rename_class("old-deep", "crack-deep")
+            campaign.rename_class("pit", "old-dee")
+            whole = whole.format(as_of=as_of, old="old-deep")
+        whole = whole.format(digest, another)
+        campaign.teach(write(tmp_path, whole), train=False)
+        meant = marks(campaign)
+        campaign.undo()
         for n in range(len(whole.encode())):
             (tmp_path / "cut.csv").write_bytes(whole.encode()[:n])
             with contextlib.suppress(CampaignError):
                 campaign.teach(tmp_path / "cut.csv", partial=True, train=False)
-            assert set(marks(campaign).values()) <= {"crack-deep"}
-        file = write(tmp_path, whole.replace(",sha256", "").replace(",\n", "\n")[:-6])
-        with pytest.raises(LabelFileError, match="line 3: the last line has no end"):
-            campaign.teach(file, train=False)
+            assert marks(campaign).items() <= meant.items()
+            if marks(campaign):
+                campaign.undo()
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("path,label\n00 ü.png,red", True),
+        ("path,label\n00 ü.png,?skip", True),
+        ("path,label\n00 ü.png,reddish", True),
+        ("label,path\nred,00 ü.png", True),
+        ("label,path\nred,02 ü.png", False),  # of 02 ü.png.png
+        ("path,label,note\n00 ü.png,red,no", True),
+        ("path,label,\n00 ü.png,red,", True),
+        ("path,label,sha256\n00 ü.png,red,{digest}", True),
+        ("path,label,sha256\n00 ü.png,red,", False),
+        ("path,label,sha256,as_of\n00 ü.png,red,{digest},1", True),
+        ("path,label\n00 ü.png,scarlet", False),  # of its former name scarlet red
+    ],
+)
+def test_a_last_line_without_an_end(text, taken, pool, tmp_path):
+    digest = hashlib.sha256((pool / "00 ü.png").read_bytes()).hexdigest()
+    (pool / "02 ü.png.png").write_bytes(b"")
+    classes = ["red", "reddish", "scarlet"] if "reddish" in text else ["red", "blue"]
+    file = write(tmp_path, text.format(digest=digest))
+    with Campaign.create(
+        tmp_path / "c", pool, classes, tiny_classifier(), RandomSampling()
+    ) as campaign:
+        if "scarlet" in text:
+            campaign.add_classes(["scarlet red"])
+            campaign.rename_class("scarlet red", "crimson")
+            campaign.add_classes(["scarlet"])
+        if taken:
+            assert campaign.teach(file, train=False).n_new == 1
+        else:
+            with pytest.raises(LabelFileError, match="line 2: the last line has no"):
+                campaign.teach(file, train=False)
+            file.write_text(file.read_text("utf-8") + "\n", "utf-8")
+            assert campaign.teach(file, train=False).n_new == 1
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n  ", "\n04 ü.png,"])

@@ -281,6 +281,22 @@ def test_paths_that_lead_nowhere(campaign, tmp_path, capsys):
         assert "not foreseen" not in said and "Traceback" not in said, (words, said)
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_shown_once(campaign, pool, tmp_path, capsys):
+    """A command looks at the images several times; that of no labels is a sentence."""
+    (pool / "gone.png").symlink_to("nowhere")
+    (tmp_path / "labels.csv").write_text("path,label\n05.png,bright\n")
+    for words in (["report", "-o", "r.html"], ["teach", "labels.csv"],
+                  ["predict", "photos", "--campaign", "skadma-campaign", "-o", "p.csv"],
+    ):  # fmt: skip
+        assert main(words) == 0
+        assert capsys.readouterr().err.count("'gone.png' is left out") == 1, words
+    for words in (["undo"], ["undo"], ["suspects"]):
+        assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "Labels so far: none." in said and "{}" not in said
+
+
 def test_what_is_not_foreseen_says_where_to_report_it(campaign, monkeypatch, capsys):
     def fail(*_):
         raise KeyError(f"no such thing {ESCAPES}")

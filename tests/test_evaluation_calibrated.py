@@ -66,7 +66,11 @@ def test_what_is_exported_is_calibrated(elpv, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     clf = lite0(
-        image_size=64, n_frozen_layers=-2, max_epochs=20, head_lr=1e-2, random_state=None
+        image_size=64,
+        n_frozen_layers=-2,
+        max_epochs=20,
+        head_lr=1e-2,
+        random_state=None,
     )
     shuffled = np.random.default_rng(0).permutation(len(elpv[1]))
     campaign, truth = make_campaign(tmp_path, *(a[shuffled] for a in elpv), 80, clf)

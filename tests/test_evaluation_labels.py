@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibrationDisplay
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -13,9 +14,9 @@ from skadma.evaluation import (
     expected_calibration_error,
     fit_temperature,
     out_of_fold_proba,
+    reliability,
     suspects,
 )
-from skadma.plotting import CalibrationDisplay
 
 from .conftest import tiny_classifier
 
@@ -245,17 +246,18 @@ def test_calibration_refuses_what_it_cannot_use():
         fit_temperature(proba, [0, 1, 0])
 
 
-def test_calibration_display():
+def test_scikit_learns_display_draws_the_same_curve():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     proba, y, _ = overconfident(n=500)
-    display = CalibrationDisplay.from_predictions(y, proba, temperature=2.5, n_bins=5)
-    before, after = display.curves.values()
-    assert list(display.curves) == ["model", "model, temperature 2.50"]
-    assert before.error > after.error
-    x, height = display.lines_["model"].get_data()
+    before = reliability(proba, y, n_bins=5)
+    calm = apply_temperature(proba, 2.5)
+    assert before.error > reliability(calm, y, n_bins=5).error
+    right = proba.argmax(axis=1) == y
+    display = CalibrationDisplay.from_predictions(
+        right, proba.max(axis=1), n_bins=5, strategy="quantile"
+    )
+    x, height = display.line_.get_data()
     np.testing.assert_allclose(x, before.confidence)
     np.testing.assert_allclose(height, before.accuracy)
-    again = CalibrationDisplay.from_predictions(y, proba, name="net", ax=display.ax_)
-    assert again.ax_ is display.ax_ and again.figure_ is display.figure_
     matplotlib.pyplot.close(display.figure_)

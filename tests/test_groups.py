@@ -230,8 +230,7 @@ def test_groups_by_hand(pictures):
     assert learner.labeled_[group].all()
     learner.teach(group[:1], [2])  # a correction splits nothing
     assert len(set(GROUPS[learner.query(5)])) == 5
-    with pytest.raises(ValueError, match="from 1 to the size of the pool, 5"):
-        learner.query(6)
+    np.testing.assert_array_equal(learner.query(6), learner.query(5))
     labelled = np.where(learner.labeled_, learner.y_, -1)
     resumed = clone(learner).resume(X, labelled, groups=GROUPS)
     assert len(set(GROUPS[resumed.query(5)])) == 5
@@ -271,3 +270,6 @@ def test_groups_with_images_that_cannot_be_decoded(pictures, tmp_path):
     rows = np.concatenate(learner.queried_indices_)
     assert set(GROUPS[rows]) == set("cdegh")  # groups without a readable image are left
     assert len(rows) == np.isin(GROUPS, list("cdegh")).sum()
+    with pytest.warns(UserWarning, match="unreadable"):
+        learner.fit(paths, np.where(np.isin(GROUPS, ["c", "d"]), y, -1), groups=GROUPS)
+        assert set(GROUPS[learner.query(6)]) == set("egh")

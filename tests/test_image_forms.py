@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,6 +299,12 @@ UNSIZED = {
     "zip": lambda X: zip(X, X, strict=True),
     "loader": lambda X: torch.utils.data.DataLoader(list(X)),
     "set": lambda X: {"a.png"},
+    "None": lambda X: None,
+    "number": lambda X: 5,
+    "path": lambda X: Path("a.png"),
+    "text": lambda X: "a.png",
+    "dict": lambda X: dict(enumerate(X)),
+    "image": lambda X: Image.fromarray(X[0]),
 }
 
 

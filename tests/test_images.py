@@ -20,7 +20,7 @@ from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
 from skadma import CNNClassifier
 from skadma.images.dataset import ImageDataset, Preprocessing, n_images, take
-from skadma.images.forms import UnreadableImageError, from_path, is_table
+from skadma.images.forms import UnreadableImageError, from_file, is_table
 
 SAME = Preprocessing(16, 16)
 
@@ -171,6 +171,23 @@ def test_16_bit(value, expected, tmp_path):
     assert (tensors([wide]) == expected).all()
 
 
+def test_modes_that_are_multiplied_by_alpha(colour):
+    """As they are without; the last bits of dark colours are lost."""
+    alpha = np.full((16, 16), 200, np.uint8)
+    image = Image.fromarray(np.dstack([colour[0], alpha]))
+    for mode in ("LA", "RGBA"):
+        plain = image.convert(mode)
+        found = tensors([plain.convert(mode[:-1] + "a")])[0].int()
+        assert (found - tensors([plain])[0].int()).abs().max() <= 1
+
+
+def test_an_image_that_pillow_cannot_convert_is_named(colour, monkeypatch):
+    X = [Image.fromarray(colour[0]).convert("L")]
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: int("x"))
+    with pytest.raises(UnreadableImageError, match=r"image 'X\[0\]' cannot be read"):
+        tensors(X)
+
+
 def test_mixed_sizes_and_modes(tmp_path):
     sizes = [(40, 16), (16, 90), (300, 200), (5, 5)]
     modes = ["L", "RGBA", "P", "RGB"]
@@ -220,7 +237,10 @@ def test_real_photographs_by_path_and_by_array(elpv):
     ("X", "got"),
     [
         (None, "X is NoneType"),
-        ("photo.png", "a single path: put it in a list"),
+        ("photo.png", r"X is str, which is no sequence.*Put a single path"),
+        (Path("photo.png"), "X is PosixPath|X is WindowsPath"),
+        (5, "X is int"),
+        (np.array(5), "X is ndarray"),
         ({"a": 1}, "X is dict"),
         (Image.new("L", (4, 4)), "X is Image"),
         (np.zeros(5), r"shape \(5,\)"),
@@ -240,7 +260,7 @@ def test_real_photographs_by_path_and_by_array(elpv):
         (np.full((2, 8, 8), 9, np.uint16), "uint16"),
         (sparse.eye(4).tocsr(), "sparse matrix"),
         (torch.rand(2, 8, 8).to_sparse(), "tensor of torch.float32, torch.sparse_coo"),
-        (Stream(), "a torch Dataset without a length"),
+        (Stream(), "X is Stream, which is no sequence"),
         (["a.png", Image.new("L", (4, 4))], r"X\[0\] is a path, X\[1\] is Image"),
         ([Image.new("L", (4, 4)), 5], r"X\[1\] is int"),
         ([[1, 2], [3]], "no array can be made"),
@@ -248,6 +268,7 @@ def test_real_photographs_by_path_and_by_array(elpv):
 )
 def test_refused(X, got):
     with pytest.raises(ValueError, match=got) as error:
+        n_images(X)  # what all methods ask first
         ImageDataset(X, SAME)
     assert "Accepted are: a uint8 array (n, H, W)" in str(error.value)
 
@@ -352,8 +373,8 @@ def test_reduced_decoding_of_jpeg_files(tmp_path):
     assert differ == [path.endswith("large.jpg") for path in paths]
     assert (full - reduced).abs().max() <= 2
     assert reduced[0, 0, :, 15].max() < 40  # what was above is now on the right
-    assert from_path(paths[0], "", 48).shape == (80, 100, 3)
-    assert from_path(paths[0], "", 81).shape == (160, 200, 3)
+    assert from_file(paths[0], "", 48).shape == (80, 100, 3)
+    assert from_file(paths[0], "", 81).shape == (160, 200, 3)
 
 
 def test_reduced_decoding_is_part_of_what_is_kept():

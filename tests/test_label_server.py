@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import resource
 import socket
 import sqlite3
 import time
@@ -75,7 +76,7 @@ def test_a_port_that_is_taken(folder, capsys):
 
 
 def test_what_stands_in_the_way_while_it_runs(tmp_path, serve):
-    """The pool unmounted, the database busy: a sentence each, and then it goes on."""
+    """Database busy, disk full, pool unmounted: a sentence each, then it goes on."""
     pytest.importorskip("httpx")
     photos = paint(tmp_path / "photos", 12)
     site = serve(tmp_path / "campaign", photos, "--wait", "1", n=4)
@@ -89,6 +90,14 @@ def test_what_stands_in_the_way_while_it_runs(tmp_path, serve):
     assert answer.status_code == 503 and "did not end in time" in answer.json()["error"]
     other.execute("ROLLBACK")
     other.close()
+    limits = resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)
+    before = resource.prlimit(site.process.pid, *limits)
+    for _ in range(2):
+        answer = client.post("/api/operations", json=body)
+        assert answer.status_code == 500, answer.text
+        assert "campaign.sqlite" in answer.json()["error"]
+    resource.prlimit(site.process.pid, resource.RLIMIT_FSIZE, before)
+    assert site.held() == {}
     photos.rename(tmp_path / "elsewhere")
     answer = client.get(f"/img/{sha256}?size=view")
     assert answer.status_code == 410 and "cannot be read" in answer.json()["error"]
@@ -129,7 +138,7 @@ def test_pictures_are_kept_up_to_a_limit(tmp_path):
     assert pictures.get(shas[0], paths[0], "view") == first
     for sha256, path in zip(shas[1:], paths[1:], strict=True):
         pictures.get(sha256, path, "view")
-    assert pictures._kept.nbytes <= 10_000
+    assert sum(len(data) for data, _ in pictures._kept.values()) <= 10_000
     with pytest.raises(UnreadableImageError, match="cannot be read"):
         pictures.get(shas[0], paths[0], "view")
     with pytest.raises(UnreadableImageError, match="another picture"):

@@ -120,8 +120,9 @@ def test_teach_refuses_and_loses_nothing(pictures):
     ]:
         with pytest.raises(ValueError, match=message):
             learner.teach(indices, labels)
-    with pytest.raises(ValueError, match="from 1 to"):
-        learner.query(22)
+    with pytest.raises(ValueError, match="n_instances == 0, must be >= 1"):
+        learner.query(0)
+    assert sorted(learner.query(22)) == sorted(set(range(24)) - {0, 5, 9})
     np.testing.assert_array_equal(learner.predict_proba(X), before)
     assert learner.labeled_.sum() == 3
     learner.teach([0], [2])  # a label is corrected
@@ -132,7 +133,7 @@ def test_pool_is_used_up(pictures):
     X, y = pictures
     learner = learner_for(RandomSampling(), n_instances=9, n_rounds=9).fit(X, y)
     assert [len(i) for i in learner.queried_indices_] == [9, 9, 6]
-    with pytest.raises(ValueError, match="size of the pool, 0"):
+    with pytest.raises(ValueError, match="No unlabelled image is left"):
         learner.query()
 
 
@@ -202,6 +203,7 @@ def test_images_that_cannot_be_decoded_are_never_asked_for(
     for i, image in enumerate(X):
         Image.fromarray(image).save(tmp_path / f"{i:02}.png")
     bad = [2, 3, 5, 7, 11]
+    left = [*bad, 20, 21, 22, 23]
     for i in bad:
         (tmp_path / f"{i:02}.png").write_bytes(b"no image")
     paths = sorted(map(str, tmp_path.iterdir()))
@@ -212,8 +214,17 @@ def test_images_that_cannot_be_decoded_are_never_asked_for(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "[0-9]+ unreadable")
         learner.fit(paths, y)
-    asked = np.concatenate(learner.queried_indices_)
-    assert sorted(asked) == sorted(set(range(24)) - set(bad))
+        asked = np.concatenate(learner.queried_indices_)
+        assert sorted(asked) == sorted(set(range(24)) - set(bad))
+        known = np.where(np.arange(24) < 20, y, -1)
+        known[bad] = -1
+        learner.fit(paths, known)
+        assert sorted(learner.query(9)) == [20, 21, 22, 23]
+        with pytest.raises(ValueError, match="only 4 of the 9 images"):
+            learner.strategy_.query(learner.estimator_, [paths[i] for i in left], 9)
+        learner.teach([20, 21, 22, 23], y[20:])
+        with pytest.raises(ValueError, match="only 0 of the 5 images"):
+            learner.query(1)
 
 
 def test_fit_with_labels_builds_the_network_once(pictures):
@@ -345,7 +356,7 @@ def test_the_last_round(n_instances):
         hand.teach(chosen, y[chosen])
     sizes = [len(chosen) for chosen in hand.queried_indices_]
     assert sizes == [len(chosen) for chosen in simulated.queried_indices_]
-    with pytest.raises(ValueError, match="pool, 0"):
+    with pytest.raises(ValueError, match="No unlabelled image is left"):
         hand.query()
 
 

@@ -34,7 +34,8 @@ def results():
 
 @pytest.mark.parametrize("metric", ["accuracy", "auc"])
 def test_learning_curves(results, metric):
-    display = LearningCurveDisplay.from_results(results, metric=metric, dataset="two")
+    two = results[results["dataset"] == "two"]
+    display = LearningCurveDisplay.from_results(two, metric=metric)
     assert set(display.lines_) == {"random", "ADMA"}
     for name, line in display.lines_.items():
         mine = results[(results["dataset"] == "two") & (results["strategy"] == name)]
@@ -51,28 +52,21 @@ def test_learning_curves(results, metric):
 
 def test_chosen_curves_on_given_axes(results):
     ax = matplotlib.figure.Figure().subplots()
-    display = LearningCurveDisplay.from_results(
-        results, dataset="one", strategies=["ADMA"], ax=ax
-    )
+    chosen = results.query("dataset == 'one' and strategy == 'ADMA'")
+    display = LearningCurveDisplay.from_results(chosen, ax=ax)
     assert display.ax_ is ax
     assert list(display.lines_) == ["ADMA"]
-    one_seed = results[results["seed"] == 0]
-    display = LearningCurveDisplay.from_results(one_seed, dataset="one", ax=ax)
+    one_seed = results.query("dataset == 'one' and seed == 0")
+    display = LearningCurveDisplay.from_results(one_seed, ax=ax)
     assert not display.bands_  # a single seed has no spread
 
 
 def test_what_cannot_be_drawn(results):
     draw = LearningCurveDisplay.from_results
-    with pytest.raises(
-        ValueError, match="choose dataset= from .'t|choose dataset= fro"
-    ):
+    with pytest.raises(ValueError, match="one dataset, of .'(one|two)', '(one|two)'"):
         draw(results)
-    with pytest.raises(ValueError, match="dataset='three' is not in results"):
-        draw(results, dataset="three")
-    with pytest.raises(ValueError, match=r"no strategies \['BADGE'\]"):
-        draw(results, dataset="one", strategies=["BADGE"])
     with pytest.raises(ValueError, match=r"no column \['f1'\]"):
-        draw(results, dataset="one", metric="f1")
+        draw(results, metric="f1")
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +87,8 @@ def adma():
 
 
 def test_the_embedding_marks_what_was_queried(adma):
-    learner, X, _ = adma
-    display = QueryDisplay.from_learner(learner, X, random_state=0)
+    learner, _, _ = adma
+    display = QueryDisplay.from_learner(learner, random_state=0)
     np.testing.assert_array_equal(display.indices, np.arange(30))
     for t, chosen in enumerate(learner.queried_indices_):
         assert (display.rounds[chosen] == t).all()
@@ -109,8 +103,8 @@ def test_the_embedding_marks_what_was_queried(adma):
 
 
 def test_as_many_drawn_at_random_beside_what_was_queried(adma):
-    learner, X, _ = adma
-    display = QueryDisplay.from_learner(learner, X, random_state=0, kind="random")
+    learner, _, _ = adma
+    display = QueryDisplay.from_learner(learner, random_state=0, kind="random")
     assert display.drawn.sum() == (display.rounds >= 0).sum() == 8
     others, drawn = display.ax_.collections[:2]
     assert len(others.get_offsets()) == 22
@@ -118,7 +112,7 @@ def test_as_many_drawn_at_random_beside_what_was_queried(adma):
     # Of the whole pool: some of them are among the queried ones, some are not.
     both = set(display.rounds[display.drawn] >= 0)
     for seed in range(1, 5):
-        other = QueryDisplay.from_learner(learner, X, random_state=seed, kind="random")
+        other = QueryDisplay.from_learner(learner, random_state=seed, kind="random")
         assert not np.array_equal(other.drawn, display.drawn)
         both |= set(other.rounds[other.drawn] >= 0)
     assert both == {True, False}
@@ -126,16 +120,11 @@ def test_as_many_drawn_at_random_beside_what_was_queried(adma):
     np.testing.assert_allclose(
         same.ax_.collections[1].get_offsets(), display.embedding[display.rounds >= 0]
     )
-    bare = QueryDisplay(
-        indices=display.indices, embedding=display.embedding, rounds=display.rounds
-    )
-    with pytest.raises(ValueError, match="give drawn="):
-        bare.plot(kind="random")
 
 
 def test_a_large_pool_is_thinned(adma):
-    learner, X, _ = adma
-    display = QueryDisplay.from_learner(learner, X, max_images=12, random_state=0)
+    learner, _, _ = adma
+    display = QueryDisplay.from_learner(learner, max_images=12, random_state=0)
     assert len(display.indices) == len(display.embedding) == 12
     queried = np.sort(np.concatenate(learner.queried_indices_))
     np.testing.assert_array_equal(display.indices[display.rounds >= 0], queried)
@@ -162,7 +151,7 @@ def test_examples_lie_beside_their_nearest_centre(adma):
     assert {"queried", "not queried"} <= {t.get_text() for t in display.ax_.texts}
 
 
-def test_what_a_learner_cannot_show(adma, pictures):
+def test_what_a_learner_cannot_show(pictures):
     X, y = pictures
     learner = ActiveLearner(
         tiny_classifier(max_epochs=1), MarginSampling(), n_rounds=1, random_state=0
@@ -175,11 +164,9 @@ def test_what_a_learner_cannot_show(adma, pictures):
         display.plot(kind="examples")
     with pytest.raises(ValueError, match="kind='tsne' must be"):
         display.plot(kind="tsne")
-    with pytest.raises(ValueError, match="X has 24 images, but .* with 30"):
-        QueryDisplay.from_learner(adma[0], X)
 
 
 def test_without_matplotlib(results, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="needs the package matplotlib: pip install"):
-        LearningCurveDisplay.from_results(results, dataset="one")
+        LearningCurveDisplay.from_results(results.query("dataset == 'one'"))

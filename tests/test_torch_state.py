@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -119,7 +120,18 @@ SETTINGS = {
     "inference_mode": torch.inference_mode,
     "no_grad": torch.no_grad,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "meta": lambda: default_device("meta"),
+    "cuda": lambda: default_device("cuda"),
 }
+
+
+@contextmanager
+def default_device(device):
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
 
 
 def results(build):
@@ -250,6 +262,7 @@ AROUND = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "inference mode": torch.inference_mode,
     "no grad": torch.no_grad,
+    "meta": SETTINGS["meta"],
 }
 
 

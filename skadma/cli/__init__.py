@@ -21,10 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the shell's; return the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    shown = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        stream: Any = PrintableStream(sys.stderr)
-        print(f"skadma {options.command}: warning: {message}", file=stream)
+        if str(message) not in shown:  # each step of a command may warn of the same
+            shown.add(str(message))
+            stream: Any = PrintableStream(sys.stderr)
+            print(f"skadma {options.command}: warning: {message}", file=stream)
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal cannot show must not look like a failure.

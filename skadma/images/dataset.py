@@ -29,8 +29,8 @@ from .forms import (
     check_is_sized,
     find_range,
     from_array,
+    from_file,
     from_item,
-    from_path,
     is_lazy_sequence,
     open_images,
     unreadable,
@@ -126,7 +126,7 @@ class ImageDataset(Dataset[Any]):
     @property
     def from_files(self) -> bool:
         """Whether images are read from files."""
-        return self._decode is from_path
+        return self._decode is from_file
 
     @property
     def concurrent(self) -> bool:
@@ -151,20 +151,17 @@ class ImageDataset(Dataset[Any]):
 
     def _pixels(self, i: int) -> np.ndarray:
         if self.from_files:
-            how = self.preprocessing
-            return from_path(self._items[i], "", how.least, how.value_range)
+            how, path = self.preprocessing, self._items[i]
+            return from_file(path, path, how.least, how.value_range)
         name = self.name(i)
         try:
             item = self._items[i]
-        except Exception as error:  # a Dataset may decode files, and fail in any way
-            raise unreadable(name, error) from error
-        try:
             return self._decode(item, name, self.preprocessing.value_range)
         except UnreadableImageError:
             raise
-        except ValueError as error:  # its message names the image
-            raise UnreadableImageError(str(error)) from error
-        except Exception as error:
+        except Exception as error:  # a Dataset may decode files, and fail in any way
+            if isinstance(error, ValueError) and str(error).startswith(name):
+                raise UnreadableImageError(str(error)) from error
             raise unreadable(name, error) from error
 
     def _fit(self, i: int, pixels: np.ndarray) -> torch.Tensor:
@@ -288,7 +285,7 @@ class Rows(Dataset[Any]):
         return len(self.X)
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        return torch.tensor(self.X[i], dtype=self.dtype)
+        return torch.tensor(self.X[i], dtype=self.dtype, device="cpu")
 
     def select(self, indices: np.ndarray) -> Rows:
         """Return a data set of some of the rows."""
@@ -314,7 +311,9 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
         image = _resize_middle(image, side, preprocessing.image_size, mode)
     elif min(image.size) != side:
         image = tv.resize(image, [side], mode)
-    return tv.pil_to_tensor(tv.center_crop(image, [preprocessing.image_size]))
+    cropped = np.array(tv.center_crop(image, [preprocessing.image_size]))
+    # Not by torchvision, whose tensor would be on the caller's default device.
+    return torch.from_numpy(cropped).permute(2, 0, 1)
 
 
 def _resize_middle(
@@ -391,15 +390,6 @@ class _TakenList(list[Any]):
     def __init__(self, X: Any, indices: np.ndarray) -> None:
         super().__init__(X[i] for i in indices)
         self.numbers = _numbers(X, indices)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _restore_taken, (list(self), self.numbers)
-
-
-def _restore_taken(items: list[Any], numbers: list[int]) -> _TakenList:
-    taken = _TakenList(items, np.arange(len(items)))
-    taken.numbers = numbers
-    return taken
 
 
 class _TakenDataset(Subset[Any]):

@@ -26,18 +26,7 @@ NEW_LAST_LAYER = "new_last_layer"
 
 
 def get_head(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
-    """Return the last weighted layer of a network.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    name : str
-        Name of its module.
-
-    Returns
-    -------
-    torch.nn.Conv2d or torch.nn.Linear
-    """
+    """Return a network's last weighted layer, which is the module of that name."""
     head = network.get_submodule(name)
     assert isinstance(head, (nn.Conv2d, nn.Linear))
     return head
@@ -55,7 +44,8 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
         }
         head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
     elif isinstance(old, BlockLinear):
-        head = old.resized(n_classes)
+        head = type(old)(old.block_widths, n_classes)
+        head.load_state_dict(dict(old.named_buffers()), strict=False)
     else:
         head = nn.Linear(old.in_features, n_classes, bias=bias)
     head.train(old.training)
@@ -68,10 +58,6 @@ class BlockLinear(nn.Linear):
     def __init__(self, block_widths: Sequence[int], n_classes: int) -> None:
         super().__init__(sum(block_widths), n_classes)
         self.block_widths = list(block_widths)
-
-    def resized(self, n_classes: int) -> BlockLinear:
-        """Make one of the same blocks with other outputs, of random weights."""
-        return BlockLinear(self.block_widths, n_classes)
 
 
 class ProbeHead(BlockLinear):
@@ -103,12 +89,6 @@ class ProbeHead(BlockLinear):
             for block, norm in zip([first, *more], norms, strict=True)
         ]
         return torch.cat(scaled, dim=1)
-
-    def resized(self, n_classes: int) -> ProbeHead:
-        """Make one of the same blocks and centres with other outputs."""
-        head = ProbeHead(self.block_widths, n_classes)
-        head.centre.copy_(self.centre)
-        return head
 
 
 # --- what may follow the last layer ---------------------------------------------------
@@ -142,35 +122,29 @@ _ARITHMETIC = {
 _PROBABILITIES = ("softmax", "softmin", "sigmoid", "logsigmoid", "gumbelsoftmax")
 
 
-def why_no_scores(
-    network: nn.Module,
-    graph: NetworkGraph,
-    shapes: dict[fx.Node, tuple[int, ...]],
-) -> str:
+def why_no_scores(network: nn.Module, graph: NetworkGraph) -> str:
     """Tell a classifier, whose last layer can be replaced, from other networks.
 
     In a classifier, pooling, reshaping, dropout and a temperature may follow the last
     weighted layer, but no norm and no activation, no other layer's output is added, and
     the output has one score per output of that layer. Returns what else was found,
-    or nothing for a classifier. `shapes` are those of the tensors for one image.
+    or nothing for a classifier.
     """
     layer = graph.layers[-1]
     needed, behind = ancestors([graph.output]), {layer.node}
     for node in graph.graph.nodes:
         if node in needed and behind.intersection(node.all_input_nodes):
             behind.add(node)
-            if node in shapes and not _keeps_scores(node, network, shapes):
+            if "shape" in node.meta and not _keeps_scores(node, network):
                 return f"comes {_describe(node, network)}"
-    if shapes.get(graph.output) != (get_head(network, layer.name).weight.shape[0],):
-        return f"the output of one image has the shape {shapes.get(graph.output)}"
+    shape = graph.output.meta.get("shape")
+    if shape != (get_head(network, layer.name).weight.shape[0],):
+        return f"the output of one image has the shape {shape}"
     return ""
 
 
 def why_no_features(
-    network: nn.Module,
-    graph: NetworkGraph,
-    shapes: dict[fx.Node, tuple[int, ...]],
-    example: torch.Tensor,
+    network: nn.Module, graph: NetworkGraph, example: torch.Tensor
 ) -> str:
     """Why the output of a network without a classifier is no vector of features.
 
@@ -180,9 +154,11 @@ def why_no_features(
     ends, pending = set(), [graph.output]
     while pending:
         node = pending.pop()
-        inputs = [n for n in node.all_input_nodes if n in shapes and n.op != "get_attr"]
+        inputs = [
+            n for n in node.all_input_nodes if "shape" in n.meta and n.op != "get_attr"
+        ]
         is_sum = node.target in _ARITHMETIC and len(inputs) > 1
-        if inputs and (is_sum or _keeps_scores(node, network, shapes)):
+        if inputs and (is_sum or _keeps_scores(node, network)):
             pending.extend(inputs)
         else:
             ends.add(node)
@@ -228,12 +204,10 @@ class WithLastLayer(nn.Module):
         return self.get_submodule(NEW_LAST_LAYER)(features)
 
 
-def _keeps_scores(
-    node: fx.Node, network: nn.Module, shapes: dict[fx.Node, tuple[int, ...]]
-) -> bool:
+def _keeps_scores(node: fx.Node, network: nn.Module) -> bool:
     """Whether a node behind the last layer leaves class scores what they are."""
     if node.target in _ARITHMETIC:  # a temperature, or another branch?
-        others = [n for n in node.all_input_nodes[1:] if n in shapes]
+        others = [n for n in node.all_input_nodes[1:] if "shape" in n.meta]
         for n in others:
             if n.op != "get_attr":
                 return False
@@ -259,7 +233,7 @@ def _keeps_scores(
         return False
     if type(module).__module__.startswith("timm.") and "Pool" in type(module).__name__:
         return True
-    return _is_affine(module, shapes[node.all_input_nodes[0]])
+    return _is_affine(module, node.all_input_nodes[0].meta["shape"])
 
 
 def _is_affine(module: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -294,20 +268,17 @@ def _describe(node: fx.Node, network: nn.Module) -> str:
 
 
 def multilayer_network(
-    name: str,
-    network: nn.Module,
-    graph: NetworkGraph,
-    output_shapes: Sequence[tuple[int, ...]],
+    name: str, network: nn.Module, graph: NetworkGraph
 ) -> fx.GraphModule:
     """Extend the input of a network's last layer by the outputs of some earlier layers.
 
     The input x is followed by one feature block per layer of :data:`DEPTHS`, see
     :func:`append_feature_blocks`. The weights of these blocks are 0, so the scores of
-    the source classes stay what they were. `network` is copied; `name` is for messages,
-    `output_shapes` are for one image. ValueError if the last layer is no Linear that
-    gets one vector of an image.
+    the source classes stay what they were. `network` is copied; `name` is for messages.
+    ValueError if the last layer is no Linear that gets one vector of an image.
     """
     layers, n = graph.layers, len(graph.layers)
+    output_shapes = [layer.output.meta["shape"] for layer in layers]
     network = copy.deepcopy(network)
     head = get_head(network, layers[-1].name)
     if not isinstance(head, nn.Linear) or n < 3 or len(output_shapes[-2]) != 1:

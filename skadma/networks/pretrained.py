@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +31,7 @@ from .heads import (
     why_no_features,
     why_no_scores,
 )
-from .registry import (
-    Backbone,
-    build_backbone,
-    load_into,
-)
+from .registry import Backbone, build_backbone, load_into
 from .torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
 
 _MULTILAYER = "layers/"
@@ -53,20 +50,14 @@ _N_LOADED = 2
 _LOADED: OrderedDict[tuple[Any, ...] | None, PretrainedNetwork] = OrderedDict()
 """The last networks loaded by name, by all that they depend on."""
 
-_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes")
+_NOT_PICKLED = ("graph", "_subgraphs", "_on_device")
 
 
 class PretrainedNetwork:
     """A network with the weights of the source task, and its traced graph.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        The network as built.
-    example : torch.Tensor of shape (1, ...), optional
-        An input, for networks whose input is not images.
-    engine : Engine, optional
-        Runs its layers for inference; torch in float32 by default.
+    `example` is an input, for networks whose input is not images. `engine` runs its
+    layers for inference.
 
     Attributes
     ----------
@@ -75,6 +66,7 @@ class PretrainedNetwork:
         On the CPU, in eval mode and without gradients. Shared by estimators and never
         changed, not even moved to another device.
     graph : NetworkGraph
+        Its nodes have the shape of their value for one image as ``meta["shape"]``.
     preprocessing : Preprocessing
     class_names : tuple of str or None
     example : torch.Tensor
@@ -107,7 +99,8 @@ class PretrainedNetwork:
         parameters = self.module.parameters()
         if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
             self._check_takes_example()
-        self._trace(backbone.source_classes)
+        self._trace()
+        self._find_last_layer(backbone.source_classes)
         self._subgraphs: dict[tuple[Any, ...], Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
@@ -127,22 +120,25 @@ class PretrainedNetwork:
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
 
-    def _trace(self, source_classes: bool | str) -> None:
-        """Trace the module; give it a last layer if it has no classifier."""
+    def _trace(self) -> None:
         try:
             self.graph = NetworkGraph(self.module, self.example)
-            shapes = self._find_shapes()
+            shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
+            with NETWORK_LOCK, torch_defaults(), torch.no_grad():
+                shapes.run(self.example)
         except Exception:
             self._check_takes_example()  # if it fails, this is why
             raise
-        network = self.module, self.graph, shapes
-        if self.graph.layers[-1].name == NEW_LAST_LAYER:
+
+    def _find_last_layer(self, source_classes: bool | str) -> None:
+        """Give the module a last layer if it has no classifier."""
+        network, layer = (self.module, self.graph), self.graph.layers[-1].name
+        if layer == NEW_LAST_LAYER:
             return
         why = "you say so" if source_classes is False else why_no_scores(*network)
         if not why:
             return
-        layer, shape = self.graph.layers[-1].name, shapes.get(self.graph.output, ())
-        reason = ""
+        shape, reason = self.graph.output.meta.get("shape", ()), ""
         if source_classes is True:
             reason = "source_classes=True"
         elif not shape or max(shape[1:], default=1) > 1:
@@ -159,10 +155,8 @@ class PretrainedNetwork:
                 "flattening and dropout may follow it, or without it and with pooled "
                 "outputs (n, d). source_classes=False takes any (n, d) for features."
             )
-        self.module = WithLastLayer(self.module, shape[0])
-        self.module.eval()
-        self.graph = NetworkGraph(self.module, self.example)
-        self._find_shapes()
+        self.module = WithLastLayer(self.module, shape[0]).eval()
+        self._trace()
 
     def __getstate__(self) -> dict[str, Any]:
         # A graph does not pickle; tracing again takes milliseconds.
@@ -170,8 +164,7 @@ class PretrainedNetwork:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.graph = NetworkGraph(self.module, self.example)
-        self._find_shapes()
+        self._trace()
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
@@ -197,12 +190,12 @@ class PretrainedNetwork:
         def works(size: int) -> bool:
             return self._failure(torch.zeros(1, 3, size, size, device="cpu")) is None
 
-        largest = next((size for size in _IMAGE_SIZES if works(size)), None)
         advice = ""
-        if largest is not None:
-            smaller = [0, *(size for size in _IMAGE_SIZES if size < largest)]
-            least = bisect_left(range(largest), True, smaller[-1] + 1, key=works)
-            advice = f" The least image_size that works is {least}."
+        for smaller, size in pairwise((0, *_IMAGE_SIZES)):
+            if works(size):
+                least = bisect_left(range(size), True, smaller + 1, key=works)
+                advice = f" The least image_size that works is {least}."
+                break
         raise ValueError(
             f"{self.name} does not take images of image_size={self.example.shape[-1]} "
             f"({cause}).{advice}"
@@ -244,20 +237,8 @@ class PretrainedNetwork:
     ) -> Subgraph:
         """Make a subgraph for inference, or fetch it from the last few.
 
-        Parameters
-        ----------
-        ends : sequence of torch.fx.Node
-            Nodes of ``graph`` whose values it returns.
-        start : torch.fx.Node or None
-            The node whose value it gets; None for the network's input.
-        device : torch.device
-            The device that it runs on. Where the network is on another one, a copy is
-            moved.
-
-        Returns
-        -------
-        callable
-            Maps a batch to a sequence with one tensor per end.
+        It maps the value of the node `start` (None: the network's input) to those of
+        `ends`. Where the network is on another device, a copy is moved.
         """
         key = (tuple(end.name for end in ends), start and start.name, device)
         if key not in self._subgraphs:
@@ -270,30 +251,12 @@ class PretrainedNetwork:
                     self.module if is_there else copy.deepcopy(self.module).to(device)
                 )
             subgraph = self.graph.extract(self._on_device[device], ends, start)
-            subgraph = fold_batch_norms(subgraph)
-            self._subgraphs[key] = (
-                subgraph
-                if self.engine == TORCH
-                else self.engine.compile(subgraph, device)
-            )
+            folded = fold_batch_norms(subgraph)
+            self._subgraphs[key] = self.engine.compile(folded, device)
         return self._subgraphs[key]
 
-    def _find_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Note the shape of each node's value for one image."""
-        shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
-        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
-            shapes.run(self.example)
-        self._shapes = shapes.found
-        return shapes.found
-
     def check_source_classes(self, wanted: str) -> None:
-        """Raise ValueError where something needs source classes and there are none.
-
-        Parameters
-        ----------
-        wanted : str
-            What needs them, for the message.
-        """
+        """Raise ValueError that `wanted` needs source classes if there are none."""
         if not self.n_classes:
             raise ValueError(
                 f"{self.name} gives features and has no scores of source classes, as "
@@ -305,43 +268,26 @@ class PretrainedNetwork:
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shape of each layer's output for one image."""
-        return [self._shapes[layer.output] for layer in self.graph.layers]
+        return [layer.output.meta["shape"] for layer in self.graph.layers]
 
     def deepest_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
         """Find the deepest feature map of the first layers that has enough windows.
 
-        Parameters
-        ----------
-        n_layers : int
-            How many layers from the start are considered.
-        n_windows : int
-            How many distinct windows the map must have.
-
-        Returns
-        -------
-        n_layers : int
-            The network is to be cut behind these; 0: the image itself.
-        shape : tuple of int
-            H and W of the map.
+        Returns how many layers it lies behind, 0 for the image itself, and its height
+        and width.
         """
         for n in range(n_layers, 0, -1):
-            shape = self._shapes[self.graph.cut_before(n - 1)]
+            shape = self.graph.cut_before(n - 1).meta["shape"]
             if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])
 
 
 class _Shapes(fx.Interpreter):
-    """Run a traced network and note the shape of each tensor for one image."""
-
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__(traced)
-        self.found: dict[fx.Node, tuple[int, ...]] = {}
-
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            self.found[n] = tuple(value.shape[1:])
+            n.meta["shape"] = tuple(value.shape[1:])
         return value
 
 
@@ -361,16 +307,10 @@ def load_pretrained(
 
     Random weights are the same in every call.
 
-    Parameters
-    ----------
-    backbone, weights, image_size, source_classes
-        See :class:`skadma.CNNClassifier`.
-    example : torch.Tensor, optional
-        See :class:`PretrainedNetwork`.
-    reduced : bool
-        Whether large JPEG files are decoded at a fraction of their size.
-    engine : Engine, optional
-        See :class:`PretrainedNetwork`.
+    For `backbone`, `weights`, `image_size` and `source_classes` see
+    :class:`skadma.CNNClassifier`, for `example` and `engine`
+    :class:`PretrainedNetwork`. With `reduced`, large JPEG files are decoded at a
+    fraction of their size.
     """
     key: tuple[Any, ...] | None = None
     if isinstance(backbone, str):
@@ -408,9 +348,7 @@ def _build(
     if not is_multilayer:
         return built
     network = PretrainedNetwork(built)
-    module = multilayer_network(
-        network.name, network.module, network.graph, network.output_shapes
-    )
+    module = multilayer_network(network.name, network.module, network.graph)
     return replace(built, name=str(backbone), module=module, state_dict=None)
 
 
@@ -489,28 +427,15 @@ def _describe_code(code: Any) -> str:
         return name
 
 
-def paper_frozen_layers(name: str, n_layers: int) -> int:
-    """Return how many layers ``n_frozen_layers="paper"`` freezes.
-
-    2, 7 and 8 for AlexNet, VGG-16 and ResNet-18, as in the paper's Section 5. For
-    every other network 4/9 of its weighted layers, rounded: the share that the
-    paper freezes of VGG-16 and ResNet-18. At least the last layer stays free.
-
-    Parameters
-    ----------
-    name : str
-        The backbone's name.
-    n_layers : int
-        How many weighted layers it has.
-    """
-    return min(_PAPER_FROZEN_LAYERS.get(name, round(4 * n_layers / 9)), n_layers - 1)
-
-
 def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -> int:
-    """Number of frozen layers for "paper" or a number, negative from the end."""
+    """Number of frozen layers for "paper" or a number, negative from the end.
+
+    "paper" is what Section 5 of the paper freezes. Of other networks it is 4/9 of the
+    layers, the share that is frozen there of VGG-16 and ResNet-18, but not the last.
+    """
     n = len(source.graph.layers)
     if n_frozen_layers == "paper":
-        return paper_frozen_layers(source.name, n)
+        return min(_PAPER_FROZEN_LAYERS.get(source.name, round(4 * n / 9)), n - 1)
     frozen = int(n_frozen_layers)
     if not -n <= frozen < n:
         raise ValueError(
@@ -546,13 +471,10 @@ class LayerTable(list[LayerRow]):
             shape = " x ".join(map(str, row.output_shape))
             position = str(row.position), str(row.position - len(self))
             rows.append((*position, row.name, shape, "frozen" if row.frozen else ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        a, b, c, d, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
         return "\n".join(
-            "  ".join(
-                cell.rjust(width) if i < 2 else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
+            f"{i:>{a}}  {j:>{b}}  {name:{c}}  {shape:{d}}  {frozen}".rstrip()
+            for i, j, name, shape, frozen in rows
         )
 
     __str__ = __repr__

@@ -132,6 +132,13 @@ def is_weights_file(weights: str | Path) -> bool:
     )
 
 
+def _unknown_weights(name: str, weights: str | Path, known: str) -> ValueError:
+    return ValueError(
+        f"weights={weights!r} is not one of {name}'s: {known}. A local .pth or "
+        ".safetensors file and None (random weights) work too."
+    )
+
+
 def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
     options = _TORCHVISION_OPTIONS.get(name, {})
     module = torchvision.models.get_model(name, weights=None, **options)
@@ -140,11 +147,7 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
     state_dict = None
     if weights is not None and not is_weights_file(weights):
         if weights not in known.__members__:
-            raise ValueError(
-                f"weights={weights!r} is not one of {name}'s: "
-                f"{list(known.__members__)}. A local .pth or .safetensors file and "
-                "None (random weights) work too."
-            )
+            raise _unknown_weights(name, weights, ", ".join(known.__members__))
         entry = known[str(weights)]
         file = Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
         try:
@@ -199,10 +202,7 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
         # Other names than timm's, but the same tensors in the same order.
         state_dict = dict(zip(module.state_dict(), tensors.values(), strict=True))
     elif weights is not None and not is_weights_file(weights):
-        raise ValueError(
-            f"weights={weights!r} is not one of {name}'s: 'DEFAULT', a local .pth or "
-            ".safetensors file, or None for random weights."
-        )
+        raise _unknown_weights(name, weights, "DEFAULT")
     imagenet = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
     names = None if weights is None else tuple(imagenet)
     return Backbone(name, module, preprocessing, state_dict, names)
@@ -219,15 +219,10 @@ _BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
 def _build_timm(name: str, weights: str | Path | None) -> Backbone:
     timm = _import("timm", "timm", f"backbone={name!r}")
     if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
-        raise ValueError(
-            f"weights={weights!r}: a timm network takes 'DEFAULT', a local .pth or "
-            ".safetensors file, or None. Weights with a tag are part of timm's name, "
-            "as in 'timm/resnet50.a1_in1k'."
-        )
-    if weights == "DEFAULT":
-        module = _load_timm(timm, name)
-    else:
-        module = _create_timm(timm, name)
+        tagged = "DEFAULT (a tag is part of the name, as in timm/resnet50.a1_in1k)"
+        raise _unknown_weights(name, weights, tagged)
+    build = _load_timm if weights == "DEFAULT" else _create_timm
+    module = build(timm, name)
     config = timm.data.resolve_model_data_config(module)
     size = config["input_size"][-1]
     preprocessing = Preprocessing(

@@ -50,8 +50,9 @@ _dtype_users: list[torch.dtype] = []
 
 @contextmanager
 def torch_defaults(*, training: bool = False) -> Iterator[None]:
-    """Compute in float32, without autocast, whatever the caller has set.
+    """Compute in float32, without autocast, and make tensors on the CPU by default.
 
+    So it is whatever the caller has set, by ``torch.set_default_device`` for example.
     With `training`, outside of the caller's ``inference_mode`` and ``no_grad`` too. The
     default dtype is the process's: only where it is another one it changes for a while,
     until the last thread that needs float32 is done.
@@ -60,6 +61,8 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if not _makes_tensors_on_cpu():
+            stack.enter_context(torch.device("cpu"))
         if training:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
@@ -75,6 +78,13 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
                     _dtype_users[0] = before
                 else:
                     torch.set_default_dtype(before)
+
+
+def _makes_tensors_on_cpu() -> bool:
+    try:
+        return torch.empty(0).device.type == "cpu"
+    except Exception:  # a default device that this machine lacks
+        return False
 
 
 @contextmanager

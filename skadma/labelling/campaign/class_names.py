@@ -67,6 +67,16 @@ class ClassNames:
         """Whether the classes differ from those at the start, or in their order."""
         return self.classes != list(self._first)
 
+    @property
+    def ever(self) -> set[str]:
+        """All names that classes have or had."""
+        return {name for _, ids in self._ids for name in ids}
+
+    @property
+    def last_change(self) -> int:
+        """The event of the last change; 0 if there was none."""
+        return self._ids[-1][0]
+
     def at(self, event: int) -> dict[str, _Id]:
         """Give what identifies each class, by its name as of an event."""
         return self._ids[bisect_right(self._ids, event, key=itemgetter(0)) - 1][1]

@@ -170,8 +170,9 @@ class FolderPaths:
         for name in self._moved:
             if name not in folders.names:
                 raise CampaignError(
-                    f"There is no pool {name!r} that could have moved; there are the "
-                    f"first one, without a name, and {folders.names}."
+                    f"There is no pool {name!r} that could have moved. Pools that "
+                    f"were added: {', '.join(folders.names) or 'none'}; the first one "
+                    "has no name."
                 )
 
     def by_name(self, folders: AddedFolders) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..._utils.atomic import file_digest
 from ..._utils.processes import progress_bar
 from ...images.folder import iter_images
-from ...images.forms import UnreadableImageError, check_readable
+from ...images.forms import UnreadableImageError, from_file
 from .event_log import CampaignError, EventLog
 
 _logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _read(path: Path, state: os.stat_result) -> Content:
         return Content(name, size, changed, str(error))
     problem = None
     try:
-        check_readable(os.fspath(path))
+        from_file(os.fspath(path), os.fspath(path))
     except UnreadableImageError as error:
         problem = error.reason
     return Content(digest, size, changed, problem)

@@ -24,6 +24,7 @@ class LabelRow:
     be taken, `who` the person, by default whoever works on the campaign. `more` has the
     values of other columns that were asked for. `as_of` is the event as of which
     `label` is the name of a class, None if unknown: names may change their meaning.
+    `last_column` is set where the file ends without a line end: its value may be cut.
     """
 
     where: str
@@ -34,6 +35,7 @@ class LabelRow:
     who: str = ""
     more: tuple[str, ...] = ()
     as_of: int | None = field(default=None, compare=False)
+    last_column: str = ""
 
 
 class LabelFileError(CampaignError):
@@ -95,11 +97,14 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     if not names:
         raise CampaignError(f"{str(path)!r} is empty; it needs the header path,label.")
     if rows and rows[-1].where == where and not text.endswith(("\n", "\r")):
-        rows[-1] = replace(rows[-1], problem=rows[-1].problem or _NO_END)
+        last = names[-1] if len(cells) == len(names) else ""
+        row = rows[-1] = replace(rows[-1], last_column=last)
+        if last in more or (last == "sha256" and len(row.sha256) != 64):
+            rows[-1] = replace(row, problem=row.problem or NO_END)
     return rows
 
 
-_NO_END = (
+NO_END = (
     "the last line has no end, so the file may have been cut inside it. If it is whole "
     "(compare its last word), put a line break behind it."
 )

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..._utils.tables import escape_cell
+from .class_names import ClassNames
 from .event_log import CampaignError, EventLog
 from .folders import FolderPaths
 from .label_studio import read_export
-from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
+from .labels_csv import MARKS, NO_END, LabelFileError, LabelRow, read_labels
 from .state import (
     Decision,
     PathNumbers,
@@ -112,6 +114,8 @@ def in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
     """Give classes their present names in rows that tell as of which event they are."""
 
     def present(row: LabelRow) -> LabelRow:
+        if not row.problem and _may_be_cut(row, state.class_names):
+            row = replace(row, problem=NO_END)
         if row.as_of is None or row.problem:
             return row
         try:
@@ -120,6 +124,21 @@ def in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
             return replace(row, problem=str(error))
 
     return list(map(present, rows))
+
+
+def _may_be_cut(row: LabelRow, names: ClassNames) -> bool:
+    """Whether the label or the event could have been longer; a path is looked up."""
+    if row.last_column == "label":
+        known = {*MARKS, *names.ever}
+        return _is_start(row.label, known | {escape_cell(name) for name in known})
+    return row.last_column == "as_of" and names.last_change > (row.as_of or 0)
+
+
+def _is_start(text: str, others: Iterable[str]) -> bool:
+    """Whether a text is the start of another one, however accents are composed."""
+    start = unicodedata.normalize("NFD", text)
+    plain = (unicodedata.normalize("NFD", other) for other in others)
+    return any(other != start and other.startswith(start) for other in plain)
 
 
 def _split_by_person(
@@ -225,6 +244,8 @@ def resolve_rows(
                 f"{row.path!r} is not in the pool. Paths are relative to it, or "
                 "absolute."
             )
+        elif row.last_column == "path" and _is_start(state.paths[image], numbers):
+            reason = NO_END
         elif row.label not in state.classes and row.label not in MARKS:
             reason = state.class_names.unknown(row.label, MARKS)
         elif row.sha256 and row.sha256 != state.last_known[image]:

@@ -115,9 +115,10 @@ def _judge(
     several = [name for name, n in counts.items() if n >= 2]
     alone = sorted(name for name, n in counts.items() if n == 1)
     if len(several) < 2:
+        so_far = ", ".join(f"{n} of {name!r}" for name, n in counts.items())
         warnings.warn(
             "No label can be judged by a model yet: that takes two classes with at "
-            f"least two labels each, and there are {dict(counts)}.",
+            f"least two labels each. Labels so far: {so_far or 'none'}.",
             stacklevel=4,
         )
         return {}

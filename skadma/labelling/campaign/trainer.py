@@ -306,7 +306,7 @@ class Trainer:
         return []
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
-        """Choose `n` of the candidates."""
+        """Choose `n` of the candidates, or all that are left."""
         begin = perf_counter()
         estimator = self.model(state)
         labels = dict(state.labelled())
@@ -319,12 +319,12 @@ class Trainer:
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
-        guesses: list[tuple[str | None, float | None]] = [(None, None)] * n
+        guesses: list[tuple[str | None, float | None]] = [(None, None)] * len(chosen)
         if hasattr(estimator, "net_"):
             guesses = [*guess(estimator, [files[i] for i in chosen])]
         _logger.info(
             "%d of %d images chosen in %.1f s",
-            n,
+            len(chosen),
             len(images) - len(labels),
             perf_counter() - begin,
         )

@@ -15,23 +15,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...centers import SourceCenters, shipped_centers
 from ...features.adapter import NetworkAdapter
-from ...features.estimators import find_cnn, in_blocks, proba_of_scores
+from ...features.estimators import find_adapter, in_blocks, proba_of_scores
 from ...features.extractor import DerivedOutput
-from ...images.dataset import n_images, take
-from .._coreset import k_center_greedy
-from .._pool_features import extract_pool_features
+from ...images.dataset import n_images
 from ..base import Request, Scores, ScoringStrategy
 from .formulas import (
     UNCERTAINTIES,
     CenterDistances,
-    approximated_pattern,
     combined_score,
     distance_weights,
     distinctiveness,
-    layer_scale,
     pairwise_distinctiveness,
     predict_weights,
-    transformation_pattern,
     uncertainty,
 )
 
@@ -92,13 +87,6 @@ class ADMA(ScoringStrategy):
         centres' by the pretrained network, the images' by the one being adapted.
         ``"current"``: both by the one being adapted. ``"initial"``: both by the
         pretrained network. docs/adma.md compares the three.
-    rescale : bool, default=False
-        Divide each layer's squared distances by their mean between centres. As
-        published, the layer with the larger numbers decides the pattern alone.
-    shortlist : int, optional
-        Diversify the batch: of this many times `n_instances` images with the best
-        scores, take those far from each other and from the labelled ones (k-center
-        greedy at layer B). None: the best scores, as published.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -121,8 +109,6 @@ class ADMA(ScoringStrategy):
         "weights": [StrOptions({"predict", "distance"})],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "features": [StrOptions({"current", "published", "initial"})],
-        "rescale": ["boolean"],
-        "shortlist": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -136,8 +122,6 @@ class ADMA(ScoringStrategy):
         weights: str = "predict",
         uncertainty: str = "gini",
         features: str = "published",
-        rescale: bool = False,
-        shortlist: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(random_state=random_state)
@@ -148,8 +132,6 @@ class ADMA(ScoringStrategy):
         self.weights = weights
         self.uncertainty = uncertainty
         self.features = features
-        self.rescale = rescale
-        self.shortlist = shortlist
 
     def score(
         self,
@@ -174,10 +156,8 @@ class ADMA(ScoringStrategy):
         """
         self._validate_params()
         n = n_images(X_pool)
-        adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
+        adapter, X_pool = find_adapter(estimator, X_pool)
         layers_a, layer_b = self._positions(adapter)
-        if self.weights == "predict" and len(layers_a) == 1:
-            adapter.check_source_classes("ADMA(weights='predict')")
         fitted = adapter.fitted
         from_source = self.features == "initial" or not fitted
         centers = self.centers
@@ -187,8 +167,8 @@ class ADMA(ScoringStrategy):
             layers_a,
             layer_b,
             weights=self.weights,
-            rescale=self.rescale,
             initial=from_source or self.features == "published",
+            from_source=from_source,
         )
         head = patterns.head
         adapted_layers = [] if from_source else list(patterns.layers)
@@ -196,8 +176,9 @@ class ADMA(ScoringStrategy):
         if fitted:
             adapted_layers.append(head)
         if patterns.by_prediction:
+            adapter.check_source_classes("ADMA(weights='predict')")
             source_layers.append(head)
-        derived = patterns.derived_output(from_source=from_source)
+        derived = patterns.derived_output()
         distinctiveness = np.full(n, np.nan)
         uncertain = np.full(n, np.nan)
         for start, block in in_blocks(X_pool):
@@ -235,23 +216,6 @@ class ADMA(ScoringStrategy):
         chosen = self._take_best(request, total)
         return chosen, total[chosen]
 
-    def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
-        if self.shortlist is None:
-            return super()._take_best(request, total)
-        n = request.n_instances
-        best = self._rank(request, total)[: self.shortlist * n]
-        pool = extract_pool_features(
-            request.estimator,
-            take(request.X_pool, best),
-            request.X_labeled,
-            self.layer_b,
-            initial=self.features == "initial",
-            use_proba=False,
-        )
-        rng = np.random.default_rng([self._seed(), 3])
-        chosen, _ = k_center_greedy(pool.features[:], pool.labeled, n, rng)
-        return best[pool.indices[chosen]]
-
     def _positions(self, adapter: NetworkAdapter) -> tuple[list[int], int]:
         given = self.layer_a
         given = [given] if isinstance(given, (int, np.integer, str)) else list(given)
@@ -274,7 +238,7 @@ class CenterPatterns:
     """The centres under one network, and the comparison of images with them (Eq. 3-9).
 
     `layers_a` and `layer_b` are positions. With `initial` the centres' outputs are
-    those of the pretrained network.
+    those of the pretrained network, with `from_source` the images'.
     """
 
     def __init__(
@@ -285,24 +249,24 @@ class CenterPatterns:
         layer_b: int,
         *,
         weights: str,
-        rescale: bool,
         initial: bool,
+        from_source: bool,
     ) -> None:
         if len(centers) < 2:
             raise ValueError(
                 f"ADMA ranks source classes, so it needs at least 2 centres; got "
                 f"{len(centers)}."
             )
+        centers.check_fits(adapter.estimator)
         self.centers = centers
         self.layers_a, self.layer_b = layers_a, layer_b
         self.layers = sorted({*layers_a, layer_b})
+        self.head = adapter.n_layers - 1
         # ADMA-2 approximates nothing, so it needs no weights.
         self.by_prediction = weights == "predict" and len(layers_a) == 1
-        self.rescale = rescale
-        self.head = adapter.n_layers - 1
-        centers.check_fits(adapter.estimator)
         self._adapter = adapter
         self._initial = initial
+        self._from_source = from_source
 
     @cached_property
     def distances(self) -> dict[int, CenterDistances]:
@@ -314,59 +278,34 @@ class CenterPatterns:
 
     @cached_property
     def _center_patterns(self) -> torch.Tensor:
-        """Column k is the pattern of centre k (Eq. 6)."""
-        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
-        (a,) = self.layers_a
-        s_a, s_b = (
-            self.distances[p].between_centers() for p in (a, self.layer_b)
-        )  # Eq. 3
-        return self._pattern(s_a, s_b, a).T
+        """Row k is the pattern of centre k (Eq. 3 and 6)."""
+        at_a, at_b = self.distances[self.layers_a[0]], self.distances[self.layer_b]
+        return at_a.between_centers() - at_b.between_centers()
 
-    @cached_property
-    def _scales(self) -> dict[int, float]:
-        return {p: layer_scale(d.between_centers()) for p, d in self.distances.items()}
-
-    def _pattern(
-        self, s_a: torch.Tensor, s_b: torch.Tensor, layer: int
+    def compute(
+        self, adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
     ) -> torch.Tensor:
-        rescale = None
-        if self.rescale:
-            rescale = self._scales[layer], self._scales[self.layer_b]
-        return transformation_pattern(s_a, s_b, rescale=rescale)  # Eq. 5-6
-
-    def compare(
-        self, outputs: dict[int, torch.Tensor], source_scores: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Distinctiveness of a batch by its layer outputs (Eq. 4-9), shape (b,).
-
-        `source_scores` are needed for the weights "predict".
-        """
+        """Distinctiveness of a batch by layer outputs (Eq. 4-9), shape (b, 1)."""
+        outputs = source if self._from_source else adapted
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
         s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
-        patterns = [self._pattern(s_a[a], s_b, a) for a in self.layers_a]
+        patterns = [s_a[a] - s_b for a in self.layers_a]  # Eq. 5
         if len(patterns) > 1:
-            return pairwise_distinctiveness(patterns)
+            return pairwise_distinctiveness(patterns)[:, None]
         if self.by_prediction:
-            assert source_scores is not None
-            proba = torch.softmax(source_scores.double(), dim=1)
+            proba = torch.softmax(source[self.head].double(), dim=1)
             classes = torch.as_tensor(self.centers.classes, device=proba.device)
             weights = predict_weights(proba, classes)  # Eq. 8
         else:
             weights = distance_weights(s_a[self.layers_a[0]])
-        approximated = approximated_pattern(weights, self._center_patterns)
-        return distinctiveness(patterns[0], approximated)
+        approximated = weights @ self._center_patterns  # Eq. 7
+        return distinctiveness(patterns[0], approximated)[:, None]
 
-    def derived_output(self, *, from_source: bool) -> DerivedOutput:
+    def derived_output(self) -> DerivedOutput:
         """The distinctiveness as an output that can be cached beside the layers'."""
-        options = (self.layers_a, self.layer_b, self.by_prediction, self.rescale)
+        options = (self.layers_a, self.layer_b, self.by_prediction, self._initial)
         described = f"{self.centers.digest}{options}".encode()
         digest = hashlib.blake2b(described, digest_size=16).hexdigest()
-
-        def compute(
-            adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
-        ) -> torch.Tensor:
-            outputs = source if from_source else adapted
-            return self.compare(outputs, source.get(self.head))[:, None]
-
-        layers = () if from_source else tuple(p for p in self.layers if p != self.head)
-        return DerivedOutput(f"distinctiveness-{digest}", compute, layers)
+        return DerivedOutput(
+            f"distinctiveness-{digest}", self.compute, self._from_source
+        )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -47,11 +46,7 @@ class CenterDistances:
     """
 
     def __init__(self, centers: Tensor) -> None:
-        if centers.ndim != 2 or len(centers) == 0:
-            raise ValueError(
-                "centers has to be a matrix (K, d) with at least one row; "
-                f"got shape {tuple(centers.shape)}."
-            )
+        _check_matrix("centers", centers)
         centers = centers.detach().to(working_dtype(centers.device))
         self._mean = centers.mean(dim=0)
         self._centers = centers - self._mean
@@ -59,24 +54,11 @@ class CenterDistances:
 
     def between_centers(self) -> Tensor:
         """Return the distances between the centres (S_C, Eq. 3), shape (K, K)."""
-        return self._between
-
-    @cached_property
-    def _between(self) -> Tensor:
         return self._squared(self._centers)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """K and d."""
-        return self._centers.shape[0], self._centers.shape[1]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute the distances of a batch (n, d), shape (n, K) (Eq. 4)."""
-        if x.ndim != 2 or x.shape[1] != self.shape[1]:
-            raise ValueError(
-                f"x has to have shape (n, {self.shape[1]}) like the centres; "
-                f"got {tuple(x.shape)}."
-            )
+        _check_matrix("x", x, self._centers.shape[1])
         return self._squared(x.detach().to(self._centers.dtype) - self._mean)
 
     def _squared(self, x: Tensor) -> Tensor:
@@ -87,86 +69,7 @@ class CenterDistances:
         return squared.masked_fill_(squared <= rounding * terms, 0.0)
 
 
-def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
-    """Compute the squared L2 distances of features to the centres (Eq. 3-4).
-
-    For more than one batch prepare the centres once with :class:`CenterDistances`.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, d), floating
-        Features of n images at one layer; with ``x = centers`` this is S_C of Eq. 3.
-    centers : Tensor of shape (K, d), floating, on the same device
-
-    Returns
-    -------
-    Tensor of shape (n, K), float64 (float32 on ``mps``), >= 0
-    """
-    return CenterDistances(centers)(x)
-
-
-# --- transformation patterns and their approximation (Eq. 5-8) ------------------------
-
-
-def layer_scale(S_C: Tensor) -> float:
-    """Compute the mean squared distance between distinct centres at one layer.
-
-    Parameters
-    ----------
-    S_C : Tensor of shape (K, K), floating, K >= 2
-        Squared distances between the centres (Eq. 3).
-
-    Returns
-    -------
-    float
-    """
-    if S_C.ndim != 2 or S_C.shape[0] != S_C.shape[1] or len(S_C) < 2:
-        raise ValueError(
-            "S_C has to be a square matrix (K, K) with K >= 2; "
-            f"got shape {tuple(S_C.shape)}."
-        )
-    n_centers = len(S_C)
-    total = S_C.sum(dtype=working_dtype(S_C.device)) - S_C.diagonal().sum()
-    scale = float(total) / (n_centers * (n_centers - 1))
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(
-            f"The mean squared distance between the centres is {scale}: the layer's "
-            "outputs are the same for all centres, or not finite. Choose another layer."
-        )
-    return scale
-
-
-def transformation_pattern(
-    S_a: Tensor, S_b: Tensor, *, rescale: tuple[float, float] | None = None
-) -> Tensor:
-    """Compute what changes between layers A and B: S_a - S_b (Eq. 5-6).
-
-    The layer with the larger distances dominates the difference. `rescale`, which the
-    paper does not have, brings both to one scale, by the centres alone.
-
-    Parameters
-    ----------
-    S_a, S_b : Tensor of shape (n, K), floating
-        Squared distances to the centres at layers A and B: of n images (Eq. 5), or
-        between the centres, then column k belongs to c_k (Eq. 6).
-    rescale : tuple of two positive floats or None, default=None
-        Divisors of `S_a` and `S_b`, from :func:`layer_scale`. None: as in the paper.
-
-    Returns
-    -------
-    Tensor of shape (n, K), of the inputs' type
-    """
-    if S_a.shape != S_b.shape or S_a.ndim != 2:
-        raise ValueError(
-            "S_a and S_b have to be matrices of one shape (n, K); "
-            f"got {tuple(S_a.shape)} and {tuple(S_b.shape)}."
-        )
-    if rescale is None:
-        return S_a - S_b
-    scale_a, scale_b = rescale
-    if not all(math.isfinite(scale) and scale > 0 for scale in (scale_a, scale_b)):
-        raise ValueError(f"rescale has to be two positive numbers; got {rescale}.")
-    return S_a / scale_a - S_b / scale_b
+# --- weights of the centres (Eq. 8) ---------------------------------------------------
 
 
 def predict_weights(
@@ -185,23 +88,15 @@ def predict_weights(
     Tensor of shape (n, K), float64 (float32 on ``mps``), in [0, 1]
         The columns of `classes`, every row divided by its sum; 1/K where that is 0.
     """
-    if source_proba.ndim != 2:
-        raise ValueError(
-            f"source_proba has to be a matrix; got shape {tuple(source_proba.shape)}."
-        )
+    _check_matrix("source_proba", source_proba)
     n_columns = source_proba.shape[1]
     columns = torch.arange(n_columns) if classes is None else torch.as_tensor(classes)
-    if columns.ndim != 1 or len(columns) == 0:
+    if not len(columns) or columns.min() < 0 or columns.max() >= n_columns:
         raise ValueError(
-            f"classes has to name at least one column in one dimension; got {classes}."
-        )
-    if columns.min() < 0 or columns.max() >= n_columns:
-        raise ValueError(
-            f"classes has to be in [0, {n_columns}), the columns of source_proba; "
-            f"got {int(columns.min())} to {int(columns.max())}."
+            f"classes has to name columns of source_proba, in [0, {n_columns}); got "
+            f"{classes}."
         )
     weights = source_proba.detach().to(working_dtype(source_proba.device))
-    _check_nonnegative("source_proba", weights)
     weights = weights[:, columns.long().to(weights.device)]
     sums = weights.sum(dim=1, keepdim=True)
     return torch.where(sums > 0, weights / sums, 1 / len(columns))
@@ -221,13 +116,8 @@ def distance_weights(S_a: Tensor) -> Tensor:
         An image that coincides with centres has all its weight on these, in equal
         parts.
     """
-    if S_a.ndim != 2 or S_a.shape[1] == 0:
-        raise ValueError(
-            f"S_a has to be a matrix (n, K) with K >= 1; got shape {tuple(S_a.shape)}."
-        )
-    distances = S_a.detach().to(working_dtype(S_a.device))
-    _check_nonnegative("S_a", distances)
-    distances = distances.sqrt()
+    _check_matrix("S_a", S_a)
+    distances = S_a.detach().to(working_dtype(S_a.device)).sqrt()
     nearest = distances.min(dim=1, keepdim=True).values
     # nearest / distance, not 1 / distance: nothing overflows near a centre.
     weights = torch.where(
@@ -236,34 +126,13 @@ def distance_weights(S_a: Tensor) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def approximated_pattern(weights: Tensor, center_patterns: Tensor) -> Tensor:
-    """Approximate patterns by the weighted sum of the centres' patterns (Eq. 7).
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, K), floating
-        From :func:`predict_weights` or :func:`distance_weights`.
-    center_patterns : Tensor of shape (K, K), floating
-        Column k is the pattern of c_k (Eq. 6).
-
-    Returns
-    -------
-    Tensor of shape (n, K), float64 (float32 on ``mps``)
-    """
-    if weights.ndim != 2 or center_patterns.shape != (weights.shape[1],) * 2:
+def _check_matrix(name: str, values: Tensor, n_columns: int | None = None) -> None:
+    columns = values.shape[1] if values.ndim == 2 else 0
+    if columns == 0 or n_columns not in (None, columns):
         raise ValueError(
-            "weights and center_patterns have to have shapes (n, K) and (K, K); "
-            f"got {tuple(weights.shape)} and {tuple(center_patterns.shape)}."
+            f"{name} has to be a matrix of {n_columns or 'one or more'} columns; got "
+            f"shape {tuple(values.shape)}."
         )
-    dtype = working_dtype(weights.device)
-    return weights.to(dtype) @ center_patterns.to(dtype).T
-
-
-def _check_nonnegative(name: str, values: Tensor) -> None:
-    if not bool((values >= 0).all()):
-        lowest = float(values.min())
-        got = "NaN" if math.isnan(lowest) else f"a lowest value of {lowest}"
-        raise ValueError(f"{name} has to have no negative value and no NaN; got {got}.")
 
 
 # --- distinctiveness (Eq. 9) ----------------------------------------------------------
@@ -286,7 +155,7 @@ def distinctiveness(pattern: Tensor, approximated: Tensor) -> Tensor:
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
         0.5 where a row is constant and tau undefined.
     """
-    tau = kendall_tau(pattern, approximated, variant="b")
+    tau = kendall_tau(pattern, approximated)
     return (1 - tau.nan_to_num(nan=0.0)) / 2
 
 
@@ -306,10 +175,6 @@ def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [0, 1]
     """
-    if len(patterns) < 2:
-        raise ValueError(
-            f"patterns has to hold at least two to compare; got {len(patterns)}."
-        )
     pairs = combinations(patterns, 2)
     return torch.stack([distinctiveness(a, b) for a, b in pairs]).mean(dim=0)
 
@@ -339,6 +204,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     Returns
     -------
     ndarray of shape (n,), float64
+        NaN where probabilities are.
     """
     if kind not in UNCERTAINTIES:
         raise ValueError(f"kind has to be one of {UNCERTAINTIES}; got {kind!r}.")
@@ -350,7 +216,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
         raise ValueError(
             f"proba has to have shape (n, C) with C >= 1; got {proba.shape}."
         )
-    if not np.all((proba >= 0) & (proba <= 1 + 1e-6)):
+    if np.any((proba < 0) | (proba > 1 + 1e-6)):
         raise ValueError(
             "proba has to be probabilities in [0, 1]; "
             f"got values from {proba.min()} to {proba.max()}."
@@ -362,7 +228,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     if kind == "least_confident":
         return 1 - proba.max(axis=1)
     if proba.shape[1] == 1:
-        return np.zeros(len(proba))
+        return 0 * proba[:, 0]
     second, first = np.partition(proba, -2, axis=1)[:, -2:].T
     return 1 - (first - second)
 
@@ -392,10 +258,5 @@ def combined_score(
     """
     d = np.asarray(distinctiveness, dtype=np.float64)
     u = np.asarray(uncertainty, dtype=np.float64)
-    if d.shape != u.shape:
-        raise ValueError(
-            "distinctiveness and uncertainty have to be of one shape; "
-            f"got {d.shape} and {u.shape}."
-        )
     weight = min(max(trade_off * iteration, 0.0), 1.0)
     return (1 - weight) * d + weight * u

@@ -24,15 +24,13 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def kendall_tau(a: Tensor, b: Tensor, *, variant: str = "b") -> Tensor:
-    r"""Compute Kendall's tau between each row of `a` and the same row of `b`.
+def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
+    r"""Compute Kendall's tau-b between each row of `a` and the same row of `b`.
 
     With P concordant and Q discordant of N = K (K - 1) / 2 pairs, and :math:`T_a`,
     :math:`T_b` pairs tied in `a`, in `b`:
 
-    .. math::
-        \tau_a = \frac{P - Q}{N}, \qquad
-        \tau_b = \frac{P - Q}{\sqrt{(N - T_a)(N - T_b)}}
+    .. math:: \tau_b = \frac{P - Q}{\sqrt{(N - T_a)(N - T_b)}}
 
     Pairs are counted by sorting [1]_, on the CPU: by compiled code on as many threads
     as torch uses, or by SciPy (about 0.4 ms for a row) if there was no compiler at
@@ -40,30 +38,23 @@ def kendall_tau(a: Tensor, b: Tensor, *, variant: str = "b") -> Tensor:
 
     Parameters
     ----------
-    a, b : Tensor of shape (n, K), floating, without NaN, K >= 2
-    variant : {"a", "b"}, default="b"
-        "b" allows for ties, as ``scipy.stats.kendalltau`` does by default.
+    a, b : Tensor of shape (n, K), without NaN, K >= 2
 
     Returns
     -------
     Tensor of shape (n,), float64 (float32 on ``mps``), in [-1, 1]
-        Where a row of `a` or `b` is constant, tau-b is NaN and tau-a 0.
+        NaN where a row of `a` or `b` is constant.
 
     References
     ----------
     .. [1] Knight, "A Computer Method for Calculating Kendall's Tau with Ungrouped
        Data", JASA 1966. :doi:`10.1080/01621459.1966.10480879`
     """
-    if variant not in ("a", "b"):
-        raise ValueError(f"variant has to be 'a' or 'b'; got {variant!r}.")
     if a.shape != b.shape or a.ndim != 2 or a.shape[1] < 2:
         raise ValueError(
             "a and b have to be matrices of one shape (n, K) with K >= 2; "
             f"got {tuple(a.shape)} and {tuple(b.shape)}."
         )
-    for name, values in (("a", a), ("b", b)):
-        if not values.is_floating_point():
-            raise ValueError(f"{name} has to be of a float type; got {values.dtype}.")
     dtype = torch.float32 if a.dtype == b.dtype == torch.float32 else torch.float64
     a_rows, b_rows = (
         np.ascontiguousarray(x.detach().cpu().to(dtype).numpy()) for x in (a, b)
@@ -71,13 +62,10 @@ def kendall_tau(a: Tensor, b: Tensor, *, variant: str = "b") -> Tensor:
     count = _count_by_scipy if _kendall is None else _count_compiled
     difference, tied_a, tied_b = count(a_rows, b_rows)
     n_pairs = a.shape[1] * (a.shape[1] - 1) // 2
-    if variant == "a":
-        tau = difference / n_pairs
-    else:
-        with np.errstate(invalid="ignore"):  # 0 / 0: a row is constant
-            # One root of the product: exactly 1 and -1 for equal and reversed orders.
-            untied = (n_pairs - tied_a).astype(float) * (n_pairs - tied_b)
-            tau = (difference / np.sqrt(untied)).clip(-1, 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0: a row is constant
+        # One root of the product: exactly 1 and -1 for equal and reversed orders.
+        untied = (n_pairs - tied_a).astype(float) * (n_pairs - tied_b)
+        tau = (difference / np.sqrt(untied)).clip(-1, 1)
     return torch.from_numpy(tau).to(working_dtype(a.device)).to(a.device)
 
 
