@@ -79,7 +79,6 @@ def test_examples(source):
     clf = tiny_classifier()
     one = SourceCenters.from_examples(clf, {3: X[0], 1: X[1]})
     assert one.classes.tolist() == [1, 3]
-    assert one.origin == "examples"
     np.testing.assert_array_equal(one.inputs, X[[1, 0]].transpose(0, 3, 1, 2))
     few = SourceCenters.from_examples(clf, {k: list(X[y == k]) for k in range(5)})
     same(few, SourceCenters.from_dataset(clf, X, y))

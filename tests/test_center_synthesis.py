@@ -26,7 +26,6 @@ def test_synthesised_images_are_recognised():
     """By the network, and some of them by one that never saw them."""
     clf = lite0(image_size=96)
     centers = SourceCenters.synthesize(clf, n_centers=6)
-    assert centers.origin == "synthesized"
     assert centers.inputs.shape == (6, 3, 96, 96)
     assert centers.inputs.dtype == np.uint8
     assert centers.source_accuracy(clf) >= 5 / 6

@@ -196,7 +196,7 @@ def test_three_labels_give_a_wide_interval_and_advice(method):
     assert "Fewer than 5 of the labels are of crack, ok" in text
     assert np.isnan(found.recall["crack"].value)
     assert found.recall["crack"][1:] == (0, 1, 0)
-    assert 100 < found.labels_for(0.05) <= 500
+    assert 100 < found._labels_for(0.05) <= 500
 
 
 def test_strings_and_classes_in_any_order():

@@ -98,5 +98,4 @@ def _read(
         fingerprint=fingerprint,
         image_size=image_size,
         class_names=names,
-        origin="synthesized",
     )

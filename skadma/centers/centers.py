@@ -51,8 +51,6 @@ class SourceCenters:
         Side in pixels of the images that the pretrained network saw.
     class_names : tuple of str or None, default=None
         Name of each centre's class.
-    origin : {"dataset", "examples", "synthesized"}, default="dataset"
-        What they were made from.
     """
 
     inputs: np.ndarray
@@ -61,7 +59,6 @@ class SourceCenters:
     fingerprint: str
     image_size: int
     class_names: tuple[str, ...] | None = None
-    origin: str = "dataset"
 
     @classmethod
     def from_dataset(
@@ -121,7 +118,7 @@ class SourceCenters:
         else:  # as the network gets them
             dataset = adapter.with_range_of(X).image_dataset(X)
             inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
-        return cls._of_network(source, inputs, classes, "dataset")
+        return cls._of_network(source, inputs, classes)
 
     @classmethod
     def from_examples(
@@ -151,7 +148,7 @@ class SourceCenters:
         ------
         ValueError
         """
-        return replace(cls.from_dataset(estimator, X, y), origin="examples")
+        return cls.from_dataset(estimator, X, y)
 
     @classmethod
     def synthesize(
@@ -215,15 +212,11 @@ class SourceCenters:
             device=adapter.device,
             progress=verbose,
         )
-        return cls._of_network(source, resized(images, size), classes, "synthesized")
+        return cls._of_network(source, resized(images, size), classes)
 
     @classmethod
     def _of_network(
-        cls,
-        source: PretrainedNetwork,
-        inputs: np.ndarray,
-        classes: np.ndarray,
-        origin: str,
+        cls, source: PretrainedNetwork, inputs: np.ndarray, classes: np.ndarray
     ) -> SourceCenters:
         names = source.class_names
         return cls(
@@ -233,7 +226,6 @@ class SourceCenters:
             fingerprint=source.fingerprint,
             image_size=source.preprocessing.image_size,
             class_names=tuple(names[k] for k in classes) if names else None,
-            origin=origin,
         )
 
     def __deepcopy__(self, memo: dict[str, Any]) -> SourceCenters:
@@ -247,7 +239,7 @@ class SourceCenters:
         kind = "images" if self.inputs.ndim == 4 else "rows"
         return (
             f"<SourceCenters: {len(self)} classes of {self.network}, {kind} "
-            f"{self.inputs.shape[1:]} ({self.origin})>"
+            f"{self.inputs.shape[1:]}>"
         )
 
     def subset(self, estimator: Any, n_centers: int) -> SourceCenters:
@@ -378,7 +370,6 @@ class SourceCenters:
             "fingerprint": self.fingerprint,
             "image_size": str(self.image_size),
             "class_names": json.dumps(self.class_names),
-            "origin": self.origin,
         }
         tensors = {
             "inputs": np.ascontiguousarray(self.inputs),
@@ -423,7 +414,6 @@ class SourceCenters:
                     fingerprint=metadata["fingerprint"],
                     image_size=int(metadata["image_size"]),
                     class_names=tuple(names) if names else None,
-                    origin=metadata["origin"],
                 )
             centers._check_loaded()
             return centers

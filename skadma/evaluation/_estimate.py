@@ -70,19 +70,8 @@ class Estimate:
     recall: dict[Any, Share]
     confusion: np.ndarray
 
-    def labels_for(self, half_width: float) -> int:
-        """Estimate how many labels in all would make the interval that narrow.
-
-        Parameters
-        ----------
-        half_width : float
-            Such as 0.05 for plus or minus 5 percentage points.
-
-        Returns
-        -------
-        int
-            At most `n_population`.
-        """
+    def _labels_for(self, half_width: float) -> int:
+        """Estimate how many labels in all would make the interval that narrow."""
         share = smoothed(self.value, self.n_labels)
         now = max((self.high - self.low) / 2, 1e-12)
         if now <= half_width:
@@ -114,7 +103,7 @@ class Estimate:
             lines.append(f"  {name!s:<{width}}{cells}")
         if self.high - self.low > 0.1 and self.n_labels < self.n_population:
             lines.append(
-                f"The interval is wide: about {self.labels_for(0.05)} labels in all "
+                f"The interval is wide: about {self._labels_for(0.05)} labels in all "
                 "would make it +- 5 percentage points. Draw and label some more."
             )
         few = [str(k) for k, share in self.recall.items() if share.n_labels < 5]
