@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -91,67 +90,6 @@ def apply_temperature(proba: ArrayLike, temperature: float) -> np.ndarray:
     return softmax(logits / temperature, axis=1)
 
 
-class Reliability(NamedTuple):
-    """Confidence and accuracy in bins of confidence, lowest first, none empty.
-
-    Attributes
-    ----------
-    confidence, accuracy : ndarray of shape (n_bins,)
-        Means over the images in each bin.
-    counts : ndarray of int, shape (n_bins,)
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error."""
-        gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.average(gaps, weights=self.counts))
-
-
-def reliability(
-    proba: ArrayLike,
-    y: ArrayLike,
-    *,
-    classes: ArrayLike | None = None,
-    n_bins: int = 10,
-) -> Reliability:
-    """Compare a model's confidence with how often it is right.
-
-    Parameters
-    ----------
-    proba : array-like of shape (n, n_classes)
-        Of images whose labels the model has not seen. Rows of NaN are left out.
-    y : array-like of shape (n,)
-    classes : array-like, optional
-        The classes of the columns; those in `y`, sorted, if None.
-    n_bins : int, default=10
-        With equally many images each.
-
-    Returns
-    -------
-    Reliability
-    """
-    if n_bins < 1:
-        raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
-    _, table, given, _ = known_rows(proba, y, classes)
-    confidence, right = table.max(axis=1), table.argmax(axis=1) == given
-    bins = np.empty(len(confidence), dtype=int)
-    bins[np.argsort(confidence, kind="stable")] = (
-        np.arange(len(confidence)) * n_bins // len(confidence)
-    )
-    bins = np.unique(bins, return_inverse=True)[1]
-    counts = np.bincount(bins)
-    return Reliability(
-        np.bincount(bins, confidence) / counts,
-        np.bincount(bins, right) / counts,
-        counts,
-    )
-
-
 def expected_calibration_error(
     proba: ArrayLike,
     y: ArrayLike,
@@ -166,8 +104,13 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    proba, y, classes, n_bins
-        See :func:`reliability`.
+    proba : array-like of shape (n, n_classes)
+        Of images whose labels the model has not seen. Rows of NaN are left out.
+    y : array-like of shape (n,)
+    classes : array-like, optional
+        The classes of the columns; those in `y`, sorted, if None.
+    n_bins : int, default=10
+        With equally many images each.
 
     Returns
     -------
@@ -179,4 +122,15 @@ def expected_calibration_error(
     .. [1] Naeini, Cooper & Hauskrecht, Obtaining Well Calibrated Probabilities Using
        Bayesian Binning, AAAI 2015.
     """
-    return reliability(proba, y, classes=classes, n_bins=n_bins).error
+    if n_bins < 1:
+        raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
+    _, table, given, _ = known_rows(proba, y, classes)
+    confidence, right = table.max(axis=1), table.argmax(axis=1) == given
+    bins = np.empty(len(confidence), dtype=int)
+    bins[np.argsort(confidence, kind="stable")] = (
+        np.arange(len(confidence)) * n_bins // len(confidence)
+    )
+    bins = np.unique(bins, return_inverse=True)[1]
+    counts = np.bincount(bins)
+    accuracy, mean = (np.bincount(bins, x) / counts for x in (right, confidence))
+    return float(np.average(np.abs(accuracy - mean), weights=counts))
