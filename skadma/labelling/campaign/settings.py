@@ -15,7 +15,6 @@ from ... import strategies
 from ..._utils.atomic import write_atomically
 from ...centers import SourceCenters
 from ...classifier import CNNClassifier
-from ...networks.registry import is_weights_file
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
@@ -129,9 +128,6 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
         for error in refused.values():
             raise error
-    weights = described.get("weights")
-    if weights is not None and is_weights_file(weights):  # found from any folder
-        described["weights"] = str(Path(weights).absolute())
     return described
 
 
