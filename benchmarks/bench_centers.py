@@ -18,6 +18,7 @@ minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from time import perf_counter
@@ -30,13 +31,11 @@ from tqdm.auto import tqdm
 from skadma import CNNClassifier, SourceCenters
 from skadma.bench import (
     area_under_curve,
-    load_config,
-    load_dataset,
     read_results,
     run_benchmark,
-    split_dataset,
 )
 from skadma.bench.cells import POOL, read_centers
+from skadma.bench.datasets import load_dataset, split_dataset
 from skadma.bench.report import markdown_table
 from skadma.strategies import ADMA
 
@@ -67,7 +66,7 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
     rows = []
     for dataset in tqdm(config["datasets"], desc="agreement"):
         images = load_dataset(dataset, None, data)
-        X = split_dataset(images, 0, config["pool_size"], config["test_size"]).X_pool
+        X = split_dataset(images, 0, config["pool_size"], config["test_size"]).X
         clf = network(config)
         clf.source_proba(X)  # what all of them need
         found: dict[str, Any] = {}
@@ -95,7 +94,7 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
 
 def report(table: pd.DataFrame, results: pd.DataFrame) -> str:
     """One row per kind of centres."""
-    areas = area_under_curve(results).groupby(["strategy", "dataset"])["area"]
+    areas = area_under_curve(results).groupby("dataset")
     mean, std = areas.mean(), areas.std()
     datasets = list(table["dataset"].unique())
     rows = []
@@ -103,7 +102,7 @@ def report(table: pd.DataFrame, results: pd.DataFrame) -> str:
         mine = table[table["centers"] == name].set_index("dataset")
         rhos = mine["rank_correlation"].to_dict()
         row = [name, *(f"{rhos[d]:.3f}" if d in rhos else "" for d in datasets)]
-        row += [f"{mean[name, d]:.3f} ± {std[name, d]:.3f}" for d in datasets]
+        row += [f"{mean[name][d]:.3f} ± {std[name][d]:.3f}" for d in datasets]
         row += [f"{mean[name].mean():.3f}"]
         for what in ("seconds_to_make", "seconds_to_score"):
             row += [f"{mine[what].mean():.1f}" if len(mine) else ""]
@@ -128,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None:
         parser.error("say where the data are: --data, or SKADMA_DATA")
-    config = load_config(CONFIG)
+    config = json.loads(CONFIG.read_text("utf-8"))
     file = options.out / "agreement.csv"
     if not file.is_file():
         options.out.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma._utils.atomic import write_atomically
-from skadma.bench import load_dataset
+from skadma.bench.datasets import load_dataset
 from skadma.bench.report import markdown_table
 from skadma.evaluation import (
     apply_temperature,
