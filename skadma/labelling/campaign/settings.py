@@ -82,6 +82,7 @@ def check_usable(
             raise ValueError(
                 "image_shape is for rows of numbers, a campaign has files."
             )
+        estimator.torch_device()
         check_params(estimator, np.array(classes))
     with _refused(strategy):
         strategy._validate_params()
