@@ -168,10 +168,10 @@ def changed_settings():
 def test_settings_in_a_log(labelled, pool, tmp_path):
     """Refused when a campaign is opened, or at the first query those of the network."""
     made, folder = tmp_path / "made", tmp_path / "changed"
-    options = {"n_instances": 1, "labels": {"0.png": "a", "1.png": "b"}}
-    Campaign.create(
-        made, pool, ["a", "b"], fresh(), RandomSampling(), **options
-    ).close()
+    with Campaign.create(
+        made, pool, ["a", "b"], fresh(), RandomSampling(), n_instances=1
+    ) as campaign_made:
+        campaign_made.teach({"0.png": "a", "1.png": "b"}, train=False)
     described = settings.describe_estimator(fresh())
     for target, name, value in changed_settings():
         shutil.rmtree(folder, ignore_errors=True)
