@@ -3,8 +3,8 @@
     python benchmarks/bench_centers.py OUT [--jobs 2] [--data DIR]
 
 The kinds are those of configs/centers.json: one photograph per source class, the
-synthesised ones that the package ships, each with 1000, 300 and 100 classes, and
-pseudo-centres from the pool. On each data set, with efficientnet_lite0 at 128 pixels:
+synthesised ones that the package ships, each with 1000, 300 and 100 classes. On each
+data set, with efficientnet_lite0 at 128 pixels:
 
 - Spearman's rank correlation of the distinctiveness by the pretrained network
   with the one by 1000 photographs;
@@ -28,13 +28,13 @@ import pandas as pd
 from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
-from skadma import CNNClassifier, SourceCenters
+from skadma import CNNClassifier
 from skadma.bench import (
     area_under_curve,
     read_results,
     run_benchmark,
 )
-from skadma.bench.cells import POOL, read_centers
+from skadma.bench.cells import read_centers
 from skadma.bench.datasets import load_dataset, split_dataset
 from skadma.bench.report import markdown_table
 from skadma.strategies import ADMA
@@ -47,17 +47,6 @@ def network(config: dict[str, Any]) -> CNNClassifier:
     """The classifier that the benchmark uses."""
     (backbone,) = config["networks"]
     return CNNClassifier(backbone, **config["classifier"])
-
-
-def make_centers(
-    kind: dict[str, Any], clf: CNNClassifier, X_pool: Any, data: Path
-) -> SourceCenters:
-    """One kind of centres, as the benchmark makes them."""
-    n = kind.get("n_centers")
-    asked = kind.get("centers")
-    if asked == POOL:
-        return SourceCenters.from_pool(clf, X_pool, n_centers=n)
-    return read_centers(asked, n, clf, data)
 
 
 def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
@@ -74,9 +63,8 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
             # A cache of its own, or the photographs would be known the second time.
             fresh = network(config).set_params(memory=False)
             begin = perf_counter()
-            centers = make_centers(
-                kind, clf if kind.get("centers") == POOL else fresh, X, data
-            )
+            asked, n = kind.get("centers"), kind.get("n_centers")
+            centers = read_centers(asked, n, fresh, data)
             made = perf_counter()
             found[name] = ADMA(centers).score(clf, X).distinctiveness
             rows.append(

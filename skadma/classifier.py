@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -206,6 +207,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
+        "weights": [None, str, PathLike],
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "source_classes": [StrOptions({"auto"}), "boolean"],
         "image_size": [None, Interval(Integral, 1, 4096, closed="both")],
@@ -219,11 +221,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         # What is no float32, or would never end or never fit, is a mistake.
         "lr": [Interval(Real, 0, 3e38, closed="both")],
         "head_lr": [Interval(Real, 0, 3e38, closed="both")],
+        "optimizer": [callable],
+        "criterion": [callable],
         "max_epochs": [Interval(Integral, 0, 10**6, closed="both")],
         "batch_size": [Interval(Integral, 1, 10**6, closed="both")],
         "scan_batch_size": [None, Interval(Integral, 1, 10**6, closed="both")],
+        "callbacks": [None, list],
+        "train_split": [None, callable],
         "augment": [None, StrOptions({"crop_flip"}), callable],
         "warm_start": ["boolean"],
+        "classes": [None, "array-like"],
         "class_weight": [None, dict, StrOptions({"balanced"})],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "net_params": [None, dict],
@@ -729,7 +736,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _inference_batch_size(self) -> int:
         if self.scan_batch_size is not None:
-            return self.scan_batch_size
+            return int(self.scan_batch_size)
         return 16 if self.torch_device().type == "cpu" else 256
 
     def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
@@ -756,6 +763,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def _given_range(self) -> tuple[float, float] | None:
         if self.value_range is None:
             return None
+        given = np.asarray(self.value_range, dtype=object)
+        if given.shape != (2,) or not all(isinstance(value, Real) for value in given):
+            raise ValueError("value_range must be two numbers.")
         low, high = self.value_range
         if not -math.inf < low < high < math.inf:
             raise ValueError(

@@ -25,8 +25,6 @@ CLASSIFIER_COLUMNS = (
     "batch_size", "batch_norm", "augment",
 )  # fmt: skip
 """Parameters of the classifier that get a column in the table of results."""
-POOL = "pool"
-"""In place of a file of centres: pseudo-centres from the pool."""
 
 
 class Workbench:
@@ -76,14 +74,11 @@ class Workbench:
             cls = strategy_class(name)
             if "centers" in inspect.signature(cls).parameters:
                 asked, n = own.pop("centers", centers), own.pop("n_centers", None)
-                if asked == POOL:
-                    found = SourceCenters.from_pool(clf, split.X, n_centers=n)
-                else:
-                    found = self._keep(
-                        "centers",
-                        (asked, n, cell.settings["network"]),
-                        lambda: read_centers(asked, n, clf, self.root),
-                    )
+                found = self._keep(
+                    "centers",
+                    (asked, n, cell.settings["network"]),
+                    lambda: read_centers(asked, n, clf, self.root),
+                )
                 own["centers"] = found
             strategy = cls(**own)
             n_rounds, n_instances = protocol["n_rounds"], protocol["n_instances"]

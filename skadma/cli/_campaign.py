@@ -485,7 +485,7 @@ def _add_evaluate(commands: Commands) -> None:
     add("--draw", type=positive, metavar="N", help=what)
     add(
         "--method",
-        choices=("stratified", "random", "importance"),
+        choices=("stratified", "random"),
         default="stratified",
         help="how to draw them (default: %(default)s)",
     )
