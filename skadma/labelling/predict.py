@@ -336,6 +336,8 @@ def _kept(
     if not journal.exists():
         return 0, 0, 0, ""
     lines = _read(journal)
+    end: int
+    before: Any
     end, before = next(lines, (0, None))
     if before is None:
         differs = ["note of what it is"]

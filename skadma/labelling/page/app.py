@@ -149,7 +149,7 @@ def _text(body: Any, name: str, limit: int) -> str:
 
 
 def _list(body: Any, name: str) -> list[Any]:
-    value = body.get(name) if isinstance(body, dict) else None
+    value: Any = body.get(name) if isinstance(body, dict) else None
     _check(isinstance(value, list) and len(value) <= _MAX_ITEMS, name)
     return list(value)
 
