@@ -20,7 +20,12 @@ from torch import fx, nn
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
-from .graph import NetworkGraph, fold_batch_norms
+from .graph import (
+    NetworkGraph,
+    UntraceableError,
+    UntracedNetwork,
+    fold_batch_norms,
+)
 from .heads import (
     NEW_LAST_LAYER,
     WithLastLayer,
@@ -36,6 +41,9 @@ from .registry import (
     load_into,
 )
 from .torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
+
+_WHOLE = "network.module."
+"""Prefix of the names of weights of a network that is not traced."""
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -115,6 +123,8 @@ class PretrainedNetwork:
             if head == NEW_LAST_LAYER:
                 own = self.module.state_dict()
                 own = {k: v for k, v in own.items() if k.startswith(f"{head}.")}
+                if self.is_untraced and f"{head}.weight" not in state_dict:
+                    state_dict = {f"{_WHOLE}{k}": v for k, v in state_dict.items()}
                 state_dict = own | state_dict
             elif f"{head}.weight" in state_dict:
                 n_classes = state_dict[f"{head}.weight"].shape[0]
@@ -129,8 +139,17 @@ class PretrainedNetwork:
 
     def _trace(self, source_classes: bool | str) -> None:
         """Trace the module; give it a last layer if it has no classifier."""
+        untraceable = ""
         try:
-            self.graph = NetworkGraph(self.module, self.example)
+            try:
+                self.graph = NetworkGraph(self.module, self.example)
+            except UntraceableError as error:
+                if not any(True for _ in self.module.parameters()):
+                    raise
+                untraceable = f"nothing is known, since {error}"
+                whole = OrderedDict(network=UntracedNetwork(self.module))
+                self.module = nn.Sequential(whole).eval()
+                self.graph = NetworkGraph(self.module, self.example)
             shapes = self._find_shapes()
         except Exception:
             self._check_takes_example()  # if it fails, this is why
@@ -138,7 +157,9 @@ class PretrainedNetwork:
         network = self.module, self.graph, shapes
         if self.graph.layers[-1].name == NEW_LAST_LAYER:
             return
-        why = "you say so" if source_classes is False else why_no_scores(*network)
+        why = untraceable or (
+            "you say so" if source_classes is False else why_no_scores(*network)
+        )
         if not why:
             return
         layer, shape = self.graph.layers[-1].name, shapes.get(self.graph.output, ())
@@ -164,6 +185,11 @@ class PretrainedNetwork:
         self.graph = NetworkGraph(self.module, self.example)
         self._find_shapes()
 
+    @property
+    def is_untraced(self) -> bool:
+        """Whether the network is one layer, since torch.fx cannot trace it."""
+        return any(isinstance(m, UntracedNetwork) for m in self.module.children())
+
     def __getstate__(self) -> dict[str, Any]:
         # A graph does not pickle; tracing again takes milliseconds.
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_PICKLED}
@@ -187,6 +213,8 @@ class PretrainedNetwork:
         error = self._failure(self.example)
         if error is None:
             return
+        if isinstance(error, UntraceableError):  # it is about the output
+            raise error
         cause = f"{type(error).__name__}: {error}"
         if self.example.ndim != 4:
             raise ValueError(
@@ -467,6 +495,8 @@ def describe_modules(network: nn.Module) -> str:
         modules.append(("", network._network))
     for name, module in modules:
         settings = []
+        if isinstance(module, torch.jit.ScriptModule):
+            settings.append(("code", module.code))
         for key, value in vars(module).items():
             if key in every_module_has or isinstance(value, nn.Module):
                 continue
@@ -481,7 +511,7 @@ def describe_modules(network: nn.Module) -> str:
 def _describe_code(code: Any) -> str:
     """Name of a class or function, with its source unless a library defines it."""
     name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', code)}"
-    if name.startswith(("torch.", "torchvision.", "timm.")):
+    if name.startswith(("torch.", "torchvision.", "timm.", "transformers.")):
         return name
     try:
         return f"{name} {inspect.getsource(code)}"
@@ -516,6 +546,12 @@ def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -
         raise ValueError(
             f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
             f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+        )
+    if source.is_untraced and frozen % n == 0:
+        raise ValueError(
+            f"n_frozen_layers={frozen}, but {source.name} cannot be traced, so it is "
+            "used as a whole: only its new last layer is trained. Take "
+            "n_frozen_layers=-1, or a network that torch.fx can trace."
         )
     return frozen % n
 

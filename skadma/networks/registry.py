@@ -101,7 +101,9 @@ def build_backbone(
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     elif backbone.startswith("timm/"):
-        built = _build_timm(backbone, weights)
+        built = _build_timm(backbone, weights, image_size)
+    elif backbone.startswith(PREFIX):
+        built = _build_huggingface(backbone, weights, image_size)
     elif backbone in _BUILDERS:
         built = _BUILDERS[backbone](backbone, weights)
     elif backbone in available_backbones():
@@ -113,7 +115,7 @@ def build_backbone(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
             "'timm/<name>' and any callable that returns an nn.Module work too."
         )
-    if weights is not None and is_weights_file(weights):
+    if weights is not None and is_weights_file(weights) and not built.has_weights:
         built = replace(built, state_dict=read_state_dict(weights))
     if image_size is not None and not callable(backbone):
         own = built.preprocessing
