@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 
 from ..images.dataset import Preprocessing, fit_to_size
 
-PREFIX = "hf/"
+HUGGING_FACE = "hf/"
 
 _FILTERS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of filters."""
@@ -23,12 +22,14 @@ _FILTERS = {2: "bilinear", 3: "bicubic"}
 class HuggingFaceFeatures(nn.Module):
     """A network of transformers that returns one vector of an image.
 
-    That is its ``pooler_output``; without one, the class token or, of maps, the mean.
+    That is its ``pooler_output``; without one, or without weights for it, the class
+    token or, of maps, the mean.
     """
 
-    def __init__(self, model: nn.Module, image_size: int) -> None:
+    def __init__(self, model: nn.Module, image_size: int, *, has_pooler: bool) -> None:
         super().__init__()
         self.model = model
+        self.has_pooler = has_pooler
         takes = inspect.signature(model.forward).parameters
         self.options: dict[str, Any] = {}
         own: Any = getattr(model.config, "image_size", image_size)
@@ -38,7 +39,7 @@ class HuggingFaceFeatures(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features of a batch of normalized images."""
         outputs = self.model(pixel_values=x, **self.options)
-        pooled = getattr(outputs, "pooler_output", None)
+        pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
         if pooled is None:
             hidden = outputs.last_hidden_state
             pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean((2, 3))
@@ -47,7 +48,11 @@ class HuggingFaceFeatures(nn.Module):
 
 
 def load_huggingface(
-    name: str, weights: str | None, image_size: int | None, *, offline: bool
+    name: str,
+    weights: str | dict[str, torch.Tensor] | None,
+    image_size: int | None,
+    *,
+    offline: bool,
 ) -> tuple[nn.Module, Preprocessing]:
     """Build a network and the preprocessing of its image processor.
 
@@ -71,27 +76,39 @@ def load_huggingface(
         If a file is missing.
     """
     transformers = importlib.import_module("transformers")
-    place = name.removeprefix(PREFIX)
-    options = {"local_files_only": offline, "trust_remote_code": False}
+    place = name.removeprefix(HUGGING_FACE)
+    options: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(place, **options)
+    missing: set[str] = set()
     if weights is None:
         model = transformers.AutoModel.from_config(config)
     else:
-        model = transformers.AutoModel.from_pretrained(
-            place, config=config, use_safetensors=True, dtype=torch.float32, **options
+        model, info = transformers.AutoModel.from_pretrained(
+            place,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
-    model = getattr(model, "vision_model", model)  # of CLIP and SigLIP
-    if model.main_input_name != "pixel_values":
+        missing = set(info["missing_keys"])
+    is_part = hasattr(model, "vision_model")  # of CLIP and SigLIP
+    model = model.vision_model if is_part else model
+    parameters = {f"vision_model.{n}" if is_part else n: n for n in model.state_dict()}
+    missing = {parameters[n] for n in missing & {*parameters}}
+    if lacking := [n for n in sorted(missing) if not n.startswith("pooler.")]:
+        raise ValueError(f"{name}: its weights lack {len(lacking)}, {lacking[:3]}.")
+    if (takes := getattr(model, "main_input_name", "pixel_values")) != "pixel_values":
         raise ValueError(
-            f"{name} is a {type(model).__name__}, whose input is "
-            f"{model.main_input_name!r} and not images."
+            f"{name} is a {type(model).__name__}, whose input is {takes!r}, no images."
         )
     if hasattr(model.config, "mask_ratio"):
         model.config.mask_ratio = 0.0  # a masked autoencoder would hide patches
     processor = transformers.AutoImageProcessor.from_pretrained(place, **options)
     preprocessing = read_preprocessing(processor.to_dict())
     _check_same_pixels(name, processor, preprocessing)
-    return HuggingFaceFeatures(model, image_size or preprocessing.image_size), (
+    has_pooler = not missing and getattr(model, "pooler", True) is not None
+    size = image_size or preprocessing.image_size
+    return HuggingFaceFeatures(model.float(), size, has_pooler=has_pooler), (
         preprocessing
     )
 
@@ -99,6 +116,8 @@ def load_huggingface(
 def read_preprocessing(config: dict[str, Any]) -> Preprocessing:
     """Translate the settings of an image processor."""
     size, crop = config.get("size") or {}, config.get("crop_size") or {}
+    resized: Any
+    image_size: Any
     squash = "height" in size
     resized = size.get("height") or size.get("shortest_edge")
     image_size = crop.get("height") if config.get("do_center_crop") else resized
@@ -132,16 +151,15 @@ def read_preprocessing(config: dict[str, Any]) -> Preprocessing:
     )
 
 
-def _check_same_pixels(
-    name: str, processor: Any, preprocessing: Preprocessing
-) -> None:
+def _check_same_pixels(name: str, processor: Any, preprocessing: Preprocessing) -> None:
     """Compare the preprocessing with the processor's on a picture of waves."""
     rows, columns = np.mgrid[:300, :400][..., None] / 40
     waves = np.sin(rows + np.arange(3)) * np.cos(columns)
     pixels = np.round(127.5 * (1 + waves)).astype(np.uint8)
     theirs = processor(images=Image.fromarray(pixels), return_tensors="np")
     mean, std = (
-        np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std)
+        np.reshape(values, (3, 1, 1))
+        for values in (preprocessing.mean, preprocessing.std)
     )
     ours = (fit_to_size(pixels, preprocessing).numpy() / 255 - mean) / std
     found = np.asarray(theirs["pixel_values"])[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import io
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +62,7 @@ _N_LOADED = 2
 _LOADED: OrderedDict[tuple[Any, ...] | None, PretrainedNetwork] = OrderedDict()
 """The last networks loaded by name, by all that they depend on."""
 
-_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes")
+_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes", "_folded")
 
 
 class PretrainedNetwork:
@@ -142,12 +143,18 @@ class PretrainedNetwork:
         untraceable = ""
         try:
             try:
+                if isinstance(self.module, UntracedNetwork):
+                    raise UntraceableError(f"{self.name} is used as a whole")
                 self.graph = NetworkGraph(self.module, self.example)
             except UntraceableError as error:
                 if not any(True for _ in self.module.parameters()):
                     raise
                 untraceable = f"nothing is known, since {error}"
-                whole = OrderedDict(network=UntracedNetwork(self.module))
+                whole: OrderedDict[str, nn.Module] = OrderedDict(
+                    network=self.module
+                    if isinstance(self.module, UntracedNetwork)
+                    else UntracedNetwork(self.module)
+                )
                 self.module = nn.Sequential(whole).eval()
                 self.graph = NetworkGraph(self.module, self.example)
             shapes = self._find_shapes()
@@ -201,7 +208,9 @@ class PretrainedNetwork:
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
-        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
+        # A traced network writes an error's place in its code.
+        quiet = redirect_stderr(io.StringIO())
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad(), quiet:
             try:
                 self.module(example)
             except Exception as error:  # of any type, the network may be anyone's
@@ -311,8 +320,13 @@ class PretrainedNetwork:
         shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
         with NETWORK_LOCK, torch_defaults(), torch.no_grad():
             shapes.run(self.example)
-        self._shapes = shapes.found
+        self._shapes, self._folded = shapes.found, shapes.folded
         return shapes.found
+
+    @property
+    def image_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
+        """Shapes for one image of the tensors whose first dimension is the batch's."""
+        return {n: s for n, s in self._shapes.items() if n not in self._folded}
 
     def check_source_classes(self, wanted: str) -> None:
         """Raise ValueError where something needs source classes and there are none.
@@ -365,11 +379,15 @@ class _Shapes(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
         self.found: dict[fx.Node, tuple[int, ...]] = {}
+        self.folded: set[fx.Node] = set()
+        """Tensors with more rows than images, such as windows."""
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             self.found[n] = tuple(value.shape[1:])
+            if value.ndim and len(value) != 1:
+                self.folded.add(n)
         return value
 
 
@@ -437,7 +455,7 @@ def _build(
         return built
     network = PretrainedNetwork(built)
     module = multilayer_network(
-        network.name, network.module, network.graph, network.output_shapes
+        network.name, network.module, network.graph, network.image_shapes
     )
     return replace(built, name=str(backbone), module=module, state_dict=None)
 
@@ -458,7 +476,7 @@ def rebuild_pretrained(
     """
     with torch_defaults(training=True), seeded_torch(0):
         has_classes = f"{NEW_LAST_LAYER}.weight" not in state_dict
-        built = _build(backbone, None, None, has_classes)
+        built = _build(backbone, None, preprocessing.image_size, has_classes)
         built = replace(
             built,
             name=name,

@@ -13,8 +13,9 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -22,6 +23,8 @@ import torchvision
 from torch import nn
 
 from ..images.dataset import Preprocessing
+from .graph import UntracedNetwork
+from .huggingface import HUGGING_FACE, load_huggingface
 
 # The auxiliary heads of these two return a tuple while training.
 # Their weights were trained on another scale of colours, to which they bring the input.
@@ -41,7 +44,8 @@ class Backbone:
 
     `state_dict` are weights yet to be loaded into it, None where it has them already;
     `class_names` are the source classes in the order of its outputs, if known;
-    `source_classes` whether its outputs are their scores, "auto" to find out.
+    `source_classes` whether its outputs are their scores, "auto" to find out;
+    `has_weights` whether a file of weights has been loaded into it.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Backbone:
     state_dict: dict[str, torch.Tensor] | None
     class_names: tuple[str, ...] | None
     source_classes: bool | str = "auto"
+    has_weights: bool = False
 
 
 def available_backbones(pattern: str | None = None) -> list[str]:
@@ -102,7 +107,7 @@ def build_backbone(
         )
     elif backbone.startswith("timm/"):
         built = _build_timm(backbone, weights, image_size)
-    elif backbone.startswith(PREFIX):
+    elif backbone.startswith(HUGGING_FACE):
         built = _build_huggingface(backbone, weights, image_size)
     elif backbone in _BUILDERS:
         built = _BUILDERS[backbone](backbone, weights)
@@ -218,7 +223,7 @@ _BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
 """Builders of the networks that neither torchvision nor ``timm/`` has, by name."""
 
 
-def _build_timm(name: str, weights: str | Path | None) -> Backbone:
+def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Backbone:
     timm = _import("timm", "timm", f"backbone={name!r}")
     if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
         raise ValueError(
@@ -226,15 +231,28 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
             ".safetensors file, or None. Weights with a tag are part of timm's name, "
             "as in 'timm/resnet50.a1_in1k'."
         )
+    options: dict[str, Any] = {}
+    if weights is not None and is_weights_file(weights) and size is not None:
+        # So timm brings the embeddings of positions to the size.
+        options = {"pretrained": True, "pretrained_cfg_overlay": {
+            "state_dict": read_state_dict(weights)
+        }}  # fmt: skip
+
+    def load(offline: bool = True) -> nn.Module:
+        return _create_timm(timm, name, size, **options)
+
     if weights == "DEFAULT":
-        module = _load_timm(timm, name)
+        options["pretrained"] = True
+        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+        remedy = "weights='path/to/model.safetensors'; weights=None gives random ones"
+        module = _from_hub(name, known and known.hf_hub_id, load, remedy)
     else:
-        module = _create_timm(timm, name)
+        module = load()
     config = timm.data.resolve_model_data_config(module)
-    size = config["input_size"][-1]
+    side = config["input_size"][-1]
     preprocessing = Preprocessing(
-        image_size=size,
-        resize_size=int(size / config["crop_pct"]),
+        image_size=side,
+        resize_size=int(side / config["crop_pct"]),
         interpolation=(
             config["interpolation"]
             if config["interpolation"] in ("bilinear", "bicubic")
@@ -242,24 +260,72 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         ),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        crop_mode=config["crop_mode"],
     )
     # The last layer of CLIP's networks is a projection to features, if not fine-tuned.
-    known: Any = module.pretrained_cfg
-    described = f"{known.get('architecture')}.{known.get('tag')}"
+    cfg: Any = module.pretrained_cfg
+    described = f"{cfg.get('architecture')}.{cfg.get('tag')}"
     is_clip = "clip" in described and "_ft_" not in described
     has_classes = False if is_clip or not module.num_classes else "auto"
-    return Backbone(name, module, preprocessing, None, None, has_classes)
+    has_loaded = "pretrained_cfg_overlay" in options
+    return Backbone(name, module, preprocessing, None, None, has_classes, has_loaded)
 
 
-def _create_timm(timm: Any, name: str, **options: Any) -> nn.Module:
+def _create_timm(
+    timm: Any, name: str, image_size: int | None, **options: Any
+) -> nn.Module:
+    """Build a network for a size of images, where it is built for one."""
+    short = name.removeprefix("timm/")
     try:
-        return timm.create_model(name.removeprefix("timm/"), **options)
-    except RuntimeError as error:
-        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+        if image_size is not None:
+            try:
+                return timm.create_model(short, img_size=image_size, **options)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+        return timm.create_model(short, **options)
+    except (RuntimeError, AssertionError) as error:
+        at_size = "" if image_size is None else f" for image_size={image_size}"
+        raise ValueError(f"timm cannot build {name!r}{at_size}: {error}") from error
 
 
-def _load_timm(timm: Any, name: str) -> nn.Module:
-    """Build a network of timm with its weights, of the cache or else of the network.
+def _build_huggingface(
+    name: str, weights: str | Path | None, image_size: int | None
+) -> Backbone:
+    _import("transformers", "transformers", f"backbone={name!r}")
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(
+            f"weights={str(weights)!r}: a network of transformers takes 'DEFAULT' or "
+            "None (random weights). Other weights: give their folder as 'hf/FOLDER', "
+            "with config.json, preprocessor_config.json and model.safetensors."
+        )
+    load = partial(load_huggingface, name, cast("str | None", weights), image_size)
+    place = Path(name.removeprefix(HUGGING_FACE))
+    if place.is_dir():
+        try:
+            module, preprocessing = load(offline=True)
+        except OSError as error:
+            raise OSError(
+                f"{name} is a folder, and transformers cannot read it: {error} It "
+                "needs config.json, preprocessor_config.json and model.safetensors. "
+                "Weights in another form: load them where you trust them, and call "
+                "save_pretrained."
+            ) from error
+    elif place.is_absolute() or place.parts[:1] in ((".",), ("..",), ("~",)):
+        raise FileNotFoundError(f"There is no folder {str(place)!r}.")
+    else:
+        remedy = (
+            "its folder, with config.json and preprocessor_config.json: 'hf/FOLDER'"
+        )
+        module, preprocessing = _from_hub(name, str(place), load, remedy)
+    whole = UntracedNetwork(module)
+    return Backbone(name, whole, preprocessing, None, None, False)
+
+
+def _from_hub(
+    name: str, repository: str | None, load: Callable[..., Any], remedy: str
+) -> Any:
+    """Call a loader on huggingface_hub's cache, or else with a connection.
 
     Without a connection huggingface_hub tries for a minute before it gives up, also if
     all is in its cache; so the cache is tried first, and then the connection.
@@ -270,13 +336,13 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
     try:
         constants.HF_HUB_OFFLINE = True
         try:
-            return _create_timm(timm, name, pretrained=True)
+            return load(offline=True)
         except OSError as error:  # not in the cache, or of an address that is not there
             missing = error
         finally:
             constants.HF_HUB_OFFLINE = offline
         if not offline and (cause := _unreachable(constants.ENDPOINT)) == "":
-            return _create_timm(timm, name, pretrained=True)
+            return load(offline=False)
     except ValueError:
         raise
     except OSError as error:
@@ -288,13 +354,11 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
             f"({type(error).__name__}: {error}). Delete the network's folder there, "
             "and they are fetched anew."
         ) from error
-    known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
-    page = f"{constants.ENDPOINT}/{known.hf_hub_id}" if known else constants.ENDPOINT
+    page = f"{constants.ENDPOINT}/{repository}" if repository else constants.ENDPOINT
     raise OSError(
         f"The weights of {name!r} are not in huggingface_hub's cache, "
         f"{constants.HF_HUB_CACHE!r}, and could not be fetched ({cause}). Download "
-        f"model.safetensors of {page} elsewhere and pass "
-        "weights='path/to/model.safetensors'; weights=None gives random ones."
+        f"model.safetensors of {page} elsewhere and pass {remedy}."
     ) from missing
 
 
