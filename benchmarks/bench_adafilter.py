@@ -87,11 +87,7 @@ METHODS: dict[str, tuple[type[CNNClassifier], dict[str, Any]]] = {
         {"callbacks": [L2SP()], "net_params": {"optimizer__weight_decay": 0.0}},
     ),
     "head only": (CNNClassifier, {"n_frozen_layers": -1}),
-    "AdaFilter independent": (AdaFilterClassifier, {"gates": "independent"}),
-    "AdaFilter global": (AdaFilterClassifier, {"gates": "global"}),
-    "AdaFilter one norm": (AdaFilterClassifier, {"gated_batch_norm": False}),
 }
-ABLATION = tuple(METHODS)[4:]
 
 
 def classifier(options: argparse.Namespace, method: str, **params: Any) -> Any:
@@ -251,7 +247,7 @@ def cost(options: argparse.Namespace) -> None:
     """Time an epoch and a prediction of each variant, in turns; the least counts."""
     n, repeat = (32, 1) if options.quick else (192, 7)
     X, y = load_dataset("elpv").X[:n], np.arange(n) % 2
-    kinds = ("fine-tuning", "AdaFilter", *ABLATION)
+    kinds = "fine-tuning", "AdaFilter"
     classifiers = {}
     for name in kinds:
         clf = classifier(options, name, max_epochs=4, random_state=0)

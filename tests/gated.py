@@ -7,7 +7,6 @@ from skadma.features.adapter import cnn_adapter
 
 from .conftest import TinyCNN
 
-KINDS = ["recurrent", "independent", "global"]
 SIZES = {"alexnet": 64, "vgg16": 32}
 
 

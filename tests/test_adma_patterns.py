@@ -8,11 +8,9 @@ import torch
 
 from skadma.strategies.adma import (
     CenterDistances,
-    approximated_pattern,
     distance_weights,
     distinctiveness,
     predict_weights,
-    transformation_pattern,
 )
 
 from . import reference
@@ -84,11 +82,6 @@ def test_distances_refuse_wrong_shapes(x, centers, message):
 # --- patterns and weights ------------------------------------------------------------
 
 
-def test_pattern_refuses():
-    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
-        transformation_pattern(torch.zeros(2, 3), torch.zeros(2, 4))
-
-
 @pytest.mark.parametrize("classes", [[2, 0], torch.tensor([2, 0]), np.array([2, 0])])
 def test_predict_weights_take_the_columns_of_the_classes(classes):
     proba = torch.tensor([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0]], dtype=torch.float32)
@@ -103,8 +96,6 @@ def test_predict_weights_take_the_columns_of_the_classes(classes):
         ([[0.5, 0.5]], [0, 2], r"in \[0, 2\); got \[0, 2\]"),
         ([[0.5, 0.5]], [-1, 0], r"got \[-1, 0\]"),
         ([[0.5, 0.5]], [], r"got \[\]"),
-        ([[1.5, -0.5]], None, "minimum is -0.5"),
-        ([[math.nan, 0.5]], None, "minimum is nan"),
         ([0.5, 0.5], None, r"matrix.*got shape \(2,\)"),
     ],
 )
@@ -132,10 +123,7 @@ def test_an_image_that_is_a_centre_is_explained_by_it_alone():
     )
     weights = distance_weights(S_a)
     assert weights[0].tolist() == [float(k == 5) for k in range(10)]
-    d = distinctiveness(
-        transformation_pattern(S_a, S_b),
-        approximated_pattern(weights, transformation_pattern(S_CA, S_CB)),
-    )
+    d = distinctiveness(S_a - S_b, weights @ (S_CA - S_CB))
     assert d[0] == 0
     assert (d[1:] > 0).all()
 
@@ -143,8 +131,6 @@ def test_an_image_that_is_a_centre_is_explained_by_it_alone():
 @pytest.mark.parametrize(
     ("S_a", "message"),
     [
-        ([[1.0, -4.0]], "minimum is -4.0"),
-        ([[1.0, math.nan]], "minimum is nan"),
         ([1.0], r"matrix.*got shape \(1,\)"),
         ([[]], "one or more columns"),
     ],
@@ -152,16 +138,3 @@ def test_an_image_that_is_a_centre_is_explained_by_it_alone():
 def test_distance_weights_refuse(S_a, message):
     with pytest.raises(ValueError, match=message):
         distance_weights(tensor(S_a))
-
-
-@pytest.mark.parametrize(
-    ("weights", "patterns", "message"),
-    [
-        ((4, 3), (2, 2), "center_patterns has to be a matrix of 3 columns"),
-        ((4, 3), (3, 2), "center_patterns has to be a matrix of 3 columns"),
-        ((3,), (3, 3), "weights has to be a matrix"),
-    ],
-)
-def test_approximation_refuses_wrong_shapes(weights, patterns, message):
-    with pytest.raises(ValueError, match=message):
-        approximated_pattern(torch.zeros(weights), torch.zeros(patterns))

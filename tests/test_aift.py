@@ -44,13 +44,13 @@ def test_aift_is_the_literal_sum(n_classes, alpha):
         total = 0.0
         for j, m in itertools.product(range(len(p)), repeat=2):
             if j == m:
-                total += 0.7 * -sum(q * math.log(q) for q in p[j])
+                total -= sum(q * math.log(q) for q in p[j])
             else:
-                total += 0.2 * sum(
+                total += sum(
                     (a - b) * math.log(a / b) for a, b in zip(p[j], p[m], strict=True)
                 )
         expected.append(total)
-    np.testing.assert_allclose(patch_score(proba, alpha, 0.7, 0.2), expected)
+    np.testing.assert_allclose(patch_score(proba, alpha), expected)
 
 
 def literal_aift(clf, X, windows, n_layers, alpha):
@@ -140,7 +140,7 @@ def test_windows_lie_inside_and_differ(height, width):
 def test_aift_of_certain_patches_is_zero():
     proba = np.zeros((1, 4, 3))
     proba[..., 1] = 1
-    assert patch_score(proba, 0.5, 1, 1).tolist() == [0]
+    assert patch_score(proba, 0.5).tolist() == [0]
 
 
 def test_aift_follows_its_seed(pictures):

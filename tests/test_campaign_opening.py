@@ -22,6 +22,7 @@ from skadma.labelling.campaign.event_log import EventLog
 from skadma.strategies import (
     CEAL,
     EntropySampling,
+    ProbCover,
     RandomSampling,
     TypiClust,
     from_modal,
@@ -151,7 +152,7 @@ def test_nothing_is_ever_changed_in_the_file(campaign):
         ({"estimator": tiny_classifier(batch_size=0)}, "batch_size"),
         ({"estimator": tiny_classifier(lr=-1.0)}, "lr"),
         ({"estimator": CNNClassifier("resnet18", weights="gone.pth")}, "no file of"),
-        ({"strategy": TypiClust(n_neighbors=0)}, "n_neighbors"),
+        ({"strategy": ProbCover(delta=-1.0)}, "delta"),
         ({"random_state": -1}, "random_state=-1"),
         ({"n_instances": 0}, "n_instances=0"),
         ({"pool": "nowhere"}, "is no folder"),

@@ -47,11 +47,9 @@ def test_cluster_margin_spreads_small_margins(blobs):
     assert len(set(y[chosen])) >= len(set(y[np.argsort(margin)[:6]]))
 
 
-@pytest.mark.parametrize("most_by_all_rows", [10_000_000, 1000])
-def test_clusters_are_the_same_with_any_number_of_threads(
-    most_by_all_rows, monkeypatch
-):
-    monkeypatch.setattr(_typiclust, "_SIZE_FOR_ALL_ROWS", most_by_all_rows)
+@pytest.mark.parametrize("block_rows", [1000, 100])
+def test_clusters_are_the_same_with_any_number_of_threads(block_rows, monkeypatch):
+    monkeypatch.setattr(_typiclust, "BLOCK_ROWS", block_rows)
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(12, 48))
     rows = centers[rng.integers(0, 12, 900)] + rng.normal(size=(900, 48))

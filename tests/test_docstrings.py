@@ -91,7 +91,8 @@ def test_fitted_attributes_are_documented(which, pictures):
     if which == "learner":
         estimator = ActiveLearner(estimator, MarginSampling(), n_rounds=1)
     estimator.fit(X, y)
-    documented = {p.name for p in ClassDoc(type(estimator))["Attributes"]}
+    attributes = ClassDoc(type(estimator))["Attributes"]
+    documented = {name for p in attributes for name in p.name.split(", ")}
     fitted = {n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")}
     assert fitted <= documented
 

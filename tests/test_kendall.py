@@ -170,8 +170,6 @@ def test_inputs_stay_as_they_are():
         (torch.zeros(2, 3), torch.zeros(2, 4), r"got \(2, 3\) and \(2, 4\)"),
         (torch.zeros(3), torch.zeros(3), r"got \(3,\) and \(3,\)"),
         (torch.zeros(2, 1), torch.zeros(2, 1), "K >= 2"),
-        (torch.zeros(2, 3), torch.zeros(2, 3).long(), "b has .*got torch.int64"),
-        (torch.zeros(2, 3).bool(), torch.zeros(2, 3), "a has .*got torch.bool"),
         (torch.full((2, 3), math.nan), torch.zeros(2, 3), "a has NaN"),
         (torch.zeros(1, 2), tensor([[math.nan, 0.0]]), "b has NaN"),
         (torch.linspace(-1, 1, 99).log()[None], torch.zeros(1, 99), "a has NaN"),

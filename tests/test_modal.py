@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.fixes import parse_version
 
-from skadma import ActiveLearner, CNNClassifier, SourceCenters
+from skadma import ActiveLearner, SourceCenters
 from skadma.strategies import (
     ADMA,
     AIFT,
@@ -229,24 +229,3 @@ def test_modals_committee_functions(name, pictures):
     ).fit(X[:12], y[:12])
     strategy = from_modal(modals(f"disagreement.{name}"))
     assert len(set(strategy.query(committee, X[12:], 4))) == 4
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["mc_dropout_bald", "mc_dropout_mean_st", "mc_dropout_max_entropy",
-     "mc_dropout_max_variationRatios"],
-)  # fmt: skip
-def test_modals_dropout_functions(name, pictures):
-    X, y = pictures
-    clf = CNNClassifier(
-        "squeezenet1_1", weights=None, image_size=32, max_epochs=1, random_state=0
-    ).fit(X[:12], y[:12])
-    before = clf.predict_proba(X)
-    strategy = from_modal(modals(f"dropout.{name}"), num_cycles=3)
-    strategy.random_state = 0
-    chosen = strategy.query(clf, X[12:], 4)
-    assert len(set(chosen)) == 4
-    np.testing.assert_array_equal(strategy.query(clf, X[12:], 4), chosen)
-    np.testing.assert_array_equal(clf.predict_proba(X), before)
-    with pytest.raises(TypeError, match="fitted CNNClassifier"):
-        strategy.query(LogisticRegression(), X.reshape(24, -1), 4)

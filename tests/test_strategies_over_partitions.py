@@ -13,12 +13,11 @@ from sklearn.datasets import make_blobs
 from skadma._utils.lazy_rows import MappedRows
 from skadma.features.store import FeatureStore
 from skadma.features.store.hashing import key_hashes, partition
-from skadma.strategies import CoreSet, UncertaintyHerding
+from skadma.strategies import CoreSet, UncertaintyHerding, _uncertainty_herding
 from skadma.strategies._coreset import k_center_greedy
 from skadma.strategies._uncertainty_herding import (
     Coverage,
     herd_over_partitions,
-    n_reference_points,
 )
 
 from .stored_pool import store  # noqa: F401
@@ -44,7 +43,9 @@ def rows():
 def herd(order, partitions, rows):
     X, weights = (array[order] for array in rows)
     pool = Shuffled(order, partitions)
-    return herd_over_partitions(pool, X[:0], X, weights, 20, 400, seed=0)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_uncertainty_herding, "_N_REFERENCE_POINTS", 400)
+        return herd_over_partitions(pool, X[:0], X, weights, 20, seed=0)[0]
 
 
 def test_the_order_of_the_pool_does_not_matter(rows):
@@ -92,7 +93,7 @@ def test_herding_over_partitions_is_randgreedi(rows, monkeypatch):
         "skadma.strategies._uncertainty_herding.share_distance", lambda *_: bandwidth_sq
     )
     got, gains = herd_over_partitions(
-        pool, X[:0].astype(np.float32), X.astype(np.float32), weights, 5, 60, seed=0
+        pool, X[:0].astype(np.float32), X.astype(np.float32), weights, 5, seed=0
     )
 
     def greedy(candidates):
@@ -130,40 +131,6 @@ def test_partitions_cover_nearly_as_much_as_the_whole(rows, monkeypatch):
     _, gains = Coverage(X, weights, 30.0).greedy(X, 20)
     cover.add(X[chosen])
     assert cover.value > 0.93 * gains.sum()
-
-
-def test_number_of_reference_points_is_the_bound_and_holds():
-    assert n_reference_points(10**6, 100, 0.10) == math.ceil(
-        (100 * math.log(1e6) + math.log(200)) / 0.02
-    )
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(40, 2))
-    u = rng.random(40)
-    similarity = np.exp(-((X[:, None] - X) ** 2).sum(axis=2))
-    pairs = np.array(list(itertools.combinations(range(40), 2)))
-    covered = np.maximum(similarity[:, pairs[:, 0]], similarity[:, pairs[:, 1]])
-    truth = u @ covered / u.sum()
-    m = n_reference_points(40, 2, 0.15)
-    worst = [
-        np.abs(covered[rng.choice(40, m, p=u / u.sum())].mean(axis=0) - truth).max()
-        for _ in range(200)
-    ]
-    assert np.mean(np.array(worst) > 0.15) <= 0.01
-
-
-def test_the_error_decides_on_how_much_coverage_is_measured(store, monkeypatch):
-    pool, clf, _ = store
-    sizes = []
-    real = Coverage.__init__
-
-    def noted(self, reference_points, *args):
-        sizes.append(len(reference_points))
-        real(self, reference_points, *args)
-
-    monkeypatch.setattr(Coverage, "__init__", noted)
-    UncertaintyHerding(error=0.3, random_state=0).query(clf, pool, 2)
-    UncertaintyHerding(random_state=0).query(clf, pool, 2)
-    assert sizes == [n_reference_points(200, 2, 0.3), 200]
 
 
 def test_k_center_is_the_literal_one(rows):

@@ -1,7 +1,6 @@
 """The adapted network with two sets of filters, and the gates that choose between them.
 
-The gates and the second set of filters are inserted into the network's graph. For
-inference, filters that no image of a batch takes are left out.
+The gates and the second set of filters are inserted into the network's graph.
 """
 
 from __future__ import annotations
@@ -19,11 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..networks import AdaptedNetwork, PretrainedNetwork
 from ..networks.graph import NetworkGraph, extract_subgraph, fold_batch_norms
 
-KINDS = ("recurrent", "independent", "global")
-
-_MOST_MIXED = 0.5
-"""Share of filters that need both sets, above which all are computed: indexing channels
-costs more than it saves then (1 x 1 convolutions, two cores)."""
+GATE_WIDTH = 128
+"""Width of the recurrent network."""
 
 
 # --- gates ----------------------------------------------------------------------------
@@ -62,78 +58,46 @@ class GateNetwork(nn.Module):
     A layer's gates come from its input: average over the area, projection to a width
     that all layers share, an LSTM cell whose state goes on from layer to layer, and
     projection to the number of filters. The network is not called: :meth:`insert`
-    appends it to a graph, so the state is not stored between batches.
-
-    The kind ``"independent"`` has tanh in place of the cell, so no layer depends on
-    another; with ``"global"`` the gates are parameters, the same for all examples.
-    `channels` are input channels and filters of each layer.
+    appends it to a graph, so the state is not stored between batches. `channels` are
+    input channels and filters of each layer.
     """
 
-    def __init__(
-        self, kind: str, channels: Sequence[tuple[int, int]], width: int
-    ) -> None:
+    def __init__(self, channels: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.kind = kind
-        if kind == "global":
-            policies = [GlobalPolicy(n_out, width) for _, n_out in channels]
-            self.outputs = nn.ModuleList(policies)
-            return
+        width = GATE_WIDTH
         self.inputs = nn.ModuleList(nn.Linear(n_in, width) for n_in, _ in channels)
         self.outputs = nn.ModuleList(nn.Linear(width, n_out) for _, n_out in channels)
-        if kind == "recurrent":
-            self.cell = nn.LSTMCell(width, width)
+        self.cell = nn.LSTMCell(width, width)
 
     def insert(
         self, graph: fx.Graph, name: str, layer: int, x: fx.Node, state: fx.Node | None
-    ) -> tuple[fx.Node, fx.Node | None]:
+    ) -> tuple[fx.Node, fx.Node]:
         """Append the gates (n, filters) of layer number `layer` to a graph.
 
         `name` is this module's name in the network that the graph runs, `x` the layer's
         input (n, c, h, w), `state` the cell's state after the layer before. The new
         state is returned beside the gates.
         """
-        hidden = x
-        if self.kind != "global":
-            pooled = graph.call_method("mean", (x, (2, 3)))
-            hidden = graph.call_module(f"{name}.inputs.{layer}", (pooled,))
-        if self.kind == "independent":
-            hidden = graph.call_function(torch.tanh, (hidden,))
-        if self.kind == "recurrent":
-            before = () if state is None else (state,)
-            state = graph.call_module(f"{name}.cell", (hidden, *before))
-            hidden = graph.call_function(operator.getitem, (state, 0))
+        pooled = graph.call_method("mean", (x, (2, 3)))
+        projected = graph.call_module(f"{name}.inputs.{layer}", (pooled,))
+        before = () if state is None else (state,)
+        state = graph.call_module(f"{name}.cell", (projected, *before))
+        hidden = graph.call_function(operator.getitem, (state, 0))
         logits = graph.call_module(f"{name}.outputs.{layer}", (hidden,))
         return graph.call_function(threshold, (logits,)), state
-
-
-class GlobalPolicy(nn.Module):
-    """Logits that are the same for all examples.
-
-    They start as the bias of a linear layer of `width` inputs does, so that about half
-    of the gates are open: with all of them shut, nothing would be learnt.
-    """
-
-    def __init__(self, n_filters: int, width: int) -> None:
-        super().__init__()
-        start = torch.empty(n_filters).uniform_(-1, 1) / width**0.5
-        self.logits = nn.Parameter(start)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Repeat the logits for each example of a batch."""
-        return self.logits.expand(len(x), -1)
 
 
 # --- the rewritten graph --------------------------------------------------------------
 
 
 def find_gated_layers(
-    graph: NetworkGraph, network: nn.Module, frozen: Container[str], *, with_norms: bool
+    graph: NetworkGraph, network: nn.Module, frozen: Container[str]
 ) -> dict[str, str | None]:
     """Find the convolutions that get two sets of filters, in the order of running.
 
     These are all that are neither frozen nor the last layer, including those on
-    shortcuts and in squeeze-excite, depthwise and grouped ones. `with_norms` maps each
-    to the batch norm that reads it, where nothing else does.
+    shortcuts and in squeeze-excite, depthwise and grouped ones. Each is mapped to the
+    batch norm that reads it, where nothing else does.
     """
     nodes = [n for n in graph.graph.nodes if n.op == "call_module"]
     calls = Counter(str(n.target) for n in nodes)
@@ -149,7 +113,7 @@ def find_gated_layers(
             network.get_submodule(str(user.target)), _BatchNorm
         )
         is_alone = len(node.users) == calls[name] == calls[str(user.target)] == 1
-        if with_norms and is_norm and is_alone and user.args == (node,):
+        if is_norm and is_alone and user.args == (node,):
             found[name] = str(user.target)
     return found
 
@@ -210,8 +174,7 @@ class AdaFilterNetwork(AdaptedNetwork):
     ``branch``: copies of the pretrained filters S and of their norms (an identity
     where there is none), which stay unchanged, and the gates. The network stays as it
     is, down to the names of its weights: what runs is a rewritten graph. ValueError if
-    no convolution is adapted. The last three parameters are those of
-    :class:`~skadma.AdaFilterClassifier`.
+    no convolution is adapted.
     """
 
     def __init__(
@@ -220,15 +183,9 @@ class AdaFilterNetwork(AdaptedNetwork):
         n_classes: int,
         n_frozen: int,
         update_batch_norm: bool,
-        *,
-        gates: str,
-        gated_batch_norm: bool,
-        gate_width: int,
     ) -> None:
         super().__init__(source, n_classes, n_frozen, update_batch_norm)
-        self.gated_layers = find_gated_layers(
-            source.graph, self.network, self._frozen, with_norms=gated_batch_norm
-        )
+        self.gated_layers = find_gated_layers(source.graph, self.network, self._frozen)
         if not self.gated_layers:
             raise ValueError(
                 f"{source.name} has no convolution between its {n_frozen} frozen "
@@ -248,7 +205,7 @@ class AdaFilterNetwork(AdaptedNetwork):
             }
         ).requires_grad_(False)
         channels = [(conv.in_channels, conv.out_channels) for conv in convs]
-        self.branch["gates"] = GateNetwork(gates, channels, gate_width)
+        self.branch["gates"] = GateNetwork(channels)
         self._set_mode(self.training)
 
     @property
@@ -268,26 +225,17 @@ class AdaFilterNetwork(AdaptedNetwork):
     ) -> fx.GraphModule:
         """Make a subgraph of the network, with shared weights.
 
-        ValueError if `start` lies behind a gated layer and recurrent gates before an
-        end.
+        ValueError if `start` lies behind a gated layer and gates before an end.
         """
         gated, nodes, _ = rewrite(graph, self.gated_layers, self.branch.gates)
         begin = nodes[graph.input if start is None else start]
         try:
             return extract_subgraph(gated, self, [nodes[end] for end in ends], begin)
         except ValueError as error:
-            if self.branch.gates.kind != "recurrent":
-                raise
             raise ValueError(
-                f"{error} Recurrent gates need all gated layers before them, so the "
+                f"{error} The gates need all gated layers before them, so the "
                 f"network cannot be entered behind {next(iter(self.gated_layers))!r}."
             ) from error
-
-    def inference_subgraph(
-        self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
-    ) -> fx.GraphModule:
-        """Make a fast subgraph, which is valid until the network is trained again."""
-        return compute_used_filters(super().inference_subgraph(graph, ends, start))
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
         """Add outputs for new classes; those of known classes keep their weights."""
@@ -313,87 +261,4 @@ class GateOutputs(nn.Module):
         network = self.network
         gated, nodes, gates = rewrite(graph, network.gated_layers, network.branch.gates)
         subgraph = extract_subgraph(gated, network, [gates], nodes[start])
-        return compute_used_filters(fold_batch_norms(subgraph))
-
-
-# --- inference ------------------------------------------------------------------------
-
-
-class UsedFilters(nn.Module):
-    """Both convolutions and their mixture, without the filters that no image takes.
-
-    A channel whose gate is the same in the whole batch needs one filter, so a single
-    convolution with the needed filter of each channel computes it; only the other
-    channels are computed a second time. Both convolutions have the same shape.
-    """
-
-    def __init__(self, fine: nn.Conv2d, frozen: nn.Conv2d) -> None:
-        super().__init__()
-        self.fine = fine
-        self.frozen = frozen
-
-    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """Convolve a batch (n, c, h, w) with the filters of its gates (n, filters)."""
-        if x.device.type != "cpu":  # reading the gates would wait for the device
-            return mix(self.fine(x), self.frozen(x), gate)
-        n_open = gate.sum(0)
-        mixed = torch.nonzero((n_open > 0) & (n_open < len(gate)))[:, 0]
-        if len(mixed) > _MOST_MIXED * gate.shape[1]:
-            return mix(self.fine(x), self.frozen(x), gate)
-        fine, frozen = self.fine, self.frozen
-        is_fine = n_open == len(gate)
-        weight = torch.where(is_fine[:, None, None, None], fine.weight, frozen.weight)
-        bias = None
-        if fine.bias is not None and frozen.bias is not None:
-            bias = torch.where(is_fine, fine.bias, frozen.bias)
-        y = fine._conv_forward(x, weight, bias)
-        if len(mixed):
-            bias = None if fine.bias is None else fine.bias[mixed]
-            second = fine._conv_forward(x, fine.weight[mixed], bias)
-            y[:, mixed] = mix(second, y[:, mixed], gate[:, mixed])
-        return y
-
-
-def compute_used_filters(subgraph: fx.GraphModule) -> fx.GraphModule:
-    """Put :class:`UsedFilters` where two plain convolutions are mixed, in place.
-
-    `subgraph` is for inference, with its batch norms folded. Depthwise and grouped
-    convolutions stay: leaving filters out saves little there.
-    """
-    for node in list(subgraph.graph.nodes):
-        if node.target is not mix:
-            continue
-        found = [_plain_convolution(subgraph, branch) for branch in node.args[:2]]
-        (fine, activation), (frozen, other) = found
-        if fine is None or frozen is None or type(activation) is not type(other):
-            continue
-        name = f"used_{node.name}"
-        convs = (subgraph.get_submodule(str(conv.target)) for conv in (fine, frozen))
-        subgraph.add_submodule(name, UsedFilters(*convs))  # type: ignore[arg-type]
-        with subgraph.graph.inserting_before(node):
-            y = subgraph.graph.call_module(name, (fine.args[0], node.args[2]))
-            if activation is not None:
-                y = subgraph.graph.call_module(node.args[0].target, (y,))
-        node.replace_all_uses_with(y)
-        subgraph.graph.erase_node(node)
-    subgraph.graph.eliminate_dead_code()
-    subgraph.delete_all_unused_submodules()
-    subgraph.recompile()
-    return subgraph
-
-
-def _plain_convolution(
-    subgraph: fx.GraphModule, node: fx.Node
-) -> tuple[fx.Node | None, nn.Module | None]:
-    """Find the convolution that a value comes from, and the activation behind it."""
-    if node.op != "call_module" or len(node.users) > 1:
-        return None, None
-    module = subgraph.get_submodule(str(node.target))
-    if type(module) is nn.Conv2d and module.groups == 1:
-        return node, None
-    before = node.all_input_nodes[0]
-    has_state = next(iter(module.state_dict()), None) is not None
-    if has_state or before.op != "call_module":
-        return None, None
-    conv, activation = _plain_convolution(subgraph, before)
-    return (conv, module) if conv is not None and activation is None else (None, None)
+        return fold_batch_norms(subgraph)

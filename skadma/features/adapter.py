@@ -82,9 +82,9 @@ class NetworkAdapter(ABC):
 
         `layers` are the adapted network's (the pretrained one's before ``fit``), -1 is
         the scores; `source_layers` the pretrained network's. `derived` is computed from
-        them: an adapter with a cache need not compute layers that only it needs, one
-        without may ignore it. `progress` is the label of a progress bar. Images that
-        cannot be decoded are missing.
+        them: an adapter that has it in a cache need not compute `source_layers`, one
+        without a cache may ignore it. `progress` is the label of a progress bar. Images
+        that cannot be decoded are missing.
         """
 
     def check_source_classes(self, wanted: str) -> None:  # noqa: B027

@@ -10,11 +10,10 @@ import hashlib
 import logging
 import os
 import shutil
-from collections import OrderedDict
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import safetensors
@@ -30,12 +29,11 @@ DEFAULT_LIMIT = 2 * 1024**3
 _IDLE = 10_000
 """A namespace without access during this many accesses to others may be dropped."""
 
-
 _HEADER = 256
 """Bytes of a file beside the numbers, at most."""
 
 _SHARE = 16
-"""`recent` may take this fraction, 1 / 16, of a cache's limit."""
+"""A folder is measured again once 1 / 16 of its limit was added."""
 
 
 class _Shared:
@@ -50,60 +48,6 @@ class _Shared:
         return type(self), (self.limit,)
 
 
-class LRUCache(_Shared):
-    """Keep the last used values in memory, up to `limit` bytes.
-
-    The last value is kept whatever its size.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.nbytes = 0
-        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, name: Any) -> Any:
-        """Return the value of a name, or None."""
-        with self._lock:
-            if name not in self._kept:
-                return None
-            self._kept.move_to_end(name)
-            return self._kept[name][0]
-
-    def put(self, name: Any, value: Any, nbytes: int) -> None:
-        """Keep a value of `nbytes`; the least recently used values are dropped."""
-        with self._lock:
-            self.nbytes += nbytes - self._kept.pop(name, (None, 0))[1]
-            while self._kept and self.nbytes > self.limit:
-                self.nbytes -= self._kept.popitem(last=False)[1][1]
-            self._kept[name] = value, nbytes
-
-    def clear(self) -> None:
-        """Drop all entries."""
-        with self._lock:
-            self._kept.clear()
-            self.nbytes = 0
-
-
-class Cache(Protocol):
-    """The methods that a cache has."""
-
-    recent: LRUCache
-    """Outputs of adapted networks for whole batches."""
-
-    def get(self, namespace: str, key: str) -> np.ndarray | None:
-        """Return an entry, or None where there is none."""
-
-    def put(self, namespace: str, key: str, value: np.ndarray) -> None:
-        """Keep an entry if there is room."""
-
-    def clear(self) -> None:
-        """Drop all entries."""
-
-
 class MemoryCache(_Shared):
     """A cache in the process's memory.
 
@@ -114,12 +58,11 @@ class MemoryCache(_Shared):
     Parameters
     ----------
     limit : int
-        Bytes. Recent outputs of adapted networks take a sixteenth more.
+        Bytes.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
-        self.recent = LRUCache(limit // _SHARE)
         self.nbytes = 0
         self._lock = Lock()
         self._entries: dict[str, dict[str, np.ndarray]] = {}
@@ -161,7 +104,6 @@ class MemoryCache(_Shared):
             self._entries.clear()
             self._last_use.clear()
             self.nbytes = 0
-        self.recent.clear()
 
 
 class DiskCache(_Shared):
@@ -184,7 +126,6 @@ class DiskCache(_Shared):
     def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = Path(folder) / "skadma-activations"
         self.limit = limit
-        self.recent = LRUCache(limit // _SHARE)
         self._usage = _usage_of(self.folder.resolve())
 
     @property
@@ -243,7 +184,6 @@ class DiskCache(_Shared):
         with self._usage.lock:
             self._usage.nbytes = None
             self._usage.failed = False
-        self.recent.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiskCache, (self.folder.parent, self.limit)
@@ -282,9 +222,7 @@ class _Usage:
         self._added += nbytes
 
 
-@cache
-def _usage_of(folder: Path) -> _Usage:
-    return _Usage(folder)
+_usage_of = cache(_Usage)
 
 
 def _size(path: Path) -> int:
@@ -294,14 +232,10 @@ def _size(path: Path) -> int:
         return 0
 
 
+Cache: TypeAlias = MemoryCache | DiskCache
+
 process_cache = MemoryCache()
 """The cache of ``memory=None``, shared by all estimators of the process."""
-
-
-@lru_cache(maxsize=64)
-def _disk_cache(folder: Path) -> DiskCache:
-    """One object per folder and process: it counts the files' size only once."""
-    return DiskCache(folder)
 
 
 def open_cache(memory: Any) -> Cache | None:
@@ -314,7 +248,7 @@ def open_cache(memory: Any) -> Cache | None:
         return memory
     location = getattr(memory, "location", memory)
     if isinstance(location, (str, os.PathLike)):
-        return _disk_cache(Path(location).absolute())
+        return DiskCache(Path(location).absolute())
     if location is None and hasattr(memory, "location"):
         return None  # joblib.Memory(None) caches nothing
     raise ValueError(

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import hashlib
 import math
 import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from .._utils.processes import progress_bar
+from ..images.dataset import ImageDataset, Rows
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
 from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
 from ..networks.graph import in_mode
-from ..networks.pretrained import describe_modules, fingerprint
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import Cache
 
@@ -44,18 +42,11 @@ _BATCHES_BEHIND_CUT = 4
 _DERIVED_ROWS = 128
 """Images for which derived outputs are computed at once, in larger matrix products."""
 
-_MIN_NAMED = 1000
-"""For fewer images the adapted network's outputs are not cached: hashing its weights
-would take more than about a hundredth of the prediction."""
-
 _ROWS = 16
 """Cached rows are computed for this many images at a time, see `_run`."""
 
 _MIN_CACHED = 8
 """Below this number of images batches are not padded and nothing is cached."""
-
-_LOADED = 4
-"""Images that a thread looks up or decodes in one task."""
 
 NONE_READABLE = "None of the labelled images can be decoded."
 
@@ -65,17 +56,17 @@ _PATCHES = 64
 
 @dataclass(frozen=True)
 class DerivedOutput:
-    """A row per image that is computed from layer outputs, and cached.
+    """A row per image that is computed from layer outputs.
 
     `compute` makes a tensor (b, m) of the outputs (b, d) of the adapted network's
-    layers and of the pretrained network's, each a dict by position. `name` tells it
-    from all other derived outputs. `layers` are those of the adapted network that
-    nothing else needs: none if the row depends on the pretrained network alone.
+    layers and of the pretrained network's, each a dict by position. With `of_source`
+    the row depends on the pretrained network alone, and is cached; `name` tells it from
+    all other derived outputs.
     """
 
     name: str
     compute: Callable[[dict[int, torch.Tensor], dict[int, torch.Tensor]], torch.Tensor]
-    layers: tuple[int, ...] = ()
+    of_source: bool = True
 
 
 def concatenated_outputs(layers: Sequence[int]) -> DerivedOutput:
@@ -92,8 +83,8 @@ class OutputBatch:
 
     `indices` (b,) are the images' positions in X, without those that cannot be decoded.
     `adapted` and `source` are flattened outputs (b, d) of the two networks' layers, by
-    position. Missing are layers that only a derived output needs, and all of `source`,
-    where the derived output was in the cache. `derived` is (b, m) if one was asked for.
+    position. `derived` is (b, m) if one was asked for; `source` is empty where that was
+    in the cache.
     """
 
     indices: np.ndarray
@@ -108,10 +99,9 @@ class _Item:
 
     index: int
     key: str = ""
-    cut_key: str = ""
     image: torch.Tensor | None = None
     cut_row: np.ndarray | None = None
-    cached: list[np.ndarray] = field(default_factory=list)
+    source_rows: list[np.ndarray] = field(default_factory=list)
     error: str = ""
 
 
@@ -166,71 +156,30 @@ class FeatureExtractor:
         # The pretrained network is shared, and always in eval mode.
         self._modules = [] if adapted is None else list(adapted.modules())
         self._enlarges_patches = False
-        self._name_cached(source, cut, adapted)
 
-    def _name_cached(
-        self, source: PretrainedNetwork, cut: fx.Node, adapted: AdaptedNetwork | None
-    ) -> None:
-        """Decide what the cache keeps, and in which namespaces."""
-        derived = self.derived
-
-        shapes = source.output_shapes
-        vectors = {p for p, shape in enumerate(shapes) if len(shape) == 1}
-        # Vectors are small enough to be cached, maps are not.
-        self._vectors = [p for p in self.source_layers if p in vectors]
-        from_source_alone = derived is not None and not derived.layers
-        kept = [derived] if derived is not None and from_source_alone else []
-        kept += [concatenated_outputs([p]) for p in self._vectors]
         namespace = f"{source.namespace}-{self.device.type}"
-        self._kept = {f"{namespace}-{one.name}": one for one in kept}
-        self._derived_key = None if derived is None else f"{namespace}-{derived.name}"
-        # With these the pretrained network need not run behind the cut.
-        self._required_keys = list(self._kept)
-        if from_source_alone and self._derived_key:
-            self._required_keys = [self._derived_key]
-        elif len(self._vectors) < len(self.source_layers):
-            self._required_keys = []
         self._cut_namespace = f"{namespace}-{cut.name}"
-        only_derived = () if derived is None else derived.layers
-        self._cached_layers = [p for p in self.layers if p not in only_derived]
-        self._caches_adapted = (
-            self.cache is not None
-            and adapted is not None
-            and bool(self.layers)
-            and vectors.issuperset(self._cached_layers)
-            and (
-                not self.source_layers
-                or derived is not None
-                or bool(self._required_keys)
-            )
-        )
-
-    @cached_property
-    def _adapted_name(self) -> str | None:
-        """Hash of all that the adapted network's outputs depend on beside the images.
-
-        None where its outputs are not cached.
-        """
-        if not self._caches_adapted:
-            return None
-        subgraph = self._behind_cut
-        assert isinstance(subgraph, fx.GraphModule)  # an engine runs the other alone
-        # The number of threads may change how sums are rounded.
-        settings = (
-            self._cut_namespace,
-            self._derived_key,
-            (self.layers, self.source_layers),
-            torch.get_num_threads(),
-        )
-        modules = describe_modules(subgraph)
-        described = f"{settings}{subgraph.graph}{modules}{fingerprint(subgraph)}"
-        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+        # Vectors are small enough to be cached, maps are not.
+        self._vectors = {
+            p: f"{namespace}-{p}"
+            for p in self.source_layers
+            if len(source.output_shapes[p]) == 1
+        }
+        self._derived_namespace = ""
+        if derived is not None and derived.of_source:
+            self._derived_namespace = f"{namespace}-{derived.name}"
+        # With these the pretrained network need not run behind the cut.
+        self._required: list[str] = []
+        if self._derived_namespace:
+            self._required = [self._derived_namespace]
+        elif len(self._vectors) == len(self.source_layers):
+            self._required = list(self._vectors.values())
 
     # --- passes over a data set -----------------------------------------------------
 
     def iter_outputs(
         self,
-        dataset: Dataset[Any],
+        dataset: ImageDataset | Rows,
         batch_size: int,
         *,
         skip_unreadable: bool = False,
@@ -242,26 +191,17 @@ class FeatureExtractor:
         `skip_unreadable` these are left out, with one warning at the end. `progress`
         is the label of a progress bar.
         """
-        n: int = len(dataset)  # type: ignore[arg-type]
-        rows = _ROWS if n >= _MIN_CACHED or self.source_layers else None
-        n_behind = n_together = batch_size
-        if self._frozen is not None:
-            n_behind = n_together = batch_size * _BATCHES_BEHIND_CUT
+        rows = _ROWS if len(dataset) >= _MIN_CACHED or self.source_layers else None
+        n_behind = n_together = self._n_behind_cut(batch_size)
         if self.derived:
             n_together *= math.ceil(_DERIVED_ROWS / n_behind)
-        name = self._adapted_name if n >= _MIN_NAMED else None
         for items in self._readable(dataset, n_together, skip_unreadable, progress):
-            batch = self._recall(items, name)
-            if batch is None:
-                x = self._cut_rows(items, batch_size, rows)
-                batch = self._compute(items, x, rows, n_behind)
-                if name is not None and all(item.key for item in items):
-                    self._remember(items, name, batch)
-            yield batch
+            x = self._cut_rows(dataset, items, batch_size, rows)
+            yield self._compute(items, x, rows, n_behind)
 
     def iter_patch_outputs(
         self,
-        dataset: Dataset[Any],
+        dataset: ImageDataset | Rows,
         batch_size: int,
         windows: Sequence[Window],
         *,
@@ -272,16 +212,15 @@ class FeatureExtractor:
 
         The windows are cut out of what crosses the cut. The extractor has one layer.
         """
-        n: int = len(dataset)  # type: ignore[arg-type]
-        rows = _ROWS if n >= _MIN_CACHED else None
-        n_together = batch_size * (1 if self._frozen is None else _BATCHES_BEHIND_CUT)
+        rows = _ROWS if len(dataset) >= _MIN_CACHED else None
+        n_together = self._n_behind_cut(batch_size)
         for items in self._readable(dataset, n_together, skip_unreadable, progress):
-            x = self._cut_rows(items, batch_size, rows)
+            x = self._cut_rows(dataset, items, batch_size, rows)
             yield _indices(items), self._outputs_of_windows(x, windows)
 
     def frozen_outputs(
         self,
-        dataset: Dataset[Any],
+        dataset: ImageDataset | Rows,
         batch_size: int,
         limit: int,
         *,
@@ -293,9 +232,9 @@ class FeatureExtractor:
         """
         found: np.ndarray | None = None
         indices: list[int] = []
-        n: int = len(dataset)  # type: ignore[arg-type]
+        n = len(dataset)
         for items in self._readable(dataset, batch_size, skip_unreadable, None):
-            values = self._cut_rows(items, batch_size, _ROWS).cpu().numpy()
+            values = self._cut_rows(dataset, items, batch_size, _ROWS).cpu().numpy()
             if found is None:
                 if values[0].nbytes * n > limit:
                     return None
@@ -304,76 +243,68 @@ class FeatureExtractor:
             indices.extend(item.index for item in items)
         return None if found is None else (np.array(indices), found[: len(indices)])
 
+    def _n_behind_cut(self, batch_size: int) -> int:
+        return batch_size * (1 if self._frozen is None else _BATCHES_BEHIND_CUT)
+
     # --- batches --------------------------------------------------------------------
 
     def _readable(
         self,
-        dataset: Dataset[Any],
+        dataset: ImageDataset | Rows,
         n_together: int,
         skip_unreadable: bool,
         progress: str | None,
     ) -> Iterator[list[_Item]]:
         """Batches of the images that can be decoded; a warning at the end of others."""
-        n: int = len(dataset)  # type: ignore[arg-type]
         unreadable: list[str] = []
-        batches = self._batches(dataset, n_together, skip_unreadable)
-        bar = None
+        bar: Any = nullcontext()
         if progress is not None:
-            bar = progress_bar(total=n, desc=progress, unit=" images")
-        with bar or nullcontext():
-            for items in batches:
-                if bar is not None:
-                    bar.update(len(items))
+            bar = progress_bar(total=len(dataset), desc=progress, unit=" images")
+        with bar as shown:
+            for items in self._batches(dataset, n_together, skip_unreadable):
+                if shown is not None:
+                    shown.update(len(items))
                 unreadable.extend(item.error for item in items if item.error)
-                items = [item for item in items if not item.error]
-                if items:
+                if items := [item for item in items if not item.error]:
                     yield items
         if unreadable:
             warn_unreadable(unreadable)
 
     def _batches(
-        self, dataset: Dataset[Any], batch_size: int, skip_unreadable: bool
+        self, dataset: ImageDataset | Rows, batch_size: int, skip_unreadable: bool
     ) -> Iterator[list[_Item]]:
         """Batches in order, loaded by threads while the network runs."""
-        n: int = len(dataset)  # type: ignore[arg-type]
-
-        def load(indices: range) -> list[_Item]:
-            return [self._load(dataset, i, skip_unreadable) for i in indices]
-
-        starts = range(0, n, batch_size)
-        if not getattr(dataset, "concurrent", False):
-            for start in starts:
-                yield load(range(start, min(start + batch_size, n)))
+        load = partial(self._load, dataset, skip_unreadable)
+        numbers = range(len(dataset))
+        batches = (numbers[i : i + batch_size] for i in numbers[::batch_size])
+        if not (isinstance(dataset, ImageDataset) and dataset.concurrent):
+            yield from (list(map(load, batch)) for batch in batches)
             return
-        ahead: deque[list[Future[list[_Item]]]] = deque()
+        ahead: deque[Iterator[_Item]] = deque()
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
-            for start in starts:
-                end = min(start + batch_size, n)
-                some = [
-                    range(i, min(i + _LOADED, end)) for i in range(start, end, _LOADED)
-                ]
-                ahead.append([pool.submit(load, indices) for indices in some])
+            for batch in batches:
+                ahead.append(pool.map(load, batch))
                 if len(ahead) > 2:
-                    yield [item for task in ahead.popleft() for item in task.result()]
-            while ahead:
-                yield [item for task in ahead.popleft() for item in task.result()]
+                    yield list(ahead.popleft())
+            yield from map(list, ahead)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, dataset: Dataset[Any], i: int, skip_unreadable: bool) -> _Item:
+    def _load(
+        self, dataset: ImageDataset | Rows, skip_unreadable: bool, i: int
+    ) -> _Item:
         """Look an image up, and decode it only where the cache lacks what is wanted."""
         item = _Item(i)
         cache = self.cache
         try:
-            if cache is None or not hasattr(dataset, "keyed"):
+            if cache is None:
                 item.image = dataset[i]
                 return item
             item.key, decode = dataset.keyed(i)
-            found = [cache.get(key, item.key) for key in self._required_keys]
-            item.cached = [value for value in found if value is not None]
-            if self._frozen is not None or getattr(dataset, "from_files", False):
-                item.cut_key = item.key
+            found = [cache.get(namespace, item.key) for namespace in self._required]
+            item.source_rows = [row for row in found if row is not None]
+            if self._caches_cut(dataset):
                 item.cut_row = cache.get(self._cut_namespace, item.key)
             if item.cut_row is None:
                 item.image = decode()
@@ -383,30 +314,35 @@ class FeatureExtractor:
             item.error = error.reason
         return item
 
+    def _caches_cut(self, dataset: ImageDataset | Rows) -> bool:
+        """Whether what crosses the cut costs anything: decoding, or frozen layers."""
+        return self._frozen is not None or (
+            isinstance(dataset, ImageDataset) and dataset.from_files
+        )
+
     # --- computing and caching ------------------------------------------------------
 
     def _cut_rows(
-        self, items: list[_Item], batch_size: int, rows: int | None
+        self,
+        dataset: ImageDataset | Rows,
+        items: list[_Item],
+        batch_size: int,
+        rows: int | None,
     ) -> torch.Tensor:
         """What crosses the cut: cached rows, and the others computed and cached."""
-        new = [item for item in items if item.cut_row is None]
-        values = None
-        if new:
+        parts = []
+        if known := [item.cut_row for item in items if item.cut_row is not None]:
+            parts.append(_to_device(torch.from_numpy(np.stack(known)), self.device))
+        if new := [item for item in items if item.cut_row is None]:
             images = torch.stack([item.image for item in new if item.image is not None])
-            values = torch.cat(
-                [self._run_frozen(b, rows) for b in images.split(batch_size)]
-            )
-            if rows:
-                self._put([item.cut_key for item in new], values, self._cut_namespace)
-            if len(new) == len(items):
-                return values
-        known = [item.cut_row for item in items if item.cut_row is not None]
-        stacked = _to_device(torch.from_numpy(np.stack(known)), self.device)
-        if values is None:
-            return stacked
-        both = torch.cat([stacked, values])
-        order = sorted(range(len(items)), key=lambda i: items[i].cut_row is None)
-        return both[np.argsort(order)]
+            computed = [self._run_frozen(b, rows) for b in images.split(batch_size)]
+            parts.append(torch.cat(computed))
+            if rows and self._caches_cut(dataset):
+                self._put(new, parts[-1], self._cut_namespace)
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort([item.cut_row is None for item in items], kind="stable")
+        return torch.cat(parts)[np.argsort(order)]
 
     @torch.inference_mode()
     def _run_frozen(self, images: torch.Tensor, rows: int | None) -> torch.Tensor:
@@ -422,90 +358,49 @@ class FeatureExtractor:
         self, items: list[_Item], x: torch.Tensor, rows: int | None, n_behind: int
     ) -> OutputBatch:
         """Run what lies behind the cut, on up to `n_behind` images at a time."""
-        cached = self._cached(items) or None
+        cached = self._cached(items)
         source: dict[int, torch.Tensor] = {}
-        computed: dict[str, torch.Tensor] = {}
         with torch_defaults():
             with NETWORK_LOCK, in_mode(self._modules):
                 if self._frozen is None:
                     x = self._normalize(x)
                 adapted = self._outputs(x, n_behind)
-                if cached is None and self.source_layers:
+                if not cached and self.source_layers:
                     outputs = _run(self._source_behind_cut, x, rows)
-                    flat = [output.flatten(1) for output in outputs]
-                    source = dict(zip(self.source_layers, flat, strict=True))
+                    source = _by_position(self.source_layers, outputs)
             # Without the lock: what is derived may load a network for the centres.
-            if cached is None:
-                computed = {
-                    k: one.compute(adapted, source) for k, one in self._kept.items()
-                }
-                for key, values in computed.items() if rows else ():
-                    self._put([item.key for item in items], values, key)
-            elif self._required_keys == [self._derived_key]:
-                computed = {self._required_keys[0]: cached[0]}
+            derived = None
+            if cached and self._derived_namespace:
+                (derived,) = cached
             else:
-                source = self._vectors_by_position(cached)
-            if self.derived and self.derived.layers and self._derived_key:
-                computed[self._derived_key] = self.derived.compute(adapted, source)
-        derived = computed[self._derived_key] if self._derived_key else None
+                if cached:
+                    source = _by_position(self._vectors, cached)
+                if self.derived is not None:
+                    derived = self.derived.compute(adapted, source)
+            if rows and not cached:
+                for p, namespace in self._vectors.items():
+                    self._put(items, source[p], namespace)
+                if derived is not None and self._derived_namespace:
+                    self._put(items, derived, self._derived_namespace)
         return OutputBatch(_indices(items), adapted, source, derived)
 
     def _outputs(self, x: torch.Tensor, n: int | None) -> dict[int, torch.Tensor]:
         """The adapted network's outputs, flattened, by position."""
         if not self.layers:
             return {}
-        outputs = _run(self._behind_cut, x, n, fill=False)
-        flat = [output.flatten(1) for output in outputs]
-        return dict(zip(self.layers, flat, strict=True))
+        return _by_position(self.layers, _run(self._behind_cut, x, n, fill=False))
 
-    def _cached(self, items: list[_Item]) -> list[torch.Tensor] | None:
-        """A batch's rows of the required keys; None where some are not cached."""
-        if not all(len(item.cached) == len(self._required_keys) for item in items):
-            return None
-        columns = zip(*(item.cached for item in items), strict=True)
+    def _cached(self, items: list[_Item]) -> list[torch.Tensor]:
+        """What the cache has in place of the pretrained network, if of all items."""
+        if not all(len(item.source_rows) == len(self._required) for item in items):
+            return []
+        columns = zip(*(item.source_rows for item in items), strict=True)
         return [torch.from_numpy(np.stack(c)).to(self.device) for c in columns]
 
-    def _vectors_by_position(self, rows: list[torch.Tensor]) -> dict[int, torch.Tensor]:
-        return dict(zip(self._vectors, rows, strict=bool(rows)))
-
-    def _put(self, keys: list[str], rows: torch.Tensor, namespace: str) -> None:
-        if self.cache is None or not any(keys):
-            return
-        for key, row in zip(keys, rows.cpu().numpy(), strict=True):
-            self.cache.put(namespace, key, row.copy())
-
-    def _recall(self, items: list[_Item], name: str | None) -> OutputBatch | None:
-        """What an equal adapted network gave for the same batch, if it is cached."""
-        if name is None or self.cache is None:
-            return None
-        found = self.cache.recent.get(_batch_key(items, name))
-        cached = [] if self._derived_key else self._cached(items)
-        if found is None or cached is None:
-            return None
-        adapted, derived = found
-        return OutputBatch(
-            _indices(items),
-            {p: values.to(self.device, copy=True) for p, values in adapted.items()},
-            self._vectors_by_position(cached),
-            None if derived is None else derived.to(self.device, copy=True),
-        )
-
-    def _remember(self, items: list[_Item], name: str, batch: OutputBatch) -> None:
-        """Cache the adapted network's outputs of a whole batch.
-
-        By the batch, not by the image: an image's rounding depends on the other images
-        that pass through these layers with it.
-        """
-        adapted = {
-            p: batch.adapted[p].to("cpu", copy=True) for p in self._cached_layers
-        }
-        derived = None if batch.derived is None else batch.derived.to("cpu", copy=True)
-        kept = [*adapted.values(), *([] if derived is None else [derived])]
-        self.cache.recent.put(  # type: ignore[union-attr]
-            _batch_key(items, name),
-            (adapted, derived),
-            sum(values.nbytes for values in kept),
-        )
+    def _put(self, items: list[_Item], rows: torch.Tensor, namespace: str) -> None:
+        if self.cache is not None:
+            for item, row in zip(items, rows.cpu().numpy(), strict=True):
+                self.cache.put(namespace, item.key, row.copy())
 
     # --- patches --------------------------------------------------------------------
 
@@ -559,9 +454,11 @@ def _indices(items: list[_Item]) -> np.ndarray:
     return np.array([item.index for item in items], dtype=np.intp)
 
 
-def _batch_key(items: list[_Item], name: str) -> str:
-    described = name + "".join(item.key for item in items)
-    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+def _by_position(
+    positions: Iterable[int], outputs: Sequence[torch.Tensor]
+) -> dict[int, torch.Tensor]:
+    flat = [output.flatten(1) for output in outputs]
+    return dict(zip(positions, flat, strict=True))
 
 
 def _run(

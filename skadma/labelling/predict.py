@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
 import heapq
-import io
 import itertools
 import json
-import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,9 +19,9 @@ import filelock
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.atomic import new_file, sync_folder, write_atomically
+from .._utils.atomic import new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
-from .._utils.tables import escape_cell, escape_path
+from .._utils.tables import write_table
 from ..images.folder import iter_images
 from ..images.forms import UnreadableImageError, check_readable
 from ..networks.pretrained import fingerprint
@@ -142,48 +140,34 @@ def predict_files(
         "inputs": {name: str(Path(name).resolve()) for name in given},
         "columns": columns,
     }
-    tmp_path = out.with_name(f"{out.name}.part")
-    journal = out.with_name(f"{out.name}.part.jsonl")
-    with _locked(tmp_path), warnings.catch_warnings():
+    journal = out.with_name(f"{out.name}.part")
+    counts: Counter[str] = Counter()
+    with _locked(journal), warnings.catch_warnings():
         # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
-        done, not_resumed = _completed(tmp_path, journal, task, given, overwrite)
-        header = _csv([columns])
-        last = done[-1] if done else _Group(end=len(header))
-        n_before = last.n_rows
-        lines = "".join(f"{json.dumps(line)}\n" for line in (task, *map(asdict, done)))
+        remove_abandoned(out)
+        end, n_groups, n_before, not_resumed = _kept(journal, task, given, overwrite)
         bar = progress_bar(
             total=n_images, initial=n_before, unit=" images", disable=not progress
         )
         try:
-            write_atomically(journal, lambda path: path.write_text(lines))
-            with tmp_path.open("ab") as file, journal.open("a") as log, bar:
-                file.truncate(last.end if done else 0)
-                if not done:
-                    _append(file, header)
-                groups = itertools.islice(_groups(given), len(done), None)
+            if not end:
+                write_atomically(journal, lambda path: path.write_bytes(_line(task)))
+            with journal.open("ab") as file, bar:
+                if end:
+                    file.truncate(end)
+                groups = itertools.islice(_groups(given), n_groups, None)
                 for images, rows in _rows(estimator, groups, names, proba):
-                    data = _csv(rows)
-                    _append(file, data)
-                    last = _Group(
-                        n_rows=last.n_rows + len(rows),
-                        n_problems=last.n_problems + sum(row[3] != "" for row in rows),
-                        end=last.end + len(data),
-                        images=_digest(images),
-                        rows=_digest(data),
-                    )
-                    print(json.dumps(asdict(last)), file=log, flush=True)
+                    _append(file, _line([_digest(images), rows]))
                     bar.update(len(rows))
-                os.fsync(file.fileno())
-            tmp_path.replace(out)
+            write_table(out, columns, _read_rows(journal, counts))
         except OSError as error:
             raise ModelError(
-                f"{str(tmp_path)!r} cannot be written ({error}). Its rows so far are "
+                f"{str(out)!r} cannot be written ({error}). Its rows so far are "
                 "kept: once there is room, the same command goes on from there."
             ) from error
-        sync_folder(out.absolute().parent)
-        journal.unlink(missing_ok=True)
-    return Predicted(last.n_rows, last.n_problems, n_before, not_resumed)
+        journal.unlink()
+    return Predicted(counts["images"], counts["problems"], n_before, not_resumed)
 
 
 # --- which files --------------------------------------------------------------
@@ -261,14 +245,14 @@ def _row(
 ) -> list[str]:
     shown = [f"{p:.6g}" for p in scores] if proba else []
     if not np.isfinite(scores).all():
-        return [escape_path(path), "", "", _problem(path), *("" for _ in shown)]
+        return [path, "", "", _problem(path), *("" for _ in shown)]
     if multilabel:
         given = [name for name, p in zip(names, scores, strict=True) if p > 0.5]
         label = _SEPARATOR.join(given)
         confidence = np.maximum(scores, 1 - scores).mean()
     else:
         label, confidence = names[int(scores.argmax())], scores.max()
-    return [escape_path(path), escape_cell(label), f"{confidence:.6g}", "", *shown]
+    return [path, label, f"{confidence:.6g}", "", *shown]
 
 
 def _problem(path: str) -> str:
@@ -294,33 +278,19 @@ def _identity(estimator: CNNClassifier) -> str:
     )
 
 
-# --- the unfinished file, and the journal beside it -------------------------------
-
-
-@dataclass(frozen=True)
-class _Group:
-    """A line of the journal: a group of images whose rows are complete.
-
-    `n_rows`, `n_problems` and `end` (in bytes) count from the beginning of the table.
-    `images` and `rows` are digests.
-    """
-
-    n_rows: int = 0
-    n_problems: int = 0
-    end: int = 0
-    images: str = ""
-    rows: str = ""
+# --- the journal ----------------------------------------------------------------------
+# A line for the task, and one for each group: the digest of its images, and its rows.
 
 
 @contextmanager
-def _locked(tmp_path: Path) -> Iterator[None]:
+def _locked(journal: Path) -> Iterator[None]:
     """Be the only process that writes this file."""
-    path = tmp_path.with_name(f"{tmp_path.name}.lock")
+    path = journal.with_name(f"{journal.name}.lock")
     try:
         lock = filelock.FileLock(path).acquire(timeout=0)
     except filelock.Timeout as error:
         raise ModelError(
-            f"Another process is writing {str(tmp_path)!r}: wait for it, or choose "
+            f"Another process is writing {str(journal)!r}: wait for it, or choose "
             "another name."
         ) from error
     with lock:
@@ -330,53 +300,9 @@ def _locked(tmp_path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _completed(
-    tmp_path: Path,
-    journal: Path,
-    task: dict[str, Any],
-    given: Sequence[str],
-    overwrite: bool,
-) -> tuple[list[_Group], str]:
-    """Read which groups can be kept, and give the reason why others cannot."""
-    if not tmp_path.exists():
-        return [], ""
-    try:
-        first, *lines = journal.read_bytes().splitlines()
-        before = json.loads(first)
-        differs = [key for key in task if before[key] != task[key]]
-        if "inputs" in differs:
-            then, now = (", ".join(each["inputs"].values()) for each in (before, task))
-            differs[differs.index("inputs")] = f"inputs ({then}; now {now})"
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
-    ):  # fmt: skip
-        differs = ["note of what it is"]
-    if differs:
-        begun = f"begun with another {' and other '.join(differs)}"
-        if overwrite:
-            return [], f"what was {begun}"
-        raise ModelError(
-            f"{str(tmp_path)!r} was {begun}. Finish it with those, choose another "
-            "name, or say --overwrite to begin anew."
-        )
-    done: list[_Group] = []
-    groups = _groups(given)
-    header = _csv([task["columns"]])
-    with tmp_path.open("rb") as file:
-        whole = file.read(len(header)) == header
-        for line in lines:
-            try:
-                group = _Group(**json.loads(line))
-            except (ValueError, TypeError, RecursionError):  # the kill cut it off
-                break
-            images = next(groups, [])
-            place = f"the rows from {images[0][0]!r} on" if images else "the last rows"
-            if group.images != _digest(images):
-                return done, f"{place}, as images were added, removed or changed"
-            if not whole or group.rows != _digest(file.read(group.end - file.tell())):
-                return done, f"{place}, which are damaged"
-            done.append(group)
-    return done, ""
+def _line(value: Any) -> bytes:
+    data = json.dumps(value).encode() + b"\n"
+    return f"{_digest(data)} ".encode() + data
 
 
 def _append(file: IO[bytes], data: bytes) -> None:
@@ -385,10 +311,59 @@ def _append(file: IO[bytes], data: bytes) -> None:
     file.flush()
 
 
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+def _read(journal: Path) -> Iterator[tuple[int, Any]]:
+    """Read the lines up to the first that is not whole, with the place of their end."""
+    end = 0
+    with journal.open("rb") as file:
+        for line in file:
+            digest, _, data = line.partition(b" ")
+            if digest != _digest(data).encode():
+                return
+            end += len(line)
+            yield end, json.loads(data)
+
+
+def _read_rows(journal: Path, counts: Counter[str]) -> Iterator[list[str]]:
+    """Read the rows of all groups, and count them."""
+    for _, (_, rows) in itertools.islice(_read(journal), 1, None):
+        counts["images"] += len(rows)
+        counts["problems"] += sum(row[3] != "" for row in rows)
+        yield from rows
+
+
+def _kept(
+    journal: Path, task: dict[str, Any], given: Sequence[str], overwrite: bool
+) -> tuple[int, int, int, str]:
+    """Count the bytes, groups and rows that can be kept; say why others cannot."""
+    if not journal.exists():
+        return 0, 0, 0, ""
+    lines = _read(journal)
+    end, before = next(lines, (0, None))
+    if before is None:
+        differs = ["note of what it is"]
+    else:
+        differs = [key for key in task if before[key] != task[key]]
+    if "inputs" in differs:
+        then, now = (", ".join(each["inputs"].values()) for each in (before, task))
+        differs[differs.index("inputs")] = f"inputs ({then}; now {now})"
+    if differs:
+        begun = f"begun with another {' and other '.join(differs)}"
+        if overwrite:
+            return 0, 0, 0, f"what was {begun}"
+        raise ModelError(
+            f"{str(journal)!r} was {begun}. Finish it with those, choose another "
+            "name, or say --overwrite to begin anew."
+        )
+    n_groups = n_rows = 0
+    groups = _groups(given)
+    for end_of_group, (digest, rows) in lines:
+        images = next(groups, [])
+        if digest != _digest(images):
+            place = f"the rows from {images[0][0]!r} on" if images else "the last rows"
+            why = f"{place}, as images were added, removed or changed"
+            return end, n_groups, n_rows, why
+        end, n_groups, n_rows = end_of_group, n_groups + 1, n_rows + len(rows)
+    return end, n_groups, n_rows, ""
 
 
 def _digest(value: Any) -> str:

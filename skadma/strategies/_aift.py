@@ -21,14 +21,14 @@ class AIFT(ScoringStrategy):
     The score of an image is high if the predictions for its patches are uncertain or
     differ from each other. It is the sum of the matrix
 
-    .. math:: R(j, l) = \begin{cases}
-              \lambda_1 \, e_j = -\lambda_1 \sum_k p_{jk} \log p_{jk} & j = l \\
-              \lambda_2 \, d(j, l) = \lambda_2 \sum_k (p_{jk} - p_{lk})
-              \log (p_{jk} / p_{lk}) & j \ne l \end{cases}
+    .. math:: R(j, l) = \begin{cases} e_j = -\sum_k p_{jk} \log p_{jk} & j = l \\
+              d(j, l) = \sum_k (p_{jk} - p_{lk}) \log (p_{jk} / p_{lk}) & j \ne l
+              \end{cases}
 
-    (Eq. 3-5) over the share `alpha` of the patches with the highest probability of the
-    class that is the most probable on average (majority selection, Sec. 3.4). Before
-    the first fit all images have the same score.
+    (Eq. 3-5, :math:`\lambda_1 = \lambda_2 = 1`) over the share
+    `alpha` of the patches with the highest probability of the class that is the most
+    probable on average (majority selection, Sec. 3.4). Before the first fit all images
+    have the same score.
 
     Patches are cut out of the frozen layers' output maps, which are computed once for
     an image. (The paper cuts candidates out of the image, where a detector found them.)
@@ -42,8 +42,6 @@ class AIFT(ScoringStrategy):
         images. Where the map has fewer of these, also those a row or column larger.
     alpha : float, default=0.25
         Share of patches that count, rounded up.
-    entropy_weight, diversity_weight : float, default=1
-        lambda_1 and lambda_2.
     random_state : int, RandomState instance or None, default=None
         Draws the patches, and breaks ties.
 
@@ -60,8 +58,6 @@ class AIFT(ScoringStrategy):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_patches": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, 1, closed="right")],
-        "entropy_weight": [Interval(Real, 0, None, closed="left")],
-        "diversity_weight": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -70,15 +66,11 @@ class AIFT(ScoringStrategy):
         *,
         n_patches: int = 16,
         alpha: float = 0.25,
-        entropy_weight: float = 1.0,
-        diversity_weight: float = 1.0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(random_state=random_state)
         self.n_patches = n_patches
         self.alpha = alpha
-        self.entropy_weight = entropy_weight
-        self.diversity_weight = diversity_weight
 
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by patches; see :meth:`ScoringStrategy.score`."""
@@ -93,15 +85,11 @@ class AIFT(ScoringStrategy):
             batches = adapter.iter_patch_outputs(block, self.n_patches, rng)
             for indices, scores in batches:
                 proba = torch.softmax(scores.double(), dim=2).cpu().numpy()
-                total[start + indices] = patch_score(
-                    proba, self.alpha, self.entropy_weight, self.diversity_weight
-                )
+                total[start + indices] = patch_score(proba, self.alpha)
         return Scores(total)
 
 
-def patch_score(
-    proba: np.ndarray, alpha: float, entropy_weight: float, diversity_weight: float
-) -> np.ndarray:
+def patch_score(proba: np.ndarray, alpha: float) -> np.ndarray:
     """AIFT's score from patches' probabilities (n, n_patches, n_classes) (Eq. 3-5)."""
     n, n_patches, _ = proba.shape
     dominant = proba.mean(axis=1).argmax(axis=1)
@@ -114,4 +102,4 @@ def patch_score(
     # The sum over j, l of sum_k (p_j - p_l)(log p_j - log p_l), multiplied out.
     own = n_counted * (p * log).sum(axis=(1, 2))
     mixed = (p.sum(axis=1) * log.sum(axis=1)).sum(axis=1)
-    return entropy_weight * entropy + diversity_weight * 2 * (own - mixed)
+    return entropy + 2 * (own - mixed)

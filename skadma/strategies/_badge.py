@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from sklearn.utils.extmath import row_norms
 
 from .._utils.lazy_rows import AnyRows, row_by_row
-from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
@@ -75,7 +75,9 @@ def kmeans_plusplus_of_products(
 
     Returns the rows' numbers and their squared distances to those chosen before.
     """
-    norms = row_by_row(lambda a, h: squared_norms(a) * squared_norms(h), a, h)[:]
+    norms = row_by_row(
+        lambda a, h: row_norms(a, squared=True) * row_norms(h, squared=True), a, h
+    )[:]
     nearest = norms.copy()
     chosen = np.empty(n, dtype=np.intp)
     weights = np.empty(n)

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.utils._param_validation import Interval
 
 from ._pool_features import PoolFeatures
 from ._uncertainty import row_uncertainty
 from .base import BatchStrategy
 
+_CANDIDATES = 10
+"""Candidates for each image to choose: the paper's k_m / k_t."""
+
 
 class ClusterMargin(BatchStrategy):
     """Choose images of small margin, in turn from many clusters [1]_.
 
-    The `shortlist` times as many images with the smallest margin between the two most
-    probable classes are put into clusters by average linkage, and clusters, from the
-    smallest to the largest, give one image each in turn (Algorithm 2). The paper
-    clusters the whole pool once; here it is the shortlist, whose distances fit into
-    memory whatever the pool's size.
+    Ten times as many images as to choose, those with the smallest margin between the
+    two most probable classes, are put into clusters by average linkage, as many as
+    images to choose. From the smallest to the largest, clusters give one image each in
+    turn (Algorithm 2). The paper clusters the whole pool once; here it is this
+    shortlist, whose distances fit into memory whatever the pool's size.
 
     Parameters
     ----------
-    shortlist : int, default=10
-        Candidates per image to choose; the paper's k_m / k_t.
-    distance_threshold : float, optional
-        Clusters farther apart than this stay apart. If None there are as many clusters
-        as images to choose.
     layer, features, random_state
         See :class:`CoreSet`.
 
@@ -43,25 +39,7 @@ class ClusterMargin(BatchStrategy):
     cost: ClassVar[str] = "1 pass; (10 b)^2 d"
     memory: ClassVar[str] = "n (C + d)"
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BatchStrategy._parameter_constraints,
-        "shortlist": [Interval(Integral, 1, None, closed="left")],
-        "distance_threshold": [None, Interval(Real, 0, None, closed="left")],
-    }
     _use_labeled = False
-
-    def __init__(
-        self,
-        *,
-        shortlist: int = 10,
-        distance_threshold: float | None = None,
-        layer: int | str = -2,
-        features: str = "current",
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        super().__init__(layer=layer, features=features, random_state=random_state)
-        self.shortlist = shortlist
-        self.distance_threshold = distance_threshold
 
     def _select(
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
@@ -70,13 +48,12 @@ class ClusterMargin(BatchStrategy):
         if pool.proba is not None:
             score = row_uncertainty(pool.proba, "margin")
         ties = rng.permutation(len(score))
-        short = np.lexsort((ties, -score))[: self.shortlist * n_instances]
+        short = np.lexsort((ties, -score))[: _CANDIDATES * n_instances]
         clusters = np.arange(len(short))
         if len(short) > 2:
-            threshold = self.distance_threshold
-            n_clusters = min(n_instances, len(short)) if threshold is None else None
+            n_clusters = min(n_instances, len(short))
             clusters = AgglomerativeClustering(
-                n_clusters, linkage="average", distance_threshold=threshold
+                n_clusters, linkage="average"
             ).fit_predict(pool.features[short])
         # The shortlist is ordered by margin, and so is each cluster.
         rank = np.empty(len(short), dtype=np.intp)

@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import rel_entr
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..features.estimators import in_blocks, unwrap
 from ..images.dataset import n_images
-from ._uncertainty import row_uncertainty
 from .base import Scores, ScoringStrategy
 
 
@@ -21,17 +19,13 @@ class QueryByCommittee(ScoringStrategy):
 
     The committee is the estimator itself: any fitted ensemble with ``estimators_`` of
     classifiers, such as ``VotingClassifier`` over several CNNClassifiers,
-    ``BaggingClassifier`` or a forest.
-
-    - ``"kl"``: the mean Kullback-Leibler divergence of the members' probabilities from
-      their mean [2]_, :math:`\frac1C \sum_c \sum_k p_c(k) \log (p_c(k) / \bar p(k))`;
-    - ``"vote_entropy"``: the entropy of the members' votes [3]_.
-
-    Before the first fit all images have the same score.
+    ``BaggingClassifier`` or a forest. The disagreement is the mean Kullback-Leibler
+    divergence of the members' probabilities from their mean [2]_,
+    :math:`\frac1C \sum_c \sum_k p_c(k) \log (p_c(k) / \bar p(k))`. Before the first
+    fit all images have the same score.
 
     Parameters
     ----------
-    disagreement : {"kl", "vote_entropy"}, default="kl"
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -40,48 +34,25 @@ class QueryByCommittee(ScoringStrategy):
     .. [1] Seung, Opper & Sompolinsky, Query by Committee, COLT 1992.
     .. [2] McCallum & Nigam, Employing EM and Pool-Based Active Learning for Text
        Classification, ICML 1998.
-    .. [3] Dagan & Engelson, Committee-Based Sampling for Training Probabilistic
-       Classifiers, ICML 1995.
     """
 
     needs: ClassVar[str] = "an ensemble's probabilities"
     cost: ClassVar[str] = "1 pass of each member"
     memory: ClassVar[str] = "members n C"
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "disagreement": [StrOptions({"kl", "vote_entropy"})],
-        "random_state": ["random_state"],
-    }
-
-    def __init__(
-        self,
-        *,
-        disagreement: str = "kl",
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        super().__init__(random_state=random_state)
-        self.disagreement = disagreement
-
     def score(self, estimator: Any, X_pool: Any, *, iteration: float = 0) -> Scores:
         """Score by disagreement; see :meth:`ScoringStrategy.score`."""
-        self._validate_params()
         estimator, X, _ = unwrap(estimator, X_pool)
         try:
             check_is_fitted(estimator)
         except NotFittedError:
             return Scores(np.ones(n_images(X)))
-        scores = [self._disagreements(estimator, block) for _, block in in_blocks(X)]
+        scores = []
+        for _, block in in_blocks(X):
+            proba = member_proba(estimator, block)
+            divergence = rel_entr(proba, proba.mean(axis=0)).sum(axis=2)
+            scores.append(divergence.mean(axis=0))
         return Scores(np.concatenate(scores))
-
-    def _disagreements(self, estimator: Any, X: Any) -> np.ndarray:
-        proba = member_proba(estimator, X)
-        if self.disagreement == "vote_entropy":
-            votes = proba == proba.max(axis=2, keepdims=True)
-            with np.errstate(invalid="ignore"):  # no vote on an unreadable image
-                shares = (votes / votes.sum(axis=2, keepdims=True)).mean(axis=0)
-            return row_uncertainty(shares, "entropy")
-        divergence = rel_entr(proba, proba.mean(axis=0)).sum(axis=2)
-        return divergence.mean(axis=0)
 
 
 def member_proba(estimator: Any, X: Any) -> np.ndarray:

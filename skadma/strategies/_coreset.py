@@ -6,16 +6,12 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+from sklearn.utils.extmath import row_norms
 
-from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, per_row, selected
-from ..features.store.executing import run_all
-from ..features.store.hashing import partition
-from ._distances import squared_norms
+from .._utils.lazy_rows import AnyRows, per_row, selected
+from ._greedy import choose_from_partitions, lazy_greedy
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
-
-_AHEAD = 32
-"""Rows compared again at first."""
 
 
 class CoreSet(BatchStrategy):
@@ -65,36 +61,25 @@ def k_center_greedy(
 
     Returns the rows' numbers and the distance of each to the nearest of those before
     it. Without labelled rows the first one is drawn, and its distance is inf.
-
-    A row's distance to the nearest chosen row only falls, so its last known distance
-    is an upper bound: a row is compared again only if its bound is the largest one.
     """
-    chosen = np.empty(n, dtype=np.intp)
-    distances = np.empty(n)
-    centers = labeled
+    first, centers = np.empty(0, dtype=np.intp), labeled
     if not len(labeled):
-        chosen[0], distances[0] = int(rng.integers(len(rows))), np.inf
-        centers = rows[chosen[:1]]
-    nearest = per_row(rows, lambda block: _nearest(block, centers))
-    n_chosen = 0 if len(labeled) else 1
-    nearest[chosen[:n_chosen]] = -np.inf
-    seen = np.full(len(rows), n_chosen)  # choices that each distance takes into account
-    others = rows[:0] if len(labeled) else centers
-    for k in range(n_chosen, n):
-        n_ahead = _AHEAD
-        while seen[i := int(nearest.argmax())] < k:
-            n_ahead = min(n_ahead, len(rows))
-            ahead = np.argpartition(nearest, len(rows) - n_ahead)[-n_ahead:]
-            stale = (seen[ahead] < k) & (nearest[ahead] > -np.inf)
-            ahead = np.union1d(ahead[stale], i)  # i may be one of many equals
-            now = _nearest(rows[ahead], others[seen[ahead].min() :])
-            nearest[ahead] = np.minimum(nearest[ahead], now)
-            seen[ahead] = k
-            n_ahead = min(2 * n_ahead, BLOCK_ROWS)
-        chosen[k], distances[k] = i, np.sqrt(max(nearest[i], 0))
-        others = np.concatenate([others, rows[chosen[k : k + 1]]])
-        nearest[i] = -np.inf
-    return chosen, distances
+        first = rng.integers(len(rows), size=1)
+        centers = rows[first]
+    squared = per_row(rows, partial(_nearest, centers=centers))
+    squared[first] = -np.inf
+    added: list[np.ndarray] = []
+
+    def update(ahead: np.ndarray, since: int) -> np.ndarray:
+        now = _nearest(rows[ahead], np.concatenate(added[since:]))
+        return np.minimum(squared[ahead], now)
+
+    def add(i: int) -> None:
+        added.append(rows[i : i + 1])
+
+    chosen, found = lazy_greedy(squared, n - len(first), update, add, n_ahead=32)
+    found = np.concatenate([np.full(len(first), np.inf), found])
+    return np.concatenate([first, chosen]), np.sqrt(np.maximum(found, 0))
 
 
 def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -102,9 +87,9 @@ def _nearest(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     found = np.full(len(rows), np.inf, dtype=rows.dtype)
     for start in range(0, len(centers), 256):
         some = centers[start : start + 256]
-        squared = squared_norms(some) - 2 * (rows @ some.T)
+        squared = row_norms(some, squared=True) - 2 * (rows @ some.T)
         found = np.minimum(found, squared.min(axis=1))
-    return found.astype(np.float64) + squared_norms(rows)
+    return found.astype(np.float64) + row_norms(rows, squared=True)
 
 
 def k_center_over_partitions(
@@ -116,23 +101,17 @@ def k_center_over_partitions(
     Moseley, Fast Distributed k-Center Clustering with Outliers on Massive Data,
     NeurIPS 2015.
     """
-    store = pool.store
-    assert store is not None
-    partitions = partition(store.hashes, store.partitions, seed)
-    found = run_all(
-        partial(_k_center_of_partition, labeled=pool.labeled, n=n),
-        [selected(pool.features, indices) for indices in partitions],
-        store.executor,
-    )
-    union = np.concatenate(
-        [indices[chosen] for indices, chosen in zip(partitions, found, strict=True)]
-    )
+    assert pool.store is not None
+    choose = partial(_k_center_of_partition, labeled=pool.labeled, n=n)
+    _, _, union = choose_from_partitions(choose, pool.features, pool.store, seed)
     rng = np.random.default_rng(seed)
     candidates = selected(pool.features, union)[:]
     chosen, distances = k_center_greedy(candidates, pool.labeled, n, rng)
     return union[chosen], distances
 
 
-def _k_center_of_partition(rows: AnyRows, labeled: np.ndarray, n: int) -> np.ndarray:
+def _k_center_of_partition(
+    rows: AnyRows, labeled: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)  # the order of a partition is random
-    return k_center_greedy(rows, labeled, min(n, len(rows)), rng)[0]
+    return k_center_greedy(rows, labeled, min(n, len(rows)), rng)

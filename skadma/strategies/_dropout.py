@@ -28,9 +28,8 @@ class BALD(BatchStrategy):
 
     with p_t predicted after dropping a share of the last layer's inputs at random. The
     dropout is before the last layer, whether the network has one there or not, so T
-    predictions cost T products with one matrix. The images of the top scores tend to be
-    similar to each other; with `power` the batch is drawn with the score's power as
-    weight (PowerBALD [3]_). Before the first fit images are drawn at random.
+    predictions cost T products with one matrix. Before the first fit images are
+    drawn at random.
 
     Parameters
     ----------
@@ -38,10 +37,6 @@ class BALD(BatchStrategy):
         T.
     dropout : float, default=0.5
         Share of features dropped.
-    power : float, optional
-        The exponent beta of PowerBALD, 1 in its paper. None: the top scores.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are dropped out.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -50,8 +45,6 @@ class BALD(BatchStrategy):
        Classification and Preference Learning, 2011, arXiv 1112.5745, Eq. 2.
     .. [2] Gal, Islam & Ghahramani, Deep Bayesian Active Learning with Image Data,
        ICML 2017.
-    .. [3] Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron & Gal, Stochastic
-       Batch Acquisition, TMLR 2023.
     """
 
     needs: ClassVar[str] = "features, probabilities from them"
@@ -62,7 +55,6 @@ class BALD(BatchStrategy):
         **BatchStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
-        "power": [None, Interval(Real, 0, None, closed="neither")],
     }
     _use_labeled = False
 
@@ -71,14 +63,11 @@ class BALD(BatchStrategy):
         *,
         n_samples: int = 20,
         dropout: float = 0.5,
-        power: float | None = None,
-        layer: int | str = -2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(layer=layer, random_state=random_state)
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
         self.dropout = dropout
-        self.power = power
 
     def _select(
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
@@ -93,11 +82,7 @@ class BALD(BatchStrategy):
                 mean[rows] += proba / self.n_samples
                 entropy[rows] += uncertainty(proba, "entropy") / self.n_samples
         score = np.maximum(uncertainty(mean, "entropy") - entropy, 0)
-        key = score
-        if self.power is not None:
-            with np.errstate(divide="ignore"):
-                key = self.power * np.log(score) + rng.gumbel(size=n)
-        order = np.lexsort((rng.permutation(n), -key))[:n_instances]
+        order = np.lexsort((rng.permutation(n), -score))[:n_instances]
         return order, score[order]
 
 
@@ -116,8 +101,6 @@ class DropQuery(BatchStrategy):
     n_samples : int, default=3
     dropout : float, default=0.75
         Share of features dropped.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are dropped out.
     random_state : int, RandomState instance or None, default=None
 
     References
@@ -142,10 +125,9 @@ class DropQuery(BatchStrategy):
         *,
         n_samples: int = 3,
         dropout: float = 0.75,
-        layer: int | str = -2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        super().__init__(layer=layer, random_state=random_state)
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
         self.dropout = dropout
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 
 from .._utils.candidates import check_enough
-from ..features.adapter import get_adapter
 from ..features.estimators import unwrap
 from ..images.dataset import n_images
 from ._committee import member_proba
@@ -24,9 +21,9 @@ def from_modal(function: Callable[..., Any], **kwargs: Any) -> ModALStrategy:
     ----------
     function : callable
         ``function(learner, X_pool, n_instances=..., **kwargs)``, returning indices and
-        metrics, or indices: all of ``modAL.uncertainty``, ``modAL.batch``,
-        ``modAL.disagreement`` (the estimator has to be an ensemble) and
-        ``modAL.dropout``, or one of your own.
+        metrics, or indices: all of ``modAL.uncertainty``, ``modAL.batch`` and
+        ``modAL.disagreement`` (the estimator has to be an ensemble), or one of your
+        own.
     **kwargs
         Given to each call.
 
@@ -70,12 +67,12 @@ class ModALStrategy(QueryStrategy):
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         estimator, X, _ = unwrap(request.estimator, request.X_pool)
-        learner: Any = _Learner(estimator, request)
-        if getattr(self.function, "__module__", "") == "modAL.dropout":
-            learner, X = _for_dropout(estimator, X)
         with global_seed(self._seed()):
             answer = self.function(
-                learner, X, n_instances=request.n_instances, **(self.kwargs or {})
+                _Learner(estimator, request),
+                X,
+                n_instances=request.n_instances,
+                **(self.kwargs or {}),
             )
         indices, metrics = answer if isinstance(answer, tuple) else (answer, None)
         indices = np.asarray(indices).ravel()
@@ -114,16 +111,3 @@ class _Learner:
     def vote(self, X: Any) -> np.ndarray:
         """Labels by the members, (n, n_members)."""
         return self.estimator.classes_[self.vote_proba(X).argmax(axis=2)]
-
-
-def _for_dropout(estimator: Any, X: Any) -> tuple[SimpleNamespace, torch.Tensor]:
-    """A learner around the skorch net, and the images as tensors."""
-    adapter = get_adapter(estimator)
-    if adapter is None or not hasattr(estimator, "net_"):
-        raise TypeError(
-            "modAL's dropout strategies run a network, so they need a fitted "
-            f"CNNClassifier; got {estimator!r}."
-        )
-    dataset = adapter.image_dataset(X)
-    images = torch.stack([dataset[i] for i in range(len(dataset))])
-    return SimpleNamespace(estimator=estimator.net_), images

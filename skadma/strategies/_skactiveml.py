@@ -15,24 +15,18 @@ from ._pool_features import PoolFeatures, extract_pool_features
 from .base import QueryStrategy, Request, global_seed
 
 
-def from_skactiveml(
-    strategy: Any, *, layer: int | str = -2, features: str = "initial", **kwargs: Any
-) -> SkactivemlStrategy:
+def from_skactiveml(strategy: Any, **kwargs: Any) -> SkactivemlStrategy:
     """Make a strategy of one of scikit-activeml's.
 
-    It gets features instead of images, and a classifier that maps them to the present
-    model's probabilities and that is never trained.
+    As X it gets the outputs of a CNNClassifier's layer -2 (rows of other classifiers as
+    they are). If its ``query`` takes a classifier, these are the adapted network's, and
+    it gets one that maps them to the present model's probabilities and that is never
+    trained; else they are the pretrained network's.
 
     Parameters
     ----------
     strategy : skactiveml.base.SingleAnnotatorPoolQueryStrategy
         With its default `missing_label`, NaN.
-    layer : int or str, default=-2
-        The layer of a CNNClassifier whose outputs are their X; rows of other
-        classifiers are taken as they are.
-    features : {"current", "initial"}, default="initial"
-        Of which network: the one being adapted, or the pretrained one. Strategies whose
-        ``query`` takes a classifier always get the one being adapted.
     **kwargs
         More arguments of its ``query``, for example `ensemble`.
 
@@ -40,7 +34,7 @@ def from_skactiveml(
     -------
     SkactivemlStrategy
     """
-    return SkactivemlStrategy(strategy, kwargs, layer=layer, features=features)
+    return SkactivemlStrategy(strategy, kwargs)
 
 
 def to_skactiveml(strategy: QueryStrategy, **kwargs: Any) -> Any:
@@ -69,7 +63,7 @@ class SkactivemlStrategy(QueryStrategy):
 
     Parameters
     ----------
-    strategy, kwargs, layer, features
+    strategy, kwargs
         As there.
     random_state : int, RandomState instance or None, default=None
         Seeds the strategy if it has no seed of its own.
@@ -80,15 +74,11 @@ class SkactivemlStrategy(QueryStrategy):
         strategy: Any,
         kwargs: dict[str, Any] | None = None,
         *,
-        layer: int | str = -2,
-        features: str = "initial",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(random_state=random_state)
         self.strategy = strategy
         self.kwargs = kwargs
-        self.layer = layer
-        self.features = features
 
     def _choose(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         theirs = clone(self.strategy)
@@ -96,13 +86,12 @@ class SkactivemlStrategy(QueryStrategy):
         takes = inspect.signature(theirs.query).parameters
         asked = {"clf", "estimator"} & set(takes) - set(arguments)
         # The adapted network's last layer needs the adapted network's features.
-        initial = self.features == "initial" and not asked
         pool = extract_pool_features(
             request.estimator,
             request.X_pool,
             request.X_labeled,
-            self.layer,
-            initial=initial,
+            layer=-2,
+            initial=not asked,
         )
         check_enough(len(pool.indices), request.n_instances, n_images(request.X_pool))
         if theirs.random_state is None:

@@ -74,10 +74,8 @@ class SkadmaQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             utilities[np.arange(batch_size), chosen] = 1
         for k in range(batch_size):
             utilities[k, chosen[:k]] = np.nan
-        if mapping is None:
-            return (chosen, utilities) if return_utilities else chosen
-        if return_utilities:
+        if mapping is not None:
             every = np.full((batch_size, len(X)), np.nan)
             every[:, mapping] = utilities
-            return mapping[chosen], every
-        return mapping[chosen]
+            chosen, utilities = mapping[chosen], every
+        return (chosen, utilities) if return_utilities else chosen

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils._param_validation import Interval
+from sklearn.utils.extmath import row_norms
 
 from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, joined, per_row
-from ._distances import squared_norms
 from ._pool_features import PoolFeatures
 from .base import BatchStrategy
 
-_SIZE_FOR_ALL_ROWS = 10_000_000
-"""Distances per step above which k-means takes mini-batches, in memory."""
+_MAX_CLUSTERS = 500
+_N_NEIGHBORS = 20
 _BATCH = 5000
 """Rows of a mini-batch."""
 _STEPS = 100
@@ -29,19 +27,16 @@ class TypiClust(BatchStrategy):
     r"""Choose the most typical image of each cluster without a label [1]_.
 
     The labelled and the unlabelled images are put into as many clusters as there will
-    be labels (at most `max_clusters`). In turn, the largest cluster of those with the
+    be labels, 500 at most. In turn, the largest cluster of those with the
     fewest labels gives its most typical image,
 
     .. math:: \text{typicality}(x) =
               \Big(\frac{1}{K} \sum_{z \in K\text{-NN}(x)} \|x - z\|\Big)^{-1}
 
-    (Eq. 1), neighbours being taken within the cluster.
+    (Eq. 1). The K = 20 neighbours are of the cluster: all others, where it has fewer.
 
     Parameters
     ----------
-    n_neighbors : int, default=20
-        K; all others of the cluster where it has fewer.
-    max_clusters : int, default=500
     layer, features, random_state
         See :class:`CoreSet`.
 
@@ -57,31 +52,21 @@ class TypiClust(BatchStrategy):
     multilabel: ClassVar[bool] = True
     _use_proba = False
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BatchStrategy._parameter_constraints,
-        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "max_clusters": [Interval(Integral, 1, None, closed="left")],
-    }
-
     def __init__(
         self,
         *,
-        n_neighbors: int = 20,
-        max_clusters: int = 500,
         layer: int | str = -2,
         features: str = "initial",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(layer=layer, features=features, random_state=random_state)
-        self.n_neighbors = n_neighbors
-        self.max_clusters = max_clusters
 
     def _select(
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         n_labeled = len(pool.labeled)
         every = joined(pool.labeled, pool.features)
-        n_clusters = min(n_labeled + n_instances, self.max_clusters)
+        n_clusters = min(n_labeled + n_instances, _MAX_CLUSTERS)
         clusters = cluster(every, n_clusters, rng)
         typical = np.zeros(len(every))
         for label in np.unique(clusters):
@@ -89,7 +74,7 @@ class TypiClust(BatchStrategy):
             if len(members) > BLOCK_ROWS:  # so many evenly spaced ones are measured
                 some = np.linspace(0, len(members) - 1, BLOCK_ROWS).astype(np.intp)
                 members = members[some]
-            typical[members] = typicality(every[members], self.n_neighbors)
+            typical[members] = typicality(every[members], _N_NEIGHBORS)
         # The best of the largest cluster among those with the fewest labels, in turn.
         n_clusters = clusters.max() + 1
         n_labels = np.bincount(clusters[:n_labeled], minlength=n_clusters)
@@ -117,8 +102,7 @@ def cluster(features: AnyRows, n_clusters: int, rng: np.random.Generator) -> np.
     seed = int(rng.integers(2**31))
     # Copies of images give fewer clusters than asked for.
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        many = len(features) > BLOCK_ROWS
-        if many or len(features) * n_clusters > _SIZE_FOR_ALL_ROWS:
+        if len(features) > BLOCK_ROWS:
             return _cluster_by_batches(features, n_clusters, seed)
         # By default some seven candidates are drawn for each centre, which takes longer
         # than all the rest and gives no better clusters here.
@@ -156,7 +140,7 @@ def typicality(features: np.ndarray, n_neighbors: int) -> np.ndarray:
     if k == 0:
         return np.zeros(1)
     if len(features) <= 1000:  # faster than a tree for so few
-        norms = squared_norms(features)
+        norms = row_norms(features, squared=True)
         squared = norms[:, None] + norms - 2 * (features @ features.T)
         np.fill_diagonal(squared, np.inf)
         nearest = np.partition(squared, k - 1, axis=1)[:, :k]

@@ -87,12 +87,4 @@ class EntropySampling(_UncertaintySampling):
 
 def row_uncertainty(proba: AnyRows, kind: str) -> np.ndarray:
     """Uncertainty per row; NaN where the probabilities are NaN (unreadable images)."""
-    return per_row(proba, partial(_row_uncertainty, kind=kind))
-
-
-def _row_uncertainty(proba: np.ndarray, kind: str) -> np.ndarray:
-    known = ~np.isnan(proba).any(axis=tuple(range(1, proba.ndim)))
-    scores = np.full(len(proba), np.nan)
-    if known.any():
-        scores[known] = uncertainty(proba[known], kind)
-    return scores
+    return per_row(proba, partial(uncertainty, kind=kind))

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 from functools import partial
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.extmath import row_norms
 
-from .._utils.lazy_rows import (
-    BLOCK_ROWS,
-    AnyRows,
-    iter_blocks,
-    joined,
-    row_by_row,
-    selected,
-)
+from .._utils.lazy_rows import AnyRows, iter_blocks, joined, row_by_row, selected
 from ..features.store import FeatureStore
-from ..features.store.executing import run_all
-from ..features.store.hashing import partition, priority_sample, smallest
-from ._distances import squared_norms
+from ..features.store.hashing import priority_sample, smallest
+from ._greedy import choose_from_partitions, lazy_greedy
 from ._pool_features import PoolFeatures
 from ._probcover import EXAMINED, drawn, unit
 from ._uncertainty import row_uncertainty
-from .adma import UNCERTAINTIES
 from .base import BatchStrategy
 
 _N_REFERENCE_POINTS = 5000
@@ -46,10 +35,11 @@ class UncertaintyHerding(BatchStrategy):
     .. math:: U(S) = \sum_{x} u(x) \, \max_{s \in S} k(x, s), \qquad
               k(x, s) = \exp(-\|x - s\|^2 / \sigma^2)
 
-    of the pool's uncertainties u. Each next image is the one that adds most to U (the
-    paper's Algorithm 1), which comes to at least 1 - 1/e of the best batch. Before the
-    first fit all images are equally uncertain, and the densest regions of the pool are
-    covered first (MaxHerding [2]_). docs/label_efficiency.md has measurements.
+    of the pool's uncertainties u, by the margin. Each next image is the one that adds
+    most to U (the paper's Algorithm 1), which comes to at least 1 - 1/e of the best
+    batch. Before the first fit all images are equally uncertain, and the densest
+    regions of the pool are covered first (MaxHerding [2]_). docs/label_efficiency.md
+    has measurements.
 
     sigma^2 is the mean squared distance from an image to its m-th nearest neighbour,
     m = n / (labels + b), so it falls as labels are added. (The paper takes the smallest
@@ -60,17 +50,11 @@ class UncertaintyHerding(BatchStrategy):
 
     Parameters
     ----------
-    uncertainty : {"margin", "least_confident", "entropy", "gini"}, default="margin"
-        See `skadma.strategies.adma.uncertainty`.
     normalize : bool, default=True
         Whether to compare features by direction, which suits a network's. False
         suits tables of few columns.
     layer, features
         See :class:`CoreSet`.
-    error : float, optional
-        Bound on the error of every batch's estimated coverage, as a share of the sum
-        of uncertainties, with probability 0.99. Sets the number of reference points,
-        and with it the cost. If None, 5,000 reference points.
     random_state : int, RandomState instance or None, default=None
         Draws the reference points, where a pool is large.
 
@@ -89,25 +73,19 @@ class UncertaintyHerding(BatchStrategy):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
-        "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "normalize": ["boolean"],
-        "error": [None, Interval(Real, 0, 1, closed="neither")],
     }
 
     def __init__(
         self,
         *,
-        uncertainty: str = "margin",
         normalize: bool = True,
         layer: int | str = -2,
         features: str = "initial",
-        error: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(layer=layer, features=features, random_state=random_state)
-        self.uncertainty = uncertainty
         self.normalize = normalize
-        self.error = error
 
     def _select(
         self, pool: PoolFeatures, n_instances: int, rng: np.random.Generator
@@ -119,25 +97,22 @@ class UncertaintyHerding(BatchStrategy):
         features = row_by_row(center, pool.features)
         weights = np.ones(len(features))
         if pool.proba is not None:
-            uncertain = row_uncertainty(pool.proba, self.uncertainty)
+            uncertain = row_uncertainty(pool.proba, "margin")
             if (most := uncertain.max()) > 0:
                 # The small weight matters once all uncertain images are covered.
                 weights = uncertain + 1e-6 * most
-        n_references = _N_REFERENCE_POINTS
-        if self.error is not None:
-            n_references = n_reference_points(len(features), n_instances, self.error)
         if pool.store is not None and pool.store.partitions > 1:
             seed = int(rng.integers(2**31))
             return herd_over_partitions(
-                pool.store, labeled, features, weights, n_instances, n_references, seed
+                pool.store, labeled, features, weights, n_instances, seed
             )
         every = joined(labeled, features)
         bandwidth_sq = share_distance(every, len(labeled) + n_instances, rng)
         points = features
-        if len(features) > n_references:  # drawn in proportion to the weights
+        if len(features) > _N_REFERENCE_POINTS:  # drawn in proportion to the weights
             total = weights.sum()
-            rows = rng.choice(len(features), n_references, p=weights / total)
-            points, weights = features[rows], np.full(n_references, total / len(rows))
+            rows = rng.choice(len(features), _N_REFERENCE_POINTS, p=weights / total)
+            points, weights = features[rows], np.full(len(rows), total / len(rows))
         cover = Coverage(points[:], weights, bandwidth_sq)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
@@ -174,7 +149,7 @@ class Coverage:
         self.weights = weights.astype(np.float32)
         self.bandwidth_sq = bandwidth_sq
         self.covered = np.zeros(len(reference_points), dtype=np.float32)
-        self._norms = squared_norms(reference_points)
+        self._norms = row_norms(reference_points, squared=True)
 
     def add(self, rows: np.ndarray) -> None:
         """Update the coverage with more rows."""
@@ -198,37 +173,22 @@ class Coverage:
         return found
 
     def greedy(self, rows: AnyRows, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Add the row of the greatest gain, n times; return the rows and their gains.
-
-        A gain only falls as rows are added, so an old gain is an upper bound: a gain is
-        recomputed only if its bound is the largest one.
-        """
-        chosen = np.empty(n, dtype=np.intp)
-        added = np.empty(n)
-        gains = self.gains(rows)
-        exact = np.ones(len(rows), dtype=bool)
-        for k in range(n):
-            n_ahead = _AHEAD
-            while not exact[i := int(gains.argmax())] and gains[i] > 0:
-                n_ahead = min(n_ahead, len(rows))
-                ahead = np.argpartition(gains, len(rows) - n_ahead)[-n_ahead:]
-                old = ~exact[ahead] & (gains[ahead] > 0)
-                ahead = np.union1d(ahead[old], i)  # i may be one of many equals
-                gains[ahead] = self.gains(rows[ahead])
-                exact[ahead] = True
-                n_ahead = min(2 * n_ahead, BLOCK_ROWS)
-            chosen[k], added[k] = i, gains[i]
-            self.add(rows[chosen[k : k + 1]])
-            gains[i] = -np.inf
-            exact[:] = False
-        return chosen, added
+        """Add the row of the greatest gain, n times; return rows and gains."""
+        return lazy_greedy(
+            self.gains(rows),
+            n,
+            lambda ahead, _: self.gains(rows[ahead]),
+            lambda i: self.add(rows[i : i + 1]),
+            n_ahead=_AHEAD,
+            least=0,
+        )
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each reference point, shape (b, m), float32."""
         # In place, as a query spends most of its time here.
         squared = rows @ self.reference_points.T
         squared *= -2
-        squared += squared_norms(rows)[:, None]
+        squared += row_norms(rows, squared=True)[:, None]
         squared += self._norms
         np.maximum(squared, 0, out=squared)
         squared /= -self.bandwidth_sq
@@ -241,7 +201,7 @@ def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> fl
     Estimated on at most 2,000 rows, which are drawn; greater than 0.
     """
     some = drawn(rows, EXAMINED, rng)
-    norms = squared_norms(some)
+    norms = row_norms(some, squared=True)
     squared = norms[:, None] + norms - 2 * (some @ some.T)
     k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
@@ -252,22 +212,12 @@ def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> fl
 # --- partitions of a feature store: RandGreeDi --------------------------------------
 
 
-def n_reference_points(n: int, k: int, error: float) -> int:
-    r"""Return how many reference points measure any batch of k to within an error.
-
-    By Hoeffding's inequality and a union over the at most :math:`n^k` batches:
-    :math:`m \ge (k \ln n + \ln(2 / 0.01)) / (2 \epsilon^2)`, with the risk 0.01.
-    """
-    return math.ceil((k * math.log(n) + math.log(2 / 0.01)) / (2 * error**2))
-
-
 def herd_over_partitions(
     store: FeatureStore,
     labeled: np.ndarray,
     features: AnyRows,
     uncertain: np.ndarray,
     n: int,
-    n_points: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose n rows greedily from each partition, then n from the union of these.
@@ -278,20 +228,14 @@ def herd_over_partitions(
     Distributed Submodular Maximization on Massive Datasets, ICML 2015.
     """
     hashes = store.hashes
-    drawn, counts = priority_sample(uncertain, hashes, n_points, seed)
+    drawn, counts = priority_sample(uncertain, hashes, _N_REFERENCE_POINTS, seed)
     some = features[smallest(hashes, min(EXAMINED, len(hashes)), seed + 1)]
     # The bandwidth is an equal share of the rows, so that a sample has the pool's.
     bandwidth_sq = share_distance(some, len(labeled) + n, np.random.default_rng(seed))
     cover = Coverage(features[drawn], counts, bandwidth_sq)
     cover.add(labeled)
-    partitions = partition(hashes, store.partitions, seed + 2)
-    found = run_all(
-        partial(_herd_partition, cover=cover, n=n),
-        [selected(features, rows) for rows in partitions],
-        store.executor,
-    )
-    union = np.concatenate(
-        [rows[chosen] for rows, (chosen, _, _) in zip(partitions, found, strict=True)]
+    partitions, found, union = choose_from_partitions(
+        partial(_herd_partition, cover=cover, n=n), features, store, seed + 2
     )
     chosen, gains = cover.greedy(selected(features, union), n)
     best = max(range(len(partitions)), key=lambda i: found[i][2])

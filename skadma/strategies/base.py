@@ -208,10 +208,16 @@ class ScoringStrategy(QueryStrategy):
     def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
         """Return the images with the best scores that can be decoded, best first.
 
+        Ties are in random order.
         A score that reads no image, such as RandomSampling's, is not NaN for those that
         cannot. Decoding the chosen ones is cheaper than decoding the pool.
         """
-        n, order = request.n_instances, self._rank(request, total)
+        check_finite(np.isfinite(total), request.estimator, request.X_pool)
+        n = request.n_instances
+        ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
+        order = np.lexsort((ties, -total))
+        order = order[~np.isnan(total[order])]
+        check_enough(len(order), n, len(total))
         adapter = get_adapter(innermost(request.estimator))
         if adapter is None or not adapter.skips_unreadable:
             return order[:n]
@@ -224,15 +230,6 @@ class ScoringStrategy(QueryStrategy):
                 break
         check_enough(len(chosen), n, len(order))
         return chosen[:n]
-
-    def _rank(self, request: Request, total: np.ndarray) -> np.ndarray:
-        """Return the images that have a score, best first, ties in random order."""
-        check_finite(np.isfinite(total), request.estimator, request.X_pool)
-        ties = np.random.default_rng([self._seed(), 1]).permutation(len(total))
-        order = np.lexsort((ties, -total))
-        order = order[~np.isnan(total[order])]
-        check_enough(len(order), request.n_instances, len(total))
-        return order
 
 
 class BatchStrategy(QueryStrategy):

@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import io
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -19,7 +21,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...features.cache import LRUCache
 from ...images.forms import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
@@ -194,18 +195,24 @@ class Pictures:
     """Encode images, and keep the latest up to `limit` bytes. For many threads."""
 
     def __init__(self, limit: int = 64 << 20, value_range: Range | None = None) -> None:
-        self._kept = LRUCache(limit)
+        self._limit = limit
         self._value_range = value_range
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
 
     def get(self, sha256: str, path: Path, size: str) -> tuple[bytes, str]:
         """Encode the file with this digest; return the bytes and the media type.
 
         UnreadableImageError if it is gone, has changed, or cannot be decoded.
         """
-        answer = self._kept.get((sha256, size))
+        with self._lock:
+            answer = self._kept.pop((sha256, size), None)
         if answer is None:
             answer = _encode(sha256, path, SIZES[size], self._value_range)
-            self._kept.put((sha256, size), answer, len(answer[0]))
+        with self._lock:
+            self._kept[sha256, size] = answer
+            while sum(len(data) for data, _ in self._kept.values()) > self._limit:
+                self._kept.popitem(last=False)
         return answer
 
 

@@ -22,13 +22,11 @@ from ..base import Request, Scores, ScoringStrategy
 from .formulas import (
     UNCERTAINTIES,
     CenterDistances,
-    approximated_pattern,
     combined_score,
     distance_weights,
     distinctiveness,
     pairwise_distinctiveness,
     predict_weights,
-    transformation_pattern,
     uncertainty,
 )
 
@@ -278,13 +276,9 @@ class CenterPatterns:
 
     @cached_property
     def _center_patterns(self) -> torch.Tensor:
-        """Column k is the pattern of centre k (Eq. 6)."""
-        (a,) = self.layers_a
-        s_a, s_b = (
-            self.distances[p].between_centers() for p in (a, self.layer_b)
-        )  # Eq. 3
-        # Rows of the distances belong to the centres; Eq. 7 wants them as columns.
-        return transformation_pattern(s_a, s_b).T
+        """Row k is the pattern of centre k (Eq. 3 and 6)."""
+        at_a, at_b = self.distances[self.layers_a[0]], self.distances[self.layer_b]
+        return at_a.between_centers() - at_b.between_centers()
 
     def compute(
         self, adapted: dict[int, torch.Tensor], source: dict[int, torch.Tensor]
@@ -293,7 +287,7 @@ class CenterPatterns:
         outputs = source if self._from_source else adapted
         s_b = self.distances[self.layer_b](outputs[self.layer_b])  # Eq. 4
         s_a = {a: self.distances[a](outputs[a]) for a in self.layers_a}
-        patterns = [transformation_pattern(s_a[a], s_b) for a in self.layers_a]  # Eq. 5
+        patterns = [s_a[a] - s_b for a in self.layers_a]  # Eq. 5
         if len(patterns) > 1:
             return pairwise_distinctiveness(patterns)[:, None]
         if self.by_prediction:
@@ -302,7 +296,7 @@ class CenterPatterns:
             weights = predict_weights(proba, classes)  # Eq. 8
         else:
             weights = distance_weights(s_a[self.layers_a[0]])
-        approximated = approximated_pattern(weights, self._center_patterns)
+        approximated = weights @ self._center_patterns  # Eq. 7
         return distinctiveness(patterns[0], approximated)[:, None]
 
     def derived_output(self) -> DerivedOutput:
@@ -310,9 +304,6 @@ class CenterPatterns:
         options = (self.layers_a, self.layer_b, self.by_prediction, self._initial)
         described = f"{self.centers.digest}{options}".encode()
         digest = hashlib.blake2b(described, digest_size=16).hexdigest()
-        layers = tuple(p for p in self.layers if p != self.head)
         return DerivedOutput(
-            f"distinctiveness-{digest}",
-            self.compute,
-            () if self._from_source else layers,
+            f"distinctiveness-{digest}", self.compute, self._from_source
         )

@@ -69,30 +69,7 @@ class CenterDistances:
         return squared.masked_fill_(squared <= rounding * terms, 0.0)
 
 
-# --- transformation patterns and their approximation (Eq. 5-8) ------------------------
-
-
-def transformation_pattern(S_a: Tensor, S_b: Tensor) -> Tensor:
-    """Compute what changes between layers A and B: S_a - S_b (Eq. 5-6).
-
-    The layer with the larger distances dominates the difference.
-
-    Parameters
-    ----------
-    S_a, S_b : Tensor of shape (n, K), floating
-        Squared distances to the centres at layers A and B: of n images (Eq. 5), or
-        between the centres, then column k belongs to c_k (Eq. 6).
-
-    Returns
-    -------
-    Tensor of shape (n, K), of the inputs' type
-    """
-    if S_a.shape != S_b.shape:
-        raise ValueError(
-            f"S_a and S_b have to have one shape; got {tuple(S_a.shape)} and "
-            f"{tuple(S_b.shape)}."
-        )
-    return S_a - S_b
+# --- weights of the centres (Eq. 8) ---------------------------------------------------
 
 
 def predict_weights(
@@ -120,7 +97,6 @@ def predict_weights(
             f"{classes}."
         )
     weights = source_proba.detach().to(working_dtype(source_proba.device))
-    _check_nonnegative("source_proba", weights)
     weights = weights[:, columns.long().to(weights.device)]
     sums = weights.sum(dim=1, keepdim=True)
     return torch.where(sums > 0, weights / sums, 1 / len(columns))
@@ -141,9 +117,7 @@ def distance_weights(S_a: Tensor) -> Tensor:
         parts.
     """
     _check_matrix("S_a", S_a)
-    distances = S_a.detach().to(working_dtype(S_a.device))
-    _check_nonnegative("S_a", distances)
-    distances = distances.sqrt()
+    distances = S_a.detach().to(working_dtype(S_a.device)).sqrt()
     nearest = distances.min(dim=1, keepdim=True).values
     # nearest / distance, not 1 / distance: nothing overflows near a centre.
     weights = torch.where(
@@ -152,40 +126,12 @@ def distance_weights(S_a: Tensor) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def approximated_pattern(weights: Tensor, center_patterns: Tensor) -> Tensor:
-    """Approximate patterns by the weighted sum of the centres' patterns (Eq. 7).
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, K), floating
-        From :func:`predict_weights` or :func:`distance_weights`.
-    center_patterns : Tensor of shape (K, K), floating
-        Column k is the pattern of c_k (Eq. 6).
-
-    Returns
-    -------
-    Tensor of shape (n, K), float64 (float32 on ``mps``)
-    """
-    _check_matrix("weights", weights)
-    _check_matrix("center_patterns", center_patterns, weights.shape[1])
-    dtype = working_dtype(weights.device)
-    return weights.to(dtype) @ center_patterns.to(dtype).T
-
-
 def _check_matrix(name: str, values: Tensor, n_columns: int | None = None) -> None:
     columns = values.shape[1] if values.ndim == 2 else 0
     if columns == 0 or n_columns not in (None, columns):
         raise ValueError(
             f"{name} has to be a matrix of {n_columns or 'one or more'} columns; got "
             f"shape {tuple(values.shape)}."
-        )
-
-
-def _check_nonnegative(name: str, values: Tensor) -> None:
-    if not bool((values >= 0).all()):
-        raise ValueError(
-            f"{name} has to have no negative value and no NaN; its minimum is "
-            f"{float(values.min())}."
         )
 
 
@@ -258,6 +204,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     Returns
     -------
     ndarray of shape (n,), float64
+        NaN where probabilities are.
     """
     if kind not in UNCERTAINTIES:
         raise ValueError(f"kind has to be one of {UNCERTAINTIES}; got {kind!r}.")
@@ -269,7 +216,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
         raise ValueError(
             f"proba has to have shape (n, C) with C >= 1; got {proba.shape}."
         )
-    if not np.all((proba >= 0) & (proba <= 1 + 1e-6)):
+    if np.any((proba < 0) | (proba > 1 + 1e-6)):
         raise ValueError(
             "proba has to be probabilities in [0, 1]; "
             f"got values from {proba.min()} to {proba.max()}."
@@ -281,7 +228,7 @@ def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
     if kind == "least_confident":
         return 1 - proba.max(axis=1)
     if proba.shape[1] == 1:
-        return np.zeros(len(proba))
+        return 0 * proba[:, 0]
     second, first = np.partition(proba, -2, axis=1)[:, -2:].T
     return 1 - (first - second)
 

@@ -38,7 +38,7 @@ def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
 
     Parameters
     ----------
-    a, b : Tensor of shape (n, K), floating, without NaN, K >= 2
+    a, b : Tensor of shape (n, K), without NaN, K >= 2
 
     Returns
     -------
@@ -55,9 +55,6 @@ def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
             "a and b have to be matrices of one shape (n, K) with K >= 2; "
             f"got {tuple(a.shape)} and {tuple(b.shape)}."
         )
-    for name, values in (("a", a), ("b", b)):
-        if not values.is_floating_point():
-            raise ValueError(f"{name} has to be of a float type; got {values.dtype}.")
     dtype = torch.float32 if a.dtype == b.dtype == torch.float32 else torch.float64
     a_rows, b_rows = (
         np.ascontiguousarray(x.detach().cpu().to(dtype).numpy()) for x in (a, b)
