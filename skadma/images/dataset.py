@@ -51,9 +51,8 @@ _SAMPLE = 16
 class Preprocessing:
     """How images are resized, cropped and normalized for a network.
 
-    The shorter side is brought to `resize_size` (`crop_mode` "center"), both sides are
-    ("squash"), or the longer one, and a border of the mean is added ("border"); the
-    centre of `image_size` is cropped, and the network
+    The shorter side is brought to `resize_size` (`crop_mode` "center"), or both sides
+    are ("squash"), the centre of `image_size` is cropped, and the network
     normalizes pixels in [0, 1] by `mean` and `std`. With `reduced` JPEG
     files are decoded at a half, a quarter or an eighth of their size where the shorter
     side stays at least three times `resize_size`. The ends of `value_range` become
@@ -313,14 +312,6 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
     if preprocessing.crop_mode == "squash":
         if image.size != (side, side):
             image = tv.resize(image, [side, side], mode)
-    elif preprocessing.crop_mode == "border":
-        ratio = max(image.size) / side
-        size = [max(1, round(length / ratio)) for length in (image.height, image.width)]
-        image = tv.resize(image, size, mode)
-        missing = [max(0, preprocessing.image_size - length) for length in image.size]
-        low, high = [m // 2 for m in missing], [(m + 1) // 2 for m in missing]
-        fill = tuple(round(255 * value) for value in preprocessing.mean)
-        image = tv.pad(image, [*low, *high], fill)
     elif max(image.size) > _EXTREME * min(image.size):
         image = _resize_middle(image, side, preprocessing.image_size, mode)
     elif min(image.size) != side:

@@ -249,6 +249,12 @@ def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Back
     else:
         module = load()
     config = timm.data.resolve_model_data_config(module)
+    if config["crop_mode"] not in ("center", "squash"):
+        raise ValueError(
+            f"{name} prepares images by timm's crop_mode={config['crop_mode']!r}, "
+            "which is not built in. Give a callable that builds the network, and "
+            "image_size: images are resized by their shorter side then."
+        )
     side = config["input_size"][-1]
     preprocessing = Preprocessing(
         image_size=side,
