@@ -95,12 +95,12 @@ def least_seconds(pool: Path) -> dict[str, float]:
 
     from skadma import CNNClassifier
     from skadma.images.folder import image_files
-    from skadma.images.forms import check_readable
+    from skadma.images.forms import from_file
 
     files = image_files(pool)
     begin = perf_counter()
     with ThreadPoolExecutor() as threads:
-        for _ in threads.map(check_readable, files):
+        for _ in threads.map(from_file, files, files):
             pass
     decode = perf_counter() - begin
     clf = CNNClassifier("efficientnet_lite0", image_size=PIXELS, memory=False)
@@ -170,7 +170,7 @@ def write_rows(folder: Path, n: int) -> None:
     position = source.graph.position(-2)
     folder.mkdir(parents=True)
     keys = [f"row-{i}" for i in range(n)]
-    manifest = Manifest(source.namespace, position, position + 1, 1280, "float16", 4096)
+    manifest = Manifest(source.namespace, position, "float16", 4096)
     manifest = add_images(folder, manifest, keys, None)
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((300, 1280), dtype=np.float32)

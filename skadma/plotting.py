@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from .adafilter import AdaFilterClassifier
 from .centers import SourceCenters, shipped_centers
 from .features.adapter import CNNAdapter
-from .features.estimators import find_cnn
+from .features.estimators import find_adapter
 from .images.dataset import n_images, take
 from .learner import ActiveLearner
 from .strategies import ADMA
@@ -326,7 +326,7 @@ class QueryDisplay(_Display):
         queried = np.concatenate([*learner.queried_indices_, np.empty(0, int)])
         if not len(queried):
             raise ValueError("The learner has queried nothing yet.")
-        adapter, X = find_cnn(learner.estimator_, learner.X_, cls.__name__)
+        adapter, X = find_adapter(learner.estimator_, learner.X_)
         if not isinstance(adapter, CNNAdapter):
             raise TypeError(
                 f"{cls.__name__} shows the images that a CNNClassifier reads, got "

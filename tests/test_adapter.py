@@ -113,7 +113,6 @@ class TwoLayersAdapter(NetworkAdapter):
         source_layers=(),
         *,
         derived=None,
-        keep=True,
     ):
         return self.iter_outputs(inputs, layers, source_layers)
 

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from skadma import ActiveLearner
 from skadma.features.cache import MemoryCache
-from skadma.images import forms
+from skadma.images import dataset, forms
 from skadma.persistence.card import describe_preprocessing
 from skadma.strategies import CoreSet, MarginSampling, RandomSampling
 
@@ -239,11 +239,13 @@ def test_images_in_the_cache_are_not_decoded_again(paths, pictures, monkeypatch)
     decoded = []
 
     original = forms.from_file
-    monkeypatch.setattr(
-        forms,
-        "from_file",
-        lambda *args, **kwargs: decoded.append(1) or original(*args, **kwargs),
-    )
+
+    def counted(*args, **kwargs):
+        decoded.append(1)
+        return original(*args, **kwargs)
+
+    for module in (forms, dataset):
+        monkeypatch.setattr(module, "from_file", counted)
     for how in ("cut", "probe"):
         decoded.clear()
         clf = tiny_classifier(on_bad_image="skip", memory=MemoryCache(), **HOW[how])

@@ -59,7 +59,13 @@ def test_an_extractor_leaves_the_networks_where_they_are(pictures):
     clf = tiny_classifier().fit(*pictures)
     adapted, source = clf.net_.module_, clf.source_network_
     FeatureExtractor(
-        source, adapted, [-1], [-1], n_frozen=1, device=torch.device("meta")
+        source,
+        adapted,
+        [-1],
+        [-1],
+        n_frozen=1,
+        device=torch.device("meta"),
+        batch_size=16,
     )
     for network in (adapted, source.module):
         assert {v.device.type for v in network.state_dict().values()} == {"cpu"}

@@ -31,7 +31,7 @@ from .photographs import files_of, fitted, photographs  # noqa: F401
 def test_keeps_what_the_network_says(photographs, fitted, tmp_path):
     paths, _ = photographs
     store = FeatureStore.build(fitted, paths, tmp_path / "s", shard_rows=32)
-    assert store.shape == (90, 10)
+    assert store.outputs(fitted, initial=True).features.shape == (90, 10)
     assert store.keys == paths
     assert store.readable.all()
     m0 = tiny_classifier().embed(paths, -2)[-2]

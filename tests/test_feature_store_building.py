@@ -51,9 +51,9 @@ def test_small_last_shards_join_the_one_before():
 def count_computed(monkeypatch):
     computed = []
 
-    def counted(task, adapter=None):
+    def counted(task):
         computed.extend(task.keys)
-        return compute_shard(task, adapter)
+        return compute_shard(task)
 
     monkeypatch.setattr("skadma.features.store.feature_store.compute_shard", counted)
     return computed
@@ -64,11 +64,11 @@ def test_goes_on_after_an_interruption(photographs, fitted, tmp_path, monkeypatc
     whole = FeatureStore.build(fitted, paths, tmp_path / "whole", shard_rows=16)
     n_done = []
 
-    def interrupted(task, adapter=None):
+    def interrupted(task):
         if len(n_done) == 3:
             raise KeyboardInterrupt
         n_done.append(task.number)
-        return compute_shard(task, adapter)
+        return compute_shard(task)
 
     with monkeypatch.context() as patch:
         patch.setattr("skadma.features.store.feature_store.compute_shard", interrupted)
@@ -89,11 +89,11 @@ BUILD = """
     from tests.conftest import tiny_classifier
     from skadma.features.store import FeatureStore, feature_store
     real = feature_store.compute_shard
-    def slow(task, adapter=None):
+    def slow(task):
         time.sleep(0.1)
         with open(sys.argv[2], "a") as log:
             log.write(f"{task.number}\\n")
-        return real(task, adapter)
+        return real(task)
     feature_store.compute_shard = slow
     paths = open(sys.argv[3]).read().split("\\n")
     FeatureStore.build(tiny_classifier(memory=False), paths, sys.argv[1], shard_rows=10)
@@ -139,7 +139,7 @@ def test_the_recipe_for_slurm_runs(photographs, tmp_path):
     """As two plain processes, instead of a hundred."""
     paths, _ = photographs
     text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text("utf-8")
-    recipe = text.split("python - <<'PY'\n")[1].split("PY\n")[0]
+    recipe = text.split("python -P - <<'PY'\n")[1].split("PY\n")[0]
     (tmp_path / "paths.txt").write_text("\n".join(paths[:40]))
     recipe = recipe.replace("/shared/features", "features").replace("100", "2")
     recipe = recipe.replace("job=job", "job=job, shard_rows=16")
@@ -158,7 +158,8 @@ def test_the_recipe_for_slurm_runs(photographs, tmp_path):
     assert [job.wait() for job in jobs] == [0, 0]
     store = FeatureStore.open(tmp_path / "features")
     assert store.verify() == []
-    assert store.shape == (40, 1280)
+    (column,) = store.folder.glob("source-*")
+    assert store._rows_of(column.name).shape == (40, 1280)
 
 
 def test_appends_once(photographs, fitted, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from skadma import Campaign, SourceCenters
 from skadma.features.cache import DiskCache
-from skadma.images.forms import UnreadableImageError, check_readable
+from skadma.images.forms import UnreadableImageError, from_file
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.labels_csv import read_labels
@@ -372,6 +372,6 @@ def test_images(folder, data):
     path = folder / "image.png"
     path.write_bytes(data)
     try:
-        check_readable(str(path))
+        from_file(str(path), str(path))
     except UnreadableImageError as error:
         assert "image.png" in str(error)

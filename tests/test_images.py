@@ -20,7 +20,7 @@ from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
 from skadma import CNNClassifier
 from skadma.images.dataset import ImageDataset, Preprocessing, n_images, take
-from skadma.images.forms import UnreadableImageError, from_path, is_table
+from skadma.images.forms import UnreadableImageError, from_file, is_table
 
 SAME = Preprocessing(16, 16)
 
@@ -373,8 +373,8 @@ def test_reduced_decoding_of_jpeg_files(tmp_path):
     assert differ == [path.endswith("large.jpg") for path in paths]
     assert (full - reduced).abs().max() <= 2
     assert reduced[0, 0, :, 15].max() < 40  # what was above is now on the right
-    assert from_path(paths[0], "", 48).shape == (80, 100, 3)
-    assert from_path(paths[0], "", 81).shape == (160, 200, 3)
+    assert from_file(paths[0], "", 48).shape == (80, 100, 3)
+    assert from_file(paths[0], "", 81).shape == (160, 200, 3)
 
 
 def test_reduced_decoding_is_part_of_what_is_kept():

@@ -132,7 +132,7 @@ def test_layers_are_blocks_of_tokens(name):
     """Class token, mean and deviation of the patches of four blocks, by hooks."""
     build, has_class_token, n_prefix = TOKENS[name]
     source = load_pretrained(build, None, 32)
-    found = token_blocks(source.module, source.graph, source.image_shapes)
+    found = token_blocks(source.module, source.graph)
     assert [tap[2:] for tap in found] == [(n_prefix, has_class_token)] * 4
     module = source.module
     blocks, kept = getattr(module, "_network", module).blocks, []

@@ -18,6 +18,7 @@ from skadma.networks.heads import (
     append_feature_blocks,
     get_head,
     multilayer_network,
+    replace_head,
 )
 from skadma.strategies import UncertaintyHerding
 from skadma.training.probe import fit_probe
@@ -139,7 +140,10 @@ def test_what_the_head_gets():
         wanted = part / part.norm(dim=1, keepdim=True) * share**0.5
         torch.testing.assert_close(found[:, i:j], wanted)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
-    more = head.resized(5)
+    network = nn.Sequential(head)
+    replace_head(network, "0", 5)
+    (more,) = network
+    assert isinstance(more, ProbeHead)
     assert more.weight.shape == (5, 5) and torch.equal(more.centre, head.centre)
 
 
@@ -328,7 +332,7 @@ def test_too_few_layers():
     assert isinstance(get_head(source.module, "2"), nn.Linear)
     assert isinstance(source.graph, NetworkGraph)
     with pytest.raises(ValueError, match="behind two other layers"):
-        multilayer_network("Two", source.module, source.graph, source.output_shapes)
+        multilayer_network("Two", source.module, source.graph)
 
 
 def test_saved_and_loaded(pictures, tmp_path):

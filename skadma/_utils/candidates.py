@@ -6,14 +6,7 @@ from numbers import Integral
 
 
 class TooFewCandidatesError(ValueError):
-    """A query asks for more images than the pool has usable ones.
-
-    Parameters
-    ----------
-    message : str
-    n_available : int
-        Number of usable images.
-    """
+    """A query asks for more images than the pool has usable ones, `n_available`."""
 
     def __init__(self, message: str, n_available: int) -> None:
         super().__init__(message)

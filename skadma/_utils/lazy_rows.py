@@ -55,24 +55,9 @@ class LazyRows(ABC):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Read everything, a block at a time.
-
-        Yields
-        ------
-        tuple of int and ndarray of shape (b, ...)
-            Start and rows.
-        """
-        for start in range(0, len(self) or 1, self.block):
-            yield start, self[start : start + self.block]
-
     def select(self, indices: np.ndarray) -> LazyRows:
         """Return some of the rows, by an array of their numbers, unread."""
         return _Selected(self, np.asarray(indices, dtype=np.intp))
-
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyRows:
-        """Return rows that a function, of each row by itself, computes when read."""
-        return _Mapped(function, [self])
 
     @abstractmethod
     def _read(self, rows: np.ndarray) -> np.ndarray:
@@ -145,7 +130,9 @@ AnyRows: TypeAlias = np.ndarray | LazyRows
 
 def iter_blocks(rows: AnyRows) -> Iterator[tuple[int, np.ndarray]]:
     """Yield starts and rows of blocks; an array is one block."""
-    return rows.blocks() if isinstance(rows, LazyRows) else iter([(0, rows)])
+    block = rows.block if isinstance(rows, LazyRows) else max(len(rows), 1)
+    for start in range(0, len(rows) or 1, block):
+        yield start, rows[start : start + block]
 
 
 def row_by_row(function: Callable[..., np.ndarray], *rows: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class AdaFilterClassifier(CNNClassifier):
         network: AdaFilterNetwork = self.net_.module_
         n_filters = [conv.out_channels for conv in network.branch.convolutions]
         total, n_images = np.zeros(sum(n_filters)), 0
-        adapter = cnn_adapter(self).with_network(GateOutputs(network))
+        adapter = replace(cnn_adapter(self), adapted=GateOutputs(network))
         for batch in adapter.iter_outputs(X, [-1], progress="images"):
             (gates,) = batch.adapted.values()
             total += gates.sum(0).cpu().numpy()

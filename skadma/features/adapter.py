@@ -17,7 +17,7 @@ from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
 from ..images.forms import Range, is_table
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
-from ..networks.pretrained import count_frozen_layers, fingerprint
+from ..networks.pretrained import count_frozen_layers
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
@@ -41,12 +41,8 @@ class NetworkAdapter(ABC):
     # Name of the pretrained network, as SourceCenters store it; for ADMA.
     source_fingerprint: str | None = None
     # Hash of the pretrained network's weights; for ADMA.
-    source_namespace: str | None = None
-    # Hash of all that the pretrained network's outputs depend on; for ADMA.
     image_size: int | None = None
     # Side in pixels of the images that the pretrained network gets; for ADMA.
-    value_range: Range | None = None
-    # What becomes black and white in images of more than 8 bits; for feature stores.
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -146,13 +142,11 @@ class NetworkAdapter(ABC):
         source_layers: Sequence[int | str] = (),
         *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """Yield layer outputs of inputs that need no preparation; for ADMA.
 
         `inputs` are uint8 images (n, 3, side, side) of the network's size, or rows of
-        a table for a network that takes them. Without `keep` nothing is cached. See
-        :meth:`iter_outputs`.
+        a table for a network that takes them. See :meth:`iter_outputs`.
         """
         raise self._cannot("iter_outputs_prepared")
 
@@ -174,43 +168,10 @@ class NetworkAdapter(ABC):
         """
         raise self._cannot("predict_features")
 
-    # --- for feature stores
-
-    @property
-    def adapted_fingerprint(self) -> str:
-        """Hash of the adapted network's weights; for feature stores."""
-        raise self._cannot("adapted_fingerprint")
-
-    def takes_images(self, X: Any) -> bool:
-        """Whether :meth:`image_dataset` takes `X`; for feature stores."""
-        return False
-
-    def image_dataset(self, X: Any) -> ImageDataset:
-        """Images as a data set of uint8 tensors for the network; for feature stores."""
-        raise self._cannot("image_dataset")
-
-    def last_layer(self) -> nn.Linear | None:
-        """The adapted network's last layer if it is Linear; for feature stores.
-
-        It maps the outputs of layer -2 to class scores.
-        """
-        return None
-
-    def with_value_range(self, value_range: Range | None) -> NetworkAdapter:
-        """Return an adapter for images of a range of values; for feature stores."""
-        return self
-
     def with_range_of(self, X: Any) -> NetworkAdapter:
         """Return an adapter that takes the range of values of `X`, unless it has one.
 
         So several passes before the first fit read their images alike.
-        """
-        return self
-
-    def without_process_cache(self, *, skip_unreadable: bool) -> NetworkAdapter:
-        """Return an adapter that keeps no outputs in the process; for feature stores.
-
-        With `skip_unreadable`, it leaves out images that cannot be decoded.
         """
         return self
 
@@ -248,10 +209,6 @@ class CNNAdapter(NetworkAdapter):
     _source: PretrainedNetwork | None = None
     _finds_range: bool = True
 
-    def with_network(self, network: nn.Module) -> CNNAdapter:
-        """Return an adapter that runs `network` in place of the adapted network."""
-        return replace(self, adapted=network)
-
     @property
     def source(self) -> PretrainedNetwork:
         """The pretrained network."""
@@ -277,7 +234,6 @@ class CNNAdapter(NetworkAdapter):
 
     source_name = property(lambda self: self.source.name)
     source_fingerprint = property(lambda self: self.source.fingerprint)
-    source_namespace = property(lambda self: self.source.namespace)
     image_size = property(lambda self: self.source.preprocessing.image_size)
 
     def check_source_classes(self, wanted: str) -> None:
@@ -285,7 +241,7 @@ class CNNAdapter(NetworkAdapter):
         self.source.check_source_classes(wanted)
 
     @property
-    def value_range(self) -> Range | None:  # type: ignore[override]
+    def value_range(self) -> Range | None:
         """What becomes black and white in images of more than 8 bits."""
         return self.source.preprocessing.value_range
 
@@ -311,13 +267,8 @@ class CNNAdapter(NetworkAdapter):
         `verbose`.
         """
         source, dataset = self.open(X)
-        extractor = self._extractor(source, layers, source_layers, derived=derived)
-        return extractor.iter_outputs(
-            dataset,
-            self.batch_size,
-            skip_unreadable=self.skips_unreadable,
-            progress=progress if self.verbose else None,
-        )
+        extractor = self._extractor(source, layers, source_layers, derived)
+        return extractor.iter_outputs(dataset, progress if self.verbose else None)
 
     def iter_outputs_in_chunks(
         self, chunks: Iterable[Any], layers: Sequence[int | str]
@@ -326,15 +277,10 @@ class CNNAdapter(NetworkAdapter):
 
         Chunks are not tables. Nothing of them is cached.
         """
-        extractor = self._extractor(self.source, layers, (), keep=False)
+        extractor = replace(self, memory=False)._extractor(self.source, layers, ())
         for chunk in chunks:
             dataset = self.image_dataset(chunk)
-            yield (
-                len(dataset),
-                extractor.iter_outputs(
-                    dataset, self.batch_size, skip_unreadable=self.skips_unreadable
-                ),
-            )
+            yield len(dataset), extractor.iter_outputs(dataset)
 
     def iter_outputs_prepared(
         self,
@@ -343,14 +289,11 @@ class CNNAdapter(NetworkAdapter):
         source_layers: Sequence[int | str] = (),
         *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
     ) -> Iterator[OutputBatch]:
         """See :meth:`NetworkAdapter.iter_outputs_prepared`."""
         dtype = torch.uint8 if inputs.dtype == np.uint8 else torch.float32
-        extractor = self._extractor(
-            self.source, layers, source_layers, derived=derived, keep=keep
-        )
-        return extractor.iter_outputs(Rows(inputs, dtype), self.batch_size)
+        extractor = self._extractor(self.source, layers, source_layers, derived)
+        return extractor.iter_outputs(Rows(inputs, dtype))
 
     def iter_patch_outputs(
         self, X: Any, n_windows: int, rng: np.random.Generator
@@ -366,38 +309,35 @@ class CNNAdapter(NetworkAdapter):
         if not isinstance(dataset, ImageDataset):
             raise ValueError("Patches are parts of images, but X is a table.")
         n_shared, shape = source.deepest_map(self.n_frozen, n_windows)
-        extractor = self._extractor(source, [-1], [], n_shared=n_shared)
-        return extractor.iter_patch_outputs(
-            dataset,
-            self.batch_size,
-            random_windows(*shape, n_windows, rng),
-            skip_unreadable=self.skips_unreadable,
-            progress="patches" if self.verbose else None,
-        )
+        adapter = replace(self, n_frozen_layers=n_shared)
+        extractor = adapter._extractor(source, [-1], [])
+        windows = random_windows(*shape, n_windows, rng)
+        progress = "patches" if self.verbose else None
+        return extractor.iter_patch_outputs(dataset, windows, progress)
 
     def _extractor(
         self,
         source: PretrainedNetwork,
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
-        *,
         derived: DerivedOutput | None = None,
-        keep: bool = True,
-        n_shared: int | None = None,
     ) -> FeatureExtractor:
-        wanted = [*source_layers, *(() if self.fitted else layers)]
-        if len(source.graph.layers) - 1 in map(source.graph.position, wanted):
+        position = source.graph.position
+        own = list(dict.fromkeys(map(position, layers)))
+        of_source = list(dict.fromkeys(map(position, source_layers)))
+        run_by_source = of_source if self.fitted else own + of_source
+        if position(-1) in run_by_source:
             source.check_source_classes("an output of its last layer before fit")
-        if n_shared is None:
-            n_shared = count_frozen_layers(source, self.n_frozen_layers)
         return FeatureExtractor(
             source,
             self.adapted,
-            list(dict.fromkeys(map(source.graph.position, layers))),
-            list(dict.fromkeys(map(source.graph.position, source_layers))),
-            n_frozen=n_shared,
+            own,
+            of_source,
+            n_frozen=count_frozen_layers(source, self.n_frozen_layers),
             device=self.device,
-            cache=open_cache(self.memory) if keep else None,
+            batch_size=self.batch_size,
+            skip_unreadable=self.skips_unreadable,
+            cache=open_cache(self.memory),
             derived=derived,
         )
 
@@ -423,16 +363,6 @@ class CNNAdapter(NetworkAdapter):
             rows = torch.from_numpy(features).to(head.weight)
             return softmax(head(rows).double().cpu().numpy(), axis=1)
 
-    @property
-    def adapted_fingerprint(self) -> str:
-        """Hash of the adapted network's weights."""
-        return fingerprint(self.adapted)
-
-    def last_layer(self) -> nn.Linear | None:
-        """The adapted network's last layer if it is Linear."""
-        head = self.adapted.head
-        return head if isinstance(head, nn.Linear) else None
-
     def with_value_range(self, value_range: Range | None) -> CNNAdapter:
         """Return an adapter for images of a range of values, which finds no other."""
         source = self.source.with_value_range(value_range)
@@ -443,14 +373,6 @@ class CNNAdapter(NetworkAdapter):
         if self.fitted or self.takes_rows(X):
             return self
         return self.with_value_range(self.open(X)[0].preprocessing.value_range)
-
-    def without_process_cache(self, *, skip_unreadable: bool) -> CNNAdapter:
-        """Return an adapter that keeps no outputs in the process."""
-        return replace(
-            self,
-            memory=False if self.memory is None else self.memory,
-            skips_unreadable=self.skips_unreadable or skip_unreadable,
-        )
 
     # --- images ---------------------------------------------------------------------
 
@@ -468,10 +390,6 @@ class CNNAdapter(NetworkAdapter):
         """Images as a data set of uint8 tensors of the network's size."""
         preprocessing = self.source.preprocessing
         return ImageDataset(X, preprocessing, image_shape=self.image_shape)
-
-    def takes_images(self, X: Any) -> bool:
-        """Whether `X` are images, not a table for a callable's network."""
-        return not self.takes_rows(X)
 
     def readable(self, X: Any) -> np.ndarray:
         """Which images can be decoded, see :meth:`NetworkAdapter.readable`."""
@@ -519,10 +437,10 @@ def need_adapter(estimator: Any) -> NetworkAdapter:
     adapter = get_adapter(estimator)
     if adapter is None:
         raise TypeError(
-            f"Source centres need the layer outputs of a network, but "
-            f"{type(estimator).__name__} gives none. Take a CNNClassifier, or give the "
-            "class a method __skadma_adapter__, see "
-            "skadma.features.adapter.NetworkAdapter."
+            "This uses the layers of a network, so it needs a CNNClassifier (also at "
+            "the end of a Pipeline or inside modAL's learner), or a class with the "
+            f"method __skadma_adapter__; got {estimator!r}. MarginSampling, "
+            "EntropySampling and LeastConfident take any classifier."
         )
     return adapter
 
@@ -531,5 +449,5 @@ def cnn_adapter(estimator: Any) -> CNNAdapter:
     """Return the adapter of a CNNClassifier; raise TypeError for anything else."""
     adapter = get_adapter(estimator)
     if not isinstance(adapter, CNNAdapter):
-        raise TypeError(f"This needs a CNNClassifier; got {type(estimator).__name__}.")
+        raise TypeError(f"This needs a CNNClassifier; got {estimator!r}.")
     return adapter

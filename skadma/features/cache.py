@@ -6,7 +6,6 @@ An entry is a float32 array under a *namespace* (network, weights, cut and size)
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .._utils.atomic import write_atomically
+from .._utils.atomic import arrays_digest, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -190,10 +189,7 @@ class DiskCache(_Shared):
 
 
 def _digest(namespace: str, key: str, value: np.ndarray) -> bytes:
-    """SHA-256 of an entry and its name."""
-    digest = hashlib.sha256(f"{namespace}/{key}{value.shape}{value.dtype.str}".encode())
-    digest.update(value.view(np.uint8).reshape(-1).data)
-    return digest.digest()
+    return bytes.fromhex(arrays_digest({f"{namespace}/{key}": value}))
 
 
 class _Usage:

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from .._utils.lazy_rows import AnyRows, LazyRows, row_by_row
 from ..images.dataset import StoredImages, n_images, rows_of_file, take
-from .adapter import NetworkAdapter, get_adapter
+from .adapter import NetworkAdapter, get_adapter, need_adapter
 from .store import FeatureStore
 
 
@@ -66,17 +66,10 @@ def unwrap(estimator: Any, X: Any, X_labeled: Any = None) -> tuple[Any, Any, Any
     return estimator, X, X_labeled
 
 
-def find_cnn(estimator: Any, X: Any, user: str) -> tuple[NetworkAdapter, Any]:
-    """Unwrap an estimator whose network a strategy (`user`) needs; else TypeError."""
+def find_adapter(estimator: Any, X: Any) -> tuple[NetworkAdapter, Any]:
+    """Return the adapter of an estimator inside wrappers, and transformed images."""
     inner, X, _ = unwrap(estimator, X)
-    adapter = get_adapter(inner)
-    if adapter is None:
-        raise TypeError(
-            f"{user} uses the layers of a network, so it needs a CNNClassifier (also "
-            f"at the end of a Pipeline or inside modAL's learner); got {inner!r}. "
-            "MarginSampling, EntropySampling and LeastConfident take any classifier."
-        )
-    return adapter, X
+    return need_adapter(inner), X
 
 
 def labels_fitted_with(estimator: Any) -> int:

@@ -116,6 +116,10 @@ class FeatureExtractor:
     `layers` are wanted of the adapted network, in whose place the pretrained one is
     before the first fit, and `source_layers` of the pretrained one. `derived` is
     computed from the outputs of both.
+
+    An image that cannot be decoded raises UnreadableImageError; with `skip_unreadable`
+    it is left out, with one warning at the end of a pass. In the methods, `progress`
+    is the label of a progress bar.
     """
 
     @torch_defaults()
@@ -128,10 +132,14 @@ class FeatureExtractor:
         *,
         n_frozen: int,
         device: torch.device,
+        batch_size: int,
+        skip_unreadable: bool = False,
         cache: Cache | None = None,
         derived: DerivedOutput | None = None,
     ) -> None:
         _keep_freed_memory()
+        self.batch_size = batch_size
+        self.skip_unreadable = skip_unreadable
         self.device = device
         self.cache = cache
         self.layers, self.source_layers = list(layers), list(source_layers)
@@ -139,9 +147,10 @@ class FeatureExtractor:
         self._normalize = Normalize(source.preprocessing).to(device)
         graph = source.graph
         cut = graph.cut_before(min([n_frozen - 1, *layers, *source_layers]))
-        self._frozen = None
+        self._frozen, self._n_behind_cut = None, batch_size
         if cut is not graph.input:
             self._frozen = source.inference_subgraph([cut], None, device)
+            self._n_behind_cut *= _BATCHES_BEHIND_CUT
         ends, source_ends = (
             [graph.layers[p].output for p in positions]
             for positions in (layers, source_layers)
@@ -178,34 +187,20 @@ class FeatureExtractor:
     # --- passes over a data set -----------------------------------------------------
 
     def iter_outputs(
-        self,
-        dataset: ImageDataset | Rows,
-        batch_size: int,
-        *,
-        skip_unreadable: bool = False,
-        progress: str | None = None,
+        self, dataset: ImageDataset | Rows, progress: str | None = None
     ) -> Iterator[OutputBatch]:
-        """Yield the outputs for a data set of tensors, batch by batch, in order.
-
-        Raises UnreadableImageError for an image that cannot be decoded; with
-        `skip_unreadable` these are left out, with one warning at the end. `progress`
-        is the label of a progress bar.
-        """
+        """Yield the outputs for a data set of tensors, batch by batch, in order."""
         rows = _ROWS if len(dataset) >= _MIN_CACHED or self.source_layers else None
-        n_behind = n_together = self._n_behind_cut(batch_size)
+        n_together = self._n_behind_cut
         if self.derived:
-            n_together *= math.ceil(_DERIVED_ROWS / n_behind)
-        for items in self._readable(dataset, n_together, skip_unreadable, progress):
-            x = self._cut_rows(dataset, items, batch_size, rows)
-            yield self._compute(items, x, rows, n_behind)
+            n_together *= math.ceil(_DERIVED_ROWS / n_together)
+        for items in self._readable(dataset, n_together, progress):
+            yield self._compute(items, self._cut_rows(dataset, items, rows), rows)
 
     def iter_patch_outputs(
         self,
         dataset: ImageDataset | Rows,
-        batch_size: int,
         windows: Sequence[Window],
-        *,
-        skip_unreadable: bool = False,
         progress: str | None = None,
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield indices (b,) and the adapted network's outputs (b, n_windows, d).
@@ -213,18 +208,12 @@ class FeatureExtractor:
         The windows are cut out of what crosses the cut. The extractor has one layer.
         """
         rows = _ROWS if len(dataset) >= _MIN_CACHED else None
-        n_together = self._n_behind_cut(batch_size)
-        for items in self._readable(dataset, n_together, skip_unreadable, progress):
-            x = self._cut_rows(dataset, items, batch_size, rows)
+        for items in self._readable(dataset, self._n_behind_cut, progress):
+            x = self._cut_rows(dataset, items, rows)
             yield _indices(items), self._outputs_of_windows(x, windows)
 
     def frozen_outputs(
-        self,
-        dataset: ImageDataset | Rows,
-        batch_size: int,
-        limit: int,
-        *,
-        skip_unreadable: bool,
+        self, dataset: ImageDataset | Rows, limit: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """What crosses the cut, (m, ...), of the images with indices (m,).
 
@@ -233,8 +222,8 @@ class FeatureExtractor:
         found: np.ndarray | None = None
         indices: list[int] = []
         n = len(dataset)
-        for items in self._readable(dataset, batch_size, skip_unreadable, None):
-            values = self._cut_rows(dataset, items, batch_size, _ROWS).cpu().numpy()
+        for items in self._readable(dataset, self.batch_size):
+            values = self._cut_rows(dataset, items, _ROWS).cpu().numpy()
             if found is None:
                 if values[0].nbytes * n > limit:
                     return None
@@ -243,17 +232,13 @@ class FeatureExtractor:
             indices.extend(item.index for item in items)
         return None if found is None else (np.array(indices), found[: len(indices)])
 
-    def _n_behind_cut(self, batch_size: int) -> int:
-        return batch_size * (1 if self._frozen is None else _BATCHES_BEHIND_CUT)
-
     # --- batches --------------------------------------------------------------------
 
     def _readable(
         self,
         dataset: ImageDataset | Rows,
         n_together: int,
-        skip_unreadable: bool,
-        progress: str | None,
+        progress: str | None = None,
     ) -> Iterator[list[_Item]]:
         """Batches of the images that can be decoded; a warning at the end of others."""
         unreadable: list[str] = []
@@ -261,7 +246,7 @@ class FeatureExtractor:
         if progress is not None:
             bar = progress_bar(total=len(dataset), desc=progress, unit=" images")
         with bar as shown:
-            for items in self._batches(dataset, n_together, skip_unreadable):
+            for items in self._batches(dataset, n_together):
                 if shown is not None:
                     shown.update(len(items))
                 unreadable.extend(item.error for item in items if item.error)
@@ -271,12 +256,12 @@ class FeatureExtractor:
             warn_unreadable(unreadable)
 
     def _batches(
-        self, dataset: ImageDataset | Rows, batch_size: int, skip_unreadable: bool
+        self, dataset: ImageDataset | Rows, n_together: int
     ) -> Iterator[list[_Item]]:
         """Batches in order, loaded by threads while the network runs."""
-        load = partial(self._load, dataset, skip_unreadable)
+        load = partial(self._load, dataset)
         numbers = range(len(dataset))
-        batches = (numbers[i : i + batch_size] for i in numbers[::batch_size])
+        batches = (numbers[i : i + n_together] for i in numbers[::n_together])
         if not (isinstance(dataset, ImageDataset) and dataset.concurrent):
             yield from (list(map(load, batch)) for batch in batches)
             return
@@ -291,9 +276,7 @@ class FeatureExtractor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(
-        self, dataset: ImageDataset | Rows, skip_unreadable: bool, i: int
-    ) -> _Item:
+    def _load(self, dataset: ImageDataset | Rows, i: int) -> _Item:
         """Look an image up, and decode it only where the cache lacks what is wanted."""
         item = _Item(i)
         cache = self.cache
@@ -309,7 +292,7 @@ class FeatureExtractor:
             if item.cut_row is None:
                 item.image = decode()
         except UnreadableImageError as error:
-            if not skip_unreadable:
+            if not self.skip_unreadable:
                 raise
             item.error = error.reason
         return item
@@ -323,20 +306,18 @@ class FeatureExtractor:
     # --- computing and caching ------------------------------------------------------
 
     def _cut_rows(
-        self,
-        dataset: ImageDataset | Rows,
-        items: list[_Item],
-        batch_size: int,
-        rows: int | None,
+        self, dataset: ImageDataset | Rows, items: list[_Item], rows: int | None
     ) -> torch.Tensor:
         """What crosses the cut: cached rows, and the others computed and cached."""
         parts = []
         if known := [item.cut_row for item in items if item.cut_row is not None]:
-            parts.append(_to_device(torch.from_numpy(np.stack(known)), self.device))
+            parts.append(torch.from_numpy(np.stack(known)).to(self.device))
         if new := [item for item in items if item.cut_row is None]:
             images = torch.stack([item.image for item in new if item.image is not None])
-            computed = [self._run_frozen(b, rows) for b in images.split(batch_size)]
-            parts.append(torch.cat(computed))
+            computed = (
+                self._run_frozen(b, rows) for b in images.split(self.batch_size)
+            )
+            parts.append(torch.cat(list(computed)))
             if rows and self._caches_cut(dataset):
                 self._put(new, parts[-1], self._cut_namespace)
         if len(parts) == 1:
@@ -346,7 +327,7 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def _run_frozen(self, images: torch.Tensor, rows: int | None) -> torch.Tensor:
-        images = _to_device(images, self.device)
+        images = images.to(self.device)
         if self._frozen is None:
             return images
         with NETWORK_LOCK, torch_defaults(), in_mode(self._modules):
@@ -355,16 +336,16 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def _compute(
-        self, items: list[_Item], x: torch.Tensor, rows: int | None, n_behind: int
+        self, items: list[_Item], x: torch.Tensor, rows: int | None
     ) -> OutputBatch:
-        """Run what lies behind the cut, on up to `n_behind` images at a time."""
+        """Run what lies behind the cut."""
         cached = self._cached(items)
         source: dict[int, torch.Tensor] = {}
         with torch_defaults():
             with NETWORK_LOCK, in_mode(self._modules):
                 if self._frozen is None:
                     x = self._normalize(x)
-                adapted = self._outputs(x, n_behind)
+                adapted = self._outputs(x, self._n_behind_cut)
                 if not cached and self.source_layers:
                     outputs = _run(self._source_behind_cut, x, rows)
                     source = _by_position(self.source_layers, outputs)
@@ -495,13 +476,6 @@ def _channels_last(batch: torch.Tensor) -> torch.Tensor:
     if batch.ndim != 4:
         return batch
     return batch.contiguous(memory_format=torch.channels_last)
-
-
-def _to_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a batch to a device; to CUDA without waiting for it."""
-    if device.type == "cuda":
-        return batch.pin_memory().to(device, non_blocking=True)
-    return batch.to(device)
 
 
 @lru_cache

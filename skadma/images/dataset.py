@@ -29,8 +29,8 @@ from .forms import (
     check_is_sized,
     find_range,
     from_array,
+    from_file,
     from_item,
-    from_path,
     is_lazy_sequence,
     open_images,
     unreadable,
@@ -128,7 +128,7 @@ class ImageDataset(Dataset[Any]):
     @property
     def from_files(self) -> bool:
         """Whether images are read from files."""
-        return self._decode is from_path
+        return self._decode is from_file
 
     @property
     def concurrent(self) -> bool:
@@ -153,8 +153,8 @@ class ImageDataset(Dataset[Any]):
 
     def _pixels(self, i: int) -> np.ndarray:
         if self.from_files:
-            how = self.preprocessing
-            return from_path(self._items[i], "", how.least, how.value_range)
+            how, path = self.preprocessing, self._items[i]
+            return from_file(path, path, how.least, how.value_range)
         name = self.name(i)
         try:
             item = self._items[i]
@@ -395,15 +395,6 @@ class _TakenList(list[Any]):
     def __init__(self, X: Any, indices: np.ndarray) -> None:
         super().__init__(X[i] for i in indices)
         self.numbers = _numbers(X, indices)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _restore_taken, (list(self), self.numbers)
-
-
-def _restore_taken(items: list[Any], numbers: list[int]) -> _TakenList:
-    taken = _TakenList(items, np.arange(len(items)))
-    taken.numbers = numbers
-    return taken
 
 
 class _TakenDataset(Subset[Any]):

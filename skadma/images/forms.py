@@ -54,12 +54,13 @@ _BYTES = {
 """Pillow's names of 16-bit colours, and those by which it reads their upper and their
 lower bytes."""
 
-_FULL = {
+_FULL_RANGE = {
     np.dtype(np.uint16): (0, 65535),
     np.dtype(np.int16): (-32768, 32767),
     np.dtype(np.uint32): (0, 2**32 - 1),
     np.dtype(np.int32): (-(2**31), 2**31 - 1),
 }
+"""All that the type of an image's values can hold."""
 
 
 class UnreadableImageError(ValueError):
@@ -169,7 +170,7 @@ def is_number_like(item: Any) -> bool:
 def _open_list(items: list[Any]) -> tuple[Any, _Decode]:
     paths = [isinstance(item, (str, os.PathLike)) for item in items]
     if all(paths):
-        return np.array([os.fsdecode(item) for item in items], dtype=object), from_path
+        return np.array([os.fsdecode(item) for item in items], dtype=object), from_file
     if any(paths):
         other = paths.index(False)
         raise ValueError(
@@ -189,8 +190,6 @@ def _open_array(
     array: np.ndarray, image_shape: Sequence[int] | None, value_range: Range | None
 ) -> tuple[Any, _Decode]:
     got = f"X has shape {array.shape} and dtype {array.dtype}"
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{got}. {ACCEPTED}.")
     if array.ndim == 2 and image_shape is None:
         raise ValueError(
             f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
@@ -204,16 +203,17 @@ def _open_array(
                 f"of {array.shape[1]}."
             )
         array = array.reshape(len(array), *shape)
-    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+    if array.dtype.kind not in "biuf" or not _is_image_shape(array.shape[1:]):
         raise ValueError(f"{got}. {ACCEPTED}.")
-    if array.ndim == 4 and not _channel_axis(array.shape[1:]):
-        raise ValueError(
-            f"{got}: neither the last nor the first axis of an image has 3 channels "
-            f"(or 1, or 4). {ACCEPTED}."
-        )
     if len(array):
         _check_values(array, "X", value_range, allow_uint16=False)
     return array, from_array
+
+
+def _is_image_shape(shape: tuple[int, ...]) -> bool:
+    if 0 in shape:
+        return False
+    return len(shape) == 2 or (len(shape) == 3 and bool(_channel_axis(shape)))
 
 
 def _channel_axis(shape: tuple[int, ...]) -> str:
@@ -263,18 +263,6 @@ def _check_values(
     raise ValueError(
         f"{what} has {array.dtype} values from {low} to {high}. {advice} {ACCEPTED}."
     )
-
-
-def check_readable(path: str) -> None:
-    """Raise UnreadableImageError if a file is missing or cannot be decoded."""
-    from_path(path, "")
-
-
-def from_path(
-    path: str, what: str, least: int | None = None, value_range: Range | None = None
-) -> np.ndarray:
-    """Decode a file by its path, see :func:`from_file`."""
-    return from_file(path, path, least, value_range)
 
 
 def from_file(
@@ -360,7 +348,7 @@ def find_range(items: Any, i: int) -> tuple[Range, bool, bool] | None:
             if image.dtype.kind != "u" or image.dtype.itemsize != 2:
                 return None
             found = range_of_values(image)
-            return found, False, found == full_range(image)
+            return found, False, found == _FULL_RANGE[image.dtype]
         if _may_be_wide(item):
             with Image.open(item, formats=_formats()) as image:
                 return _find_range(image, item)
@@ -378,7 +366,7 @@ def _find_range(
     if (declared := declared_range(image, values, file)) is not None:
         return declared, True, False
     found = range_of_values(values)
-    return found, False, found == full_range(values)
+    return found, False, found == _FULL_RANGE[values.dtype]
 
 
 def _may_be_wide(path: str) -> bool:
@@ -395,15 +383,10 @@ def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndar
     image = _image_of_item(item, what)
     if isinstance(image, Image.Image):
         return _from_pil(image, what, value_range)
-    if image.ndim not in (2, 3) or 0 in image.shape:
+    if not _is_image_shape(image.shape):
         raise ValueError(
             f"{what} has shape {image.shape}; an image is (H, W), (H, W, 3) or "
-            "(3, H, W)."
-        )
-    if image.ndim == 3 and not _channel_axis(image.shape):
-        raise ValueError(
-            f"{what} has shape {image.shape}: neither the last nor the first axis has "
-            "3 channels (or 1, or 4)."
+            "(3, H, W), with 1, 3 or 4 channels."
         )
     _check_values(image, what, value_range, allow_uint16=True)
     return from_array(image, what, value_range)
@@ -454,7 +437,7 @@ def _from_values(
     image: Image.Image, values: np.ndarray, value_range: Range | None
 ) -> np.ndarray:
     """Convert an image's values of more than 8 bits."""
-    scaled = Image.fromarray(scale(values, value_range or full_range(values)))
+    scaled = Image.fromarray(scale(values, value_range or _FULL_RANGE[values.dtype]))
     scaled.getexif().update(image.getexif())
     return from_array(np.asarray(_upright(scaled)), "")
 
@@ -570,11 +553,6 @@ def _dtype(image: Image.Image) -> np.dtype | None:
     bits = 16 if _first(tags.get(_BITS)) <= 16 else 32
     kind = "i" if _first(tags.get(_SAMPLE_FORMAT)) == _SIGNED else "u"
     return np.dtype(f"{kind}{bits // 8}")
-
-
-def full_range(values: np.ndarray) -> Range:
-    """Return all that the type of an image's values can hold."""
-    return _FULL[values.dtype]
 
 
 def declared_range(

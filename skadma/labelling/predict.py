@@ -23,7 +23,7 @@ from .._utils.atomic import new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
 from .._utils.tables import write_table
 from ..images.folder import iter_images
-from ..images.forms import UnreadableImageError, check_readable
+from ..images.forms import UnreadableImageError, from_file
 from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
 from ..persistence.network_file import describe_labels
@@ -257,7 +257,7 @@ def _row(
 
 def _problem(path: str) -> str:
     try:
-        check_readable(path)
+        from_file(path, path)
     except UnreadableImageError as error:
         cause = error.__cause__ or error
         return f"{type(cause).__name__}: {cause}"

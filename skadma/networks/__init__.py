@@ -2,7 +2,7 @@
 
 from .adapted import AdaptedNetwork, Normalize
 from .heads import get_head
-from .pretrained import PretrainedNetwork, load_pretrained, paper_frozen_layers
+from .pretrained import PretrainedNetwork, load_pretrained
 from .registry import available_backbones
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "available_backbones",
     "get_head",
     "load_pretrained",
-    "paper_frozen_layers",
 ]

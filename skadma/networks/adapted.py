@@ -17,12 +17,7 @@ from .pretrained import PretrainedNetwork
 
 
 class Normalize(nn.Module):
-    """Normalise uint8 images for a network; return anything else unchanged.
-
-    Parameters
-    ----------
-    preprocessing : Preprocessing
-    """
+    """Normalise uint8 images for a network; return anything else unchanged."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -45,17 +40,9 @@ class Normalize(nn.Module):
 class AdaptedNetwork(nn.Module):
     """The pretrained network with a new last layer, ready to be fine-tuned.
 
-    Parameters
-    ----------
-    source : PretrainedNetwork
-        It is copied.
-    n_classes : int
-        Outputs of the new last layer.
-    n_frozen : int
-        How many weighted layers from the start fine-tuning must not change. All
-        that feeds their output is frozen with them: norms, shortcut projections.
-    update_batch_norm : bool
-        Whether training updates the batch-norm statistics of the trainable layers.
+    `source` is copied. Fine-tuning must not change its first `n_frozen` weighted layers
+    and all that feeds their output: norms, shortcut projections. Training updates the
+    batch-norm statistics of the other layers if `update_batch_norm`.
     """
 
     def __init__(
@@ -108,27 +95,15 @@ class AdaptedNetwork(nn.Module):
     ) -> fx.GraphModule:
         """Make a subgraph of the network, with shared weights.
 
-        Parameters
-        ----------
-        graph : NetworkGraph
-            A trace of the pretrained network or of this one.
-        ends : sequence of torch.fx.Node
-            Nodes of the trace whose values it returns.
-        start : torch.fx.Node or None
-            The node whose value it gets; None for the network's input.
+        `graph` is a trace of the pretrained network or of this one, and the subgraph
+        maps the value of its node `start` (None: the input) to those of `ends`.
         """
         return graph.extract(self.network, ends, start)
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None
     ) -> fx.GraphModule:
-        """Make a fast subgraph, which is valid until the network is trained again.
-
-        Parameters
-        ----------
-        graph, ends, start
-            See :meth:`subgraph`.
-        """
+        """Make a fast subgraph, which is valid until the network is trained again."""
         return fold_batch_norms(self.subgraph(graph, ends, start))
 
     def train(self, mode: bool = True) -> AdaptedNetwork:
@@ -147,15 +122,10 @@ class AdaptedNetwork(nn.Module):
 
     @contextmanager
     def starting_at(self, cut: str) -> Iterator[None]:
-        """Within this context ``forward`` takes values of the cut.
+        """Within this context ``forward`` takes values of the cut, a node's name.
 
         The trainable layers are traced anew in training mode, for dropout that is
         called as a function. Weights are shared, not copied.
-
-        Parameters
-        ----------
-        cut : str
-            Name of the node, see ``NetworkGraph.cut_before``.
         """
         graph = NetworkGraph(self.network, self._example, training=True)
         node = next(n for n in graph.graph.nodes if n.name == cut)
@@ -167,15 +137,7 @@ class AdaptedNetwork(nn.Module):
             del self.__dict__["_trainable_layers"]
 
     def grow_head(self, positions: Sequence[int], n_classes: int) -> None:
-        """Add outputs for new classes; those of the known classes keep their weights.
-
-        Parameters
-        ----------
-        positions : sequence of int
-            Index of each present output among the new ones.
-        n_classes : int
-            Number of outputs from now on.
-        """
+        """Have `n_classes` outputs; the present ones go to these positions."""
         old = self.head
         if n_classes == old.weight.shape[0]:
             return
@@ -188,10 +150,7 @@ class AdaptedNetwork(nn.Module):
     def put_probe_head(self) -> None:
         """Replace the new last layer by one that normalises its input.
 
-        Raises
-        ------
-        ValueError
-            If the last layer is no Linear that gets one vector of an image.
+        ValueError if the last layer is no Linear that gets one vector of an image.
         """
         old = self.head
         if not isinstance(old, nn.Linear):

@@ -13,7 +13,7 @@ import inspect
 import io
 import math
 import operator
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +85,18 @@ class UntracedNetwork(nn.Module):
             script = torch.jit.load(io.BytesIO(module)).train(state["training"])
             state = {**state, "_modules": {"module": script}}
         self.__dict__.update(state)
+
+
+def as_one_layer(module: nn.Module) -> nn.Sequential:
+    """Wrap a network so that it is traced as a single layer, called `network`."""
+    return nn.Sequential(OrderedDict(network=UntracedNetwork(module))).eval()
+
+
+def shape_of_image(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's value for one image; () if it has no row for each image."""
+    is_of_images = node.meta.get("rows") == 1
+    shape: tuple[int, ...] = node.meta["shape"] if is_of_images else ()
+    return shape
 
 
 class NetworkGraph:

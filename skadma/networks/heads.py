@@ -15,7 +15,13 @@ from torch.nn import functional
 from torch.nn.functional import normalize
 from torchvision.models import SqueezeNet
 
-from .graph import NetworkGraph, ancestors, set_submodule, weighted_module
+from .graph import (
+    NetworkGraph,
+    ancestors,
+    set_submodule,
+    shape_of_image,
+    weighted_module,
+)
 
 DEPTHS = (0.44, 0.56, 0.68, 0.8)
 """Depths of the layers that a multi-layer head reads, as a share of all layers: in the
@@ -27,18 +33,7 @@ NEW_LAST_LAYER = "new_last_layer"
 
 
 def get_head(network: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
-    """Return the last weighted layer of a network.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    name : str
-        Name of its module.
-
-    Returns
-    -------
-    torch.nn.Conv2d or torch.nn.Linear
-    """
+    """Return a network's last weighted layer, which is the module of that name."""
     head = network.get_submodule(name)
     assert isinstance(head, (nn.Conv2d, nn.Linear))
     return head
@@ -56,7 +51,8 @@ def replace_head(network: nn.Module, name: str, n_classes: int) -> None:
         }
         head = nn.Conv2d(old.in_channels, n_classes, bias=bias, **same)
     elif isinstance(old, BlockLinear):
-        head = old.resized(n_classes)
+        head = type(old)(old.block_widths, n_classes)
+        head.load_state_dict(dict(old.named_buffers()), strict=False)
     else:
         head = nn.Linear(old.in_features, n_classes, bias=bias)
     head.train(old.training)
@@ -69,10 +65,6 @@ class BlockLinear(nn.Linear):
     def __init__(self, block_widths: Sequence[int], n_classes: int) -> None:
         super().__init__(sum(block_widths), n_classes)
         self.block_widths = list(block_widths)
-
-    def resized(self, n_classes: int) -> BlockLinear:
-        """Make one of the same blocks with other outputs, of random weights."""
-        return BlockLinear(self.block_widths, n_classes)
 
 
 class ProbeHead(BlockLinear):
@@ -104,12 +96,6 @@ class ProbeHead(BlockLinear):
             for block, norm in zip([first, *more], norms, strict=True)
         ]
         return torch.cat(scaled, dim=1)
-
-    def resized(self, n_classes: int) -> ProbeHead:
-        """Make one of the same blocks and centres with other outputs."""
-        head = ProbeHead(self.block_widths, n_classes)
-        head.centre.copy_(self.centre)
-        return head
 
 
 # --- what may follow the last layer ---------------------------------------------------
@@ -145,35 +131,29 @@ _SUMS = {operator.add, torch.add, "add"}
 _PROBABILITIES = ("softmax", "softmin", "sigmoid", "logsigmoid", "gumbelsoftmax")
 
 
-def why_no_scores(
-    network: nn.Module,
-    graph: NetworkGraph,
-    shapes: dict[fx.Node, tuple[int, ...]],
-) -> str:
+def why_no_scores(network: nn.Module, graph: NetworkGraph) -> str:
     """Tell a classifier, whose last layer can be replaced, from other networks.
 
     In a classifier, pooling, reshaping, dropout and a temperature may follow the last
     weighted layer, but no norm and no activation, no other layer's output is added, and
     the output has one score per output of that layer. Returns what else was found,
-    or nothing for a classifier. `shapes` are those of the tensors for one image.
+    or nothing for a classifier.
     """
     layer = graph.layers[-1]
     needed, behind = ancestors([graph.output]), {layer.node}
     for node in graph.graph.nodes:
         if node in needed and behind.intersection(node.all_input_nodes):
             behind.add(node)
-            if node in shapes and not _keeps_scores(node, network, shapes):
+            if "shape" in node.meta and not _keeps_scores(node, network):
                 return f"comes {_describe(node, network)}"
-    if shapes.get(graph.output) != (get_head(network, layer.name).weight.shape[0],):
-        return f"the output of one image has the shape {shapes.get(graph.output)}"
+    shape = graph.output.meta.get("shape")
+    if shape != (get_head(network, layer.name).weight.shape[0],):
+        return f"the output of one image has the shape {shape}"
     return ""
 
 
 def why_no_features(
-    network: nn.Module,
-    graph: NetworkGraph,
-    shapes: dict[fx.Node, tuple[int, ...]],
-    example: torch.Tensor,
+    network: nn.Module, graph: NetworkGraph, example: torch.Tensor
 ) -> str:
     """Why the output of a network without a classifier is no vector of features.
 
@@ -183,9 +163,11 @@ def why_no_features(
     ends, pending = set(), [graph.output]
     while pending:
         node = pending.pop()
-        inputs = [n for n in node.all_input_nodes if n in shapes and n.op != "get_attr"]
+        inputs = [
+            n for n in node.all_input_nodes if "shape" in n.meta and n.op != "get_attr"
+        ]
         is_sum = node.target in _ARITHMETIC and len(inputs) > 1
-        if inputs and (is_sum or _keeps_scores(node, network, shapes)):
+        if inputs and (is_sum or _keeps_scores(node, network)):
             pending.extend(inputs)
         else:
             ends.add(node)
@@ -231,12 +213,10 @@ class WithLastLayer(nn.Module):
         return self.get_submodule(NEW_LAST_LAYER)(features)
 
 
-def _keeps_scores(
-    node: fx.Node, network: nn.Module, shapes: dict[fx.Node, tuple[int, ...]]
-) -> bool:
+def _keeps_scores(node: fx.Node, network: nn.Module) -> bool:
     """Whether a node behind the last layer leaves class scores what they are."""
     if node.target in _ARITHMETIC:  # a temperature, or another branch?
-        others = [n for n in node.all_input_nodes[1:] if n in shapes]
+        others = [n for n in node.all_input_nodes[1:] if "shape" in n.meta]
         for n in others:
             if n.op != "get_attr":
                 return False
@@ -262,7 +242,7 @@ def _keeps_scores(
         return False
     if type(module).__module__.startswith("timm.") and "Pool" in type(module).__name__:
         return True
-    return _is_affine(module, shapes[node.all_input_nodes[0]])
+    return _is_affine(module, node.all_input_nodes[0].meta["shape"])
 
 
 def _is_affine(module: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -297,25 +277,21 @@ def _describe(node: fx.Node, network: nn.Module) -> str:
 
 
 def multilayer_network(
-    name: str,
-    network: nn.Module,
-    graph: NetworkGraph,
-    shapes: dict[fx.Node, tuple[int, ...]],
+    name: str, network: nn.Module, graph: NetworkGraph
 ) -> fx.GraphModule:
     """Extend the input of a network's last layer by the outputs of some earlier layers.
 
     The input x is followed by one feature block per layer of :data:`DEPTHS`, or per
     block of a network of tokens, see :func:`append_feature_blocks`. The weights of
     these blocks are 0, so the scores of the source classes stay what they were.
-    `network` is copied; `name` is for messages, `shapes` are those of the tensors for
-    one image. ValueError if the last layer is no Linear that gets one vector of an
-    image.
+    `network` is copied; `name` is for messages. ValueError if the last layer is no
+    Linear that gets one vector of an image.
     """
     layers, n = graph.layers, len(graph.layers)
-    output_shapes = [shapes.get(layer.output, ()) for layer in layers]
+    output_shapes = [shape_of_image(layer.output) for layer in layers]
     network = copy.deepcopy(network)
     head = get_head(network, layers[-1].name)
-    taps = token_blocks(network, graph, shapes)
+    taps = token_blocks(network, graph)
     positions = sorted({min(round(depth * n), n - 3) for depth in DEPTHS})
     is_linear = isinstance(head, nn.Linear) and n > 2 and len(output_shapes[-2]) == 1
     if not is_linear or not (taps or all(output_shapes[i] for i in positions)):
@@ -335,7 +311,7 @@ def multilayer_network(
             taps.append((layers[i].output, dims, 0, False))
     block_widths = [head.in_features]
     for node, dims, _, has_class_token in taps:
-        shape = shapes[node]
+        shape = shape_of_image(node)
         (channels,) = {*range(1, len(shape) + 1)} - {*dims}
         n_statistics = 2 * bool(dims) or 1
         block_widths.append((n_statistics + has_class_token) * shape[channels - 1])
@@ -360,7 +336,7 @@ def multilayer_network(
 
 
 def token_blocks(
-    network: nn.Module, graph: NetworkGraph, shapes: dict[fx.Node, tuple[int, ...]]
+    network: nn.Module, graph: NetworkGraph
 ) -> list[tuple[fx.Node, list[int], int, bool]]:
     """Find the outputs of four blocks of a network of tokens; none of other networks.
 
@@ -376,11 +352,11 @@ def token_blocks(
         if (
             kind.endswith("#")
             and node.target in _SUMS
-            and len(shapes.get(node, ())) in (2, 3)
+            and len(shape_of_image(node)) in (2, 3)
         ):
             found.setdefault(kind, {})[scope] = node
     for blocks in found.values():
-        nodes = [node for node in blocks.values() if _is_tokens(node, network, shapes)]
+        nodes = [node for node in blocks.values() if _is_tokens(node, network)]
         if len(nodes) < len(DEPTHS):
             continue
         own: Any = getattr(network, "_network", network)
@@ -390,16 +366,14 @@ def token_blocks(
         chosen = sorted({max(round(depth * len(nodes)) - 1, 0) for depth in DEPTHS})
         return [
             (nodes[i], [1], n_prefix, has_class_token)
-            if len(shapes[nodes[i]]) == 2
+            if len(shape_of_image(nodes[i])) == 2
             else (nodes[i], [1, 2], 0, False)
             for i in chosen
         ]
     return []
 
 
-def _is_tokens(
-    node: fx.Node, network: nn.Module, shapes: dict[fx.Node, tuple[int, ...]]
-) -> bool:
+def _is_tokens(node: fx.Node, network: nn.Module) -> bool:
     """Whether a sum is of tokens, and is not overwritten later."""
     readers = [
         type(network.get_submodule(str(user.target))).__name__
@@ -407,7 +381,7 @@ def _is_tokens(
         if user.op == "call_module"
     ]
     is_kept = not any(user.target in (operator.iadd, "add_") for user in node.users)
-    return is_kept and (len(shapes[node]) == 2 or "LayerNorm" in readers)
+    return is_kept and (len(shape_of_image(node)) == 2 or "LayerNorm" in readers)
 
 
 def append_feature_blocks(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from .graph import (
     NetworkGraph,
     UntraceableError,
     UntracedNetwork,
+    as_one_layer,
     fold_batch_norms,
 )
 from .heads import (
@@ -36,11 +38,7 @@ from .heads import (
     why_no_features,
     why_no_scores,
 )
-from .registry import (
-    Backbone,
-    build_backbone,
-    load_into,
-)
+from .registry import Backbone, build_backbone, load_into
 from .torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
 
 _WHOLE = "network.module."
@@ -62,20 +60,14 @@ _N_LOADED = 2
 _LOADED: OrderedDict[tuple[Any, ...] | None, PretrainedNetwork] = OrderedDict()
 """The last networks loaded by name, by all that they depend on."""
 
-_NOT_PICKLED = ("graph", "_subgraphs", "_on_device", "_shapes", "_folded")
+_NOT_PICKLED = ("graph", "_subgraphs", "_on_device")
 
 
 class PretrainedNetwork:
     """A network with the weights of the source task, and its traced graph.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        The network as built.
-    example : torch.Tensor of shape (1, ...), optional
-        An input, for networks whose input is not images.
-    engine : Engine, optional
-        Runs its layers for inference; torch in float32 by default.
+    `example` is an input, for networks whose input is not images. `engine` runs its
+    layers for inference.
 
     Attributes
     ----------
@@ -84,6 +76,7 @@ class PretrainedNetwork:
         On the CPU, in eval mode and without gradients. Shared by estimators and never
         changed, not even moved to another device.
     graph : NetworkGraph
+        Its nodes have the shape of their value for one image as ``meta["shape"]``.
     preprocessing : Preprocessing
     class_names : tuple of str or None
     example : torch.Tensor
@@ -92,6 +85,8 @@ class PretrainedNetwork:
         K, the number of source classes; 0 of a network that gives features.
     engine : Engine
     """
+
+    _untraceable = "it is used as a whole"
 
     def __init__(
         self,
@@ -116,7 +111,8 @@ class PretrainedNetwork:
         parameters = self.module.parameters()
         if any(isinstance(p, nn.UninitializedParameter) for p in parameters):
             self._check_takes_example()
-        self._trace(backbone.source_classes)
+        self._trace()
+        self._find_last_layer(backbone.source_classes)
         self._subgraphs: dict[tuple[Any, ...], Subgraph] = {}
         self._on_device: dict[torch.device, nn.Module] = {}
         head = self.graph.layers[-1].name
@@ -138,39 +134,36 @@ class PretrainedNetwork:
         names = backbone.class_names
         self.class_names = names if names and len(names) == self.n_classes else None
 
-    def _trace(self, source_classes: bool | str) -> None:
-        """Trace the module; give it a last layer if it has no classifier."""
-        untraceable = ""
+    def _trace(self) -> None:
+        """Trace the module, or take it as one layer."""
         try:
             try:
-                if isinstance(self.module, UntracedNetwork):
-                    raise UntraceableError(f"{self.name} is used as a whole")
                 self.graph = NetworkGraph(self.module, self.example)
             except UntraceableError as error:
                 if not any(True for _ in self.module.parameters()):
                     raise
-                untraceable = f"nothing is known, since {error}"
-                whole: OrderedDict[str, nn.Module] = OrderedDict(
-                    network=self.module
-                    if isinstance(self.module, UntracedNetwork)
-                    else UntracedNetwork(self.module)
-                )
-                self.module = nn.Sequential(whole).eval()
+                self._untraceable = str(error)
+                self.module = as_one_layer(self.module)
                 self.graph = NetworkGraph(self.module, self.example)
-            shapes = self._find_shapes()
+            shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
+            with NETWORK_LOCK, torch_defaults(), torch.no_grad():
+                shapes.run(self.example)
         except Exception:
             self._check_takes_example()  # if it fails, this is why
             raise
-        network = self.module, self.graph, shapes
-        if self.graph.layers[-1].name == NEW_LAST_LAYER:
+
+    def _find_last_layer(self, source_classes: bool | str) -> None:
+        """Give the module a last layer if it has no classifier."""
+        network, layer = (self.module, self.graph), self.graph.layers[-1].name
+        if layer == NEW_LAST_LAYER:
             return
-        why = untraceable or (
-            "you say so" if source_classes is False else why_no_scores(*network)
-        )
+        if self.is_untraced:
+            why = f"nothing is known, since {self._untraceable}"
+        else:
+            why = "you say so" if source_classes is False else why_no_scores(*network)
         if not why:
             return
-        layer, shape = self.graph.layers[-1].name, shapes.get(self.graph.output, ())
-        reason = ""
+        shape, reason = self.graph.output.meta.get("shape", ()), ""
         if source_classes is True:
             reason = "source_classes=True"
         elif not shape or max(shape[1:], default=1) > 1:
@@ -187,10 +180,8 @@ class PretrainedNetwork:
                 "flattening and dropout may follow it, or without it and with pooled "
                 "outputs (n, d). source_classes=False takes any (n, d) for features."
             )
-        self.module = WithLastLayer(self.module, shape[0])
-        self.module.eval()
-        self.graph = NetworkGraph(self.module, self.example)
-        self._find_shapes()
+        self.module = WithLastLayer(self.module, shape[0]).eval()
+        self._trace()
 
     @property
     def is_untraced(self) -> bool:
@@ -203,8 +194,7 @@ class PretrainedNetwork:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.graph = NetworkGraph(self.module, self.example)
-        self._find_shapes()
+        self._trace()
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
@@ -234,12 +224,12 @@ class PretrainedNetwork:
         def works(size: int) -> bool:
             return self._failure(torch.zeros(1, 3, size, size, device="cpu")) is None
 
-        largest = next((size for size in _IMAGE_SIZES if works(size)), None)
         advice = ""
-        if largest is not None:
-            smaller = [0, *(size for size in _IMAGE_SIZES if size < largest)]
-            least = bisect_left(range(largest), True, smaller[-1] + 1, key=works)
-            advice = f" The least image_size that works is {least}."
+        for smaller, size in pairwise((0, *_IMAGE_SIZES)):
+            if works(size):
+                least = bisect_left(range(size), True, smaller + 1, key=works)
+                advice = f" The least image_size that works is {least}."
+                break
         raise ValueError(
             f"{self.name} does not take images of image_size={self.example.shape[-1]} "
             f"({cause}).{advice}"
@@ -281,20 +271,8 @@ class PretrainedNetwork:
     ) -> Subgraph:
         """Make a subgraph for inference, or fetch it from the last few.
 
-        Parameters
-        ----------
-        ends : sequence of torch.fx.Node
-            Nodes of ``graph`` whose values it returns.
-        start : torch.fx.Node or None
-            The node whose value it gets; None for the network's input.
-        device : torch.device
-            The device that it runs on. Where the network is on another one, a copy is
-            moved.
-
-        Returns
-        -------
-        callable
-            Maps a batch to a sequence with one tensor per end.
+        It maps the value of the node `start` (None: the network's input) to those of
+        `ends`. Where the network is on another device, a copy is moved.
         """
         key = (tuple(end.name for end in ends), start and start.name, device)
         if key not in self._subgraphs:
@@ -307,35 +285,12 @@ class PretrainedNetwork:
                     self.module if is_there else copy.deepcopy(self.module).to(device)
                 )
             subgraph = self.graph.extract(self._on_device[device], ends, start)
-            subgraph = fold_batch_norms(subgraph)
-            self._subgraphs[key] = (
-                subgraph
-                if self.engine == TORCH
-                else self.engine.compile(subgraph, device)
-            )
+            folded = fold_batch_norms(subgraph)
+            self._subgraphs[key] = self.engine.compile(folded, device)
         return self._subgraphs[key]
 
-    def _find_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Note the shape of each node's value for one image."""
-        shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
-        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
-            shapes.run(self.example)
-        self._shapes, self._folded = shapes.found, shapes.folded
-        return shapes.found
-
-    @property
-    def image_shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """Shapes for one image of the tensors whose first dimension is the batch's."""
-        return {n: s for n, s in self._shapes.items() if n not in self._folded}
-
     def check_source_classes(self, wanted: str) -> None:
-        """Raise ValueError where something needs source classes and there are none.
-
-        Parameters
-        ----------
-        wanted : str
-            What needs them, for the message.
-        """
+        """Raise ValueError that `wanted` needs source classes if there are none."""
         if not self.n_classes:
             raise ValueError(
                 f"{self.name} gives features and has no scores of source classes, as "
@@ -347,47 +302,27 @@ class PretrainedNetwork:
     @cached_property
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shape of each layer's output for one image."""
-        return [self._shapes[layer.output] for layer in self.graph.layers]
+        return [layer.output.meta["shape"] for layer in self.graph.layers]
 
     def deepest_map(self, n_layers: int, n_windows: int) -> tuple[int, tuple[int, int]]:
         """Find the deepest feature map of the first layers that has enough windows.
 
-        Parameters
-        ----------
-        n_layers : int
-            How many layers from the start are considered.
-        n_windows : int
-            How many distinct windows the map must have.
-
-        Returns
-        -------
-        n_layers : int
-            The network is to be cut behind these; 0: the image itself.
-        shape : tuple of int
-            H and W of the map.
+        Returns how many layers it lies behind, 0 for the image itself, and its height
+        and width.
         """
         for n in range(n_layers, 0, -1):
-            shape = self._shapes[self.graph.cut_before(n - 1)]
+            shape = self.graph.cut_before(n - 1).meta["shape"]
             if len(shape) == 3 and n_distinct(*shape[1:]) >= n_windows:
                 return n, (shape[1], shape[2])
         return 0, (self.example.shape[2], self.example.shape[3])
 
 
 class _Shapes(fx.Interpreter):
-    """Run a traced network and note the shape of each tensor for one image."""
-
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__(traced)
-        self.found: dict[fx.Node, tuple[int, ...]] = {}
-        self.folded: set[fx.Node] = set()
-        """Tensors with more rows than images, such as windows."""
-
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            self.found[n] = tuple(value.shape[1:])
-            if value.ndim and len(value) != 1:
-                self.folded.add(n)
+            n.meta["shape"] = tuple(value.shape[1:])
+            n.meta["rows"] = len(value) if value.ndim else 0
         return value
 
 
@@ -407,16 +342,10 @@ def load_pretrained(
 
     Random weights are the same in every call.
 
-    Parameters
-    ----------
-    backbone, weights, image_size, source_classes
-        See :class:`skadma.CNNClassifier`.
-    example : torch.Tensor, optional
-        See :class:`PretrainedNetwork`.
-    reduced : bool
-        Whether large JPEG files are decoded at a fraction of their size.
-    engine : Engine, optional
-        See :class:`PretrainedNetwork`.
+    For `backbone`, `weights`, `image_size` and `source_classes` see
+    :class:`skadma.CNNClassifier`, for `example` and `engine`
+    :class:`PretrainedNetwork`. With `reduced`, large JPEG files are decoded at a
+    fraction of their size.
     """
     key: tuple[Any, ...] | None = None
     if isinstance(backbone, str):
@@ -454,9 +383,7 @@ def _build(
     if not is_multilayer:
         return built
     network = PretrainedNetwork(built)
-    module = multilayer_network(
-        network.name, network.module, network.graph, network.image_shapes
-    )
+    module = multilayer_network(network.name, network.module, network.graph)
     return replace(built, name=str(backbone), module=module, state_dict=None)
 
 
@@ -537,28 +464,15 @@ def _describe_code(code: Any) -> str:
         return name
 
 
-def paper_frozen_layers(name: str, n_layers: int) -> int:
-    """Return how many layers ``n_frozen_layers="paper"`` freezes.
-
-    2, 7 and 8 for AlexNet, VGG-16 and ResNet-18, as in the paper's Section 5. For
-    every other network 4/9 of its weighted layers, rounded: the share that the
-    paper freezes of VGG-16 and ResNet-18. At least the last layer stays free.
-
-    Parameters
-    ----------
-    name : str
-        The backbone's name.
-    n_layers : int
-        How many weighted layers it has.
-    """
-    return min(_PAPER_FROZEN_LAYERS.get(name, round(4 * n_layers / 9)), n_layers - 1)
-
-
 def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -> int:
-    """Number of frozen layers for "paper" or a number, negative from the end."""
+    """Number of frozen layers for "paper" or a number, negative from the end.
+
+    "paper" is what Section 5 of the paper freezes. Of other networks it is 4/9 of the
+    layers, the share that is frozen there of VGG-16 and ResNet-18, but not the last.
+    """
     n = len(source.graph.layers)
     if n_frozen_layers == "paper":
-        return paper_frozen_layers(source.name, n)
+        return min(_PAPER_FROZEN_LAYERS.get(source.name, round(4 * n / 9)), n - 1)
     frozen = int(n_frozen_layers)
     if not -n <= frozen < n:
         raise ValueError(
@@ -600,13 +514,10 @@ class LayerTable(list[LayerRow]):
             shape = " x ".join(map(str, row.output_shape))
             position = str(row.position), str(row.position - len(self))
             rows.append((*position, row.name, shape, "frozen" if row.frozen else ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        a, b, c, d, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
         return "\n".join(
-            "  ".join(
-                cell.rjust(width) if i < 2 else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
+            f"{i:>{a}}  {j:>{b}}  {name:{c}}  {shape:{d}}  {frozen}".rstrip()
+            for i, j, name, shape, frozen in rows
         )
 
     __str__ = __repr__

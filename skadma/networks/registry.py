@@ -10,11 +10,12 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import safetensors.torch
@@ -23,7 +24,7 @@ import torchvision
 from torch import nn
 
 from ..images.dataset import Preprocessing
-from .graph import UntracedNetwork
+from .graph import as_one_layer
 from .huggingface import HUGGING_FACE, load_huggingface
 
 # The auxiliary heads of these two return a tuple while training.
@@ -44,8 +45,7 @@ class Backbone:
 
     `state_dict` are weights yet to be loaded into it, None where it has them already;
     `class_names` are the source classes in the order of its outputs, if known;
-    `source_classes` whether its outputs are their scores, "auto" to find out;
-    `has_weights` whether a file of weights has been loaded into it.
+    `source_classes` whether its outputs are their scores, "auto" to find out.
     """
 
     name: str
@@ -54,7 +54,6 @@ class Backbone:
     state_dict: dict[str, torch.Tensor] | None
     class_names: tuple[str, ...] | None
     source_classes: bool | str = "auto"
-    has_weights: bool = False
 
 
 def available_backbones(pattern: str | None = None) -> list[str]:
@@ -120,7 +119,8 @@ def build_backbone(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
             "'timm/<name>' and any callable that returns an nn.Module work too."
         )
-    if weights is not None and is_weights_file(weights) and not built.has_weights:
+    is_timm = isinstance(backbone, str) and backbone.startswith("timm/")
+    if weights is not None and is_weights_file(weights) and not is_timm:
         built = replace(built, state_dict=read_state_dict(weights))
     if image_size is not None and not callable(backbone):
         own = built.preprocessing
@@ -139,6 +139,13 @@ def is_weights_file(weights: str | Path) -> bool:
     )
 
 
+def _unknown_weights(name: str, weights: str | Path, known: str) -> ValueError:
+    return ValueError(
+        f"weights={weights!r} is not one of {name}'s: {known}. A local .pth or "
+        ".safetensors file and None (random weights) work too."
+    )
+
+
 def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
     options = _TORCHVISION_OPTIONS.get(name, {})
     module = torchvision.models.get_model(name, weights=None, **options)
@@ -147,11 +154,7 @@ def _build_torchvision(name: str, weights: str | Path | None) -> Backbone:
     state_dict = None
     if weights is not None and not is_weights_file(weights):
         if weights not in known.__members__:
-            raise ValueError(
-                f"weights={weights!r} is not one of {name}'s: "
-                f"{list(known.__members__)}. A local .pth or .safetensors file and "
-                "None (random weights) work too."
-            )
+            raise _unknown_weights(name, weights, ", ".join(known.__members__))
         entry = known[str(weights)]
         file = Path(torch.hub.get_dir(), "checkpoints", entry.url.rpartition("/")[2])
         try:
@@ -206,10 +209,7 @@ def _build_lite(name: str, weights: str | Path | None) -> Backbone:
         # Other names than timm's, but the same tensors in the same order.
         state_dict = dict(zip(module.state_dict(), tensors.values(), strict=True))
     elif weights is not None and not is_weights_file(weights):
-        raise ValueError(
-            f"weights={weights!r} is not one of {name}'s: 'DEFAULT', a local .pth or "
-            ".safetensors file, or None for random weights."
-        )
+        raise _unknown_weights(name, weights, "DEFAULT")
     imagenet = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
     names = None if weights is None else tuple(imagenet)
     return Backbone(name, module, preprocessing, state_dict, names)
@@ -226,28 +226,28 @@ _BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
 def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Backbone:
     timm = _import("timm", "timm", f"backbone={name!r}")
     if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
-        raise ValueError(
-            f"weights={weights!r}: a timm network takes 'DEFAULT', a local .pth or "
-            ".safetensors file, or None. Weights with a tag are part of timm's name, "
-            "as in 'timm/resnet50.a1_in1k'."
-        )
-    options: dict[str, Any] = {}
-    if weights is not None and is_weights_file(weights) and size is not None:
-        # So timm brings the embeddings of positions to the size.
-        options = {"pretrained": True, "pretrained_cfg_overlay": {
-            "state_dict": read_state_dict(weights)
-        }}  # fmt: skip
-
-    def load(offline: bool = True) -> nn.Module:
-        return _create_timm(timm, name, size, **options)
-
+        tagged = "DEFAULT (a tag is part of the name, as in timm/resnet50.a1_in1k)"
+        raise _unknown_weights(name, weights, tagged)
+    state_dict = None
     if weights == "DEFAULT":
-        options["pretrained"] = True
+
+        def load(offline: bool) -> nn.Module:
+            return _create_timm(timm, name, size, pretrained=True)[0]
+
         known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
         remedy = "weights='path/to/model.safetensors'; weights=None gives random ones"
         module = _from_hub(name, known and known.hf_hub_id, load, remedy)
+    elif weights is None:
+        module, _ = _create_timm(timm, name, size)
     else:
-        module = load()
+        state_dict = read_state_dict(weights)
+        overlay = {"state_dict": state_dict}  # brought to the size by timm
+        options: dict[str, Any] = {
+            "pretrained": True,
+            "pretrained_cfg_overlay": overlay,
+        }
+        module, is_sized = _create_timm(timm, name, size, options)
+        state_dict = None if is_sized else state_dict
     config = timm.data.resolve_model_data_config(module)
     if config["crop_mode"] not in ("center", "squash"):
         raise ValueError(
@@ -273,25 +273,32 @@ def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Back
     described = f"{cfg.get('architecture')}.{cfg.get('tag')}"
     is_clip = "clip" in described and "_ft_" not in described
     has_classes = False if is_clip or not module.num_classes else "auto"
-    has_loaded = "pretrained_cfg_overlay" in options
-    return Backbone(name, module, preprocessing, None, None, has_classes, has_loaded)
+    return Backbone(name, module, preprocessing, state_dict, None, has_classes)
 
 
 def _create_timm(
-    timm: Any, name: str, image_size: int | None, **options: Any
-) -> nn.Module:
-    """Build a network for a size of images, where it is built for one."""
-    short = name.removeprefix("timm/")
+    timm: Any,
+    name: str,
+    image_size: int | None,
+    if_sized: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> tuple[nn.Module, bool]:
+    """Build a network, for a size of images if it takes one, and tell whether it does.
+
+    `if_sized` are further options of a network for a size.
+    """
+    short, at_size = name.removeprefix("timm/"), ""
     try:
         if image_size is not None:
+            at_size = f" for image_size={image_size}"
+            sized = {**options, **if_sized, "img_size": image_size}
             try:
-                return timm.create_model(short, img_size=image_size, **options)
+                return timm.create_model(short, **sized), True
             except TypeError as error:
                 if "img_size" not in str(error):
                     raise
-        return timm.create_model(short, **options)
+        return timm.create_model(short, **options), False
     except (RuntimeError, AssertionError) as error:
-        at_size = "" if image_size is None else f" for image_size={image_size}"
         raise ValueError(f"timm cannot build {name!r}{at_size}: {error}") from error
 
 
@@ -302,8 +309,8 @@ def _build_huggingface(
     if weights not in (None, "DEFAULT"):
         raise ValueError(
             f"weights={str(weights)!r}: a network of transformers takes 'DEFAULT' or "
-            "None (random weights). Other weights: give their folder as 'hf/FOLDER', "
-            "with config.json, preprocessor_config.json and model.safetensors."
+            "None (random weights). Give other weights by their folder, as "
+            "backbone='hf/FOLDER'."
         )
     load = partial(load_huggingface, name, cast("str | None", weights), image_size)
     place = Path(name.removeprefix(HUGGING_FACE))
@@ -324,8 +331,7 @@ def _build_huggingface(
             "its folder, with config.json and preprocessor_config.json: 'hf/FOLDER'"
         )
         module, preprocessing = _from_hub(name, str(place), load, remedy)
-    whole = UntracedNetwork(module)
-    return Backbone(name, whole, preprocessing, None, None, False)
+    return Backbone(name, as_one_layer(module), preprocessing, None, None, False)
 
 
 def _from_hub(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ..features.estimators import find_cnn, in_blocks
+from ..features.estimators import find_adapter, in_blocks
 from ..images.dataset import n_images
 from .base import Scores, ScoringStrategy
 
@@ -76,7 +76,7 @@ class AIFT(ScoringStrategy):
         """Score by patches; see :meth:`ScoringStrategy.score`."""
         self._validate_params()
         n = n_images(X_pool)
-        adapter, X = find_cnn(estimator, X_pool, "AIFT")
+        adapter, X = find_adapter(estimator, X_pool)
         if not adapter.fitted:
             return Scores(np.ones(n))
         total = np.full(n, np.nan)

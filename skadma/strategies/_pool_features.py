@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .._utils.lazy_rows import AnyRows, LazyRows, as_working, per_row, selected
+from .._utils.lazy_rows import (
+    AnyRows,
+    LazyRows,
+    as_working,
+    per_row,
+    row_by_row,
+    selected,
+)
 from ..features.adapter import NetworkAdapter, get_adapter
 from ..features.estimators import check_finite, per_label, target_proba, unwrap
 from ..features.store import FeatureStore
@@ -107,7 +114,8 @@ def _outputs(
         proba = None if stored.proba is None else stored.proba[:]
         return stored.features[:], proba
     if isinstance(X, LazyRows):
-        return X.map(as_working), target_proba(estimator, X) if use_proba else None
+        features = row_by_row(as_working, X)
+        return features, target_proba(estimator, X) if use_proba else None
     if adapter is None:
         features = X.toarray() if sparse.issparse(X) else np.asarray(X)
         features = as_working(features)

@@ -208,9 +208,8 @@ class ScoringStrategy(QueryStrategy):
     def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
         """Return the images with the best scores that can be decoded, best first.
 
-        Ties are in random order.
-        A score that reads no image, such as RandomSampling's, is not NaN for those that
-        cannot. Decoding the chosen ones is cheaper than decoding the pool.
+        Ties are in random order. A score that reads no image, such as RandomSampling's,
+        is not NaN for those that cannot be decoded; the chosen ones are tried.
         """
         check_finite(np.isfinite(total), request.estimator, request.X_pool)
         n = request.n_instances

@@ -49,13 +49,18 @@ def training_inputs(
         return np.arange(len(dataset)), dataset, None
     cut = source.graph.cut_before(n_frozen - 1)
     if augment is None and cut is not source.graph.input:
-        cache = open_cache(memory)
         extractor = FeatureExtractor(
-            source, None, [], [], n_frozen=n_frozen, device=device, cache=cache
+            source,
+            None,
+            [],
+            [],
+            n_frozen=n_frozen,
+            device=device,
+            batch_size=batch_size,
+            skip_unreadable=skip_unreadable,
+            cache=open_cache(memory),
         )
-        found = extractor.frozen_outputs(
-            dataset, batch_size, DEFAULT_LIMIT, skip_unreadable=skip_unreadable
-        )
+        found = extractor.frozen_outputs(dataset, DEFAULT_LIMIT)
         if found is not None:
             return found[0], Rows(found[1]), cut.name
     # Epochs decode the images, so that looking for bad ones before adds one more pass.

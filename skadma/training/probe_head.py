@@ -32,11 +32,11 @@ def probe_inputs(
         [last - 1],
         n_frozen=last,
         device=device,
+        batch_size=batch_size,
+        skip_unreadable=skip_unreadable,
         cache=open_cache(memory),
     )
-    batches = list(
-        extractor.iter_outputs(dataset, batch_size, skip_unreadable=skip_unreadable)
-    )
+    batches = list(extractor.iter_outputs(dataset))
     if not batches:
         raise ValueError(NONE_READABLE)
     indices = np.concatenate([batch.indices for batch in batches])

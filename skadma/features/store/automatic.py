@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...images.dataset import StoredImages, n_images
-from ..adapter import get_adapter
+from ..adapter import CNNAdapter, cnn_adapter, get_adapter
 
 _SHARE = 0.5
 """Share of the available memory that a pool's features may take."""
@@ -42,10 +42,10 @@ def can_be_stored(estimator: Any, X: Any, strategy: Any) -> bool:
     """Tell whether a feature store of `X` helps: a strategy with `layer` reads one."""
     adapter = get_adapter(estimator)
     return (
-        adapter is not None
+        isinstance(adapter, CNNAdapter)
         and hasattr(strategy, "layer")
         and not isinstance(X, StoredImages)
-        and adapter.takes_images(X)
+        and not adapter.takes_rows(X)
     )
 
 
@@ -54,8 +54,7 @@ def fits_memory(estimator: Any, X: Any, strategy: Any) -> bool:
 
     They take 4 bytes a number, up to three times over.
     """
-    adapter = get_adapter(estimator)
-    assert adapter is not None
+    adapter = cnn_adapter(estimator)
     width = adapter.width(adapter.position(strategy.layer), adapted=False)
     return 4 * _COPIES * n_images(X) * width <= _SHARE * available_memory()
 

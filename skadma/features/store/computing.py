@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from ..._utils.atomic import file_digest, write_atomically
 from ...images.dataset import ImageDataset
 from ...images.forms import Range
-from ..adapter import NetworkAdapter, get_adapter
+from ..adapter import CNNAdapter, cnn_adapter
 from .hashing import key_hashes
 from .shards import file_state, shard_file, write_shard
 
@@ -27,7 +27,6 @@ except ImportError:  # joblib before 1.6 contains it
 
 CONTENT = "content"
 """The column of what depends on the images alone: digests, keys' hashes, readable."""
-
 
 SOURCE = "source"
 """The pretrained network, in the names of its columns."""
@@ -73,34 +72,30 @@ class ShardTask:
     content: bool
     value_range: Range | None  # of the store, for digests of pixels
     skip_unreadable: bool
-    estimator: Path | None  # for other processes, see send_estimator
+    network: CNNAdapter | Path  # for other processes the latter, see send_estimator
 
 
-def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int:
-    """Compute a shard's columns, write them, and return the number of images.
-
-    Without `adapter`, the estimator is read from the task's file, once per process.
-    """
-    if adapter is None:
-        assert task.estimator is not None
-        adapter = _received(task.estimator)
-    adapter = adapter.without_process_cache(skip_unreadable=task.skip_unreadable)
-    n = len(task.keys)
-    adapter = adapter.with_value_range(task.value_range)
+def compute_shard(task: ShardTask) -> int:
+    """Compute a shard's columns, write them, and return the number of images."""
+    adapter = task.network
+    if isinstance(adapter, Path):
+        adapter = _received(adapter)
+    adapter = replace(
+        adapter.with_value_range(task.value_range),
+        memory=False if adapter.memory is None else adapter.memory,
+        skips_unreadable=adapter.skips_unreadable or task.skip_unreadable,
+    )
     dataset = adapter.image_dataset(task.images)
     if task.columns:
         adapter = adapter.with_value_range(task.columns[0].value_range)
+    n = len(task.keys)
     # Read before the images, so that a file that changes meanwhile is tried again.
     states = file_states(task.images) if dataset.from_files else np.zeros(n, np.uint64)
     readable = np.zeros(n, dtype=bool)
-    arrays = {
-        column.name: np.full(
-            (n, adapter.width(column.layer, adapted=column.adapted)),
-            np.nan,
-            np.dtype(column.dtype),
-        )
-        for column in task.columns
-    }
+    arrays = {}
+    for column in task.columns:
+        width = adapter.width(column.layer, adapted=column.adapted)
+        arrays[column.name] = np.full((n, width), np.nan, column.dtype)
     layers = sorted({column.layer for column in task.columns if column.adapted})
     source_layers = sorted({c.layer for c in task.columns if not c.adapted})
     with warnings.catch_warnings():
@@ -130,17 +125,13 @@ def compute_shard(task: ShardTask, adapter: NetworkAdapter | None = None) -> int
 
 
 def _check_finite(rows: np.ndarray, column: Column, task: ShardTask) -> None:
-    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(wrong):
-        advice = (
-            "If the network's numbers exceed 65,504, build the store with "
-            "dtype='float32'."
-            if column.dtype == "float16"
-            else "The network's weights or the image's values are at fault."
-        )
+    n_wrong = int((~np.isfinite(rows).all(axis=1)).sum())
+    if n_wrong:
         raise ValueError(
-            f"The network's outputs for {len(wrong)} image(s) are NaN or infinite as "
-            f"{column.dtype}, in the shard that begins with {task.keys[0]!r}. {advice}"
+            f"The network's outputs for {n_wrong} image(s) are NaN or infinite as "
+            f"{column.dtype}, in the shard that begins with {task.keys[0]!r}. If they "
+            "exceed 65,504, build the store with dtype='float32'; else the network's "
+            "weights or the image's values are at fault."
         )
 
 
@@ -166,7 +157,7 @@ def file_states(paths: Sequence[str]) -> np.ndarray:
 # --- an estimator for other processes -----------------------------------------------
 
 
-def send_estimator(adapter: NetworkAdapter, folder: Path) -> Path:
+def send_estimator(adapter: CNNAdapter, folder: Path) -> Path:
     """Write an estimator to a file that all workers find and its SHA-256 names."""
     # As dask and joblib do: it takes classes of an interactive session.
     content = cloudpickle.dumps((adapter.estimator, adapter.source_fingerprint))
@@ -180,13 +171,12 @@ def send_estimator(adapter: NetworkAdapter, folder: Path) -> Path:
 
 
 @lru_cache(maxsize=2)
-def _received(path: Path) -> NetworkAdapter:
+def _received(path: Path) -> CNNAdapter:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise ValueError(f"{str(path)!r} was changed or damaged.")
     estimator, fingerprint = pickle.loads(content)
-    adapter = get_adapter(estimator)
-    assert adapter is not None
+    adapter = cnn_adapter(estimator)
     if adapter.source_fingerprint != fingerprint:
         raise ValueError(
             f"A worker's pretrained network has other weights (fingerprint "

@@ -37,10 +37,7 @@ def run_tasks(
             yield number, function(task)
         return
     is_factory = callable(executor) and not hasattr(executor, "submit")
-    current: Any = executor
-    if is_factory:
-        with isolated_children():
-            current = executor()  # type: ignore[operator]
+    current: Any = _made(executor) if is_factory else executor
     if not hasattr(current, "submit"):
         raise TypeError(
             f"executor={current!r} is no concurrent.futures.Executor, such as "
@@ -51,57 +48,57 @@ def run_tasks(
     new = ((number, task, 0) for number, task in enumerate(tasks))
     again: deque[tuple[int, Any, int]] = deque()
     running: dict[Future[Any], tuple[int, Any, int]] = {}
-
-    def repeat(job: tuple[int, Any, int], error: Exception) -> None:
-        nonlocal current
-        number, task, n_lost = job
-        if n_lost == _RETRIES:
-            raise StoreError(
-                f"A worker was lost {_RETRIES + 1} times at the same task "
-                f"({type(error).__name__}: {error}). It may want for memory. What is "
-                "done is kept: call again to go on."
-            ) from error
-        _log.warning("a worker was lost (%s); its task is repeated", error)
-        again.append((number, task, n_lost + 1))
-        if isinstance(error, BrokenExecutor) and not is_factory:
-            raise StoreError(
-                f"The executor lost a worker and takes no more work ({error}). What is "
-                "done is kept: call again with another one to go on, or give a "
-                "function that makes one, such as joblib's get_reusable_executor."
-            ) from error
-        if isinstance(error, BrokenExecutor) and not running:
-            with isolated_children():
-                current = executor()  # type: ignore[operator]
-
+    broken = False
     try:
         while True:
-            while len(running) < _N_SUBMITTED:
+            if broken and not running:
+                current, broken = _made(executor), False
+            while not broken and len(running) < _N_SUBMITTED:
                 job = again.popleft() if again else next(new, None)
                 if job is None:
                     break
-                try:
-                    with isolated_children():  # it may start a process for this
-                        running[current.submit(_attempt, function, job[1])] = job
-                except BrokenExecutor as broken:
-                    if running:  # their failures come first
-                        again.appendleft(job)
-                        break
-                    repeat(job, broken)
+                running[_submitted(current, function, job[1])] = job
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
+                number, task, n_lost = running.pop(future)
                 try:
                     error, result = future.result()
                 except Exception as lost:
-                    repeat(job, lost)
+                    broken = broken or isinstance(lost, BrokenExecutor)
+                    if n_lost == _RETRIES or (broken and not is_factory):
+                        raise StoreError(
+                            f"A worker was lost {n_lost + 1} times at the same task "
+                            f"({type(lost).__name__}: {lost}). It may want for memory. "
+                            "What is done is kept: call again to go on. If that broke "
+                            "the executor, give a function that makes one, such as "
+                            "joblib's get_reusable_executor."
+                        ) from lost
+                    _log.warning("a worker was lost (%s); its task is repeated", lost)
+                    again.append((number, task, n_lost + 1))
                     continue
                 if error is not None:
                     raise error
-                yield job[0], result
+                yield number, result
     finally:
         for future in running:
             future.cancel()
+
+
+def _made(executor: Any) -> Any:
+    with isolated_children():
+        return executor()
+
+
+def _submitted(executor: Any, function: Callable[[Any], Any], task: Any) -> Future[Any]:
+    """Submit a task; return a future that fails if the executor is broken."""
+    try:
+        with isolated_children():  # it may start a process for this
+            return executor.submit(_attempt, function, task)
+    except BrokenExecutor as error:
+        failed: Future[Any] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Exception | None, Any]:

@@ -21,12 +21,13 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from torch import nn
 
-from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows
+from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows, row_by_row
 from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
 from ...images.forms import Range, UnreadableImageError
+from ...networks.pretrained import fingerprint
 from ...networks.torch_state import torch_defaults
-from ..adapter import NetworkAdapter, get_adapter
+from ..adapter import CNNAdapter, cnn_adapter
 from .computing import (
     CONTENT,
     SOURCE,
@@ -100,8 +101,6 @@ class FeatureStore(StoredImages):
 
     Attributes
     ----------
-    shape : tuple of int
-        (n, d).
     skip_unreadable : bool
         Leave out images that cannot be decoded, whatever the classifier does.
     """
@@ -184,7 +183,7 @@ class FeatureStore(StoredImages):
         StoreError
             If the folder has a store of other images, or of another network.
         """
-        adapter = _adapter_of(estimator)
+        adapter = cnn_adapter(estimator)
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype={dtype!r}; it must be 'float16' or 'float32'.")
         if shard_rows < 1:
@@ -197,12 +196,9 @@ class FeatureStore(StoredImages):
             else adapter.with_value_range(known.value_range)
         )
         names, paths = _name_images(adapter, X, keys)
-        position = adapter.position(layer)
         manifest = Manifest(
             _network_of(adapter),
-            position,
-            adapter.n_layers - 1,
-            adapter.width(position, adapted=False),
+            adapter.position(layer),
             dtype,
             shard_rows,
             from_files=paths is not None,
@@ -289,7 +285,7 @@ class FeatureStore(StoredImages):
         if len(new):
             if self._given is not None:
                 store._given = [*self._given, *take(X, new)]
-            every = _adapter_of(estimator).with_range_of([*self.images, *paths])
+            every = cnn_adapter(estimator).with_range_of([*self.images, *paths])
             manifest = self._manifest
             if not every.fitted:
                 manifest = replace(manifest, value_range=every.value_range)
@@ -321,11 +317,6 @@ class FeatureStore(StoredImages):
         return self.select([i]).keys[0]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Number of images and of features."""
-        return len(self), self._manifest.width
-
-    @property
     def exists(self) -> bool:
         """Whether the store is still on the disk."""
         return (self.folder / "store.json").is_file()
@@ -351,9 +342,8 @@ class FeatureStore(StoredImages):
     def value_range(self) -> Range | None:
         """What becomes black and white in images of more than 8 bits.
 
-        That of the classifier which the store was built for, or before its first fit
-        the one for all images of the store; None: what each file states, else all that
-        its type can hold.
+        That of the classifier, or before its first fit the one for all images; None:
+        what each file states, else all that its type can hold.
         """
         return self._manifest.value_range
 
@@ -421,27 +411,19 @@ class FeatureStore(StoredImages):
             If the store is of another network.
         """
         adapter = self._check_network(estimator)
-        position, head = adapter.position(layer), self._manifest.head
-        proba = proba and adapter.fitted
-        is_frozen = not adapter.fitted or position < adapter.n_frozen
-        adapted = not (initial or is_frozen)
-        is_input_of_head = is_frozen and position == head - 1
-        last_layer = adapter.last_layer() if proba and is_input_of_head else None
-        needs_scores = proba and last_layer is None
-        model = _model_name(adapter) if adapted or needs_scores else SOURCE
-        network, dtype = model if adapted else SOURCE, self._manifest.dtype
-        columns = [Column(network, adapter.value_range, position, dtype)]
-        if needs_scores:
-            columns.append(Column(model, adapter.value_range, head, "float32"))
+        columns, last_layer = self._columns(
+            adapter, adapter.position(layer), initial=initial, proba=proba
+        )
         self._compute(adapter, columns)
         features = self._rows_of(columns[0].name)
-        if not proba:
-            return Outputs(features, None)
-        if last_layer is None:
+        if last_layer is not None:  # as it is now, also if it is trained before a read
+            scores = row_by_row(partial(_scores, copy.deepcopy(last_layer)), features)
+        elif len(columns) > 1:
             scores = self._rows_of(columns[1].name)
-        else:  # as it is now, also if the classifier is trained before rows are read
-            scores = features.map(partial(_scores, copy.deepcopy(last_layer)))
-        return Outputs(features, scores.map(partial(_proba, adapter.multilabel)))
+        else:
+            return Outputs(features, None)
+        proba_of = partial(_proba, adapter.multilabel)
+        return Outputs(features, row_by_row(proba_of, scores))
 
     def proba(self, estimator: Any) -> LazyRows | None:
         """Class probabilities as strategies take them, NaN for unreadable images."""
@@ -463,11 +445,9 @@ class FeatureStore(StoredImages):
         if not 0 <= job[0] < job[1]:
             raise ValueError(f"job={job} must be (i, m) with 0 <= i < m.")
         adapter = self._check_network(estimator)
-        manifest, value_range = self._manifest, adapter.value_range
-        columns = [Column(SOURCE, value_range, manifest.layer, manifest.dtype)]
-        if adapter.fitted:
-            model = _model_name(adapter)
-            columns.append(Column(model, value_range, manifest.head, "float32"))
+        columns, _ = self._columns(
+            adapter, self._manifest.layer, initial=True, proba=True
+        )
         self._compute(adapter, columns, job)
 
     # --- checks ---------------------------------------------------------------------
@@ -489,12 +469,13 @@ class FeatureStore(StoredImages):
         self._check_whole("verify")
         adapter = None
         if estimator is not None:
-            adapter = _adapter_of(estimator).with_value_range(self.value_range)
+            adapter = cnn_adapter(estimator).with_value_range(self.value_range)
         found = []
+        read_images.cache_clear()
         columns = _columns_on_disk(self.folder)
         for number, size in enumerate(self._manifest.sizes):
             try:
-                read_images(self.folder, number, again=True)
+                read_images(self.folder, number)
             except StoreError as error:
                 found.append(str(error))
                 continue
@@ -517,8 +498,8 @@ class FeatureStore(StoredImages):
                 path.unlink(missing_ok=True)
         return found
 
-    def _check_network(self, estimator: Any) -> NetworkAdapter:
-        adapter = _adapter_of(estimator)
+    def _check_network(self, estimator: Any) -> CNNAdapter:
+        adapter = cnn_adapter(estimator)
         if not adapter.fitted and adapter.value_range is None:
             adapter = adapter.with_value_range(self.value_range)
         if _network_of(adapter) != self._manifest.network:
@@ -538,9 +519,33 @@ class FeatureStore(StoredImages):
 
     # --- shards and columns ---------------------------------------------------------
 
+    def _columns(
+        self, adapter: CNNAdapter, layer: int, *, initial: bool, proba: bool
+    ) -> tuple[list[Column], nn.Linear | None]:
+        """The columns of a layer's outputs and of scores.
+
+        Instead of the latter, the last layer whose inputs the former are.
+        """
+        proba = proba and adapter.fitted
+        is_frozen = not adapter.fitted or layer < adapter.n_frozen
+        of_source = initial or is_frozen
+        head = adapter.n_layers - 1
+        last_layer = adapter.adapted.head if proba else None
+        if not (is_frozen and layer == head - 1 and isinstance(last_layer, nn.Linear)):
+            last_layer = None
+        needs_scores = proba and last_layer is None
+        model = SOURCE
+        if needs_scores or not of_source:
+            model = f"model-{fingerprint(adapter.adapted)}"
+        value_range, dtype = adapter.value_range, self._manifest.dtype
+        columns = [Column(SOURCE if of_source else model, value_range, layer, dtype)]
+        if needs_scores:
+            columns.append(Column(model, value_range, head, "float32"))
+        return columns, last_layer
+
     def _compute(
         self,
-        adapter: NetworkAdapter,
+        adapter: CNNAdapter,
         columns: Sequence[Column],
         job: tuple[int, int] = (0, 1),
     ) -> None:
@@ -557,22 +562,16 @@ class FeatureStore(StoredImages):
             if self._has_mended_file(number):
                 for name in _columns_on_disk(self.folder):
                     shard_file(self.folder, name, number).unlink(missing_ok=True)
-            own = [
-                column
-                for column in columns
-                if not shard_file(self.folder, column.name, number).exists()
-            ]
-            content = not shard_file(self.folder, CONTENT, number).exists()
-            if own or content:
-                missing.append((number, own, content))
+            files = {name: shard_file(self.folder, name, number) for name in names}
+            absent = [name for name, file in files.items() if not file.exists()]
+            if absent:
+                own = [column for column in columns if column.name in absent]
+                missing.append((number, own, CONTENT in absent))
         if not missing:
             return
-        sent = None
-        function: Callable[[ShardTask], int] = compute_shard
-        if self.executor is None:
-            function = partial(compute_shard, adapter=adapter)
-        else:
-            sent = send_estimator(adapter, self.folder)
+        network: CNNAdapter | Path = adapter
+        if self.executor is not None:
+            network = send_estimator(adapter, self.folder)
 
         def tasks() -> Iterator[ShardTask]:
             for number, own, content in missing:
@@ -586,14 +585,14 @@ class FeatureStore(StoredImages):
                     content,
                     self.value_range,
                     self.skip_unreadable,
-                    sent,
+                    network,
                 )
 
         n_rows = sum(self._manifest.sizes[number] for number, _, _ in missing)
         with progress_bar(
             total=n_rows, desc="features", disable=not self.verbose, unit=" images"
         ) as bar:
-            for _, n in run_tasks(function, tasks(), self.executor):
+            for _, n in run_tasks(compute_shard, tasks(), self.executor):
                 bar.update(n)
 
     def _drop_columns_of_others(self, columns: Sequence[Column]) -> None:
@@ -615,17 +614,16 @@ class FeatureStore(StoredImages):
 
         A process reads a file for this once, while its size and time stay the same.
         """
-        sizes, states = [], {}
+        shards, states = [], []
         for number, column in product(map(int, numbers), columns):
             path = shard_file(self.folder, column, number)
             state = file_state(path)
             if state is not None and _checked.get(path) != state:
-                states[path] = state
-                sizes.append(self._manifest.sizes[number])
-        shards = list(zip(states, sizes, strict=True))
-        problems = run_all(check_shard, shards, self.executor)
+                shards.append((path, self._manifest.sizes[number]))
+                states.append(state)
         found = {}
-        for (path, state), problem in zip(states.items(), problems, strict=True):
+        problems = run_all(check_shard, shards, self.executor)
+        for (path, _), state, problem in zip(shards, states, problems, strict=True):
             if problem is None:
                 _checked[path] = state
             else:
@@ -648,7 +646,8 @@ class FeatureStore(StoredImages):
         """Numbers of the shards that the images are in."""
         if self._rows is None:
             return np.arange(len(self._manifest.sizes))
-        return np.unique(self._manifest.shards_of(self._rows))
+        shards = self._manifest.by_shard(self._rows)
+        return np.array([number for number, *_ in shards], dtype=np.intp)
 
     def _shard(self, number: int) -> FeatureStore:
         """Return the images of one shard."""
@@ -671,14 +670,12 @@ class FeatureStore(StoredImages):
 
     def _texts(self, which: int) -> list[str]:
         """Return the images' keys (0) or paths (1)."""
-        if self._rows is None:
-            shards = range(len(self._manifest.sizes))
-            return [t for n in shards for t in read_images(self.folder, n)[which]]
-        numbers = self._manifest.shards_of(self._rows)
-        inside = self._rows - self._manifest.bounds[numbers]
-        found = [""] * len(self._rows)
-        for i in np.argsort(numbers, kind="stable"):  # each shard's file is read once
-            found[i] = read_images(self.folder, int(numbers[i]))[which][int(inside[i])]
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        found = [""] * len(rows)
+        for number, some, inside in self._manifest.by_shard(rows):
+            texts = read_images(self.folder, number)[which]
+            for i, j in zip(some.tolist(), inside.tolist(), strict=True):
+                found[i] = texts[j]
         return found
 
 
@@ -686,7 +683,7 @@ class FeatureStore(StoredImages):
 
 
 def _name_images(
-    adapter: NetworkAdapter, X: Any, keys: Sequence[str] | None
+    adapter: CNNAdapter, X: Any, keys: Sequence[str] | None
 ) -> tuple[list[str], list[str] | None]:
     """Return the images' keys, and their paths if they are files."""
     if isinstance(X, StoredImages):
@@ -752,28 +749,13 @@ def _check_same(
 # --- networks -----------------------------------------------------------------------
 
 
-def _adapter_of(estimator: Any) -> NetworkAdapter:
-    adapter = get_adapter(estimator)
-    if adapter is None:
-        raise TypeError(
-            f"A feature store keeps a network's outputs for images, so it needs a "
-            f"CNNClassifier; got {estimator!r}. Rows of other classifiers are taken as "
-            "a memory-mapped array: np.load(file, mmap_mode='r')."
-        )
-    return adapter
-
-
 def _columns_on_disk(folder: Path) -> list[str]:
     return [CONTENT, *(path.name for path in sorted(folder.glob("*-*")))]
 
 
-def _network_of(adapter: NetworkAdapter) -> str:
+def _network_of(adapter: CNNAdapter) -> str:
     """Name the pretrained network and the images' size, whatever their values."""
-    return str(adapter.with_value_range(None).source_namespace)
-
-
-def _model_name(adapter: NetworkAdapter) -> str:
-    return f"model-{adapter.adapted_fingerprint}"
+    return adapter.source.with_value_range(None).namespace
 
 
 def _scores(last_layer: nn.Module, features: np.ndarray) -> np.ndarray:

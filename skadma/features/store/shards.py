@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import ArrayLike
 
-from ..._utils.atomic import write_atomically
+from ..._utils.atomic import arrays_digest, write_atomically
 from ..._utils.lazy_rows import LazyRows, working_dtype
 from ...images.forms import Range
 
@@ -47,8 +46,6 @@ class Manifest:
 
     network: str  # namespace of the pretrained network's outputs
     layer: int  # position of the layer whose outputs are stored
-    head: int  # position of the last layer
-    width: int  # of the stored outputs
     dtype: str
     shard_rows: int
     sizes: list[int] = field(default_factory=list)
@@ -65,9 +62,16 @@ class Manifest:
         """First row of each shard, and the number of images."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
 
-    def shards_of(self, rows: ArrayLike) -> np.ndarray:
-        """Return the number of the shard that each row is in."""
-        return np.searchsorted(self.bounds, rows, side="right") - 1
+    def by_shard(
+        self, rows: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield each shard's number, which of the rows it has, and where."""
+        numbers = np.searchsorted(self.bounds, rows, side="right") - 1
+        order = np.argsort(numbers, kind="stable")
+        starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+        for some in np.split(order, starts[1:]) if len(order) else ():
+            number = int(numbers[some[0]])
+            yield number, some, rows[some] - self.bounds[number]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -96,7 +100,7 @@ def add_images(
         path.parent.mkdir(exist_ok=True)
         _write_json(path, content)
         number, start = number + 1, start + size
-    _read_images.cache_clear()
+    read_images.cache_clear()
     manifest = replace(manifest, sizes=[*manifest.sizes, *sizes])
     _write_json(folder / "store.json", asdict(manifest))
     return manifest
@@ -113,21 +117,10 @@ def shard_sizes(n: int, shard_rows: int) -> list[int]:
     return sizes
 
 
-def read_images(
-    folder: Path, number: int, *, again: bool = False
-) -> tuple[list[str], list[str]]:
-    """Read the keys of a shard's images, and their paths if they are files.
-
-    The last shards' are kept in memory; with `again` they are read all the same.
-    """
-    if again:
-        _read_images.cache_clear()
-    return _read_images(_images_file(folder, number))
-
-
 @lru_cache(maxsize=32)
-def _read_images(path: Path) -> tuple[list[str], list[str]]:
-    content = _read_json(path)
+def read_images(folder: Path, number: int) -> tuple[list[str], list[str]]:
+    """Read the keys of a shard's images, and their paths if they are files."""
+    content = _read_json(_images_file(folder, number))
     return content["keys"], content["paths"] or content["keys"]
 
 
@@ -174,7 +167,7 @@ def shard_file(folder: Path, column: str, number: int) -> Path:
 def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays and their digest to a file, completely or not at all."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    content = safetensors.numpy.save(contiguous, {"sha256": digest_of(contiguous)})
+    content = safetensors.numpy.save(contiguous, {"sha256": arrays_digest(contiguous)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda tmp_path: tmp_path.write_bytes(content))
 
@@ -201,17 +194,7 @@ def check_shard(shard: tuple[Path, int]) -> str | None:
         return f"cannot be read ({error})"
     if any(len(array) != n_rows for array in arrays.values()):
         return f"is not of {n_rows} images"
-    return None if digest_of(arrays) == expected else "was changed or damaged"
-
-
-def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays and their names, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
-        digest.update(array.view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
+    return None if arrays_digest(arrays) == expected else "was changed or damaged"
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
@@ -264,18 +247,10 @@ class ShardedRows(LazyRows):
         dtype = working_dtype(first.dtype) if is_float else first.dtype
         super().__init__((manifest.n_rows, *first.shape[1:]), dtype, block)
 
-    def _shard(self, number: int) -> np.ndarray:
-        # Mapped for each read: pages that stay mapped count as the process's.
-        return map_array(shard_file(self._folder, self._column, number), self._name)
-
     def _read(self, rows: np.ndarray) -> np.ndarray:
         result = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        numbers = self._manifest.shards_of(rows)
-        order = np.argsort(numbers, kind="stable")
-        starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
-        for some in np.split(order, starts[1:]) if len(order) else ():
-            number = int(numbers[some[0]])
-            result[some] = self._shard(number)[
-                rows[some] - self._manifest.bounds[number]
-            ]
+        for number, some, inside in self._manifest.by_shard(rows):
+            # Mapped for each read: pages that stay mapped count as the process's.
+            path = shard_file(self._folder, self._column, number)
+            result[some] = map_array(path, self._name)[inside]
         return result

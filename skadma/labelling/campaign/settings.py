@@ -185,10 +185,10 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
         if params.get("centers") is not None:
             params["centers"] = SourceCenters.load(folder / CENTERS)
         return cls(**params)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CampaignError(f"The campaign's strategy is not known: {error}") from error
-    except (OSError, ValueError) as error:
-        raise CampaignError(f"The campaign's centres are not there: {error}") from error
+    except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+        raise CampaignError(
+            f"The campaign's strategy is not known, or without its centres: {error}"
+        ) from error
 
 
 def save_centers(strategy: QueryStrategy, folder: Path) -> None:

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...centers import SourceCenters, shipped_centers
 from ...features.adapter import NetworkAdapter
-from ...features.estimators import find_cnn, in_blocks, proba_of_scores
+from ...features.estimators import find_adapter, in_blocks, proba_of_scores
 from ...features.extractor import DerivedOutput
 from ...images.dataset import n_images
 from ..base import Request, Scores, ScoringStrategy
@@ -154,7 +154,7 @@ class ADMA(ScoringStrategy):
         """
         self._validate_params()
         n = n_images(X_pool)
-        adapter, X_pool = find_cnn(estimator, X_pool, "ADMA")
+        adapter, X_pool = find_adapter(estimator, X_pool)
         layers_a, layer_b = self._positions(adapter)
         fitted = adapter.fitted
         from_source = self.features == "initial" or not fitted
