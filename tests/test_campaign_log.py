@@ -68,7 +68,7 @@ CHANGES = {
     "UPDATE proposals SET guess = 'red' WHERE guess != 'red'": 4,
     "UPDATE proposals SET score = score + 1e-9": 4,
     "UPDATE other_answers SET label = 'blue'": 5,
-    "UPDATE draws SET probability = 0.5": 6,
+    "UPDATE draws SET stratum_size = 50": 6,
     "UPDATE events SET who = 'max' WHERE id = 2": 2,
     "UPDATE events SET at = '2001-01-01T00:00:00.000+00:00' WHERE id = 2": 2,
     "UPDATE events SET detail = replace(detail, 'rose', 'rise') WHERE id = 7": 7,

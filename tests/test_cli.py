@@ -143,8 +143,7 @@ def test_outputs_of_other_commands(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out"
     for command in (
-        ["centers", "make", "--synthesize", "-o", out],
-        ["centers", "show", "nowhere", "-o", out],
+        ["centers", "--synthesize", "-o", out],
         ["demo", "--out", out],
         ["bench", "run", "nowhere.json", "--out", out],
     ):

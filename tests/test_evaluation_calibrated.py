@@ -65,7 +65,13 @@ def test_what_is_exported_is_calibrated(elpv, tmp_path):
     """On photographs, by a real network, which is too sure of itself."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    clf = lite0(image_size=64, max_epochs=8, head_lr=1e-2, random_state=None)
+    clf = lite0(
+        image_size=64,
+        n_frozen_layers=-2,
+        max_epochs=20,
+        head_lr=1e-2,
+        random_state=None,
+    )
     shuffled = np.random.default_rng(0).permutation(len(elpv[1]))
     campaign, truth = make_campaign(tmp_path, *(a[shuffled] for a in elpv), 80, clf)
     with campaign:

@@ -55,7 +55,7 @@ def shipped_centers(estimator: Any) -> SourceCenters:
             "them: with source images at hand SourceCenters.from_dataset(clf, folder), "
             "for which one image per class will do; without any "
             "SourceCenters.synthesize(clf, verbose=True), which takes minutes to "
-            "hours. Then ADMA(centers). By command: skadma centers make."
+            "hours. Then ADMA(centers). By command: skadma centers."
         )
     return found
 
@@ -99,5 +99,4 @@ def _read(
         fingerprint=fingerprint,
         image_size=image_size,
         class_names=names,
-        origin="synthesized",
     )

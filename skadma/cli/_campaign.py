@@ -552,7 +552,7 @@ def _add_evaluate(
     add("--draw", type=positive, metavar="N", help=what)
     add(
         "--method",
-        choices=("stratified", "random", "importance"),
+        choices=("stratified", "random"),
         default="stratified",
         help="how to draw them (default: %(default)s)",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -269,18 +269,6 @@ class CNNAdapter(NetworkAdapter):
         source, dataset = self.open(X)
         extractor = self._extractor(source, layers, source_layers, derived)
         return extractor.iter_outputs(dataset, progress if self.verbose else None)
-
-    def iter_outputs_in_chunks(
-        self, chunks: Iterable[Any], layers: Sequence[int | str]
-    ) -> Iterator[tuple[int, Iterator[OutputBatch]]]:
-        """Yield the size of each chunk of images and an iterator over its outputs.
-
-        Chunks are not tables. Nothing of them is cached.
-        """
-        extractor = replace(self, memory=False)._extractor(self.source, layers, ())
-        for chunk in chunks:
-            dataset = self.image_dataset(chunk)
-            yield len(dataset), extractor.iter_outputs(dataset)
 
     def iter_outputs_prepared(
         self,

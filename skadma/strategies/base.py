@@ -87,6 +87,10 @@ class QueryStrategy(BaseEstimator, ABC):
     # Whether images may have any number of labels.
     multilabel: ClassVar[bool] = False
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "random_state": ["random_state"]
+    }
+
     def __init__(
         self, *, random_state: int | np.random.RandomState | None = None
     ) -> None:
@@ -238,8 +242,9 @@ class BatchStrategy(QueryStrategy):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "layer": [Integral, str],
         "features": [StrOptions({"current", "initial"})],
-        "random_state": ["random_state"],
+        **QueryStrategy._parameter_constraints,
     }
     # Whether `_select` uses the labelled images' features, and probabilities.
     _use_labeled: ClassVar[bool] = True

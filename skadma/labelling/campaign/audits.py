@@ -77,7 +77,7 @@ class Audits:
                     population=len(images),
                     model=key,
                 )
-                columns = audit.strata, audit.stratum_sizes, audit.probabilities
+                columns = audit.strata, audit.stratum_sizes
                 design = zip(chosen, *(c.tolist() for c in columns), strict=True)
                 self._log.add(
                     "draws",

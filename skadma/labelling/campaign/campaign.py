@@ -199,7 +199,7 @@ class Campaign:
         backbone = estimator.backbone if callable(estimator.backbone) else None
         rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
         check_usable(rebuilt, strategy, names)
-        check_network(rebuilt, strategy)
+        check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):

@@ -97,7 +97,6 @@ _TABLES = (
     sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
     stratum INTEGER NOT NULL CHECK (typeof(stratum) = 'integer'),
     stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
-    probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
     PRIMARY KEY (event, place))""",
     # A chain: the digest of an event covers the one before it, the event and its rows.
     # The first one covers the settings.

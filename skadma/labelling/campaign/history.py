@@ -14,7 +14,7 @@ from .event_log import EventLog
 from .state import Decision, State
 from .status import make_status
 
-_DRAW = ("sha256", "stratum", "stratum_size", "probability")
+_DRAW = ("sha256", "stratum", "stratum_size")
 
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:

@@ -81,8 +81,7 @@ def record_labels(
     To "teach" is to decide. If the rows say who: one for each image decides, of the
     person who decided before or was first to tell the class; other people's are
     repeats. A "repeat" is about an image that is decided, an "answer" about one in an
-    audit. With `partial`, rows that cannot be taken are left out instead of refusing
-    all.
+    audit. With `partial`, rows that cannot be taken are left out.
     """
     state = read_state(log)
     name, rows, at_once = given

@@ -393,7 +393,7 @@ def read_state(log: EventLog) -> State:
 
 def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:
     rows = log.rows(
-        "SELECT sha256, stratum, stratum_size, probability FROM draws "
+        "SELECT sha256, stratum, stratum_size FROM draws "
         "WHERE event = ? ORDER BY place",
         event,
     )
