@@ -33,7 +33,7 @@ from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier
-from skadma.bench import load_dataset, split_dataset
+from skadma.bench.datasets import load_dataset, split_dataset
 from skadma.images.dataset import take
 from skadma.strategies import ADMA, RandomSampling
 
@@ -139,12 +139,12 @@ def run_cell(
     """Train one method on a share of the labels and test it."""
     pool, test = (40, 40) if options.quick else (options.pool, options.test)
     split = split_dataset(images, seed, pool, test)
-    chosen = np.arange(len(split.y_pool))
+    chosen = np.arange(len(split.y))
     if share < 1:
         chosen, _ = train_test_split(
-            chosen, train_size=share, stratify=split.y_pool, random_state=seed
+            chosen, train_size=share, stratify=split.y, random_state=seed
         )
-    X, y = take(split.X_pool, np.sort(chosen)), split.y_pool[np.sort(chosen)]
+    X, y = take(split.X, np.sort(chosen)), split.y[np.sort(chosen)]
     epochs = 1 if options.quick else EPOCHS[share]
     clf = classifier(options, method, max_epochs=epochs, random_state=seed)
     for some in (X, split.X_test):  # the frozen part is none of the methods' doing
@@ -224,7 +224,7 @@ def active(options: argparse.Namespace) -> None:
             random_state=seed,
         )
         errors, spent, tested = [], 0.0, 0.0
-        for record in learner.rounds(split.X_pool, split.y_pool):
+        for record in learner.rounds(split.X, split.y):
             begin = perf_counter()
             errors.append((learner.predict(split.X_test) != split.y_test).mean())
             tested += perf_counter() - begin

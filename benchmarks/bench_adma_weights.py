@@ -63,11 +63,11 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in ("cifar10", "dogs-vs-cats", "elpv", "digits"):
         split = split_dataset(load_dataset(name, None, root), 5, options.pool, 10)
-        features = clf.embed(split.X_pool, [A, B])
+        features = clf.embed(split.X, [A, B])
         x_a, x_b = (torch.from_numpy(features[layer]) for layer in (A, B))
         s_a, s_b = at_a(x_a), at_b(x_b)
         outlying = (x_a.double() - mean).square().sum(dim=1).numpy()
-        proba = torch.from_numpy(clf.source_proba(split.X_pool))
+        proba = torch.from_numpy(clf.source_proba(split.X))
         forms = {
             "predict": predict_weights(proba, centers.classes.tolist()),
             "distance": distance_weights(s_a),

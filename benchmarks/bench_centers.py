@@ -3,8 +3,8 @@
     python benchmarks/bench_centers.py OUT [--jobs 2] [--data DIR]
 
 The kinds are those of configs/centers.json: one photograph per source class, the
-synthesised ones that the package ships, each with 1000, 300 and 100 classes, and
-pseudo-centres from the pool. On each data set, with efficientnet_lite0 at 128 pixels:
+synthesised ones that the package ships, each with 1000, 300 and 100 classes. On each
+data set, with efficientnet_lite0 at 128 pixels:
 
 - Spearman's rank correlation of the distinctiveness by the pretrained network
   with the one by 1000 photographs;
@@ -18,6 +18,7 @@ minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from time import perf_counter
@@ -27,16 +28,14 @@ import pandas as pd
 from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
-from skadma import CNNClassifier, SourceCenters
+from skadma import CNNClassifier
 from skadma.bench import (
     area_under_curve,
-    load_config,
-    load_dataset,
     read_results,
     run_benchmark,
-    split_dataset,
 )
-from skadma.bench.cells import POOL, read_centers
+from skadma.bench.cells import read_centers
+from skadma.bench.datasets import load_dataset, split_dataset
 from skadma.bench.report import markdown_table
 from skadma.strategies import ADMA
 
@@ -50,24 +49,13 @@ def network(config: dict[str, Any]) -> CNNClassifier:
     return CNNClassifier(backbone, **config["classifier"])
 
 
-def make_centers(
-    kind: dict[str, Any], clf: CNNClassifier, X_pool: Any, data: Path
-) -> SourceCenters:
-    """One kind of centres, as the benchmark makes them."""
-    n = kind.get("n_centers")
-    asked = kind.get("centers")
-    if asked == POOL:
-        return SourceCenters.from_pool(clf, X_pool, n_centers=n)
-    return read_centers(asked, n, clf, data)
-
-
 def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
     """Rank correlations on one pool per data set, and seconds."""
     kinds = {k: v for k, v in config["strategies"].items() if v["class"] == "ADMA"}
     rows = []
     for dataset in tqdm(config["datasets"], desc="agreement"):
         images = load_dataset(dataset, None, data)
-        X = split_dataset(images, 0, config["pool_size"], config["test_size"]).X_pool
+        X = split_dataset(images, 0, config["pool_size"], config["test_size"]).X
         clf = network(config)
         clf.source_proba(X)  # what all of them need
         found: dict[str, Any] = {}
@@ -75,9 +63,8 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
             # A cache of its own, or the photographs would be known the second time.
             fresh = network(config).set_params(memory=False)
             begin = perf_counter()
-            centers = make_centers(
-                kind, clf if kind.get("centers") == POOL else fresh, X, data
-            )
+            asked, n = kind.get("centers"), kind.get("n_centers")
+            centers = read_centers(asked, n, fresh, data)
             made = perf_counter()
             found[name] = ADMA(centers).score(clf, X).distinctiveness
             rows.append(
@@ -95,7 +82,7 @@ def agreement(config: dict[str, Any], data: Path) -> pd.DataFrame:
 
 def report(table: pd.DataFrame, results: pd.DataFrame) -> str:
     """One row per kind of centres."""
-    areas = area_under_curve(results).groupby(["strategy", "dataset"])["area"]
+    areas = area_under_curve(results).groupby("dataset")
     mean, std = areas.mean(), areas.std()
     datasets = list(table["dataset"].unique())
     rows = []
@@ -103,7 +90,7 @@ def report(table: pd.DataFrame, results: pd.DataFrame) -> str:
         mine = table[table["centers"] == name].set_index("dataset")
         rhos = mine["rank_correlation"].to_dict()
         row = [name, *(f"{rhos[d]:.3f}" if d in rhos else "" for d in datasets)]
-        row += [f"{mean[name, d]:.3f} ± {std[name, d]:.3f}" for d in datasets]
+        row += [f"{mean[name][d]:.3f} ± {std[name][d]:.3f}" for d in datasets]
         row += [f"{mean[name].mean():.3f}"]
         for what in ("seconds_to_make", "seconds_to_score"):
             row += [f"{mine[what].mean():.1f}" if len(mine) else ""]
@@ -128,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None:
         parser.error("say where the data are: --data, or SKADMA_DATA")
-    config = load_config(CONFIG)
+    config = json.loads(CONFIG.read_text("utf-8"))
     file = options.out / "agreement.csv"
     if not file.is_file():
         options.out.mkdir(parents=True, exist_ok=True)

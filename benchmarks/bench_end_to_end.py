@@ -45,8 +45,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader
 
 from skadma import CNNClassifier, strategies
-from skadma.bench import load_dataset, split_dataset
-from skadma.bench.datasets import Split
+from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset, n_images, take
 from skadma.networks import Normalize
@@ -68,7 +67,7 @@ def ours(
 ) -> Callable[..., Rounds]:
     """Rounds of skadma, with a cache in the process that is empty at first."""
 
-    def run(split: Split, seed: int, features: Any) -> Rounds:
+    def run(split: LabelledImages, seed: int, features: Any) -> Rounds:
         clf = CNNClassifier(
             backbone,
             image_size=SIDE,
@@ -82,14 +81,14 @@ def ours(
         labeled = np.array([], dtype=int)
         for _ in range(N_ROUNDS):
             begin = process_time()
-            rest = np.setdiff1d(np.arange(len(split.y_pool)), labeled)
+            rest = np.setdiff1d(np.arange(len(split.y)), labeled)
             known = {}
             if len(labeled):
-                known = {"X_labeled": take(split.X_pool, labeled),
-                         "y_labeled": split.y_pool[labeled]}  # fmt: skip
-            chosen = asked.query(clf, take(split.X_pool, rest), N_INSTANCES, **known)
+                known = {"X_labeled": take(split.X, labeled),
+                         "y_labeled": split.y[labeled]}  # fmt: skip
+            chosen = asked.query(clf, take(split.X, rest), N_INSTANCES, **known)
             labeled = np.append(labeled, rest[chosen])
-            clf.fit(take(split.X_pool, labeled), split.y_pool[labeled])
+            clf.fit(take(split.X, labeled), split.y[labeled])
             yield process_time() - begin, clf.predict(split.X_test)
 
     return run
@@ -100,7 +99,9 @@ def activeml(
 ) -> Callable[..., Rounds]:
     """Rounds of scikit-activeml on features."""
 
-    def run(split: Split, seed: int, features: tuple[np.ndarray, np.ndarray]) -> Rounds:
+    def run(
+        split: LabelledImages, seed: int, features: tuple[np.ndarray, np.ndarray]
+    ) -> Rounds:
         X, X_test = features
         classes = np.arange(len(split.classes))
         model = LogisticRegression(max_iter=1000)
@@ -111,7 +112,7 @@ def activeml(
         for _ in range(N_ROUNDS):
             begin = process_time()
             chosen = asked.query(X, y, batch_size=N_INSTANCES, **given)
-            y[chosen] = split.y_pool[chosen]
+            y[chosen] = split.y[chosen]
             clf.fit(X, y)
             yield process_time() - begin, clf.predict(X_test)
 
@@ -121,18 +122,20 @@ def activeml(
 def modal(strategy: Callable[..., Any]) -> Callable[..., Rounds]:
     """Rounds of modAL on features; it begins with labels at random."""
 
-    def run(split: Split, seed: int, features: tuple[np.ndarray, np.ndarray]) -> Rounds:
+    def run(
+        split: LabelledImages, seed: int, features: tuple[np.ndarray, np.ndarray]
+    ) -> Rounds:
         X, X_test = features
         begin = process_time()
         order = np.random.default_rng(seed).permutation(len(X))
         first, rest = order[:N_INSTANCES], np.sort(order[N_INSTANCES:])
         model = LogisticRegression(max_iter=1000)
-        learner = ModALLearner(model, strategy, X[first], split.y_pool[first])
+        learner = ModALLearner(model, strategy, X[first], split.y[first])
         yield process_time() - begin, learner.predict(X_test)
         for _ in range(N_ROUNDS - 1):
             begin = process_time()
             chosen, _ = learner.query(X[rest], n_instances=N_INSTANCES)
-            learner.teach(X[rest[chosen]], split.y_pool[rest[chosen]])
+            learner.teach(X[rest[chosen]], split.y[rest[chosen]])
             rest = np.delete(rest, chosen)
             yield process_time() - begin, learner.predict(X_test)
 
@@ -193,7 +196,7 @@ def measure(out: Path, name: str, images: Any, ways: list[str]) -> None:
         if not missing:
             continue
         split = split_dataset(images, seed, POOL, TEST)
-        X, spent = extracted(split.X_pool)
+        X, spent = extracted(split.X)
         features = X, extracted(split.X_test)[0]
         for way in missing:
             rows = []
@@ -205,7 +208,7 @@ def measure(out: Path, name: str, images: Any, ways: list[str]) -> None:
             with out.open("a", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([COLUMNS, *rows] if new else rows)
-            print(name, n_images(split.X_pool), *rows[-1][1:], flush=True)
+            print(name, n_images(split.X), *rows[-1][1:], flush=True)
 
 
 def tables(out: Path) -> str:

@@ -32,7 +32,7 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from skadma import CNNClassifier, ProbeClassifier
-from skadma.bench import load_dataset
+from skadma.bench.datasets import load_dataset
 from skadma.images.dataset import take
 
 SETS = ("dogs-vs-cats", "cifar10", "trash", "blood-cells")

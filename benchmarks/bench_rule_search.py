@@ -25,15 +25,9 @@ from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 
 from skadma import ActiveLearner, CNNClassifier
-from skadma.bench import (
-    compare,
-    load_dataset,
-    split_dataset,
-    summary_table,
-    wins_and_losses,
-)
-from skadma.bench.cells import measure, simulate
-from skadma.bench.datasets import LabelledImages
+from skadma.bench import area_under_curve, compare
+from skadma.bench.cells import measure
+from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
 from skadma.strategies import (
     BADGE,
     ClusterMargin,
@@ -93,7 +87,7 @@ def run(name: str, network: str, rule: str, seed: int, images: LabelledImages) -
         random_state=seed,
     )
     rows = []
-    for record in simulate(learner, split, 0, seed):
+    for record in learner.rounds(split.X, split.y):
         proba = np.zeros((len(split.y_test), len(split.classes)))
         proba[:, learner.estimator_.classes_] = learner.estimator_.predict_proba(
             split.X_test
@@ -130,10 +124,10 @@ def main() -> None:
     results = pd.DataFrame(rows)
     results.to_csv(options.out / "results.csv", index=False)
     with pd.option_context("display.width", 200, "display.max_columns", None):
-        print(summary_table(results).round(4).to_string())
+        areas = area_under_curve(results).groupby(["dataset", "network"])
+        print(areas.mean().round(4).to_string())
         if "UncertaintyHerding" in options.rules:
             print(compare(results, "UncertaintyHerding").round(4).to_string())
-        print(wins_and_losses(results).to_string())
 
 
 if __name__ == "__main__":

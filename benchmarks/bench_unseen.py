@@ -28,9 +28,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, CNNClassifier
-from skadma.bench import compare, load_dataset, split_dataset
-from skadma.bench.cells import measure, simulate
-from skadma.bench.datasets import LabelledImages
+from skadma.bench import compare
+from skadma.bench.cells import measure
+from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
 from skadma.images.dataset import take
 from skadma.networks.heads import BlockLinear, ProbeHead, get_head
 from skadma.strategies import (
@@ -147,20 +147,20 @@ def run(
         parts = parts[:1]
     split = split_dataset(images, seed, 800, 400)
     X, X_test = (np.ascontiguousarray(x[:, : sum(parts)])
-                 for x in (split.X_pool, split.X_test))  # fmt: skip
-    split = type(split)(X, split.y_pool, X_test, split.y_test, split.classes)
+                 for x in (split.X, split.X_test))  # fmt: skip
+    split = type(split)(X, split.y, X_test, split.y_test, split.classes)
     learner = ActiveLearner(
         Probe(parts), RULES[rule](), n_instances=20, n_rounds=8,
         classes=np.arange(len(split.classes)), random_state=seed,
     )  # fmt: skip
     rows = []
-    for record in simulate(learner, split, 0, seed):
+    for record in learner.rounds(split.X, split.y):
         proba = np.zeros((len(split.y_test), len(split.classes)))
         fitted = learner.estimator_
         if hasattr(fitted, "classes_"):
             proba[:, fitted.classes_] = fitted.predict_proba(split.X_test)
         else:  # all labels are the same so far
-            proba[:, split.y_pool[learner.labeled_]] = 1
+            proba[:, split.y[learner.labeled_]] = 1
         row = {"set": name, "layers": layers, "training": "probe", "rule": rule}
         row["seed"] = seed
         row["n_labels"] = record["n_labels"]

@@ -3,7 +3,7 @@
     python benchmarks/make_shipped_centers.py [NETWORK] [--from FILE]
 
 Synthesises an image for each of the network's classes at 128 x 128 pixels, or takes
-them from a file that `skadma centers make --synthesize` wrote, writes them as one JPEG
+them from a file that `skadma centers --synthesize` wrote, writes them as one JPEG
 into skadma/data, and says how many of them the network, and another one, take for their
 own class. About an hour on one core for efficientnet_lite0.
 """

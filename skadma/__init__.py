@@ -5,6 +5,7 @@ takes no time. ``__init__.pyi`` declares them for type checkers.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 __all__ = [
@@ -29,27 +30,7 @@ _HOMES = {
 }
 """The submodule that defines each public name."""
 
-_SUBMODULES = frozenset(
-    {
-        "adafilter",
-        "bench",
-        "centers",
-        "classifier",
-        "cli",
-        "evaluation",
-        "features",
-        "images",
-        "labelling",
-        "learner",
-        "networks",
-        "persistence",
-        "plotting",
-        "stopping",
-        "strategies",
-        "targets",
-        "training",
-    }
-)
+_SUBMODULES = {name for _, name, _ in iter_modules(__path__) if name[0] != "_"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -25,21 +26,12 @@ from .features.adapter import CNNAdapter, with_found_range
 from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
-from .networks import (
-    AdaptedNetwork,
-    PretrainedNetwork,
-    load_pretrained,
-)
+from .networks import AdaptedNetwork, PretrainedNetwork, load_pretrained
 from .networks.engines import ENGINES, PRECISIONS, Engine
 from .networks.pretrained import LayerTable, count_frozen_layers, layer_table
 from .networks.registry import load_into
 from .networks.torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
-from .targets.labels import (
-    check_labels,
-    encode,
-    known_classes,
-    refuse_other_form,
-)
+from .targets.labels import check_labels, encode, known_classes, refuse_other_form
 from .targets.weights import check_sample_weight, loss_weights
 from .training.finetune import build_net, train, training_inputs
 from .training.probe_head import fit_head, probe_inputs
@@ -54,18 +46,16 @@ _unfitted = WeakKeyDictionary()
 class CNNClassifier(ClassifierMixin, BaseEstimator):
     """A pretrained CNN, adapted to new classes.
 
-    ``fit`` builds the pretrained network from `backbone` and `weights`, copies it,
-    puts a new last layer in place of the old one, freezes the first layers and
-    fine-tunes the others with skorch. The skorch net is ``net_``.
+    ``fit`` copies the pretrained network, puts a new last layer in place of the old
+    one, freezes the first layers and fine-tunes the others with skorch.
 
     Parameters
     ----------
     backbone : str or callable, default="resnet18"
-        A network of torchvision by name; ``"efficientnet_lite0"``,
-        ``1`` or ``2``; ``"timm/<name>"``; or a callable without arguments that
-        returns a new ``torch.nn.Module`` which maps images (n, 3, H, W) to class
-        scores or to features (n, d). An instance is refused: it would be trained in
-        place.
+        A network of torchvision by name; ``"efficientnet_lite0"``, ``1`` or ``2``;
+        ``"timm/<name>"``; or a callable without arguments that returns a new
+        ``torch.nn.Module`` which maps images (n, 3, H, W) to class scores or to
+        features (n, d). An instance is refused: it would be trained in place.
         ``"layers/<name>"``: the network of that name, with pooled outputs of four
         layers in its middle as further inputs of its last layer.
     weights : str, Path or None, default="DEFAULT"
@@ -115,17 +105,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         a CPU or GPU that has instructions for it; features then differ by a few
         percent, and so may a strategy's choice: see the user guide.
     training : {"fine-tune", "probe"}, default="fine-tune"
-        ``"probe"``: a linear probe. The last layer alone is fitted, in closed form, to
-        its inputs, centred on the labelled images' mean and scaled to length 1: the
-        mean of a linear discriminant analysis and a ridge regression. All other layers
-        are frozen, and `batch_norm`, `lr` to `batch_size`, `callbacks` and
-        `train_split` have no effect. With ``backbone="layers/..."`` this needs fewer
-        labels than fine-tuning, and milliseconds.
+        ``"probe"``: a linear probe. The last layer alone is fitted, in closed form, as
+        by :class:`~skadma.ProbeClassifier`. All other layers are frozen, and
+        `batch_norm`, `lr` to `batch_size`, `callbacks` and `train_split` have no
+        effect. With ``backbone="layers/..."`` this needs fewer labels than
+        fine-tuning, and milliseconds.
     batch_norm : {"fixed", "update"}, default="fixed"
         Whether training updates the batch-norm statistics of the trainable layers. A
-        round of active learning may train on a handful of images, too few to estimate
-        statistics, so by default those of the source task stay. The affine parameters
-        are trained in either case.
+        handful of images is too few to estimate them, so by default those of the
+        source task stay. The affine parameters are trained in either case.
     lr : float, default=1e-4
         Learning rate of the trainable layers but the last one.
     head_lr : float, default=1e-3
@@ -150,8 +138,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         of half the area or more, mirrored every other time. A callable, such as a
         transform of torchvision, gets a uint8 tensor (3, side, side) and returns
         another. The whole network then runs in every epoch, not just the trainable
-        layers on cached inputs; the user guide has the cost. Prediction and queries
-        use the images unchanged.
+        layers on cached inputs. Prediction and queries use the images unchanged.
     warm_start : bool, default=False
         Whether ``fit`` continues with the network of the last ``fit``. Parameters that
         determine the network (`backbone`, `batch_norm`, ...) may not change between.
@@ -184,8 +171,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     verbose : int, default=0
         skorch's log of epochs, and progress bars over many images.
     random_state : int, RandomState instance or None, default=None
-        Seeds the new layer, shuffling and dropout. An int gives the
-        same result to the bit on the same machine's CPU.
+        Seeds the new layer, shuffling and dropout. An int gives the same result to
+        the bit on the same machine's CPU.
 
     Attributes
     ----------
@@ -220,6 +207,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
+        "weights": [None, str, PathLike],
         "n_frozen_layers": [StrOptions({"paper"}), Integral],
         "source_classes": [StrOptions({"auto"}), "boolean"],
         "image_size": [None, Interval(Integral, 1, 4096, closed="both")],
@@ -233,11 +221,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         # What is no float32, or would never end or never fit, is a mistake.
         "lr": [Interval(Real, 0, 3e38, closed="both")],
         "head_lr": [Interval(Real, 0, 3e38, closed="both")],
+        "optimizer": [callable],
+        "criterion": [callable],
         "max_epochs": [Interval(Integral, 0, 10**6, closed="both")],
         "batch_size": [Interval(Integral, 1, 10**6, closed="both")],
         "scan_batch_size": [None, Interval(Integral, 1, 10**6, closed="both")],
+        "callbacks": [None, list],
+        "train_split": [None, callable],
         "augment": [None, StrOptions({"crop_flip"}), callable],
         "warm_start": ["boolean"],
+        "classes": [None, "array-like"],
         "class_weight": [None, dict, StrOptions({"balanced"})],
         "on_bad_image": [StrOptions({"raise", "skip"})],
         "net_params": [None, dict],
@@ -250,6 +243,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     _params_of_network: tuple[str, ...] = (
         *("backbone", "weights", "source_classes", "image_size", "reduced_decoding"),
         *("value_range", "engine", "precision", "training", "batch_norm"),
+        "n_frozen_layers",
     )
 
     def __init__(
@@ -371,10 +365,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             If a parameter, an image or a label is not accepted; the message says what
             is. The estimator then stays as it was.
         """
-        goes_on = self.warm_start and hasattr(self, "net_")
-        return self._fit(
-            X, y, self.classes, sample_weight, goes_on=goes_on, partial=False
-        )
+        return self._fit(X, y, self.classes, sample_weight)
 
     def partial_fit(
         self,
@@ -401,21 +392,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """
         if self.class_weight == "balanced":
             raise ValueError(
-                "class_weight='balanced' needs all labels at once, and partial_fit "
-                "sees only its own. Give a dict, such as "
-                "sklearn.utils.class_weight.compute_class_weight computes from all "
-                "labels, or call fit."
+                "class_weight='balanced' needs all labels at once. Call fit, or give a "
+                "dict (sklearn.utils.class_weight.compute_class_weight makes one)."
             )
         if self.training == "probe":
             raise ValueError(
-                "partial_fit trains on these images alone, and training='probe' "
-                "fits all labels at once. Call fit with all of them: it takes "
-                "milliseconds."
+                "training='probe' fits all labels at once. Call fit with all of them: "
+                "it takes milliseconds."
             )
-        if classes is None:
-            classes = self.classes
-        goes_on = hasattr(self, "net_")
-        return self._fit(X, y, classes, sample_weight, goes_on=goes_on, partial=True)
+        classes = self.classes if classes is None else classes
+        return self._fit(X, y, classes, sample_weight, partial=True)
 
     @torch_defaults(training=True)
     def _fit(
@@ -424,12 +410,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         y: ArrayLike,
         classes: ArrayLike | None,
         sample_weight: ArrayLike | None,
-        *,
-        goes_on: bool,
-        partial: bool,
+        partial: bool = False,
     ) -> Self:
         # Attributes are set at the end: a fit that fails changes nothing.
         self._validate_params()
+        goes_on = (partial or self.warm_start) and hasattr(self, "net_")
         if goes_on:
             self._check_same_network()
         labels = check_labels(y, self, classes)
@@ -442,14 +427,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         multilabel = labels.ndim == 2
         if goes_on:
             refuse_other_form(multilabel, self.multilabel_)
-        found = known_classes(labels, classes, self.classes_ if goes_on else None)
+        before: Any = self.classes_ if goes_on else None
+        found = known_classes(labels, classes, before)
         n_frozen = count_frozen_layers(source, self._frozen_layers())
-        if goes_on and n_frozen != self.n_frozen_:
-            raise ValueError(
-                f"n_frozen_layers now means {n_frozen} layers, but the network that is "
-                f"to train further was fitted with {self.n_frozen_}. Fit it anew with "
-                "warm_start=False."
-            )
         device, batch_size = self.torch_device(), self._inference_batch_size()
         how = device, self.memory, batch_size, self.on_bad_image == "skip"
         if self.training == "probe":
@@ -461,25 +441,23 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if len(rows) < len(labels):  # some cannot be decoded
             labels = labels[rows]
             weights = None if weights is None else weights[rows]
-            found = known_classes(labels, classes, self.classes_ if goes_on else None)
+            found = known_classes(labels, classes, before)
         weights = loss_weights(labels, found, weights, self.class_weight)
         targets = encode(labels, found)
+        rng = self.random_state_ if goes_on else check_random_state(self.random_state)
         if goes_on:
-            rng = copy.deepcopy(self.random_state_)
-        else:
-            rng = check_random_state(self.random_state)
+            rng = copy.deepcopy(rng)
         with seeded_torch(rng.randint(2**31), device), NETWORK_LOCK:
-            before = None
-            if not goes_on or self.training == "probe":
-                network = self._new_network(source, len(found), n_frozen)
-            elif partial and len(found) == len(self.classes_):
-                network, before = self.net_.module_, self.net_
-            else:
-                network = copy.deepcopy(self.net_.module_)  # for the case of failure
+            net_before = None
+            if goes_on and self.training == "fine-tune":
+                network = copy.deepcopy(self.net_.module_)
                 if not multilabel:
-                    positions = np.searchsorted(found, self.classes_)
-                    network.grow_head(positions, len(found))
-            net = self._build_net(network, len(found), multilabel, before)
+                    network.grow_head(np.searchsorted(found, before), len(found))
+                if partial and len(found) == len(before):
+                    net_before = self.net_
+            else:
+                network = self._new_network(source, len(found), n_frozen)
+            net = self._build_net(network, len(found), multilabel, net_before)
         if self.training == "probe":
             fit_head(net.module_.head, features, targets, weights)
             net.module_.eval()
@@ -525,24 +503,19 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def _open_training(
         self, X: Any, goes_on: bool
     ) -> tuple[PretrainedNetwork, ImageDataset | Rows]:
-        """The pretrained network, and X as a data set of tensors for it."""
-        if not (self._takes_tables and is_table(X)):
-            shape, value_range = self.image_shape, self._given_range()
-            trained = getattr(self, "source_network_", None)
+        """Return the pretrained network, and X as a data set of tensors for it."""
+        trained: Any = getattr(self, "source_network_", None)
+        if self._takes_tables and is_table(X):
             if goes_on:
-                source = self.source_network_
+                rows = validate_data(self, X, reset=False, dtype=np.float32)
             else:
-                source = load_pretrained(**self._pretrained_params())
-                source = source.with_value_range(value_range)
-            if value_range is not None:
-                return source, ImageDataset(X, source.preprocessing, image_shape=shape)
-            return with_found_range(source, X, shape, trained, goes_on)
-        if goes_on:
-            rows = validate_data(self, X, reset=False, dtype=np.float32)
-            return self.source_network_, Rows(rows)
-        rows = check_array(X, dtype=np.float32, estimator=self)
-        row = torch.from_numpy(rows[:1])
-        return load_pretrained(**self._pretrained_params(), example=row), Rows(rows)
+                rows = check_array(X, dtype=np.float32, estimator=self)
+            return trained if goes_on else self._load_unfitted(rows[:1]), Rows(rows)
+        source = trained if goes_on else self._load_unfitted(None)
+        if self.value_range is None:
+            return with_found_range(source, X, self.image_shape, trained, goes_on)
+        dataset = ImageDataset(X, source.preprocessing, image_shape=self.image_shape)
+        return source, dataset
 
     def _new_network(
         self, source: PretrainedNetwork, n_classes: int, n_frozen: int
@@ -560,22 +533,17 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         multilabel: bool,
         before: Any = None,
     ) -> Any:
+        names = (
+            *("lr", "head_lr", "optimizer", "criterion", "max_epochs", "batch_size"),
+            *("callbacks", "train_split", "verbose", "net_params"),
+        )
         return build_net(
             network,
             n_classes,
-            before=before,
             multilabel=multilabel,
-            head_lr=self.head_lr,
-            net_params=self.net_params,
-            lr=self.lr,
-            optimizer=self.optimizer,
-            criterion=self.criterion,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            callbacks=self.callbacks,
-            train_split=self.train_split,
+            before=before,
             device=str(self.torch_device()),
-            verbose=self.verbose,
+            **{name: getattr(self, name) for name in names},
         )
 
     # --- prediction -----------------------------------------------------------------
@@ -629,30 +597,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         adapter = self.__skadma_adapter__()
         (scores,) = adapter.collect(X, layers=[-1])[0].values()
         return adapter.proba_of(scores)
-
-    def iter_predict_proba(self, chunks: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Class probabilities of images that come in chunks, without end if need be.
-
-        Nothing is kept of them, neither in memory nor in the cache.
-
-        Parameters
-        ----------
-        chunks : iterable of images
-            Not of a table's rows.
-
-        Yields
-        ------
-        ndarray of shape (n, n_classes), float64
-            As by :meth:`predict_proba`, of each chunk.
-        """
-        check_is_fitted(self)
-        adapter = self.__skadma_adapter__()
-        for n, batches in adapter.iter_outputs_in_chunks(chunks, [-1]):
-            proba = np.full((n, len(self.classes_)), np.nan)
-            for batch in batches:
-                (scores,) = batch.adapted.values()
-                proba[batch.indices] = adapter.proba_of(scores.cpu().numpy())
-            yield proba
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Class scores: the network's logits.
@@ -737,22 +681,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         LayerTable
             A list of rows; ``print`` shows it as a table.
         """
-        source = self.source_network()
-        n_classes = len(self.classes_) if hasattr(self, "net_") else source.n_classes
-        return layer_table(source, self.n_frozen, n_classes)
+        adapter = self.__skadma_adapter__()
+        n_classes = adapter.n_classes or adapter.source.n_classes
+        return layer_table(adapter.source, adapter.n_frozen, n_classes)
 
     def source_network(self) -> PretrainedNetwork:
         """Return the pretrained network: that of ``fit``, or built from parameters."""
-        if hasattr(self, "net_"):
-            return self.source_network_
-        return self._load_unfitted(None)
-
-    @property
-    def n_frozen(self) -> int:
-        """How many layers are frozen, or would be by ``fit``."""
-        if hasattr(self, "net_"):
-            return self.n_frozen_
-        return count_frozen_layers(self.source_network(), self._frozen_layers())
+        return self.__skadma_adapter__().source
 
     def torch_device(self) -> torch.device:
         """Return the torch device that the parameter `device` stands for."""
@@ -801,12 +736,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _inference_batch_size(self) -> int:
         if self.scan_batch_size is not None:
-            return self.scan_batch_size
+            return int(self.scan_batch_size)
         return 16 if self.torch_device().type == "cpu" else 256
 
-    def _pretrained_params(self) -> dict[str, Any]:
-        """Arguments of `load_pretrained` but for the example."""
-        return {
+    def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
+        """Load the network; one by a callable once, however often a query asks."""
+        params: dict[str, Any] = {
             "backbone": self.backbone,
             "weights": self.weights,
             "source_classes": self.source_classes,
@@ -814,10 +749,23 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             "reduced": self.reduced_decoding,
             "engine": Engine(self.engine, self.precision),
         }
+        if isinstance(self.backbone, str):
+            network = load_pretrained(**params)  # cached there
+        else:
+            key = (*params.values(), None if example is None else example.shape)
+            found = _unfitted.get(self)
+            if found is None or found[0] != key:
+                row = None if example is None else torch.from_numpy(example)
+                found = _unfitted[self] = key, load_pretrained(**params, example=row)
+            network = found[1]
+        return network.with_value_range(self._given_range())
 
     def _given_range(self) -> tuple[float, float] | None:
         if self.value_range is None:
             return None
+        given = np.asarray(self.value_range, dtype=object)
+        if given.shape != (2,) or not all(isinstance(value, Real) for value in given):
+            raise ValueError("value_range must be two numbers.")
         low, high = self.value_range
         if not -math.inf < low < high < math.inf:
             raise ValueError(
@@ -825,21 +773,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 "second, and both finite."
             )
         return low, high
-
-    def _load_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
-        return self._build_unfitted(example).with_value_range(self._given_range())
-
-    def _build_unfitted(self, example: np.ndarray | None) -> PretrainedNetwork:
-        """Build a callable's network once, however often a query asks before `fit`."""
-        if isinstance(self.backbone, str):
-            return load_pretrained(**self._pretrained_params())  # cached there
-        params = self._pretrained_params()
-        key = (*params.values(), None if example is None else example.shape)
-        found = _unfitted.get(self)
-        if found is None or found[0] != key:
-            row = None if example is None else torch.from_numpy(example)
-            found = _unfitted[self] = key, load_pretrained(**params, example=row)
-        return found[1]
 
     # --- saving ---------------------------------------------------------------------
 
@@ -909,30 +842,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> Self:
         """Set the fitted attributes from stored values, as if fitted here.
 
-        Parameters
-        ----------
-        source : PretrainedNetwork
-        tensors : dict of str to torch.Tensor
-            The state dict of the fitted ``net_.module_``.
-        classes : ndarray of shape (n_classes,)
-        n_frozen : int
-            Number of frozen layers.
-        n_labels : int
-            Number of labels that the network was fitted with.
-        random_state : RandomState
-            As the fit left it.
-        multilabel : bool, default=False
-            Whether an image may have several labels.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the weights or the frozen layers do not fit this classifier's network;
-            it then stays as it was.
+        `tensors` is the state dict of the fitted ``net_.module_``. ValueError if they
+        or the frozen layers do not fit this classifier's network; it then stays as it
+        was.
         """
         expected = count_frozen_layers(source, self._frozen_layers())
         if n_frozen != expected:

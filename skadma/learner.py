@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils import (
     Tags,
@@ -36,6 +35,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _check_method_params,
     _estimator_has,
+    _is_fitted,
     check_is_fitted,
     has_fit_parameter,
     validate_data,
@@ -223,6 +223,7 @@ class ActiveLearner(
         -------
         self
         """
+        self._validate_params()
         rounds = self.rounds(X, y, sample_weight, groups, **params)
         if not CALLBACKS_AVAILABLE:
             for _ in rounds:
@@ -232,16 +233,16 @@ class ActiveLearner(
         data = {"estimator": self, "X": X, "y": y}
         whole = self._init_callback_context(max_subtasks=self.n_rounds)
         whole.call_on_fit_task_begin(**data)
-        for number in count():
-            if number == self.n_rounds:
-                next(rounds, None)  # no further round, but the end of the generator
-                break
+        for number in count(1):
             one = whole.subcontext(task_name="round")
             one.call_on_fit_task_begin(**data)
             ended = next(rounds, None) is None
-            state = self._fitted_attributes() if not ended else None
+            state = None  # what makes a copy able to predict
+            if not ended and self._can_predict():
+                names = [n for n in vars(self) if n.endswith("_") and n[0] != "_"]
+                state = {name: getattr(self, name) for name in names}
             stop = one.call_on_fit_task_end(**data, reconstruction_attributes=state)
-            if ended or stop:
+            if ended or stop or number == self.n_rounds:
                 break
         whole.call_on_fit_task_end(**data)
         return self
@@ -276,8 +277,7 @@ class ActiveLearner(
                     self._adapt(wait_for_classes=True)
                 return
         if self.stopping is not None:
-            self.stopping.start()
-            self.reserved_[self.stopping.reserve(len(self.labeled_))] = True
+            self.reserved_[self.stopping.start(len(self.labeled_))] = True
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in progress_bar(rounds) if self.verbose else rounds:
             try:
@@ -287,9 +287,10 @@ class ActiveLearner(
             left = len(self._candidates()) - len(indices)
             at_end = round_ + 1 == self.n_rounds or not left
             self._learn(indices, wait_for_classes=not at_end)
-            yield self.history_[-1]
             rule = self.stopping if self._can_predict() else None
-            if rule is not None and rule.should_stop(self):
+            stop = rule is not None and rule.should_stop(self)
+            yield self.history_[-1]
+            if stop:
                 break
 
     def _start(
@@ -306,12 +307,9 @@ class ActiveLearner(
         if is_table(X):
             # A DataFrame stays one: steps of a Pipeline may ask for its columns. Of a
             # memory-mapped array, a check would read everything.
+            skip = hasattr(X, "columns") or isinstance(X, np.memmap)
             X = validate_data(
-                self,
-                X,
-                accept_sparse="csr",
-                dtype=None,
-                skip_check_array=hasattr(X, "columns") or isinstance(X, np.memmap),
+                self, X, accept_sparse="csr", dtype=None, skip_check_array=skip
             )
         labels, missing, classes = partial_labels(y, self._declared_classes(), self)
         if labels.ndim == 2:
@@ -319,11 +317,10 @@ class ActiveLearner(
         n = len(labels)
         if n_images(X) != n:
             raise ValueError(f"X has {n_images(X)} images, y {n} entries.")
-        checked_groups = Groups(groups, n)
+        self._groups = Groups(groups, n)
         if missing.any():
-            checked_groups.refuse_split(~missing, np.flatnonzero(~missing))
+            self._groups.refuse_split(~missing, np.flatnonzero(~missing))
         self._fit_params = self._route(labels, sample_weight, groups, params)
-        self._groups = checked_groups
         self.X_: Any = X
         self.y_: np.ndarray = labels
         self.classes_: np.ndarray = classes
@@ -356,10 +353,7 @@ class ActiveLearner(
         groups: ArrayLike | None,
         params: dict[str, Any],
     ) -> dict[str, Any]:
-        """Return the parameters of the classifier's fit, for all images.
-
-        Without metadata routing, `params` are passed as they are.
-        """
+        """Return the parameters of the classifier's fit, for all images."""
         if sample_weight is not None:
             check_consistent_length(sample_weight, y)
         if _routing_enabled():
@@ -584,17 +578,7 @@ class ActiveLearner(
         return hasattr(self, "estimator_")
 
     def _can_predict(self) -> bool:
-        try:
-            check_is_fitted(innermost(self.estimator_))
-        except NotFittedError:
-            return False
-        return True
-
-    def _fitted_attributes(self) -> dict[str, Any] | None:
-        """Return what makes a copy able to predict; None before the first training."""
-        if not self._can_predict():
-            return None
-        return {k: v for k, v in vars(self).items() if k.endswith("_") and k[0] != "_"}
+        return _is_fitted(innermost(self.estimator_))
 
     def _open_store(self) -> FeatureStore | None:
         """Open a store on the disk for the pool's features, if `store` asks for it."""
@@ -655,15 +639,14 @@ class ActiveLearner(
         seconds = perf_counter() - begin
         query = self._last_query
         if not np.array_equal(query.get("indices", []), indices):  # chosen by the user
-            scores = np.full(len(indices), np.nan)
-            query = {"indices": indices, "scores": scores, "query_seconds": 0.0}
+            query = {"scores": np.full(len(indices), np.nan), "query_seconds": 0.0}
         self.queried_indices_.append(indices)
         self.history_.append(
             {
                 "round": len(self.history_),
                 "n_labels": int(self.labeled_.sum()),
-                **query,
                 "indices": indices,
+                **query,
                 "adapt_seconds": seconds,
             }
         )
@@ -690,7 +673,8 @@ class ActiveLearner(
         params = _check_method_params(self.X_, self._fit_params, indices=labelled)
         X = take(self.X_, labelled)
         if isinstance(innermost(self.estimator_), CNNClassifier):
-            self.estimator_ = _with_own_steps(self.estimator_).fit(X, y, **params)
+            # A copy, as a Pipeline's fit replaces its steps.
+            self.estimator_ = copy.copy(self.estimator_).fit(X, y, **params)
             return
         model = clone(self.estimator_)  # some have a warm_start of theirs
         with warnings.catch_warnings():
@@ -706,25 +690,13 @@ def _seed_unseeded(
 
     With `fix`, generators draw an int to take their place.
     """
-    params = estimator.get_params(deep=True)
     seeds = {}
-    for name in sorted(params):
-        if name.split("__")[-1] != "random_state":
-            continue
-        state = rng if params[name] is None else params[name]
-        if params[name] is None or (fix and not isinstance(state, Integral)):
-            seeds[name] = int(state.randint(np.iinfo(np.int32).max))
+    for name, state in sorted(estimator.get_params(deep=True).items()):
+        unseeded = state is None or (fix and not isinstance(state, Integral))
+        if name.split("__")[-1] == "random_state" and unseeded:
+            generator = rng if state is None else state
+            seeds[name] = int(generator.randint(np.iinfo(np.int32).max))
     estimator.set_params(**seeds)
-
-
-def _with_own_steps(estimator: Any) -> Any:
-    """Copy a Pipeline, whose `fit` replaces its steps; the steps are shared."""
-    if not isinstance(estimator, Pipeline):
-        return estimator
-    *others, (name, last) = estimator.steps
-    copied = copy.copy(estimator)
-    copied.steps = [*others, (name, _with_own_steps(last))]
-    return copied
 
 
 @contextmanager

@@ -32,11 +32,8 @@ class StoppingRule(BaseEstimator, ABC):
     Rules combine: ``a | b`` stops when either does, ``a & b`` when both do.
     """
 
-    def start(self) -> None:  # noqa: B027
-        """Reset the rule before the first round."""
-
-    def reserve(self, n_images: int) -> np.ndarray:
-        """Reserve images that are never queried nor trained with, after ``start``.
+    def start(self, n_images: int) -> np.ndarray:
+        """Reset the rule before the first round, and reserve images.
 
         Parameters
         ----------
@@ -46,8 +43,9 @@ class StoppingRule(BaseEstimator, ABC):
         Returns
         -------
         ndarray of int
-            Indices. In ``learner.y_``, the rule may read the labels of these images
-            and of those in ``learner.labeled_``.
+            Indices of images that are never queried nor trained with. In
+            ``learner.y_``, the rule may read their labels and those of the images in
+            ``learner.labeled_``.
         """
         return np.array([], dtype=int)
 
@@ -77,13 +75,9 @@ class _Combination(StoppingRule):
     def __init__(self, rules: Sequence[StoppingRule]) -> None:
         self.rules = rules
 
-    def start(self) -> None:
-        for rule in self.rules:
-            rule.start()
-
-    def reserve(self, n_images: int) -> np.ndarray:
-        """Choose the images that any of the rules reserves."""
-        return np.unique(np.concatenate([r.reserve(n_images) for r in self.rules]))
+    def start(self, n_images: int) -> np.ndarray:
+        """Reserve the images that any of the rules reserves."""
+        return np.unique(np.concatenate([r.start(n_images) for r in self.rules]))
 
     def should_stop(self, learner: Any) -> bool:
         """Ask all rules, as some compare with the round before."""
@@ -188,10 +182,11 @@ class StablePredictions(StoppingRule):
         self.threshold = threshold
         self.window = window
 
-    def start(self) -> None:
-        """Reset the rule before the first round."""
+    def start(self, n_images: int) -> np.ndarray:
+        """Forget the rounds of another simulation."""
         self.agreements_: list[float] = []
         self._before: np.ndarray | None = None
+        return super().start(n_images)
 
     def should_stop(self, learner: Any) -> bool:
         """Tell whether predictions are stable."""
@@ -199,9 +194,8 @@ class StablePredictions(StoppingRule):
         if self._before is not None:
             same = np.array_equal(now, self._before)
             # Kappa is 0 / 0 where both rounds predict one class throughout.
-            self.agreements_.append(
-                1.0 if same else float(cohen_kappa_score(self._before, now))
-            )
+            kappa = 1.0 if same else float(cohen_kappa_score(self._before, now))
+            self.agreements_.append(kappa)
         self._before = now
         recent = self.agreements_[-self.window :]
         return len(recent) == self.window and float(np.mean(recent)) >= self.threshold
@@ -250,8 +244,8 @@ class EstimatedScore(StoppingRule):
         self.n_labels = n_labels
         self.random_state = random_state
 
-    def start(self) -> None:
-        """Reset the rule, and check that `n_labels` can show the target."""
+    def start(self, n_images: int) -> np.ndarray:
+        """Check that `n_labels` can show the target, and draw the images."""
         if not (0 < self.target < 1 and 0.5 < self.confidence < 1):
             raise ValueError(
                 f"target={self.target} must be between 0 and 1, and confidence="
@@ -265,15 +259,12 @@ class EstimatedScore(StoppingRule):
                 f"{self.target} with confidence {self.confidence}, not even one that "
                 f"makes no mistake. At least {least} are needed."
             )
-        self.estimates_: list[Estimate] = []
-
-    def reserve(self, n_images: int) -> np.ndarray:
-        """Draw the images."""
         if self.n_labels >= n_images:
             raise ValueError(
                 f"EstimatedScore sets {self.n_labels} images apart, but there are only "
                 f"{n_images}. Lower n_labels, or take another rule."
             )
+        self.estimates_: list[Estimate] = []
         self.audit_ = audit_sample(
             np.full((n_images, 2), 0.5),
             self.n_labels,

@@ -45,7 +45,7 @@ def assert_same(ledger, campaign):
     state = read_state(campaign._event_log)
     assert ledger.classes == state.classes
     assert ledger.class_names.former == state.class_names.former
-    assert ledger.folders.names == state.folders.names
+    assert ledger.folders.roots == state.folders.roots
     assert ledger.paths == state.paths
     assert ledger.contents == state.contents
     assert list(ledger.usable().items()) == list(state.usable().items())

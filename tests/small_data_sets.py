@@ -68,5 +68,4 @@ def inria_person(folder):
 def dogs_vs_cats(folder):
     for i in range(8):
         for name in ("cat", "dog"):
-            picture(folder / "dogs-vs-cats" / "train" / f"{name}.{i}.jpg", i)
-    picture(folder / "dogs-vs-cats" / "test1" / "1.jpg")
+            picture(folder / "dogs-vs-cats" / name / f"{i}.jpg", i)

@@ -238,4 +238,4 @@ def test_get_adapter():
     assert get_adapter(TwoLayers()).n_layers == 3
     clf = tiny_classifier(max_epochs=0)
     assert get_adapter(clf).n_layers == len(clf.layers())
-    assert get_adapter(clf).n_frozen == clf.n_frozen
+    assert get_adapter(clf).n_frozen == sum(row.frozen for row in clf.layers())

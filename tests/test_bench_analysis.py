@@ -6,14 +6,7 @@ import pytest
 from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
 
-from skadma.bench import (
-    area_under_curve,
-    compare,
-    labels_to_reach,
-    learning_table,
-    summary_table,
-    wins_and_losses,
-)
+from skadma.bench import area_under_curve, compare, labels_to_reach, write_report
 from skadma.bench.cells import measure
 
 
@@ -47,23 +40,32 @@ SMALL = table(
 )
 
 
-def test_learning_table_by_hand():
-    found = learning_table(SMALL).loc[("d", "n", "random")]
-    assert found["mean"].tolist() == pytest.approx([0.4, 0.6, 0.7])
-    assert found["std"].tolist() == pytest.approx([0.02**0.5, 0, 0.02**0.5])
-    assert found["n_seeds"].tolist() == [2, 2, 2]
-    assert learning_table(SMALL, "auc").loc[("d", "n", "random", 40), "mean"] == 0.35
+def test_learning_table_by_hand(tmp_path):
+    SMALL.to_csv(tmp_path / "results.csv", index=False)
+    lines = write_report(tmp_path).read_text("utf-8").splitlines()
+    assert lines.count("| labels | 10 | 20 | 40 | 100 |") == 2
+    assert "| random | 0.400 ± 0.141 | 0.600 ± 0.000 | 0.700 ± 0.141 |  |" in lines
+    assert "| random | 0.200 ± 0.071 | 0.300 ± 0.000 | 0.350 ± 0.071 |  |" in lines
+    assert "| flat | 0.500 | 0.500 | 0.500 |  |" in lines
+    assert "| full |  |  |  | 0.950 |" in lines
+    assert "| d | n | flat | 0.700 | not reached |" in lines
 
 
 def test_area_by_hand():
-    areas = area_under_curve(SMALL).set_index(["strategy", "seed"])["area"]
+    areas = area_under_curve(SMALL)
+    assert list(areas.columns) == ["random", "ADMA", "flat"]
     # (10 * 0.55 + 20 * 0.7) / 30
-    assert areas["random", 0] == pytest.approx(0.65)
-    assert areas["ADMA", 1] == pytest.approx((10 * 0.4 + 20 * 0.65) / 30)
-    assert areas["flat", 0] == pytest.approx(0.5)
-    assert "full" not in areas.index.get_level_values("strategy")
+    assert areas.loc[("d", "n", 0), "random"] == pytest.approx(0.65)
+    assert areas.loc[("d", "n", 1), "ADMA"] == pytest.approx(
+        (10 * 0.4 + 20 * 0.65) / 30
+    )
+    assert areas.loc[("d", "n", 0), "flat"] == pytest.approx(0.5)
+    assert np.isnan(areas.loc[("d", "n", 1), "flat"])
+    means = areas.groupby(["dataset", "network"]).mean().loc[("d", "n")]
+    assert means["random"] == pytest.approx((0.65 + 0.55) / 2)
+    assert means["flat"] == pytest.approx(0.5)
     one = table(curve("a", 0, [0.7], labels=(5,)))
-    assert area_under_curve(one)["area"].tolist() == [0.7]
+    assert area_under_curve(one)["a"].tolist() == [0.7]
 
 
 def test_labels_to_reach_by_hand():
@@ -106,20 +108,10 @@ def test_only_pairs_are_compared():
     found = compare(SMALL, "random").set_index(["network", "strategy"])
     assert found.loc[("n", "flat"), "n_pairs"] == 1
     assert found.loc[("n", "ADMA"), "n_pairs"] == 2
-
-
-def test_wins_by_hand():
-    wins = wins_and_losses(SMALL)
-    assert list(wins.columns) == ["random", "ADMA", "flat"]
-    assert wins.loc["ADMA", "random"] == 2  # 0.8 > 0.65 and 0.567 > 0.55
-    assert wins.loc["random", "ADMA"] == 0
-    assert wins.loc["flat", "random"] == 0
-
-
-def test_summary_by_hand():
-    means = summary_table(SMALL).loc[("d", "n")]
-    assert means["random"] == pytest.approx((0.65 + 0.55) / 2)
-    assert means["flat"] == pytest.approx(0.5)
+    # 0.8 > 0.65 and 0.567 > 0.55
+    assert found.loc[("n", "ADMA"), ["wins", "losses"]].tolist() == [2, 0]
+    assert found.loc[("n", "flat"), ["wins", "losses"]].tolist() == [0, 1]
+    assert compare(SMALL.query("strategy == 'random'"), "random").empty
 
 
 def test_auc_is_scikit_learns():

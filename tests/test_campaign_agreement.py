@@ -35,7 +35,7 @@ def test_agreement_by_hand(people):
     first = {p: s.split()[0] for p, s in zip(names(*range(N)), said, strict=True)}
     eva.teach(first, train=False)
     for path, answers in zip(first, said, strict=True):
-        max_.record_repeat(path, answers.split()[1])
+        max_.teach({path: answers.split()[1]}, blind=True)
     found = eva.agreement()
     (pair,) = found.pairs
     assert (pair.first, pair.second, pair.n, pair.n_agree) == ("eva", "max", 48, 33)
@@ -62,13 +62,13 @@ def test_agreement_where_little_can_be_said(people):
     assert str(eva.agreement()) == "No image was shown again yet."
     teach(eva, 0, 3, 6)
     for path in names(0, 3):
-        max_.record_repeat(path, "red")
-    max_.record_repeat("06.png", "?skip")  # no answer
+        max_.teach({path: "red"}, blind=True)
+    max_.teach({"06.png": "?skip"}, blind=True)  # no answer
     (pair,) = eva.agreement().pairs
     assert (pair.n, pair.n_agree, pair.kappa, pair.kappa_interval) == (2, 2, None, None)
     assert pair.interval[0] < 0.5  # two answers prove little
     assert "no kappa" in str(pair)
-    eva.record_repeat("00.png", "?cant-tell")
+    eva.teach({"00.png": "?cant-tell"}, blind=True)
     assert {(p.first, p.second): p.n_agree for p in eva.agreement().pairs} == {
         ("eva", "eva"): 0,
         ("eva", "max"): 2,
@@ -112,8 +112,8 @@ def test_kappa_where_people_use_other_classes():
 def test_what_people_disagree_about_comes_first(people):
     eva, max_ = people
     teach(eva, *range(12))
-    max_.record_repeat("07.png", "blue")
-    max_.record_repeat("08.png", truth("08.png"))
+    max_.teach({"07.png": "blue"}, blind=True)
+    max_.teach({"08.png": truth("08.png")}, blind=True)
     first = eva.second_look()[0]
     assert (first.path, first.others) == ("07.png", [("max", "blue")])
     assert all(doubt.others == [] for doubt in eva.second_look()[1:])
@@ -123,7 +123,7 @@ def test_what_people_disagree_about_comes_first(people):
     for _ in range(4):
         eva.undo()
     teach(eva, 0)
-    max_.record_repeat("00.png", "?cant-tell")
+    max_.teach({"00.png": "?cant-tell"}, blind=True)
     (doubt,) = quiet(eva.second_look)
     assert (doubt.suggested, doubt.score) == (None, None)
     assert doubt.others == [("max", "?cant-tell")]
@@ -154,7 +154,7 @@ def test_labels_per_hour_without_pauses(people):
     teach(eva, *range(10))  # 3: 60 s after the query, ten labels
     teach(eva, 10)  # 4: 4 s later
     teach(max_, 11)  # 5: 100 s after the query
-    max_.record_repeat("00.png", "red")  # 6: 6 s later
+    max_.teach({"00.png": "red"}, blind=True)  # 6: 6 s later
     teach(eva, 12)  # 7: after lunch
     teach(eva, 13)  # 8: 6 s after lunch
     teach(max_, *range(14, 48))  # 9: an old file of labels

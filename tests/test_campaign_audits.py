@@ -55,7 +55,7 @@ def answered(drawn, labels):
     return {p.path: labels[p.path] for p in drawn}
 
 
-@pytest.mark.parametrize("method", ["random", "stratified", "importance"])
+@pytest.mark.parametrize("method", ["random", "stratified"])
 def test_the_estimate_is_that_of_the_pure_functions(campaign, many, method):
     labels = many[1]
     drawn = campaign.audits.draw(20, method=method)
@@ -325,8 +325,6 @@ def test_the_command_draws_takes_estimates_and_releases(folder, many, tmp_path, 
         (["--draw", "5"], "needs -o FILE"),
         (["--draw", "5", "--release", "-o", "x"], "neither a label file nor --release"),
         (["x.csv", "--release"], "--release goes alone"),
-        (["--images", "x", "--release"], "--images goes with"),
-        (["--images", "x"], "needs --draw N"),
         ([], "Nothing was drawn yet"),
         (["--draw", "500", "-o", "x.csv"], "500 images cannot be drawn"),
     ],
@@ -337,47 +335,6 @@ def test_the_command_refuses(folder, arguments, message, capsys, monkeypatch, tm
         main(["evaluate", *arguments, "--campaign", str(folder)])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
-
-
-def test_a_folder_of_new_images(folder, many, tmp_path, capsys):
-    new = tmp_path / "new"
-    (new / "sub").mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    labels = {}
-    for i in range(30):
-        pixels = rng.integers(0, 200, (16, 16, 3))
-        pixels[:, :, i % 3] += 55
-        name = f"{'sub/' if i % 2 else ''}{i}.png"
-        Image.fromarray(pixels.astype(np.uint8)).save(new / name)
-        labels[name] = CLASSES[i % 3]
-    (new / "known.png").write_bytes((many[0] / "00.png").read_bytes())
-    file = tmp_path / "audit.csv"
-    where = ["--campaign", str(folder), "--images", str(new)]
-    main(["evaluate", "--draw", "30", "-o", str(file), *where])
-    capsys.readouterr()
-    fill(file, labels)
-    main(["evaluate", str(file), *where])
-    text = capsys.readouterr().out
-    with Campaign.open(folder) as campaign:
-        guessed = campaign.estimator().predict([str(new / name) for name in labels])
-        assert not campaign.status().audit  # it is none of the campaign's
-    right = np.mean(guessed == list(labels.values()))
-    assert f"{100 * right:.1f} % ({100 * right:.1f} to {100 * right:.1f} %)" in text
-    lines = file.read_text().splitlines()
-    for broken, message in (
-        (lines[:-1], "not the whole audit"),
-        ([line.replace("stratum_size", "size") for line in lines], "missing"),
-        ([line.replace(",blue,", ",blau,") for line in lines], "'blau' is none of"),
-    ):
-        file.write_text("\n".join([*broken, ""]))
-        with pytest.raises(SystemExit):
-            main(["evaluate", str(file), *where])
-        assert message in capsys.readouterr().err
-    file.write_text("\n".join([*lines, ""]))
-    (new / "0.png").unlink()
-    with pytest.raises(SystemExit):
-        main(["evaluate", str(file), *where])
-    assert "'0.png' is not in the folder any more" in capsys.readouterr().err
 
 
 def test_suspects_are_listed(many, tmp_path, capsys):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -22,7 +23,6 @@ from skadma._utils.tables import escape_cell, unescape_cell
 from skadma.cli import main
 from skadma.labelling.campaign import CampaignError, LabelFileError
 from skadma.labelling.campaign.record_labels import find_image
-from skadma.labelling.campaign.state import PathNumbers
 from skadma.strategies import RandomSampling
 
 from .conftest import TinyCNN, tiny_classifier
@@ -78,7 +78,8 @@ def test_any_way_into_the_pool(given, row, pool, tmp_path, monkeypatch):
     }[given]
     path = row.format(pool=pool, linked=linked, link=link, name="00 ü.png")
     file = write(tmp_path, f"path,label\n{path},red\n")
-    with create(tmp_path / "c", place, labels=file) as campaign:
+    with create(tmp_path / "c", place) as campaign:
+        campaign.teach(file, train=False)
         assert marks(campaign) == {"00 ü.png": "red"}
         assert ".." not in campaign.pool.parts
         campaign.relabel(path, "blue", train=False)
@@ -377,11 +378,12 @@ def test_labels_by_path(campaign, pool, form, key):
 
 def test_many_paths_that_are_not_in_the_pool():
     """The time for n rows about n images is not of n squared."""
-    numbers = PathNumbers((f"a/{i:05}\u00e9.jpg", i) for i in range(15000))
+    numbers = {f"a/{i:05}\u00e9.jpg": i for i in range(15000)}
+    state = SimpleNamespace(numbers=numbers, by_text={path: [path] for path in numbers})
     begin = time.perf_counter()
     for i in range(15000):
-        assert find_image(f"b/{i:05}e\u0301.jpg", numbers, None, None) is None
-        assert find_image(f"a/{i:05}e\u0301.jpg", numbers, None, None) == i
+        assert find_image(f"b/{i:05}e\u0301.jpg", state) is None
+        assert find_image(f"a/{i:05}e\u0301.jpg", state) == i
     assert time.perf_counter() - begin < 5
 
 
@@ -448,7 +450,7 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
         "left out     1: no ending (to read images among them: rename them, such as to "
         "NAME.jpg)",
         "left out     1: link to a folder (to read what is there: skadma pool add "
-        "LINK)",
+        "LINK --name NAME)",
         "left out     1: .txt",
         "left out: phone.HEIC",
         "left out: crack",
@@ -461,8 +463,8 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
     (huge,) = [x for x in started.splitlines() if x.startswith("unreadable: huge.png")]
     assert "DecompressionBombError" in huge
     assert "SKADMA_MAX_IMAGE_PIXELS=1000000000" in started
-    main(["pool", "add", str(pool / "crack"), *c])
-    assert "crack-2/1.png" in _paths(tmp_path / "c")
+    main(["pool", "add", str(pool / "crack"), "--name", "cracks", *c])
+    assert "cracks/1.png" in _paths(tmp_path / "c")
     with Campaign.open(tmp_path / "c") as campaign:
         assert campaign.status().left_out["link to a folder"] == ["crack"]
         pool.rename(tmp_path / "gone")

@@ -11,7 +11,7 @@ import pytest
 from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
-from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
 from skadma.labelling.campaign.agreement import APART
 from skadma.strategies import RandomSampling
 
@@ -31,8 +31,8 @@ def test_a_repeat_changes_no_decision_and_no_model(people):
     eva, max_ = people
     teach(eva, *range(9))
     before = eva.decisions(), bits(eva), eva.query(), eva.status()
-    max_.record_repeat("00.png", "green")
-    max_.record_repeat("01.png", "?cant-tell")
+    max_.teach({"00.png": "green"}, blind=True)
+    max_.teach({"01.png": "?cant-tell"}, blind=True)
     assert (eva.decisions(), bits(eva), eva.query()) == before[:3]
     assert eva.status().labels == before[3].labels
     kinds = [event["kind"] for event in eva.log()]
@@ -49,9 +49,9 @@ def test_the_same_answer_again_changes_nothing_another_replaces_it(people):
     eva, max_ = people
     teach(eva, 0, 1)
     for _ in range(3):
-        max_.record_repeat("00.png", "green")
+        max_.teach({"00.png": "green"}, blind=True)
     assert sum(event["kind"] == "repeat" for event in eva.log()) == 1
-    max_.record_repeat("00.png", "red")
+    max_.teach({"00.png": "red"}, blind=True)
     (pair,) = eva.agreement().pairs
     assert (pair.n, pair.n_agree) == (1, 1)
 
@@ -59,7 +59,7 @@ def test_the_same_answer_again_changes_nothing_another_replaces_it(people):
 def test_repeats_are_undone(people):
     eva, max_ = people
     teach(eva, 0, 1)
-    max_.record_repeat("00.png", "green")
+    max_.teach({"00.png": "green"}, blind=True)
     assert max_.undo() == ["00.png"]
     assert max_.agreement().pairs == []
     assert max_.undo() == names(0, 1)
@@ -79,9 +79,9 @@ def test_repeats_that_cannot_be(people, pool):
         (("01.png", "red", sha256), "another picture by now"),
     ):
         with pytest.raises(LabelFileError, match=message):
-            max_.record_repeat(*arguments[:2], sha256="".join(arguments[2:]))
+            max_.teach([LabelRow("it", *arguments)], blind=True)
     assert len(eva.log()) == n_events
-    max_.record_repeat("00.png", "red", sha256=sha256)
+    max_.teach([LabelRow("it", "00.png", "red", sha256)], blind=True)
     assert len(eva.log()) == n_events + 1
 
 
@@ -96,7 +96,8 @@ def test_the_share_of_repeats(share, people):
         teach(campaign, k)
         for image in campaign.repeats_due(share):
             assert (image.guess, image.score, image.confidence) == (None,) * 3
-            campaign.record_repeat(image.path, truth(image.path), sha256=image.sha256)
+            row = LabelRow("it", image.path, truth(image.path), image.sha256)
+            campaign.teach([row], blind=True)
         assert campaign.repeats_due(share) == []
     log = people[0].log()
     repeats = [e for e in log if e["kind"] == "repeat"]
@@ -124,7 +125,7 @@ def test_what_is_due_is_a_function_of_the_log(people):
     assert len(due) == 5
     assert eva.repeats_due(0.2) == due == max_.repeats_due(0.2, "eva")
     assert [i.path for i in due] != sorted(i.path for i in due)
-    eva.record_repeat(due[0].path, "red")
+    eva.teach({due[0].path: "red"}, blind=True)
     assert eva.repeats_due(0.2) == due[1:]
     eva.undo()
     assert eva.repeats_due(0.2) == due
@@ -210,16 +211,16 @@ def test_cant_tell(people):
     marks = {"00.png": "?cant-tell", "02.png": "?cant-tell", "03.png": "?skip"}
     eva.teach({**marks, "01.png": "red"}, train=False)
     max_.teach({"04.png": "?cant-tell"}, train=False)
-    listed = [(image.path, image.who) for image in eva.cant_tell()]
+    listed = [(path, d.who) for path, d in eva.cant_tell()]
     assert listed == [("00.png", "eva"), ("02.png", "eva"), ("04.png", "max")]
-    (first, *_) = eva.cant_tell()
+    ((_, first), *_) = eva.cant_tell()
     assert first.sha256 == eva.decisions()[0][1].sha256
     assert datetime.fromisoformat(first.at).tzinfo is not None
-    assert [i.path for i in max_.cant_tell(exclude="max")] == names(0, 2)
-    max_.record_repeat("00.png", "?cant-tell")  # he could not either
-    assert [i.path for i in max_.cant_tell(exclude="max")] == names(2)
+    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(0, 2)
+    max_.teach({"00.png": "?cant-tell"}, blind=True)  # he could not either
+    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(2)
     max_.teach({"02.png": "blue"}, train=False)
-    assert [image.path for image in eva.cant_tell()] == names(0, 4)
+    assert [path for path, _ in eva.cant_tell()] == names(0, 4)
 
 
 # --- by command --------------------------------------------------------------------

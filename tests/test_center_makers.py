@@ -1,4 +1,4 @@
-"""Where centres come from: folders, data sets, examples, pools, the network itself."""
+"""Where centres come from: folders, data sets, examples, the network itself."""
 
 # The fixtures that are imported are the arguments of the same name.
 # ruff: noqa: F811
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from torch import nn
-from torch.utils.data import Subset
-from torchvision.datasets import FakeData, ImageFolder
+from torchvision.datasets import ImageFolder
 
 from skadma import CNNClassifier, SourceCenters
-from skadma.centers._labels import labeled_images
+from skadma.centers._labels import _by_name
 from skadma.strategies import ADMA
 
 from .center_sources import same, source  # noqa: F401
@@ -33,24 +32,13 @@ def folder(tmp_path, source):
 # --- folders and data sets ------------------------------------------------------------
 
 
-def test_a_folder_an_image_folder_and_arrays_give_the_same(folder, source):
+def test_a_folder_a_data_set_and_arrays_give_the_same(folder, source):
     clf = tiny_classifier()
     expected = SourceCenters.from_dataset(clf, *source)
     same(SourceCenters.from_dataset(clf, folder), expected)
     same(SourceCenters.from_dataset(clf, str(folder)), expected)
     data = ImageFolder(folder)
-    same(SourceCenters.from_dataset(clf, data), expected)
-    order = np.random.default_rng(1).permutation(len(data)).tolist()
-    same(SourceCenters.from_dataset(clf, Subset(data, order)), expected)
-
-
-def test_a_data_set_without_targets_is_asked_item_by_item():
-    data = FakeData(12, (3, 32, 32), num_classes=5, random_offset=3)
-    labels = [int(data[i][1]) for i in range(12)]
-    clf = tiny_classifier()
-    centers = SourceCenters.from_dataset(clf, data)
-    assert centers.classes.tolist() == sorted(set(labels))
-    same(centers, SourceCenters.from_dataset(clf, data, labels))
+    same(SourceCenters.from_dataset(clf, data, data.targets), expected)
 
 
 def test_folders_by_class_names(tmp_path, pictures):
@@ -83,7 +71,7 @@ def test_labels_are_wanted(source):
         SourceCenters.from_dataset(tiny_classifier(), "nowhere")
 
 
-# --- examples and pools ---------------------------------------------------------------
+# --- examples -------------------------------------------------------------------------
 
 
 def test_examples(source):
@@ -91,33 +79,10 @@ def test_examples(source):
     clf = tiny_classifier()
     one = SourceCenters.from_examples(clf, {3: X[0], 1: X[1]})
     assert one.classes.tolist() == [1, 3]
-    assert one.origin == "examples"
     np.testing.assert_array_equal(one.inputs, X[[1, 0]].transpose(0, 3, 1, 2))
     few = SourceCenters.from_examples(clf, {k: list(X[y == k]) for k in range(5)})
     same(few, SourceCenters.from_dataset(clf, X, y))
     same(few, SourceCenters.from_examples(clf, X, y))
-
-
-def test_pool(elpv):
-    X = elpv[0][:50]
-    clf = lite0(image_size=64, scan_batch_size=7)
-    centers = SourceCenters.from_pool(clf, X)
-    proba = clf.source_proba(X)
-    z = clf.embed(X, [-2])[-2].astype(float)
-    expected = {}
-    for k in np.unique(proba.argmax(1)):
-        members = np.flatnonzero(proba.argmax(1) == k)
-        mean = np.average(z[members], axis=0, weights=proba[members, k])
-        expected[k] = members[np.square(z[members] - mean).sum(1).argmin()]
-    assert 5 < len(expected) < 50
-    assert centers.classes.tolist() == list(expected)
-    same(
-        centers,
-        SourceCenters.from_examples(clf, {k: X[i] for k, i in expected.items()}),
-    )
-    assert "(pool)" in repr(centers)
-    assert len(ADMA(centers).query(clf, X, 3)) == 3
-    assert len(SourceCenters.from_pool(clf, X, n_centers=4)) == 4
 
 
 # --- fewer classes --------------------------------------------------------------------
@@ -131,7 +96,7 @@ def test_fewer_classes_cover_the_source_space():
     some = all_of_them.subset(clf, 100)
     assert len(some) == 100
     assert len(set(some.class_names)) == 100
-    same(some, SourceCenters.from_examples(clf, images, np.arange(1000), n_centers=100))
+    same(some, SourceCenters.from_dataset(clf, images, np.arange(1000), n_centers=100))
     weight = clf.source_network().module.classifier.weight.numpy()
     weight = weight / np.linalg.norm(weight, axis=1, keepdims=True)
 
@@ -152,28 +117,16 @@ def test_a_number_that_there_is_not(n_centers, source):
         centers.subset(clf, n_centers)
 
 
-class _Named(FakeData):
-    """A data set of ten images whose classes have names, as torchvision's have."""
-
-    def __init__(self, classes, targets):
-        super().__init__(10, (3, 32, 32))
-        self.classes = classes
-        self.targets = [targets[i % len(targets)] for i in range(10)]
-
-
 def test_two_classes_of_one_name():
     class Network:
         name, n_classes = "network", 5
         class_names = ("owl", "crane", "crane", "fox", "hen")
 
-    everything = _Named(
-        [("owl",), ("crane", "bird"), ("crane",), ("fox",), ("hen",)], range(5)
-    )
-    assert labeled_images(everything, None, Network)[1].tolist() == [*range(5)] * 2
-    two = _Named(["hen", "owl"], [0, 1])
-    assert labeled_images(two, None, Network)[1].tolist() == [4, 0] * 5
+    every = ["owl", "crane", "crane", "fox", "hen"]
+    assert _by_name(every, Network).tolist() == [*range(5)]
+    assert _by_name(["hen", "owl"], Network).tolist() == [4, 0]
     with pytest.raises(ValueError, match="a name stands for two"):
-        labeled_images(_Named(["hen", "crane"], [0, 1]), None, Network)
+        _by_name(["hen", "crane"], Network)
 
 
 def test_a_class_whose_only_image_cannot_be_decoded(folder, tmp_path):

@@ -98,7 +98,6 @@ OUTPUTS = {
     "suspects": ["suspects"],
     "draw": ["evaluate", "--draw", "4", "--method", "random"],
     "pending": ["evaluate"],
-    "folder": ["evaluate", "--draw", "4", "--images", "photos"],
     "export": ["export"],
     "log": ["export", "--log"],
     "tasks": ["export", "--to", "label-studio"],
@@ -144,8 +143,7 @@ def test_outputs_of_other_commands(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out"
     for command in (
-        ["centers", "make", "--synthesize", "-o", out],
-        ["centers", "show", "nowhere", "-o", out],
+        ["centers", "--synthesize", "-o", out],
         ["demo", "--out", out],
         ["bench", "run", "nowhere.json", "--out", out],
     ):
@@ -177,7 +175,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["start", "nowhere", "--classes", "a", "b"],
         ["start", "photos/00.png", "--classes", "a", "b"],
         ["start", "photos", "--classes", "a", "b", "--centers", "photos/00.png"],
-        ["start", "photos", "--classes", "a", "b", "--labels", "photos/00.png"],
         ["status", "--campaign", "nowhere"],
         ["status", "--campaign", "photos/00.png"],
         ["status", "--pool", "nowhere=photos"],
@@ -191,7 +188,6 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         ["repeats", "--share", "7", "-o", "out.csv"],
         ["evaluate", "--confidence", "2"],
         ["evaluate", "photos/00.png"],
-        ["evaluate", "--images", "photos"],
         ["classes", "rename", "dark", "bright"],
         ["classes", "merge", "dark", "--into", ""],
         ["pool", "add", "photos"],

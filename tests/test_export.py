@@ -199,7 +199,7 @@ def test_export_of_a_campaign(campaign, tmp_path):
     with pytest.raises(CampaignError, match="no labels yet"):
         campaign.export_model(tmp_path / "model")
     teach(campaign)
-    campaign.export_model(tmp_path / "model", calibration="Off by 3 %.")
+    campaign.export_model(tmp_path / "model", calibration=False)
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
         "README.md", "model.json", "model.safetensors", "preprocessing.json",
         "source.safetensors",
@@ -219,7 +219,7 @@ def test_export_of_a_campaign(campaign, tmp_path):
 
 def test_the_card(campaign, tmp_path):
     teach(campaign)
-    campaign.export_model(tmp_path / "model", calibration="Off by 3 %.")
+    campaign.export_model(tmp_path / "model", calibration=False)
     text = (tmp_path / "model" / "README.md").read_text("utf-8")
     front, body = front_matter(text)
     assert front["license"] == ""
@@ -235,7 +235,7 @@ def test_the_card(campaign, tmp_path):
         for proposal in event.get("proposals", [])
     )
     assert f"| 3 | 2 | {right} | {right / 2:.0%} |" in body
-    assert "Off by 3 %." in body
+    assert "Not measured. Take the" in body
     assert "of the pretrained weights: \n" in body
     assert str(tmp_path) not in text  # whose disk it was is nobody's business
     side = campaign.estimator().source_network().preprocessing.resize_size

@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 import skadma.images.folder
-from skadma.bench import load_dataset
+from skadma.bench.datasets import load_dataset
 from skadma.centers import SourceCenters
 from skadma.images.folder import image_files, images_by_class, iter_images
 

@@ -55,7 +55,7 @@ def test_names_that_classes_had(campaign, tmp_path):  # noqa: F811
         campaign.teach({path_of(5): "crack"}, train=False)
 
 
-@pytest.mark.parametrize("by", ["export", "JSON-MIN", "webhook"])
+@pytest.mark.parametrize("by", ["export", "webhook"])
 def test_names_that_are_used_again(by, client, campaign, tmp_path):  # noqa: F811
     """Answers stay with the class that they named when their task was made."""
     tasks = make_tasks(campaign.query(4), "", "v1")
@@ -70,12 +70,6 @@ def test_names_that_are_used_again(by, client, campaign, tmp_path):  # noqa: F81
             body = {"action": "ANNOTATION_CREATED", "task": each,
                     "annotation": each["annotations"][0]}  # fmt: skip
             assert client.post("/webhook", json=body).status_code == 201
-    elif by == "JSON-MIN":
-        rows = [
-            {**each["data"], "annotation_id": i, "label": CLASSES[i % 2]}
-            for i, each in enumerate(tasks)
-        ]
-        campaign.teach(write(tmp_path, rows), train=False)
     else:
         campaign.teach(write(tmp_path, answered), train=False)
     assert marks(campaign) == {

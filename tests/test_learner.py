@@ -206,16 +206,16 @@ print(learner.predict_proba(X).tobytes().hex())
 
 
 def test_same_seed_same_result_in_two_processes(request):
-    out = [
-        subprocess.run(
+    runs = [
+        subprocess.Popen(
             [sys.executable, "-c", _RUN],
             cwd=request.config.rootpath,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
-        ).stdout
+        )
         for _ in range(2)
     ]
+    out = [run.communicate()[0] for run in runs]
     assert out[0] == out[1]
     assert len(out[0].splitlines()) == 2
 

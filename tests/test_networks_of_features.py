@@ -213,8 +213,7 @@ def test_there_are_no_source_classes(fitted, pictures):
         "SourceCenters.synthesize": lambda: SourceCenters.synthesize(clf),
         r"ADMA\(weights='predict'\)": lambda: ADMA(centers).query(clf, X, 3),
         "ADMA": lambda: ADMA().query(clf, X, 3),
-        "an output of its last layer": lambda: SourceCenters.from_pool(clf, X),
-        "n_centers=2": lambda: SourceCenters.from_examples(clf, X, y, n_centers=2),
+        "n_centers=2": lambda: SourceCenters.from_dataset(clf, X, y, n_centers=2),
         "source_accuracy": lambda: centers.source_accuracy(clf),
     }
     if not fitted:

@@ -109,7 +109,7 @@ def test_a_stream_in_pieces():
     before = torch.get_rng_state()
     stream, found = RandomStream(5, torch.device("cpu")), []
     for _ in range(2):
-        with stream.use(), stream.use():
+        with stream.use():
             found.append(torch.rand(2))
         torch.rand(3)
     assert torch.equal(torch.cat(found), expected)

@@ -1,10 +1,12 @@
-"""Analyse results: areas, labels needed, paired tests, wins and losses.
+"""Analyse results: areas, labels needed, paired tests.
 
 Every function gets the table of :func:`~skadma.bench.read_results`. The fully trained
-network is left out of what is about curves.
+network is left out.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,29 +24,6 @@ def curves(results: pd.DataFrame) -> pd.DataFrame:
     return results[results["strategy_class"] != FULLY_TRAINED]
 
 
-def ceiling(results: pd.DataFrame) -> pd.DataFrame:
-    """Keep the fully trained network alone."""
-    return results[results["strategy_class"] == FULLY_TRAINED]
-
-
-def learning_table(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """Mean and standard deviation over seeds at each number of labels.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-    metric : {"accuracy", "auc"}, default="accuracy"
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by dataset, network, strategy and n_labels, with ``mean``, ``std``
-        (of a sample, so NaN for one seed) and ``n_seeds``.
-    """
-    grouped = results.groupby([*GROUP, "strategy", "n_labels"], sort=False)[metric]
-    return grouped.agg(mean="mean", std="std", n_seeds="count")
-
-
 def area_under_curve(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Area under each cell's curve over labels, divided by the range of labels.
 
@@ -54,16 +33,17 @@ def area_under_curve(results: pd.DataFrame, metric: str = "accuracy") -> pd.Data
     Parameters
     ----------
     results : pandas.DataFrame
-    metric : {"accuracy", "auc"}, default="accuracy"
+    metric : {"accuracy", "auc", "average_precision"}, default="accuracy"
 
     Returns
     -------
     pandas.DataFrame
-        A row per cell: dataset, network, strategy, seed, ``area``.
+        Indexed by dataset, network and seed, a column per strategy; NaN where there are
+        no results. A row's cells share split and first network.
     """
-    cells = curves(results).groupby([*PAIR, "strategy"], sort=False)
-    areas = cells[["n_labels", metric]].apply(_area).rename("area").reset_index()
-    return areas[[*GROUP, "strategy", "seed", "area"]]
+    results = curves(results)
+    cells = results.groupby([*PAIR, "strategy"])[["n_labels", metric]]
+    return cells.apply(_area).unstack("strategy")[results["strategy"].unique()]
 
 
 def _area(rounds: pd.DataFrame) -> float:
@@ -85,7 +65,7 @@ def labels_to_reach(
     results : pandas.DataFrame
     reference : str, default="random"
         Name of a strategy.
-    metric : {"accuracy", "auc"}, default="accuracy"
+    metric : {"accuracy", "auc", "average_precision"}, default="accuracy"
 
     Returns
     -------
@@ -93,32 +73,28 @@ def labels_to_reach(
         A row per dataset, network and strategy: ``target``, ``labels`` (NaN where it
         is not reached), ``share`` (of the reference's labels; NaN likewise).
     """
-    _check_strategy(results, reference)
+    results = curves(results)
+    check_strategy(reference, results["strategy"].unique())
     rows = []
-    for group, mine in curves(results).groupby(GROUP, sort=False):
+    for group, mine in results.groupby(GROUP, sort=False):
         means = mine.groupby(["strategy", "n_labels"])[metric].mean()
         if reference not in means:
             continue
         target, n_all = means[reference].iloc[-1], means[reference].index[-1]
         for strategy in mine["strategy"].unique():
-            curve = means[strategy]
-            labels = _first_crossing(
-                curve.index.to_numpy(float), curve.to_numpy(float), target
-            )
+            labels = _first_crossing(means[strategy], target)
             rows.append((*group, strategy, target, labels, labels / n_all))
     columns = [*GROUP, "strategy", "target", "labels", "share"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _first_crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
+def _first_crossing(curve: pd.Series, target: float) -> float:
+    x, y = curve.index.to_numpy(float), curve.to_numpy(float)
     reached = np.flatnonzero(y >= target)
     if not len(reached):
         return float("nan")
-    i = reached[0]
-    if i == 0:
-        return float(x[0])
-    rise = (target - y[i - 1]) / (y[i] - y[i - 1])
-    return float(x[i - 1] + rise * (x[i] - x[i - 1]))
+    step = slice(max(reached[0] - 1, 0), reached[0] + 1)
+    return float(np.interp(target, y[step], x[step]))
 
 
 def compare(
@@ -135,7 +111,7 @@ def compare(
     results : pandas.DataFrame
     against : str
         Name of a strategy.
-    metric : {"accuracy", "auc"}, default="accuracy"
+    metric : {"accuracy", "auc", "average_precision"}, default="accuracy"
 
     Returns
     -------
@@ -145,86 +121,38 @@ def compare(
         the strategy), ``p`` and ``p_holm``, which allows for all strategies of the
         data set and network being tested (Holm's method).
     """
-    _check_strategy(results, against)
-    areas = _pivoted(results, metric)
-    others = [s for s in _order(results) if s != against]
-    names = dict.fromkeys(areas.index.droplevel("seed"))
-    groups = [(group, areas.xs(group, level=GROUP)) for group in names]
+    areas = area_under_curve(results, metric)
+    check_strategy(against, areas.columns)
+    gains = areas.drop(columns=against).sub(areas[against], axis="index")
     rows = []
-    for group, table in [*groups, (("all", "all"), areas)]:
-        gains = {s: (table[s] - table[against]).dropna().to_numpy() for s in others}
-        gains = {strategy: gain for strategy, gain in gains.items() if len(gain)}
-        p = np.array([_wilcoxon(gain) for gain in gains.values()])
-        for (strategy, gain), *ps in zip(gains.items(), p, _holm(p), strict=True):
-            wins, losses = (gain > 0).sum(), (gain < 0).sum()
-            rows.append((*group, strategy, len(gain), gain.mean(), wins, losses, *ps))
-    columns = ["n_pairs", "difference", "wins", "losses", "p", "p_holm"]
-    return pd.DataFrame(rows, columns=[*GROUP, "strategy", *columns])
+    for group, table in [*gains.groupby(GROUP), (("all", "all"), gains)]:
+        table = table.dropna(axis="columns", how="all")
+        p = pd.Series({name: _wilcoxon(table[name]) for name in table}, dtype=float)
+        tests = {
+            "n_pairs": table.count(),
+            "difference": table.mean(),
+            "wins": (table > 0).sum(),
+            "losses": (table < 0).sum(),
+            "p": p,
+            "p_holm": _holm(p),
+        }
+        names = dict(zip(GROUP, group, strict=True))
+        rows.append(pd.DataFrame(tests).reset_index(names="strategy").assign(**names))
+    return pd.concat(rows, ignore_index=True)[[*GROUP, "strategy", *tests]]
 
 
-def _wilcoxon(difference: np.ndarray) -> float:
+def _wilcoxon(difference: pd.Series) -> float:
     # Equal pairs have no rank, and keep scipy from computing p exactly.
-    unequal = difference[difference != 0]
+    unequal = difference[difference.notna() & (difference != 0)]
     return float(wilcoxon(unequal).pvalue) if len(unequal) else 1.0
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
-    order = np.argsort(p)
-    scaled = p[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return adjusted
+def _holm(p: pd.Series) -> pd.Series:
+    ordered = p.sort_values()
+    return (ordered * np.arange(len(p), 0, -1)).cummax().clip(upper=1)
 
 
-def wins_and_losses(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """Count the pairs in which one strategy's area is larger than another's.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-    metric : {"accuracy", "auc"}, default="accuracy"
-
-    Returns
-    -------
-    pandas.DataFrame
-        Square: how often the row's strategy beats the column's.
-    """
-    areas, names = _pivoted(results, metric), _order(results)
-    rows = [[int((areas[a] > areas[b]).sum()) for b in names] for a in names]
-    return pd.DataFrame(rows, index=names, columns=names)
-
-
-def summary_table(results: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """Mean area under the curve by data set, network and strategy.
-
-    Parameters
-    ----------
-    results : pandas.DataFrame
-    metric : {"accuracy", "auc"}, default="accuracy"
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by dataset and network, a column per strategy; NaN where there are no
-        results.
-    """
-    areas = area_under_curve(results, metric)
-    table = areas.groupby([*GROUP, "strategy"], sort=False)["area"].mean().unstack()
-    groups = areas[GROUP].drop_duplicates().itertuples(index=False, name=None)
-    return table.loc[list(groups), _order(results)]
-
-
-def _pivoted(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Areas with a row for each pair and a column for each strategy."""
-    areas = area_under_curve(results, metric)
-    return areas.pivot(index=PAIR, columns="strategy", values="area")
-
-
-def _order(results: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(curves(results)["strategy"]))
-
-
-def _check_strategy(results: pd.DataFrame, name: str) -> None:
-    names = _order(results)
+def check_strategy(name: str, names: Any) -> None:
+    """Refuse the name of a strategy without results."""
     if name not in names:
-        raise ValueError(f"There are no results of {name!r}, only of {names}.")
+        raise ValueError(f"There are no results of {name!r}, only of {list(names)}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,15 +18,13 @@ from ..images.dataset import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, strategy_class
-from .datasets import Split, find_data, load_dataset, split_dataset
+from .datasets import find_data, load_dataset, split_dataset
 
 CLASSIFIER_COLUMNS = (
     "backbone", "image_size", "n_frozen_layers", "max_epochs", "lr", "head_lr",
     "batch_size", "batch_norm", "augment",
 )  # fmt: skip
 """Parameters of the classifier that get a column in the table of results."""
-POOL = "pool"
-"""In place of a file of centres: pseudo-centres from the pool."""
 
 
 class Workbench:
@@ -45,30 +42,46 @@ class Workbench:
 
     def run(self, cell: Cell) -> list[dict[str, Any]]:
         """Simulate all rounds; return a row per round, see docs/benchmarks.md."""
-        settings = cell.settings
-        protocol = settings["protocol"]
-        split = self._split(cell)
-        network = {**settings["network"]}
+        dataset, network, own, protocol = (
+            {**cell.settings[key]}
+            for key in ("dataset", "network", "strategy", "protocol")
+        )
+        images = self._keep(
+            "dataset",
+            dataset,
+            lambda: load_dataset(dataset["class"], dataset["path"], self.root),
+        )
+        split = split_dataset(
+            images, cell.seed, protocol["pool_size"], protocol["test_size"]
+        )
+        group = cell.dataset, cell.network
+        # Half: strategies that crop images leave the crops' outputs in the cache, and
+        # then the next seed's images would not fit.
+        if group != self._group or self.cache.nbytes > self.cache.limit // 2:
+            self.cache.clear()
+        self._group = group
         warm_start, centers = network.pop("warm_start"), network.pop("centers")
         clf = CNNClassifier(**network, memory=self.cache, random_state=cell.seed)
-        self._make_room((cell.dataset, cell.network))
         # First of all, so that no strategy's other images take the cache's room.
-        for X in (split.X_pool, split.X_test):
+        for X in (split.X, split.X_test):
             for _ in need_adapter(clf).iter_outputs(X, source_layers=[-1]):
                 pass
-        if settings["strategy"]["class"] == FULLY_TRAINED:
+        name = own.pop("class")
+        if name == FULLY_TRAINED:
             strategy: QueryStrategy = RandomSampling()
-            n_rounds, n_instances, n_initial = 1, len(split.y_pool), 0
+            n_rounds, n_instances = 1, len(split.y)
         else:
-            own = dict(settings["strategy"])
-            cls = strategy_class(own.pop("class"))
+            cls = strategy_class(name)
             if "centers" in inspect.signature(cls).parameters:
-                asked = own.pop("centers", centers)
-                n_centers = own.pop("n_centers", None)
-                own["centers"] = self._centers(asked, n_centers, cell, clf)
+                asked, n = own.pop("centers", centers), own.pop("n_centers", None)
+                found = self._keep(
+                    "centers",
+                    (asked, n, cell.settings["network"]),
+                    lambda: read_centers(asked, n, clf, self.root),
+                )
+                own["centers"] = found
             strategy = cls(**own)
             n_rounds, n_instances = protocol["n_rounds"], protocol["n_instances"]
-            n_initial = protocol["n_initial"]
         learner = ActiveLearner(
             clf,
             strategy,
@@ -79,18 +92,17 @@ class Workbench:
             random_state=cell.seed,
         )
         described = {
-            "strategy_class": settings["strategy"]["class"],
+            "strategy_class": name,
             **{key: getattr(clf, key) for key in CLASSIFIER_COLUMNS},
             "warm_start": warm_start,
-            "n_frozen": clf.n_frozen,
+            "n_frozen": need_adapter(clf).n_frozen,
             "n_instances": protocol["n_instances"],
-            "n_initial": protocol["n_initial"],
-            "n_pool": n_images(split.X_pool),
+            "n_pool": n_images(split.X),
             "n_test": n_images(split.X_test),
             "n_classes": len(split.classes),
         }
         rows = []
-        for record in simulate(learner, split, n_initial, cell.seed):
+        for record in learner.rounds(split.X, split.y):
             begin = perf_counter()
             measured = measure(learner.predict_proba(split.X_test), split.y_test)
             rows.append(
@@ -111,42 +123,12 @@ class Workbench:
             )
         return rows
 
-    def _split(self, cell: Cell) -> Split:
-        settings, protocol = cell.settings["dataset"], cell.settings["protocol"]
-        images = self._keep(
-            "dataset",
-            settings,
-            lambda: load_dataset(settings["class"], settings["path"], self.root),
-        )
-        return split_dataset(
-            images, cell.seed, protocol["pool_size"], protocol["test_size"]
-        )
-
-    def _centers(
-        self, asked: str | None, n: int | None, cell: Cell, clf: CNNClassifier
-    ) -> SourceCenters:
-        if asked == POOL:
-            return SourceCenters.from_pool(clf, self._split(cell).X_pool, n_centers=n)
-        return self._keep(
-            "centers",
-            (asked, n, cell.settings["network"]),
-            lambda: read_centers(asked, n, clf, self.root),
-        )
-
     def _keep(self, what: str, settings: Any, make: Any) -> Any:
         """Return the last value if it was made with the same settings, else make it."""
         if what not in self._kept or self._kept[what][0] != settings:
             self._kept.pop(what, None)
             self._kept[what] = settings, make()
         return self._kept[what][1]
-
-    def _make_room(self, group: tuple[str, str]) -> None:
-        """Empty a cache that belongs to other cells, or that is about to be full."""
-        # Half: strategies that crop images leave the crops' outputs in the cache, and
-        # then the next seed's images would not fit.
-        if group != self._group or self.cache.nbytes > self.cache.limit // 2:
-            self.cache.clear()
-        self._group = group
 
 
 def read_centers(
@@ -161,27 +143,6 @@ def read_centers(
             return SourceCenters.from_dataset(clf, found, n_centers=n)
         every = SourceCenters.load(found)
     return every if n is None else every.subset(clf, n)
-
-
-def simulate(
-    learner: ActiveLearner, split: Split, n_initial: int, seed: int
-) -> Iterator[dict[str, Any]]:
-    """Query and teach, round by round; yield the rows of ``history_``.
-
-    `n_initial` labels are drawn from the pool by the seed before the first query.
-    """
-    y = np.full_like(split.y_pool, -1)
-    if n_initial:
-        first = np.random.default_rng(seed).choice(len(y), n_initial, replace=False)
-        y[first] = split.y_pool[first]
-    learner.fit(split.X_pool, y)
-    for _ in range(learner.n_rounds or 0):
-        n_left = int((~learner.labeled_).sum())
-        if not n_left:
-            break
-        indices = learner.query(min(learner.n_instances, n_left))
-        learner.teach(indices, split.y_pool[indices])
-        yield learner.history_[-1]
 
 
 def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:

@@ -8,12 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import elpv_dataset.utils as elpv_dataset
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from ..images.dataset import take
-from ..images.folder import image_files, images_by_class
+from ..images.folder import images_by_class
 
 _TEST_SHARE = 0.3
 """Of a data set without an official split: the paper's 70/30."""
@@ -21,11 +22,12 @@ _TEST_SHARE = 0.3
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A data set as it is read: what a reader of your own returns.
+    """A data set: what a reader of your own returns.
 
     Attributes
     ----------
     X : images
+        The pool; without an official split, all images.
     y : ndarray of shape (n,) or of int, shape (n, n_classes)
         Labels. With several per image, a column of 0 and 1 for each of `classes`.
     X_test : images, optional
@@ -39,28 +41,8 @@ class LabelledImages:
     X: Any
     y: np.ndarray
     X_test: Any = None
-    y_test: np.ndarray | None = None
-    classes: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Split:
-    """A data set as a benchmark uses it.
-
-    Attributes
-    ----------
-    X_pool, X_test : images
-    y_pool, y_test : ndarray of int
-        Numbers of classes, or the matrices of label indicators.
-    classes : ndarray
-        The classes' names, by number.
-    """
-
-    X_pool: Any
-    y_pool: np.ndarray
-    X_test: Any
-    y_test: np.ndarray
-    classes: np.ndarray
+    y_test: Any = None
+    classes: Any = None
 
 
 def split_dataset(
@@ -68,53 +50,40 @@ def split_dataset(
     seed: int,
     pool_size: int | None = None,
     test_size: int | None = None,
-) -> Split:
+) -> LabelledImages:
     """Split into pool and test set, and thin both out.
 
     The official split where there is one, else 70/30. Whatever is drawn is drawn by
-    the seed and keeps the classes' shares, with one label per image.
-
-    Parameters
-    ----------
-    images : LabelledImages
-    seed : int
-    pool_size, test_size : int, optional
-        At most that many images.
-
-    Returns
-    -------
-    Split
+    the seed and keeps the classes' shares, with one label per image; that label is
+    returned as its number among `classes`.
     """
-    if images.y_test is None:
-        X, X_test, y, y_test = train_test_split(
-            np.arange(len(images.y)),
-            images.y,
-            test_size=_TEST_SHARE,
-            stratify=images.y,
-            random_state=seed,
+    X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
+    if y_test is None:
+        every = np.arange(len(y))
+        pool, test = train_test_split(
+            every, test_size=_TEST_SHARE, stratify=y, random_state=seed
         )
-        X, X_test = take(images.X, X), take(images.X, X_test)
-    else:
-        X, y, X_test, y_test = images.X, images.y, images.X_test, images.y_test
-    pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
+        X, y, X_test, y_test = take(X, pool), y[pool], take(X, test), y[test]
     classes = images.classes
     if classes is None:
         classes = np.unique(np.concatenate([y, y_test]))
         y, y_test = np.searchsorted(classes, y), np.searchsorted(classes, y_test)
-    return Split(take(X, pool), y[pool], take(X_test, test), y_test[test], classes)
+    pool, test = _thinned(y, pool_size, seed), _thinned(y_test, test_size, seed)
+    return LabelledImages(
+        take(X, pool), y[pool], take(X_test, test), y_test[test], classes
+    )
 
 
 def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:
     """Draw the indices of at most `size` entries, sorted."""
     if size is None or size >= len(y):
         return np.arange(len(y))
-    if y.ndim == 2:
-        chosen = np.random.default_rng(seed).choice(len(y), size, replace=False)
-        return np.sort(chosen)
-    _, members, counts = np.unique(y, return_inverse=True, return_counts=True)
-    # A class of one image cannot be stratified, nor can fewer images than classes.
-    large = counts[members] >= 2
-    stratify = y if large.all() and len(counts) <= min(size, len(y) - size) else None
+    stratify = None
+    if y.ndim == 1:
+        counts = np.unique(y, return_counts=True)[1]
+        # A class of one image cannot be stratified, nor can fewer images than classes.
+        if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
+            stratify = y
     kept, _ = train_test_split(
         np.arange(len(y)), train_size=size, stratify=stratify, random_state=seed
     )
@@ -124,29 +93,9 @@ def _thinned(y: np.ndarray, size: int | None, seed: int) -> np.ndarray:
 def load_dataset(
     name: str, path: str | Path | None = None, root: str | Path | None = None
 ) -> LabelledImages:
-    """Read a data set.
+    """Read one of `DATASETS`, or by ``"module:function"``.
 
-    Parameters
-    ----------
-    name : str
-        One of `DATASETS`, or ``"module:function"``: a reader of your own, which gets
-        the folder as a Path and returns `LabelledImages`.
-    path : str or Path, optional
-        Its folder, in place of the usual one; relative to `root`.
-    root : str or Path, optional
-        The folder that holds the data sets.
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    ValueError
-        If there is no data set of that name, or its folder is not laid out as it
-        should be.
-    FileNotFoundError
-        If its folder is not there.
+    From the folder `path`, or the usual one; relative to `root`.
     """
     read, usual = find_reader(name)
     if usual is None:
@@ -180,13 +129,12 @@ def find_data(path: str | Path, root: str | Path | None, what: str) -> Path:
     """Find a folder or file relative to the data's root; `what` is for messages."""
     if not str(path):
         raise FileNotFoundError(f"{what} has no usual folder: say where by 'path'.")
-    found = Path(path)
-    if not found.is_absolute() and root is None:
+    found = Path(root or "") / path
+    if root is None and not found.is_absolute():
         raise FileNotFoundError(
             f"{what} is {str(path)!r} in the folder of all data: say where that is by "
             "--data or the environment variable SKADMA_DATA."
         )
-    found = Path(root or "") / found
     if not found.exists():
         raise FileNotFoundError(f"{what} should be at {str(found)!r}: nothing there.")
     return found
@@ -220,13 +168,7 @@ def load_elpv() -> tuple[np.ndarray, np.ndarray]:
 
     "defective" where the experts' defect probability is at least 0.5, else "sound".
     """
-    try:
-        utils = import_module("elpv_dataset.utils")
-    except ImportError as error:
-        raise ImportError(
-            "the demo needs the package elpv-dataset: pip install 'skadma[demo]'"
-        ) from error
-    X, probability, _ = utils.load_dataset()
+    X, probability, _ = elpv_dataset.load_dataset()
     return X, np.where(probability >= 0.5, "defective", "sound")
 
 
@@ -236,28 +178,10 @@ def _digits() -> LabelledImages:
     return LabelledImages(images, y)
 
 
-def read_dogs_vs_cats(folder: Path) -> LabelledImages:
-    """Read Kaggle's ``train/cat.0.jpg`` and so on, or a subfolder for each class.
-
-    There is no official split: the labels of Kaggle's test set are not public.
-    """
-    train = folder / "train"
-    paths = image_files(train) if train.is_dir() else []
-    if not paths:
-        return LabelledImages(*class_folders(folder))
-    y = np.array([Path(path).name.partition(".")[0] for path in paths])
-    if set(y) != {"cat", "dog"}:
-        raise ValueError(
-            f"The photographs in {str(train)!r} must be called cat.<number>.jpg and "
-            f"dog.<number>.jpg; found {sorted(set(y))[:5]}."
-        )
-    return LabelledImages(np.array(paths, dtype=object), y)
-
-
 DATASETS: dict[str, tuple[Callable[..., LabelledImages], str | None]] = {
     "cifar10": (read_folder, "cifar10-sample"),
     "digits": (_digits, None),
-    "dogs-vs-cats": (read_dogs_vs_cats, "dogs-vs-cats"),
+    "dogs-vs-cats": (read_folder, "dogs-vs-cats"),
     "elpv": (lambda: LabelledImages(*load_elpv()), None),
     "folder": (read_folder, ""),
 }

@@ -7,35 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from .._utils.processes import progress_bar
-from ..plotting import LearningCurveDisplay
 from .cells import Workbench
-from .config import expand, load_config
+from .config import load_cells
 from .datasets import load_elpv
+from .report import draw_curves
 
-BACKBONE = "efficientnet_lite0"
-IMAGE_SIZE = 128
 CONFIG = {
     "datasets": ["elpv"],
-    "networks": [BACKBONE],
+    "networks": ["efficientnet_lite0"],
     "strategies": {
         "UncertaintyHerding": {},
         "ADMA": {"n_centers": 250},  # a quarter of those that the package ships
         "random": {"class": "RandomSampling"},
     },
     "warm_start": False,
-    "classifier": {"image_size": IMAGE_SIZE, "training": "probe"},
+    "classifier": {"image_size": 128, "training": "probe"},
 }
-COLUMNS = {
-    "accuracy": ("accuracy", "{:.3f}"),
-    "auc": ("AUC", "{:.3f}"),
-    "query_seconds": ("query s", "{:.1f}"),
-    "fit_seconds": ("fit s", "{:.1f}"),
-    "test_seconds": ("test s", "{:.1f}"),
-}
-"""What is measured: its title and format in the table."""
+COLUMNS = ["accuracy", "auc", "query_seconds", "fit_seconds", "test_seconds"]
 
 
 def run_demo(
@@ -73,53 +63,21 @@ def run_demo(
     )
     protocol = {"n_rounds": n_rounds, "n_instances": n_instances, "seeds": list(seeds)}
     sizes = {"pool_size": n_pool, "test_size": n_test}
-    cells = expand(load_config({**CONFIG, **protocol, **sizes}))
     workbench = Workbench(None)
     rows = []
-    for cell in progress_bar(cells, unit="run"):
+    for cell in progress_bar(load_cells({**CONFIG, **protocol, **sizes}), unit="run"):
         rows += workbench.run(cell)
     results = pd.DataFrame(rows).drop(columns="indices")
     results.to_csv(out / "results.csv", index=False)
-    _plot(results, out / "curves.png")
-    print(format_table(results))
-    print(_summary(results))
+    draw_curves(results).savefig(out / "curves.png", dpi=100)
+    for groups in (["strategy", "n_labels"], ["strategy", "seed"]):
+        means = results.groupby(groups)[COLUMNS].mean()
+        print(f"\n{means.to_string(float_format='{:.3f}'.format)}\n")
     print(
+        "This shows how a pretrained network and a pool of photographs lead to chosen\n"
+        "labels and an adapted network, and what each step costs. It does not show\n"
+        "which strategy is better: on one data set, seeds differ by as much as\n"
+        "strategies. Others are in docs/label_efficiency.md. --seed N is another run.\n"
         f"{time.perf_counter() - begin:.0f} s in all. Curves: {out / 'curves.png'}, "
         f"numbers: {out / 'results.csv'}"
     )
-
-
-def format_table(results: pd.DataFrame) -> str:
-    """Lay out labels against accuracy, AUC and seconds: means over the seeds."""
-    means = results.groupby(["n_labels", "strategy"])[list(COLUMNS)].mean().unstack()
-    titles = {column: title for column, (title, _) in COLUMNS.items()}
-    columns = [(c, name) for name in results["strategy"].unique() for c in COLUMNS]
-    table = means[columns].swaplevel(axis="columns").rename(columns=titles)
-    formats = [COLUMNS[column][1].format for column, _ in columns]
-    return table.rename_axis(index="labels", columns=(None, None)).to_string(
-        formatters=formats
-    )
-
-
-def _summary(results: pd.DataFrame) -> str:
-    lines = ["Mean accuracy (AUC) over the rounds, seed by seed:"]
-    for name, mine in results.groupby("strategy", sort=False):
-        means = mine.groupby("seed")[["accuracy", "auc"]].mean()
-        cells = [f"{accuracy:.3f} ({auc:.3f})" for accuracy, auc in means.to_numpy()]
-        lines.append(f"{name:>20}: {', '.join(cells)}")
-    return "\n".join(lines) + (
-        "\nThis shows how a pretrained network and a pool of photographs lead to "
-        "chosen\nlabels and an adapted network, and what each step costs. It does not "
-        "show\nwhich strategy is better: on one data set, seeds differ by as much as\n"
-        "strategies. Others are in\n"
-        "docs/label_efficiency.md. --seed N gives another run."
-    )
-
-
-def _plot(results: pd.DataFrame, path: Path) -> None:
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for ax, metric in zip(figure.subplots(1, 2), ("accuracy", "auc"), strict=True):
-        LearningCurveDisplay.from_results(results, metric=metric, ax=ax)
-    n_seeds = results["seed"].nunique()
-    figure.suptitle(f"Solar cells, {BACKBONE}, {IMAGE_SIZE} px, {n_seeds} seed(s)")
-    figure.savefig(path, dpi=120)

@@ -23,25 +23,12 @@ from .. import __version__
 from .._utils.atomic import write_atomically
 from .._utils.processes import end_with_parent, isolated_children, progress_bar
 from .._utils.tables import escape_cell, unescape_cell
-from .analysis import GROUP
 from .cells import Workbench
-from .config import Cell, expand, load_config
+from .config import Cell, load_cells
 
 RESULTS = "results.csv"
 _CELLS = "cells"
-_RUNS = "runs.jsonl"
-
-
-class FailedCellsError(RuntimeError):
-    """Some cells could not be run; the results of the others are kept.
-
-    Parameters
-    ----------
-    message : str
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+_NAMES = ["dataset", "network", "strategy"]
 
 
 def run_benchmark(
@@ -61,7 +48,7 @@ def run_benchmark(
     Parameters
     ----------
     config : str, Path or dict
-        See :func:`~skadma.bench.load_config`.
+        A JSON file or its content; docs/benchmarks.md lists the settings.
     out : str or Path
         Folder for ``cells/``, ``results.csv`` and ``runs.jsonl`` (what was run, when,
         by which versions); made if missing.
@@ -81,18 +68,17 @@ def run_benchmark(
     Raises
     ------
     ValueError
-        If `out` holds results of the same name made with other settings.
-    FailedCellsError
+        If a setting is unknown or missing, or `out` holds results of the same name made
+        with other settings.
+    RuntimeError
         If cells failed; the others' results are there.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs} must be at least 1.")
-    full = load_config(config)
     out = Path(out)
     data = data or os.environ.get("SKADMA_DATA")
     root = Path(data) if data else None
-    cells = expand(full)
+    cells = load_cells(config)
     todo = [cell for cell in cells if not _is_done(cell, out)]
+    n_done = len(cells) - len(todo)
     (out / _CELLS).mkdir(parents=True, exist_ok=True)
     run = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -100,55 +86,26 @@ def run_benchmark(
         "skadma": __version__,
         "torch": torch.__version__,
         "scikit-learn": sklearn.__version__,
-        "jobs": jobs,
         "n_cells": len(cells),
         "n_to_run": len(todo),
-        "config": full,
     }
-    with (out / _RUNS).open("a", encoding="utf-8") as file:
+    with (out / "runs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")
     failed: list[str] = []
     with progress_bar(
-        total=len(cells),
-        initial=len(cells) - len(todo),
-        disable=not verbose,
-        unit="cell",
+        total=len(cells), initial=n_done, disable=not verbose, unit="cell"
     ) as bar:
         for cell, error in _run_cells(todo, out, root, jobs):
             bar.set_postfix_str(Path(cell.file_name).stem)
             bar.update()
             if error:
                 failed.append(f"{Path(cell.file_name).stem}:\n{error}")
-    if not failed:
-        return collect(out)
-    if _cell_files(out):
-        collect(out)
-    raise FailedCellsError(
-        f"{len(failed)} of {len(todo)} cells failed, run again when mended. The first: "
-        f"{failed[0]}"
-    )
-
-
-def collect(out: str | Path) -> Path:
-    """Put the cells' results together into ``results.csv``.
-
-    Parameters
-    ----------
-    out : str or Path
-
-    Returns
-    -------
-    Path
-        Of the table: a row per cell and round.
-    """
-    out = Path(out)
-    rows = [row for path in _cell_files(out) for row in _read_cell(path)["rows"]]
-    if not rows:
-        raise ValueError(f"There are no results of cells in {str(out / _CELLS)!r}.")
-    table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
-    write_atomically(
-        out / RESULTS, lambda tmp_path: table.to_csv(tmp_path, index=False)
-    )
+    _collect(out)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(todo)} cells failed, run again when mended. The "
+            f"first: {failed[0]}"
+        )
     return out / RESULTS
 
 
@@ -164,24 +121,22 @@ def read_results(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
+        A row per cell and round.
     """
     path = Path(path)
-    if _cell_files(path):
-        collect(path)
+    _collect(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
             f"There is no {str(file)!r}; 'skadma bench run CONFIG --out DIR' makes one."
         )
-    table = pd.read_csv(file)
-    needed = {*GROUP, "strategy", "strategy_class", "seed", "n_labels", "accuracy"}
+    # Names stay what they are, a strategy called "0.1" or "None" too.
+    names = dict.fromkeys(_NAMES, str)
+    table = pd.read_csv(file, dtype=names, keep_default_na=False, na_values="")
+    needed = {*_NAMES, "strategy_class", "seed", "n_labels", "accuracy"}
     if missing := sorted(needed - set(table)):
         raise ValueError(f"{str(file)!r} is no table of results: it has no {missing}.")
-    # Names stay what they are, a strategy called "0.1" or "None" too.
-    names = pd.read_csv(
-        file, usecols=[*GROUP, "strategy"], dtype=str, keep_default_na=False
-    )
-    return table.assign(**names.map(unescape_cell))
+    return table.assign(**table[_NAMES].fillna("").map(unescape_cell))
 
 
 # --- processes ------------------------------------------------------------------------
@@ -195,24 +150,15 @@ def _run_cells(
     """Yield cells as they get done, with what went wrong."""
     if jobs == 1:
         workbench = Workbench(root)
-        n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with threadpool_limits(1):
-                for cell in cells:
-                    yield cell, _run_cell(cell, out, workbench)
-        finally:
-            torch.set_num_threads(n_threads)
+        for cell in cells:
+            yield cell, _run_cell(cell, out, workbench)
         return
     # Not forked: torch's threads do not survive that.
     context = multiprocessing.get_context("spawn")
     with isolated_children():
-        executor = ProcessPoolExecutor(
-            min(jobs, len(cells)) or 1, context, _start_process, (root,)
-        )
+        executor = ProcessPoolExecutor(jobs, context, _start_process, (root,))
+        futures = {executor.submit(_run_cell, cell, out): cell for cell in cells}
     try:
-        with isolated_children():
-            futures = {executor.submit(_run_cell, cell, out): cell for cell in cells}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
@@ -221,18 +167,21 @@ def _run_cells(
 
 def _start_process(root: Path | None) -> None:
     global _workbench
-    torch.set_num_threads(1)
-    threadpool_limits(1)
     _workbench = Workbench(root)
     end_with_parent()
 
 
 def _run_cell(cell: Cell, out: Path, workbench: Workbench | None = None) -> str:
     """Write a cell's result, or return what went wrong."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        rows = (workbench or _workbench).run(cell)
+        with threadpool_limits(1):
+            rows = (workbench or _workbench).run(cell)
     except Exception:  # the other cells may do
         return traceback.format_exc()
+    finally:
+        torch.set_num_threads(n_threads)
     content = json.dumps({**asdict(cell), "rows": rows})
     path = out / _CELLS / cell.file_name
     write_atomically(path, lambda tmp_path: tmp_path.write_text(content, "utf-8"))
@@ -242,8 +191,13 @@ def _run_cell(cell: Cell, out: Path, workbench: Workbench | None = None) -> str:
 # --- files ----------------------------------------------------------------------------
 
 
-def _cell_files(out: Path) -> list[Path]:
-    return sorted((out / _CELLS).glob("*.json"))
+def _collect(out: Path) -> None:
+    """Put the cells' results, if there are any, together into the table."""
+    files = sorted((out / _CELLS).glob("*.json"))
+    rows = [row for file in files for row in _read_cell(file)["rows"]]
+    if rows:
+        table = pd.DataFrame(rows).drop(columns="indices").map(escape_cell)
+        write_atomically(out / RESULTS, lambda tmp: table.to_csv(tmp, index=False))
 
 
 def _read_cell(file: Path) -> dict[str, Any]:
@@ -267,9 +221,9 @@ def _is_done(cell: Cell, out: Path) -> bool:
     differing = [key for key in here if here[key] != there.get(key)]
     if differing:
         raise ValueError(
-            f"{str(file.parent)!r} has a result of {file.stem} with other "
-            f"settings of {differing}: {[there.get(k) for k in differing]} instead of "
+            f"{str(file)!r} was made with other settings of {differing}: "
+            f"{[there.get(k) for k in differing]} instead of "
             f"{[here[k] for k in differing]}. Take another folder, another name, or "
-            "remove the old results."
+            "remove it."
         )
     return True

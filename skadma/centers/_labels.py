@@ -1,4 +1,4 @@
-"""Read labelled images of the source task: arrays, mappings, folders, data sets."""
+"""Read labelled images of the source task: arrays, mappings, folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, column_or_1d
-from torch.utils.data import Dataset, Subset
 
 from ..images.dataset import n_images
 from ..images.folder import images_by_class
@@ -31,14 +30,10 @@ def labeled_images(
     elif isinstance(X, (str, Path)):
         X, targets, names = _from_folder(Path(X))
         y = _by_name(names, source)[targets]
-    elif y is None and isinstance(X, Dataset):
-        targets, classes = _from_dataset(X)
-        y = targets if classes is None else _by_name(classes, source)[targets]
     if y is None:
         raise ValueError(
             f"y is None, and X, a {type(X).__name__}, does not give the source classes "
-            "of its images. Pass y, a folder with one subfolder per class, or a "
-            "Dataset with `targets`, such as torchvision's."
+            "of its images. Pass y, or a folder with one subfolder per class."
         )
     numbers = _class_numbers(y, source)
     check_consistent_length(range(n_images(X)), numbers)
@@ -103,27 +98,8 @@ def _from_folder(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     return files, targets, list(found)
 
 
-def _from_dataset(dataset: Dataset[Any]) -> tuple[np.ndarray, list[str] | None]:
-    """Return a data set's targets, and the names of its classes if it has any."""
-    if isinstance(dataset, Subset):
-        targets, names = _from_dataset(dataset.dataset)
-        return targets[np.asarray(dataset.indices, dtype=int)], names
-    # torchvision's data sets do not agree on the name.
-    for attribute in ("targets", "labels", "_labels"):
-        if hasattr(dataset, attribute):
-            targets = np.asarray(getattr(dataset, attribute))
-            break
-    else:
-        targets = np.asarray([dataset[i][1] for i in range(len(dataset))])  # type: ignore[arg-type]
-    classes: Sequence[Any] | None = getattr(dataset, "classes", None)
-    if classes is None or targets.dtype.kind not in "iu":
-        return targets, None
-    # torchvision's ImageNet has tuples of synonyms.
-    return targets, [c if isinstance(c, str) else c[0] for c in classes]
-
-
 def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
-    """Return the network's output for each of a data set's classes."""
+    """Return the network's output for each of a folder's classes."""
     known = {name: k for k, name in enumerate(source.class_names or ())}
     # ImageNet has a crane that flies and one that lifts: both are called "crane".
     meant = Counter(source.class_names or ())
@@ -134,7 +110,7 @@ def _by_name(names: Sequence[str], source: PretrainedNetwork) -> np.ndarray:
     if len(names) == source.n_classes or not source.n_classes:
         return np.arange(len(names))
     raise ValueError(
-        f"The data set has {len(names)} classes ({list(names[:3])}, ...), "
+        f"The folder has {len(names)} classes ({list(names[:3])}, ...), "
         f"{source.name} has {source.n_classes}, and they do not go by the same names, "
         "or a name stands for two of them. "
         "Give all classes in the network's order, call them by its names, or pass y "

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from .._utils.processes import progress_bar
 from ..features.adapter import CNNAdapter
 from ..images.dataset import n_images
-
-_Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Images' indices, penultimate features z, classes, and weights in the mean."""
 
 
 def nearest_to_class_mean(
@@ -23,20 +19,14 @@ def nearest_to_class_mean(
 
     `numbers` are the images' source classes, shape (n,).
     """
-    classes, counts = np.unique(numbers, return_counts=True)
-
-    def batches() -> Iterator[_Batch]:
-        for batch in adapter.iter_outputs(X, source_layers=[-2]):
-            (z,) = batch.source.values()
-            rows = batch.indices
-            yield rows, _numpy(z), numbers[rows], np.ones(len(rows))
-
+    classes, members, counts = np.unique(
+        numbers, return_inverse=True, return_counts=True
+    )
     if (counts == 1).all():
         nearest = np.argsort(numbers)
         found = adapter.readable(X)[nearest]
     else:
-        size = int(classes.max()) + 1
-        nearest = _two_passes(batches, adapter, n_images(X), size, verbose)[classes]
+        nearest = _two_passes(adapter, X, members, len(classes), verbose)
         found = nearest >= 0
     if not found.all():
         raise ValueError(
@@ -46,52 +36,33 @@ def nearest_to_class_mean(
     return nearest
 
 
-def nearest_by_prediction(adapter: CNNAdapter, X: Any, *, verbose: bool) -> np.ndarray:
-    """Find, per class, the image nearest to the mean of those predicted as the class.
-
-    The mean is weighted by the pretrained network's confidence. Returns indices into
-    X, shape (K,); -1 for classes that no image is predicted as.
-    """
-
-    def batches() -> Iterator[_Batch]:
-        for batch in adapter.iter_outputs(X, source_layers=[-2, -1]):
-            z, scores = (batch.source[layer] for layer in sorted(batch.source))
-            confidence, classes = torch.softmax(scores.double(), dim=1).max(dim=1)
-            yield batch.indices, _numpy(z), classes.cpu().numpy(), _numpy(confidence)
-
-    n_classes = adapter.source.n_classes
-    return _two_passes(batches, adapter, n_images(X), n_classes, verbose)
-
-
 def _two_passes(
-    batches: Callable[[], Iterator[_Batch]],
-    adapter: CNNAdapter,
-    n: int,
-    n_classes: int,
-    verbose: bool,
+    adapter: CNNAdapter, X: Any, members: np.ndarray, n_classes: int, verbose: bool
 ) -> np.ndarray:
     """Compute means (Eq. 1), then the nearest members (Eq. 2; the first of equals)."""
     sums = np.zeros((n_classes, adapter.width(adapter.position(-2), adapted=False)))
-    weights = np.zeros(n_classes)
+    counts = np.zeros(n_classes)
+    for rows, z in _features(adapter, X, "means", verbose):
+        np.add.at(sums, members[rows], z)
+        np.add.at(counts, members[rows], 1)
     nearest = np.full(n_classes, -1)
     smallest = np.full(n_classes, np.inf)
-    with progress_bar(total=n, desc="means", unit="image", disable=not verbose) as bar:
-        for rows, z, classes, confidence in batches():
-            np.add.at(sums, classes, z * confidence[:, None])
-            np.add.at(weights, classes, confidence)
-            bar.update(len(rows))
-    with progress_bar(
-        total=n, desc="nearest", unit="image", disable=not verbose
-    ) as bar:
-        for rows, z, classes, _ in batches():
-            means = sums[classes] / weights[classes][:, None]
-            distances = np.square(z - means).sum(axis=1)
-            for row, k, distance in zip(rows, classes, distances, strict=True):
-                if distance < smallest[k]:
-                    smallest[k], nearest[k] = distance, row
-            bar.update(len(rows))
+    for rows, z in _features(adapter, X, "nearest", verbose):
+        own = members[rows]
+        distances = np.square(z - sums[own] / counts[own][:, None]).sum(axis=1)
+        for row, k, distance in zip(rows, own, distances, strict=True):
+            if distance < smallest[k]:
+                smallest[k], nearest[k] = distance, row
     return nearest
 
 
-def _numpy(values: torch.Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+def _features(
+    adapter: CNNAdapter, X: Any, what: str, verbose: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield indices of images and their penultimate features z, batch by batch."""
+    n = n_images(X)
+    with progress_bar(total=n, desc=what, unit="image", disable=not verbose) as bar:
+        for batch in adapter.iter_outputs(X, source_layers=[-2]):
+            (z,) = batch.source.values()
+            yield batch.indices, z.double().cpu().numpy()
+            bar.update(len(batch.indices))

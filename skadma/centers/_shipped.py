@@ -54,7 +54,7 @@ def shipped_centers(estimator: Any) -> SourceCenters:
             "them: with source images at hand SourceCenters.from_dataset(clf, folder), "
             "for which one image per class will do; without any "
             "SourceCenters.synthesize(clf, verbose=True), which takes minutes to "
-            "hours. Then ADMA(centers). By command: skadma centers make."
+            "hours. Then ADMA(centers). By command: skadma centers."
         )
     return found
 
@@ -98,5 +98,4 @@ def _read(
         fingerprint=fingerprint,
         image_size=image_size,
         class_names=names,
-        origin="synthesized",
     )

@@ -23,7 +23,7 @@ from ..features.extractor import concatenated_outputs
 from ..images.dataset import content_key, take
 from ..networks import PretrainedNetwork, get_head
 from ._labels import labeled_images
-from ._nearest import nearest_by_prediction, nearest_to_class_mean
+from ._nearest import nearest_to_class_mean
 from ._synthesis import N_STEPS, SIDE, resized, synthesize_images
 
 _FORMAT = "skadma-centers-1"
@@ -33,8 +33,8 @@ _FORMAT = "skadma-centers-1"
 class SourceCenters:
     """Representatives c_k of the source classes.
 
-    Make them with :meth:`from_dataset`, :meth:`from_examples`, :meth:`from_pool` or
-    :meth:`synthesize`, or read them with :meth:`load`.
+    Make them with :meth:`from_dataset`, :meth:`from_examples` or :meth:`synthesize`,
+    or read them with :meth:`load`.
 
     Parameters
     ----------
@@ -51,8 +51,6 @@ class SourceCenters:
         Side in pixels of the images that the pretrained network saw.
     class_names : tuple of str or None, default=None
         Name of each centre's class.
-    origin : {"dataset", "examples", "pool", "synthesized"}, default="dataset"
-        What they were made from.
     """
 
     inputs: np.ndarray
@@ -61,7 +59,6 @@ class SourceCenters:
     fingerprint: str
     image_size: int
     class_names: tuple[str, ...] | None = None
-    origin: str = "dataset"
 
     @classmethod
     def from_dataset(
@@ -84,14 +81,13 @@ class SourceCenters:
         ----------
         estimator : CNNClassifier
             Whose pretrained network the centres are for; need not be fitted.
-        X : images, str, Path or Dataset
+        X : images, str or Path
             Of the source task, in any form that the estimator takes. A single path is
-            a folder with one subfolder per class.
+            a folder with one subfolder per class, which are matched with the network's
+            classes by name or, if there are K of them, by order.
         y : array-like of shape (n,), optional
             Their source classes: numbers of the network's outputs, or its class names.
-            May be left out for a folder or a Dataset of (image, label), such as
-            torchvision's: its classes are matched with the network's by name or, if
-            there are K of them, by order.
+            Needed unless `X` is a folder.
         n_centers : int, optional
             Only so many classes, see :meth:`subset`. Images of other classes are not
             read.
@@ -116,7 +112,13 @@ class SourceCenters:
             some = np.isin(numbers, wanted)
             X, numbers = take(X, some), numbers[some]
         chosen = nearest_to_class_mean(adapter, X, numbers, verbose=verbose)
-        return cls._of_images(adapter, take(X, chosen), numbers[chosen], "dataset")
+        X, classes = take(X, chosen), numbers[chosen]
+        if adapter.takes_rows(X):
+            inputs = np.asarray(X, dtype=np.float32)
+        else:  # as the network gets them
+            dataset = adapter.with_range_of(X).image_dataset(X)
+            inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
+        return cls._of_network(source, inputs, classes)
 
     @classmethod
     def from_examples(
@@ -124,8 +126,6 @@ class SourceCenters:
         estimator: Any,
         X: Any,
         y: ArrayLike | None = None,
-        *,
-        n_centers: int | None = None,
     ) -> SourceCenters:
         """Take one or a few images per source class.
 
@@ -135,12 +135,10 @@ class SourceCenters:
         Parameters
         ----------
         estimator : CNNClassifier
-        X : mapping, images, str, Path or Dataset
+        X : mapping, images, str or Path
             A mapping takes a source class (number or name) to an image (path, array or
             PIL image) or a list of them. Otherwise as in :meth:`from_dataset`.
         y : array-like of shape (n,), optional
-        n_centers : int, optional
-            See :meth:`from_dataset`.
 
         Returns
         -------
@@ -150,46 +148,7 @@ class SourceCenters:
         ------
         ValueError
         """
-        made = cls.from_dataset(estimator, X, y, n_centers=n_centers)
-        return replace(made, origin="examples")
-
-    @classmethod
-    def from_pool(
-        cls,
-        estimator: Any,
-        X_pool: Any,
-        *,
-        n_centers: int | None = None,
-        verbose: bool = False,
-    ) -> SourceCenters:
-        """Take pool images in place of source images: pseudo-centres.
-
-        The pretrained network assigns each image to its most probable class. Of each
-        class, the mean of z is taken over its images, weighted by the network's
-        confidence, and the nearest of them is the centre. Two passes. Classes that no
-        image is assigned to are left out, so a pool of few kinds gives few centres.
-
-        Parameters
-        ----------
-        estimator : CNNClassifier
-        X_pool : images
-        n_centers : int, optional
-            At most so many, see :meth:`subset`.
-        verbose : bool, default=False
-            Show progress bars.
-
-        Returns
-        -------
-        SourceCenters
-        """
-        adapter = cnn_adapter(estimator)
-        nearest = nearest_by_prediction(adapter, X_pool, verbose=verbose)
-        classes = np.flatnonzero(nearest >= 0)
-        if n_centers is not None:
-            n_centers = min(n_centers, len(classes))
-            classes = _covering_classes(adapter.source, n_centers, classes)
-        X = take(X_pool, nearest[classes])
-        return cls._of_images(adapter, X, classes, "pool")
+        return cls.from_dataset(estimator, X, y)
 
     @classmethod
     def synthesize(
@@ -253,27 +212,11 @@ class SourceCenters:
             device=adapter.device,
             progress=verbose,
         )
-        return cls._of_network(source, resized(images, size), classes, "synthesized")
-
-    @classmethod
-    def _of_images(
-        cls, adapter: CNNAdapter, X: Any, classes: np.ndarray, origin: str
-    ) -> SourceCenters:
-        """Keep images, or rows of a table, as the network gets them."""
-        if adapter.takes_rows(X):
-            inputs = np.asarray(X, dtype=np.float32)
-        else:
-            dataset = adapter.with_range_of(X).image_dataset(X)
-            inputs = np.stack([dataset[i].numpy() for i in range(len(dataset))])
-        return cls._of_network(adapter.source, inputs, classes, origin)
+        return cls._of_network(source, resized(images, size), classes)
 
     @classmethod
     def _of_network(
-        cls,
-        source: PretrainedNetwork,
-        inputs: np.ndarray,
-        classes: np.ndarray,
-        origin: str,
+        cls, source: PretrainedNetwork, inputs: np.ndarray, classes: np.ndarray
     ) -> SourceCenters:
         names = source.class_names
         return cls(
@@ -283,7 +226,6 @@ class SourceCenters:
             fingerprint=source.fingerprint,
             image_size=source.preprocessing.image_size,
             class_names=tuple(names[k] for k in classes) if names else None,
-            origin=origin,
         )
 
     def __deepcopy__(self, memo: dict[str, Any]) -> SourceCenters:
@@ -297,7 +239,7 @@ class SourceCenters:
         kind = "images" if self.inputs.ndim == 4 else "rows"
         return (
             f"<SourceCenters: {len(self)} classes of {self.network}, {kind} "
-            f"{self.inputs.shape[1:]} ({self.origin})>"
+            f"{self.inputs.shape[1:]}>"
         )
 
     def subset(self, estimator: Any, n_centers: int) -> SourceCenters:
@@ -428,7 +370,6 @@ class SourceCenters:
             "fingerprint": self.fingerprint,
             "image_size": str(self.image_size),
             "class_names": json.dumps(self.class_names),
-            "origin": self.origin,
         }
         tensors = {
             "inputs": np.ascontiguousarray(self.inputs),
@@ -473,7 +414,6 @@ class SourceCenters:
                     fingerprint=metadata["fingerprint"],
                     image_size=int(metadata["image_size"]),
                     class_names=tuple(names) if names else None,
-                    origin=metadata["origin"],
                 )
             centers._check_loaded()
             return centers

@@ -18,19 +18,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "defective solar cells from sound ones (elpv-dataset), with labels chosen by "
         "UncertaintyHerding, by ADMA and, side by side, at random. Takes about a "
         "minute on 2 cores.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.set_defaults(run=_demo)
     add = demo.add_argument
-    what = "folder for curves.png and results.csv (default: %(default)s)"
+    what = "folder for curves.png and results.csv"
     add("--out", type=Path, default=Path("skadma-demo"), help=what)
-    add("--rounds", type=positive, default=8, help="default: %(default)s")
-    what = "labels in a round (default: %(default)s)"
-    add("--labels", type=positive, default=20, help=what)
-    what = "photographs to choose from (default: %(default)s)"
-    add("--pool", type=positive, default=600, help=what)
-    what = "photographs to test on (default: %(default)s)"
-    add("--test", type=positive, default=400, help=what)
-    what = "one or several, of which each draws other photographs (default: 0 1 2)"
+    add("--rounds", type=positive, default=8, help="rounds of labels")
+    add("--labels", type=positive, default=20, help="labels in a round")
+    add("--pool", type=positive, default=600, help="photographs to choose from")
+    add("--test", type=positive, default=400, help="photographs to test on")
+    what = "one or several, of which each draws other photographs"
     add("--seed", type=int, nargs="+", default=[0, 1, 2], help=what)
     bench = commands.add_parser(
         "bench",
@@ -39,33 +37,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "strategy needs how many labels. docs/benchmarks.md says what there is to set.",
     )
     actions = bench.add_subparsers(dest="action", required=True)
-    run = actions.add_parser(
-        "run",
-        help="run what has no result yet",
-        description="Run every cell of a configuration that has no result yet. A run "
-        "that was stopped goes on where it was.",
-    )
+    what = "run what has no result yet: a run that was stopped goes on where it was"
+    run = actions.add_parser("run", help=what, description=what)
     run.set_defaults(run=_run)
-    add = run.add_argument
-    add("config", type=Path, help="a JSON file")
-    add("--out", type=Path, required=True, help="folder for the results")
+    run.add_argument("config", type=Path, help="a JSON file")
+    what = "folder for the results"
+    run.add_argument("--out", type=Path, required=True, help=what)
     what = "processes, of one thread each (default: %(default)s)"
-    add("--jobs", type=positive, default=1, help=what)
+    run.add_argument("--jobs", type=positive, default=1, help=what)
     what = "folder of the data sets and centres (default: $SKADMA_DATA)"
-    add("--data", type=Path, help=what)
-    report = actions.add_parser(
-        "report",
-        help="tables, tests and figures of the results there are",
-        description="Write report.md and figures into the results' folder, and print "
-        "the report.",
-    )
-    report.add_argument("results", type=Path, help="folder of the results")
-    report.add_argument(
-        "--against",
-        help="the strategy that all others are tested against (default: the one with "
-        "the largest mean area under the accuracy curve)",
-    )
+    run.add_argument("--data", type=Path, help=what)
+    what = "write report.md and curves.png into the results' folder, print the report"
+    report = actions.add_parser("report", help=what, description=what)
     report.set_defaults(run=_report)
+    report.add_argument("results", type=Path, help="folder of the results")
+    what = (
+        "the strategy that all others are tested against (default: the one with the "
+        "largest mean area under the accuracy curve)"
+    )
+    report.add_argument("--against", help=what)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -82,14 +72,13 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    # Its imports take seconds, --help should not.
-    from ..bench import FailedCellsError, run_benchmark
+    from ..bench import run_benchmark
 
     try:
         path = run_benchmark(
             options.config, options.out, jobs=options.jobs, data=options.data
         )
-    except FailedCellsError as error:
+    except RuntimeError as error:  # some cells failed
         sys.exit(f"skadma bench: {error}")
     print(f"Results: {path}. Tables and figures: skadma bench report {options.out}")
 

@@ -18,7 +18,6 @@ from ._options import (
     positive,
     prepare_file,
     prepare_folder,
-    print_next,
     write_label_file,
 )
 
@@ -46,13 +45,11 @@ def _add_start(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     start = add_command(
         commands, "start", _start, "start to label a folder of images", pool=False
     )
-    start.set_defaults(open=_start_in_pool)
+    start.set_defaults(open=lambda options: start_campaign(options, options.pool))
     add = start.add_argument
     add("pool", type=Path, help="folder of images, with subfolders")
     add("--classes", nargs="+", required=True, help="all labels")
     add_start_options(start)
-    add("--labels", type=Path, help="CSV with labels there are already: path, label")
-    add_partial(start, "rows of --labels", "starting no campaign")
 
 
 def add_start_options(parser: argparse._ActionsContainer) -> None:
@@ -87,13 +84,7 @@ def _start(campaign: Campaign, _: Options) -> None:
     print(campaign.status())
 
 
-def _start_in_pool(options: Options) -> Campaign:
-    return start_campaign(
-        options, options.pool, labels=options.labels, partial=options.partial
-    )
-
-
-def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
+def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
@@ -123,7 +114,6 @@ def start_campaign(options: Options, pool: Path, **labels: Any) -> Campaign:
         who=options.who,
         wait=options.wait,
         verbose=True,
-        **labels,
     )
 
 
@@ -200,7 +190,7 @@ def _short(number: float | None) -> float | str:
 def _teach(campaign: Campaign, options: Options) -> None:
     labels, partial = options.labels, options.partial
     if options.blind:
-        taught = campaign.record_repeats(labels, partial=partial)
+        taught = campaign.teach(labels, partial=partial, blind=True)
         print(f"Safe: {taught.n_repeats} blind answers.", flush=True)
         _print_refused(taught)
     else:
@@ -326,15 +316,14 @@ def _export(campaign: Campaign, options: Options) -> None:
         _export_tasks(campaign, options)
         return
     campaign.refresh_if_there()
-    events = campaign.log()
     if options.log:
+        events = campaign.log()
         _write(options.out, "".join(f"{json.dumps(event)}\n" for event in events))
         print(f"{len(events)} events in {options.out}")
         return
-    event = {event["id"]: event for event in events}
-    n = events[-1]["id"]
+    n = campaign.last_event
     rows = [
-        (path, d.mark, event[d.event]["who"], event[d.event]["at"], state, d.sha256, n)
+        (path, d.mark, d.who, d.at, state, d.sha256, n)
         for path, d, state in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
     columns = ("path", "label", "who", "when", "file", "sha256", "as_of")
@@ -444,7 +433,7 @@ def _cant_tell_list(campaign: Campaign, options: Options) -> None:
     campaign.refresh_if_there()
     as_of = campaign.last_event
     unclear = campaign.cant_tell(exclude=campaign.who)
-    rows = ((image.path, "", image.who, image.at, image.sha256) for image in unclear)
+    rows = ((path, "", d.who, d.at, d.sha256) for path, d in unclear)
     what = "images for a second opinion: where you can tell, fill in"
     write_label_file(options.out, ("who", "when"), rows, what, "teach", as_of)
 
@@ -563,12 +552,10 @@ def _add_evaluate(
     add("--draw", type=positive, metavar="N", help=what)
     add(
         "--method",
-        choices=("stratified", "random", "importance"),
+        choices=("stratified", "random"),
         default="stratified",
         help="how to draw them (default: %(default)s)",
     )
-    what = "a folder of other images to be good on, instead of the pool"
-    add("--images", type=Path, metavar="FOLDER", help=what)
     what = "of the intervals (default: %(default)s)"
     add("--confidence", type=float, default=0.95, help=what)
     add_partial(evaluate)
@@ -585,28 +572,13 @@ def _prepare_evaluate(options: Options) -> None:
         raise ValueError("--release goes alone; give the label file before.")
     if options.draw and not options.out:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")
-    if options.images and (options.release or (options.out and not options.draw)):
-        raise ValueError("--images goes with --draw N -o FILE, or with the label file.")
-    if options.images and not (options.draw or options.labels):
-        raise ValueError("--images needs --draw N -o FILE first, then the label file.")
     if options.out:
         prepare_file(options.out, overwrite=options.overwrite)
 
 
 def _evaluate(campaign: Campaign, options: Options) -> None:
     audits, what = campaign.audits, "images to label"
-    if options.images and options.draw:
-        audits.draw_from_folder(
-            options.images, options.draw, options.out, method=options.method
-        )
-        then = f"evaluate --images {options.images}"
-        print_next(options.draw, f"{what}: fill in", options.out, then)
-    elif options.images:
-        estimate = audits.estimate_on_folder(
-            options.images, options.labels, confidence=options.confidence
-        )
-        print(estimate)
-    elif options.release:
+    if options.release:
         released = audits.release(train=False)
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:

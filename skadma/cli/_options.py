@@ -121,13 +121,9 @@ def open_campaign(options: argparse.Namespace) -> Campaign:
     return Campaign.open(options.campaign, **campaign_options(options))
 
 
-def add_partial(
-    parser: argparse.ArgumentParser,
-    rows: str = "rows",
-    instead: str = "refusing all",
-) -> None:
+def add_partial(parser: argparse.ArgumentParser) -> None:
     """Add the option for label files with rows that cannot be taken."""
-    what = f"leave out {rows} that cannot be taken, instead of {instead}"
+    what = "leave out rows that cannot be taken, instead of refusing all"
     parser.add_argument("--partial", action="store_true", help=what)
 
 
@@ -168,12 +164,9 @@ def write_label_file(
     """
     rows = [(*row, as_of) for row in rows]
     write_table(path, ("path", "label", *columns, "sha256", "as_of"), rows)
-    print_next(len(rows), what, path, then)
-
-
-def print_next(n: int, what: str, path: Path, then: str) -> None:
-    """Print what to do with a label file."""
-    print(f"{n} {what} the column 'label' of {path}, then: skadma {then} {path}")
+    print(
+        f"{len(rows)} {what} the column 'label' of {path}, then: skadma {then} {path}"
+    )
 
 
 def prepare_folder(folder: Path) -> None:

@@ -2,11 +2,9 @@
 
 from ._audit import METHODS, Audit, audit_sample
 from ._calibration import (
-    Reliability,
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
-    reliability,
 )
 from ._estimate import Estimate, Share, estimate
 from ._out_of_fold import out_of_fold_proba
@@ -16,7 +14,6 @@ __all__ = [
     "METHODS",
     "Audit",
     "Estimate",
-    "Reliability",
     "Share",
     "Suspects",
     "apply_temperature",
@@ -25,6 +22,5 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "out_of_fold_proba",
-    "reliability",
     "suspects",
 ]

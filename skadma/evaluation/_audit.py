@@ -10,33 +10,28 @@ from sklearn.utils import check_random_state
 
 from ._checks import check_proba
 
-METHODS = ("random", "stratified", "importance")
+METHODS = ("random", "stratified")
 
 _STRATA = 5
 _PER_STRATUM = 4
 _FLOOR = 0.02
 """The least chance of a mistake that any image is taken to have."""
-_UNIFORM = 0.4
-"""The share of the draw that goes by chance, however sure the model is."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Images drawn to be labelled, and the probabilities they were drawn with.
+    """Images drawn to be labelled, and the strata that they were drawn from.
 
     Attributes
     ----------
     indices : ndarray of int, shape (n,)
         Rows of the population, in the order in which they were drawn.
-    method : {"random", "stratified", "importance"}
+    method : {"random", "stratified"}
     n_population : int
     strata : ndarray of int, shape (n,)
         The stratum of each image; 0 throughout without strata.
     stratum_sizes : ndarray of int, shape (n,)
         How many images of the population are in it.
-    probabilities : ndarray of shape (n,)
-        Each image's probability to be the next one, of those of its stratum that were
-        left.
     """
 
     indices: np.ndarray
@@ -44,7 +39,6 @@ class Audit:
     n_population: int
     strata: np.ndarray
     stratum_sizes: np.ndarray
-    probabilities: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -67,9 +61,6 @@ def audit_sample(
     - ``"stratified"``: the images are sorted by the model's confidence and cut into up
       to five strata, narrower where mistakes are likely; each gets labels by its size
       and, half of them, by how uncertain its accuracy is (Neyman's allocation).
-    - ``"importance"``: one after the other, by the square root of the chance that the
-      model is wrong, the choice of the least variance for a loss of 0 or 1 (active
-      testing [1]_).
 
     Parameters
     ----------
@@ -78,7 +69,7 @@ def audit_sample(
         "random" only counts them.
     n : int
         How many labels; from 1 to n_population.
-    method : {"random", "stratified", "importance"}, default="stratified"
+    method : {"random", "stratified"}, default="stratified"
     random_state : int, RandomState instance or None, default=None
 
     Returns
@@ -89,11 +80,6 @@ def audit_sample(
     ------
     ValueError
         If there are not that many images, or the method is none of these.
-
-    References
-    ----------
-    .. [1] Kossen, Farquhar, Gal & Rainforth, Active Testing: Sample-Efficient Model
-       Evaluation, ICML 2021.
 
     Examples
     --------
@@ -119,19 +105,20 @@ def audit_sample(
             "method='random' can draw without."
         )
     rng = check_random_state(random_state)
-    uncertainty = 1 - table.max(axis=1)
-    if method == "importance":
-        weights = np.sqrt(uncertainty)
-        weights = (1 - _UNIFORM) * weights / max(weights.mean(), 1e-12) + _UNIFORM
-        order, probabilities = _one_by_one(weights, n, rng)
-        strata, sizes = np.zeros(n, dtype=int), np.full(n, n_population)
-        return Audit(order, method, n_population, strata, sizes, probabilities)
     if method == "random":
         strata, counts = np.zeros(n_population, dtype=int), np.array([n])
     else:
+        uncertainty = 1 - table.max(axis=1)
         strata = _by_confidence(uncertainty, n, rng)
         counts = _allocation(uncertainty, strata, n)
-    return _from_strata(strata, counts, method, rng)
+    drawn = [
+        rng.choice(np.flatnonzero(strata == stratum), count, replace=False)
+        for stratum, count in enumerate(counts)
+    ]
+    # In any order, so that a file that was filled in half is still a fair sample.
+    indices = np.concatenate(drawn)[rng.permutation(n)]
+    sizes = np.bincount(strata)[strata[indices]]
+    return Audit(indices, method, n_population, strata[indices], sizes)
 
 
 def _by_confidence(
@@ -162,36 +149,3 @@ def _allocation(uncertainty: np.ndarray, strata: np.ndarray, n: int) -> np.ndarr
         open_ = counts < sizes
         counts[np.argmax(np.where(open_, wanted - counts, -np.inf))] += 1
     return counts
-
-
-def _from_strata(
-    strata: np.ndarray, counts: np.ndarray, method: str, rng: np.random.RandomState
-) -> Audit:
-    drawn, chances = [], []
-    for stratum, count in enumerate(counts):
-        members = np.flatnonzero(strata == stratum)
-        drawn.append(rng.choice(members, count, replace=False))
-        chances.append(1 / (len(members) - np.arange(count)))
-    # In any order, so that a file that was filled in half is still a fair sample.
-    order = rng.permutation(int(counts.sum()))
-    indices = np.concatenate(drawn)[order]
-    return Audit(
-        indices,
-        method,
-        len(strata),
-        strata[indices],
-        np.bincount(strata)[strata[indices]],
-        np.concatenate(chances)[order],
-    )
-
-
-def _one_by_one(
-    weights: np.ndarray, n: int, rng: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw without replacement by weights; return rows and each draw's probability."""
-    # The order of exponential waiting times is that of successive draws.
-    with np.errstate(divide="ignore"):
-        waits = rng.exponential(size=len(weights)) / weights
-    order = np.argsort(waits, kind="stable")[:n]
-    left = weights.sum() - np.concatenate([[0], np.cumsum(weights[order])[:-1]])
-    return order, weights[order] / left

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,8 +10,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ._checks import check_proba, known_rows
-
-BINNINGS = ("quantile", "uniform")
 
 _LEAST = 1e-12
 """Replaces probabilities of 0, whose logarithm is infinite."""
@@ -93,36 +90,17 @@ def apply_temperature(proba: ArrayLike, temperature: float) -> np.ndarray:
     return softmax(logits / temperature, axis=1)
 
 
-class Reliability(NamedTuple):
-    """Confidence and accuracy in bins of confidence, lowest first, none empty.
-
-    Attributes
-    ----------
-    confidence, accuracy : ndarray of shape (n_bins,)
-        Means over the images in each bin.
-    counts : ndarray of int, shape (n_bins,)
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error."""
-        gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.average(gaps, weights=self.counts))
-
-
-def reliability(
+def expected_calibration_error(
     proba: ArrayLike,
     y: ArrayLike,
     *,
     classes: ArrayLike | None = None,
     n_bins: int = 10,
-    binning: str = "quantile",
-) -> Reliability:
-    """Compare a model's confidence with how often it is right.
+) -> float:
+    """Average the gap between confidence and accuracy over bins of confidence [1]_.
+
+    Few images make it larger than it is: with n of them and b bins, a perfect model
+    has about sqrt(b / n) / 3.
 
     Parameters
     ----------
@@ -132,53 +110,7 @@ def reliability(
     classes : array-like, optional
         The classes of the columns; those in `y`, sorted, if None.
     n_bins : int, default=10
-    binning : {"quantile", "uniform"}, default="quantile"
-        Bins with equally many images, or equally wide ones, of which those at low
-        confidence may hold very few.
-
-    Returns
-    -------
-    Reliability
-    """
-    if binning not in BINNINGS:
-        raise ValueError(f"binning={binning!r}; it is one of {', '.join(BINNINGS)}.")
-    if n_bins < 1:
-        raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
-    _, table, given, _ = known_rows(proba, y, classes)
-    confidence, right = table.max(axis=1), table.argmax(axis=1) == given
-    if binning == "uniform":
-        bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    else:
-        bins = np.empty(len(confidence), dtype=int)
-        bins[np.argsort(confidence, kind="stable")] = (
-            np.arange(len(confidence)) * n_bins // len(confidence)
-        )
-    bins = np.unique(bins, return_inverse=True)[1]
-    counts = np.bincount(bins)
-    return Reliability(
-        np.bincount(bins, confidence) / counts,
-        np.bincount(bins, right) / counts,
-        counts,
-    )
-
-
-def expected_calibration_error(
-    proba: ArrayLike,
-    y: ArrayLike,
-    *,
-    classes: ArrayLike | None = None,
-    n_bins: int = 10,
-    binning: str = "quantile",
-) -> float:
-    """Average the gap between confidence and accuracy over bins of confidence [1]_.
-
-    Few images make it larger than it is: with n of them and b bins, a perfect model
-    has about sqrt(b / n) / 3.
-
-    Parameters
-    ----------
-    proba, y, classes, n_bins, binning
-        See :func:`reliability`.
+        With equally many images each.
 
     Returns
     -------
@@ -190,5 +122,15 @@ def expected_calibration_error(
     .. [1] Naeini, Cooper & Hauskrecht, Obtaining Well Calibrated Probabilities Using
        Bayesian Binning, AAAI 2015.
     """
-    found = reliability(proba, y, classes=classes, n_bins=n_bins, binning=binning)
-    return found.error
+    if n_bins < 1:
+        raise ValueError(f"n_bins={n_bins}; it must be at least 1.")
+    _, table, given, _ = known_rows(proba, y, classes)
+    confidence, right = table.max(axis=1), table.argmax(axis=1) == given
+    bins = np.empty(len(confidence), dtype=int)
+    bins[np.argsort(confidence, kind="stable")] = (
+        np.arange(len(confidence)) * n_bins // len(confidence)
+    )
+    bins = np.unique(bins, return_inverse=True)[1]
+    counts = np.bincount(bins)
+    accuracy, mean = (np.bincount(bins, x) / counts for x in (right, confidence))
+    return float(np.average(np.abs(accuracy - mean), weights=counts))

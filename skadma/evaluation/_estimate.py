@@ -16,10 +16,6 @@ from ..targets.labels import as_labels, plain_labels, unlabelled_mask
 from ._audit import Audit
 from ._checks import class_numbers
 
-INTERVALS = ("exact", "wilson")
-_PSEUDO = 0.5
-"""Mistakes added to those seen, in variances only: none seen is not none."""
-
 
 class Share(NamedTuple):
     """A share with its interval; NaN, from 0 to 1, where there is no label.
@@ -74,19 +70,8 @@ class Estimate:
     recall: dict[Any, Share]
     confusion: np.ndarray
 
-    def labels_for(self, half_width: float) -> int:
-        """Estimate how many labels in all would make the interval that narrow.
-
-        Parameters
-        ----------
-        half_width : float
-            Such as 0.05 for plus or minus 5 percentage points.
-
-        Returns
-        -------
-        int
-            At most `n_population`.
-        """
+    def _labels_for(self, half_width: float) -> int:
+        """Estimate how many labels in all would make the interval that narrow."""
         share = smoothed(self.value, self.n_labels)
         now = max((self.high - self.low) / 2, 1e-12)
         if now <= half_width:
@@ -118,7 +103,7 @@ class Estimate:
             lines.append(f"  {name!s:<{width}}{cells}")
         if self.high - self.low > 0.1 and self.n_labels < self.n_population:
             lines.append(
-                f"The interval is wide: about {self.labels_for(0.05)} labels in all "
+                f"The interval is wide: about {self._labels_for(0.05)} labels in all "
                 "would make it +- 5 percentage points. Draw and label some more."
             )
         few = [str(k) for k, share in self.recall.items() if share.n_labels < 5]
@@ -137,7 +122,6 @@ def estimate(
     *,
     classes: ArrayLike | None = None,
     confidence: float = 0.95,
-    interval: str = "exact",
     finite: bool = True,
 ) -> Estimate:
     """Estimate accuracy, recall and confusion on a population from an audit.
@@ -159,13 +143,10 @@ def estimate(
     classes : array-like, optional
         All labels of the task; those in `y` and `predicted` if None.
     confidence : float, default=0.95
-        Of the intervals, between 0 and 1.
-    interval : {"exact", "wilson"}, default="exact"
-        For the accuracy of random audits and for their recall. "exact" is Clopper and
-        Pearson's, hypergeometric for accuracy [1]_: its coverage is at least
-        `confidence`, and it is somewhat wide. "wilson": its coverage is `confidence` on
-        average. Other audits have Wilson's on the number of labels of a random sample
-        with the same variance [2]_.
+        Of the intervals, between 0 and 1. Random audits have Clopper and Pearson's,
+        hypergeometric for accuracy [1]_: its coverage is at least `confidence`, and it
+        is somewhat wide. Other audits have Wilson's on the number of labels of a random
+        sample with the same variance [2]_: its coverage is `confidence` on average.
     finite : bool, default=True
         The population is all that is asked about. False: it is a sample of images to
         come, or the model was trained with other images of it since.
@@ -197,8 +178,6 @@ def estimate(
     True
     """
     audits = [audit] if isinstance(audit, Audit) else list(audit)
-    if interval not in INTERVALS:
-        raise ValueError(f"interval={interval!r}; it is one of {INTERVALS}.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}; it must be between 0 and 1.")
     names, guessed, truth = _numbered(predicted, y, classes)
@@ -215,9 +194,7 @@ def estimate(
         )
     weights, value, n_effective = _combined(audits, guessed != truth, answered, finite)
     n_answered, n_population = int(answered.sum()), max(a.n_population for a in audits)
-    exact = interval == "exact" and all(
-        not np.any(a.strata) and a.method != "importance" for a in audits
-    )
+    exact = not any(np.any(a.strata) for a in audits)
     if exact:
         n_right = int((guessed == truth)[answered].sum())
         low, high = exact_interval(
@@ -307,49 +284,8 @@ def _shown(value: float, low: float, high: float) -> str:
 # --- variances and intervals ---------------------------------------------------------
 
 
-def lure_weights(probabilities: np.ndarray, n_population: int) -> np.ndarray:
-    """Return the weights v_m of draws one after the other, without replacement.
-
-    `probabilities` are those of each draw among what was left. The mean of weight
-    times value is unbiased for the population's mean: the levelled unbiased risk
-    estimator R_LURE of Farquhar, Gal & Rainforth, On Statistical Bias In Active
-    Learning: How and When To Fix It, ICLR 2021.
-    """
-    N, M = n_population, len(probabilities)
-    m = np.arange(1, M + 1)
-    if M == N:
-        return np.ones(M)
-    return 1 + (N - M) / (N - m) * (1 / ((N - m + 1) * probabilities) - 1)
-
-
-def lure_variance(
-    values: np.ndarray, probabilities: np.ndarray, n_population: int
-) -> float:
-    """Return the variance of the estimate with :func:`lure_weights`, from its draws.
-
-    The estimate is the mean of c_m a_m. a_m is the estimate from draw m and those
-    before it, unbiased whatever came before, so that the a_m minus their expectation
-    are martingale differences and their variances add up.
-    """
-    N, M = n_population, len(values)
-    if M in (1, N):
-        return 0.0
-    m = np.arange(1, M + 1)
-    before = np.cumsum(values) - values
-    a = values / (N * probabilities) + before / N
-    c = N * (N - M) / ((N - m) * (N - m + 1))
-    squares = c**2 * (a - (c * a).mean()) ** 2
-    return float(squares.sum() / (M * (M - 1)))
-
-
 def population_weights(audit: Audit) -> np.ndarray:
-    """Return the share of the population that each drawn image stands for.
-
-    The shares sum to 1; with "importance", in expectation.
-    """
-    if audit.method == "importance":
-        weights = lure_weights(audit.probabilities, audit.n_population)
-        return weights / len(audit)
+    """Return the share of the population that each drawn image stands for."""
     shares = audit.stratum_sizes / audit.n_population
     _, members, counts = np.unique(
         audit.strata, return_inverse=True, return_counts=True
@@ -367,39 +303,6 @@ def share_of_mistakes(
     more. The variance is a little more than that of the draws, which is 0 where no
     mistake was seen.
     """
-    if audit.method == "importance":
-        weights = population_weights(audit)
-        values = wrong.astype(float)
-        share = float(weights @ values)
-        if not answered.all():
-            total = float(weights @ answered)
-            share = float(weights @ (values * answered)) / total
-            values = (values - share) * answered / total
-        n = int(answered.sum())
-        variance = lure_variance(values, audit.probabilities, audit.n_population)
-        if len(audit) < audit.n_population:
-            variance += _PSEUDO * float((weights[answered] ** 2).sum()) / n
-        share = min(max(share, 0.0), 1.0)
-        # Answers that are still to come are as a second draw among the first.
-        rate = smoothed(share, n)
-        variance += rate * (1 - rate) * (1 / n - 1 / len(audit))
-    else:
-        share, variance = _stratified(audit, wrong, answered)
-        n = int(answered.sum())
-    if not finite:
-        rate = smoothed(share, n)
-        variance += rate * (1 - rate) / audit.n_population
-    return share, variance
-
-
-def smoothed(share: float, n: int) -> float:
-    """Return Laplace's estimate of a share: with one mistake and one success more."""
-    return (share * n + 1) / (n + 2)
-
-
-def _stratified(
-    audit: Audit, wrong: np.ndarray, answered: np.ndarray
-) -> tuple[float, float]:
     _, first, members = np.unique(audit.strata, return_index=True, return_inverse=True)
     drawn = np.bincount(members)
     counts = np.bincount(members, answered)
@@ -423,7 +326,15 @@ def _stratified(
     spread = shares**2 * left * rates * (1 - rates) / counts
     # At most the variance with as many labels everywhere as where they are fewest.
     most = rate * (1 - rate) / (counts / shares).min()
-    return share, min(float(spread.sum()), most)
+    variance = min(float(spread.sum()), most)
+    if not finite:
+        variance += rate * (1 - rate) / audit.n_population
+    return share, variance
+
+
+def smoothed(share: float, n: int) -> float:
+    """Return Laplace's estimate of a share: with one mistake and one success more."""
+    return (share * n + 1) / (n + 2)
 
 
 def exact_interval(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -270,18 +270,6 @@ class CNNAdapter(NetworkAdapter):
         extractor = self._extractor(source, layers, source_layers, derived)
         return extractor.iter_outputs(dataset, progress if self.verbose else None)
 
-    def iter_outputs_in_chunks(
-        self, chunks: Iterable[Any], layers: Sequence[int | str]
-    ) -> Iterator[tuple[int, Iterator[OutputBatch]]]:
-        """Yield the size of each chunk of images and an iterator over its outputs.
-
-        Chunks are not tables. Nothing of them is cached.
-        """
-        extractor = replace(self, memory=False)._extractor(self.source, layers, ())
-        for chunk in chunks:
-            dataset = self.image_dataset(chunk)
-            yield len(dataset), extractor.iter_outputs(dataset)
-
     def iter_outputs_prepared(
         self,
         inputs: np.ndarray,
@@ -438,9 +426,9 @@ def need_adapter(estimator: Any) -> NetworkAdapter:
     if adapter is None:
         raise TypeError(
             "This uses the layers of a network, so it needs a CNNClassifier (also at "
-            "the end of a Pipeline or inside modAL's learner), or a class with the "
-            f"method __skadma_adapter__; got {estimator!r}. MarginSampling, "
-            "EntropySampling and LeastConfident take any classifier."
+            f"the end of a Pipeline or inside modAL's learner); got {estimator!r}. "
+            "Give its class a method __skadma_adapter__, or take MarginSampling, "
+            "EntropySampling or LeastConfident."
         )
     return adapter
 

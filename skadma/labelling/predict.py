@@ -232,11 +232,11 @@ def _rows(
     proba: bool,
 ) -> Iterator[tuple[list[_Image], list[list[str]]]]:
     """Predict group by group; yield the group and its rows of the table."""
-    groups, again = itertools.tee(groups)
-    scores = estimator.iter_predict_proba([path for path, *_ in g] for g in again)
-    for images, matrix in zip(groups, scores, strict=True):
-        pairs = zip(images, matrix, strict=True)
-        multilabel = estimator.multilabel_
+    estimator = copy.copy(estimator).set_params(memory=False)  # each image once
+    multilabel = estimator.multilabel_
+    for images in groups:
+        scores = estimator.predict_proba([path for path, *_ in images])
+        pairs = zip(images, scores, strict=True)
         yield images, [_row(i[0], row, names, proba, multilabel) for i, row in pairs]
 
 

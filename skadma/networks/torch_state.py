@@ -114,14 +114,10 @@ class RandomStream:
         self._seed = seed
         self._devices = [device] if device.type == "cuda" else []
         self._states: list[torch.Tensor] = []
-        self._in_use = False
 
     @contextmanager
     def use(self) -> Iterator[None]:
         """Draw from this stream within the block."""
-        if self._in_use:
-            yield
-            return
         with RANDOM_LOCK, NETWORK_LOCK, torch.random.fork_rng(self._devices):
             if self._states:
                 torch.set_rng_state(self._states[0])
@@ -132,10 +128,8 @@ class RandomStream:
                 for device in self._devices:
                     with torch.cuda.device(device):
                         torch.cuda.manual_seed(self._seed)
-            self._in_use = True
             try:
                 yield
             finally:
-                self._in_use = False
                 self._states = [torch.get_rng_state()]
                 self._states += [torch.cuda.get_rng_state(d) for d in self._devices]

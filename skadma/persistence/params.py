@@ -146,6 +146,7 @@ def check_params(estimator: Any, classes: np.ndarray, multilabel: bool = False) 
     """
     estimator._validate_params()
     estimator._given_range()
+    _check_device(estimator.device)
     known = {
         **estimator._parameter_constraints,
         "num_workers": [Interval(Integral, 0, 64, closed="both")],
@@ -185,6 +186,16 @@ def check_params(estimator: Any, classes: np.ndarray, multilabel: bool = False) 
             value = reprlib.repr(getattr(estimator, name))
             raise ValueError(f"{name}={value} cannot be used: {error}") from error
     raise ValueError(f"its network cannot be trained: {error}") from error
+
+
+def _check_device(device: Any) -> None:
+    """Refuse a device of no machine; this one may lack that of a campaign."""
+    try:
+        known = device == "auto" or torch.device(device).type != "meta"
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"device={device!r} computes nothing. Take device='auto'.")
 
 
 def _small_network() -> nn.Module:

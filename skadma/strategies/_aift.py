@@ -56,7 +56,7 @@ class AIFT(ScoringStrategy):
     memory: ClassVar[str] = "a batch"
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_patches": [Interval(Integral, 1, None, closed="left")],
+        "n_patches": [Interval(Integral, 1, 10**4, closed="both")],
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "random_state": ["random_state"],
     }

@@ -53,7 +53,7 @@ class BALD(BatchStrategy):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
-        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "n_samples": [Interval(Integral, 2, 10**4, closed="both")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
     }
     _use_labeled = False
@@ -115,7 +115,7 @@ class DropQuery(BatchStrategy):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 1, 10**4, closed="both")],
         "dropout": [Interval(Real, 0, 1, closed="neither")],
     }
     _use_labeled = False

@@ -30,15 +30,6 @@ def from_modal(function: Callable[..., Any], **kwargs: Any) -> ModALStrategy:
     Returns
     -------
     ModALStrategy
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skadma.strategies import from_modal
-    >>> def first(learner, X, n_instances=1):
-    ...     return np.arange(n_instances), np.ones(n_instances)
-    >>> from_modal(first).query(None, np.zeros((9, 2)), 3)
-    array([0, 1, 2])
     """
     return ModALStrategy(function, kwargs)
 

@@ -54,7 +54,7 @@ class ProbCover(BatchStrategy):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BatchStrategy._parameter_constraints,
-        "delta": [None, Interval(Real, 0, None, closed="neither")],
+        "delta": [None, Interval(Real, 0, 1e18, closed="right")],
     }
 
     def __init__(

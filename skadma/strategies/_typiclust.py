@@ -27,8 +27,8 @@ class TypiClust(BatchStrategy):
     r"""Choose the most typical image of each cluster without a label [1]_.
 
     The labelled and the unlabelled images are put into as many clusters as there will
-    be labels, 500 at most. In turn, the largest cluster of those with the
-    fewest labels gives its most typical image,
+    be labels, 500 at most. In turn, the largest cluster of those with the fewest labels
+    gives its most typical image,
 
     .. math:: \text{typicality}(x) =
               \Big(\frac{1}{K} \sum_{z \in K\text{-NN}(x)} \|x - z\|\Big)^{-1}

@@ -87,6 +87,10 @@ class QueryStrategy(BaseEstimator, ABC):
     # Whether images may have any number of labels.
     multilabel: ClassVar[bool] = False
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "random_state": ["random_state"]
+    }
+
     def __init__(
         self, *, random_state: int | np.random.RandomState | None = None
     ) -> None:
@@ -208,9 +212,8 @@ class ScoringStrategy(QueryStrategy):
     def _take_best(self, request: Request, total: np.ndarray) -> np.ndarray:
         """Return the images with the best scores that can be decoded, best first.
 
-        Ties are in random order.
-        A score that reads no image, such as RandomSampling's, is not NaN for those that
-        cannot. Decoding the chosen ones is cheaper than decoding the pool.
+        Ties are in random order. A score that reads no image, such as RandomSampling's,
+        is not NaN for those that cannot be decoded; the chosen ones are tried.
         """
         check_finite(np.isfinite(total), request.estimator, request.X_pool)
         n = request.n_instances
@@ -239,8 +242,9 @@ class BatchStrategy(QueryStrategy):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "layer": [Integral, str],
         "features": [StrOptions({"current", "initial"})],
-        "random_state": ["random_state"],
+        **QueryStrategy._parameter_constraints,
     }
     # Whether `_select` uses the labelled images' features, and probabilities.
     _use_labeled: ClassVar[bool] = True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from fnmatch import fnmatch
-from functools import lru_cache
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,6 @@ from ..networks import AdaptedNetwork, PretrainedNetwork
 from ..networks.torch_state import NETWORK_LOCK, RandomStream
 
 _WEIGHT = "sample_weight"
-
-_SIMPLE = {"lr", "optimizer__param_groups", "max_epochs", "batch_size"}
-"""Settings of a net that may change while it keeps its optimizer."""
 
 
 def training_inputs(
@@ -105,63 +101,36 @@ class AugmentedDataset(Dataset[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: ImageDataset,
         augment: str | Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
         self.dataset = dataset
-        self.augment = augment
+        self.augment: Callable[[torch.Tensor], torch.Tensor]
+        if callable(augment):
+            self.augment = augment
+        else:  # "crop_flip"
+            side = dataset.preprocessing.image_size
+            crop = v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True)
+            self.augment = v2.Compose([crop, v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, i: int) -> torch.Tensor:
         image = self.dataset[i]
-        if callable(self.augment):
-            changed = self.augment(image)
-            if (
-                not isinstance(changed, torch.Tensor)
-                or changed.shape != image.shape
-                or changed.dtype != torch.uint8
-            ):
-                got = getattr(changed, "dtype", type(changed).__name__)
-                shape = getattr(changed, "shape", None)
-                raise ValueError(
-                    f"augment gave {got} of shape {shape} for a torch.uint8 image of "
-                    f"shape {image.shape}; it must keep both."
-                )
-            return changed
-        return _crop_flip(image.shape[-1])(image)
-
-
-@lru_cache
-def _crop_flip(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A random crop of at least half the area, mirrored every other time."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(side, scale=(0.5, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-        ]
-    )
+        changed = self.augment(image)
+        got = getattr(changed, "dtype", type(changed).__name__)
+        shape = getattr(changed, "shape", None)
+        if (got, shape) != (torch.uint8, image.shape):
+            raise ValueError(
+                f"augment gave {got} of shape {shape} for a torch.uint8 image of "
+                f"shape {image.shape}; it must keep both."
+            )
+        return changed
 
 
 class TrainingNet(NeuralNetClassifier):
-    """A net with sample weights that passes Ctrl-C on.
-
-    skorch stops training at Ctrl-C and returns the net as if it were trained.
-    """
-
-    def partial_fit(
-        self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
-    ) -> TrainingNet:
-        """Train as skorch does, and pass KeyboardInterrupt on."""
-        if not self.initialized_:
-            self.initialize()
-        self.notify("on_train_begin", X=X, y=y)
-        try:
-            self.fit_loop(X, y, **fit_params)
-        finally:
-            self.notify("on_train_end", X=X, y=y)
-        return self
+    """A net with sample weights; between two batches of `train` other threads run."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         try:  # skorch maps to the CPU where there is no CUDA at all
@@ -170,42 +139,11 @@ class TrainingNet(NeuralNetClassifier):
             state["device"] = "cpu"
         super().__setstate__(state)
 
-    def _step(self) -> AbstractContextManager[None]:
-        """Be alone, with random numbers of this training's own, within `train`."""
-        stream = self.__dict__.get("_random_stream")
-        return nullcontext() if stream is None else stream.use()
-
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Call the callbacks, as a step of its own."""
-        with self._step():
-            super().notify(method_name, **cb_kwargs)
-
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Split off the validation images, as a step of its own."""
-        with self._step():
-            return super().get_split_datasets(X, y, **fit_params)
-
-    def run_single_epoch(
-        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
-    ) -> None:
-        """Run an epoch; reading a batch and training on it are steps."""
-
-        def batches() -> Iterator[Any]:
-            with self._step():
-                remaining = iter(iterator)
-            while True:
-                with self._step():
-                    batch = next(remaining, None)
-                if batch is None:
-                    return
-                yield batch
-
-        def step(batch: Any, **params: Any) -> Any:
-            with self._step():
-                return step_fn(batch, **params)
-
-        some = None if iterator is None else batches()
-        super().run_single_epoch(some, training, prefix, step, **params)
+        """Call the callbacks."""
+        super().notify(method_name, **cb_kwargs)
+        if method_name == "on_batch_end" and (pause := self.__dict__.get("_pause")):
+            pause()
 
     def infer(self, x: Any, **fit_params: Any) -> torch.Tensor:
         """Run the network on the images without their weights."""
@@ -220,26 +158,21 @@ class TrainingNet(NeuralNetClassifier):
         gradient is in expectation that of the weighted mean over all, also for
         batches of one image, whose weight would cancel otherwise.
         """
-        if not isinstance(X, Mapping) or _WEIGHT not in X:
+        if not isinstance(X, Mapping):
             return super().get_loss(y_pred, y_true, X=X, training=training)
         criterion, weights = self.criterion_, X[_WEIGHT].to(y_pred)
-        reduction = getattr(criterion, "reduction", None)
-        if reduction not in ("mean", "sum"):
+        reduction, losses = getattr(criterion, "reduction", None), None
+        if reduction in ("mean", "sum"):
+            criterion.reduction = "none"
+            try:
+                losses = super().get_loss(y_pred, y_true, X=X, training=training)
+            finally:
+                criterion.reduction = reduction
+        if losses is None or losses.shape[:1] != weights.shape:
             raise ValueError(
-                "sample_weight and class_weight need the loss of each image: a "
-                "criterion with reduction='mean' or 'sum', such as torch's own; got "
-                f"{criterion!r}."
-            )
-        criterion.reduction = "none"
-        try:
-            losses = super().get_loss(y_pred, y_true, X=X, training=training)
-        finally:
-            criterion.reduction = reduction
-        if losses.shape[:1] != weights.shape:
-            raise ValueError(
-                f"The criterion {criterion!r} gave losses of shape "
-                f"{tuple(losses.shape)} for {len(weights)} images with "
-                "reduction='none'; sample_weight and class_weight need one each."
+                "sample_weight and class_weight need the losses of the images, one "
+                "each: a criterion with reduction='mean' or 'sum' that takes 'none' as "
+                f"well, such as torch's own; got {criterion!r}."
             )
         losses = losses * weights.view(-1, *[1] * (losses.ndim - 1))
         return losses.mean() if reduction == "mean" else losses.sum()
@@ -257,9 +190,9 @@ def build_net(
 ) -> NeuralNetClassifier:
     """Wrap a network in an initialised skorch net that trains it in place.
 
-    `before` is the network's net so far: training continues with its optimizer's state
-    under the parameters that are given now. `params` and `net_params` are parameters
-    of ``skorch.NeuralNetClassifier``; the latter win.
+    `before` is the net so far of a network with the same layers: its history and its
+    optimizer's moments are taken over. `params` and `net_params` are parameters of
+    ``skorch.NeuralNetClassifier``; the latter win.
     """
     settings = {
         "iterator_train__shuffle": True,
@@ -275,47 +208,22 @@ def build_net(
             settings["criterion"] = nn.BCEWithLogitsLoss
     if not settings.get("verbose"):
         settings.setdefault("callbacks__print_log", None)
-    if before is not None and _set_simple(before, settings):
-        return before
     net = TrainingNet(network, classes=np.arange(n_classes), **settings)
     net.initialize()
     # The recipe would be pickled beside the network that was made from it.
     net.module = type(network)
-    net.settings = settings
     if before is not None:
-        net.history = before.history
+        net.history = copy.copy(before.history)
         if type(net.optimizer_) is type(before.optimizer_):
             state = before.optimizer_.state_dict()
-            state["param_groups"] = net.optimizer_.state_dict()["param_groups"]
+            groups = zip(
+                state["param_groups"], net.optimizer_.param_groups, strict=True
+            )  # schedulers add entries to them
+            state["param_groups"] = [
+                {**old, **new, "params": old["params"]} for old, new in groups
+            ]
             net.optimizer_.load_state_dict(state)
     return net
-
-
-def _set_simple(net: TrainingNet, settings: dict[str, Any]) -> bool:
-    """Set what changed in a net if it needs no new one; else return False."""
-    before = net.settings
-    for key in before.keys() | settings.keys():
-        if key not in _SIMPLE and not (
-            key in before and key in settings and _is_same(before[key], settings[key])
-        ):
-            return False
-    net.set_params(max_epochs=settings["max_epochs"], batch_size=settings["batch_size"])
-    # By set_params skorch would build a new optimizer, without moments.
-    rates = {key: settings[key] for key in ("lr", "optimizer__param_groups")}
-    net.__dict__.update(rates, settings=settings)
-    names = {id(p): name for name, p in net.module_.named_parameters()}
-    for group in net.optimizer_.param_groups:
-        name = names[id(group["params"][0])]
-        own = [v for p, v in rates["optimizer__param_groups"] if fnmatch(name, p)]
-        group.update({"lr": rates["lr"], **(own[0] if own else {})})
-    return True
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    try:
-        return a is b or bool(a == b)
-    except (RuntimeError, ValueError):  # of arrays and tensors
-        return False
 
 
 def train(
@@ -332,11 +240,24 @@ def train(
     crosses it, and only the layers behind it run. `seed` is for shuffling and dropout;
     torch's global generator stays as it was. Other threads run between two batches.
     """
-    with ExitStack() as stack:
+    labelled = LabelledDataset(dataset, y, weights)
+    stream = RandomStream(seed, torch.device(net.device))
+    with ExitStack() as stack, ExitStack() as turn:
         if cut:
             with NETWORK_LOCK:
                 stack.enter_context(net.module_.starting_at(cut))
-        net.__dict__["_random_stream"] = RandomStream(seed, torch.device(net.device))
-        stack.callback(net.__dict__.pop, "_random_stream")
-        net.partial_fit(LabelledDataset(dataset, y, weights), y)
+        turn.enter_context(stream.use())
+
+        def pause() -> None:
+            turn.close()
+            turn.enter_context(stream.use())
+
+        net.__dict__["_pause"] = pause
+        stack.callback(net.__dict__.pop, "_pause")
+        # Not partial_fit, which would return at Ctrl-C as if the net were trained.
+        net.notify("on_train_begin", X=labelled, y=y)
+        try:
+            net.fit_loop(labelled, y)
+        finally:
+            net.notify("on_train_end", X=labelled, y=y)
     net.module_.eval()

@@ -50,18 +50,9 @@ def fit_probe(
     which are far too sure where there are fewer rows than columns.) The regression
     separates many classes better, the analysis ranks rows better.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d), float64
-    targets : ndarray of shape (n,) or (n, n_classes)
-        Class numbers, or 0 and 1: then a probe for each label.
-    n_classes : int
-        Those without labels score 10 below the mean of the others.
-    weights : ndarray of shape (n,), or of the shape of `targets`, optional
-
-    Returns
-    -------
-    Probe
+    `targets` are class numbers (n,), or 0 and 1 (n, n_classes): then a probe for each
+    label. Classes without labels score 10 below the mean of the others. `weights` are
+    (n,), or of the shape of `targets`.
     """
     # The optimum lies in the span of the rows: n numbers instead of d.
     inside, basis = _in_span(rows)

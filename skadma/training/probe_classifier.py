@@ -135,11 +135,10 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(rows, labels)
         weights = check_sample_weight(sample_weight, labels)
         weights = np.ones(len(rows)) if weights is None else weights
-        used = np.flatnonzero(weights)
-        labels = labels[used]
-        classes = known_classes(labels, self.classes)
+        used = weights > 0
+        labels, classes = labels[used], known_classes(labels[used], self.classes)
         first, inverse = _find_equal(rows[used], encode(labels, classes))
-        distinct, labels = rows[used[first]], labels[first]
+        distinct, labels = rows[used][first], labels[first]
         weights = np.bincount(inverse, weights[used])
         joint, multilabel = weights, labels.ndim == 2
         if self.class_weight is not None:
@@ -161,11 +160,10 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         self.sharpness_ = probe.sharpness
         self.classes_ = classes
         self.multilabel_ = multilabel
-        self.n_labels_ = len(used)
+        self.n_labels_ = int(used.sum())
         scores = np.empty((len(rows), len(classes)))
         scores[used] = probe.left_out[inverse]
-        unused = np.delete(np.arange(len(rows)), used)  # in no fit
-        scores[unused] = self._scores(rows[unused])
+        scores[~used] = self._scores(rows[~used])  # in no fit
         self.loo_proba_ = self._proba_of(scores)
         return self
 

@@ -6,7 +6,7 @@ from .campaign import Campaign
 from .event_log import CampaignBusyError, CampaignError
 from .labels_csv import LabelFileError, LabelRow
 from .record_labels import TeachResult
-from .second_look import CantTell, SuspectLabel
+from .second_look import SuspectLabel
 from .state import Decision
 from .status import Pace, Status
 from .trainer import Proposal
@@ -17,7 +17,6 @@ __all__ = [
     "Campaign",
     "CampaignBusyError",
     "CampaignError",
-    "CantTell",
     "Decision",
     "Disagreement",
     "LabelFileError",

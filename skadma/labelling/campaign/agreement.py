@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import cohen_kappa_score
 
-from .state import Answer, State, digest, last_decisions, last_repeats
+from .state import Decision, State, digest
 
 APART = 10
 """Decisions between somebody's own label and the same image again."""
@@ -90,16 +87,14 @@ def choose_repeats(state: State, share: float, who: str) -> list[int]:
     """Choose images to show somebody again; see :meth:`Campaign.repeats_due`."""
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; it must be from 0 to 1.")
-    usable, answers = state.usable(), state.answers
-    decided = last_decisions(answers)
-    mine = [a for a in answers if a.who == who and a.act == "teach"]
-    decided_by_me = {a.sha256 for a in mine}
-    recent = {a.sha256 for a in mine[-APART:]}
-    again = {sha256 for sha256, other in last_repeats(answers) if other == who}
+    usable, decided = state.usable(), state.decisions
+    mine = [a.sha256 for a in state.answers if a.who == who and a.act == "teach"]
+    decided_by_me, recent = set(mine), set(mine[-APART:])
+    again = {sha256 for sha256, other in state.repeats if other == who}
     labelled = {
-        sha256: answer.who
-        for sha256, answer in decided.items()
-        if sha256 in usable and sha256 not in again and not answer.mark.startswith("?")
+        sha256: decision.who
+        for sha256, decision in decided.items()
+        if sha256 in usable and sha256 not in again and decision.label is not None
     }
     own = [s for s, by in labelled.items() if by == who and s not in recent]
     by_others = [
@@ -133,14 +128,13 @@ def n_repeats_due(share: float, n_decided: int, n_repeated: int) -> int:
 
 def measure_agreement(state: State) -> Agreement:
     """Compare blind repeats with the decisions that held when they were made."""
-    answers = state.answers
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     disagreements = []
-    decided: dict[str, list[Answer]] = {}
-    for answer in answers:
+    decided: dict[str, list[Decision]] = {}
+    for answer in state.answers:
         if answer.act == "teach":
             decided.setdefault(answer.sha256, []).append(answer)
-    for again in sorted(last_repeats(answers).values(), key=lambda a: a.event):
+    for again in sorted(state.repeats.values(), key=lambda a: a.event):
         before = [a for a in decided.get(again.sha256, []) if a.event < again.event]
         if not before or "?skip" in (before[-1].mark, again.mark):
             continue  # a decision that was undone, or no answer
@@ -171,10 +165,7 @@ def compare_marks(
     by_chance = sum(counts[0][mark] * counts[1][mark] for mark in counts[0])
     if by_chance == n**2:
         return PairAgreement(first, second, n, n_agree, interval, None, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class that only one of them used
-        kappa = float(cohen_kappa_score(np.array(one), np.array(two)))
     chance = by_chance / n**2
-    low, high = ((p - chance) / (1 - chance) for p in interval)
+    kappa, low, high = ((p - chance) / (1 - chance) for p in (n_agree / n, *interval))
     kappa_interval = (max(low, -1.0), high)
     return PairAgreement(first, second, n, n_agree, interval, kappa, kappa_interval)

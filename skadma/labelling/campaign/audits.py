@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..._utils.tables import write_table
-from ...classifier import CNNClassifier
-from ...evaluation import METHODS, Audit, Estimate, audit_sample, estimate
+from ...evaluation import Estimate, audit_sample, estimate
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
-from .image_index import readable_contents
-from .labels_csv import MARKS, LabelFileError, LabelRow, read_labels
 from .record_labels import (
     ResolvedRow,
     TeachResult,
     add_answers,
-    add_changes,
-    in_present_names,
     read_rows,
-    resolve_rows,
+    record_labels,
 )
 from .state import State, read_state, refresh, refresh_if_there
-from .trainer import Proposal, Trainer, blind_proposals
-
-_DESIGN = ("draw", "of", "method", "population", "stratum", "stratum_size",
-           "probability")  # fmt: skip
-"""Columns of the file of an audit on another folder."""
+from .trainer import Proposal, Trainer, propose
 
 
 class Audits:
@@ -39,34 +27,20 @@ class Audits:
     until they are released. Every draw and every answer is in the campaign's log.
     """
 
-    def __init__(self, log: EventLog, folders: FolderPaths, trainer: Trainer) -> None:
+    def __init__(self, log: EventLog, trainer: Trainer) -> None:
         self._log = log
-        self._folders = folders
         self._trainer = trainer
 
     def draw(self, n: int, *, method: str = "stratified") -> list[Proposal]:
-        """Draw images to label, of all that nothing was decided about.
+        """Draw `n` images to label, of all that nothing was decided about.
 
-        A further draw adds to the ones before.
-
-        Parameters
-        ----------
-        n : int
-        method : {"stratified", "random", "importance"}, default="stratified"
-            See :func:`skadma.evaluation.audit_sample`. All but "random" need a model.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw. Without guesses: who sees them agrees too often.
-
-        Raises
-        ------
-        CampaignError
-            If there are not that many images, or no model yet.
+        A further draw adds to the ones before. `method` is that of
+        :func:`skadma.evaluation.audit_sample`; all but "random" need a model. Returns
+        the images in the order of the draw, without guesses: who sees them agrees too
+        often. Raises CampaignError if there are not that many, or no model yet.
         """
         with self._log.locked("audit"):
-            refresh(self._log, self._folders)
+            refresh(self._log)
             state = read_state(self._log)
             images = state.undecided()
             if not 1 <= n <= len(images):
@@ -103,107 +77,54 @@ class Audits:
                     population=len(images),
                     model=key,
                 )
+                columns = audit.strata, audit.stratum_sizes
+                design = zip(chosen, *(c.tolist() for c in columns), strict=True)
                 self._log.add(
                     "draws",
                     (
-                        (event, place, image, state.contents[image].sha256, *design)
-                        for place, (image, *design) in enumerate(
-                            zip(chosen, *_design_columns(audit), strict=True)
-                        )
+                        (event, place, image, state.contents[image].sha256, *row)
+                        for place, (image, *row) in enumerate(design)
                     ),
                 )
-        return blind_proposals(state, chosen)
+        return [propose(state, image) for image in chosen]
 
     def pending(self) -> list[Proposal]:
-        """List drawn images that have no answer, or were skipped.
-
-        Returns
-        -------
-        list of Proposal
-            In the order of the draw.
-        """
+        """List drawn images that have no answer, or were skipped, in order."""
         state = read_state(self._log)
-        open_ = [
-            image
+        answers = state.audit_answers
+        return [
+            propose(state, image)
             for sha256, image in _usable_draws(state).items()
-            if (known := state.audit_answers.get(sha256)) is None
-            or known.kind == "skip"
+            if (known := answers.get(sha256)) is None or known.kind == "skip"
         ]
-        return blind_proposals(state, open_)
 
     def answer(
         self, labels: Mapping[str, str] | str | Path, *, partial: bool = False
     ) -> TeachResult:
         """Take labels of drawn images. The last one of an image counts.
 
-        Parameters
-        ----------
-        labels : mapping of str to str, or path
-            As :meth:`skadma.Campaign.teach` takes them. The estimate is about the
-            images that have a class: "?cant-tell" and "?not-an-image" are left out.
-        partial : bool, default=False
-            Leave out the rows that cannot be taken instead of refusing all.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        LabelFileError
-            If a row cannot be taken, as when the image is in no audit. Nothing is
-            changed then.
+        The parameters are those of :meth:`skadma.Campaign.teach`. The estimate is about
+        the images that have a class: "?cant-tell" and "?not-an-image" are left out.
         """
-        name, rows, at_once = read_rows(labels)
-        refresh(self._log, self._folders)
+        given = read_rows(labels)
+        refresh(self._log)
         with self._log.transaction():
-            state = read_state(self._log)
-            resolved, refused = resolve_rows(
-                in_present_names(rows, state),
-                state,
-                self._folders,
-                at_once=at_once,
-                audit=True,
-            )
-            if refused and not partial:
-                raise LabelFileError(name, refused, len(rows))
-            counts, _ = add_changes(
-                self._log, "answer", name, resolved, state.audit_answers
-            )
-        return TeachResult(*counts, refused)
+            return record_labels(self._log, given, partial=partial, kind="answer")
 
     def has_labels(self) -> bool:
-        """Whether a drawn image has a class: :meth:`estimate` needs one.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether a drawn image has a class: :meth:`estimate` needs one."""
         return bool(_true_classes(read_state(self._log)))
 
     def estimate(self, *, confidence: float = 0.95) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
 
         About the images that had no label when the audit was drawn. If the model was
-        trained with some of them since, it is about images like them.
-
-        Parameters
-        ----------
-        confidence : float, default=0.95
-            Of the intervals.
-
-        Returns
-        -------
-        Estimate
-            ``print`` shows it.
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit, no answer or no model yet.
+        trained with some of them since, it is about images like them. `confidence` is
+        that of the intervals. Raises CampaignError if there is no audit, no answer or
+        no model yet.
         """
         with self._log.locked("evaluation"):
-            refresh_if_there(self._log, self._folders)
+            refresh_if_there(self._log)
             state = read_state(self._log)
             if not state.audits:
                 raise CampaignError(
@@ -219,7 +140,9 @@ class Audits:
                     "is written again."
                 )
             key = self._trainer.model_key(state)
-            estimator = _fitted(self._trainer.model(state))
+            estimator = self._trainer.model(state)
+            if not hasattr(estimator, "net_"):
+                raise CampaignError("There is no model to measure: teach labels first.")
             files = self._trainer.files([usable[sha256] for sha256 in truth], state)
             guesses = dict(zip(truth, estimator.predict(files).tolist(), strict=True))
         drawn = [sha256 for audit in state.audits for sha256 in audit.contents]
@@ -236,32 +159,19 @@ class Audits:
     def release(self, *, train: bool = True) -> TeachResult:
         """End all audits: their answers become labels to train with.
 
-        No estimate can be made with them any more. :meth:`skadma.Campaign.undo` takes
-        it back.
-
-        Parameters
-        ----------
-        train : bool, default=True
-            False leaves training to the next query.
-
-        Returns
-        -------
-        TeachResult
-
-        Raises
-        ------
-        CampaignError
-            If there is no audit.
+        No estimate can be made with them any more. `train` is that of
+        :meth:`skadma.Campaign.teach`; :meth:`skadma.Campaign.undo` takes the release
+        back.
         """
         with self._log.transaction():
             state = read_state(self._log)
             if not state.audits:
                 raise CampaignError("There is no audit to release.")
-            who = dict(self._log.rows("SELECT id, who FROM events"))
+            answers = state.audit_answers
             answered = [
-                ResolvedRow(known.image, sha256, known.mark, who[known.event])
+                ResolvedRow(known.image, sha256, known.mark, known.who)
                 for sha256 in state.drawn()
-                if (known := state.audit_answers.get(sha256))
+                if (known := answers.get(sha256))
             ]
             events = [audit.event for audit in state.audits]
             n = len(answered)
@@ -270,120 +180,6 @@ class Audits:
         if train:
             self._trainer.present_model()
         return TeachResult(len(answered), 0, 0, [])
-
-    # --- on a folder of other images ----------------------------------------
-
-    def draw_from_folder(
-        self, folder: Path, n: int, out: Path, *, method: str = "stratified"
-    ) -> None:
-        """Draw images of another folder to label, and write them to a file.
-
-        Images that the campaign has labels of are left out: the model was trained with
-        them.
-
-        Parameters
-        ----------
-        folder : Path
-        n : int
-        out : Path
-            The label file. Its other columns are the sampling design.
-        method : {"stratified", "random", "importance"}, default="stratified"
-            See :func:`skadma.evaluation.audit_sample`.
-
-        Raises
-        ------
-        CampaignError
-            If there are not that many images, or no model yet.
-        """
-        state = read_state(self._log)
-        contents = readable_contents(folder)
-        images = {
-            sha: path for sha, path in contents.items() if sha not in state.decisions
-        }
-        if not 1 <= n <= len(images):
-            raise CampaignError(
-                f"{n} images cannot be drawn from {str(folder)!r}: it has "
-                f"{len(images)} different ones that the campaign has no label of."
-            )
-        estimator = _fitted(self._trainer.present_model()[1])
-        proba = estimator.predict_proba([str(folder / p) for p in images.values()])
-        audit = audit_sample(proba, n, method=method, random_state=self._trainer.seed)
-        readable = list(images)
-        chosen = [readable[i] for i in audit.indices]
-        rows = zip(chosen, *_design_columns(audit), strict=True)
-        as_of = state.as_of
-        write_table(
-            out,
-            ("path", "label", "sha256", *_DESIGN, "as_of"),
-            (
-                (images[sha], "", sha, place, n, method, len(images), *design, as_of)
-                for place, (sha, *design) in enumerate(rows, 1)
-            ),
-        )
-
-    def estimate_on_folder(
-        self, folder: Path, labels: Path, *, confidence: float = 0.95
-    ) -> Estimate:
-        """Estimate how good the present model is on another folder.
-
-        Parameters
-        ----------
-        folder : Path
-        labels : Path
-            The file that :meth:`draw_from_folder` wrote, filled in.
-        confidence : float, default=0.95
-            Of the intervals.
-
-        Returns
-        -------
-        Estimate
-            ``print`` shows it.
-
-        Raises
-        ------
-        CampaignError
-            If the file is not whole, or an image is not there any more.
-        """
-        state = read_state(self._log)
-        rows = in_present_names(read_labels(labels, more=_DESIGN), state)
-        classes = state.classes
-        contents = readable_contents(folder)
-        problems = [
-            f"{row.where}: {row.problem}"
-            if row.problem
-            else f"{row.where}: {row.label!r} is none of the classes "
-            f"{', '.join(classes)}, nor {', '.join(MARKS)}."
-            for row in rows
-            if row.problem or row.label not in {*classes, *MARKS, ""}
-        ]
-        problems += [
-            f"{row.where}: {row.path!r} is not in the folder any more, or another "
-            "picture."
-            for row in rows
-            if row.sha256 not in contents and not row.problem
-        ]
-        if problems:
-            raise LabelFileError(str(labels), problems, len(rows), partial=False)
-        audit, rows = _read_design(labels, rows)
-        truth = [row.label if row.label in classes else None for row in rows]
-        estimator = _fitted(self._trainer.present_model()[1])
-        guesses = estimator.predict([str(folder / contents[r.sha256]) for r in rows])
-        return estimate(
-            audit,
-            guesses,
-            np.array(truth, dtype=object),
-            classes=classes,
-            confidence=confidence,
-        )
-
-
-def _design_columns(audit: Audit) -> tuple[list[Any], list[Any], list[Any]]:
-    """The stratum, its size and the probability of each drawn image."""
-    return (
-        audit.strata.tolist(),
-        audit.stratum_sizes.tolist(),
-        audit.probabilities.tolist(),
-    )
 
 
 def _usable_draws(state: State) -> dict[str, int]:
@@ -394,51 +190,9 @@ def _usable_draws(state: State) -> dict[str, int]:
 
 def _true_classes(state: State) -> dict[str, str]:
     """Classes of the drawn contents that were given one."""
+    answers = state.audit_answers
     return {
         sha256: known.label
         for sha256 in _usable_draws(state)
-        if (known := state.audit_answers.get(sha256)) and known.label is not None
+        if (known := answers.get(sha256)) and known.label is not None
     }
-
-
-def _fitted(estimator: CNNClassifier) -> CNNClassifier:
-    if not hasattr(estimator, "net_"):
-        raise CampaignError("There is no model to measure: teach labels first.")
-    return estimator
-
-
-def _read_design(name: Path, rows: list[LabelRow]) -> tuple[Audit, list[LabelRow]]:
-    """Read the audit from the file's columns, and put its rows in order."""
-    try:
-        columns = list(zip(*(row.more for row in rows), strict=True))
-        places, of = (list(map(int, column)) for column in columns[:2])
-        methods = set(columns[2])
-        (population,) = set(map(int, columns[3]))
-        if sorted(places) != list(range(1, len(rows) + 1)) or set(of) != {len(rows)}:
-            raise ValueError("rows are missing or twice there")
-        if len(methods) != 1 or not methods <= set(METHODS):
-            raise ValueError(f"methods {sorted(methods)}")
-        strata, sizes = (np.array(list(map(int, c))) for c in columns[4:6])
-        chances = np.array(list(map(float, columns[6])))
-        if not (
-            np.all((chances > 0) & (chances <= 1 + 1e-9))
-            and np.all((sizes >= 1) & (sizes <= population))
-            and len(rows) <= population
-        ):
-            raise ValueError("chances or sizes that cannot be")
-    except ValueError as error:
-        raise CampaignError(
-            f"{str(name)!r} is not the whole audit that 'skadma evaluate --images' "
-            f"wrote ({error}). Fill in the column 'label', and leave all other columns "
-            "and rows as they were."
-        ) from error
-    order = np.argsort(places)
-    audit = Audit(
-        np.arange(len(rows)),
-        methods.pop(),
-        population,
-        strata[order],
-        sizes[order],
-        chances[order],
-    )
-    return audit, [rows[i] for i in order]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,7 @@ from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
-from .folders import (
-    FolderPaths,
-    absolute,
-    check_name,
-    check_stored,
-    is_within,
-    read_folders,
-)
+from .folders import absolute, check_name, check_outside, read_folders
 from .history import card_facts, list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
@@ -42,7 +35,7 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .second_look import CantTell, SuspectLabel, list_cant_tell, list_suspects
+from .second_look import SuspectLabel, list_cant_tell, list_suspects
 from .settings import (
     build_estimator,
     check_network,
@@ -54,7 +47,7 @@ from .settings import (
 )
 from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Status, make_status
-from .trainer import Proposal, Trainer, blind_proposals, guess
+from .trainer import Proposal, Trainer, guess, propose
 
 _logger = logging.getLogger(__name__)
 
@@ -78,11 +71,6 @@ class Campaign:
         Where those of pools are that were added, by name, if they moved.
     backbone : callable, optional
         The network, for a campaign that was started with a callable one.
-    features : "auto", str, Path or None, default="auto"
-        Where features of the images are kept, for a strategy that chooses by them.
-        "auto": in the campaign's folder, if they would take more than half the memory
-        that is available, three times over. A folder: there, in any case. None: in
-        memory. The same images are chosen.
     who : str, optional
         Name for the log; the system's user if None.
     wait : float, default=60
@@ -93,6 +81,12 @@ class Campaign:
     folder : Path
     pool : Path
         The first; ``pools`` has all.
+    who : str
+        Whose name events carry.
+    n_instances : int
+        Labels in a round.
+    audits : Audits
+        Draw images to measure the model with, and estimate how good it is.
 
     Examples
     --------
@@ -113,28 +107,24 @@ class Campaign:
         pool: str | Path | None = None,
         pools: Mapping[str, str | Path] | None = None,
         backbone: Callable[[], nn.Module] | None = None,
-        features: str | Path | None = "auto",
         who: str | None = None,
         wait: float = 60,
     ) -> None:
         self.folder = absolute(folder)
-        self._event_log = EventLog(self.folder / DATABASE, who=who, wait=wait)
+        places = {**(pools or {}), **({} if pool is None else {"": pool})}
+        moved = {name: absolute(place) for name, place in places.items()}
+        path = self.folder / DATABASE
+        self._event_log = EventLog(path, who=who, wait=wait, moved=moved)
         try:
             settings = self._event_log.settings()
             check_settings(settings)
-            if pool is None:
-                check_stored("", settings["pool"], self.folder)
-            self.pool = absolute(settings["pool"] if pool is None else pool)
-            moved = {name: absolute(path) for name, path in (pools or {}).items()}
-            self._folders = FolderPaths(self.pool, moved)
-            added = read_folders(self._event_log)
-            self._folders.check(added)
-            for each in added.added:
-                if each.name not in moved:
-                    check_stored(each.name, each.folder, self.folder)
-            self._trainer = Trainer(
-                self._event_log, self._folders, settings, backbone, features
-            )
+            folders = read_folders(self._event_log)
+            folders.check(self.folder)
+            self.pool = folders.roots[""]
+            self.who = self._event_log.who
+            self.n_instances: int = settings["n_instances"]
+            self._trainer = Trainer(self._event_log, settings, backbone)
+            self.audits = Audits(self._event_log, self._trainer)
         except BaseException:
             self._event_log.close()
             raise
@@ -153,8 +143,6 @@ class Campaign:
         random_state: int = 0,
         who: str | None = None,
         wait: float = 60,
-        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path | None = None,
-        partial: bool = False,
         verbose: bool = False,
     ) -> Campaign:
         """Start a campaign.
@@ -187,8 +175,6 @@ class Campaign:
             Seeds everything that has no seed of its own.
         who, wait
             As in the class.
-        labels, partial
-            Labels there are already, as :meth:`teach` takes them.
         verbose : bool, default=False
             Show a progress bar while images are read.
 
@@ -198,11 +184,7 @@ class Campaign:
         """
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
-        if is_within(folder, pool):
-            raise CampaignError(
-                f"The campaign's folder {str(folder)!r} is inside the pool "
-                f"{str(pool)!r}: keep it elsewhere, or its files count as images."
-            )
+        check_outside(folder, pool)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
@@ -217,40 +199,22 @@ class Campaign:
         backbone = estimator.backbone if callable(estimator.backbone) else None
         rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
         check_usable(rebuilt, strategy, names)
-        check_network(rebuilt, strategy)
-        given = read_rows({} if labels is None else labels)
+        check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
-        folders = FolderPaths(pool)
-
-        def fill(log: EventLog) -> TeachResult:
-            """Write all there is at the start, or nothing."""
-            with log.transaction():
-                log.make_tables(settings)
-                event = log.add_event("start", n_images=len(images))
-                add_contents(log, images, event)
-                return record_labels(log, folders, given, partial=partial)
-
-        if given.rows:  # refuse labels, or warn of them, before anything is on the disk
-            log = EventLog(Path(":memory:"), create=True)
-            try:
-                refused = fill(log).refused
-            finally:
-                log.close()
-            for problem in refused:
-                warnings.warn(f"left out: {problem}", stacklevel=2)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
             save_centers(strategy, folder)
-            log = EventLog(folder / DATABASE, create=True, who=who, wait=wait)
-            try:
-                Trainer(log, folders, settings, backbone)  # refuses what it cannot use
-                fill(log)
+            path = folder / DATABASE
+            with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
+                Trainer(log, settings, backbone)  # refuses what it cannot use
+                with log.transaction():
+                    log.make_tables(settings)
+                    event = log.add_event("start", n_images=len(images))
+                    add_contents(log, images, event)
                 sync_folder(folder)
                 sync_folder(folder.parent)
-            finally:
-                log.close()
         _logger.info("campaign in %s: %d images", folder, len(images))
         return cls(folder, pool=pool, backbone=backbone, who=who, wait=wait)
 
@@ -282,7 +246,7 @@ class Campaign:
 
     def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
         """Choose, and return the state from which it was chosen."""
-        n = self._trainer.n_instances if n_instances is None else n_instances
+        n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
         with self._event_log.locked("query"):
@@ -321,6 +285,7 @@ class Campaign:
         labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
+        blind: bool = False,
         train: bool = True,
     ) -> TeachResult:
         """Take labels and train with all labels so far.
@@ -338,6 +303,10 @@ class Campaign:
             others are blind repeats.
         partial : bool, default=False
             Leave out the rows that cannot be taken instead of refusing all.
+        blind : bool, default=False
+            They are blind repeats, about images that are decided: they change no
+            decision and are not trained with, :meth:`agreement` counts them. The same
+            answer again changes nothing, another one replaces it.
         train : bool, default=True
             False leaves training to the next query.
 
@@ -355,16 +324,17 @@ class Campaign:
         self.refresh()
         log = self._event_log
         with log.transaction():
-            result = record_labels(log, self._folders, given, partial=partial)
+            kind = "repeat" if blind else "teach"
+            result = record_labels(log, given, partial=partial, kind=kind)
         _logger.info("%s: %s", given.name, result)
-        if train:
+        if train and not blind:
             self.estimator()
         return result
 
     def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
         """Correct a decision: :meth:`teach` about an image that has one already."""
         state = read_state(self._event_log)
-        number = find_image(image, state.numbers, state, self._folders)
+        number = find_image(image, state)
         if number is not None and state.decision_of(number) is None:
             raise CampaignError(
                 f"{image!r} has no label to correct. teach gives it its first."
@@ -374,10 +344,10 @@ class Campaign:
     def undo(self) -> list[str]:
         """Take the last decisions back: those of one ``teach`` that still hold.
 
-        Or the answers of one :meth:`record_repeat` or :meth:`confirm`, a release of
-        audits with answers, or a change of the classes or the pools. Everything is as
-        it was before them, the model and the next query included. The log keeps them,
-        and that they were undone. Returns the paths of the images that they were about.
+        Or the answers of one :meth:`confirm`, a release of audits with answers, or a
+        change of the classes or the pools. Everything is as it was before them, the
+        model and the next query included. The log keeps them, and that they were
+        undone. Returns the paths of the images that they were about.
         """
         with self._event_log.transaction():
             state = read_state(self._event_log)
@@ -385,8 +355,8 @@ class Campaign:
                 raise CampaignError("There is nothing to undo.")
             acts = list(state.acts)
             last = acts[-1]
-            if any(audit.event > last for audit in state.audits) and (
-                last in state.folders.events
+            if state.acts[last].kind == "pool" and any(
+                audit.event > last for audit in state.audits
             ):
                 raise CampaignError(
                     "The last change is a pool that was added, and an audit was drawn "
@@ -420,16 +390,6 @@ class Campaign:
     # --- what there is ----------------------------------------------------------
 
     @property
-    def who(self) -> str:
-        """Whose name events carry."""
-        return self._event_log.who
-
-    @property
-    def n_instances(self) -> int:
-        """Labels in a round."""
-        return self._trainer.n_instances
-
-    @property
     def last_event(self) -> int:
         """Number of the log's last event; classes are named as of an event."""
         return int(self._event_log.rows("SELECT max(id) FROM events")[0][0])
@@ -446,20 +406,20 @@ class Campaign:
     @property
     def pools(self) -> dict[str, Path]:
         """The folders of images by name; that of the first is empty."""
-        return self._folders.by_name(read_folders(self._event_log))
+        return read_folders(self._event_log).roots
 
     def files(self, paths: Iterable[str]) -> list[Path]:
         """Find the files of images by their paths in the campaign."""
-        added = read_folders(self._event_log)
-        return [self._folders.file(path, added) for path in paths]
+        folders = read_folders(self._event_log)
+        return [folders.file(path) for path in paths]
 
     def refresh(self) -> int:
         """Look at the pools for new, changed and missing images, and count them."""
-        return refresh(self._event_log, self._folders)
+        return refresh(self._event_log)
 
     def refresh_if_there(self) -> None:
         """Look at the pools, or warn where one is not to be found."""
-        refresh_if_there(self._event_log, self._folders)
+        refresh_if_there(self._event_log)
 
     def candidates(self) -> list[str]:
         """List the images that a query chooses from, one of each content.
@@ -474,7 +434,7 @@ class Campaign:
         with self._event_log.reading():
             self._event_log.check()
             state = read_state(self._event_log)
-            return make_status(self._event_log, state, self._folders)
+            return make_status(self._event_log, state)
 
     def decisions(self) -> list[tuple[str, Decision, str]]:
         """List what holds for each image: path, decision, and the state of the file.
@@ -494,7 +454,7 @@ class Campaign:
 
     # --- second looks -----------------------------------------------------------
 
-    def cant_tell(self, *, exclude: str | None = None) -> list[CantTell]:
+    def cant_tell(self, *, exclude: str | None = None) -> list[tuple[str, Decision]]:
         """List the images marked "?cant-tell" whose file is there, oldest first.
 
         Without those that the person `exclude` has answered, to ask for a second
@@ -525,7 +485,7 @@ class Campaign:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
         with self._event_log.transaction():
             state = read_state(self._event_log)
-            number = find_image(image, state.numbers, state, self._folders)
+            number = find_image(image, state)
             held = None if number is None else state.decision_of(number)
             if number is None or held is None:
                 raise CampaignError(f"{image!r} has no decision that could stand.")
@@ -547,43 +507,15 @@ class Campaign:
         """
         state = read_state(self._event_log)
         images = choose_repeats(state, share, self.who if who is None else who)
-        return blind_proposals(state, images)
-
-    def record_repeat(self, image: str, label: str, *, sha256: str = "") -> None:
-        """Write somebody's blind answer about an image that is decided.
-
-        It changes no decision and is not trained with: :meth:`agreement` counts it. The
-        same answer again changes nothing, another one replaces it. ``undo`` takes it
-        back. `sha256` is what was looked at. If it is given, the pool is not searched
-        for changes.
-        """
-        self.record_repeats([LabelRow(repr(image), image, label, sha256)])
-
-    def record_repeats(
-        self,
-        answers: Mapping[str, str] | Sequence[LabelRow] | str | Path,
-        *,
-        partial: bool = False,
-    ) -> TeachResult:
-        """Write somebody's blind answers; the parameters are those of :meth:`teach`.
-
-        The ``n_repeats`` of the result are those that were new.
-        """
-        given = read_rows(answers)
-        if not all(row.sha256 for row in given.rows):
-            self.refresh()
-        log = self._event_log
-        with log.transaction():
-            return record_labels(log, self._folders, given, partial=partial, blind=True)
+        return [propose(state, image) for image in images]
 
     def agreement(self) -> Agreement:
         """Measure how far people agree with each other and with themselves.
 
         Each blind repeat is compared with the decision that held when it was made,
         whatever was corrected afterwards. "?cant-tell" and "?not-an-image" count as
-        answers, "?skip" does not. Cohen's kappa is scikit-learn's; its interval is
-        Wilson's for the agreement, shifted and scaled by the agreement that chance
-        would give, as found.
+        answers, "?skip" does not. The interval of Cohen's kappa is Wilson's for the
+        agreement, shifted and scaled by the agreement that chance would give, as found.
         """
         return measure_agreement(read_state(self._event_log))
 
@@ -623,20 +555,16 @@ class Campaign:
         """Add a folder of images, with its subfolders, and return its name.
 
         Paths of its images begin with its name: "more-photos/7.jpg". If None, that of
-        the folder, with a number where it is taken. An image that is in another pool as
-        well is one, and has one label. `verbose` shows a progress bar.
+        the folder. An image that is in another pool as well is one, and has one label.
+        `verbose` shows a progress bar.
         """
         root = absolute(folder)
-        if name is not None:
-            check_name(name)
-        self._check_pool(root, name, read_state(self._event_log))
+        name = check_name(root.name if name is None else name)
+        check_outside(self.folder, root)
+        self._check_pool(name, root)
         images = scan_new_folder(root, progress=verbose)
         with self._event_log.transaction():
-            state = read_state(self._event_log)
-            self._check_pool(root, name, state)  # another process may have been faster
-            if name is None:
-                paths = list(state.paths.values())
-                name = self._folders.choose_name(root, state.folders, paths)
+            self._check_pool(name, root)  # another process may have been faster
             event = self._event_log.add_event(
                 "pool", name=name, folder=str(root), n_images=len(images)
             )
@@ -645,19 +573,9 @@ class Campaign:
         _logger.info("pool %s: %d images", name, len(images))
         return name
 
-    def _check_pool(self, root: Path, name: str | None, state: State) -> None:
-        if is_within(self.folder, root):
-            raise CampaignError(
-                f"The campaign's folder {str(self.folder)!r} is inside {str(root)!r}: "
-                "its files would count as images. Add another folder."
-            )
-        self._folders.check_apart(root, state.folders)
-        paths = list(state.paths.values())
-        if name is not None and self._folders.taken(name, state.folders, paths):
-            raise CampaignError(
-                f"Paths that begin with {name!r} are there already, in the first pool "
-                "or as another pool's name. Give the pool another name."
-            )
+    def _check_pool(self, name: str, root: Path) -> None:
+        state = read_state(self._event_log)
+        state.folders.check_new(name, root, state.paths.values())
 
     # --- models -------------------------------------------------------------
 
@@ -673,11 +591,6 @@ class Campaign:
         Not fitted where there are no labels.
         """
         return self._trainer.present_model()[1]
-
-    @property
-    def audits(self) -> Audits:
-        """Draw images to measure the model with, and estimate how good it is."""
-        return Audits(self._event_log, self._folders, self._trainer)
 
     def guesses(
         self, contents: Iterable[str]
@@ -703,7 +616,7 @@ class Campaign:
         folder: str | Path,
         *,
         onnx: bool = False,
-        calibration: bool | str = True,
+        calibration: bool = True,
         overwrite: bool = False,
         verbose: bool = False,
     ) -> None:
@@ -719,12 +632,11 @@ class Campaign:
             It is there whole or not at all.
         onnx : bool, default=False
             Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
-        calibration : bool or str, default=True
+        calibration : bool, default=True
             Set a temperature by out-of-fold probabilities, which takes five trainings,
             and write the model with it: the same labels, better probabilities. Where
             there are fewer than 60 labels, or it does not help, the probabilities are
-            not changed, and the card says so. False: they are not changed. A text, as
-            Markdown: they are not changed, and the card has the text.
+            not changed, and the card says so.
         overwrite : bool, default=False
             Replace a model that is there already.
         verbose : bool, default=False
@@ -743,8 +655,8 @@ class Campaign:
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")
-        text = calibration if isinstance(calibration, str) else None
-        if calibration is True:
+        text = None
+        if calibration:
             images, labels = map(list, zip(*state.labelled(), strict=True))
             estimator, text = calibrated(
                 estimator,
@@ -753,13 +665,6 @@ class Campaign:
                     images, np.array(labels), state, refit=True, verbose=verbose
                 ),
             )
-        facts = card_facts(
-            self._event_log.settings(),
-            self.status(),
-            self.log(),
-            self.decisions(),
-            title=self.folder.name,
-            calibration=text,
-            estimate=self.audits.estimate() if self.audits.has_labels() else None,
-        )
+        estimate = self.audits.estimate() if self.audits.has_labels() else None
+        facts = card_facts(self._event_log, state, text, estimate)
         export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)

@@ -48,19 +48,21 @@ class ClassNames:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._first = tuple(check_classes(classes))
-        # The present classes, in the order in which they came; a new name takes the
-        # place of the old one.
-        self.classes = list(self._first)
         # Names that are no class any more, with the present class of each.
         self.former: dict[str, str] = {}
         self._changes: dict[int, tuple[str, list[str], str | None]] = {}
         # What identifies each class, by name, from an event on: the event that it came
-        # with, and its place there.
+        # with, and its place there. In the order in which the classes came; a new name
+        # takes the place of the old one.
         self._ids: list[tuple[int, dict[str, _Id]]] = [
             (0, {name: (0, k) for k, name in enumerate(self._first)})
         ]
         self._merged: dict[_Id, _Id] = {}
-        self._names = {each: name for name, each in self._ids[-1][1].items()}
+
+    @property
+    def classes(self) -> list[str]:
+        """The present classes."""
+        return list(self._ids[-1][1])
 
     @property
     def changed(self) -> bool:
@@ -110,7 +112,8 @@ class ClassNames:
     def _present(self, known: _Id | None) -> str | None:
         while known in self._merged:
             known = self._merged[known]
-        return self._names.get(known) if known else None
+        present = (name for name, each in self._ids[-1][1].items() if each == known)
+        return next(present, None)
 
     def take_back(self, undone: int, event: int) -> None:
         """Take the change of the event `undone` back, by another event."""
@@ -119,8 +122,7 @@ class ClassNames:
         again = ClassNames(self._first)
         for at, change in self._changes.items():
             again.change(*change, at)
-        self.classes, self.former = again.classes, again.former
-        self._merged, self._names = again._merged, again._names
+        self.former, self._merged = again.former, again._merged
         self._ids.append((event, again._ids[-1][1]))
 
     def change(
@@ -128,41 +130,37 @@ class ClassNames:
     ) -> None:
         """Add the classes `names`, or rename or merge them `into` one, by an event."""
         texts = [*names] if into is None else [*names, into]
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in texts):
+        if (
+            change not in CHANGES
+            or (into is None) != (change == "add")
+            or not names
+            or not isinstance(names, list)
+            or not all(isinstance(name, str) for name in texts)
+        ):
             raise CampaignError(
-                f"{names!r} must be a list of names of classes, {into!r} a name."
+                f"{change!r} of {names!r} is no change of classes: it must be a list "
+                f"of names of classes, and not into {into!r}."
             )
-        if change not in CHANGES or (into is None) != (change == "add") or not names:
-            raise CampaignError(
-                f"{change!r} of {names} is no change of classes; there are "
-                f"{', '.join(CHANGES)}, each of one class or more."
-            )
+        before = self._ids[-1][1]
         if into is None:
             for name in names:
-                if name in self.classes:
+                if name in before:
                     raise CampaignError(f"There is a class {name!r} already.")
-            classes = [*self.classes, *names]
+            check_classes([*before, *names])
+            renamed: dict[str, str] = {}
+            ids = before | {name: (event, k) for k, name in enumerate(names)}
         else:
-            classes = self._joined(names, into, change)
-        self.classes = check_classes(classes)
-        renamed = {} if into is None else {n: into for n in names if n != into}
-        ids = dict(self._ids[-1][1])
-        if into is None:
-            ids |= {name: (event, k) for k, name in enumerate(names)}
-        else:
-            kept = ids[into if into in ids else names[0]]
-            others = {ids.pop(name) for name in renamed}
-            self._merged |= dict.fromkeys(others - {kept}, kept)
-            ids[into] = kept
+            classes = check_classes(self._joined(names, into, change))
+            renamed = {name: into for name in names if name != into}
+            kept = before[into if into in before else names[0]]
+            self._merged |= {
+                before[name]: kept for name in renamed if before[name] != kept
+            }
+            ids = {name: kept if name == into else before[name] for name in classes}
         self._ids.append((event, ids))
-        self._names = {each: name for name, each in ids.items()}
         self._changes[event] = change, names, into
         former = {old: renamed.get(now, now) for old, now in self.former.items()}
-        self.former = {
-            old: now
-            for old, now in (former | renamed).items()
-            if old not in self.classes
-        }
+        self.former = {o: now for o, now in (former | renamed).items() if o not in ids}
 
     def unknown(self, label: str, others: Sequence[str] = ()) -> str:
         """Say why a label is no class, and what to write instead."""

@@ -14,8 +14,14 @@ import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,35 +41,10 @@ EVENT_KINDS = (
     *("audit", "answer", "release", "classes", "pool"),
 )
 
-_SETTINGS = """CREATE TABLE settings (
-    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
-    value TEXT NOT NULL CHECK (typeof(value) = 'text'))"""
-_EVENTS = f"""CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
-    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
-    kind TEXT NOT NULL
-        CHECK (kind IN ({", ".join(f"'{kind}'" for kind in EVENT_KINDS)})),
-    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))"""
-_IMAGES = """CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
-    event INTEGER NOT NULL REFERENCES events)"""
-# What a scan found at a path, a row whenever it changed. sha256 NULL: the file was
-# missing.
-_CONTENTS = """CREATE TABLE contents (
-    event INTEGER NOT NULL REFERENCES events,
-    image INTEGER NOT NULL REFERENCES images,
-    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
-        (typeof(sha256) = 'text' AND length(sha256) = 64)),
-    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
-    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
-    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
-    PRIMARY KEY (event, image))"""
 # What a person answered about an image, and the content the image had then. Rows of
 # `decisions` belong to "teach" events and are the labels. Rows of `other_answers`
 # belong to "repeat", "confirm" and "answer" events and change no label.
-_ANSWERS = """CREATE TABLE {name} (
+_ANSWERS = """CREATE TABLE {} (
     event INTEGER NOT NULL REFERENCES events,
     image INTEGER NOT NULL REFERENCES images,
     sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
@@ -72,40 +53,56 @@ _ANSWERS = """CREATE TABLE {name} (
     label TEXT CHECK (typeof(label) =
         CASE kind WHEN 'label' THEN 'text' ELSE 'null' END),
     PRIMARY KEY (event, image))"""
-_PROPOSALS = """CREATE TABLE proposals (
+_TABLES = (
+    """CREATE TABLE settings (
+    name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+    value TEXT NOT NULL CHECK (typeof(value) = 'text'))""",
+    f"""CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL CHECK (typeof(at) = 'text'),
+    who TEXT NOT NULL CHECK (typeof(who) = 'text'),
+    kind TEXT NOT NULL CHECK (kind IN {EVENT_KINDS}),
+    detail TEXT NOT NULL CHECK (typeof(detail) = 'text'))""",
+    """CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE CHECK (typeof(path) = 'text'),
+    event INTEGER NOT NULL REFERENCES events)""",
+    # What a scan found at a path, a row whenever it changed. sha256 NULL: the file was
+    # missing.
+    """CREATE TABLE contents (
+    event INTEGER NOT NULL REFERENCES events,
+    image INTEGER NOT NULL REFERENCES images,
+    sha256 TEXT CHECK (typeof(sha256) = 'null' OR
+        (typeof(sha256) = 'text' AND length(sha256) = 64)),
+    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
+    mtime_ns INTEGER NOT NULL CHECK (typeof(mtime_ns) = 'integer'),
+    problem TEXT CHECK (typeof(problem) IN ('null', 'text')),
+    PRIMARY KEY (event, image))""",
+    _ANSWERS.format("decisions"),
+    """CREATE TABLE proposals (
     event INTEGER NOT NULL REFERENCES events,
     place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
     image INTEGER NOT NULL REFERENCES images,
     score REAL CHECK (typeof(score) IN ('null', 'real')),
     guess TEXT CHECK (typeof(guess) IN ('null', 'text')),
     confidence REAL CHECK (typeof(confidence) IN ('null', 'real')),
-    PRIMARY KEY (event, place))"""
-# The images that an "audit" event drew, in order, with the sampling design: see
-# skadma.evaluation.Audit.
-_DRAWS = """CREATE TABLE draws (
+    PRIMARY KEY (event, place))""",
+    _ANSWERS.format("other_answers"),
+    # The images that an "audit" event drew, in order, with the sampling design: see
+    # skadma.evaluation.Audit.
+    """CREATE TABLE draws (
     event INTEGER NOT NULL REFERENCES events,
     place INTEGER NOT NULL CHECK (typeof(place) = 'integer'),
     image INTEGER NOT NULL REFERENCES images,
     sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64),
     stratum INTEGER NOT NULL CHECK (typeof(stratum) = 'integer'),
     stratum_size INTEGER NOT NULL CHECK (typeof(stratum_size) = 'integer'),
-    probability REAL NOT NULL CHECK (typeof(probability) = 'real'),
-    PRIMARY KEY (event, place))"""
-# A chain: the digest of an event covers the one before it, the event and its rows. The
-# first one covers the settings.
-_DIGESTS = """CREATE TABLE digests (
+    PRIMARY KEY (event, place))""",
+    # A chain: the digest of an event covers the one before it, the event and its rows.
+    # The first one covers the settings.
+    """CREATE TABLE digests (
     event INTEGER PRIMARY KEY REFERENCES events,
-    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64))"""
-_TABLES = (
-    _SETTINGS,
-    _EVENTS,
-    _IMAGES,
-    _CONTENTS,
-    _ANSWERS.format(name="decisions"),
-    _PROPOSALS,
-    _ANSWERS.format(name="other_answers"),
-    _DRAWS,
-    _DIGESTS,
+    sha256 TEXT NOT NULL CHECK (typeof(sha256) = 'text' AND length(sha256) = 64))""",
 )
 _OF_EVENTS = {
     **{"events": ("id", "id"), "images": ("event", "id")},
@@ -135,10 +132,6 @@ class CampaignBusyError(CampaignError):
     """Another process works on the campaign, and did not end in time."""
 
 
-class CampaignReplacedError(CampaignError):
-    """The file at the campaign's path is not the one that was opened any more."""
-
-
 class EventLog:
     """The event log of a campaign.
 
@@ -146,7 +139,7 @@ class EventLog:
     `create`, the first transaction has to make the tables. Events carry the name `who`,
     the system's user if None. `wait` is how many seconds to wait for other processes.
     Threads may share it: they take turns. Without `check`, a log is opened whose rows
-    were changed.
+    were changed. `moved` has folders of images that are elsewhere by now, by name.
     """
 
     def __init__(
@@ -157,8 +150,10 @@ class EventLog:
         who: str | None = None,
         wait: float = 60,
         check: bool = True,
+        moved: Mapping[str, Path] | None = None,
     ) -> None:
         self.path = path
+        self.moved = moved or {}
         self.who = who if who is not None else _user()
         self._wait = wait
         if not create and not path.is_file():
@@ -186,7 +181,7 @@ class EventLog:
                     self._execute("PRAGMA journal_mode = WAL")
                 else:
                     self._check_format()
-            # The files that SQLite has open now, unless it is all in memory.
+            # The files that SQLite has open now.
             self._files = {f: _inode(f) for f in (path, self._wal) if f.is_file()}
             if not create:
                 if check:
@@ -243,7 +238,7 @@ class EventLog:
     def transaction(self) -> Iterator[None]:
         """Write everything or nothing, before or after other processes' writes.
 
-        CampaignReplacedError if the file is not at its path any more.
+        CampaignError if the file is not at its path any more.
         """
         with self._turn, self._translated():
             self._execute("BEGIN IMMEDIATE")
@@ -413,14 +408,14 @@ class EventLog:
         try:
             if any(_inode(file) != inode for file, inode in self._files.items()):
                 happened = "another file is in its place"
-            elif written and self._files and not self._is_found(*self._written):
+            elif written and not self._is_found(*self._written):
                 happened = "something was written over it"
                 self._files[self.path] = -1, -1  # what is in memory is of no use now
             else:
                 return
         except OSError as error:
             happened = f"it cannot be found there ({error})"
-        raise CampaignReplacedError(
+        raise CampaignError(
             f"The campaign's file {str(self.path)!r} was replaced or removed while it "
             f"was open, as by a backup or a sync: {happened}. Nothing is recorded any "
             "more. Put the right folder there, then open the campaign again."
@@ -512,25 +507,18 @@ def campaign_lock(folder: Path, wait: float, task: str) -> Iterator[None]:
     note = folder / "campaign.lock.txt"
     lock = filelock.FileLock(folder / "campaign.lock")
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        try:
+        lock.acquire(timeout=wait)
+    except filelock.Timeout as error:
+        holder = "another process"
+        with suppress(OSError):
             holder = note.read_text("utf-8")
-        except OSError:
-            holder = "another process"
-        _logger.info("waiting for %s", holder)
-        try:
-            lock.acquire(timeout=wait)
-        except filelock.Timeout as error:
-            raise CampaignBusyError(
-                f"{holder} works on the campaign and did not end in {wait:g} s. "
-                "What was decided is safe; try again later."
-            ) from error
+        raise CampaignBusyError(
+            f"{holder} works on the campaign and did not end in {wait:g} s. "
+            "What was decided is safe; try again later."
+        ) from error
     try:
-        try:
+        with suppress(OSError):  # a full disk; the note only serves a message
             note.write_text(f"'{task}' in process {os.getpid()}", "utf-8")
-        except OSError as error:  # a full disk; the note only serves a message
-            _logger.debug("%s", error)
         yield
     finally:
         lock.release()
@@ -540,15 +528,12 @@ def refuse_existing(path: Path) -> None:
     """Refuse a file with a campaign, but not one whose start was broken off."""
     if not path.exists():
         return
-    log = EventLog(path, create=True)
-    try:
+    with closing(EventLog(path, create=True)) as log:
         if log.has_tables():
             raise CampaignError(
                 f"There is a campaign in {str(path.parent)!r} already. Go on with it, "
                 "or start another one in another folder."
             )
-    finally:
-        log.close()
 
 
 def _chain(before: str, digest: str) -> str:

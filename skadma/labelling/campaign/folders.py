@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -23,31 +23,56 @@ FIRST = 0
 
 
 @dataclass(frozen=True)
-class AddedFolder:
+class Folder:
     """A folder added by an `event`, and perhaps removed by the event `until`."""
 
-    name: str
-    folder: str
+    name: str  # of the first: empty
+    stored: str  # where it was then
     event: int
     until: float = math.inf
 
 
-class AddedFolders:
-    """The folders that were added, as the log has them."""
+class Folders:
+    """The folders with a campaign's images, as the log has them.
 
-    def __init__(self, ever: list[AddedFolder]) -> None:
-        self._ever = ever  # those whose addition was undone too
-        self.added = [folder for folder in self._ever if folder.until == math.inf]
+    `ever` has those too whose addition was undone, the first one first; `moved` those
+    that are elsewhere by now, by name.
+    """
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the added folders."""
-        return [folder.name for folder in self.added]
+    def __init__(self, ever: list[Folder], moved: Mapping[str, Path]) -> None:
+        self._ever, self._moved = ever, moved
+        self._present = [folder for folder in ever if folder.until == math.inf]
+        self.roots = {  # where they are on this machine, by name
+            folder.name: moved.get(folder.name) or absolute(folder.stored)
+            for folder in self._present
+        }
 
-    @property
-    def events(self) -> list[int]:
-        """The events that added them."""
-        return [folder.event for folder in self.added]
+    def check(self, campaign: Path) -> None:
+        """Refuse a place for a folder that was not added, or as no campaign has one.
+
+        A campaign from elsewhere may name any folder, to have private files listed.
+        """
+        for name in self._moved.keys() - self.roots.keys():
+            added = ", ".join([*self.roots][1:]) or "none"
+            raise CampaignError(
+                f"There is no pool {name!r} that could have moved. Pools that were "
+                f"added: {added}; the first one has no name."
+            )
+        for folder in self._present:
+            name, stored = folder.name, folder.stored
+            if name not in self._moved and (
+                "\0" in stored
+                or not Path(stored).is_absolute()
+                or is_within(campaign, Path(stored))
+            ):
+                option = f"--pool {name}=FOLDER" if name else "--pool FOLDER"
+                python = f"pools={{{name!r}: ...}}" if name else "pool=..."
+                raise CampaignError(
+                    f"The campaign's pool {stored!r} is not scanned: it is relative, "
+                    "or has the campaign itself in it, as of no campaign that was "
+                    f"started here. Say where the images are by {option} ({python} in "
+                    "Python)."
+                )
 
     def owner(self, path: str, event: int = sys.maxsize) -> int:
         """Give the event that added the folder of a path; `FIRST` for the first.
@@ -55,7 +80,7 @@ class AddedFolders:
         With `event`, the folder to which the path belonged then.
         """
         name, slash, _ = path.partition("/")
-        for folder in self._ever if slash else ():
+        for folder in self._ever[1:] if slash else ():
             if folder.name == name and folder.event <= event < folder.until:
                 return folder.event
         return FIRST
@@ -65,13 +90,71 @@ class AddedFolders:
 
         Not so where the folder was removed since, or the path means another one.
         """
-        return not self._ever or self.owner(path, event) == self.owner(path)
+        return len(self._ever) == 1 or self.owner(path, event) == self.owner(path)
+
+    def file(self, path: str) -> Path:
+        """Give the file of an image."""
+        if self.owner(path) == FIRST:
+            return self.roots[""] / path
+        name, *inside = PurePosixPath(path).parts  # "name//x" must not lead to /x
+        return self.roots[name].joinpath(*inside)
+
+    def find(self, path: str) -> Iterator[str]:
+        """Give what a path may mean in the campaign, most likely first.
+
+        It is absolute, or relative to a folder of the campaign or the current one.
+        Links and ".." are followed, so that it may lead there by any way.
+        """
+        places = [Path(path)]
+        if not places[0].is_absolute():
+            places.insert(0, self.file(path))
+        real_roots = {name: _resolved(root) for name, root in self.roots.items()}
+        for place in places:
+            if ".." not in place.parts:  # the common case, without a look at the disk
+                yield from _inside(place, self.roots)
+            # An image may be a link to a file elsewhere.
+            yield from _inside(_resolved(place.parent) / place.name, real_roots)
+            yield from _inside(_resolved(place), real_roots)
+
+    def scan(self, known: Mapping[str, Content]) -> dict[str, Content]:
+        """Find what is new, changed or missing in all folders, by path."""
+        changes: dict[str, Content] = {}
+        for folder in self._present:
+            name, root = folder.name, self.roots[folder.name]
+            prefix = f"{name}/" if name else ""
+            inside = {
+                path[len(prefix) :]: content
+                for path, content in known.items()
+                if self.owner(path) == folder.event
+            }
+            others = () if name else [*self.roots][1:]
+            found = scan_folder(root, inside, name=name, leave_out=others)
+            changes |= {prefix + path: content for path, content in found.items()}
+        return changes
+
+    def check_new(self, name: str, folder: Path, paths: Iterable[str]) -> None:
+        """Refuse a folder that overlaps one of the campaign, or a name that is taken.
+
+        `paths` are those of the campaign's images.
+        """
+        for known in self.roots.values():
+            if is_within(folder, known) or is_within(known, folder):
+                raise CampaignError(
+                    f"{str(folder)!r} and the pool {str(known)!r} are one, or one is "
+                    "in the other. What is new in a pool is found by itself."
+                )
+        taken = name in self.roots or (self.roots[""] / name).exists()
+        if taken or any(path.startswith(f"{name}/") for path in paths):
+            raise CampaignError(
+                f"Paths that begin with {name!r} are there already, in the first pool "
+                "or as another pool's name. Give the pool another name."
+            )
 
 
-def read_folders(log: EventLog) -> AddedFolders:
-    """Read from the log which folders were added."""
-    found: dict[int, AddedFolder] = {}
+def read_folders(log: EventLog) -> Folders:
+    """Read from the log which folders there are."""
     with log.reading(), log.intact():
+        found = {FIRST: Folder("", log.settings()["pool"], FIRST)}
         for event, kind, text in log.rows(
             "SELECT id, kind, detail FROM events WHERE kind IN ('pool', 'undo') "
             "ORDER BY id"
@@ -79,10 +162,10 @@ def read_folders(log: EventLog) -> AddedFolders:
             detail: dict[str, Any] = json.loads(text)
             if kind == "pool":
                 folder = detail["folder"]
-                if not isinstance(folder, str) or "\0" in folder:
-                    raise ValueError(f"the pool {folder!r} is no folder")
                 systems = PurePosixPath, PureWindowsPath  # it may have been another
-                if not any(system(folder).is_absolute() for system in systems):
+                if "\0" in folder or not any(
+                    system(folder).is_absolute() for system in systems
+                ):
                     raise ValueError(f"the pool {folder!r} is no absolute path")
                 try:
                     name = check_name(detail["name"])
@@ -90,11 +173,11 @@ def read_folders(log: EventLog) -> AddedFolders:
                     raise ValueError(str(error)) from error
                 if any(f.name == name and f.until == math.inf for f in found.values()):
                     raise ValueError(f"there are two pools {name!r}")
-                found[event] = AddedFolder(name, folder, event)
+                found[event] = Folder(name, folder, event)
             elif detail["undone"] in found:
                 added = found[detail["undone"]]
                 found[added.event] = replace(added, until=event)
-    return AddedFolders(list(found.values()))
+        return Folders(list(found.values()), log.moved)
 
 
 def check_name(name: Any) -> str:
@@ -120,19 +203,12 @@ def absolute(path: str | Path) -> Path:
     return _resolved(whole) if ".." in whole.parts else whole
 
 
-def check_stored(name: str, folder: str, campaign: Path) -> None:
-    """Refuse a folder of images as no campaign names it that was started here.
-
-    A campaign from elsewhere may name any folder, to have private files listed.
-    """
-    unsafe = "\0" in folder or not Path(folder).is_absolute()
-    if unsafe or is_within(campaign, Path(folder)):
-        option = f"--pool {name}=FOLDER" if name else "--pool FOLDER"
-        python = f"pools={{{name!r}: ...}}" if name else "pool=..."
+def check_outside(campaign: Path, pool: Path) -> None:
+    """Refuse a pool with the campaign's own folder in it."""
+    if is_within(campaign, pool):
         raise CampaignError(
-            f"The campaign's pool {folder!r} is not scanned: it is relative, or has "
-            "the campaign itself in it, as of no campaign that was started here. Say "
-            f"where the images are by {option} ({python} in Python)."
+            f"The campaign's folder {str(campaign)!r} is inside the pool "
+            f"{str(pool)!r}: keep them apart, or its files count as images."
         )
 
 
@@ -153,102 +229,3 @@ def _inside(path: Path, roots: Mapping[str, Path]) -> Iterator[str]:
         if path != root and path.is_relative_to(root):
             inside = path.relative_to(root).as_posix()
             yield f"{name}/{inside}" if name else inside
-
-
-class FolderPaths:
-    """Where the folders are on this machine.
-
-    `moved` has added folders, by name, that are not where they were added.
-    """
-
-    def __init__(self, first: Path, moved: Mapping[str, Path] | None = None) -> None:
-        self.first = first
-        self._moved = dict(moved or {})
-
-    def check(self, folders: AddedFolders) -> None:
-        """Refuse a place for a folder that was not added."""
-        for name in self._moved:
-            if name not in folders.names:
-                raise CampaignError(
-                    f"There is no pool {name!r} that could have moved. Pools that "
-                    f"were added: {', '.join(folders.names) or 'none'}; the first one "
-                    "has no name."
-                )
-
-    def by_name(self, folders: AddedFolders) -> dict[str, Path]:
-        """List the folders by name; that of the first is empty."""
-        others = {
-            f.name: self._moved.get(f.name, Path(f.folder)) for f in folders.added
-        }
-        return {"": self.first, **others}
-
-    def file(self, path: str, folders: AddedFolders) -> Path:
-        """Give the file of an image."""
-        if folders.owner(path) == FIRST:
-            return self.first / path
-        name, *inside = PurePosixPath(path).parts  # "name//x" must not lead to /x
-        return self.by_name(folders)[name].joinpath(*inside)
-
-    def find(self, path: str, folders: AddedFolders) -> Iterator[str]:
-        """Give what a path may mean in the campaign, most likely first.
-
-        It is absolute, or relative to a folder of the campaign or the current one.
-        Links and ".." are followed, so that it may lead there by any way.
-        """
-        places = [Path(path)]
-        if not places[0].is_absolute():
-            places.insert(0, self.file(path, folders))
-        roots = self.by_name(folders)
-        real_roots = {name: _resolved(root) for name, root in roots.items()}
-        for place in places:
-            if ".." not in place.parts:  # the common case, without a look at the disk
-                yield from _inside(place, roots)
-            # An image may be a link to a file elsewhere.
-            yield from _inside(_resolved(place.parent) / place.name, real_roots)
-            yield from _inside(_resolved(place), real_roots)
-
-    def scan(
-        self, folders: AddedFolders, known: Mapping[str, Content]
-    ) -> dict[str, Content]:
-        """Find what is new, changed or missing in all folders, by path."""
-        changes: dict[str, Content] = {}
-        events = {"": FIRST} | {added.name: added.event for added in folders.added}
-        for name, folder in self.by_name(folders).items():
-            prefix = f"{name}/" if name else ""
-            inside = {
-                path[len(prefix) :]: content
-                for path, content in known.items()
-                if folders.owner(path) == events[name]
-            }
-            found = scan_folder(
-                folder, inside, name=name, leave_out=() if name else folders.names
-            )
-            changes |= {prefix + path: content for path, content in found.items()}
-        return changes
-
-    def choose_name(self, folder: Path, folders: AddedFolders, paths: list[str]) -> str:
-        """Name a folder as its path does, with a number where that name is taken."""
-        plain = "".join(c for c in folder.name if c not in "\\:=" and c.isprintable())
-        plain = plain.strip().lstrip(".?") or "pool"
-        name, number = plain, 1
-        while self.taken(name, folders, paths):
-            number += 1
-            name = f"{plain}-{number}"
-        return name
-
-    def taken(self, name: str, folders: AddedFolders, paths: list[str]) -> bool:
-        """Whether paths that begin with a name mean something already."""
-        return (
-            name in folders.names
-            or (self.first / name).exists()
-            or any(path.startswith(f"{name}/") for path in paths)
-        )
-
-    def check_apart(self, folder: Path, folders: AddedFolders) -> None:
-        """Refuse a folder that is, holds or is inside another of the campaign."""
-        for known in self.by_name(folders).values():
-            if is_within(folder, known) or is_within(known, folder):
-                raise CampaignError(
-                    f"{str(folder)!r} and the pool {str(known)!r} are one, or one is "
-                    "in the other. What is new in a pool is found by itself."
-                )

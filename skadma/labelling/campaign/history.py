@@ -12,9 +12,9 @@ from ...persistence.card import CardFacts
 from .class_names import ClassNames, read_class_names
 from .event_log import EventLog
 from .state import Decision, State
-from .status import Status
+from .status import make_status
 
-_DRAW = ("path", "sha256", "stratum", "stratum_size", "probability")
+_DRAW = ("sha256", "stratum", "stratum_size")
 
 
 def list_decisions(state: State) -> Iterator[tuple[str, Decision, str]]:
@@ -50,10 +50,9 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
                 answer |= _now_and_then(names, "label", label, event)
             events[event].setdefault(table, []).append(answer)
         for event, image, *design in log.rows(
-            "SELECT event, image, sha256, stratum, stratum_size, probability "
-            "FROM draws ORDER BY event, place"
+            f"SELECT event, image, {', '.join(_DRAW)} FROM draws ORDER BY event, place"
         ):
-            draw = dict(zip(_DRAW, (paths[image], *design), strict=True))
+            draw = {"path": paths[image]} | dict(zip(_DRAW, design, strict=True))
             events[event].setdefault("draws", []).append(draw)
         for event, image, score, guess, confidence in log.rows(
             "SELECT event, image, score, guess, confidence "
@@ -110,25 +109,21 @@ def right_guesses(
 
 
 def card_facts(
-    settings: dict[str, Any],
-    status: Status,
-    events: Sequence[dict[str, Any]],
-    decisions: Sequence[tuple[str, Decision, str]],
-    *,
-    title: str,
-    calibration: str | None,
-    estimate: Estimate | None,
+    log: EventLog, state: State, calibration: str | None, estimate: Estimate | None
 ) -> CardFacts:
     """Gather the facts for the model card; `calibration` is Markdown."""
+    with log.reading():
+        settings, events = log.settings(), list_events(log)
+        status = make_status(log, state)
     strategy = settings["strategy"]
     params = ", ".join(f"{k}={v!r}" for k, v in strategy["params"].items())
     aside = ", ".join(f"{kind}: {n}" for kind, n in status.aside.items())
     kinds = [event["kind"] for event in events]
     return CardFacts(
-        title=title,
+        title=log.path.parent.name,
         n_labels=status.labels,
         data=(
-            f"Pool `{status.pool.name}`: {status.n_images} image files, "
+            f"Pool `{status.pools[''].name}`: {status.n_images} image files, "
             f"{status.n_contents} different ones that can be read, "
             f"{len(status.unreadable)} unreadable.",
             f"{sum(status.labels.values())} labelled, of which {status.unusable} not "
@@ -142,7 +137,7 @@ def card_facts(
             "Each model was trained from "
             + ("the one before." if settings["warm_start"] else "the pretrained one."),
         ),
-        curve=right_guesses(events, decisions),
+        curve=right_guesses(events, list(list_decisions(state))),
         calibration=calibration,
         estimate=estimate,
     )

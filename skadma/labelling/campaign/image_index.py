@@ -79,10 +79,7 @@ def scan_folder(
             read, "reading", len(unread), disable=not progress, unit=" images"
         )
         now = dict(zip(unread, bar, strict=True))
-    changes.update(
-        {p: content for p, content in now.items() if content != known.get(p)}
-    )
-    return changes
+    return changes | {p: found for p, found in now.items() if found != known.get(p)}
 
 
 def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
@@ -90,15 +87,6 @@ def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
     found = scan_folder(root, {}, progress=progress)
     if not any(content.problem is None for content in found.values()):
         raise CampaignError(f"There is no readable image in {str(root)!r}.")
-    return found
-
-
-def readable_contents(root: Path) -> dict[str, str]:
-    """Give the first path of each readable content in a folder, by SHA-256."""
-    found: dict[str, str] = {}
-    for path, content in sorted(scan_folder(root, {}).items()):
-        if content.sha256 and content.problem is None:
-            found.setdefault(content.sha256, path)
     return found
 
 
@@ -131,10 +119,8 @@ def _is_forbidden(path: Path) -> bool:
     """Whether permission is missing to see if a file is there: it is not gone then."""
     try:
         path.stat()
-    except PermissionError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return False
 
 

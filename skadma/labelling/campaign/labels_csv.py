@@ -21,10 +21,10 @@ class LabelRow:
 
     Messages call it `where`, such as "line 7". `label` is a class or a mark such as
     "?skip", `sha256` what was looked at, if the file says, `problem` why the row cannot
-    be taken, `who` the person, by default whoever works on the campaign. `more` has the
-    values of other columns that were asked for. `as_of` is the event as of which
-    `label` is the name of a class, None if unknown: names may change their meaning.
-    `last_column` is set where the file ends without a line end: its value may be cut.
+    be taken, `who` the person, by default whoever works on the campaign. `as_of` is the
+    event as of which `label` is the name of a class, None if unknown: names may change
+    their meaning. `last_column` is set where the file ends without a line end: its
+    value may be cut.
     """
 
     where: str
@@ -33,7 +33,6 @@ class LabelRow:
     sha256: str = ""
     problem: str = ""
     who: str = ""
-    more: tuple[str, ...] = ()
     as_of: int | None = field(default=None, compare=False)
     last_column: str = ""
 
@@ -41,32 +40,27 @@ class LabelRow:
 class LabelFileError(CampaignError):
     """A label file has rows that cannot be taken.
 
-    `problems` has a text for each, with its line number. The message tells of --partial
-    where the other rows could be taken alone.
+    `problems` has a text for each, with its line number.
     """
 
-    def __init__(
-        self, name: str, problems: Sequence[str], n_rows: int, *, partial: bool = True
-    ) -> None:
+    def __init__(self, name: str, problems: Sequence[str], n_rows: int) -> None:
         self.problems = list(problems)
         shown = "\n  ".join(self.problems[:20])
         more = len(self.problems) - 20
-        others = ", or take the others alone with --partial (partial=True)"
-        others = others if partial else ""
         super().__init__(
             f"{name}: {len(self.problems)} of {n_rows} rows cannot be taken, so none "
             f"was:\n  {shown}" + (f"\n  and {more} more" if more > 0 else "") + "\n"
-            f"Correct them{others}."
+            "Correct them, or take the others alone with --partial (partial=True)."
         )
 
 
-def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]:
+def read_labels(path: str | Path) -> list[LabelRow]:
     """Read a label file.
 
     Commas, semicolons or tabs separate the columns, whichever the header has. A column
     ``sha256`` names the content that was labelled, a column ``as_of`` the event as of
-    which classes are named. Rows without a label are left out, unless `more` names
-    other columns that must be there. Rows that may have been cut have a `problem`.
+    which classes are named. Rows without a label are left out. Rows that may have been
+    cut have a `problem`.
     """
     path = Path(path)
     try:
@@ -85,10 +79,10 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
         for cells in reader:
             where, line = f"line {line}", reader.line_num + 1
             if not names:
-                names = _header(cells, path, more)
+                names = _header(cells, path)
             elif any(cell.strip() for cell in cells):
-                row = _row(cells, names, where, more)
-                if more or row.label or row.problem:
+                row = _row(cells, names, where)
+                if row.label or row.problem:
                     rows.append(row)
     except csv.Error as error:
         raise CampaignError(
@@ -99,7 +93,7 @@ def read_labels(path: str | Path, *, more: Sequence[str] = ()) -> list[LabelRow]
     if rows and rows[-1].where == where and not text.endswith(("\n", "\r")):
         last = names[-1] if len(cells) == len(names) else ""
         row = rows[-1] = replace(rows[-1], last_column=last)
-        if last in more or (last == "sha256" and len(row.sha256) != 64):
+        if last == "sha256" and len(row.sha256) != 64:
             rows[-1] = replace(row, problem=row.problem or NO_END)
     return rows
 
@@ -110,7 +104,7 @@ NO_END = (
 )
 
 
-def _header(cells: list[str], path: Path, more: Sequence[str]) -> list[str]:
+def _header(cells: list[str], path: Path) -> list[str]:
     """Return the names of the columns; refuse a header without the required ones."""
     names = [unescape_cell(cell.strip()).lower() for cell in cells]
     if not {"path", "label"} <= set(names):
@@ -124,29 +118,20 @@ def _header(cells: list[str], path: Path, more: Sequence[str]) -> list[str]:
             f"{str(path)!r}, line 1: the header has {', '.join(twice)} more than once. "
             "Give each column a name of its own, or remove one of them."
         )
-    missing = [name for name in more if name not in names]
-    if missing:
-        raise CampaignError(
-            f"{str(path)!r}, line 1: the columns {', '.join(missing)} are missing. "
-            "Give the file that skadma wrote, with the column label filled in."
-        )
     return names
 
 
-def _row(
-    cells: list[str], names: list[str], where: str, more: Sequence[str]
-) -> LabelRow:
+def _row(cells: list[str], names: list[str], where: str) -> LabelRow:
     by_name = dict(zip(names, cells, strict=False))
-    values = tuple(unescape_cell(by_name.get(name, "")) for name in more)
     if len(cells) < len(names):
         problem = (
             f"{len(cells)} column(s), but the header has {len(names)}: the file may "
             "have been cut here. Complete the row, or write it again."
         )
-        return LabelRow(where, "", "", problem=problem, more=values)
+        return LabelRow(where, "", "", problem=problem)
     label = unescape_cell(by_name["label"].strip())
     sha256 = by_name.get("sha256", "").strip().lower()
-    row = LabelRow(where, by_name["path"], label, sha256, more=values)
+    row = LabelRow(where, by_name["path"], label, sha256)
     as_of = by_name.get("as_of", "").strip()
     if not as_of:
         return row
@@ -157,14 +142,6 @@ def _row(
 
 
 def _delimiter(text: str) -> str:
-    """Find what separates the columns, of which path and label are two."""
-    header = io.StringIO(text[:10_000], newline="")
-    for mark in ",;\t":
-        header.seek(0)
-        try:
-            cells = next(csv.reader(header, delimiter=mark), [])
-        except csv.Error:
-            continue
-        if {"path", "label"} <= {cell.strip().lower() for cell in cells}:
-            return mark
-    return next((mark for mark in ",;\t" if mark in text.split("\n", 1)[0]), ",")
+    """Find what separates the columns: what the header has most of."""
+    header = (text[:10_000].splitlines() or [""])[0]
+    return max(",;\t", key=header.count)

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from .agreement import APART
@@ -111,22 +112,15 @@ class Ledger(State):
         image = self.image(sha256)
         return "" if image is None else self.paths[image]
 
-    def is_drawn(self, sha256: str) -> bool:
-        """Whether a content is in an audit."""
-        return sha256 in self.drawn()
-
     def has_repeated(self, sha256: str, who: str) -> bool:
         """Whether somebody answered again, blind."""
         return bool(self._repeats.get((sha256, who)))
 
     def n_answered(self, who: str) -> tuple[int, int]:
         """How many images somebody decided about, and answered again, blind."""
-        mine = [act for act in self.acts.values() if act.who == who]
-        decided, repeated = (
-            len({d.sha256 for act in mine if act.kind == kind for d in act.decisions})
-            for kind in ("teach", "repeat")
-        )
-        return decided, repeated
+        mine = [answer for answer in self.answers if answer.who == who]
+        decided = {answer.sha256 for answer in mine if answer.act == "teach"}
+        return len(decided), len({a.sha256 for a in mine if a.act == "repeat"})
 
     # --- writing -------------------------------------------------------------
 
@@ -204,23 +198,21 @@ class Ledger(State):
 
     def _is_apart(self, held: Decision) -> bool:
         """Whether a decision is another person's, or so old that one forgets it."""
-        event = self.acts[held.event]
-        if event.who != self._log.who:
+        if held.who != self._log.who:
             return True
-        newer = 0
-        for other in reversed(self.acts.values()):
-            if other.id == held.event:
-                break
-            if other.kind == "teach" and other.who == event.who:
-                newer += len(other.decisions)
-        return newer >= APART
+        newer = takewhile(
+            lambda act: act.id != held.event, reversed(self.acts.values())
+        )
+        own = (act for act in newer if act.kind == "teach" and act.who == held.who)
+        return sum(len(act.decisions) for act in own) >= APART
 
     def _is_idle(self, mark: Mark, kind: str) -> bool:
         """Whether a mark changes nothing."""
         if kind == "repeat":  # whether it is the same as before is what counts
             again = self.has_repeated(mark.sha256, self._log.who)
             return again or mark.mark == "?skip"
-        return kind == "teach" and self._mark(mark.sha256) == mark.mark
+        held = self.decision(mark.sha256)
+        return kind == "teach" and held is not None and held.mark == mark.mark
 
     def _reason_against(
         self, mark: Mark, image: int | None, twice: bool, kind: str
@@ -231,9 +223,10 @@ class Ledger(State):
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."
-        if self.is_drawn(mark.sha256):
+        if mark.sha256 in self.drawn():
             return "An audit keeps it apart. 'skadma evaluate' takes its label."
-        holds = self._mark(mark.sha256)
+        held = self.decision(mark.sha256)
+        holds = held and held.mark
         if kind == "confirm" and holds != mark.mark:
             return "It was decided otherwise meanwhile."
         if kind == "teach" and holds not in (mark.before, mark.mark, "?skip"):
@@ -250,14 +243,10 @@ class Ledger(State):
                     "path": self.path(sha256),
                     "reason": reason,
                     "holds": held and held.mark,
-                    "by": held and self.acts[held.event].who,
+                    "by": held and held.who,
                 }
             )
         return found
-
-    def _mark(self, sha256: str) -> str | None:
-        decision = self.decision(sha256)
-        return None if decision is None else decision.mark
 
     def _undo(self, operation: str, undone: str) -> Outcome:
         events = self._operations.get(undone, [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,25 +12,15 @@ from .state import read_state
 from .trainer import Proposal
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images that were chosen, and the log at that time."""
-
-    # Similar ones in a row, the last round in reserve; empty where nothing is left.
-    proposals: list[Proposal]
-    # The labels that the model was trained with: SHA-256 and class.
-    known: list[tuple[str, str]]
-    # Class and confidence that the model gives other contents.
-    guesses: dict[str, tuple[str, float]]
-    # The last event of the log when the choice was made.
-    as_of: int
-
-
-def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batch:
+def prefetch_batch(
+    campaign: Campaign, n: int, also: Sequence[str] = ()
+) -> tuple[list[Proposal], list[tuple[str, str]], dict[str, tuple[str, float]], int]:
     """Train with the labels that there are, and choose `n` images.
 
-    More than a round, so that nobody waits. `also` are contents that are shown already,
-    for which the new model's guesses are wanted.
+    More than a round, so that nobody waits. `also` are contents that are shown already.
+    Returns the images, similar ones in a row, the last round in reserve; the labels
+    that the model was trained with; its guesses of `also`; and the log's last event at
+    the choice.
     """
     if not campaign.candidates():
         campaign.refresh()  # there may be new images
@@ -43,7 +32,7 @@ def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batc
     as_of = state.as_of
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     if not proposals:
-        return Batch([], known, {}, as_of)
+        return [], known, {}, as_of
     model = campaign._trainer.model(state)
     files = [str(file) for file in campaign.files(each.path for each in proposals)]
     features = model.embed(files, layers=-2)[-2].reshape(len(files), -1)
@@ -56,7 +45,7 @@ def prefetch_batch(campaign: Campaign, n: int, also: Sequence[str] = ()) -> Batc
     order = order_by_similarity(features[:n_first], begin)
     order += [n_first + i for i in order_by_similarity(features[n_first:])]
     _, guesses = campaign.guesses(also)
-    return Batch([proposals[i] for i in order], known, guesses, as_of)
+    return [proposals[i] for i in order], known, guesses, as_of
 
 
 def order_by_similarity(features: np.ndarray, begin: int = 0) -> list[int]:

@@ -12,17 +12,9 @@ from typing import Any, NamedTuple
 from ..._utils.tables import escape_cell
 from .class_names import ClassNames
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
 from .label_studio import read_export
 from .labels_csv import MARKS, NO_END, LabelFileError, LabelRow, read_labels
-from .state import (
-    Decision,
-    PathNumbers,
-    State,
-    last_decisions,
-    last_repeats,
-    read_state,
-)
+from .state import State, read_state
 
 
 @dataclass(frozen=True)
@@ -79,38 +71,43 @@ def read_rows(
 
 def record_labels(
     log: EventLog,
-    folders: FolderPaths,
     given: GivenLabels,
     *,
     partial: bool,
-    blind: bool = False,
+    kind: str = "teach",
 ) -> TeachResult:
     """Write labels into the log, within a transaction.
 
-    They decide. If the rows say who: one for each image does, of the person who decided
-    before or was first to tell the class; other people's are repeats. With `blind`, all
-    are repeats, of images that are decided. With `partial`, rows that cannot be taken
-    are left out instead of refusing all.
+    To "teach" is to decide. If the rows say who: one for each image decides, of the
+    person who decided before or was first to tell the class; other people's are
+    repeats. A "repeat" is about an image that is decided, an "answer" about one in an
+    audit. With `partial`, rows that cannot be taken are left out.
     """
     state = read_state(log)
     name, rows, at_once = given
-    rows = in_present_names(rows, state)
+    rows = _in_present_names(rows, state)
     repeats: list[LabelRow] = []
-    if blind:
+    if kind == "repeat":
         rows, repeats = [], rows
-    elif any(row.who for row in rows):
-        rows, repeats = _split_by_person(rows, state, folders)
-    resolved, refused = resolve_rows(rows, state, folders, at_once=at_once)
-    counts, first = add_changes(log, "teach", name, resolved, state.decisions)
-    new, more = _resolve_repeats(log, repeats, folders, at_once)
+    elif kind == "teach" and any(row.who for row in rows):
+        rows, repeats = _split_by_person(rows, state)
+    audit = kind == "answer"
+    held = state.audit_answers if audit else state.decisions
+    resolved, refused = _resolve_rows(rows, state, at_once=at_once, audit=audit)
+    marks = [held[r.sha256].mark if r.sha256 in held else None for r in resolved]
+    changes = [r for r, mark in zip(resolved, marks, strict=True) if r.mark != mark]
+    first = add_answers(log, kind, name, changes)
+    again, more = _resolve_repeats(log, repeats, at_once)
     refused += more
-    add_answers(log, "repeat", name, new, first)
+    add_answers(log, "repeat", name, again, first)
     if refused and not partial:
         raise LabelFileError(name, refused, len(rows) + len(repeats))
-    return TeachResult(*counts, refused, len(new))
+    n_new = marks.count(None)
+    n_same = len(resolved) - len(changes)
+    return TeachResult(n_new, len(changes) - n_new, n_same, refused, len(again))
 
 
-def in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
+def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
     """Give classes their present names in rows that tell as of which event they are."""
 
     def present(row: LabelRow) -> LabelRow:
@@ -142,25 +139,22 @@ def _is_start(text: str, others: Iterable[str]) -> bool:
 
 
 def _split_by_person(
-    rows: Sequence[LabelRow], state: State, folders: FolderPaths
+    rows: Sequence[LabelRow], state: State
 ) -> tuple[list[LabelRow], list[LabelRow]]:
     """Find the rows that decide, and those that are repeats."""
-    answers = state.answers
-    held = last_decisions(answers)
-    known = {(a.sha256, a.who, a.mark) for a in answers if a.act == "teach"}
-    numbers = state.numbers
+    known = {(a.sha256, a.who, a.mark) for a in state.answers if a.act == "teach"}
     groups: dict[str, list[LabelRow]] = {}
     for row in rows:
-        image = find_image(row.path, numbers, state, folders)
+        image = find_image(row.path, state)
         sha256 = row.sha256 or ("" if image is None else state.last_known[image])
         groups.setdefault("" if row.problem else sha256, []).append(row)
-    deciding = groups.pop("", [])  # resolve_rows gives the reasons against them
+    deciding = groups.pop("", [])  # _resolve_rows gives the reasons against them
     repeats = []
     for sha256, group in groups.items():
         with_class = [row for row in group if row.label not in MARKS]
         decider = (with_class or group)[:1]
-        holder = held.get(sha256)
-        if holder is not None and holder.mark not in MARKS:
+        holder = state.decisions.get(sha256)
+        if holder is not None and holder.label is not None:
             if all(row.who != holder.who for row in group):
                 decider = []
             else:
@@ -177,18 +171,16 @@ def _split_by_person(
 
 
 def _resolve_repeats(
-    log: EventLog, rows: Sequence[LabelRow], folders: FolderPaths, at_once: bool
+    log: EventLog, rows: Sequence[LabelRow], at_once: bool
 ) -> tuple[list[ResolvedRow], list[str]]:
     """Find the blind answers that are new, and the reasons against others."""
     state = read_state(log)
-    known = last_repeats(state.answers)
+    known = state.repeats
     new: list[ResolvedRow] = []
     refused: list[str] = []
     for who in dict.fromkeys(row.who for row in rows):  # people may contradict others
         mine = [row for row in rows if row.who == who]
-        resolved, problems = resolve_rows(
-            mine, state, folders, at_once=at_once, blind=True
-        )
+        resolved, problems = _resolve_rows(mine, state, at_once=at_once, blind=True)
         refused += problems
         for row in resolved:
             before = known.get((row.sha256, who or log.who))
@@ -209,10 +201,9 @@ _OTHER = {
 }
 
 
-def resolve_rows(
+def _resolve_rows(
     rows: Sequence[LabelRow],
     state: State,
-    folders: FolderPaths,
     *,
     at_once: bool,
     audit: bool = False,
@@ -225,7 +216,6 @@ def resolve_rows(
     such ones. `blind`: they are repeats, for which a decision about an older content of
     a file is of no use.
     """
-    numbers = state.numbers
     resolved: dict[int, ResolvedRow] = {}
     first: dict[str, tuple[str, str]] = {}
     refused = []
@@ -233,7 +223,7 @@ def resolve_rows(
     before = {} if at_once else dict(state.changed_since())
     drawn = state.drawn()
     for row in rows:
-        image = find_image(row.path, numbers, state, folders)
+        image = find_image(row.path, state)
         if row.label not in state.classes:  # other systems spell accents otherwise
             plain = unicodedata.normalize("NFC", row.label)
             row = replace(row, label=by_text.get(plain, row.label))
@@ -244,7 +234,7 @@ def resolve_rows(
                 f"{row.path!r} is not in the pool. Paths are relative to it, or "
                 "absolute."
             )
-        elif row.last_column == "path" and _is_start(state.paths[image], numbers):
+        elif row.last_column == "path" and _is_start(state.paths[image], state.numbers):
             reason = NO_END
         elif row.label not in state.classes and row.label not in MARKS:
             reason = state.class_names.unknown(row.label, MARKS)
@@ -278,10 +268,9 @@ def resolve_rows(
     return list(resolved.values()), refused
 
 
-def find_image(
-    path: str, numbers: PathNumbers, state: State, folders: FolderPaths
-) -> int | None:
+def find_image(path: str, state: State) -> int | None:
     """Find the image that a path in a label file means; None if there is none."""
+    numbers = state.numbers
     name = path if path in numbers else path.strip()
     if name in numbers:
         return numbers[name]
@@ -289,34 +278,16 @@ def find_image(
         return None
     names: Iterable[str] = [name]
     if os.path.isabs(name) or ".." in PurePosixPath(name).parts:  # noqa: PTH117
-        names = folders.find(name, state.folders)
+        names = state.folders.find(name)
     for each in names:
         name = PurePosixPath(each).as_posix()  # without ./ in front
         if name in numbers:
             return numbers[name]
         # Other systems spell accents otherwise.
-        same = numbers.by_text.get(unicodedata.normalize("NFC", name), [])
+        same = state.by_text.get(unicodedata.normalize("NFC", name), [])
         if len(same) == 1:
             return numbers[same[0]]
     return None
-
-
-def add_changes(
-    log: EventLog,
-    kind: str,
-    source: str,
-    resolved: Sequence[ResolvedRow],
-    held: Mapping[str, Decision],
-) -> tuple[tuple[int, int, int], int | None]:
-    """Write the answers that differ from those `held` before, by content.
-
-    Returns how many are new, changed, the same; and the event that all belong to.
-    """
-    marks = [held[r.sha256].mark if r.sha256 in held else None for r in resolved]
-    new = [r for r, mark in zip(resolved, marks, strict=True) if r.mark != mark]
-    n_new = marks.count(None)
-    counts = n_new, len(new) - n_new, len(resolved) - len(new)
-    return counts, add_answers(log, kind, source, new)
 
 
 def add_answers(

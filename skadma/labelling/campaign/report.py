@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ...images.dataset import Preprocessing, fit_to_size
 from ...images.forms import Range, UnreadableImageError, from_file
-from ...strategies.adma import uncertainty
 from .campaign import Campaign
 from .history import right_guesses
 from .state import Decision
-from .status import LONGEST, Pace
 
 _SIDE = 96
 _SHOWN = 60
@@ -28,7 +25,6 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em;
 h1, h2 { font-weight: 600; } h2 { margin-top: 2em; }
 table { border-collapse: collapse; } td, th { padding: .15em .9em .15em 0; }
 th { text-align: left; font-weight: 600; } td.n { text-align: right; }
-.bar { background: #4878a8; height: .8em; display: inline-block; }
 .images { display: flex; flex-wrap: wrap; gap: .8em; }
 figure { margin: 0; width: 96px; font-size: 11px; overflow-wrap: anywhere; }
 figure img { display: block; } pre { white-space: pre-wrap; } .wrong { color: #b00; }
@@ -36,25 +32,18 @@ figure img { display: block; } pre { white-space: pre-wrap; } .wrong { color: #b
 
 
 def make_report(campaign: Campaign) -> str:
-    """Make the HTML page, and the campaign's model if it is not made yet.
-
-    Images and names are in it as data: it loads nothing, and nothing in it runs.
-    """
-    status = campaign.status()
+    """Make the HTML page, with images and names as data: nothing in it runs."""
     events = campaign.log()
     decisions = campaign.decisions()
     sections = [
-        f"<pre>{escape(str(status))}</pre>",
+        f"<pre>{escape(str(campaign.status()))}</pre>",
         "<h2>Right before the label came</h2>"
         "<p>Of the images of each query that have a label by now, the share that the "
         "model at the time of the query had right. They were chosen, mostly for being "
         "hard, so this is no estimate of the accuracy on all images.</p>"
         + _curve(right_guesses(events, decisions)),
-        "<h2>Classes</h2>" + _balance(status.labels),
-        "<h2>Pace</h2>" + _pace(status.pace),
         f"<h2>Decisions, the latest {_SHOWN}</h2>"
         + _latest(campaign, events, decisions),
-        "<h2>Most uncertain of those left</h2>" + _uncertain(campaign),
     ]
     title = escape(campaign.folder.name)
     return (
@@ -95,30 +84,12 @@ def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
         f'<polyline points="{line}" fill="none" stroke="#4878a8" stroke-width="2"/>'
         f'{dots}<text x="{left}" y="{height - 6}">labels at the time of the query '
         f"(up to {most})</text></svg>"
-        + _table(("labels", "answered", "right"), ((n, m, r) for n, m, r in rounds))
-    )
-
-
-def _balance(labels: dict[str, int]) -> str:
-    most = max(labels.values()) or 1
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">{n}</td>'
-        f'<td><span class="bar" style="width:{300 * n / most:.0f}px"></span></td></tr>'
-        for name, n in labels.items()
-    )
-    return f"<table>{rows}</table>"
-
-
-def _pace(paces: Sequence[Pace]) -> str:
-    if not paces:
-        return "<p>No answer has been timed yet.</p>"
-    return (
-        "<p>From somebody's answer before, or the last query, to an answer; pauses of "
-        f"more than {LONGEST:.0f} seconds a label are left out.</p>"
-        + _table(
-            ("who", "labels", "hours", "per hour"),
-            ((p.who, p.n_labels, f"{p.hours:.2f}", f"{p.per_hour:.0f}") for p in paces),
+        "<table><tr><th>labels</th><th>answered</th><th>right</th></tr>"
+        + "".join(
+            "<tr>" + "".join(f'<td class="n">{n}</td>' for n in row) + "</tr>"
+            for row in rounds
         )
+        + "</table>"
     )
 
 
@@ -131,47 +102,19 @@ def _latest(
         p["path"]: p["guess"] for event in events for p in event.get("proposals", [])
     }
     decisions = sorted(decisions, key=lambda row: (-row[1].event, row[0]))[:_SHOWN]
+    files = campaign.files(path for path, *_ in decisions)
     figures = []
-    for path, decision, state in decisions:
+    for file, (path, decision, state) in zip(files, decisions, strict=True):
         guess = guesses.get(path)
         text = escape(decision.mark)
         if guess is not None and decision.label is not None and guess != decision.label:
             text += f' <span class="wrong">(guessed {escape(guess)})</span>'
         if state != "as labelled":
             text += f" ({state} since)"
-        figures.append((path, text))
-    return _figures(campaign, figures) or "<p>None yet.</p>"
-
-
-def _uncertain(campaign: Campaign) -> str:
-    left = campaign.candidates()
-    estimator = campaign.estimator()
-    if not left or not hasattr(estimator, "net_"):
-        return "<p>Nothing is left, or there is no model yet.</p>"
-    proba = estimator.predict_proba([str(file) for file in campaign.files(left)])
-    if not np.isfinite(proba).all():
-        worst = left[int(np.flatnonzero(~np.isfinite(proba).all(axis=1))[0])]
-        raise ValueError(f"The model's probabilities for {worst!r} are not finite.")
-    order = np.argsort(-uncertainty(proba, "margin"), kind="stable")[:12]
-    figures = []
-    for i in order:
-        best = np.argsort(-proba[i], kind="stable")[:2]
-        text = ", ".join(
-            f"{escape(str(estimator.classes_[k]))} {proba[i, k]:.0%}" for k in best
-        )
-        figures.append((left[i], text))
-    return _figures(campaign, figures)
-
-
-def _figures(campaign: Campaign, figures: Iterable[tuple[str, str]]) -> str:
-    figures = list(figures)
-    files = campaign.files(path for path, _ in figures)
-    shown = "".join(
-        f"<figure>{_thumbnail(str(file), campaign.value_range)}"
-        f"<figcaption>{escape(path)}<br><b>{text}</b></figcaption></figure>"
-        for file, (path, text) in zip(files, figures, strict=True)
-    )
-    return f'<div class="images">{shown}</div>' if shown else ""
+        image = _thumbnail(str(file), campaign.value_range)
+        caption = f"{escape(path)}<br><b>{text}</b>"
+        figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    return f'<div class="images">{"".join(figures) or "None yet."}</div>'
 
 
 def _thumbnail(path: str, value_range: Range | None) -> str:
@@ -185,12 +128,3 @@ def _thumbnail(path: str, value_range: Range | None) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f'width="{_SIDE}" height="{_SIDE}"'
     return f'<img {size} alt="" src="data:image/jpeg;base64,{data}">'
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="n">{escape(str(c))}</td>' for c in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"

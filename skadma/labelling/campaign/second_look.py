@@ -13,17 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ...evaluation import suspects
-from .state import State, last_decisions, last_repeats
-
-
-@dataclass(frozen=True)
-class CantTell:
-    """An image that somebody marked "?cant-tell", at a time in ISO 8601, UTC."""
-
-    path: str
-    sha256: str
-    who: str
-    at: str
+from .state import Decision, State
 
 
 @dataclass(frozen=True)
@@ -61,14 +51,14 @@ def quick_model(n_features: int) -> Pipeline:
     )
 
 
-def list_cant_tell(state: State, exclude: str | None) -> list[CantTell]:
+def list_cant_tell(state: State, exclude: str | None) -> list[tuple[str, Decision]]:
     """List the images marked "?cant-tell"; see :meth:`Campaign.cant_tell`."""
-    usable, answers = state.usable(), state.answers
-    seen = {a.sha256 for a in answers if a.who == exclude}
+    usable = state.usable()
+    seen = {a.sha256 for a in state.answers if a.who == exclude}
     return [
-        CantTell(state.paths[usable[sha256]], sha256, answer.who, answer.at)
-        for sha256, answer in last_decisions(answers).items()
-        if answer.mark == "?cant-tell" and sha256 in usable and sha256 not in seen
+        (state.paths[usable[sha256]], decision)
+        for sha256, decision in state.decisions.items()
+        if decision.kind == "cant-tell" and sha256 in usable and sha256 not in seen
     ]
 
 
@@ -81,15 +71,13 @@ def list_suspects(
     `predict` gets images and their labels, and gives probabilities by models that did
     not see them.
     """
-    labelled, answers = state.labelled(), state.answers
-    decided = last_decisions(answers)
-    repeats = last_repeats(answers)
-    confirmed = {a.sha256: a.event for a in answers if a.act == "confirm"}
+    labelled, repeats = state.labelled(), state.repeats
+    confirmed = {a.sha256: a.event for a in state.answers if a.act == "confirm"}
     judged = _judge(labelled, state.classes, predict)
     found = []
     for image, label in labelled:
         sha256 = str(state.contents[image].sha256)
-        answer = decided[sha256]
+        answer = state.decisions[sha256]
         confirmed_at = confirmed.get(sha256, 0)
         others = [
             (again.who, again.mark)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
+from sklearn.base import clone
 from torch import nn
 
 from ... import strategies
 from ..._utils.atomic import write_atomically
 from ...centers import SourceCenters
 from ...classifier import CNNClassifier
-from ...networks.registry import is_weights_file
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
@@ -83,25 +82,29 @@ def check_usable(
             raise ValueError(
                 "image_shape is for rows of numbers, a campaign has files."
             )
+        estimator.torch_device()
         check_params(estimator, np.array(classes))
     with _refused(strategy):
-        if hasattr(strategy, "_parameter_constraints"):
-            strategy._validate_params()
-        check_random_state(strategy.random_state)
+        strategy._validate_params()
+        constraints = strategy._parameter_constraints
         for name, value in strategy.get_params(deep=False).items():
+            if isinstance(value, bool) and "boolean" not in constraints.get(name, ()):
+                raise ValueError(f"{name} must be no truth value, got {value}.")
             if isinstance(value, int) and abs(value) >= 2**32:
                 raise ValueError(f"{name} must be a number below {2**32}.")
 
 
-def check_network(estimator: CNNClassifier, strategy: QueryStrategy) -> None:
-    """Refuse a network that cannot be loaded, and layers that it does not have."""
-    picture = np.zeros((1, 32, 32, 3), np.uint8)
+def check_network(
+    estimator: CNNClassifier, strategy: QueryStrategy, classes: list[str]
+) -> None:
+    """Refuse a network that cannot be loaded, and a strategy that cannot query it."""
+    estimator = clone(estimator).set_params(memory=False, max_epochs=0)
+    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    labeled = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
     with _refused(estimator):
-        estimator.layers()
-        estimator.source_proba(picture)
-    if hasattr(strategy, "layer"):
-        with _refused(strategy):
-            estimator.embed(picture, [strategy.layer])
+        estimator.fit(*labeled.values())
+    with _refused(strategy):
+        strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
 
 
 @contextmanager
@@ -126,9 +129,6 @@ def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
         described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
         for error in refused.values():
             raise error
-    weights = described.get("weights")
-    if weights is not None and is_weights_file(weights):  # found from any folder
-        described["weights"] = str(Path(weights).absolute())
     return described
 
 
@@ -185,10 +185,10 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
         if params.get("centers") is not None:
             params["centers"] = SourceCenters.load(folder / CENTERS)
         return cls(**params)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CampaignError(f"The campaign's strategy is not known: {error}") from error
-    except (OSError, ValueError) as error:
-        raise CampaignError(f"The campaign's centres are not there: {error}") from error
+    except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+        raise CampaignError(
+            f"The campaign's strategy is not known, or without its centres: {error}"
+        ) from error
 
 
 def save_centers(strategy: QueryStrategy, folder: Path) -> None:

@@ -11,9 +11,8 @@ import json
 import logging
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from ...evaluation import Audit
 from .class_names import ClassNames, read_class_names
 from .event_log import CampaignError, EventLog
-from .folders import AddedFolders, FolderPaths, read_folders
+from .folders import Folders, read_folders
 from .image_index import Content, add_contents, check_path
 
 _logger = logging.getLogger(__name__)
@@ -33,11 +32,13 @@ ACTS = ("teach", "repeat", "confirm", "answer", "classes", "pool", "release")
 
 @dataclass(frozen=True)
 class Decision:
-    """What somebody decided about an image.
+    """What somebody decided about an image, or answered without deciding.
 
     `image` is the number of the image that it was given for, `sha256` what the image
     was then. `kind` is "label", "skip", "cant-tell" or "not-an-image". `label` is the
-    class as it is called today; None for the other kinds.
+    class as it is called today; None for the other kinds. `who` gave it, `at` is ISO
+    8601, UTC. `act` is "teach" for decisions; else it is a blind "repeat", a "confirm"
+    after a second look or an audit's "answer".
     """
 
     event: int
@@ -45,24 +46,14 @@ class Decision:
     sha256: str
     kind: str
     label: str | None
+    who: str
+    at: str
+    act: str
 
     @property
     def mark(self) -> str:
         """The label, or the mark that stands for it in files."""
         return self.label if self.label is not None else f"?{self.kind}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A decision, a blind repeat, a confirmation or an audit's answer, and whose."""
-
-    event: int
-    at: str  # ISO 8601, UTC
-    who: str
-    act: str  # "teach", "repeat", "confirm" or "answer"
-    image: int
-    sha256: str  # the content that the image had then
-    mark: str  # the present name of the class, or a mark such as "?skip"
 
 
 @dataclass(frozen=True)
@@ -88,21 +79,8 @@ class DrawnAudit:
 
     event: int
     model: str | None  # name of the model by which they were drawn
-    images: list[int]  # in the order of the draw
-    contents: list[str]  # SHA-256 of what they were then
-    design: Audit  # its indices are places in `images`
-
-
-class PathNumbers(dict[str, int]):
-    """Numbers of images by path."""
-
-    @cached_property
-    def by_text(self) -> dict[str, list[str]]:
-        """Paths by their text, however Unicode composes its accents."""
-        found: dict[str, list[str]] = {}
-        for path in self:
-            found.setdefault(unicodedata.normalize("NFC", path), []).append(path)
-        return found
+    contents: list[str]  # SHA-256, in the order of the draw
+    design: Audit  # its indices are places in `contents`
 
 
 class State:
@@ -117,14 +95,17 @@ class State:
         self._forget()
 
     def _forget(self) -> None:
-        self._last = 0
+        self.as_of = 0  # the last event that was read: classes are named as of it
         self.class_names: ClassNames
-        self.folders: AddedFolders
+        self.folders: Folders
         # By number of the image: its path, the last content found there, and the last
         # SHA-256, also of files that are missing.
         self.paths: dict[int, str] = {}
         self.contents: dict[int, Content] = {}
         self.last_known: dict[int, str] = {}
+        # Numbers by path, and paths by their text, however it composes accents.
+        self.numbers: dict[str, int] = {}
+        self.by_text: dict[str, list[str]] = {}
         self.acts: dict[int, Act] = {}  # those not undone, oldest first
         self.last_query: int | None = None  # its event
         self._all_paths: dict[int, str] = {}  # those of removed folders too
@@ -152,10 +133,10 @@ class State:
         """
         with self._log.reading(), self._log.intact():
             news = self._news()
-            if self._last and any(self._changes_names(*event[3:]) for event in news):
+            if self.as_of and any(self._changes_names(*event[3:]) for event in news):
                 self._forget()
                 news = self._news()
-            if not self._last:
+            if not self.as_of:
                 self.class_names = read_class_names(self._log)
                 self.folders = read_folders(self._log)
             if not news:
@@ -166,7 +147,7 @@ class State:
             except BaseException:
                 self._forget()  # or it would be read twice
                 raise
-            self._last = news[-1][0]
+            self.as_of = news[-1][0]
             self._decisions = self._training_sets = None
 
     def _news(self) -> list[tuple[int, str, str, str, dict[str, Any]]]:
@@ -175,7 +156,7 @@ class State:
             (*event, json.loads(detail))
             for *event, detail in self._log.rows(
                 "SELECT id, at, who, kind, detail FROM events WHERE id > ? ORDER BY id",
-                self._last,
+                self.as_of,
             )
         ]
 
@@ -190,7 +171,7 @@ class State:
         new = {
             image: check_path(path)
             for image, path in self._log.rows(
-                "SELECT id, path FROM images WHERE event > ?", self._last
+                "SELECT id, path FROM images WHERE event > ?", self.as_of
             )
         }
         self._all_paths |= new
@@ -198,12 +179,16 @@ class State:
         for event, image, *content in self._log.rows(
             "SELECT event, image, sha256, size, mtime_ns, problem FROM contents "
             "WHERE event > ? ORDER BY event",
-            self._last,
+            self.as_of,
         ):
             new.pop(image, None)
             path = self._all_paths[image]
             if not self.folders.holds(path, event):
                 continue
+            if image not in self.paths:
+                self.numbers[path] = image
+                text = unicodedata.normalize("NFC", path)
+                self.by_text.setdefault(text, []).append(path)
             self.paths[image] = path
             self.contents[image] = Content(*content)
             self._available = None
@@ -225,14 +210,15 @@ class State:
     def _read_events(
         self, news: list[tuple[int, str, str, str, dict[str, Any]]]
     ) -> None:
+        by_event = {number: (who, at, kind) for number, at, who, kind, _ in news}
         given: dict[int, list[Decision]] = {}
         for event, image, sha256, kind, label in self._log.rows(
             "SELECT * FROM decisions WHERE event > ?1 UNION ALL "
             "SELECT * FROM other_answers WHERE event > ?1 ORDER BY event, image",
-            self._last,
+            self.as_of,
         ):
             now = label if label is None else self.class_names.now(label, event)
-            answer = Decision(event, image, sha256, kind, now)
+            answer = Decision(event, image, sha256, kind, now, *by_event[event])
             given.setdefault(event, []).append(answer)
         for number, at, who, kind, detail in news:
             if kind in (*ACTS, "undo") and "operation" in detail:
@@ -271,16 +257,6 @@ class State:
     # --- what holds ----------------------------------------------------------
 
     @property
-    def numbers(self) -> PathNumbers:
-        """Numbers of the images by path."""
-        return PathNumbers((path, image) for image, path in self.paths.items())
-
-    @property
-    def as_of(self) -> int:
-        """The last event that was read: classes are named as of it."""
-        return self._last
-
-    @property
     def classes(self) -> list[str]:
         """The present classes."""
         return self.class_names.classes
@@ -295,13 +271,14 @@ class State:
         return self._decisions
 
     @property
-    def answers(self) -> list[Answer]:
-        """The answers that were not undone, oldest first."""
-        return [
-            Answer(act.id, act.at, act.who, act.kind, d.image, d.sha256, d.mark)
-            for act in self.acts.values()
-            for d in act.decisions
-        ]
+    def answers(self) -> list[Decision]:
+        """The decisions and other answers that were not undone, oldest first."""
+        return [answer for act in self.acts.values() for answer in act.decisions]
+
+    @property
+    def repeats(self) -> dict[tuple[str, str], Decision]:
+        """Each person's last blind answer, by content and person."""
+        return {(a.sha256, a.who): a for a in self.answers if a.act == "repeat"}
 
     @property
     def audits(self) -> list[DrawnAudit]:
@@ -311,12 +288,7 @@ class State:
     @property
     def audit_answers(self) -> dict[str, Decision]:
         """The last answers about drawn images, by content."""
-        return {
-            decision.sha256: decision
-            for act in self.acts.values()
-            if act.kind == "answer"
-            for decision in act.decisions
-        }
+        return {a.sha256: a for a in self.answers if a.act == "answer"}
 
     @property
     def training_sets(self) -> list[list[tuple[int, str]]]:
@@ -402,12 +374,8 @@ class State:
 
     def changed_since(self) -> list[tuple[int, Decision]]:
         """Images whose file changed since they were labelled, with that label."""
-        latest: dict[int, Decision] = {}
-        for decision in self.decisions.values():
-            if decision.kind == "label":
-                known = latest.get(decision.image)
-                if known is None or known.event < decision.event:
-                    latest[decision.image] = decision
+        labels = [d for d in self.decisions.values() if d.kind == "label"]
+        latest = {d.image: d for d in sorted(labels, key=lambda d: d.event)}
         return [
             (image, decision)
             for image, decision in sorted(latest.items())
@@ -425,35 +393,25 @@ def read_state(log: EventLog) -> State:
 
 def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:
     rows = log.rows(
-        "SELECT image, sha256, stratum, stratum_size, probability FROM draws "
+        "SELECT sha256, stratum, stratum_size FROM draws "
         "WHERE event = ? ORDER BY place",
         event,
     )
-    images, contents, *columns = map(list, zip(*rows, strict=True))
+    contents, *columns = map(list, zip(*rows, strict=True))
     design = Audit(
         np.arange(len(rows)),
         detail["method"],
         detail["population"],
         *map(np.array, columns),
     )
-    return DrawnAudit(event, detail["model"], images, contents, design)
+    return DrawnAudit(event, detail["model"], contents, design)
 
 
-def last_decisions(answers: Iterable[Answer]) -> dict[str, Answer]:
-    """Find the decision that holds about each content."""
-    return {a.sha256: a for a in answers if a.act == "teach"}
-
-
-def last_repeats(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
-    """Find each person's last blind answer about each content."""
-    return {(a.sha256, a.who): a for a in answers if a.act == "repeat"}
-
-
-def refresh(log: EventLog, folders: FolderPaths) -> int:
+def refresh(log: EventLog) -> int:
     """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
     state = read_state(log)
     begin = perf_counter()
-    changes = folders.scan(state.folders, _known(state))
+    changes = state.folders.scan(_known(state))
     if not changes:
         return 0
     with log.transaction():
@@ -480,10 +438,10 @@ def refresh(log: EventLog, folders: FolderPaths) -> int:
     return len(changes)
 
 
-def refresh_if_there(log: EventLog, folders: FolderPaths) -> None:
+def refresh_if_there(log: EventLog) -> None:
     """Refresh, or warn where a folder is not to be found."""
     try:
-        refresh(log, folders)
+        refresh(log)
     except (CampaignError, OSError) as error:
         warnings.warn(f"as of the last look at the pools: {error}", stacklevel=3)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ...images.folder import find_left_out
 from ...images.forms import PIXELS
 from .event_log import EventLog
-from .folders import FolderPaths
 from .state import State
 
 LONGEST = 120.0
@@ -78,8 +77,8 @@ class Status:
 
     Attributes
     ----------
-    pool, more_pools : Path, dict of str to Path
-        The first pool, and those that were added, by name.
+    pools : dict of str to Path
+        The pools by name; that of the first is empty.
     n_images, n_contents : int
         Files that are there, and different ones of them that can be decoded.
     unreadable : dict of str to str
@@ -106,7 +105,7 @@ class Status:
         folder", or an error. Hidden files do not count.
     """
 
-    pool: Path
+    pools: dict[str, Path]
     n_images: int
     n_contents: int
     unreadable: dict[str, str]
@@ -114,21 +113,22 @@ class Status:
     labels: dict[str, int]
     aside: dict[str, int]
     n_open: int
-    pending: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    audit: int = 0
-    audit_answered: int = 0
-    unusable: int = 0
-    pace: list[Pace] = field(default_factory=list)
-    more_pools: dict[str, Path] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    pending: list[str]
+    changed: list[str]
+    audit: int
+    audit_answered: int
+    unusable: int
+    pace: list[Pace]
+    left_out: dict[str, list[str]]
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
         labels = ", ".join(f"{name}: {n}" for name, n in self.labels.items())
         lines = [
-            f"pool         {self.pool}",
-            *(f"pool         {pool}, as {n}/" for n, pool in self.more_pools.items()),
+            *(
+                f"pool         {pool}" + (f", as {name}/" if name else "")
+                for name, pool in self.pools.items()
+            ),
             f"images       {self.n_images}, of which {len(self.unreadable)} unreadable "
             f"and {n_copies} copies of others",
             f"labelled     {sum(self.labels.values())} ({labels})",
@@ -173,7 +173,7 @@ _HELP = {
         (".heic", ".heif", ".hif"), " (to read them: pip install pillow-heif)"
     ),
     "no ending": " (to read images among them: rename them, such as to NAME.jpg)",
-    "link to a folder": " (to read what is there: skadma pool add LINK)",
+    "link to a folder": " (to read what is there: skadma pool add LINK --name NAME)",
 }
 
 
@@ -193,18 +193,18 @@ def _find_left_out(folders: Mapping[str, Path]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
+def make_status(log: EventLog, state: State) -> Status:
     """Count images and labels, within ``log.reading``."""
-    folders = paths.by_name(state.folders)
-    left_out = _find_left_out(folders)
+    pools = state.folders.roots
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
     there = {i: c for i, c in state.contents.items() if c.sha256}
-    last = log.rows("SELECT max(id) FROM events WHERE kind = 'query'")[0][0]
-    asked = log.rows("SELECT image FROM proposals WHERE event = ? ORDER BY place", last)
+    asked = log.rows(
+        "SELECT image FROM proposals WHERE event = ? ORDER BY place", state.last_query
+    )
     return Status(
-        pool=folders.pop(""),
+        pools=pools,
         n_images=len(there),
         n_contents=len(usable),
         unreadable={
@@ -226,6 +226,5 @@ def make_status(log: EventLog, state: State, paths: FolderPaths) -> Status:
         audit_answered=len(drawn.keys() & state.audit_answers.keys()),
         unusable=sum(given.values()) - len(state.labelled()),
         pace=measure_pace(log, state),
-        more_pools=folders,
-        left_out=left_out,
+        left_out=_find_left_out(pools),
     )

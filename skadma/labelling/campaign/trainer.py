@@ -25,9 +25,8 @@ from ...learner import ActiveLearner
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
-from .folders import FolderPaths
 from .second_look import quick_model
-from .settings import build_estimator, build_strategy, check_usable
+from .settings import build_estimator, build_strategy, check_network, check_usable
 from .state import State, digest, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
@@ -53,18 +52,14 @@ class Proposal:
     as_of: int | None = field(default=None, compare=False)
 
 
-def blind_proposals(state: State, images: Iterable[int]) -> list[Proposal]:
-    """Propose images without scores and guesses."""
-    return [_propose(state, image) for image in images]
-
-
-def _propose(
+def propose(
     state: State,
     image: int,
     score: float | None = None,
     guess: str | None = None,
     confidence: float | None = None,
 ) -> Proposal:
+    """Propose an image; blind without the last three."""
     sha256 = str(state.contents[image].sha256)
     path = state.paths[image]
     return Proposal(path, score, guess, confidence, sha256, state.as_of)
@@ -77,25 +72,21 @@ class Trainer:
     contents in order, the classes, the candidates, the number asked for. What was
     recorded under a name is not computed again, and computing it again gives the same.
 
-    `backbone` is needed where the settings have only its name; `features` is that of
-    :class:`~skadma.Campaign`.
+    `backbone` is needed where the settings have only its name.
     """
 
     def __init__(
         self,
         log: EventLog,
-        folders: FolderPaths,
         settings: dict[str, Any],
         backbone: Callable[[], nn.Module] | None,
-        features: str | Path | None = "auto",
     ) -> None:
         self._log = log
-        self._folders = folders
-        self._folder, self._features = log.path.parent, features
+        self._folder = log.path.parent
         self._models = self._folder / "models"
-        self.n_instances: int = settings["n_instances"]
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
+        self._classes: list[str] = settings["classes"]
         estimator = build_estimator(
             settings["estimator"], backbone, self._folder / "cache"
         )
@@ -105,7 +96,7 @@ class Trainer:
             estimator,
             strategy,
             n_rounds=None,
-            n_instances=self.n_instances,
+            n_instances=settings["n_instances"],
             warm_start=self.warm_start,
             store=None,
             random_state=settings["random_state"],
@@ -113,17 +104,14 @@ class Trainer:
 
     def files(self, images: Iterable[int], state: State) -> list[str]:
         """Files of images."""
-        return [
-            str(self._folders.file(state.paths[image], state.folders))
-            for image in images
-        ]
+        return [str(state.folders.file(state.paths[image])) for image in images]
 
     # --- models -------------------------------------------------------------
 
     def present_model(self) -> tuple[State, CNNClassifier]:
         """Refresh the log, and train or load the model of all its labels."""
         with self._log.locked("training"):
-            refresh_if_there(self._log, self._folders)
+            refresh_if_there(self._log)
             state = read_state(self._log)
             return state, self.model(state)
 
@@ -175,12 +163,10 @@ class Trainer:
         self._learner.resume(["none"], np.array([None]))
         return self._learner.estimator_
 
-    def _path(self, key: str) -> Path:
-        return self._models / f"{key}.safetensors"
-
     @cached_property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
+        check_network(self._learner.estimator, self._learner.strategy, self._classes)
         return self._learner.estimator.source_network().fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
@@ -194,7 +180,7 @@ class Trainer:
     def _load(self, key: str, estimator: CNNClassifier) -> bool:
         with self._log.intact():
             known = {each["key"]: each["sha256"] for each in self._trained()}
-        expected, path = known.get(key), self._path(key)
+        expected, path = known.get(key), self._models / f"{key}.safetensors"
         if expected is None or not path.is_file():
             return False
         if file_digest(path) != expected:
@@ -229,7 +215,7 @@ class Trainer:
         seconds = perf_counter() - begin
         self._models.mkdir(exist_ok=True)
         remove_leftovers(self._models)
-        path = self._path(key)
+        path = self._models / f"{key}.safetensors"
         try:
             sha256 = write_network(estimator, path)
         except Exception as error:
@@ -268,7 +254,7 @@ class Trainer:
         """Refuse a model of other images than those by whose contents it is named."""
         for image in images:
             content = state.contents[image]
-            found = self._folders.file(state.paths[image], state.folders).stat()
+            found = state.folders.file(state.paths[image]).stat()
             if (found.st_size, found.st_mtime_ns) != (content.size, content.mtime_ns):
                 raise CampaignError(
                     f"The labels are safe, but {state.paths[image]!r} was changed "
@@ -300,7 +286,7 @@ class Trainer:
                     "WHERE event = ? ORDER BY place",
                     event,
                 )
-                return [_propose(state, *row) for row in rows]
+                return [propose(state, *row) for row in rows]
         return []
 
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
@@ -313,7 +299,7 @@ class Trainer:
         y = np.array([labels.get(image) for image in images], dtype=object)
         contents = [str(state.contents[image].sha256) for image in images]
         X = self._stored_features(files, contents) or files
-        self._learner.resume(X, y, iteration=len(labels) / self.n_instances)
+        self._learner.resume(X, y, iteration=len(labels) / self._learner.n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
@@ -328,25 +314,23 @@ class Trainer:
         )
         known = [None if math.isnan(score) else float(score) for score in scores]
         return [
-            (images[i], _propose(state, images[i], score, *guessed))
+            (images[i], propose(state, images[i], score, *guessed))
             for i, score, guessed in zip(chosen, known, guesses, strict=True)
         ]
 
     def _stored_features(
         self, files: list[str], contents: list[str]
     ) -> FeatureStore | None:
-        """Open the features of images on the disk, if kept there; see Campaign.
+        """Open the features of images on the disk, where memory is too small for them.
 
         Once they are in the campaign's folder, they are used. Features that are missing
         are computed when a strategy asks.
         """
-        estimator, strategy = self._learner.estimator, self._learner.strategy
-        if self._features is None or not can_be_stored(estimator, files, strategy):
-            return None
-        automatic = self._features == "auto"
-        place = self._folder / "features" if automatic else Path(self._features)
-        wanted = not automatic or (place / "store.json").exists()
-        if not wanted and fits_memory(estimator, files, strategy):
+        given = self._learner.estimator, files, self._learner.strategy
+        place = self._folder / "features"
+        if not can_be_stored(*given) or (
+            not (place / "store.json").exists() and fits_memory(*given)
+        ):
             return None
         store = self._open_store(place, dict(zip(contents, files, strict=True)))
         number = {key: i for i, key in enumerate(store.keys)}

@@ -195,7 +195,7 @@ class Controller:
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, it was skipped, or is shown again."""
-        if self.ledger.is_drawn(sha256) or self.ledger.image(sha256) is None:
+        if sha256 in self.ledger.drawn() or self.ledger.image(sha256) is None:
             return False  # an audit drew it meanwhile, or its pool was taken back
         if sha256 in self._blind and not self.ledger.has_repeated(sha256, self.who):
             return True

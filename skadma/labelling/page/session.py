@@ -158,8 +158,8 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         and labels.get(sha256) == suspect["before"]
     ]
     cant_tell = [
-        {"sha256": c.sha256, "path": c.path, "before": "?cant-tell", "by": c.who}
-        for c in campaign.cant_tell()
+        {"sha256": d.sha256, "path": path, "before": "?cant-tell", "by": d.who}
+        for path, d in campaign.cant_tell()
     ]
     return {
         "pace": [asdict(p) | {"per_hour": p.per_hour} for p in campaign.status().pace],
@@ -251,22 +251,23 @@ def choose_batch(
     Repeats are in order of their turn; the controller knows how many are due.
     """
     repeats = [p.sha256 for p in campaign.repeats_due(1)[:_REPEATS]] if repeat else []
-    batch = prefetch_batch(campaign, n, [*shown, *repeats[:_JUDGED]])
+    also = [*shown, *repeats[:_JUDGED]]
+    proposals, known, guessed, as_of = prefetch_batch(campaign, n, also)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         suspects = campaign.second_look()
     # The present model was trained with the labels of repeats: rather one that was not.
     unseen = {s.sha256: (s.suggested, s.confidence) for s in suspects if s.suggested}
-    guesses = {**batch.guesses, **unseen}
+    guesses = {**guessed, **unseen}
     return {
         "kind": "batch",
         "proposals": [
             {"sha256": p.sha256, "guess": p.guess, "confidence": p.confidence}
-            for p in batch.proposals
+            for p in proposals
         ],
-        "known": batch.known,
-        "guesses": {s: g for s, g in batch.guesses.items() if s in shown},
-        "as_of": batch.as_of,
+        "known": known,
+        "guesses": {s: g for s, g in guessed.items() if s in shown},
+        "as_of": as_of,
         "repeats": {sha256: guesses.get(sha256) for sha256 in repeats},
         "suspects": [
             {

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,6 +104,8 @@ class ADMA(ScoringStrategy):
     _parameter_constraints: dict[str, Any] = {
         "centers": [SourceCenters, None],
         "trade_off": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "layer_a": [Integral, str, tuple, list],
+        "layer_b": [Integral, str],
         "weights": [StrOptions({"predict", "distance"})],
         "uncertainty": [StrOptions(set(UNCERTAINTIES))],
         "features": [StrOptions({"current", "published", "initial"})],
