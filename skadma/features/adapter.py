@@ -426,9 +426,9 @@ def need_adapter(estimator: Any) -> NetworkAdapter:
     if adapter is None:
         raise TypeError(
             "This uses the layers of a network, so it needs a CNNClassifier (also at "
-            "the end of a Pipeline or inside modAL's learner), or a class with the "
-            f"method __skadma_adapter__; got {estimator!r}. MarginSampling, "
-            "EntropySampling and LeastConfident take any classifier."
+            f"the end of a Pipeline or inside modAL's learner); got {estimator!r}. "
+            "Give its class a method __skadma_adapter__, or take MarginSampling, "
+            "EntropySampling or LeastConfident."
         )
     return adapter
 

@@ -238,15 +238,13 @@ def open_cache(memory: Any) -> Cache | None:
     """Return the cache for an estimator's parameter `memory`; None for no cache."""
     if memory is None:
         return process_cache
-    if memory is False:
-        return None
     if isinstance(memory, (MemoryCache, DiskCache)):
         return memory
     location = getattr(memory, "location", memory)
+    if location is False or location is None:  # joblib.Memory(None) caches nothing
+        return None
     if isinstance(location, (str, os.PathLike)):
         return DiskCache(Path(location).absolute())
-    if location is None and hasattr(memory, "location"):
-        return None  # joblib.Memory(None) caches nothing
     raise ValueError(
         f"memory={memory!r} must be None (in the process), False (no cache), a folder "
         "or a joblib.Memory."

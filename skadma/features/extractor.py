@@ -30,12 +30,6 @@ from ..networks.graph import in_mode
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import Cache
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's settings."""
-
-_KEPT_BYTES, _MAPPED_BYTES = 256 << 20, 32 << 20
-"""Freed bytes that the process keeps, and the block size from which it returns them."""
-
 _BATCHES_BEHIND_CUT = 4
 """Batches that pass through the layers behind the cut together: maps are smaller."""
 
@@ -488,5 +482,5 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and not any(k.startswith("MALLOC_") for k in os.environ):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries lack it
         if mallopt is not None:
-            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-            mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+            mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD: freed bytes that are kept
+            mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: blocks from this size are not

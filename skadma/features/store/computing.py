@@ -32,37 +32,36 @@ SOURCE = "source"
 """The pretrained network, in the names of its columns."""
 
 
+def network_name(network: str, value_range: Range | None) -> str:
+    """Name a network for images of a range of values, in the names of columns."""
+    if value_range is None:
+        return network
+    low, high = map(float, value_range)
+    return f"{network}-{low}_{high}"
+
+
 @dataclass(frozen=True)
 class Column:
     """The outputs of a layer of the pretrained network or of an adapted one."""
 
-    network: str  # SOURCE, or "model-" and a fingerprint
-    value_range: Range | None
+    network: str
     layer: int
     dtype: str
 
     @property
-    def network_name(self) -> str:
-        """The network and the range of values, in the names of folders."""
-        if self.value_range is None:
-            return self.network
-        low, high = map(float, self.value_range)
-        return f"{self.network}-{low}_{high}"
-
-    @property
     def name(self) -> str:
         """Name of the column's folder."""
-        return f"{self.network_name}-{self.layer:03d}"
+        return f"{self.network}-{self.layer:03d}"
 
     @property
     def adapted(self) -> bool:
         """Whether the network is an adapted one."""
-        return self.network != SOURCE
+        return not self.network.startswith(SOURCE)
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard whose columns, of one range of values, are to be computed."""
+    """A shard whose columns are to be computed."""
 
     folder: Path
     number: int
@@ -81,13 +80,11 @@ def compute_shard(task: ShardTask) -> int:
     if isinstance(adapter, Path):
         adapter = _received(adapter)
     adapter = replace(
-        adapter.with_value_range(task.value_range),
+        adapter,
         memory=False if adapter.memory is None else adapter.memory,
         skips_unreadable=adapter.skips_unreadable or task.skip_unreadable,
     )
-    dataset = adapter.image_dataset(task.images)
-    if task.columns:
-        adapter = adapter.with_value_range(task.columns[0].value_range)
+    dataset = adapter.with_value_range(task.value_range).image_dataset(task.images)
     n = len(task.keys)
     # Read before the images, so that a file that changes meanwhile is tried again.
     states = file_states(task.images) if dataset.from_files else np.zeros(n, np.uint64)
@@ -160,7 +157,8 @@ def file_states(paths: Sequence[str]) -> np.ndarray:
 def send_estimator(adapter: CNNAdapter, folder: Path) -> Path:
     """Write an estimator to a file that all workers find and its SHA-256 names."""
     # As dask and joblib do: it takes classes of an interactive session.
-    content = cloudpickle.dumps((adapter.estimator, adapter.source_fingerprint))
+    sent = adapter.estimator, adapter.source_fingerprint, adapter.value_range
+    content = cloudpickle.dumps(sent)
     path = folder / "networks" / f"{hashlib.sha256(content).hexdigest()}.pickle"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -175,7 +173,7 @@ def _received(path: Path) -> CNNAdapter:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem:
         raise ValueError(f"{str(path)!r} was changed or damaged.")
-    estimator, fingerprint = pickle.loads(content)
+    estimator, fingerprint, value_range = pickle.loads(content)
     adapter = cnn_adapter(estimator)
     if adapter.source_fingerprint != fingerprint:
         raise ValueError(
@@ -184,4 +182,4 @@ def _received(path: Path) -> CNNAdapter:
             f"({fingerprint}). Give all machines the same versions of the "
             "packages, and the same weights file."
         )
-    return adapter
+    return adapter.with_value_range(value_range)

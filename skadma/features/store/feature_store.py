@@ -36,6 +36,7 @@ from .computing import (
     compute_shard,
     file_states,
     image_digest,
+    network_name,
     send_estimator,
 )
 from .executing import run_all, run_tasks
@@ -534,13 +535,13 @@ class FeatureStore(StoredImages):
         if not (is_frozen and layer == head - 1 and isinstance(last_layer, nn.Linear)):
             last_layer = None
         needs_scores = proba and last_layer is None
-        model = SOURCE
+        source = model = network_name(SOURCE, adapter.value_range)
         if needs_scores or not of_source:
             model = f"model-{fingerprint(adapter.adapted)}"
-        value_range, dtype = adapter.value_range, self._manifest.dtype
-        columns = [Column(SOURCE if of_source else model, value_range, layer, dtype)]
+            model = network_name(model, adapter.value_range)
+        columns = [Column(source if of_source else model, layer, self._manifest.dtype)]
         if needs_scores:
-            columns.append(Column(model, value_range, head, "float32"))
+            columns.append(Column(model, head, "float32"))
         return columns, last_layer
 
     def _compute(
@@ -597,9 +598,9 @@ class FeatureStore(StoredImages):
 
     def _drop_columns_of_others(self, columns: Sequence[Column]) -> None:
         """Remove columns of former networks, and of other ranges of values."""
-        own = Column(SOURCE, self.value_range, 0, "")
-        kept = {column.network_name for column in (own, *columns)}
-        kinds = {column.network.partition("-")[0] for column in columns} | {SOURCE}
+        kept = {column.network for column in columns}
+        kept.add(network_name(SOURCE, self.value_range))
+        kinds = {network.partition("-")[0] for network in kept}
         former = []
         for name in _columns_on_disk(self.folder)[1:]:
             network = name.rpartition("-")[0]
