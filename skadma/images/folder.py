@@ -28,34 +28,21 @@ _ONE_ENTRY = {
 
 
 def iter_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Find image files, holding the names of one folder at a time.
+    """Find image files: paths relative to `root`, with slashes, in sorted order.
 
-    Subfolders without permission and files whose state cannot be read are left out,
-    each with a warning.
-
-    Yields
-    ------
-    path : str
-        Relative to `root`, with slashes; in the order of ``sorted``.
-    state : os.stat_result
-
-    Raises
-    ------
-    OSError
-        If `root` cannot be listed, or a disk fails on the way: files that cannot be
-        seen for the moment must not pass for files that are gone.
+    The names of one folder at a time are held. Subfolders without permission and files
+    whose state cannot be read are left out, each with a warning. OSError if `root`
+    cannot be listed, or a disk fails on the way: files that cannot be seen for the
+    moment must not pass for files that are gone.
     """
     return _walk(Path(root), "", tuple(image_suffixes()), None)
 
 
 def find_left_out(root: Path) -> dict[str, list[str]]:
-    """List what :func:`iter_images` passes over without a word or with a warning.
+    """List what :func:`iter_images` passes over, but for hidden names, by the reason.
 
-    Returns
-    -------
-    dict of str to list of str
-        Paths, relative to `root`, by the reason: an ending such as ".heic", "no
-        ending", "link to a folder", or an error's text. Hidden names are not listed.
+    A reason is an ending such as ".heic", "no ending", "link to a folder", or an
+    error's text. Paths are relative to `root`.
     """
     left_out: dict[str, list[str]] = {}
     for _ in _walk(Path(root), "", tuple(image_suffixes()), left_out):
@@ -69,12 +56,9 @@ def image_files(folder: Path) -> list[str]:
 
 
 def images_by_class(root: Path) -> dict[str, list[str]]:
-    """List the image files of each class: of each subfolder, or link to a folder.
+    """List the image files of each class, a subfolder or a link to one, in order.
 
-    Returns
-    -------
-    dict of str to list of str
-        Classes in the order of ``sorted``, those without images too.
+    Classes without images are listed too.
     """
     entries = _list(Path(root), "", (), follow_links=True)
     names = sorted(name[:-1] for name in entries)

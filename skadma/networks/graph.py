@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import io
 import math
 import operator
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,59 @@ class Layer:
     output: fx.Node
 
 
+class UntraceableError(ValueError):
+    """A network whose layers torch.fx does not find."""
+
+
+class UntracedNetwork(nn.Module):
+    """A network as a single layer, into which torch.fx does not look.
+
+    For TorchScript, control flow by values, and the networks of transformers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of a batch."""
+        features = self.module(x)
+        if not isinstance(features, torch.Tensor):
+            raise UntraceableError(
+                f"{type(self.module).__name__} returns {type(features).__name__} "
+                "instead of one tensor of features (n, d). Wrap it in a module whose "
+                "forward picks one."
+            )
+        return features
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if isinstance(self.module, torch.jit.ScriptModule):  # it does not pickle
+            file = io.BytesIO()
+            torch.jit.save(self.module, file)
+            state["_modules"] = {"module": file.getvalue()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        module = state["_modules"]["module"]
+        if isinstance(module, bytes):
+            script = torch.jit.load(io.BytesIO(module)).train(state["training"])
+            state = {**state, "_modules": {"module": script}}
+        self.__dict__.update(state)
+
+
+def as_one_layer(module: nn.Module) -> nn.Sequential:
+    """Wrap a network so that it is traced as a single layer, called `network`."""
+    return nn.Sequential(OrderedDict(network=UntracedNetwork(module))).eval()
+
+
+def shape_of_image(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's value for one image; () if it has no row for each image."""
+    is_of_images = node.meta.get("rows") == 1
+    shape: tuple[int, ...] = node.meta["shape"] if is_of_images else ()
+    return shape
+
+
 class NetworkGraph:
     """The traced graph of a network that returns one tensor of scores.
 
@@ -66,7 +120,7 @@ class NetworkGraph:
                 }
                 self.graph = _Tracer(example).trace(network, concrete_args=defaults)
         except Exception as error:
-            raise ValueError(
+            raise UntraceableError(
                 f"{type(network).__name__} cannot be traced by torch.fx "
                 f"({type(error).__name__}: {error}). Its forward must not branch on "
                 "tensor values; move such code into a submodule without Conv2d or "
@@ -115,10 +169,12 @@ class NetworkGraph:
             module = weighted_module(network, node)
             if module is not None:
                 path, size = [*path, node], size + module.weight.numel()
+            elif _calls_untraced(network, node):
+                path = [*path, node]
             best[node] = path, size
         path, _ = best.get(self.output, ([], 0))
         if not path:
-            raise ValueError(
+            raise UntraceableError(
                 f"{type(network).__name__} has no Conv2d or Linear layer that its "
                 "output depends on, so there is nothing to adapt."
             )
@@ -236,7 +292,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
-            isinstance(m, WEIGHTED)
+            isinstance(m, (*WEIGHTED, UntracedNetwork))
             or not any(isinstance(child, WEIGHTED) for child in m.modules())
             or super().is_leaf_module(m, module_qualified_name)
         )
@@ -248,6 +304,12 @@ def weighted_module(network: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear 
         return None
     module = network.get_submodule(str(node.target))
     return module if isinstance(module, WEIGHTED) else None
+
+
+def _calls_untraced(network: nn.Module, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(
+        network.get_submodule(str(node.target)), UntracedNetwork
+    )
 
 
 def ancestors(nodes: Iterable[fx.Node], start: fx.Node | None = None) -> set[fx.Node]:

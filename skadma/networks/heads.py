@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -14,7 +15,13 @@ from torch.nn import functional
 from torch.nn.functional import normalize
 from torchvision.models import SqueezeNet
 
-from .graph import NetworkGraph, ancestors, set_submodule, weighted_module
+from .graph import (
+    NetworkGraph,
+    ancestors,
+    set_submodule,
+    shape_of_image,
+    weighted_module,
+)
 
 DEPTHS = (0.44, 0.56, 0.68, 0.8)
 """Depths of the layers that a multi-layer head reads, as a share of all layers: in the
@@ -118,6 +125,8 @@ _ARITHMETIC = {
     *("add", "add_", "mul", "mul_", "div", "div_"),
 }
 
+
+_SUMS = {operator.add, torch.add, "add"}
 
 _PROBABILITIES = ("softmax", "softmin", "sigmoid", "logsigmoid", "gumbelsoftmax")
 
@@ -272,37 +281,46 @@ def multilayer_network(
 ) -> fx.GraphModule:
     """Extend the input of a network's last layer by the outputs of some earlier layers.
 
-    The input x is followed by one feature block per layer of :data:`DEPTHS`, see
-    :func:`append_feature_blocks`. The weights of these blocks are 0, so the scores of
-    the source classes stay what they were. `network` is copied; `name` is for messages.
-    ValueError if the last layer is no Linear that gets one vector of an image.
+    The input x is followed by one feature block per layer of :data:`DEPTHS`, or per
+    block of a network of tokens, see :func:`append_feature_blocks`. The weights of
+    these blocks are 0, so the scores of the source classes stay what they were.
+    `network` is copied; `name` is for messages. ValueError if the last layer is no
+    Linear that gets one vector of an image.
     """
     layers, n = graph.layers, len(graph.layers)
-    output_shapes = [layer.output.meta["shape"] for layer in layers]
+    output_shapes = [shape_of_image(layer.output) for layer in layers]
     network = copy.deepcopy(network)
     head = get_head(network, layers[-1].name)
-    if not isinstance(head, nn.Linear) or n < 3 or len(output_shapes[-2]) != 1:
+    taps = token_blocks(network, graph)
+    positions = sorted({min(round(depth * n), n - 3) for depth in DEPTHS})
+    is_linear = isinstance(head, nn.Linear) and n > 2 and len(output_shapes[-2]) == 1
+    if not is_linear or not (taps or all(output_shapes[i] for i in positions)):
         raise ValueError(
-            f"'layers/{name}': this network ends in {head}, but the last layer "
-            "must be a Linear behind two other layers or more, and get one vector of "
-            f"an image. Take {name!r} as it is."
+            f"'layers/{name}': this network ends in {head}, of {n} layers. The last "
+            "one must be a Linear behind two other layers or more, and get one vector "
+            "of an image, and those in the middle must give an output for each image. "
+            f"Take {name!r} as it is."
         )
-    taps = sorted({min(round(depth * n), n - 3) for depth in DEPTHS})
-    block_widths, pooled_dims = [head.in_features], []
-    for i in taps:
-        dims = list(range(1, len(output_shapes[i]) + 1))
-        # Channels come last where a Linear reads the output, else first.
-        reader = get_head(network, layers[i + 1].name)
-        channels = dims.pop(-1 if isinstance(reader, nn.Linear) else 0)
-        pooled_dims.append(dims)
-        width = output_shapes[i][channels - 1]
-        block_widths.append(2 * width if dims else width)
+    assert isinstance(head, nn.Linear)
+    if not taps:
+        for i in positions:
+            dims = list(range(1, len(output_shapes[i]) + 1))
+            # Channels come last where a Linear reads the output, else first.
+            reader = get_head(network, layers[i + 1].name)
+            dims.pop(-1 if isinstance(reader, nn.Linear) else 0)
+            taps.append((layers[i].output, dims, 0, False))
+    block_widths = [head.in_features]
+    for node, dims, _, has_class_token in taps:
+        shape = shape_of_image(node)
+        (channels,) = {*range(1, len(shape) + 1)} - {*dims}
+        n_statistics = 2 * bool(dims) or 1
+        block_widths.append((n_statistics + has_class_token) * shape[channels - 1])
     extended = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.graph.nodes:
         if node is layers[-1].node:
-            outputs = [copies[layers[i].output] for i in taps]
-            args: Any = (copies[layers[-2].output], outputs, pooled_dims)
+            outputs = [(copies[tap[0]], *tap[1:]) for tap in taps]
+            args: Any = (copies[layers[-2].output], outputs)
             joined = extended.call_function(append_feature_blocks, args)
             copies[node] = extended.call_module(str(node.target), (joined,))
         else:
@@ -317,26 +335,78 @@ def multilayer_network(
     return fx.GraphModule(network, extended)
 
 
+def token_blocks(
+    network: nn.Module, graph: NetworkGraph
+) -> list[tuple[fx.Node, list[int], int, bool]]:
+    """Find the outputs of four blocks of a network of tokens; none of other networks.
+
+    A block is one of at least four modules that are numbered and end in a sum of
+    tokens (T, d), or of a map (H, W, d) that a LayerNorm reads. Each output comes with
+    the dimensions of its patches, the number of other tokens before them, and whether
+    the first of these is the class token.
+    """
+    found: dict[str, dict[str, fx.Node]] = {}
+    for node in graph.graph.nodes:
+        scope = next(reversed(node.meta.get("nn_module_stack", {})), "")
+        kind = re.sub(r"\d+", "#", scope)
+        if (
+            kind.endswith("#")
+            and node.target in _SUMS
+            and len(shape_of_image(node)) in (2, 3)
+        ):
+            found.setdefault(kind, {})[scope] = node
+    for blocks in found.values():
+        nodes = [node for node in blocks.values() if _is_tokens(node, network)]
+        if len(nodes) < len(DEPTHS):
+            continue
+        own: Any = getattr(network, "_network", network)
+        tokens = [getattr(own, name, None) for name in ("cls_token", "class_token")]
+        has_class_token = any(token is not None for token in tokens)
+        n_prefix = getattr(own, "num_prefix_tokens", int(has_class_token))
+        chosen = sorted({max(round(depth * len(nodes)) - 1, 0) for depth in DEPTHS})
+        return [
+            (nodes[i], [1], n_prefix, has_class_token)
+            if len(shape_of_image(nodes[i])) == 2
+            else (nodes[i], [1, 2], 0, False)
+            for i in chosen
+        ]
+    return []
+
+
+def _is_tokens(node: fx.Node, network: nn.Module) -> bool:
+    """Whether a sum is of tokens, and is not overwritten later."""
+    readers = [
+        type(network.get_submodule(str(user.target))).__name__
+        for user in node.users
+        if user.op == "call_module"
+    ]
+    is_kept = not any(user.target in (operator.iadd, "add_") for user in node.users)
+    return is_kept and (len(shape_of_image(node)) == 2 or "LayerNorm" in readers)
+
+
 def append_feature_blocks(
     last: torch.Tensor,
-    outputs: Sequence[torch.Tensor],
-    pooled_dims: Sequence[list[int]],
+    outputs: Sequence[tuple[torch.Tensor, list[int], int, bool]],
 ) -> torch.Tensor:
     """Append a feature block for each layer output (n, ...) to a vector (n, d).
 
-    A block is mean and standard deviation over `pooled_dims`, or the output itself
+    An output comes with the dimensions of its positions, a number of tokens (n, T, d)
+    that are none, and whether the first of them is the class token. A block is mean and
+    standard deviation over the positions, behind the class token, or the output itself
     where there are none. Its norm is that of `last` / sqrt(2), so `last` counts twice
     in distances.
     """
     norm = torch.linalg.vector_norm(last, dim=1, keepdim=True) * 0.5**0.5
     blocks = [last]
-    for x, dims in zip(outputs, pooled_dims, strict=True):
+    for x, dims, n_prefix, has_class_token in outputs:
         if dims:
+            class_token = [x[:, 0]] if has_class_token else []
+            x = x[:, n_prefix:] if n_prefix else x
             mean = x.mean(dims, keepdim=True)
             # x.std() takes 20 times as long, a fifth of the pretrained network's time.
             variance = (x - mean).square().mean(dims)
             varies = variance > 0  # the root of 0 has an infinite slope
             spread = torch.where(varies, variance, 1).sqrt() * varies
-            x = torch.cat([mean.flatten(1), spread], dim=1)
+            x = torch.cat([*class_token, mean.flatten(1), spread], dim=1)
         blocks.append(normalize(x) * norm)
     return torch.cat(blocks, dim=1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import io
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -21,7 +22,13 @@ from torch import fx, nn
 from ..images.dataset import Preprocessing
 from ..images.patches import n_distinct
 from .engines import TORCH, Engine, Subgraph
-from .graph import NetworkGraph, fold_batch_norms
+from .graph import (
+    NetworkGraph,
+    UntraceableError,
+    UntracedNetwork,
+    as_one_layer,
+    fold_batch_norms,
+)
 from .heads import (
     NEW_LAST_LAYER,
     WithLastLayer,
@@ -33,6 +40,9 @@ from .heads import (
 )
 from .registry import Backbone, build_backbone, load_into
 from .torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
+
+_WHOLE = "network.module."
+"""Prefix of the names of weights of a network that is not traced."""
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
@@ -76,6 +86,8 @@ class PretrainedNetwork:
     engine : Engine
     """
 
+    _untraceable = "it is used as a whole"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -108,6 +120,8 @@ class PretrainedNetwork:
             if head == NEW_LAST_LAYER:
                 own = self.module.state_dict()
                 own = {k: v for k, v in own.items() if k.startswith(f"{head}.")}
+                if self.is_untraced and f"{head}.weight" not in state_dict:
+                    state_dict = {f"{_WHOLE}{k}": v for k, v in state_dict.items()}
                 state_dict = own | state_dict
             elif f"{head}.weight" in state_dict:
                 n_classes = state_dict[f"{head}.weight"].shape[0]
@@ -121,8 +135,16 @@ class PretrainedNetwork:
         self.class_names = names if names and len(names) == self.n_classes else None
 
     def _trace(self) -> None:
+        """Trace the module, or take it as one layer."""
         try:
-            self.graph = NetworkGraph(self.module, self.example)
+            try:
+                self.graph = NetworkGraph(self.module, self.example)
+            except UntraceableError as error:
+                if not any(True for _ in self.module.parameters()):
+                    raise
+                self._untraceable = str(error)
+                self.module = as_one_layer(self.module)
+                self.graph = NetworkGraph(self.module, self.example)
             shapes = _Shapes(fx.GraphModule(self.module, self.graph.graph))
             with NETWORK_LOCK, torch_defaults(), torch.no_grad():
                 shapes.run(self.example)
@@ -135,7 +157,10 @@ class PretrainedNetwork:
         network, layer = (self.module, self.graph), self.graph.layers[-1].name
         if layer == NEW_LAST_LAYER:
             return
-        why = "you say so" if source_classes is False else why_no_scores(*network)
+        if self.is_untraced:
+            why = f"nothing is known, since {self._untraceable}"
+        else:
+            why = "you say so" if source_classes is False else why_no_scores(*network)
         if not why:
             return
         shape, reason = self.graph.output.meta.get("shape", ()), ""
@@ -158,6 +183,11 @@ class PretrainedNetwork:
         self.module = WithLastLayer(self.module, shape[0]).eval()
         self._trace()
 
+    @property
+    def is_untraced(self) -> bool:
+        """Whether the network is one layer, since torch.fx cannot trace it."""
+        return any(isinstance(m, UntracedNetwork) for m in self.module.children())
+
     def __getstate__(self) -> dict[str, Any]:
         # A graph does not pickle; tracing again takes milliseconds.
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_PICKLED}
@@ -168,7 +198,9 @@ class PretrainedNetwork:
         self._subgraphs, self._on_device = {}, {}
 
     def _failure(self, example: torch.Tensor) -> Exception | None:
-        with NETWORK_LOCK, torch_defaults(), torch.no_grad():
+        # A traced network writes an error's place in its code.
+        quiet = redirect_stderr(io.StringIO())
+        with NETWORK_LOCK, torch_defaults(), torch.no_grad(), quiet:
             try:
                 self.module(example)
             except Exception as error:  # of any type, the network may be anyone's
@@ -180,6 +212,8 @@ class PretrainedNetwork:
         error = self._failure(self.example)
         if error is None:
             return
+        if isinstance(error, UntraceableError):  # it is about the output
+            raise error
         cause = f"{type(error).__name__}: {error}"
         if self.example.ndim != 4:
             raise ValueError(
@@ -288,6 +322,7 @@ class _Shapes(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             n.meta["shape"] = tuple(value.shape[1:])
+            n.meta["rows"] = len(value) if value.ndim else 0
         return value
 
 
@@ -368,7 +403,7 @@ def rebuild_pretrained(
     """
     with torch_defaults(training=True), seeded_torch(0):
         has_classes = f"{NEW_LAST_LAYER}.weight" not in state_dict
-        built = _build(backbone, None, None, has_classes)
+        built = _build(backbone, None, preprocessing.image_size, has_classes)
         built = replace(
             built,
             name=name,
@@ -405,6 +440,8 @@ def describe_modules(network: nn.Module) -> str:
         modules.append(("", network._network))
     for name, module in modules:
         settings = []
+        if isinstance(module, torch.jit.ScriptModule):
+            settings.append(("code", module.code))
         for key, value in vars(module).items():
             if key in every_module_has or isinstance(value, nn.Module):
                 continue
@@ -419,7 +456,7 @@ def describe_modules(network: nn.Module) -> str:
 def _describe_code(code: Any) -> str:
     """Name of a class or function, with its source unless a library defines it."""
     name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', code)}"
-    if name.startswith(("torch.", "torchvision.", "timm.")):
+    if name.startswith(("torch.", "torchvision.", "timm.", "transformers.")):
         return name
     try:
         return f"{name} {inspect.getsource(code)}"
@@ -441,6 +478,12 @@ def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -
         raise ValueError(
             f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
             f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
+        )
+    if source.is_untraced and frozen % n == 0:
+        raise ValueError(
+            f"n_frozen_layers={frozen}, but {source.name} cannot be traced, so it is "
+            "used as a whole: only its new last layer is trained. Take "
+            "n_frozen_layers=-1, or a network that torch.fx can trace."
         )
     return frozen % n
 

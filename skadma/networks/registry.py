@@ -10,11 +10,13 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -22,6 +24,8 @@ import torchvision
 from torch import nn
 
 from ..images.dataset import Preprocessing
+from .graph import as_one_layer
+from .huggingface import HUGGING_FACE, load_huggingface
 
 # The auxiliary heads of these two return a tuple while training.
 # Their weights were trained on another scale of colours, to which they bring the input.
@@ -101,7 +105,9 @@ def build_backbone(
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     elif backbone.startswith("timm/"):
-        built = _build_timm(backbone, weights)
+        built = _build_timm(backbone, weights, image_size)
+    elif backbone.startswith(HUGGING_FACE):
+        built = _build_huggingface(backbone, weights, image_size)
     elif backbone in _BUILDERS:
         built = _BUILDERS[backbone](backbone, weights)
     elif backbone in available_backbones():
@@ -113,7 +119,8 @@ def build_backbone(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
             "'timm/<name>' and any callable that returns an nn.Module work too."
         )
-    if weights is not None and is_weights_file(weights):
+    is_timm = isinstance(backbone, str) and backbone.startswith("timm/")
+    if weights is not None and is_weights_file(weights) and not is_timm:
         built = replace(built, state_dict=read_state_dict(weights))
     if image_size is not None and not callable(backbone):
         own = built.preprocessing
@@ -216,18 +223,42 @@ _BUILDERS: dict[str, Callable[[str, str | Path | None], Backbone]] = {
 """Builders of the networks that neither torchvision nor ``timm/`` has, by name."""
 
 
-def _build_timm(name: str, weights: str | Path | None) -> Backbone:
+def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Backbone:
     timm = _import("timm", "timm", f"backbone={name!r}")
     if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
         tagged = "DEFAULT (a tag is part of the name, as in timm/resnet50.a1_in1k)"
         raise _unknown_weights(name, weights, tagged)
-    build = _load_timm if weights == "DEFAULT" else _create_timm
-    module = build(timm, name)
+    state_dict = None
+    if weights == "DEFAULT":
+
+        def load(offline: bool) -> nn.Module:
+            return _create_timm(timm, name, size, pretrained=True)[0]
+
+        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+        remedy = "weights='path/to/model.safetensors'; weights=None gives random ones"
+        module = _from_hub(name, known and known.hf_hub_id, load, remedy)
+    elif weights is None:
+        module, _ = _create_timm(timm, name, size)
+    else:
+        state_dict = read_state_dict(weights)
+        overlay = {"state_dict": state_dict}  # brought to the size by timm
+        options: dict[str, Any] = {
+            "pretrained": True,
+            "pretrained_cfg_overlay": overlay,
+        }
+        module, is_sized = _create_timm(timm, name, size, options)
+        state_dict = None if is_sized else state_dict
     config = timm.data.resolve_model_data_config(module)
-    size = config["input_size"][-1]
+    if config["crop_mode"] not in ("center", "squash"):
+        raise ValueError(
+            f"{name} prepares images by timm's crop_mode={config['crop_mode']!r}, "
+            "which is not built in. Give a callable that builds the network, and "
+            "image_size: images are resized by their shorter side then."
+        )
+    side = config["input_size"][-1]
     preprocessing = Preprocessing(
-        image_size=size,
-        resize_size=int(size / config["crop_pct"]),
+        image_size=side,
+        resize_size=int(side / config["crop_pct"]),
         interpolation=(
             config["interpolation"]
             if config["interpolation"] in ("bilinear", "bicubic")
@@ -235,24 +266,78 @@ def _build_timm(name: str, weights: str | Path | None) -> Backbone:
         ),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        crop_mode=config["crop_mode"],
     )
     # The last layer of CLIP's networks is a projection to features, if not fine-tuned.
-    known: Any = module.pretrained_cfg
-    described = f"{known.get('architecture')}.{known.get('tag')}"
+    cfg: Any = module.pretrained_cfg
+    described = f"{cfg.get('architecture')}.{cfg.get('tag')}"
     is_clip = "clip" in described and "_ft_" not in described
     has_classes = False if is_clip or not module.num_classes else "auto"
-    return Backbone(name, module, preprocessing, None, None, has_classes)
+    return Backbone(name, module, preprocessing, state_dict, None, has_classes)
 
 
-def _create_timm(timm: Any, name: str, **options: Any) -> nn.Module:
+def _create_timm(
+    timm: Any,
+    name: str,
+    image_size: int | None,
+    if_sized: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> tuple[nn.Module, bool]:
+    """Build a network, for a size of images if it takes one, and tell whether it does.
+
+    `if_sized` are further options of a network for a size.
+    """
+    short, at_size = name.removeprefix("timm/"), ""
     try:
-        return timm.create_model(name.removeprefix("timm/"), **options)
-    except RuntimeError as error:
-        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+        if image_size is not None:
+            at_size = f" for image_size={image_size}"
+            sized = {**options, **if_sized, "img_size": image_size}
+            try:
+                return timm.create_model(short, **sized), True
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+        return timm.create_model(short, **options), False
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"timm cannot build {name!r}{at_size}: {error}") from error
 
 
-def _load_timm(timm: Any, name: str) -> nn.Module:
-    """Build a network of timm with its weights, of the cache or else of the network.
+def _build_huggingface(
+    name: str, weights: str | Path | None, image_size: int | None
+) -> Backbone:
+    _import("transformers", "transformers", f"backbone={name!r}")
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(
+            f"weights={str(weights)!r}: a network of transformers takes 'DEFAULT' or "
+            "None (random weights). Give other weights by their folder, as "
+            "backbone='hf/FOLDER'."
+        )
+    load = partial(load_huggingface, name, cast("str | None", weights), image_size)
+    place = Path(name.removeprefix(HUGGING_FACE))
+    if place.is_dir():
+        try:
+            module, preprocessing = load(offline=True)
+        except OSError as error:
+            raise OSError(
+                f"{name} is a folder, and transformers cannot read it: {error} It "
+                "needs config.json, preprocessor_config.json and model.safetensors. "
+                "Weights in another form: load them where you trust them, and call "
+                "save_pretrained."
+            ) from error
+    elif place.is_absolute() or place.parts[:1] in ((".",), ("..",), ("~",)):
+        raise FileNotFoundError(f"There is no folder {str(place)!r}.")
+    else:
+        remedy = (
+            "its folder, with config.json and preprocessor_config.json: 'hf/FOLDER'"
+        )
+        module, preprocessing = _from_hub(name, str(place), load, remedy)
+    return Backbone(name, as_one_layer(module), preprocessing, None, None, False)
+
+
+def _from_hub(
+    name: str, repository: str | None, load: Callable[..., Any], remedy: str
+) -> Any:
+    """Call a loader on huggingface_hub's cache, or else with a connection.
 
     Without a connection huggingface_hub tries for a minute before it gives up, also if
     all is in its cache; so the cache is tried first, and then the connection.
@@ -263,13 +348,13 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
     try:
         constants.HF_HUB_OFFLINE = True
         try:
-            return _create_timm(timm, name, pretrained=True)
+            return load(offline=True)
         except OSError as error:  # not in the cache, or of an address that is not there
             missing = error
         finally:
             constants.HF_HUB_OFFLINE = offline
         if not offline and (cause := _unreachable(constants.ENDPOINT)) == "":
-            return _create_timm(timm, name, pretrained=True)
+            return load(offline=False)
     except ValueError:
         raise
     except OSError as error:
@@ -281,13 +366,11 @@ def _load_timm(timm: Any, name: str) -> nn.Module:
             f"({type(error).__name__}: {error}). Delete the network's folder there, "
             "and they are fetched anew."
         ) from error
-    known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
-    page = f"{constants.ENDPOINT}/{known.hf_hub_id}" if known else constants.ENDPOINT
+    page = f"{constants.ENDPOINT}/{repository}" if repository else constants.ENDPOINT
     raise OSError(
         f"The weights of {name!r} are not in huggingface_hub's cache, "
         f"{constants.HF_HUB_CACHE!r}, and could not be fetched ({cause}). Download "
-        f"model.safetensors of {page} elsewhere and pass "
-        "weights='path/to/model.safetensors'; weights=None gives random ones."
+        f"model.safetensors of {page} elsewhere and pass {remedy}."
     ) from missing
 
 

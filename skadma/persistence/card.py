@@ -98,15 +98,21 @@ def _preprocessing_steps(estimator: Any) -> list[str]:
         f"that leaves both sides at least {p.least} pixels, by Pillow's "
         f"`Image.draft(None, ({p.least}, {p.least}))`."
     )
+    by_pillow = f"by Pillow's `Image.resize` with the {p.interpolation} filter"
+    resized = (
+        f"The image is resized to {short} x {short} pixels, {by_pillow}."
+        if p.crop_mode == "squash"
+        else f"The shorter side is resized to {short} pixels, the longer one to "
+        f"int({short} * longer / shorter), {by_pillow}. An image whose shorter side "
+        "has that length is left alone."
+    )
     return [
         *([reduced] if p.reduced else []),
         "The image is turned by its EXIF orientation.",
         f"Values of more than 8 bits are scaled so that {black} becomes 0 and {white} "
         "255, clipped, and rounded to 8 bits; any other mode "
         "becomes RGB as by Pillow's `convert('RGB')`. Grey fills all three channels.",
-        f"The shorter side is resized to {short} pixels, the longer one to int({short} "
-        f"* longer / shorter), by Pillow's `Image.resize` with the {p.interpolation} "
-        "filter. An image whose shorter side has that length is left alone.",
+        resized,
         f"The centre of {side} x {side} pixels is cropped; its left edge is at "
         f"round((width - {side}) / 2), its upper edge likewise, and halves are rounded "
         "to the even number.",

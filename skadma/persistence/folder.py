@@ -64,6 +64,7 @@ _PREPROCESSING = {
     "image_size": [Interval(Integral, 1, _SIDE, closed="both")],
     "resize_size": [Interval(Integral, 1, _SIDE, closed="both")],
     "interpolation": [StrOptions({"bilinear", "bicubic"})],
+    "crop_mode": [StrOptions({"center", "squash"})],
     "reduced": ["boolean"],
 }
 
