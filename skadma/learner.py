@@ -281,7 +281,7 @@ class ActiveLearner(
         rounds = count() if self.n_rounds is None else range(self.n_rounds)
         for round_ in progress_bar(rounds) if self.verbose else rounds:
             try:
-                indices = self.query()
+                indices, _ = self.query_with_scores()
             except TooFewCandidatesError:  # none is left that can be decoded
                 break
             left = len(self._candidates()) - len(indices)
