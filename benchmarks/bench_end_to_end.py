@@ -48,7 +48,7 @@ from skadma import CNNClassifier, strategies
 from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset, n_images, take
-from skadma.networks import Normalize
+from skadma.networks.adapted import Normalize
 
 BACKBONE, SIDE = "efficientnet_lite0", 128
 N_ROUNDS, N_INSTANCES = 10, 20

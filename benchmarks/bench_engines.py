@@ -32,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from skadma import CNNClassifier
 from skadma.bench.datasets import class_folders
 from skadma.images.dataset import ImageDataset
-from skadma.networks import Normalize
+from skadma.networks.adapted import Normalize
 from skadma.networks.engines import Engine
 from skadma.strategies import MarginSampling, UncertaintyHerding
 

@@ -42,7 +42,7 @@ _WATCH = """() => {
     if (began === null || !image) return;
     const start = began;
     began = null;
-    const stages = skadmaPage.feed.state.stage;
+    const stages = skadmaPage.queue.state.stage;
     await image.decode();
     requestAnimationFrame(() => {  // what follows it is after the paint
       const { port1, port2 } = new MessageChannel();
@@ -144,7 +144,7 @@ def busy_page(page: Page, labels: dict[str, str], keys: int) -> dict[str, Any]:
 def right_key(page: Page, labels: dict[str, str]) -> str:
     """Wait for a picture; the key of its label."""
     page.wait_for_function(
-        "() => window.skadmaPage?.views.single.visible && skadmaPage.feed.items[0]"
+        "() => window.skadmaPage?.views.single.visible && skadmaPage.queue.items[0]"
     )
     return "12"[CLASSES.index(labels[page.inner_text(".caption")])]
 
@@ -152,7 +152,7 @@ def right_key(page: Page, labels: dict[str, str]) -> str:
 def latencies(page: Page, labels: dict[str, str], n: int) -> dict[str, list[float]]:
     """Milliseconds from a key to the next picture, by what the child did meanwhile."""
     right_key(page, labels)
-    page.wait_for_function("() => skadmaPage.feed.state.stage === 'idle'")
+    page.wait_for_function("() => skadmaPage.queue.state.stage === 'idle'")
     page.evaluate(_WATCH)
     for _ in range(n):
         key = right_key(page, labels)
@@ -173,7 +173,7 @@ def pace_by_keys(page: Page, labels: dict[str, str], n: int = 40) -> tuple[int, 
         key = right_key(page, labels)
         time.sleep(HAND["look_at_one"])
         page.keyboard.press(key)
-    page.wait_for_function("() => skadmaPage.feed.outbox.size === 0")
+    page.wait_for_function("() => skadmaPage.queue.outbox.size === 0")
     return n, (time.perf_counter() - begin) / n
 
 
@@ -184,7 +184,7 @@ def pace_in_grid(
     page.click("#view-grid")
     page.check("[data-focus=prefill]")
     page.wait_for_function(
-        "() => skadmaPage.feed.items.slice(0, 20).filter((i) => i.guess).length > 15"
+        "() => skadmaPage.queue.items.slice(0, 20).filter((i) => i.guess).length > 15"
     )
     n = wrong = 0
     begin = time.perf_counter()
@@ -210,7 +210,7 @@ def pace_in_grid(
         n += len(tiles)
         page.locator(".tile").first.focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("() => skadmaPage.feed.outbox.size === 0")
+        page.wait_for_function("() => skadmaPage.queue.outbox.size === 0")
     return n, (time.perf_counter() - begin) / n, wrong
 
 

@@ -43,7 +43,7 @@ from skadma.bench.datasets import load_elpv
 from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import MemoryCache
 from skadma.images.dataset import ImageDataset
-from skadma.networks import Normalize
+from skadma.networks.adapted import Normalize
 from skadma.strategies import (
     ADMA,
     AIFT,

@@ -26,9 +26,15 @@ from .features.adapter import CNNAdapter, with_found_range
 from .features.estimators import check_finite
 from .images.dataset import ImageDataset, Rows
 from .images.forms import is_table
-from .networks import AdaptedNetwork, PretrainedNetwork, load_pretrained
+from .networks import PretrainedNetwork
+from .networks.adapted import AdaptedNetwork
 from .networks.engines import ENGINES, PRECISIONS, Engine
-from .networks.pretrained import LayerTable, count_frozen_layers, layer_table
+from .networks.pretrained import (
+    LayerTable,
+    count_frozen_layers,
+    layer_table,
+    load_pretrained,
+)
 from .networks.registry import load_into
 from .networks.torch_state import NETWORK_LOCK, seeded_torch, torch_defaults
 from .targets.labels import check_labels, encode, known_classes, refuse_other_form
@@ -683,13 +689,17 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         LayerTable
             A list of rows; ``print`` shows it as a table.
         """
-        adapter = self.__skadma_adapter__()
-        n_classes = adapter.n_classes or adapter.source.n_classes
-        return layer_table(adapter.source, adapter.n_frozen, n_classes)
+        source = self.source_network()
+        if hasattr(self, "net_"):
+            return layer_table(source, self.n_frozen_, len(self.classes_))
+        n_frozen = count_frozen_layers(source, self._frozen_layers())
+        return layer_table(source, n_frozen, source.n_classes)
 
     def source_network(self) -> PretrainedNetwork:
         """Return the pretrained network: that of ``fit``, or built from parameters."""
-        return self.__skadma_adapter__().source
+        if hasattr(self, "net_"):
+            return self.source_network_
+        return self._load_unfitted(None)
 
     def torch_device(self) -> torch.device:
         """Return the torch device that the parameter `device` stands for."""

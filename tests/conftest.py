@@ -5,9 +5,6 @@ import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: two times two threads crawl
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Before torch: on processors with AVX-512, MKL's sums of a row depend on its place in the
-# batch, by one or two units in the last place. Some tests compare bits.
-os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters, strategies
-from skadma.networks import load_pretrained
+from skadma.networks.pretrained import load_pretrained
 
 from .label_site import chromium, pages, serve  # noqa: F401
 

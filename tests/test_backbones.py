@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from skadma import CNNClassifier
-from skadma.networks import AdaptedNetwork, available_backbones
+from skadma.networks import available_backbones
+from skadma.networks.adapted import AdaptedNetwork
 from skadma.networks.graph import NetworkGraph, fold_batch_norms
 
 from .conftest import TinyCNN, lite0, source, tiny_classifier

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -304,3 +305,14 @@ def test_what_is_not_foreseen_says_where_to_report_it(campaign, monkeypatch, cap
     text = Path(report).read_text("utf-8")
     assert text.startswith("Traceback") and "no such thing" in text
     Path(report).unlink()
+
+
+def test_threads_of_the_commands_wait_without_spinning():
+    """Unless the environment says otherwise."""
+    code = "import os, skadma.cli; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        env |= {"OMP_WAIT_POLICY": given} if given else {}
+        command = [sys.executable, "-c", code]
+        found = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert found.stdout.strip() == expected, found.stderr

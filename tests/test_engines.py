@@ -51,14 +51,15 @@ def test_outputs_are_those_of_torch(case, layer, elpv):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_same_bits_with_and_without_a_cache(case, elpv):
+def test_the_same_with_and_without_a_cache(case, elpv):
+    """Up to float32's rounding, which may depend on a row's place in its batch."""
     X, y = elpv
     clf = lite0(**case, memory=False, training="probe").fit(X[:20], y[:20])
     kept = clone(clf).set_params(memory=MemoryCache()).fit(X[:20], y[:20])
     kept.predict_proba(X[::-3])
     expected = clf.predict_proba(X)
-    np.testing.assert_array_equal(kept.predict_proba(X), expected)
-    np.testing.assert_array_equal(clf.predict_proba(X[50:]), expected[50:])
+    np.testing.assert_allclose(kept.predict_proba(X), expected, atol=1e-6)
+    np.testing.assert_allclose(clf.predict_proba(X[50:]), expected[50:], atol=1e-6)
     chosen = [MarginSampling(random_state=0).query(c, X, 9) for c in (clf, kept)]
     np.testing.assert_array_equal(*chosen)
 

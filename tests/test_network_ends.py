@@ -11,7 +11,7 @@ from torch import nn
 
 from skadma import CNNClassifier
 from skadma.images.dataset import ImageDataset
-from skadma.networks import Normalize
+from skadma.networks.adapted import Normalize
 
 from .conftest import TinyCNN
 

@@ -14,7 +14,8 @@ from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.adafilter import AdaFilterClassifier
 from skadma.features.store import FeatureStore
 from skadma.images.dataset import ImageDataset
-from skadma.networks import Normalize, available_backbones
+from skadma.networks import available_backbones
+from skadma.networks.adapted import Normalize
 from skadma.strategies import ADMA, BADGE, CoreSet, MarginSampling, TypiClust
 
 timm = pytest.importorskip("timm")

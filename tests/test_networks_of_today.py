@@ -12,7 +12,7 @@ from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.images.dataset import ImageDataset
-from skadma.networks import Normalize
+from skadma.networks.adapted import Normalize
 from skadma.networks.heads import append_feature_blocks, token_blocks
 from skadma.networks.pretrained import load_pretrained
 from skadma.strategies import BADGE, CoreSet, MarginSampling

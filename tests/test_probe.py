@@ -11,7 +11,6 @@ from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.adafilter import AdaFilterClassifier
-from skadma.networks import load_pretrained
 from skadma.networks.graph import NetworkGraph
 from skadma.networks.heads import (
     ProbeHead,
@@ -20,6 +19,7 @@ from skadma.networks.heads import (
     multilayer_network,
     replace_head,
 )
+from skadma.networks.pretrained import load_pretrained
 from skadma.strategies import UncertaintyHerding
 from skadma.training.probe import fit_probe
 

@@ -15,7 +15,8 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..networks import AdaptedNetwork, PretrainedNetwork
+from ..networks import PretrainedNetwork
+from ..networks.adapted import AdaptedNetwork
 from ..networks.graph import NetworkGraph, extract_subgraph, fold_batch_norms
 
 GATE_WIDTH = 128

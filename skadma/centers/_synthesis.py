@@ -14,7 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .._utils.processes import progress_bar
-from ..networks import Normalize, PretrainedNetwork
+from ..networks import PretrainedNetwork
+from ..networks.adapted import Normalize
 from ..networks.graph import fold_batch_norms, foldable_batch_norms
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 

@@ -21,7 +21,8 @@ from .._utils.atomic import write_atomically
 from ..features.adapter import CNNAdapter, NetworkAdapter, cnn_adapter, need_adapter
 from ..features.extractor import concatenated_outputs
 from ..images.dataset import content_key, take
-from ..networks import PretrainedNetwork, get_head
+from ..networks import PretrainedNetwork
+from ..networks.heads import get_head
 from ._labels import labeled_images
 from ._nearest import nearest_to_class_mean
 from ._synthesis import N_STEPS, SIDE, resized, synthesize_images

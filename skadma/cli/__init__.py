@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from .. import __version__
-from .._utils.processes import isolated_children
-from . import _bench, _campaign, _centers, _label, _predict
-from ._terminal import Parser, PrintableStream, describe_unforeseen
+# Before torch is loaded, whose threads wait spinning otherwise and lose their time to
+# any other process that computes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from .. import __version__  # noqa: E402
+from .._utils.processes import isolated_children  # noqa: E402
+from . import _bench, _campaign, _centers, _label, _predict  # noqa: E402
+from ._terminal import Parser, PrintableStream, describe_unforeseen  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,7 +111,9 @@ def target_proba(estimator: Any, X: Any) -> AnyRows | None:
     try:
         if isinstance(X, FeatureStore):
             return X.proba(estimator)
-        return row_by_row(partial(_target_proba, estimator), X)
+        if isinstance(X, LazyRows):
+            return row_by_row(partial(_target_proba, estimator), X)
+        return _target_proba(estimator, X)
     except NotFittedError:
         return None
 

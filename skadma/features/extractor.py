@@ -25,7 +25,8 @@ from .._utils.processes import progress_bar
 from ..images.dataset import ImageDataset, Rows
 from ..images.forms import UnreadableImageError
 from ..images.patches import Window
-from ..networks import AdaptedNetwork, Normalize, PretrainedNetwork
+from ..networks import PretrainedNetwork
+from ..networks.adapted import AdaptedNetwork, Normalize
 from ..networks.graph import in_mode
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import Cache
@@ -446,30 +447,23 @@ def _run(
 
     The kernels of matrix products and convolutions, and so their rounding, depend on
     the number of rows. With `fill` the last row is repeated where rows are missing: an
-    image then has the same outputs, to the bit, in any batch (tests/test_cache.py).
+    image then has the same outputs, to the bit, in any batch (tests/test_cache.py);
+    MKL's products depend on the place in the batch too on some processors.
     """
-    # Engines other than torch lay batches out themselves.
-    layout = _channels_last if isinstance(subgraph, nn.Module) else nn.Identity()
+    # Convolutions run 1.2 to 1.8 times as fast channels-last. Other engines lay batches
+    # out themselves. Not in training: there, torch 2.15 crashed in the backward pass of
+    # a convolution of three images in this layout on an AMD EPYC.
+    is_map = isinstance(subgraph, nn.Module) and x.ndim == 4
+    layout = torch.channels_last if is_map else torch.preserve_format
     if rows is None or x.device.type != "cpu" or (not fill and len(x) <= rows):
-        return subgraph(layout(x))
+        return subgraph(x.to(memory_format=layout))
     found = []
     for some in x.split(rows):
         missing = rows - len(some)
         if fill and missing:
             some = torch.cat([some, some[-1:].expand(missing, *some.shape[1:])])
-        found.append(subgraph(layout(some)))
+        found.append(subgraph(some.to(memory_format=layout)))
     return [torch.cat(outputs)[: len(x)] for outputs in zip(*found, strict=True)]
-
-
-def _channels_last(batch: torch.Tensor) -> torch.Tensor:
-    """Lay maps out channels-last, in which convolutions run 1.2 to 1.8 times as fast.
-
-    Not in training: there, torch 2.15 crashed in the backward pass of a convolution of
-    three images in this layout on an AMD EPYC.
-    """
-    if batch.ndim != 4:
-        return batch
-    return batch.contiguous(memory_format=torch.channels_last)
 
 
 @lru_cache

@@ -203,21 +203,19 @@ def _open_array(
                 f"of {array.shape[1]}."
             )
         array = array.reshape(len(array), *shape)
-    if array.dtype.kind not in "biuf" or not _is_image_shape(array.shape[1:]):
+    if array.dtype.kind not in "biuf" or not _channel_axis(array.shape[1:]):
         raise ValueError(f"{got}. {ACCEPTED}.")
     if len(array):
         _check_values(array, "X", value_range, allow_uint16=False)
     return array, from_array
 
 
-def _is_image_shape(shape: tuple[int, ...]) -> bool:
-    if 0 in shape:
-        return False
-    return len(shape) == 2 or (len(shape) == 3 and bool(_channel_axis(shape)))
-
-
 def _channel_axis(shape: tuple[int, ...]) -> str:
-    """Return "last", "first" or "" for an image's three axes; the last one wins."""
+    """Return "last" or "first", "none" for (H, W), "" for what is no image's shape."""
+    if 0 in shape or len(shape) not in (2, 3):
+        return ""
+    if len(shape) == 2:
+        return "none"
     if shape[-1] in (1, 3):
         return "last"
     if shape[0] in (1, 3):
@@ -383,7 +381,7 @@ def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndar
     image = _image_of_item(item, what)
     if isinstance(image, Image.Image):
         return _from_pil(image, what, value_range)
-    if not _is_image_shape(image.shape):
+    if not _channel_axis(image.shape):
         raise ValueError(
             f"{what} has shape {image.shape}; an image is (H, W), (H, W, 3) or "
             "(3, H, W), with 1, 3 or 4 channels."

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..images.dataset import Preprocessing
-from .graph import NetworkGraph, fold_batch_norms, set_submodule
+from .graph import NetworkGraph, extract_subgraph, fold_batch_norms, set_submodule
 from .heads import BlockLinear, ProbeHead, get_head, replace_head
 from .pretrained import PretrainedNetwork
 
@@ -98,7 +98,7 @@ class AdaptedNetwork(nn.Module):
         `graph` is a trace of the pretrained network or of this one, and the subgraph
         maps the value of its node `start` (None: the input) to those of `ends`.
         """
-        return graph.extract(self.network, ends, start)
+        return extract_subgraph(graph.graph, self.network, ends, start or graph.input)
 
     def inference_subgraph(
         self, graph: NetworkGraph, ends: Sequence[fx.Node], start: fx.Node | None

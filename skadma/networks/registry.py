@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -312,7 +312,7 @@ def _build_huggingface(
             "None (random weights). Give other weights by their folder, as "
             "backbone='hf/FOLDER'."
         )
-    load = partial(load_huggingface, name, cast("str | None", weights), image_size)
+    load = partial(load_huggingface, name, weights, image_size)
     place = Path(name.removeprefix(HUGGING_FACE))
     if place.is_dir():
         try:

@@ -61,7 +61,11 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if not _makes_tensors_on_cpu():
+        try:
+            is_cpu = torch.empty(0).device.type == "cpu"
+        except Exception:  # a default device that this machine lacks
+            is_cpu = False
+        if not is_cpu:
             stack.enter_context(torch.device("cpu"))
         if training:
             stack.enter_context(torch.inference_mode(False))
@@ -78,13 +82,6 @@ def torch_defaults(*, training: bool = False) -> Iterator[None]:
                     _dtype_users[0] = before
                 else:
                     torch.set_default_dtype(before)
-
-
-def _makes_tensors_on_cpu() -> bool:
-    try:
-        return torch.empty(0).device.type == "cpu"
-    except Exception:  # a default device that this machine lacks
-        return False
 
 
 @contextmanager

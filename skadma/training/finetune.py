@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 from ..features.cache import DEFAULT_LIMIT, open_cache
 from ..features.extractor import NONE_READABLE, FeatureExtractor, warn_unreadable
 from ..images.dataset import ImageDataset, Rows
-from ..networks import AdaptedNetwork, PretrainedNetwork
+from ..networks import PretrainedNetwork
+from ..networks.adapted import AdaptedNetwork
 from ..networks.torch_state import NETWORK_LOCK, RandomStream
 
 _WEIGHT = "sample_weight"

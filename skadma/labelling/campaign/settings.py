@@ -100,10 +100,10 @@ def check_network(
     """Refuse a network that cannot be loaded, and a strategy that cannot query it."""
     estimator = clone(estimator).set_params(memory=False, max_epochs=0)
     noise = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    labeled = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
     with _refused(estimator):
-        estimator.fit(*labeled.values())
+        estimator.fit(noise[:2], classes[:2])
     with _refused(strategy):
+        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
         strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
 
 

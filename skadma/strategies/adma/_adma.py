@@ -101,7 +101,7 @@ class ADMA(ScoringStrategy):
     memory: ClassVar[str] = "K (d_A + d_B)"
     multilabel: ClassVar[bool] = True
 
-    _parameter_constraints: dict[str, Any] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "centers": [SourceCenters, None],
         "trade_off": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "layer_a": [Integral, str, tuple, list],
