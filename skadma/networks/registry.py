@@ -117,7 +117,7 @@ def build_backbone(
         near = difflib.get_close_matches(backbone, names, n=3) or names
         raise ValueError(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
-            "'timm/<name>', 'hf/<name>' and callable that returns an nn.Module work too."
+            "'timm/<name>', 'hf/<name>' and callable that returns an nn.Module work."
         )
     is_timm = isinstance(backbone, str) and backbone.startswith("timm/")
     if weights is not None and is_weights_file(weights) and not is_timm:
