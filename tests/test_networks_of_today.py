@@ -15,7 +15,7 @@ from skadma.images.dataset import ImageDataset
 from skadma.networks.adapted import Normalize
 from skadma.networks.heads import append_feature_blocks, token_blocks
 from skadma.networks.pretrained import load_pretrained
-from skadma.strategies import BADGE, CoreSet, MarginSampling
+from skadma.strategies import AIFT, BADGE, CoreSet, MarginSampling
 
 timm = pytest.importorskip("timm")
 
@@ -291,6 +291,7 @@ def test_a_network_of_transformers(name, image_size, folders, pictures, tmp_path
         expected = outputs.last_hidden_state[:, 0].numpy()
     found = clf.embed(X[:4], -2)[-2]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(AIFT(random_state=0).query(clf, X, 2)) == 2
     proba = clf.predict_proba(X)
     clf.save(tmp_path / "model")
     loaded = CNNClassifier.load(tmp_path / "model")
