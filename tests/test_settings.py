@@ -43,6 +43,12 @@ def fresh():
 SETTINGS = [*itertools.product(fresh().get_params(deep=False), VALUES)]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Any text may name a cache's folder, which is made in the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def labelled():
     rng = np.random.default_rng(0)

@@ -26,10 +26,13 @@ class HuggingFaceFeatures(nn.Module):
     token or, of maps, the mean.
     """
 
+    has_pooler: torch.Tensor
+
     def __init__(self, model: nn.Module, image_size: int, *, has_pooler: bool) -> None:
         super().__init__()
         self.model = model
-        self.has_pooler = has_pooler
+        # Among the weights, so that a saved network is rebuilt with it.
+        self.register_buffer("has_pooler", torch.tensor(has_pooler))
         takes = inspect.signature(model.forward).parameters
         self.options: dict[str, Any] = {}
         own: Any = getattr(model.config, "image_size", image_size)
