@@ -6,6 +6,7 @@ import contextlib
 import csv
 import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -374,6 +375,25 @@ def test_labels_by_path(campaign, pool, form, key):
     given = form({key(first): "red", key(second): "blue"})
     assert campaign.teach(given, train=False).n_new == 2
     assert marks(campaign) == {first: "red", second: "blue"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [pd.DataFrame({"path": ["00.png"], "label": ["red"]}), [("00.png", "red")]],
+    ids=["table", "pairs"],
+)
+def test_labels_of_another_form(campaign, given):
+    with pytest.raises(CampaignError, match="Give a dict from paths to labels"):
+        campaign.teach(given)
+
+
+def test_completions_are_annotations(campaign, pool, tmp_path):
+    name = min(path.name for path in pool.iterdir() if path.is_file())
+    result = {"type": "choices", "from_name": "label", "value": {"choices": ["red"]}}
+    task = {"id": 1, "data": {"path": name}, "completions": [{"result": [result]}]}
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps([task]))
+    assert campaign.teach(export, train=False).n_new == 1
 
 
 def test_many_paths_that_are_not_in_the_pool():

@@ -138,7 +138,8 @@ def read_export(path: str | Path) -> list[LabelRow]:
     found: list[tuple[str, LabelRow]] = []
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', f'number {number} of the file')}"
-        annotations = task.get("annotations", [])
+        # Label Studio before 1.0 called them completions.
+        annotations = task.get("annotations", task.get("completions", []))
         if not isinstance(annotations, list):
             annotations = [None]
         found += rows_of_task(task.get("data"), annotations, where)

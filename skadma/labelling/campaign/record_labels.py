@@ -58,10 +58,17 @@ def read_rows(
     items: Any = getattr(labels, "items", None)
     if isinstance(labels, Mapping) or (items and getattr(labels, "ndim", 0) == 1):
         # A mapping, or a Series of pandas with paths as its index.
-        pairs = [(os.fspath(k), v) for k, v in items()]
+        pairs = [(os.fsdecode(k), v) for k, v in items()]
         labels = [LabelRow(repr(k), k, str(v)) for k, v in pairs]
     if not isinstance(labels, (str, Path)):
-        return GivenLabels("labels", list(labels), True)
+        rows = list(labels)
+        if not all(isinstance(row, LabelRow) for row in rows):
+            raise CampaignError(
+                f"The labels are {type(labels).__name__}. Give a dict from paths to "
+                "labels, a Series with paths as its index, or the path of a label "
+                "file. Of a table make dict(zip(table['path'], table['label']))."
+            )
+        return GivenLabels("labels", rows, True)
     if Path(labels).suffix.lower() == ".json":
         rows = read_export(labels)
     else:
