@@ -43,6 +43,12 @@ def fresh():
 SETTINGS = [*itertools.product(fresh().get_params(deep=False), VALUES)]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Some values are names of folders for a cache: not beside the tests."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def labelled():
     rng = np.random.default_rng(0)
@@ -115,6 +121,11 @@ def test_what_start_takes_of_the_estimator(start, labelled):
         if bool(refused) != bool(said) or (said and not named):
             wrong.append((name, value[:9], refused, said))
     assert not wrong
+
+
+def test_a_parameter_of_what_has_none(start):
+    for setting in ("estimator__optimizer__nope", "strategy__random_state__x"):
+        assert "has no parameters of its own" in start(setting, "1")
 
 
 def settings_of_strategies():
