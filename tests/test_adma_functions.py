@@ -153,6 +153,14 @@ def test_distinctiveness_is_in_range_and_symmetric(levels):
     torch.testing.assert_close(distinctiveness(a, -b), 1 - d)
 
 
+def test_probabilities_of_nan_are_refused():
+    """They do not pass for equal ones."""
+    weights = predict_weights(tensor([[0.0, 0.0], [float("nan"), 0.5]]))
+    assert weights[0].tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="b has NaN"):
+        distinctiveness(tensor([[1.0, 2.0], [1.0, 2.0]]), weights)
+
+
 def test_pairwise_is_the_mean_over_pairs():
     up, down = tensor([[1.0, 2.0, 3.0]]), tensor([[3.0, 2.0, 1.0]])
     assert pairwise_distinctiveness([up, up]).tolist() == [0]

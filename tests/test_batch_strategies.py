@@ -164,6 +164,8 @@ def test_ceal_labels_the_confident(blobs):
         np.testing.assert_array_equal(indices, np.flatnonzero(entropy < delta))
         np.testing.assert_array_equal(labels, proba[indices].argmax(1))
     assert len(CEAL().pseudo_labels(Unfitted(), X)[0]) == 0
+    with pytest.raises(ValueError, match="'threshold' parameter of CEAL"):
+        CEAL(threshold=-1).query(clf, X)
 
 
 class Recording(LogisticRegression):

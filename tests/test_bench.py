@@ -197,6 +197,12 @@ def test_a_killed_run_goes_on_and_jobs_change_nothing(config, done, tmp_path):
     pd.testing.assert_frame_equal(read_results(out)[MEASURED], expected[MEASURED])
 
 
+def test_no_process_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match="jobs=0 must be at least 1"):
+        run_benchmark(config, tmp_path / "out", jobs=0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_results_of_other_settings_are_not_mixed(config, done):
     other = {**config, "classifier": {**config["classifier"], "max_epochs": 2}}
     with pytest.raises(ValueError, match="with other settings of .'network'."):

@@ -428,6 +428,21 @@ def test_a_failed_partial_fit_draws_no_numbers(pictures):
     np.testing.assert_array_equal(*found)
 
 
+class _Interrupts(Callback):
+    def on_epoch_end(self, net, **_):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_partial_fit_leaves_the_optimizer_as_it_was(pictures):
+    X, y = pictures
+    clfs = [tiny_classifier(max_epochs=1, random_state=3).fit(X, y) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        clfs[0].set_params(callbacks=[_Interrupts()]).partial_fit(X, y)
+    clfs[0].set_params(callbacks=None)
+    found = [clf.partial_fit(X, y).predict_proba(X) for clf in clfs]
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -9,7 +9,12 @@ import pytest
 import skadma.images.folder
 from skadma.bench.datasets import load_dataset
 from skadma.centers import SourceCenters
-from skadma.images.folder import image_files, images_by_class, iter_images
+from skadma.images.folder import (
+    find_left_out,
+    image_files,
+    images_by_class,
+    iter_images,
+)
 
 from .conftest import tiny_classifier
 
@@ -94,6 +99,28 @@ def test_links_are_followed_to_files_alone(photos):
     (photos / "all.png").symlink_to(photos)
     os.mkfifo(photos / "pipe.png")
     assert paths(photos) == sorted([*FOUND, "again.png"])
+
+
+def test_what_is_no_file_by_an_image_s_name_is_listed(photos):
+    (photos / "all.png").symlink_to(photos)
+    os.mkfifo(photos / "pipe.png")
+    assert find_left_out(photos) == {
+        ".txt": ["notes.txt"],
+        "link to a folder": ["all.png"],
+        "no regular file": ["pipe.png"],
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_not_unicode_are_listed_as_text(photos):
+    """They can be written, to a page for example."""
+    for name in (b"caf\xe9.png", b"caf\xe9.txt", b"a.\xe9"):
+        (photos / os.fsdecode(name)).touch()
+    found = find_left_out(photos)
+    assert sorted(found[".txt"]) == ["caf\\udce9.txt", "notes.txt"]
+    for reason, names in found.items():
+        "".join([reason, *names]).encode()
+    assert sum(map(len, found.values())) == 4
 
 
 def test_a_link_into_a_folder_without_permission(photos, monkeypatch):

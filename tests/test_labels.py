@@ -188,6 +188,22 @@ def test_gaps_among_strings(gap, form):
         by_hand.teach([3], [gap])
 
 
+@pytest.mark.parametrize("gap", [" ", "n/a", " nan", "-1 "])
+def test_written_gaps_with_spaces(gap):
+    with pytest.raises(ValueError, match="look like missing"):
+        learner().fit(X, ["a", "b"] * 2 + [gap] * 4)
+    classes = ["a", "b", gap]
+    assert gap in learner(classes=classes).fit(X, ["a", "b"] * 2 + [gap] * 4).classes_
+
+
+def test_integers_with_gaps_stay_integers():
+    y = pd.array([0, 1] * 2 + [None] * 4, dtype="Int64")
+    for form in (y, pd.Series(y)):
+        fitted = learner().fit(X, form)
+        assert fitted.classes_.dtype.kind == "i"
+        assert fitted.labeled_.sum() == 4
+
+
 def test_a_network_is_not_trained_on_written_gaps():
     images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="look like missing"):

@@ -15,7 +15,7 @@ from skadma.images.dataset import ImageDataset
 from skadma.networks.adapted import Normalize
 from skadma.networks.heads import append_feature_blocks, token_blocks
 from skadma.networks.pretrained import load_pretrained
-from skadma.strategies import BADGE, CoreSet, MarginSampling
+from skadma.strategies import AIFT, BADGE, CoreSet, MarginSampling
 
 timm = pytest.importorskip("timm")
 
@@ -244,7 +244,7 @@ def test_timms_own_pipeline_to_the_bit(name, crop_mode, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two networks with random weights, saved as transformers does."""
+    """Networks with random weights, saved as transformers does."""
     transformers = pytest.importorskip("transformers")
     base = tmp_path_factory.mktemp("hf")
     torch.manual_seed(7)
@@ -256,6 +256,12 @@ def folders(tmp_path_factory):
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(
         base / "vit"
     )
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(
+        base / "vit_without_pooler"
+    )
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(
+        base / "vit_without_pooler"
+    )
     config = transformers.Dinov2Config(**shape, image_size=28, patch_size=14)
     transformers.Dinov2Model(config).save_pretrained(base / "dinov2")
     transformers.BitImageProcessor(
@@ -264,7 +270,7 @@ def folders(tmp_path_factory):
     return base
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2"])
+@pytest.mark.parametrize("name", ["vit", "vit_without_pooler", "dinov2"])
 @pytest.mark.parametrize("image_size", [None, 56])
 def test_a_network_of_transformers(name, image_size, folders, pictures, tmp_path):
     import transformers
@@ -277,11 +283,15 @@ def test_a_network_of_transformers(name, image_size, folders, pictures, tmp_path
         torch.stack([ImageDataset(X[:4], source.preprocessing)[i] for i in range(4)])
     )
     model = transformers.AutoModel.from_pretrained(folders / name).eval()
-    options = {"interpolate_pos_encoding": True} if name == "vit" else {}
+    options = {} if name == "dinov2" else {"interpolate_pos_encoding": True}
     with torch.no_grad():
-        expected = model(x, **options).pooler_output.numpy()
+        outputs = model(x, **options)
+    expected = outputs.pooler_output.numpy()
+    if name == "vit_without_pooler":
+        expected = outputs.last_hidden_state[:, 0].numpy()
     found = clf.embed(X[:4], -2)[-2]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(AIFT(random_state=0).query(clf, X, 2)) == 2
     proba = clf.predict_proba(X)
     clf.save(tmp_path / "model")
     loaded = CNNClassifier.load(tmp_path / "model")

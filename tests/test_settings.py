@@ -45,7 +45,7 @@ SETTINGS = [*itertools.product(fresh().get_params(deep=False), VALUES)]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Some values are names of folders for a cache: not beside the tests."""
+    """Any text may name a cache's folder, which is made in the current one."""
     monkeypatch.chdir(tmp_path)
 
 

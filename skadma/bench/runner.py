@@ -73,6 +73,8 @@ def run_benchmark(
     RuntimeError
         If cells failed; the others' results are there.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs} must be at least 1.")
     out = Path(out)
     data = data or os.environ.get("SKADMA_DATA")
     root = Path(data) if data else None

@@ -297,8 +297,7 @@ class CNNAdapter(NetworkAdapter):
         if not isinstance(dataset, ImageDataset):
             raise ValueError("Patches are parts of images, but X is a table.")
         n_shared, shape = source.deepest_map(self.n_frozen, n_windows)
-        adapter = replace(self, n_frozen_layers=n_shared)
-        extractor = adapter._extractor(source, [-1], [])
+        extractor = self._extractor(source, [-1], [], n_shared=n_shared)
         windows = random_windows(*shape, n_windows, rng)
         progress = "patches" if self.verbose else None
         return extractor.iter_patch_outputs(dataset, windows, progress)
@@ -309,7 +308,10 @@ class CNNAdapter(NetworkAdapter):
         layers: Sequence[int | str],
         source_layers: Sequence[int | str],
         derived: DerivedOutput | None = None,
+        n_shared: int | None = None,
     ) -> FeatureExtractor:
+        if n_shared is None:
+            n_shared = count_frozen_layers(source, self.n_frozen_layers)
         position = source.graph.position
         own = list(dict.fromkeys(map(position, layers)))
         of_source = list(dict.fromkeys(map(position, source_layers)))
@@ -321,7 +323,7 @@ class CNNAdapter(NetworkAdapter):
             self.adapted,
             own,
             of_source,
-            n_frozen=count_frozen_layers(source, self.n_frozen_layers),
+            n_frozen=n_shared,
             device=self.device,
             batch_size=self.batch_size,
             skip_unreadable=self.skips_unreadable,

@@ -411,7 +411,7 @@ class FeatureExtractor:
         if not self._enlarges_patches:
             try:
                 return self._outputs(patches, None)[self.layers[0]]
-            except (RuntimeError, AssertionError):  # layers of a fixed number of inputs
+            except (RuntimeError, AssertionError, ValueError):  # of a fixed size
                 self._enlarges_patches = True
         patches = functional.interpolate(patches, full, mode="bilinear")
         return self._outputs(patches, None)[self.layers[0]]

@@ -26,6 +26,8 @@ _ONE_ENTRY = {
 }
 """Errors that concern a single file or link; any other may be a failing disk."""
 
+_LINKED = "link to a folder"
+
 
 def iter_images(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Find image files: paths relative to `root`, with slashes, in sorted order.
@@ -96,6 +98,10 @@ def _walk(
         else:
             if stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
                 yield path, state
+            elif left_out is not None:
+                is_folder = stat.S_ISDIR(state.st_mode)
+                reason = _LINKED if is_folder else "no regular file"
+                _leave_out(path, reason, left_out)
 
 
 def _list(
@@ -128,7 +134,7 @@ def _list(
                 elif entry.name.lower().endswith(suffixes):
                     found[entry.name] = entry
                 elif left_out is not None:
-                    left_out.setdefault(_kind(entry), []).append(prefix + entry.name)
+                    _leave_out(prefix + entry.name, _kind(entry), left_out)
     except OSError as error:
         raise _named(error, root / prefix) from error
     return found
@@ -142,15 +148,19 @@ def _named(error: OSError, folder: Path) -> OSError:
 def _kind(entry: os.DirEntry[str]) -> str:
     """Why a name counts as no image file."""
     if entry.is_symlink() and Path(entry).is_dir():
-        return "link to a folder"
+        return _LINKED
     return Path(entry.name).suffix.lower() or "no ending"
 
 
 def _leave_out(
-    path: str, error: Exception, left_out: dict[str, list[str]] | None
+    path: str, error: Exception | str, left_out: dict[str, list[str]] | None
 ) -> None:
     reason = str(getattr(error, "strerror", None) or error)
     if left_out is None:
         warnings.warn(f"{path!r} is left out: {reason}.", stacklevel=4)
     else:
+        # Names that are not Unicode could be written to no file.
+        path, reason = (
+            text.encode(errors="backslashreplace").decode() for text in (path, reason)
+        )
         left_out.setdefault(reason, []).append(path)

@@ -117,7 +117,7 @@ def build_backbone(
         near = difflib.get_close_matches(backbone, names, n=3) or names
         raise ValueError(
             f"Unknown backbone {backbone!r}. Did you mean one of {near}? Any "
-            "'timm/<name>' and any callable that returns an nn.Module work too."
+            "'timm/<name>', 'hf/<name>' and callable that returns an nn.Module work."
         )
     is_timm = isinstance(backbone, str) and backbone.startswith("timm/")
     if weights is not None and is_weights_file(weights) and not is_timm:
@@ -241,7 +241,11 @@ def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Back
         module, _ = _create_timm(timm, name, size)
     else:
         state_dict = read_state_dict(weights)
-        overlay = {"state_dict": state_dict}  # brought to the size by timm
+        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+        overlay: dict[str, Any] = {"state_dict": state_dict}  # timm brings it to size
+        head = state_dict.get(f"{known.classifier}.weight") if known else None
+        if head is not None:
+            overlay["num_classes"] = len(head)
         options: dict[str, Any] = {
             "pretrained": True,
             "pretrained_cfg_overlay": overlay,

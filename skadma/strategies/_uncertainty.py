@@ -29,6 +29,7 @@ class _UncertaintySampling(ScoringStrategy):
         Before the first fit every image is equally uncertain, and ties are broken at
         random.
         """
+        self._validate_params()
         proba = target_proba(estimator, X_pool)
         if proba is None:
             return Scores(np.ones(n_images(X_pool)))

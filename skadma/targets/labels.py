@@ -13,9 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets
 
 _WRITTEN_GAPS = {
     *("", "-1", "-1.0", "nan", "NaN", "NaT", "None"),
-    *("null", "NULL", "NA", "N/A", "<NA>"),
+    *("null", "NULL", "NA", "N/A", "n/a", "<NA>"),
 }
-"""Strings that other programs write where there is no label."""
+"""What other programs write where there is no label, with spaces around it or not."""
 
 
 def as_labels(y: Any) -> Any:
@@ -45,9 +45,10 @@ def as_labels(y: Any) -> Any:
         if len({isinstance(v, str) for v in y}) > 1:
             array = np.array(y, dtype=object)
     elif array.ndim == 1 and array.dtype.kind == "f" and np.isnan(array).any():
-        # NumPy turns integers with gaps into floats.
-        as_list = getattr(y, "to_pylist", getattr(y, "to_list", None))
-        if as_list is not None:
+        # NumPy turns integers with gaps into floats. pandas' arrays have tolist alone.
+        names = ("to_pylist", "to_list", "tolist")
+        as_list = next((getattr(y, name) for name in names if hasattr(y, name)), None)
+        if as_list is not None and not isinstance(y, np.ndarray):
             array = np.array(as_list(), dtype=object)
     elif array.dtype.kind == "T":
         array = array.astype(object)
@@ -284,7 +285,8 @@ def _refuse_written_gaps(y: np.ndarray, classes: ArrayLike | None) -> None:
     if y.dtype.kind not in "UO":
         return
     names = () if classes is None else np.asarray(classes, dtype=object).tolist()
-    found = ({v for v in y.tolist() if isinstance(v, str)} & _WRITTEN_GAPS) - {*names}
+    written = {v for v in y.tolist() if isinstance(v, str)} - {*names}
+    found = {v for v in written if v.strip() in _WRITTEN_GAPS}
     if found:
         raise ValueError(
             f"y has the labels {sorted(found)}, which look like missing ones. If they "

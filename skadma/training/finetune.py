@@ -216,7 +216,8 @@ def build_net(
     if before is not None:
         net.history = copy.copy(before.history)
         if type(net.optimizer_) is type(before.optimizer_):
-            state = before.optimizer_.state_dict()
+            # Training changes moments in place, and `before` is kept if it fails.
+            state = copy.deepcopy(before.optimizer_.state_dict())
             groups = zip(
                 state["param_groups"], net.optimizer_.param_groups, strict=True
             )  # schedulers add entries to them

@@ -270,7 +270,7 @@ class Campaign:
                         "Somebody changed the classes while images were chosen. Ask "
                         "again: what was labelled is safe."
                     )
-                event = self._event_log.add_event("query", key=key, n=n)
+                event = self._event_log.add_event("query", key=key, n=len(proposals))
                 self._event_log.add(
                     "proposals",
                     (

@@ -99,7 +99,8 @@ def predict_weights(
     weights = source_proba.detach().to(working_dtype(source_proba.device))
     weights = weights[:, columns.long().to(weights.device)]
     sums = weights.sum(dim=1, keepdim=True)
-    return torch.where(sums > 0, weights / sums, 1 / len(columns))
+    # NaN stays NaN, which the comparison of patterns refuses.
+    return torch.where(sums == 0, 1 / len(columns), weights / sums)
 
 
 def distance_weights(S_a: Tensor) -> Tensor:
