@@ -123,6 +123,11 @@ def test_what_start_takes_of_the_estimator(start, labelled):
     assert not wrong
 
 
+def test_a_parameter_of_what_has_none(start):
+    for setting in ("estimator__optimizer__nope", "strategy__random_state__x"):
+        assert "has no parameters of its own" in start(setting, "1")
+
+
 def settings_of_strategies():
     """Those of each strategy that it does not share with one before."""
     seen = set()

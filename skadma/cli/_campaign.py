@@ -100,7 +100,13 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
             raise ValueError(
                 f"--set {item}: it is estimator__NAME=VALUE or strategy__NAME=VALUE."
             )
-        targets[target].set_params(**{parameter: _value(value)})
+        try:
+            targets[target].set_params(**{parameter: _value(value)})
+        except AttributeError as error:  # optimizer__lr: a class has no parameters
+            raise ValueError(
+                f"--set {item}: {parameter.partition('__')[0]} has no parameters of "
+                "its own."
+            ) from error
     return Campaign.create(
         options.campaign,
         pool,

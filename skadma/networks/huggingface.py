@@ -38,10 +38,18 @@ class HuggingFaceFeatures(nn.Module):
         own: Any = getattr(model.config, "image_size", image_size)
         if own != image_size and "interpolate_pos_encoding" in takes:
             self.options["interpolate_pos_encoding"] = True
+        # ViTMAE draws an order of the patches; Hiera (sizes are lists) does not here.
+        patch_size: Any = getattr(model.config, "patch_size", None)
+        shuffles = "noise" in takes and isinstance(patch_size, int)
+        self.shuffled_side: int | None = patch_size if shuffles else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features of a batch of normalized images."""
-        outputs = self.model(pixel_values=x, **self.options)
+        options = dict(self.options)
+        if self.shuffled_side is not None:
+            n = x[0, 0].numel() // self.shuffled_side**2
+            options["noise"] = torch.arange(n, device=x.device).expand(len(x), n)
+        outputs = self.model(pixel_values=x, **options)
         pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
         if pooled is None:
             hidden = outputs.last_hidden_state

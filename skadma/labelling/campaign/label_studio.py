@@ -116,7 +116,7 @@ def prediction(guess: str, confidence: float, model_version: str) -> dict[str, A
 
 
 def read_export(path: str | Path) -> list[LabelRow]:
-    """Read a file that Label Studio exported as JSON.
+    """Read a file that Label Studio exported as JSON or JSON-MIN.
 
     Gives a row for each annotation, oldest first; the last where one person annotated
     an image more than once. What cannot be taken has its `problem`, with the task's
@@ -127,22 +127,25 @@ def read_export(path: str | Path) -> list[LabelRow]:
         tasks = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise CampaignError(f"{str(path)!r} is no JSON ({error}).") from error
+    keys = {"annotations", "completions", "data", "path", "image"}
     if not isinstance(tasks, list) or not all(
-        isinstance(task, dict) and {"annotations", "data"} & task.keys()
-        for task in tasks
+        isinstance(task, dict) and keys & task.keys() for task in tasks
     ):
         raise CampaignError(
             f"{str(path)!r} is no export of Label Studio: there should be a list of "
-            "tasks. Export the project as JSON, not as JSON-MIN."
+            "tasks. Export the project as JSON or JSON-MIN."
         )
     found: list[tuple[str, LabelRow]] = []
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', f'number {number} of the file')}"
-        # Label Studio before 1.0 called them completions.
-        annotations = task.get("annotations", task.get("completions", []))
-        if not isinstance(annotations, list):
-            annotations = [None]
-        found += rows_of_task(task.get("data"), annotations, where)
+        if {"annotations", "completions", "data"} & task.keys():
+            # Label Studio before 1.0 called them completions.
+            annotations = task.get("annotations", task.get("completions", []))
+            if not isinstance(annotations, list):
+                annotations = [None]
+            found += rows_of_task(task.get("data"), annotations, where)
+        elif task.get("annotation_id") is not None:  # else nobody has seen it
+            found.append(_row_of_min(task, where))
     return in_order(found)
 
 
@@ -176,6 +179,16 @@ def rows_of_task(
         yield _time(annotation), _row(data, here, mark, who, problem)
 
 
+def _row_of_min(task: Mapping[str, Any], where: str) -> tuple[str, LabelRow]:
+    """Make the row of a task of JSON-MIN, which has one annotation."""
+    chosen = task.get(NAME)
+    if isinstance(chosen, Mapping):
+        chosen = chosen.get("choices")
+    mark, problem = _only([chosen] if isinstance(chosen, str) else chosen)
+    who = _who(task.get("annotator"))
+    return _time(task), _row(task, where, mark, who, problem)
+
+
 def _row(data: Any, where: str, mark: str, who: str, problem: str) -> LabelRow:
     data = data if isinstance(data, Mapping) else {}
     path, sha256, text = data.get("path"), data.get("sha256", ""), data.get("as_of")
@@ -199,7 +212,12 @@ def _choice_of(result: Any) -> tuple[str, str]:
         value = region.get("value")
         values = value.get("choices") if isinstance(value, Mapping) else None
         chosen += values if isinstance(values, list) else [values]
-    if len(chosen) == 1 and isinstance(chosen[0], str):
+    return _only(chosen)
+
+
+def _only(chosen: Any) -> tuple[str, str]:
+    """The one choice, or what is wrong."""
+    if isinstance(chosen, list) and len(chosen) == 1 and isinstance(chosen[0], str):
         return chosen[0], ""
     return "", f"there must be one choice named {NAME!r}, got {chosen!r}."
 
