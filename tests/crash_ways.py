@@ -35,7 +35,7 @@ NAMED = {
     "between two rows": ('self._execute(f"INSERT INTO {table}', 3),
     "before the commit": ('self._execute("COMMIT")', 0),
     "between two tables": ("self._execute(statement)", 4),
-    "before training": ("net.partial_fit(", 0),
+    "before training": ("net.fit_loop(", 0),
     "trained, not saved": ("sha256 = write_network(", 0),
     "written, not synced": ("os.fsync(file.fileno())", 0),
     "synced, not renamed": ("tmp.replace(path)", 0),

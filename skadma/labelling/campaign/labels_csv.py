@@ -94,7 +94,7 @@ def read_labels(path: str | Path) -> list[LabelRow]:
         last = names[-1] if len(cells) == len(names) else ""
         row = rows[-1] = replace(rows[-1], last_column=last)
         if last == "sha256" and len(row.sha256) != 64:
-            rows[-1] = replace(row, problem=row.problem or NO_END)
+            rows[-1] = replace(row, label="", problem=row.problem or NO_END)
     return rows
 
 

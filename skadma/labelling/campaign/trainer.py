@@ -26,7 +26,7 @@ from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
 from .second_look import quick_model
-from .settings import build_estimator, build_strategy, check_network, check_usable
+from .settings import build_estimator, build_strategy, check_usable
 from .state import State, digest, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
@@ -166,7 +166,6 @@ class Trainer:
     @cached_property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
-        check_network(self._learner.estimator, self._learner.strategy, self._classes)
         return self._learner.estimator.source_network().fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
