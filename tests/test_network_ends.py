@@ -225,7 +225,7 @@ def test_a_layer_alone_is_no_network(pictures):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("alexnet", 63), ("inception_v3", 75), ("timm/vit_tiny_patch16_224", 224)],
+    [("alexnet", 63), ("inception_v3", 75), ("timm/vit_tiny_patch16_224", 16)],
 )
 def test_too_small_images_are_reported_with_a_size_that_works(name, least):
     clf = CNNClassifier(name, weights=None, image_size=9)

@@ -291,7 +291,11 @@ def test_what_the_last_layer_gets():
 def test_a_map_of_one_place_and_of_zeros():
     last = torch.ones(1, 2)
     found = append_feature_blocks(
-        last, [torch.full((1, 3, 1, 1), 2.0), torch.zeros(1, 4)], [[2, 3], []]
+        last,
+        [
+            (torch.full((1, 3, 1, 1), 2.0), [2, 3], 0, False),
+            (torch.zeros(1, 4), [], 0, False),
+        ],
     )
     assert found.shape == (1, 2 + 6 + 4) and torch.isfinite(found).all()
     assert not found[0, 5:].any()
@@ -303,7 +307,7 @@ def test_mean_and_spread():
     x[:, 7] = 3.0  # no spread: its slope is 0
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_(True)
     found, exact = (
-        append_feature_blocks(last, [x], [[2, 3]]),
+        append_feature_blocks(last, [(x, [2, 3], 0, False)]),
         x.detach().double().numpy(),
     )
     both = np.concatenate([exact.mean((2, 3)), exact.std((2, 3))], axis=1)

@@ -297,13 +297,25 @@ def _create_timm(
             at_size = f" for image_size={image_size}"
             sized = {**options, **if_sized, "img_size": image_size}
             try:
-                return timm.create_model(short, **sized), True
+                module = timm.create_model(short, **sized)
+                _check_patches(module, name, image_size)
+                return module, True
             except TypeError as error:
                 if "img_size" not in str(error):
                     raise
         return timm.create_model(short, **options), False
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"timm cannot build {name!r}{at_size}: {error}") from error
+
+
+def _check_patches(module: nn.Module, name: str, image_size: int) -> None:
+    size: Any = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+    least = max(size) if isinstance(size, (tuple, list)) else 1
+    if image_size < least:
+        raise ValueError(
+            f"{name} does not take images of image_size={image_size} (they are "
+            f"smaller than its patches). The least image_size that works is {least}."
+        )
 
 
 def _build_huggingface(

@@ -67,7 +67,7 @@ def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
             f"{n}. {step}" for n, step in enumerate(_preprocessing_steps(estimator), 1)
         ),
         cls=type(estimator).__name__,
-        onnx=" Without skadma: `model.onnx` and `preprocessing.json`, with 20 lines of "
+        onnx=" Without skadma: `model.onnx` and `preprocessing.json`, with 30 lines of "
         "NumPy, Pillow and onnxruntime (docs/persistence.md of skadma)."
         if onnx
         else "",
