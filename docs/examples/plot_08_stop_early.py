@@ -40,7 +40,7 @@ rules = {
     "StablePredictions(0.9)": StablePredictions(X_test[:100], threshold=0.9, window=2),
 }
 for rule in rules.values():
-    rule.start()
+    rule.start(len(X))
 labels, scores, stops = [], [], {}
 for record in learner.rounds(X, y):
     labels.append(record["n_labels"])
