@@ -67,7 +67,7 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
     n_labels_ : int
         Number of rows of a weight above 0.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Only where the columns of `X` have names.
 
     See Also
