@@ -512,7 +512,7 @@ def _raw_mode(image: Image.Image) -> str:
     """Pillow's name of how a file has its pixels; empty once they are loaded."""
     if not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return ""
-    args = image.tile[0].args
+    args = image.tile[0][3]  # by position, as tiles are plain tuples before Pillow 11
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
@@ -539,8 +539,9 @@ def _decode_as(raw: str, file: str | BinaryIO) -> np.ndarray:
         file.seek(0)
     with Image.open(file, formats=_formats()) as again:
         for i, tile in enumerate(again.tile):
-            args = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
-            again.tile[i] = tile._replace(args=args)
+            args = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+            make = getattr(tile, "_make", tuple)
+            again.tile[i] = make((*tile[:3], args))
         return np.asarray(again)
 
 
