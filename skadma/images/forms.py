@@ -540,7 +540,7 @@ def _decode_as(raw: str, file: str | BinaryIO) -> np.ndarray:
     with Image.open(file, formats=_formats()) as again:
         for i, tile in enumerate(again.tile):
             args = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
-            make = getattr(tile, "_make", tuple)
+            make: Any = getattr(tile, "_make", tuple)
             again.tile[i] = make((*tile[:3], args))
         return np.asarray(again)
 
