@@ -268,7 +268,7 @@ def test_weights_of_a_file(pictures, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "n_classes"),
-    [("resnet18", 1000), ("test_vit", 1000), ("test_resnet", 1000)],
+    [("resnet18", 1000), ("test_vit", 1000), ("resnet10t", 1000)],
 )
 def test_names_of_timm_with_a_classifier(name, n_classes):
     clf = CNNClassifier(f"timm/{name}", weights=None, image_size=None)
