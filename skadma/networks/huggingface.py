@@ -60,7 +60,7 @@ class HuggingFaceFeatures(nn.Module):
 
 def load_huggingface(
     name: str,
-    weights: str | dict[str, torch.Tensor] | None,
+    weights: str | None,
     image_size: int | None,
     *,
     offline: bool,
@@ -119,19 +119,16 @@ def load_huggingface(
     _check_same_pixels(name, processor, preprocessing)
     has_pooler = not missing and getattr(model, "pooler", True) is not None
     size = image_size or preprocessing.image_size
-    return HuggingFaceFeatures(model.float(), size, has_pooler=has_pooler), (
-        preprocessing
-    )
+    network = HuggingFaceFeatures(model.float(), size, has_pooler=has_pooler)
+    return network, preprocessing
 
 
 def read_preprocessing(config: dict[str, Any]) -> Preprocessing:
     """Translate the settings of an image processor."""
     size, crop = config.get("size") or {}, config.get("crop_size") or {}
-    resized: Any
-    image_size: Any
     squash = "height" in size
-    resized = size.get("height") or size.get("shortest_edge")
-    image_size = crop.get("height") if config.get("do_center_crop") else resized
+    resized: Any = size.get("height") or size.get("shortest_edge")
+    image_size: Any = crop.get("height") if config.get("do_center_crop") else resized
     if config.get("crop_pct") and not squash:  # ConvNeXt: the size after the crop
         image_size = resized
         squash = resized >= 384

@@ -228,20 +228,22 @@ def _build_timm(name: str, weights: str | Path | None, size: int | None) -> Back
     if not (weights is None or weights == "DEFAULT" or is_weights_file(weights)):
         tagged = "DEFAULT (a tag is part of the name, as in timm/resnet50.a1_in1k)"
         raise _unknown_weights(name, weights, tagged)
+    try:
+        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    except RuntimeError as error:  # of a tag that there is not
+        raise ValueError(f"timm cannot build {name!r}: {error}") from error
     state_dict = None
     if weights == "DEFAULT":
 
         def load(offline: bool) -> nn.Module:
             return _create_timm(timm, name, size, pretrained=True)[0]
 
-        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
         remedy = "weights='path/to/model.safetensors'; weights=None gives random ones"
         module = _from_hub(name, known and known.hf_hub_id, load, remedy)
     elif weights is None:
         module, _ = _create_timm(timm, name, size)
     else:
         state_dict = read_state_dict(weights)
-        known = timm.get_pretrained_cfg(name.removeprefix("timm/"))
         overlay: dict[str, Any] = {"state_dict": state_dict}  # timm brings it to size
         head = state_dict.get(f"{known.classifier}.weight") if known else None
         if head is not None:
