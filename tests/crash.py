@@ -20,6 +20,7 @@ import collections
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -172,6 +173,8 @@ def main() -> int:
     )  # fmt: skip
     options = parser.parse_args()
     Run.warm_start = options.warm_start
+    # A shell's background job ignores Ctrl-C, and so would the servers it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)  # a process that forks must have no threads
     tried: collections.Counter[str] = collections.Counter()
     broken_off: collections.Counter[str] = collections.Counter()
