@@ -113,9 +113,9 @@ def test_what_a_network_without_layers_cannot(pictures):
 # --- tokens ---------------------------------------------------------------------------
 
 
-def vit(**options):
+def vit(kind=timm.models.VisionTransformer, **options):
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 12}
-    return timm.models.VisionTransformer(**shape, num_heads=2, **options)
+    return kind(**shape, num_heads=2, **options)
 
 
 TOKENS = {
@@ -124,6 +124,8 @@ TOKENS = {
     "siglip": (
         lambda: vit(num_classes=0, class_token=False, global_pool="map"), False, 0,
     ),
+    # Its class token comes after the blocks.
+    "cait": (lambda: vit(timm.models.Cait, num_classes=0), False, 0),
 }  # fmt: skip
 
 
