@@ -126,7 +126,7 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
         if state.as_of < row.as_of < sys.maxsize:
             problem = (
                 f"as_of is {row.as_of}, but the campaign's log ends at {state.as_of}: "
-                "the row is of another campaign, or of one that an older copy replaced. "
+                "the row is of another campaign, or an older copy took its place. "
                 "If its labels are meant for this one, remove the column as_of."
             )
             return replace(row, problem=problem)
