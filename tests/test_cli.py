@@ -127,7 +127,9 @@ def test_outputs_are_checked_before_the_work(name, campaign, tmp_path, capsys):
     said = ends(capsys, *OUTPUTS[name], "-o", tmp_path / "file" / "out")
     assert "Nothing can be written" in said
     if name not in ("tasks", "model"):  # they write a folder
-        assert "--overwrite" in ends(capsys, *OUTPUTS[name], "-o", "file")
+        Path("link").symlink_to("nowhere")  # renaming a file onto it would remove it
+        for there in ("file", "link"):
+            assert "--overwrite" in ends(capsys, *OUTPUTS[name], "-o", there)
         said = ends(capsys, *OUTPUTS[name], "-o", "folder", "--overwrite")
         assert "'folder' is a folder" in said
     assert (tmp_path / "file").read_text() == "labels of weeks"
