@@ -177,8 +177,9 @@ def test_training(words, backbone, training, pool, tmp_path):
 
 
 def test_a_network_without_a_probe(pool, tmp_path, capsys):
-    said = ends(capsys, "start", pool, "--classes", *CLASSES, "--campaign",
-                tmp_path / "c", "--backbone", "squeezenet1_1", "--weights", "none")  # fmt: skip
+    network = ["--backbone", "squeezenet1_1", "--weights", "none"]
+    classes = ["--classes", *CLASSES, "--campaign", tmp_path / "c"]
+    said = ends(capsys, "start", pool, *classes, *network)
     assert "--training fine-tune" in said
 
 
@@ -256,7 +257,8 @@ def test_names_with_terminal_escapes(tmp_path, capsys):
     bad = f"bad{ESCAPES}"
     start = ["start", photos, "--classes", bad, "ok", "--weights", "none",
              "--backbone", "squeezenet1_1", "--strategy", "margin-sampling",
-             "--training", "fine-tune", "--set", "estimator__image_size=32", "estimator__max_epochs=1",
+             "--training", "fine-tune",
+             "--set", "estimator__image_size=32", "estimator__max_epochs=1",
     ]  # fmt: skip
     where = ["--campaign", tmp_path / "c", "--who", f"eva{ESCAPES}"]
     labels = tmp_path / "labels.csv"
