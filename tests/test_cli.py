@@ -152,7 +152,7 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         assert ends(capsys, *command)
 
 
-# --- what a campaign is started with ---------------------------------------------------
+# --- what a campaign is started with --------------------------------------------------
 
 
 @pytest.mark.parametrize(
