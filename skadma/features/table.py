@@ -20,8 +20,7 @@ import numpy as np
 
 _PATHS = "path", "paths", "filepath", "filename", "filenames", "file", "image"
 _ROWS = "embedding", "embeddings", "features"
-_AGREEMENT = 1e-2
-"""How far two rows of an image may lie apart, as a share of their length."""
+_KINDS = ".npy", ".npz", ".parquet", ".csv", ".json"
 
 
 class TableError(ValueError):
@@ -74,11 +73,8 @@ class EmbeddingTable:
         without, extra = known.keys() - rows.keys(), rows.keys() - known.keys()
         for left, text in (without, "images have no row"), (extra, "rows no image"):
             if left:
-                some = ", ".join(map(repr, sorted(left)[:3]))
-                warnings.warn(
-                    f"{what}: {len(left)} {text} and are left out ({some}).",
-                    stacklevel=2,
-                )
+                some = f"{len(left)} {text} and are left out ({sorted(left)[:3]})"
+                warnings.warn(f"{what}: {some}.", stacklevel=2)
         return np.array([rows.get(_plain(path), -1) for path in images])
 
     def check(self, name: str, width: int, whose: str) -> None:
@@ -91,47 +87,20 @@ class EmbeddingTable:
             )
 
 
-def check_agreement(a: np.ndarray, b: np.ndarray, paths: Sequence[str]) -> None:
-    """Refuse two rows of one image that differ by more than rounding."""
-    length = np.maximum(np.linalg.norm(a, axis=1), 1e-12)
-    wrong = np.flatnonzero(np.linalg.norm(a - b, axis=1) > _AGREEMENT * length)
-    if len(wrong):
-        raise TableError(
-            f"The rows differ from those that the same images, or copies of them, have "
-            f"already: {len(wrong)} images, such as {paths[wrong[0]]!r}. Are they in "
-            "another order, or of another embedding? Nothing was changed."
-        )
-
-
 def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
-    """Read embeddings that were made elsewhere; nothing is ever unpickled.
+    """Read embeddings of a name, the file's if None; nothing is ever unpickled.
 
-    Parameters
-    ----------
-    file : str or Path
-        ``.npy``, perhaps with a list of paths beside it, ``.txt`` of the same name;
-        ``.npz`` with numbers and paths; ``.parquet``; ``.csv`` as Lightly writes it;
-        ``.json``, FiftyOne's ``samples.json``.
-    name : str, optional
-        Of the embedding; if None, the file's.
-
-    Returns
-    -------
-    EmbeddingTable
-
-    Raises
-    ------
-    TableError
-        If it has not a row of finite numbers, of one length, for each path.
+    Beside an .npy may be a list of paths, a .txt of the same name. Lightly's form of
+    .csv is read, and FiftyOne's of .json (samples.json).
     """
     file = Path(file)
     what = f"The table of embeddings {str(file)!r}"
-    if (read := _READERS.get(file.suffix.lower())) is None:
-        raise TableError(f"{what} is of no known kind: it is {', '.join(_READERS)}.")
+    if file.suffix.lower() not in _KINDS:
+        raise TableError(f"{what} is of no known kind: it is {', '.join(_KINDS)}.")
     if not file.is_file():
         raise FileNotFoundError(f"{what} is not there: give the path of a file.")
     try:
-        values, paths = read(file)
+        values, paths = _read(file)
         if values.dtype.kind not in "fiu" or values.ndim != 2 or not values.size:
             raise ValueError(f"it is {values.dtype} of shape {values.shape}")
         if paths is not None and len(paths) != len(values):
@@ -144,7 +113,10 @@ def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
         counts = Counter(map(_plain, paths or ()))
         if twice := [path for path, n in counts.items() if n > 1]:
             raise ValueError(f"{len(twice)} paths come twice, the first is {twice[0]}")
-    except (OSError, ImportError):
+    except ImportError as error:
+        why = f"{what} needs pyarrow to be read: pip install pyarrow, or make an .npz."
+        raise ImportError(why) from error
+    except OSError:
         raise
     except Exception as error:  # of a damaged file: any
         raise TableError(
@@ -156,34 +128,32 @@ def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
 
 def _plain(path: str) -> str:
     """One of the ways in which a path can be written."""
-    text = unicodedata.normalize("NFC", str(path).replace("\\", "/"))
+    text = unicodedata.normalize("NFC", path.replace("\\", "/"))
     return PurePosixPath(text).as_posix()
 
 
-# --- the kinds of files ---------------------------------------------------------------
-
-
-def _read_npy(file: Path) -> tuple[np.ndarray, list[str] | None]:
-    beside = file.with_suffix(".txt")
-    paths = beside.read_text("utf-8").splitlines() if beside.is_file() else None
-    return np.load(file, allow_pickle=False), paths
-
-
-def _read_columns(file: Path) -> tuple[np.ndarray, list[str] | None]:
-    """Read a column of paths; and one of vectors, or one for each of their numbers."""
+def _read(file: Path) -> tuple[np.ndarray, list[str] | None]:
+    """Read rows, as a column of vectors or one for each number; and paths."""
     columns: dict[str, Sequence[Any]]
-    if file.suffix.lower() == ".npz":
+    kind = file.suffix.lower()
+    if kind == ".npy":
+        beside = file.with_suffix(".txt")
+        paths = beside.read_text("utf-8").splitlines() if beside.is_file() else None
+        return np.load(file, allow_pickle=False), paths
+    if kind == ".npz":
         with np.load(file, allow_pickle=False) as stored:
             columns = {name: stored[name] for name in stored.files}
-    elif file.suffix.lower() == ".csv":
+    elif kind == ".csv":
         with file.open(encoding="utf-8-sig", newline="") as lines:
             header, *cells = (row for row in csv.reader(lines) if row)
         columns = dict(zip(header, zip(*cells, strict=True), strict=True))
-    elif file.suffix.lower() == ".json":
+    elif kind == ".json":
         samples = json.loads(file.read_text("utf-8"))["samples"]
         columns = {key: [each.get(key) for each in samples] for key in samples[0]}
     else:
-        columns = _columns_of_parquet(file)
+        from pyarrow import parquet
+
+        columns = parquet.read_table(file).to_pydict()
     firsts = {name: values[0] for name, values in columns.items() if len(values)}
     texts = [name for name, first in firsts.items() if isinstance(first, str)]
     numbers = [columns[name] for name in columns if name.startswith("embedding_")]
@@ -193,18 +163,6 @@ def _read_columns(file: Path) -> tuple[np.ndarray, list[str] | None]:
         vectors = [name for name, first in firsts.items() if _is_vector(first)]
         rows = np.array([_vector(value) for value in columns[_choose(vectors, _ROWS)]])
     return rows, [str(p) for p in columns[_choose(texts, _PATHS)]] if texts else None
-
-
-def _columns_of_parquet(file: Path) -> dict[str, Sequence[Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(
-            f"{str(file)!r} is read by a package that is not there: pip install "
-            "pyarrow. Or save the embeddings as .npz."
-        ) from error
-    stored = parquet.read_table(file)
-    return {name: stored[name].to_pylist() for name in stored.schema.names}
 
 
 def _choose(found: Sequence[str], names: Sequence[str]) -> str:
@@ -228,9 +186,3 @@ def _vector(value: Any) -> Any:
         return value
     data = zlib.decompress(base64.b64decode(value["$binary"]["base64"]))
     return np.load(io.BytesIO(data))
-
-
-_READERS = {
-    ".npy": _read_npy,
-    **dict.fromkeys((".npz", ".parquet", ".csv", ".json"), _read_columns),
-}
