@@ -382,6 +382,8 @@ def test_killed(model, pictures, tmp_path, monkeypatch):
             out.unlink()
             at.clear()
     assert at == sorted(set(at))
+    for name in (out.name, part.name):  # killed while one of them was written whole
+        (tmp_path / f".{name}.{process.pid}.1.part").write_text("path,la")
     monkeypatch.chdir(tmp_path)
     main(["predict", "many", "--model", str(model), "-o", "out.csv"])
     main(["predict", "many", "--model", str(model), "-o", "whole.csv"])
