@@ -390,6 +390,7 @@ def test_killed(model, pictures, tmp_path, monkeypatch):
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(table(out)) == 960
     assert others(tmp_path) == []
+    assert list(tmp_path.glob(".out.csv*.part")) == []
 
 
 MEASURED = """
