@@ -299,7 +299,7 @@ def multilayer_network(
             f"'layers/{name}': this network ends in {head}, of {n} layers. The last "
             "one must be a Linear behind two other layers or more, and get one vector "
             "of an image, and those in the middle must give an output for each image. "
-            f"Take {name!r} as it is."
+            f"Take {name!r} as it is; 'skadma start' does with --training fine-tune."
         )
     assert isinstance(head, nn.Linear)
     if not taps:

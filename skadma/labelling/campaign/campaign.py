@@ -83,10 +83,10 @@ class Campaign:
     Examples
     --------
     >>> from skadma import Campaign, CNNClassifier
-    >>> from skadma.strategies import MarginSampling
-    >>> with Campaign.create("cracks", "photos", ["crack", "ok"],
-    ...                      CNNClassifier("efficientnet_lite0"),
-    ...                      MarginSampling()) as campaign:  # doctest: +SKIP
+    >>> from skadma.strategies import UncertaintyHerding
+    >>> clf = CNNClassifier("layers/efficientnet_lite0", training="probe")
+    >>> with Campaign.create("cracks", "photos", ["crack", "ok"], clf,
+    ...                      UncertaintyHerding()) as campaign:  # doctest: +SKIP
     ...     for image in campaign.query(20):
     ...         print(image.path)
     ...     campaign.teach("labels.csv")
