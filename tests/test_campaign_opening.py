@@ -174,8 +174,10 @@ def test_opening(campaign, pool, tmp_path):
         Campaign.open(tmp_path / "nowhere")
     with pytest.raises(CampaignError, match="already"):
         create(campaign.folder, pool)
-    with pytest.raises(CampaignError, match="callable 'TinyCNN'.*backbone="):
-        Campaign.open(campaign.folder)
+    with Campaign.open(campaign.folder) as again:
+        assert again.status().n_images == 24  # what reads the log needs no network
+        with pytest.raises(CampaignError, match="callable 'TinyCNN'.*backbone="):
+            again.query()
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "campaign.sqlite").touch()
     with pytest.raises(CampaignError, match="broken off"):
