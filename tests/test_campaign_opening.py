@@ -438,7 +438,8 @@ def test_settings_of_others(pool, tmp_path):
     def opens(name, text):
         _set(folder, name, text)
         try:
-            Campaign.open(folder, backbone=TinyCNN).close()
+            with Campaign.open(folder, backbone=TinyCNN) as campaign:
+                assert campaign._trainer
         except CampaignError:
             return False
         return True
