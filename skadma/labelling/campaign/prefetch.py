@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .campaign import Campaign
+from .proposals import Proposal
 from .state import read_state
-from .trainer import Proposal
 
 
 def prefetch_batch(

@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from ...evaluation import Audit
 from .class_names import ClassNames, read_class_names
 from .event_log import CampaignError, EventLog
 from .folders import Folders, read_folders
@@ -80,7 +77,10 @@ class DrawnAudit:
     event: int
     model: str | None  # name of the model by which they were drawn
     contents: list[str]  # SHA-256, in the order of the draw
-    design: Audit  # its indices are places in `contents`
+    method: str
+    n_population: int
+    strata: list[int]  # of each content its stratum, and how many images are in that
+    stratum_sizes: list[int]
 
 
 class State:
@@ -398,13 +398,8 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
         event,
     )
     contents, *columns = map(list, zip(*rows, strict=True))
-    design = Audit(
-        np.arange(len(rows)),
-        detail["method"],
-        detail["population"],
-        *map(np.array, columns),
-    )
-    return DrawnAudit(event, detail["model"], contents, design)
+    how = detail["method"], detail["population"]
+    return DrawnAudit(event, detail["model"], contents, *how, *columns)
 
 
 def refresh(log: EventLog) -> int:
