@@ -126,6 +126,12 @@ def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
     return EmbeddingTable(name or file.stem, rows, paths, file.absolute())
 
 
+def as_table(features: str | Path | EmbeddingTable) -> EmbeddingTable:
+    """Read a table, unless it is one already."""
+    is_read = isinstance(features, EmbeddingTable)
+    return features if is_read else read_table(features)
+
+
 def _plain(path: str) -> str:
     """One of the ways in which a path can be written."""
     text = unicodedata.normalize("NFC", path.replace("\\", "/"))

@@ -6,18 +6,29 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..._utils.atomic import remove_leftovers, sync_folder
+from ...features.table import EmbeddingTable, as_table
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
+from .embeddings import (
+    is_of_table,
+    read_rows,
+    rows_by_content,
+    without_rows,
+    write_rows,
+)
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import absolute, check_name, check_outside, read_folders
 from .history import list_decisions, list_events
-from .image_index import add_contents, scan_new_folder
+from .image_index import NO_ROW, add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
 from .proposals import Proposal, propose
@@ -30,7 +41,14 @@ from .record_labels import (
     record_labels,
 )
 from .second_look import SuspectLabel, list_cant_tell, list_suspects
-from .state import Decision, State, read_state, refresh, refresh_if_there
+from .state import (
+    Decision,
+    State,
+    known_contents,
+    read_state,
+    refresh,
+    refresh_if_there,
+)
 from .status import Status, make_status
 from .stored_settings import check_settings
 
@@ -39,6 +57,7 @@ if TYPE_CHECKING:
 
     from ...classifier import CNNClassifier
     from ...strategies import QueryStrategy
+    from ...training.probe_classifier import ProbeClassifier
     from .trainer import Trainer
 
 _logger = logging.getLogger(__name__)
@@ -134,9 +153,10 @@ class Campaign:
         folder: str | Path,
         pool: str | Path,
         classes: Sequence[str],
-        estimator: CNNClassifier,
+        estimator: CNNClassifier | ProbeClassifier,
         strategy: QueryStrategy,
         *,
+        features: str | Path | EmbeddingTable | None = None,
         n_instances: int = 20,
         warm_start: bool = False,
         random_state: int = 0,
@@ -157,12 +177,16 @@ class Campaign:
             The folder of images, with subfolders.
         classes : sequence of str
             All labels there are.
-        estimator : CNNClassifier
+        estimator : CNNClassifier or ProbeClassifier
             Its parameters are stored as plain values. A callable backbone is not: it
             has to be given to :meth:`open` again. The campaign sets the cache, classes,
-            warm start and bad images itself.
+            warm start and bad images itself. A ProbeClassifier is for `features`.
         strategy : QueryStrategy
             One of ``skadma.strategies``.
+        features : str, Path or EmbeddingTable, optional
+            A table of embeddings that were made elsewhere, with the images' paths; see
+            docs/training.md. It is copied, and no network is needed. Images without a
+            row are left out.
         n_instances : int, default=20
             Labels in a round.
         warm_start : bool, default=False
@@ -187,10 +211,11 @@ class Campaign:
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
+        table = None if features is None else as_table(features)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": models.describe_estimator(estimator),
+            "estimator": models.describe_estimator(estimator, table),
             "strategy": models.describe_strategy(strategy),
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
@@ -198,11 +223,16 @@ class Campaign:
         }
         check_settings(settings)
         refuse_existing(folder / DATABASE)
-        backbone = estimator.backbone if callable(estimator.backbone) else None
+        backbone = getattr(estimator, "backbone", None)
+        backbone = backbone if callable(backbone) else None
         rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
         models.check_usable(rebuilt, strategy, names)
         models.check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
+        rows: dict[str, np.ndarray] = {}
+        if table is not None:
+            rows = rows_by_content(table, dict(sorted(images.items())), {})
+            images = without_rows(images, rows)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
@@ -211,9 +241,10 @@ class Campaign:
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
                 Trainer(log, settings, backbone)  # refuses what it cannot use
+                detail = {"embeddings": write_rows(folder, rows)} if rows else {}
                 with log.transaction():
                     log.make_tables(settings)
-                    event = log.add_event("start", n_images=len(images))
+                    event = log.add_event("start", n_images=len(images), **detail)
                     add_contents(log, images, event)
                 sync_folder(folder)
                 sync_folder(folder.parent)
@@ -565,6 +596,8 @@ class Campaign:
         check_outside(self.folder, root)
         self._check_pool(name, root)
         images = scan_new_folder(root, progress=verbose)
+        if is_of_table(self._settings):
+            images = without_rows(images, read_rows(self._event_log))
         with self._event_log.transaction():
             self._check_pool(name, root)  # another process may have been faster
             event = self._event_log.add_event(
@@ -574,6 +607,33 @@ class Campaign:
             add_contents(self._event_log, found, event)
         _logger.info("pool %s: %d images", name, len(images))
         return name
+
+    def add_features(self, features: str | Path | EmbeddingTable) -> int:
+        """Take rows of images that have none yet; return how many images there are.
+
+        For a campaign that was started with a table of embeddings, and of the same one.
+        Rows that are there are kept: a table that has others for them is refused.
+        """
+        table, described = as_table(features), self._settings["estimator"]
+        if not is_of_table(self._settings):
+            raise CampaignError("This campaign has a network, and takes no features.")
+        table.check(described["features"], described["width"], "The campaign")
+        self.refresh()
+        with self._event_log.transaction():
+            contents = known_contents(read_state(self._event_log))
+            rows = rows_by_content(table, contents, read_rows(self._event_log))
+            changes = {
+                path: replace(content, problem=None)
+                for path, content in contents.items()
+                if content.problem == NO_ROW and content.sha256 in rows
+            }
+            if changes:
+                digest = write_rows(self.folder, rows)
+                event = self._event_log.add_event(
+                    "scan", n_changes=len(changes), embeddings=digest
+                )
+                add_contents(self._event_log, changes, event)
+        return len(changes)
 
     def _check_pool(self, name: str, root: Path) -> None:
         state = read_state(self._event_log)

@@ -18,6 +18,8 @@ from ...images.folder import iter_images
 from .event_log import CampaignError, EventLog
 
 _logger = logging.getLogger(__name__)
+NO_ROW = "the campaign's embeddings have no row of it: skadma features FILE adds rows"
+"""The problem of an image in a campaign with a table of embeddings."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def scan_folder(
         for path, state in found.items()
         if path not in known
         or known[path].sha256 is None
-        or known[path].problem is not None
+        or known[path].problem not in (None, NO_ROW)
         or (known[path].size, known[path].mtime_ns)
         != (state.st_size, state.st_mtime_ns)
     }

@@ -17,9 +17,10 @@ from time import perf_counter
 from typing import Any
 
 from .class_names import ClassNames, read_class_names
+from .embeddings import is_of_table, read_rows, without_rows
 from .event_log import CampaignError, EventLog
 from .folders import Folders, read_folders
-from .image_index import Content, add_contents, check_path
+from .image_index import NO_ROW, Content, add_contents, check_path
 
 _logger = logging.getLogger(__name__)
 
@@ -406,12 +407,14 @@ def refresh(log: EventLog) -> int:
     """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
     state = read_state(log)
     begin = perf_counter()
-    changes = state.folders.scan(_known(state))
+    changes = state.folders.scan(known_contents(state))
     if not changes:
         return 0
+    if is_of_table(log.settings()):
+        changes = without_rows(changes, read_rows(log))
     with log.transaction():
         now = read_state(log)  # another process may have scanned as well
-        known = _known(now)
+        known = known_contents(now)
         changes = {
             path: content
             for path, content in changes.items()
@@ -422,6 +425,10 @@ def refresh(log: EventLog) -> int:
             event = log.add_event("scan", n_changes=len(changes))
             add_contents(log, changes, event)
         changed = [now.paths[i] for i, _ in read_state(log).changed_since()]
+    new = [path for path, content in changes.items() if content.problem == NO_ROW]
+    if new:
+        what = f"{len(new)} images have no row and are left out, such as {new[0]!r}"
+        warnings.warn(f"{what}: {NO_ROW}.", stacklevel=3)
     for path in changed:
         if path in changes:
             warnings.warn(
@@ -441,7 +448,7 @@ def refresh_if_there(log: EventLog) -> None:
         warnings.warn(f"as of the last look at the pools: {error}", stacklevel=3)
 
 
-def _known(state: State) -> dict[str, Content]:
+def known_contents(state: State) -> dict[str, Content]:
     """The last contents, by path."""
     return {state.paths[image]: content for image, content in state.contents.items()}
 

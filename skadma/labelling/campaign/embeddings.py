@@ -1,0 +1,105 @@
+"""Embeddings made elsewhere, in a campaign that has a table in place of a network.
+
+Files in the campaign's folder hold rows by the SHA-256 of an image's content; the log's
+events have the digests of these files. A row is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from ..._utils.atomic import file_digest, write_atomically
+from ...features.table import EmbeddingTable, TableError
+from .event_log import CampaignError, EventLog
+from .image_index import NO_ROW, Content
+
+_FOLDER = "embeddings"
+_AGREEMENT = 1e-2
+"""How far two rows of an image may lie apart, as a share of their length."""
+
+
+def is_of_table(settings: Mapping[str, Any]) -> bool:
+    """Whether a campaign has a table in place of a network."""
+    return "features" in settings["estimator"]
+
+
+def rows_by_content(
+    table: EmbeddingTable,
+    contents: Mapping[str, Content],
+    known: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Give the rows that are not known yet; `contents` are by path, in order."""
+    there = [(path, str(c.sha256)) for path, c in contents.items() if c.sha256]
+    places = table.match([path for path, _ in there])
+    found: dict[str, np.ndarray] = {}
+    for (path, sha256), i in zip(there, places, strict=True):
+        if i < 0:
+            continue
+        row = table.rows[i]
+        before = known.get(sha256, found.get(sha256))
+        if before is None:
+            found[sha256] = row
+        elif np.linalg.norm(row - before) > _AGREEMENT * np.linalg.norm(before):
+            raise TableError(
+                f"{str(table.file)!r} has another row for {path!r} than this image, or "
+                "a copy of it, has already. Nothing was changed. Are the rows in "
+                "another order, or of another embedding?"
+            )
+    return found
+
+
+def write_rows(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
+    """Write rows to a file of the campaign, and return its digest."""
+    keys = np.frombuffer(bytes.fromhex("".join(rows)), dtype=np.uint8)
+    arrays = {"contents": keys.reshape(-1, 32), "rows": np.stack([*rows.values()])}
+    data = safetensors.numpy.save(arrays)
+    digest = hashlib.sha256(data).hexdigest()
+    path = campaign / _FOLDER / f"{digest}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda tmp_path: tmp_path.write_bytes(data))
+    return digest
+
+
+def read_rows(log: EventLog) -> dict[str, np.ndarray]:
+    """Read all rows of a campaign, by content; refuse a damaged file."""
+    found: dict[str, np.ndarray] = {}
+    for digest in table_digests(log):
+        path = log.path.parent / _FOLDER / f"{digest}.safetensors"
+        if not path.is_file() or file_digest(path) != digest:
+            raise CampaignError(
+                f"The campaign's embeddings {str(path)!r} are missing or damaged. The "
+                "labels are safe. Put the file back from a copy of the campaign."
+            )
+        arrays = safetensors.numpy.load_file(path)
+        keys = (key.tobytes().hex() for key in arrays["contents"])
+        found |= zip(keys, arrays["rows"], strict=True)
+    return found
+
+
+def table_digests(log: EventLog) -> list[str]:
+    """Digests of the files with rows, oldest first."""
+    with log.intact():
+        rows = log.rows(
+            "SELECT json_extract(detail, '$.embeddings') FROM events WHERE kind IN "
+            "('start', 'scan') AND detail LIKE '%\"embeddings\"%' ORDER BY id"
+        )
+        return [str(digest) for (digest,) in rows if digest]
+
+
+def without_rows(
+    changes: dict[str, Content], rows: Mapping[str, np.ndarray]
+) -> dict[str, Content]:
+    """Note of which contents there is no row: they are no images to label yet."""
+    return {
+        path: replace(content, problem=NO_ROW)
+        if content.sha256 and not content.problem and content.sha256 not in rows
+        else content
+        for path, content in changes.items()
+    }
