@@ -47,7 +47,7 @@ from .settings import (
 )
 from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Status, make_status
-from .trainer import Proposal, Trainer, guess, propose
+from .trainer import Proposal, Trainer, propose
 
 _logger = logging.getLogger(__name__)
 
@@ -603,13 +603,15 @@ class Campaign:
         agrees too often), and those that cannot be read.
         """
         state = read_state(self._event_log)
-        n_labels, estimator = self._trainer.last_model(state)
         usable, drawn = state.usable(), state.drawn()
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
-        if estimator is None or not asked:
-            return n_labels, {}
-        files = self._trainer.files([usable[sha256] for sha256 in asked], state)
-        return n_labels, dict(zip(asked, guess(estimator, files), strict=True))
+        images = [usable[sha256] for sha256 in asked]
+        n_labels, found = self._trainer.predictions(state, images)
+        return n_labels, {
+            sha256: (name, float(share))
+            for sha256, (name, share) in zip(asked, found, strict=True)
+            if name is not None and share is not None
+        }
 
     def export_model(
         self,

@@ -42,6 +42,9 @@ STRATEGIES: dict[str, Any] = {
 }
 """The strategies that a campaign accepts, by name."""
 
+OF_NETWORKS = ("ADMA", "AIFT")
+"""Strategies that ask the network itself, and not its outputs for the pool alone."""
+
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Refuse settings that no campaign has, whoever wrote them."""
