@@ -9,7 +9,11 @@ import zlib
 import numpy as np
 import pytest
 
+from skadma import ProbeClassifier
 from skadma.features.table import TableError, read_table
+from skadma.persistence import ModelError, load_probe
+from skadma.persistence.card import CardFacts
+from skadma.persistence.probe import save_probe
 
 ROWS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 PATHS = ["a/0.png", "a/1.png", "b/2.png", "b/3.png", "c.png", "é.png"]
@@ -130,3 +134,29 @@ def test_what_is_refused(tmp_path):
     for name, width in (("clip", 4), ("dinov2", 5)):
         with pytest.raises(TableError, match=f"the model has .*{name}.* of {width}"):
             table.check(name, width, "the model")
+
+
+def test_a_probe_that_is_handed_on(tmp_path):
+    y = np.array(["ok", "crack"] * 3)
+    probe = ProbeClassifier().fit(ROWS, y)
+    facts = CardFacts("tiles", {"ok": 3, "crack": 3})
+    save_probe(probe, tmp_path / "model", "clip", facts)
+    loaded, name = load_probe(tmp_path / "model")
+    assert name == "clip"
+    np.testing.assert_array_equal(loaded.predict_proba(ROWS), probe.predict_proba(ROWS))
+    assert loaded.predict(ROWS).tolist() == probe.predict(ROWS).tolist()
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "classifier of embeddings that were made elsewhere" in card
+    assert 'base_model: "clip"' in card
+    with pytest.raises(ModelError, match="already"):
+        save_probe(probe, tmp_path / "model", "clip", facts)
+    save_probe(probe, tmp_path / "model", "clip", facts, overwrite=True)
+    for file in ("model.json", "model.safetensors"):
+        data = bytearray((tmp_path / "model" / file).read_bytes())
+        data[-9] ^= 1
+        (tmp_path / "model" / file).write_bytes(data)
+        with pytest.raises(ModelError, match="no intact model"):
+            load_probe(tmp_path / "model")
+        save_probe(probe, tmp_path / "model", "clip", facts, overwrite=True)
+    with pytest.raises(ModelError, match="no intact"):
+        load_probe(tmp_path)

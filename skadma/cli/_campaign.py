@@ -14,6 +14,7 @@ from ._options import (
     Commands,
     Options,
     add_command,
+    add_features_name,
     add_output,
     add_partial,
     positive,
@@ -81,6 +82,10 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
         help="fine-tune the model of the round before, as the paper does, "
         "instead of the pretrained one",
     )
+    what = "table of embeddings made elsewhere, in place of a network: .npy, .npz, "
+    what += ".parquet, .csv or .json; see docs/training.md"
+    add("--features", type=Path, metavar="FILE", help=what)
+    add_features_name(add)
     what = "parameters, such as estimator__image_size=128 strategy__layer=-3"
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=what)
 
@@ -94,18 +99,29 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
+    from ..labelling.campaign.settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
-    fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
-    training = options.training or ("fine-tune" if fine_tuned else "probe")
-    backbone = options.backbone
-    if training == "probe" and not backbone.startswith(("layers/", "hf/")):
-        backbone = f"layers/{backbone}"
-    estimator = CNNClassifier(
-        backbone,
-        weights=None if options.weights == "none" else options.weights,
-        training=training,
-    )
+    table = estimator = None
+    if options.features is not None:
+        from ..features.table import read_table
+        from ..training.probe_classifier import ProbeClassifier
+
+        table = read_table(options.features, options.features_name)
+        estimator = ProbeClassifier()
+    else:
+        from ..classifier import CNNClassifier
+
+        fine_tuned = options.warm_start or type(strategy).__name__ in OF_NETWORKS
+        training = options.training or ("fine-tune" if fine_tuned else "probe")
+        backbone = options.backbone
+        if training == "probe" and not backbone.startswith(("layers/", "hf/")):
+            backbone = f"layers/{backbone}"
+        estimator = CNNClassifier(
+            backbone,
+            weights=None if options.weights == "none" else options.weights,
+            training=training,
+        )
     targets = {"estimator": estimator, "strategy": strategy}
     for item in options.set:
         name, _, value = item.partition("=")
@@ -127,6 +143,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
         options.classes,
         estimator,
         strategy,
+        features=table,
         n_instances=options.n,
         warm_start=options.warm_start,
         random_state=options.seed,
@@ -463,6 +480,10 @@ def _add_changes(commands: Commands) -> None:
     more.add_argument("folder", type=Path)
     what = "paths of its images begin with it (default: the folder's)"
     more.add_argument("--name", help=what)
+    what = "take rows of a campaign's table of embeddings for images that have none"
+    features = add_command(commands, "features", _add_features, what)
+    features.add_argument("features", type=Path, metavar="FILE", help="see 'start'")
+    add_features_name(features.add_argument)
 
 
 def _change_classes(campaign: Campaign, options: Options) -> None:
@@ -482,6 +503,13 @@ def _add_pool(campaign: Campaign, options: Options) -> None:
     name = campaign.add_pool(options.folder, options.name, verbose=True)
     print(f"Paths of its images begin with {name}/")
     print(campaign.status())
+
+
+def _add_features(campaign: Campaign, options: Options) -> None:
+    from ..features.table import read_table
+
+    n = campaign.add_features(read_table(options.features, options.features_name))
+    print(f"{n} images have a row now that had none.")
 
 
 # --- evaluate -------------------------------------------------------------------------

@@ -95,3 +95,7 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."
         )
+    if options.features is not None:  # the same again, or with rows of new images
+        from ..features.table import read_table
+
+        campaign.add_features(read_table(options.features, options.features_name))

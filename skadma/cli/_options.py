@@ -123,6 +123,13 @@ def add_partial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partial", action="store_true", help=what)
 
 
+def add_features_name(add: Callable[..., Any]) -> None:
+    """Add the option that names the embedding of a table."""
+    add(
+        "--features-name", metavar="NAME", help="of the embedding (default: the file's)"
+    )
+
+
 # --- output --------------------------------------------------------------------------
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from ._options import add_output, prepare_file
+from ._options import add_features_name, add_output, prepare_file
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,8 +20,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     predict.set_defaults(run=_predict)
     what = "images, and folders of them with subfolders"
     predict.add_argument(
-        "inputs", type=Path, nargs="+", metavar="FOLDER_OR_FILE", help=what
+        "inputs", type=Path, nargs="*", metavar="FOLDER_OR_FILE", help=what
     )
+    what = "table of embeddings, for a model of them; the images are those of the table"
+    predict.add_argument("--features", type=Path, metavar="FILE", help=what)
+    add_features_name(predict.add_argument)
     add_output(predict, "CSV file")
     add = predict.add_mutually_exclusive_group(required=True).add_argument
     add("--model", type=Path, metavar="FOLDER", help="a saved model")
@@ -30,27 +34,39 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from ..classifier import CNNClassifier
-    from ..labelling import predict_files
     from ..labelling.campaign import Campaign
+    from ..labelling.predict import predict_files, predict_table
 
     prepare_file(options.out, overwrite=options.overwrite)
-    if options.model is not None:
-        estimator = CNNClassifier.load(options.model)
-    else:
+    how: dict[str, Any] = {"proba": options.proba, "overwrite": options.overwrite}
+    model: Any = None
+    features = None
+    if options.campaign is not None:
         with Campaign.open(options.campaign) as campaign:
-            estimator = campaign.estimator()
-        if not hasattr(estimator, "net_"):
+            model, features = campaign.estimator(), campaign.features
+        if not hasattr(model, "n_labels_"):
             raise ValueError(
                 f"The campaign in {str(options.campaign)!r} has no labels yet, so no "
                 "model."
             )
-    done = predict_files(
-        estimator,
-        options.inputs,
-        options.out,
-        proba=options.proba,
-        overwrite=options.overwrite,
-        progress=True,
-    )
+    elif options.features is not None:
+        from ..persistence import load_probe
+
+        model, features = load_probe(options.model)
+    else:
+        from ..classifier import CNNClassifier
+
+        model = CNNClassifier.load(options.model)
+    if (features is None) != (options.features is None):
+        what = "images: give no --features" if features is None else "a table: give it"
+        raise ValueError(f"The model takes {what} (--features FILE).")
+    if features is None:
+        done = predict_files(model, options.inputs, options.out, progress=True, **how)
+    else:
+        from ..features.table import read_table
+
+        table = read_table(options.features, options.features_name)
+        table.check(features, model.n_features_in_, "The model")
+        folder = options.inputs[0] if options.inputs else None
+        done = predict_table(model, table, options.out, folder=folder, **how)
     print(f"{done}: {options.out}")

@@ -128,8 +128,9 @@ def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
 
 def as_table(features: str | Path | EmbeddingTable) -> EmbeddingTable:
     """Read a table, unless it is one already."""
-    is_read = isinstance(features, EmbeddingTable)
-    return features if is_read else read_table(features)
+    if isinstance(features, EmbeddingTable):
+        return features
+    return read_table(features)
 
 
 def _plain(path: str) -> str:

@@ -30,6 +30,8 @@ from ..persistence.network_file import describe_labels
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
+    from ..features.table import EmbeddingTable
+    from ..training.probe_classifier import ProbeClassifier
 
 _GROUP_SIZE = 256
 """Images that are predicted and written together."""
@@ -168,6 +170,39 @@ def predict_files(
             ) from error
         journal.unlink()
     return Predicted(counts["images"], counts["problems"], n_before, not_resumed)
+
+
+def predict_table(
+    probe: ProbeClassifier,
+    table: EmbeddingTable,
+    out: str | Path,
+    *,
+    folder: Path | None = None,
+    proba: bool = False,
+    overwrite: bool = False,
+) -> Predicted:
+    """Write the labels of a table's rows to a CSV file as `predict_files` does.
+
+    The images are those of the table, or those in a folder.
+    """
+    out = new_file(Path(out), overwrite=overwrite)
+    if folder is None and table.paths is None:
+        raise ModelError(f"{str(table.file)!r} has no paths: give the images' folder.")
+    if folder is None:
+        images, places = table.paths or [], np.arange(len(table.rows))
+    else:
+        images = [path for path, _ in iter_images(folder)]
+        places = table.match(images)
+    names = [str(label) for label in probe.classes_]
+    scores = probe.predict_proba(table.rows)
+    empty = ["", "", "the table has no row of it", *("" for _ in names if proba)]
+    rows = [
+        [path, *empty] if i < 0 else _row(path, scores[i], names, proba, False)
+        for path, i in zip(images, places, strict=True)
+    ]
+    columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
+    write_table(out, columns, rows)
+    return Predicted(len(rows), int((places < 0).sum()), 0)
 
 
 # --- which files --------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Save and load a fitted classifier, and export it with a model card and ONNX file."""
 
 from .params import ModelError
+from .probe import load_probe
 
-__all__ = ["ModelError"]
+__all__ = ["ModelError", "load_probe"]

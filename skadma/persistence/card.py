@@ -33,8 +33,13 @@ class CardFacts:
     estimate: Any = None
 
 
-def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
-    """Write the card of a fitted classifier: Markdown with YAML front matter."""
+def make_card(
+    estimator: Any, facts: CardFacts, *, onnx: bool = False, features: str | None = None
+) -> str:
+    """Write the card of a fitted classifier: Markdown with YAML front matter.
+
+    `features` is the name of the embedding that a probe takes.
+    """
     labels = [str(label) for label in estimator.classes_]
     n_labels = {name: int(n) for name, n in facts.n_labels.items()}
     classes = _table(
@@ -46,11 +51,17 @@ def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
             "\n\nAn image has any number of these labels, also none: each that is more "
             "probable than not. Their probabilities do not sum to 1."
         )
-    template = (files("skadma") / "data" / "model_card.md").read_text("utf-8")
+    kind, more = "probe" if features else "model", {}
+    if features is None:
+        steps = enumerate(_preprocessing_steps(estimator), 1)
+        text = "\n".join(f"{n}. {step}" for n, step in steps)
+        more = {"network": _network(estimator), "preprocessing": text}
+    template = (files("skadma") / "data" / f"{kind}_card.md").read_text("utf-8")
     return template.format(
+        **more,
         # JSON is YAML, and quotes whatever a name may hold.
         tags=json.dumps(["image-classification", "active-learning", *["onnx"] * onnx]),
-        base_model=json.dumps(estimator.source_network_.name),
+        base_model=json.dumps(features or estimator.source_network_.name),
         labels=json.dumps(labels),
         n_labels=json.dumps(n_labels),
         title=_plain(facts.title),
@@ -62,10 +73,6 @@ def make_card(estimator: Any, facts: CardFacts, *, onnx: bool) -> str:
         calibration=facts.calibration
         or "Not measured. Take the probabilities for an order of the images, not for "
         "how often the model is right.",
-        network=_network(estimator),
-        preprocessing="\n".join(
-            f"{n}. {step}" for n, step in enumerate(_preprocessing_steps(estimator), 1)
-        ),
         cls=type(estimator).__name__,
         onnx=" Without skadma: `model.onnx` and `preprocessing.json`, with 30 lines of "
         "NumPy, Pillow and onnxruntime (docs/persistence.md of skadma)."

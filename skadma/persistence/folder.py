@@ -155,7 +155,7 @@ def _write_files(
         "not_of_source": sorted(own.keys() - source.module.state_dict().keys()),
         "files": {_NETWORK: digest, _SOURCE: file_digest(folder / _SOURCE)},
     }
-    text = json.dumps({**described, "sha256": _digest(described)}, indent=1)
+    text = json.dumps({**described, "sha256": json_digest(described)}, indent=1)
     (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
 
 
@@ -246,7 +246,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
                 f"{_VERSION}): upgrade skadma."
             )
         digest = described.pop("sha256")
-        if version != _VERSION or _digest(described) != digest:
+        if version != _VERSION or json_digest(described) != digest:
             raise ValueError(f"{_DESCRIPTION} was damaged or changed")
         for name, kind in _TYPES.items():
             value = described.get(name)
@@ -270,7 +270,8 @@ def _not_intact(folder: Path, error: BaseException) -> ModelError:
     )
 
 
-def _digest(described: dict[str, Any]) -> str:
+def json_digest(described: dict[str, Any]) -> str:
+    """Compute the SHA-256 of JSON values."""
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

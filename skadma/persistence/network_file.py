@@ -92,7 +92,7 @@ def read_classes(path: Path) -> tuple[np.ndarray, bool]:
     multilabel = json.loads(metadata["multilabel"])
     if not isinstance(multilabel, bool):
         raise ValueError(f"its 'multilabel' is {multilabel!r}")
-    return _read_labels(json.loads(metadata["classes"]), multilabel), multilabel
+    return read_labels(json.loads(metadata["classes"]), multilabel), multilabel
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
@@ -131,7 +131,7 @@ def describe_labels(classes: np.ndarray) -> dict[str, Any]:
     )
 
 
-def _read_labels(described: dict[str, Any], multilabel: bool) -> np.ndarray:
+def read_labels(described: dict[str, Any], multilabel: bool) -> np.ndarray:
     """Make labels of :func:`describe_labels`' description; sorted if not multilabel."""
     name, values = described["dtype"], described["values"]
     dtype = np.dtype(str(name))

@@ -63,7 +63,7 @@ class Audits:
             if key is None:
                 proba = np.full((len(images), 2), 0.5)
             else:
-                proba = estimator.predict_proba(self._trainer().files(images, state))
+                proba = estimator.predict_proba(self._trainer().inputs(images, state))
             # Another draw of the same campaign draws others, the same again the same.
             last = max((audit.event for audit in state.audits), default=0)
             seed = np.random.RandomState([self._trainer().seed, last])
@@ -146,10 +146,10 @@ class Audits:
                 )
             key = self._trainer().model_key(state)
             estimator = self._trainer().model(state)
-            if not hasattr(estimator, "net_"):
+            if key is None:
                 raise CampaignError("There is no model to measure: teach labels first.")
-            files = self._trainer().files([usable[sha256] for sha256 in truth], state)
-            guesses = dict(zip(truth, estimator.predict(files).tolist(), strict=True))
+            X = self._trainer().inputs([usable[sha256] for sha256 in truth], state)
+            guesses = dict(zip(truth, estimator.predict(X).tolist(), strict=True))
         drawn = [sha256 for audit in state.audits for sha256 in audit.contents]
         classes = state.classes
         return evaluation.estimate(

@@ -20,10 +20,10 @@ from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .embeddings import (
     is_of_table,
-    read_rows,
+    read_embeddings,
     rows_by_content,
     without_rows,
-    write_rows,
+    write_embeddings,
 )
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import absolute, check_name, check_outside, read_folders
@@ -143,9 +143,7 @@ class Campaign:
     @cached_property
     def _trainer(self) -> Trainer:
         """What trains and chooses; CampaignError where the settings are of no use."""
-        from .trainer import Trainer  # torch takes seconds, and the log needs none
-
-        return Trainer(self._event_log, self._settings, self._backbone)
+        return _make_trainer(self._event_log, self._settings, self._backbone)
 
     @classmethod
     def create(
@@ -206,7 +204,6 @@ class Campaign:
         Campaign
         """
         from . import settings as models
-        from .trainer import Trainer
 
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
@@ -215,7 +212,9 @@ class Campaign:
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": models.describe_estimator(estimator, table),
+            "estimator": models.describe_estimator(estimator)
+            if table is None
+            else models.describe_probe(estimator, strategy, table),
             "strategy": models.describe_strategy(strategy),
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
@@ -225,9 +224,11 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         backbone = getattr(estimator, "backbone", None)
         backbone = backbone if callable(backbone) else None
-        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
-        models.check_usable(rebuilt, strategy, names)
-        models.check_network(rebuilt, strategy, names)
+        if table is None:
+            described = settings["estimator"]
+            rebuilt = models.build_estimator(described, backbone, memory=False)
+            models.check_usable(rebuilt, strategy, names)
+            models.check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
         rows: dict[str, np.ndarray] = {}
         if table is not None:
@@ -240,8 +241,8 @@ class Campaign:
             models.save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
-                Trainer(log, settings, backbone)  # refuses what it cannot use
-                detail = {"embeddings": write_rows(folder, rows)} if rows else {}
+                _make_trainer(log, settings, backbone)  # refuses what it cannot use
+                detail = {"embeddings": write_embeddings(folder, rows)} if rows else {}
                 with log.transaction():
                     log.make_tables(settings)
                     event = log.add_event("start", n_images=len(images), **detail)
@@ -597,7 +598,7 @@ class Campaign:
         self._check_pool(name, root)
         images = scan_new_folder(root, progress=verbose)
         if is_of_table(self._settings):
-            images = without_rows(images, read_rows(self._event_log))
+            images = without_rows(images, read_embeddings(self._event_log))
         with self._event_log.transaction():
             self._check_pool(name, root)  # another process may have been faster
             event = self._event_log.add_event(
@@ -621,14 +622,14 @@ class Campaign:
         self.refresh()
         with self._event_log.transaction():
             contents = known_contents(read_state(self._event_log))
-            rows = rows_by_content(table, contents, read_rows(self._event_log))
+            rows = rows_by_content(table, contents, read_embeddings(self._event_log))
             changes = {
                 path: replace(content, problem=None)
                 for path, content in contents.items()
                 if content.problem == NO_ROW and content.sha256 in rows
             }
             if changes:
-                digest = write_rows(self.folder, rows)
+                digest = write_embeddings(self.folder, rows)
                 event = self._event_log.add_event(
                     "scan", n_changes=len(changes), embeddings=digest
                 )
@@ -640,6 +641,12 @@ class Campaign:
         state.folders.check_new(name, root, state.paths.values())
 
     # --- models -------------------------------------------------------------
+
+    @property
+    def features(self) -> str | None:
+        """The name of the embedding, in a campaign that has a table of one."""
+        name = self._settings["estimator"].get("features")
+        return None if name is None else str(name)
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -665,14 +672,15 @@ class Campaign:
         agrees too often), and those that cannot be read.
         """
         state = read_state(self._event_log)
-        n_labels, estimator = self._trainer.last_model(state)
         usable, drawn = state.usable(), state.drawn()
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
-        if estimator is None or not asked:
-            return n_labels, {}
-        files = self._trainer.files([usable[sha256] for sha256 in asked], state)
-        guesses = self._trainer.guess(estimator, files)
-        return n_labels, dict(zip(asked, guesses, strict=True))
+        images = [usable[sha256] for sha256 in asked]
+        n_labels, found = self._trainer.predictions(state, images)
+        return n_labels, {
+            sha256: (name, float(share))
+            for sha256, (name, share) in zip(asked, found, strict=True)
+            if name is not None and share is not None
+        }
 
     def export_model(
         self,
@@ -724,3 +732,16 @@ class Campaign:
             overwrite=overwrite,
             verbose=verbose,
         )
+
+
+def _make_trainer(
+    log: EventLog, settings: dict[str, Any], backbone: Callable[[], nn.Module] | None
+) -> Trainer:
+    """Make what trains; its modules take seconds to import, and the log needs none."""
+    if is_of_table(settings):
+        from .table_trainer import TableTrainer
+
+        return TableTrainer(log, settings)
+    from .trainer import Trainer
+
+    return Trainer(log, settings, backbone)

@@ -55,7 +55,7 @@ def rows_by_content(
     return found
 
 
-def write_rows(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
+def write_embeddings(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
     """Write rows to a file of the campaign, and return its digest."""
     keys = np.frombuffer(bytes.fromhex("".join(rows)), dtype=np.uint8)
     arrays = {"contents": keys.reshape(-1, 32), "rows": np.stack([*rows.values()])}
@@ -67,7 +67,7 @@ def write_rows(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
     return digest
 
 
-def read_rows(log: EventLog) -> dict[str, np.ndarray]:
+def read_embeddings(log: EventLog) -> dict[str, np.ndarray]:
     """Read all rows of a campaign, by content; refuse a damaged file."""
     found: dict[str, np.ndarray] = {}
     for digest in table_digests(log):

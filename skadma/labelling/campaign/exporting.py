@@ -11,6 +11,7 @@ from ...evaluation.calibrated import calibrated
 from ...persistence.card import CardFacts
 from ...persistence.export import check_onnx, export_model
 from ...persistence.folder import refuse_folder
+from ...persistence.probe import save_probe
 from .audits import Audits
 from .event_log import CampaignError, EventLog
 from .history import list_decisions, list_events, right_guesses
@@ -32,13 +33,16 @@ def export_present_model(
 ) -> None:
     """Write the model of all labels so far; see :meth:`Campaign.export_model`."""
     refuse_folder(folder.absolute(), overwrite)  # before training
+    features = log.settings()["estimator"].get("features")
+    if onnx and features:
+        raise CampaignError("A model of a table is no network: leave --onnx out.")
     if onnx:
         check_onnx(trainer.source_network)
     state, estimator = trainer.present_model()
-    if not hasattr(estimator, "net_"):
+    if not state.labelled():
         raise CampaignError("There are no labels yet, so there is no model.")
     text = None
-    if calibration:
+    if calibration and not features:
         images, labels = map(list, zip(*state.labelled(), strict=True))
         estimator, text = calibrated(
             estimator,
@@ -49,7 +53,10 @@ def export_present_model(
         )
     estimate = audits.estimate() if audits.has_labels() else None
     facts = card_facts(log, state, text, estimate)
-    export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
+    if features:
+        save_probe(estimator, folder, features, facts, overwrite=overwrite)
+    else:
+        export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
 
 
 def card_facts(

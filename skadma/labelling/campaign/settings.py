@@ -16,9 +16,11 @@ from ... import strategies
 from ..._utils.atomic import write_atomically
 from ...centers import SourceCenters, shipped_centers
 from ...classifier import CNNClassifier
+from ...features.table import EmbeddingTable
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
+from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError
 
 CENTERS = "centers.safetensors"
@@ -41,6 +43,9 @@ STRATEGIES: dict[str, Any] = {
 }
 """The strategies that a campaign accepts, by name."""
 
+OF_NETWORKS = ("ADMA", "AIFT")
+"""Strategies that ask the network itself, and not its outputs for the pool alone."""
+
 
 def check_usable(
     estimator: CNNClassifier, strategy: QueryStrategy, classes: list[str]
@@ -56,6 +61,11 @@ def check_usable(
             )
         estimator.torch_device()
         check_params(estimator, np.array(classes))
+    check_strategy(strategy)
+
+
+def check_strategy(strategy: QueryStrategy) -> None:
+    """Refuse parameters with which a strategy would fail later."""
     with _refused(strategy):
         strategy._validate_params()
         constraints = strategy._parameter_constraints
@@ -83,6 +93,27 @@ def check_network(
             strategy = clone(strategy).set_params(centers=few)
         labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
         strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
+
+
+def describe_probe(
+    estimator: Any, strategy: QueryStrategy, table: EmbeddingTable
+) -> dict[str, Any]:
+    """Describe a campaign's table and probe; refuse what cannot choose by rows."""
+    if not isinstance(estimator, ProbeClassifier):
+        raise CampaignError(
+            f"With features= a campaign takes a ProbeClassifier, got "
+            f"{type(estimator).__name__}: nothing else is fitted to rows."
+        )
+    check_strategy(strategy)
+    noise = np.random.default_rng(0).normal(size=(5, 8))
+    with _refused(estimator):
+        described = plain(estimator.class_weight, "ProbeClassifier(class_weight=...)")
+        probe = clone(estimator).fit(noise[:2], [0, 1])
+    with _refused(strategy):
+        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": [0, 1]}
+        clone(strategy).query(probe, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
+    width = table.rows.shape[1]
+    return {"features": table.name, "width": width, "class_weight": described}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from .class_names import ClassNames, read_class_names
-from .embeddings import is_of_table, read_rows, without_rows
+from .embeddings import is_of_table, read_embeddings, without_rows
 from .event_log import CampaignError, EventLog
 from .folders import Folders, read_folders
 from .image_index import NO_ROW, Content, add_contents, check_path
@@ -411,7 +411,7 @@ def refresh(log: EventLog) -> int:
     if not changes:
         return 0
     if is_of_table(log.settings()):
-        changes = without_rows(changes, read_rows(log))
+        changes = without_rows(changes, read_embeddings(log))
     with log.transaction():
         now = read_state(log)  # another process may have scanned as well
         known = known_contents(now)

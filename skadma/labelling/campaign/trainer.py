@@ -7,34 +7,77 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
+from ...features.adapter import cnn_adapter
 from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
 from ...networks import PretrainedNetwork
+from ...networks.heads import get_head
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
+from ...strategies._uncertainty_herding import (
+    Distances,
+    UncertaintyHerding,
+    herd_by_distances,
+)
+from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError, EventLog
 from .proposals import Proposal, propose
-from .settings import build_estimator, build_strategy, check_usable
+from .settings import OF_NETWORKS, build_estimator, build_strategy, check_usable
 from .state import State, digest, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
+_MOST_DISTANCES = 12_000
+"""Images of which the distances between all are kept, 4 bytes each."""
+
+
+class Table:
+    """A pretrained network's outputs for the images that can be read, by content."""
+
+    def __init__(self, files: dict[str, str], rows: np.ndarray, source: Any) -> None:
+        self.files = files  # by SHA-256, sorted by it
+        self.rows = rows  # (n, d), float32
+        self.source: PretrainedNetwork = source  # with the images' range of values
+        self.number = {sha256: i for i, sha256 in enumerate(files)}
+
+    @cached_property
+    def distances(self) -> Distances:
+        """Distances between all rows."""
+        return Distances(self.rows)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A probe of a state's labels, and what it says of all images."""
+
+    table: Table
+    labelled: list[tuple[str, str]]  # contents and labels
+    classes: list[str]
+    probe: ProbeClassifier  # not fitted without labels
+
+    @cached_property
+    def proba(self) -> np.ndarray | None:
+        """Class probabilities of all rows; None without labels."""
+        return self.probe.predict_proba(self.table.rows) if self.labelled else None
+
+    def numbers(self, contents: Iterable[str]) -> np.ndarray:
+        """Rows of contents."""
+        return np.array([self.table.number[c] for c in contents], dtype=np.intp)
 
 
 class Trainer:
@@ -46,6 +89,9 @@ class Trainer:
 
     `backbone` is needed where the settings have only its name.
     """
+
+    most_rows: float = 20_000
+    # Images of which a probe keeps all rows in memory, a few hundred megabytes.
 
     def __init__(
         self,
@@ -64,6 +110,12 @@ class Trainer:
         )
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
+        self.is_probe = (
+            estimator.training == "probe"
+            and type(strategy).__name__ not in OF_NETWORKS
+            and getattr(strategy, "layer", -2) == -2
+        )
+        self._learnt: Learnt | None = None
         self._learner = ActiveLearner(
             estimator,
             strategy,
@@ -78,6 +130,10 @@ class Trainer:
         """Files of images."""
         return [str(state.folders.file(state.paths[image])) for image in images]
 
+    def inputs(self, images: Iterable[int], state: State) -> Any:
+        """What the model predicts images by."""
+        return self.files(images, state)
+
     # --- models -------------------------------------------------------------
 
     def present_model(self) -> tuple[State, CNNClassifier]:
@@ -89,6 +145,8 @@ class Trainer:
 
     def model(self, state: State) -> CNNClassifier:
         """Load the model of a state's labels, or train it. Without labels, unfitted."""
+        if (learnt := self.learnt(state)) is not None:
+            return self._with_probe(learnt, state)
         keys = self.model_keys(state)
         estimator = self._unfitted(state)
         missing: list[tuple[str, list[tuple[int, str]]]] = []
@@ -107,6 +165,8 @@ class Trainer:
 
         0 and None if there is no model.
         """
+        if self.is_probe and state.labelled():
+            return len(state.labelled()), self.model(state)
         keys = self.model_keys(state)
         for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
             estimator = self._unfitted(state)
@@ -237,6 +297,127 @@ class Trainer:
                     "while the model was trained. The next query trains it again."
                 )
 
+    # --- a probe: a function of the labels and the network's outputs ------------------
+
+    def learnt(self, state: State) -> Learnt | None:
+        """Fit the probe to a state's labels, in milliseconds.
+
+        None where a network is trained, or the images are too many.
+        """
+        usable = state.usable() if self.is_probe else {}
+        if not self.is_probe or len(usable) > self.most_rows:
+            return None
+        table = self._table(usable, state)
+        labelled = [(str(state.contents[i].sha256), y) for i, y in state.labelled()]
+        known = table, labelled, state.classes
+        learnt = self._learnt
+        if learnt and (learnt.table, learnt.labelled, learnt.classes) == known:
+            return learnt
+        probe = ProbeClassifier(
+            block_widths=_block_widths(table.source),
+            classes=state.classes,
+            class_weight=self._learner.estimator.class_weight,
+        )
+        learnt = Learnt(*known, probe)
+        if labelled:
+            contents, labels = zip(*labelled, strict=True)
+            probe.fit(table.rows[learnt.numbers(contents)], np.array(labels))
+        self._learnt = learnt
+        return learnt
+
+    def _table(self, usable: dict[str, int], state: State) -> Table:
+        """Take the rows of images from memory or the cache, and compute the others."""
+        known = self._learnt.table if self._learnt else None
+        files = dict(zip(usable, self.files(usable.values(), state), strict=True))
+        files = {sha256: files[sha256] for sha256 in sorted(files)}
+        if known is not None and known.files == files:
+            return known
+        adapter = cnn_adapter(self._learner.estimator)
+        source = adapter.with_range_of([*files.values()]).source
+        same = known is not None and known.source.namespace == source.namespace
+        rows = dict(zip(known.files, known.rows, strict=True)) if known and same else {}
+        new = {sha256: file for sha256, file in files.items() if sha256 not in rows}
+        if new:
+            _logger.info("the network is run on %d images", len(new))
+            adapter = adapter.with_value_range(source.preprocessing.value_range)
+            found = adapter.collect([*new.values()], source_layers=[-2])[1]
+            rows |= zip(new, *found.values(), strict=True)
+            self._check_unchanged([usable[sha256] for sha256 in new], state)
+        return Table(files, np.array([rows[sha256] for sha256 in files]), source)
+
+    def _with_probe(self, learnt: Learnt, state: State) -> CNNClassifier:
+        """Make the classifier of images whose last layer is a probe."""
+        estimator, probe = self._unfitted(state), learnt.probe
+        if not learnt.labelled:
+            return estimator
+        source, n_layers = learnt.table.source, len(learnt.table.source.graph.layers)
+        head = source.graph.layers[-1].name
+        own = source.module.state_dict().items()
+        tensors = {f"network.{k}": v for k, v in own if not k.startswith(f"{head}.")}
+        fitted = {"centre": probe.center_, "weight": probe.coef_}
+        for name, values in {**fitted, "bias": probe.intercept_}.items():
+            tensors[f"network.{head}.{name}"] = torch.from_numpy(np.float32(values))
+        n_labels, rng = len(learnt.labelled), np.random.RandomState(self.seed)
+        return estimator.restore(
+            source, tensors, probe.classes_, n_layers - 1, n_labels, rng
+        )
+
+    def _choose(
+        self, learnt: Learnt, state: State, n: int
+    ) -> tuple[list[int], np.ndarray]:
+        """Choose `n` images by their rows; with the strategy's scores."""
+        table, proba = learnt.table, learnt.proba
+        images = {str(state.contents[i].sha256): i for i in state.candidates()}
+        images = {sha256: images[sha256] for sha256 in sorted(images)}
+        pool = learnt.numbers(images)
+        labelled = learnt.numbers(sha256 for sha256, _ in learnt.labelled)
+        strategy = clone(self._learner.strategy)
+        if strategy.random_state is None:
+            strategy.set_params(random_state=self.seed)
+        if (
+            isinstance(strategy, UncertaintyHerding)
+            and strategy.normalize
+            and len(table.rows) <= _MOST_DISTANCES
+        ):
+            chosen, scores = herd_by_distances(
+                table.distances,
+                labelled,
+                pool,
+                None if proba is None else proba[pool],
+                n,
+                strategy._seed(),
+            )
+        else:
+            chosen, scores = strategy(
+                learnt.probe,
+                table.rows[pool],
+                n,
+                iteration=len(labelled) / self._learner.n_instances,
+                X_labeled=table.rows[labelled],
+                y_labeled=np.array([label for _, label in learnt.labelled]),
+            )
+        every = list(images.values())
+        return [every[i] for i in chosen], scores
+
+    def predictions(
+        self, state: State, images: Sequence[int]
+    ) -> tuple[int, Sequence[tuple[str | None, float | None]]]:
+        """Class and probability of images, by the last model that was made.
+
+        And the number of its labels; without a model 0 and Nones.
+        """
+        learnt = self.learnt(state)
+        if learnt is None:
+            n_labels, estimator = self.last_model(state)
+            if estimator is not None and images:
+                files = self.files(images, state)
+                return n_labels, guess(estimator, files)
+        elif learnt.proba is not None:
+            contents = [str(state.contents[image].sha256) for image in images]
+            proba = learnt.proba[learnt.numbers(contents)]
+            return len(learnt.labelled), best_classes(proba, learnt.probe.classes_)
+        return 0, [(None, None)] * len(images)
+
     # --- queries ------------------------------------------------------------
 
     def query_key(self, state: State, n: int) -> str:
@@ -268,6 +449,21 @@ class Trainer:
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
         """Choose `n` of the candidates, or all that are left."""
         begin = perf_counter()
+        if (learnt := self.learnt(state)) is not None:
+            images, scores = self._choose(learnt, state, n)
+        else:
+            images, scores = self._choose_by_network(state, n)
+        _, guesses = self.predictions(state, images)
+        seconds = perf_counter() - begin
+        _logger.info("%d images chosen in %.1f s", len(images), seconds)
+        known = [None if math.isnan(score) else float(score) for score in scores]
+        return [
+            (image, propose(state, image, score, *guessed))
+            for image, score, guessed in zip(images, known, guesses, strict=True)
+        ]
+
+    def _choose_by_network(self, state: State, n: int) -> tuple[list[int], np.ndarray]:
+        """Choose `n` images by the network; with the strategy's scores."""
         estimator = self.model(state)
         labels = dict(state.labelled())
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
@@ -279,30 +475,7 @@ class Trainer:
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
-        guesses: list[tuple[str | None, float | None]] = [(None, None)] * len(chosen)
-        if hasattr(estimator, "net_"):
-            guesses = [*self.guess(estimator, [files[i] for i in chosen])]
-        _logger.info(
-            "%d of %d images chosen in %.1f s",
-            len(chosen),
-            len(images) - len(labels),
-            perf_counter() - begin,
-        )
-        known = [None if math.isnan(score) else float(score) for score in scores]
-        return [
-            (images[i], propose(state, images[i], score, *guessed))
-            for i, score, guessed in zip(chosen, known, guesses, strict=True)
-        ]
-
-    @staticmethod
-    def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
-        """Predict the class of each file, and its probability."""
-        proba = estimator.predict_proba(files)
-        best = proba.argmax(axis=1)
-        return [
-            (str(estimator.classes_[k]), float(row[k]))
-            for k, row in zip(best, proba, strict=True)
-        ]
+        return [images[i] for i in chosen], scores
 
     def _stored_features(
         self, files: list[str], contents: list[str]
@@ -363,33 +536,47 @@ class Trainer:
     ) -> np.ndarray:
         """Out-of-fold probabilities of labelled images.
 
-        With `refit` by the network, adapted anew for each fold; else by a classifier of
-        the pretrained network's outputs.
+        Of a probe they are leave-one-out. Of a fine-tuned network, with `refit` by the
+        network, adapted anew for each fold; else by a probe of the pretrained one.
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
         classes = state.classes
-        if refit:
+        learnt = self.learnt(state)
+        if refit and learnt is None:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
             return out_of_fold_proba(
                 estimator, files, labels, classes=classes, verbose=verbose
             )
-        features = estimator.embed(files, -2)[-2]
-        quick = quick_model(features.shape[1])
-        return out_of_fold_proba(quick, features, labels, classes=classes)
+        if learnt is not None:
+            probe = learnt.probe
+        else:
+            features = estimator.embed(files, -2)[-2]
+            probe = ProbeClassifier(classes=classes).fit(features, labels)
+        proba = probe.loo_proba_.copy()
+        given = list(labels)
+        proba[[given.count(label) < 2 for label in given]] = np.nan
+        return proba
 
 
-def quick_model(n_features: int) -> Pipeline:
-    """Make the classifier of features that judges labels; docs/campaign.md has why.
+def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
+    """Predict the class of each file, and its probability."""
+    return best_classes(estimator.predict_proba(files), estimator.classes_)
 
-    With few labels and many features it needs strong regularisation: the prior variance
-    of all weights together is 1.
-    """
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=1 / n_features, class_weight="balanced", max_iter=1000),
-    )
+
+def best_classes(proba: np.ndarray, classes: np.ndarray) -> list[tuple[str, float]]:
+    """The most probable class of each row, and its probability."""
+    best = proba.argmax(axis=1)
+    return [(str(classes[k]), float(p[k])) for k, p in zip(best, proba, strict=True)]
+
+
+def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:
+    """Widths of the feature blocks that a network's last layer gets."""
+    if source is None:
+        return None
+    head = get_head(source.module, source.graph.layers[-1].name)
+    return list(getattr(head, "block_widths", [head.weight.shape[1]]))
 
 
 def _changed_classes(state: State) -> list[list[str]]:
