@@ -1,8 +1,6 @@
 """Campaigns with a table of embeddings in place of a network."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -177,11 +175,10 @@ def test_by_commands(tmp_path, photos, capsys, monkeypatch):
     main(["start", str(pool), "--classes", *CLASSES, "--features", "clip.npz",
           "--features-name", "ViT-L/14", "-n", "8"])  # fmt: skip
     main(["query", "-o", "ask.csv"])
-    with open("ask.csv") as lines:
+    with Path("ask.csv").open() as lines:
         asked = [row["path"] for row in csv.DictReader(lines)]
-    with open("labels.csv", "w") as lines:
-        lines.writelines([f"{p},{label_of(p)}\n" for p in ["path,label"][:0]])
-        lines.write("path,label\n" + "".join(f"{p},{label_of(p)}\n" for p in asked))
+    rows = [f"{path},{label_of(path)}" for path in asked]
+    Path("labels.csv").write_text("\n".join(["path,label", *rows, ""]))
     main(["teach", "labels.csv"])
     main(["export-model", "-o", "model"])
     probe, name = load_probe("model")
@@ -190,7 +187,7 @@ def test_by_commands(tmp_path, photos, capsys, monkeypatch):
     for options in (["--model", "model"], ["--campaign", "skadma-campaign"]):
         main(["predict", "--features", "clip.npz", "--features-name", name, *options,
               "-o", "out.csv", "--overwrite", "--proba"])  # fmt: skip
-        with open("out.csv") as lines:
+        with Path("out.csv").open() as lines:
             rows = [*csv.DictReader(lines)]
         assert [row["path"] for row in rows] == table.paths
         assert [row["label"] for row in rows] == probe.predict(table.rows).tolist()

@@ -151,12 +151,10 @@ def test_a_probe_that_is_handed_on(tmp_path):
     with pytest.raises(ModelError, match="already"):
         save_probe(probe, tmp_path / "model", "clip", facts)
     save_probe(probe, tmp_path / "model", "clip", facts, overwrite=True)
-    for file in ("model.json", "model.safetensors"):
-        data = bytearray((tmp_path / "model" / file).read_bytes())
-        data[-9] ^= 1
-        (tmp_path / "model" / file).write_bytes(data)
-        with pytest.raises(ModelError, match="no intact model"):
-            load_probe(tmp_path / "model")
-        save_probe(probe, tmp_path / "model", "clip", facts, overwrite=True)
+    data = bytearray((tmp_path / "model" / "model.json").read_bytes())
+    data[data.index(b".") + 1] ^= 1
+    (tmp_path / "model" / "model.json").write_bytes(data)
+    with pytest.raises(ModelError, match="damaged or changed"):
+        load_probe(tmp_path / "model")
     with pytest.raises(ModelError, match="no intact"):
         load_probe(tmp_path)

@@ -40,7 +40,7 @@ from .params import ModelError, build_estimator, check_params, describe_params
 _Estimator = TypeVar("_Estimator")
 _FORMAT = "skadma-model"
 _VERSION = 1
-_DESCRIPTION = "model.json"
+DESCRIPTION = "model.json"
 _NETWORK, _SOURCE = "model.safetensors", "source.safetensors"
 _OF_THE_MACHINE = ("memory", "device")
 _TYPES = {
@@ -95,6 +95,11 @@ def save_model(
         if more is not None:
             more(tmp_path)
 
+    write_folder(folder, write)
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a model's folder, whole or not at all; ModelError if it cannot be."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         replace_folder(folder, write)
@@ -112,7 +117,7 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
     if folder.is_dir() and not folder.is_symlink():
         if not any(folder.iterdir()):
             return
-        if (folder / _DESCRIPTION).is_file():
+        if (folder / DESCRIPTION).is_file():
             if overwrite:
                 return
             raise ModelError(
@@ -156,7 +161,7 @@ def _write_files(
         "files": {_NETWORK: digest, _SOURCE: file_digest(folder / _SOURCE)},
     }
     text = json.dumps({**described, "sha256": json_digest(described)}, indent=1)
-    (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
+    (folder / DESCRIPTION).write_text(text + "\n", "utf-8")
 
 
 def load_model(
@@ -182,12 +187,12 @@ def load_model(
                 raise ValueError(f"its file {name} was damaged or changed")
         params = described["params"]
         if not_saved := params.keys() & _OF_THE_MACHINE:
-            raise ValueError(f"{_DESCRIPTION} has the parameters {sorted(not_saved)}")
+            raise ValueError(f"{DESCRIPTION} has the parameters {sorted(not_saved)}")
         estimator: Any = build_estimator(
             _find_class(cls, described["class"], folder),
             params,
             backbone,
-            owner=f"the model {str(folder / _DESCRIPTION)!r}",
+            owner=f"the model {str(folder / DESCRIPTION)!r}",
             how=f"{cls.__name__}.load(folder, backbone=...)",
         )
         if backbone is not None and isinstance(params["backbone"], str):
@@ -198,10 +203,10 @@ def load_model(
         try:
             check_params(estimator, *read_classes(folder / _NETWORK))
         except RecursionError as error:
-            what = f"in {_DESCRIPTION} a parameter is nested too deeply"
+            what = f"in {DESCRIPTION} a parameter is nested too deeply"
             raise ValueError(what) from error
         except (TypeError, ValueError) as error:
-            raise ValueError(f"in {_DESCRIPTION}, {error}") from error
+            raise ValueError(f"in {DESCRIPTION}, {error}") from error
         source = _read_source(estimator, described, folder)
         read_network(estimator, folder / _NETWORK, source)
         # What scikit-learn checks in tables.
@@ -224,20 +229,20 @@ def load_model(
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / _DESCRIPTION
+    path = folder / DESCRIPTION
     if not path.is_file():
         old = folder.with_name(f".{folder.name}.old")
         found = (
             f" The one before is in {str(old)!r}: rename it." if old.exists() else ""
         )
         raise ModelError(
-            f"There is no model in {str(folder)!r}: no {_DESCRIPTION}. Models are "
+            f"There is no model in {str(folder)!r}: no {DESCRIPTION}. Models are "
             f"written by CNNClassifier.save and skadma export-model.{found}"
         )
     try:
         described = json.loads(path.read_bytes())
         if not isinstance(described, dict) or described.get("format") != _FORMAT:
-            raise ValueError(f"{_DESCRIPTION} is none of skadma's")
+            raise ValueError(f"{DESCRIPTION} is none of skadma's")
         version = described["version"]
         if type(version) is int and version > _VERSION:
             raise ModelError(
@@ -247,14 +252,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
             )
         digest = described.pop("sha256")
         if version != _VERSION or json_digest(described) != digest:
-            raise ValueError(f"{_DESCRIPTION} was damaged or changed")
+            raise ValueError(f"{DESCRIPTION} was damaged or changed")
         for name, kind in _TYPES.items():
             value = described.get(name)
             of_names = isinstance(value, list) and name != "input_shape"
             if not isinstance(value, kind) or (
                 of_names and not all(isinstance(item, str) for item in value)
             ):
-                raise ValueError(f"{name!r} in {_DESCRIPTION} is {reprlib.repr(value)}")
+                raise ValueError(f"{name!r} in {DESCRIPTION} is {reprlib.repr(value)}")
     except ModelError:
         raise
     except DAMAGED as error:
@@ -263,7 +268,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _not_intact(folder: Path, error: BaseException) -> ModelError:
-    reason = f"its {_DESCRIPTION} lacks {error}" if type(error) is KeyError else error
+    reason = f"its {DESCRIPTION} lacks {error}" if type(error) is KeyError else error
     return ModelError(
         f"{str(folder)!r} is no intact model of skadma: {reason}. Copy the whole "
         "folder again from where it was saved."
@@ -312,7 +317,7 @@ def _read_source(
     rows = len(shape) == 1 and type(shape[0]) is int and 0 < shape[0] <= _MOST
     if not images and not rows:
         raise ValueError(
-            f"'input_shape' in {_DESCRIPTION} is {reprlib.repr(shape)}, for images of "
+            f"'input_shape' in {DESCRIPTION} is {reprlib.repr(shape)}, for images of "
             f"{side} x {side} pixels"
         )
     names = described["source_classes"]
@@ -339,7 +344,7 @@ def _read_source(
 
 def _read_preprocessing(stored: dict[str, Any]) -> Preprocessing:
     """Read how images are prepared; ValueError on what no network has."""
-    where = f"'preprocessing' in {_DESCRIPTION}"
+    where = f"'preprocessing' in {DESCRIPTION}"
     names = [field.name for field in fields(Preprocessing)]
     if sorted(stored) != sorted(names):
         raise ValueError(f"{where} has {sorted(stored)}, not {sorted(names)}")

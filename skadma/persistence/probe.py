@@ -1,4 +1,4 @@
-"""A probe of embeddings made elsewhere as a folder: JSON, safetensors and a card."""
+"""A probe of embeddings made elsewhere as a folder: JSON and a card."""
 
 from __future__ import annotations
 
@@ -6,61 +6,44 @@ import json
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
-from .._utils.atomic import file_digest, replace_folder
 from ..training.probe_classifier import ProbeClassifier
 from .card import CardFacts, make_card
-from .folder import json_digest, refuse_folder
+from .folder import DESCRIPTION, json_digest, refuse_folder, write_folder
 from .network_file import DAMAGED, describe_labels, read_labels
 from .params import ModelError
 
-_DESCRIPTION, _ARRAYS = "model.json", "model.safetensors"
-_NAMES = "center_", "coef_", "intercept_", "sharpness_"
+_FORMAT = "skadma-probe-1"
+_ARRAYS = "center_", "coef_", "intercept_", "sharpness_"
 
 
 def save_probe(
     probe: ProbeClassifier,
-    folder: str | Path,
+    folder: Path,
     features: str,
     facts: CardFacts,
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a fitted probe of one block, with the name of its embedding.
-
-    The folder is there whole or not at all, and `load_probe` reads it.
-    """
-    folder = Path(folder).absolute()
-    refuse_folder(folder, overwrite)
+    """Write a fitted probe with a card, for the embedding of a name, whole or not."""
+    refuse_folder(folder.absolute(), overwrite)
+    described = {
+        **{"format": _FORMAT, "features": features, "n_labels": probe.n_labels_},
+        "labels": describe_labels(probe.classes_),
+        **{name: getattr(probe, name).tolist() for name in _ARRAYS},
+    }
+    text = json.dumps({**described, "sha256": json_digest(described)})
+    card = make_card(probe, facts, features=features)
 
     def write(tmp_path: Path) -> None:
-        arrays = {name: np.ascontiguousarray(getattr(probe, name)) for name in _NAMES}
-        (tmp_path / _ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-        described = {
-            "format": "skadma-probe-1",
-            "features": features,
-            "labels": describe_labels(probe.classes_),
-            "n_labels": probe.n_labels_,
-            "file": file_digest(tmp_path / _ARRAYS),
-        }
-        text = json.dumps({**described, "sha256": json_digest(described)}, indent=1)
-        (tmp_path / _DESCRIPTION).write_text(text + "\n", "utf-8")
-        card = make_card(probe, facts, features=features)
+        (tmp_path / DESCRIPTION).write_text(text, "utf-8")
         (tmp_path / "README.md").write_text(card, "utf-8")
 
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        replace_folder(folder, write)
-    except OSError as error:
-        raise ModelError(
-            f"The model could not be saved in {str(folder)!r} ({error}); what was "
-            "there before is untouched. Is the disk full, or are rights missing?"
-        ) from error
+    write_folder(folder.absolute(), write)
 
 
 def load_probe(folder: str | Path) -> tuple[ProbeClassifier, str]:
-    """Read a probe that ``skadma export-model`` wrote for a table of embeddings.
+    """Read a model of embeddings that ``skadma export-model`` wrote.
 
     Parameters
     ----------
@@ -77,27 +60,24 @@ def load_probe(folder: str | Path) -> tuple[ProbeClassifier, str]:
     ModelError
         If it is no such model, or damaged.
     """
-    folder = Path(folder)
     try:
-        described = json.loads((folder / _DESCRIPTION).read_bytes())
-        if described["format"] != "skadma-probe-1":
+        described = json.loads((Path(folder) / DESCRIPTION).read_bytes())
+        if described["format"] != _FORMAT:
             raise ValueError("it is a network's, which takes images and no table")
         if described.pop("sha256") != json_digest(described):
-            raise ValueError(f"{_DESCRIPTION} was damaged or changed")
-        if file_digest(folder / _ARRAYS) != described["file"]:
-            raise ValueError(f"{_ARRAYS} was damaged or changed")
+            raise ValueError(f"{DESCRIPTION} was damaged or changed")
         probe = ProbeClassifier()
-        arrays = safetensors.numpy.load_file(folder / _ARRAYS)
-        for name in _NAMES:
-            setattr(probe, name, arrays[name])
+        for name in _ARRAYS:
+            setattr(probe, name, np.array(described[name], dtype=np.float64))
         probe.multilabel_ = False
         probe.classes_ = read_labels(described["labels"], multilabel=False)
-        probe.n_labels_ = int(described["n_labels"])
-        n, probe.n_features_in_ = len(probe.classes_), len(probe.center_)
-        if (probe.coef_ @ probe.center_ + probe.intercept_).shape != (n,):
-            raise ValueError("its arrays do not fit its labels")
+        probe.n_labels_, probe.n_features_in_ = (
+            described["n_labels"],
+            len(probe.center_),
+        )
+        if probe.decision_function(probe.center_[None]).size > len(probe.classes_):
+            raise ValueError("it has more scores than labels")
         return probe, str(described["features"])
     except DAMAGED as error:
-        raise ModelError(
-            f"{str(folder)!r} is no intact model of a table of embeddings: {error}."
-        ) from error
+        why = f"{str(folder)!r} is no intact model of a table of embeddings: {error}."
+        raise ModelError(why) from error

@@ -7,6 +7,7 @@ events have the digests of these files. A row is never changed.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from ...features.table import EmbeddingTable, TableError
 from .event_log import CampaignError, EventLog
 from .image_index import NO_ROW, Content
 
+Rows = dict[str, np.ndarray]
+"""Rows by the SHA-256 of an image's content."""
 _FOLDER = "embeddings"
 _AGREEMENT = 1e-2
 """How far two rows of an image may lie apart, as a share of their length."""
@@ -31,31 +34,24 @@ def is_of_table(settings: Mapping[str, Any]) -> bool:
 
 
 def rows_by_content(
-    table: EmbeddingTable,
-    contents: Mapping[str, Content],
-    known: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
+    table: EmbeddingTable, contents: Mapping[str, Content], known: Rows
+) -> Rows:
     """Give the rows that are not known yet; `contents` are by path, in order."""
-    there = [(path, str(c.sha256)) for path, c in contents.items() if c.sha256]
-    places = table.match([path for path, _ in there])
-    found: dict[str, np.ndarray] = {}
-    for (path, sha256), i in zip(there, places, strict=True):
-        if i < 0:
-            continue
+    there = {path: c.sha256 for path, c in contents.items() if c.sha256}
+    found: Rows = {}
+    for (path, sha256), i in zip(there.items(), table.match([*there]), strict=True):
         row = table.rows[i]
-        before = known.get(sha256, found.get(sha256))
-        if before is None:
-            found[sha256] = row
-        elif np.linalg.norm(row - before) > _AGREEMENT * np.linalg.norm(before):
+        before = row if i < 0 else known.get(sha256, found.setdefault(sha256, row))
+        if np.linalg.norm(row - before) > _AGREEMENT * np.linalg.norm(before):
             raise TableError(
                 f"{str(table.file)!r} has another row for {path!r} than this image, or "
                 "a copy of it, has already. Nothing was changed. Are the rows in "
                 "another order, or of another embedding?"
             )
-    return found
+    return {sha256: row for sha256, row in found.items() if sha256 not in known}
 
 
-def write_embeddings(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
+def write_embeddings(campaign: Path, rows: Rows) -> str:
     """Write rows to a file of the campaign, and return its digest."""
     keys = np.frombuffer(bytes.fromhex("".join(rows)), dtype=np.uint8)
     arrays = {"contents": keys.reshape(-1, 32), "rows": np.stack([*rows.values()])}
@@ -67,9 +63,9 @@ def write_embeddings(campaign: Path, rows: Mapping[str, np.ndarray]) -> str:
     return digest
 
 
-def read_embeddings(log: EventLog) -> dict[str, np.ndarray]:
+def read_embeddings(log: EventLog) -> Rows:
     """Read all rows of a campaign, by content; refuse a damaged file."""
-    found: dict[str, np.ndarray] = {}
+    found: Rows = {}
     for digest in table_digests(log):
         path = log.path.parent / _FOLDER / f"{digest}.safetensors"
         if not path.is_file() or file_digest(path) != digest:
@@ -86,16 +82,12 @@ def read_embeddings(log: EventLog) -> dict[str, np.ndarray]:
 def table_digests(log: EventLog) -> list[str]:
     """Digests of the files with rows, oldest first."""
     with log.intact():
-        rows = log.rows(
-            "SELECT json_extract(detail, '$.embeddings') FROM events WHERE kind IN "
-            "('start', 'scan') AND detail LIKE '%\"embeddings\"%' ORDER BY id"
-        )
-        return [str(digest) for (digest,) in rows if digest]
+        details = log.rows("SELECT detail FROM events ORDER BY id")
+        found = (json.loads(detail).get("embeddings") for (detail,) in details)
+        return [str(digest) for digest in found if digest]
 
 
-def without_rows(
-    changes: dict[str, Content], rows: Mapping[str, np.ndarray]
-) -> dict[str, Content]:
+def without_rows(changes: dict[str, Content], rows: Rows) -> dict[str, Content]:
     """Note of which contents there is no row: they are no images to label yet."""
     return {
         path: replace(content, problem=NO_ROW)
