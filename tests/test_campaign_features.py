@@ -1,6 +1,7 @@
 """Campaigns with a table of embeddings in place of a network."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_what_is_refused(tmp_path, photos):
     table = read_table(file)
     args = tmp_path / "campaign", pool, CLASSES
     for estimator, strategy, what in (
-        (CNNClassifier(weights=None), CoreSet(), "takes a ProbeClassifier"),
+        (CNNClassifier(weights=None), CoreSet(), "got CNNClassifier with them"),
         (ProbeClassifier(), ADMA(), "ADMA cannot be used.*CNNClassifier"),
         (ProbeClassifier(), AIFT(), "AIFT cannot be used"),
         (ProbeClassifier(class_weight=3), CoreSet(), "class_weight"),

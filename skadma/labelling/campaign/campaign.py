@@ -143,7 +143,9 @@ class Campaign:
     @cached_property
     def _trainer(self) -> Trainer:
         """What trains and chooses; CampaignError where the settings are of no use."""
-        return _make_trainer(self._event_log, self._settings, self._backbone)
+        from .trainer import Trainer  # torch takes seconds, and the log needs none
+
+        return Trainer(self._event_log, self._settings, self._backbone)
 
     @classmethod
     def create(
@@ -204,6 +206,7 @@ class Campaign:
         Campaign
         """
         from . import settings as models
+        from .trainer import Trainer
 
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
@@ -212,9 +215,7 @@ class Campaign:
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": models.describe_estimator(estimator)
-            if table is None
-            else models.describe_probe(estimator, strategy, table),
+            "estimator": models.describe_estimator(estimator, table),
             "strategy": models.describe_strategy(strategy),
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
@@ -224,11 +225,9 @@ class Campaign:
         refuse_existing(folder / DATABASE)
         backbone = getattr(estimator, "backbone", None)
         backbone = backbone if callable(backbone) else None
-        if table is None:
-            described = settings["estimator"]
-            rebuilt = models.build_estimator(described, backbone, memory=False)
-            models.check_usable(rebuilt, strategy, names)
-            models.check_network(rebuilt, strategy, names)
+        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
+        models.check_usable(rebuilt, strategy, names)
+        models.check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
         rows: dict[str, np.ndarray] = {}
         if table is not None:
@@ -241,7 +240,7 @@ class Campaign:
             models.save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
-                _make_trainer(log, settings, backbone)  # refuses what it cannot use
+                Trainer(log, settings, backbone)  # refuses what it cannot use
                 detail = {"embeddings": write_embeddings(folder, rows)} if rows else {}
                 with log.transaction():
                     log.make_tables(settings)
@@ -732,16 +731,3 @@ class Campaign:
             overwrite=overwrite,
             verbose=verbose,
         )
-
-
-def _make_trainer(
-    log: EventLog, settings: dict[str, Any], backbone: Callable[[], nn.Module] | None
-) -> Trainer:
-    """Make what trains; its modules take seconds to import, and the log needs none."""
-    if is_of_table(settings):
-        from .table_trainer import TableTrainer
-
-        return TableTrainer(log, settings)
-    from .trainer import Trainer
-
-    return Trainer(log, settings, backbone)

@@ -23,6 +23,7 @@ from ...strategies import QueryStrategy
 from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError
 
+Model = CNNClassifier | ProbeClassifier
 CENTERS = "centers.safetensors"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
 """Parameters of CNNClassifier that are the campaign's to set."""
@@ -47,25 +48,21 @@ OF_NETWORKS = ("ADMA", "AIFT")
 """Strategies that ask the network itself, and not its outputs for the pool alone."""
 
 
-def check_usable(
-    estimator: CNNClassifier, strategy: QueryStrategy, classes: list[str]
-) -> None:
+def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:
     """Refuse what would fail only when the first labels are there.
 
     The parameters are those of the campaign's settings. The network is not loaded.
     """
     with _refused(estimator):
-        if estimator.image_shape is not None:
+        if isinstance(estimator, ProbeClassifier):
+            estimator._validate_params()
+        elif estimator.image_shape is not None:
             raise ValueError(
                 "image_shape is for rows of numbers, a campaign has files."
             )
-        estimator.torch_device()
-        check_params(estimator, np.array(classes))
-    check_strategy(strategy)
-
-
-def check_strategy(strategy: QueryStrategy) -> None:
-    """Refuse parameters with which a strategy would fail later."""
+        else:
+            estimator.torch_device()
+            check_params(estimator, np.array(classes))
     with _refused(strategy):
         strategy._validate_params()
         constraints = strategy._parameter_constraints
@@ -77,11 +74,15 @@ def check_strategy(strategy: QueryStrategy) -> None:
 
 
 def check_network(
-    estimator: CNNClassifier, strategy: QueryStrategy, classes: list[str]
+    estimator: Model, strategy: QueryStrategy, classes: list[str]
 ) -> None:
     """Refuse a network that cannot be loaded, and a strategy that cannot query it."""
-    estimator = clone(estimator).set_params(memory=False, max_epochs=0)
-    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    noise: np.ndarray = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    if isinstance(estimator, ProbeClassifier):
+        noise = rng.normal(size=(5, 8))
+    else:
+        estimator = clone(estimator).set_params(memory=False, max_epochs=0)
     with _refused(estimator):
         estimator.fit(noise[:2], classes[:2])
     with _refused(strategy):
@@ -95,29 +96,8 @@ def check_network(
         strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
 
 
-def describe_probe(
-    estimator: Any, strategy: QueryStrategy, table: EmbeddingTable
-) -> dict[str, Any]:
-    """Describe a campaign's table and probe; refuse what cannot choose by rows."""
-    if not isinstance(estimator, ProbeClassifier):
-        raise CampaignError(
-            f"With features= a campaign takes a ProbeClassifier, got "
-            f"{type(estimator).__name__}: nothing else is fitted to rows."
-        )
-    check_strategy(strategy)
-    noise = np.random.default_rng(0).normal(size=(5, 8))
-    with _refused(estimator):
-        described = plain(estimator.class_weight, "ProbeClassifier(class_weight=...)")
-        probe = clone(estimator).fit(noise[:2], [0, 1])
-    with _refused(strategy):
-        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": [0, 1]}
-        clone(strategy).query(probe, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
-    width = table.rows.shape[1]
-    return {"features": table.name, "width": width, "class_weight": described}
-
-
 @contextmanager
-def _refused(one: CNNClassifier | QueryStrategy) -> Iterator[None]:
+def _refused(one: Model | QueryStrategy) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of any library that the parameters reach
@@ -128,13 +108,23 @@ def _refused(one: CNNClassifier | QueryStrategy) -> Iterator[None]:
         ) from error
 
 
-def describe_estimator(estimator: CNNClassifier) -> dict[str, Any]:
-    """Describe an estimator by plain values; refuse parameters that are none."""
-    if not isinstance(estimator, CNNClassifier):
+def describe_estimator(
+    estimator: Model, table: EmbeddingTable | None
+) -> dict[str, Any]:
+    """Describe an estimator by plain values; refuse parameters that are none.
+
+    A probe's description has the name of its embedding and the number of dimensions.
+    """
+    if not isinstance(estimator, CNNClassifier if table is None else ProbeClassifier):
         raise CampaignError(
-            f"A campaign takes a CNNClassifier, got {type(estimator).__name__}."
+            "A campaign takes a CNNClassifier, or a ProbeClassifier with features=; "
+            f"got {type(estimator).__name__}{'' if table is None else ' with them'}."
         )
     with _refused(estimator):
+        if table is not None:
+            weight = plain(estimator.class_weight, "ProbeClassifier(class_weight=...)")
+            width = table.rows.shape[1]
+            return {"features": table.name, "width": width, "class_weight": weight}
         described, refused = describe_params(estimator, _KEPT_BY_CAMPAIGN)
         for error in refused.values():
             raise error
@@ -145,12 +135,14 @@ def build_estimator(
     described: dict[str, Any],
     backbone: Callable[[], nn.Module] | None,
     memory: Path | bool,
-) -> CNNClassifier:
+) -> Any:
     """Build an estimator from its description, with its cache in the folder `memory`.
 
     Nothing is imported by a name from the description. A callable backbone has no
     description, so it has to be given.
     """
+    if "features" in described:
+        return ProbeClassifier(class_weight=described.get("class_weight"))
     try:
         return _build(
             CNNClassifier,

@@ -34,6 +34,7 @@ from ...strategies._uncertainty_herding import (
     herd_by_distances,
 )
 from ...training.probe_classifier import ProbeClassifier
+from .embeddings import is_of_table, read_embeddings, table_digests
 from .event_log import CampaignError, EventLog
 from .proposals import Proposal, propose
 from .settings import OF_NETWORKS, build_estimator, build_strategy, check_usable
@@ -42,6 +43,8 @@ from .state import State, digest, read_state, refresh_if_there
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
+_MOST_ROWS = 20_000
+"""Images of which a probe keeps all rows in memory, a few hundred megabytes."""
 _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
 
@@ -90,9 +93,6 @@ class Trainer:
     `backbone` is needed where the settings have only its name.
     """
 
-    most_rows: float = 20_000
-    # Images of which a probe keeps all rows in memory, a few hundred megabytes.
-
     def __init__(
         self,
         log: EventLog,
@@ -110,7 +110,8 @@ class Trainer:
         )
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
-        self.is_probe = (
+        self.is_of_table = is_of_table(settings)
+        self.is_probe = self.is_of_table or (
             estimator.training == "probe"
             and type(strategy).__name__ not in OF_NETWORKS
             and getattr(strategy, "layer", -2) == -2
@@ -131,21 +132,26 @@ class Trainer:
         return [str(state.folders.file(state.paths[image])) for image in images]
 
     def inputs(self, images: Iterable[int], state: State) -> Any:
-        """What the model predicts images by."""
-        return self.files(images, state)
+        """What the model predicts images by: their files, or rows of a table."""
+        if not self.is_of_table or (learnt := self.learnt(state)) is None:
+            return self.files(images, state)
+        contents = (str(state.contents[image].sha256) for image in images)
+        return learnt.table.rows[learnt.numbers(contents)]
 
     # --- models -------------------------------------------------------------
 
-    def present_model(self) -> tuple[State, CNNClassifier]:
+    def present_model(self) -> tuple[State, Any]:
         """Refresh the log, and train or load the model of all its labels."""
         with self._log.locked("training"):
             refresh_if_there(self._log)
             state = read_state(self._log)
             return state, self.model(state)
 
-    def model(self, state: State) -> CNNClassifier:
+    def model(self, state: State) -> Any:
         """Load the model of a state's labels, or train it. Without labels, unfitted."""
         if (learnt := self.learnt(state)) is not None:
+            if self.is_of_table:
+                return learnt.probe
             return self._with_probe(learnt, state)
         keys = self.model_keys(state)
         estimator = self._unfitted(state)
@@ -202,7 +208,12 @@ class Trainer:
 
     @property
     def _fingerprint(self) -> str:
-        """Name the pretrained weights: a file of weights may have been replaced."""
+        """Name the pretrained weights: a file of weights may have been replaced.
+
+        Of a table the first file: rows that came later do not change those before.
+        """
+        if self.is_of_table:
+            return table_digests(self._log)[0]
         return self.source_network.fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
@@ -305,7 +316,7 @@ class Trainer:
         None where a network is trained, or the images are too many.
         """
         usable = state.usable() if self.is_probe else {}
-        if not self.is_probe or len(usable) > self.most_rows:
+        if not self.is_probe or len(usable) > _MOST_ROWS and not self.is_of_table:
             return None
         table = self._table(usable, state)
         labelled = [(str(state.contents[i].sha256), y) for i, y in state.labelled()]
@@ -332,6 +343,9 @@ class Trainer:
         files = {sha256: files[sha256] for sha256 in sorted(files)}
         if known is not None and known.files == files:
             return known
+        if self.is_of_table:
+            stored = read_embeddings(self._log)
+            return Table(files, np.array([stored[sha256] for sha256 in files]), None)
         adapter = cnn_adapter(self._learner.estimator)
         source = adapter.with_range_of([*files.values()]).source
         same = known is not None and known.source.namespace == source.namespace
