@@ -192,15 +192,12 @@ def test_by_commands(tmp_path, photos, capsys, monkeypatch):
             rows = [*csv.DictReader(lines)]
         assert [row["path"] for row in rows] == table.paths
         assert [row["label"] for row in rows] == probe.predict(table.rows).tolist()
-    Image.open(pool / "a/00.png").resize((5, 5)).save(pool / "new.png")
-    main(["predict", str(pool), "--features", "clip.npz", "--features-name", name,
-          "--model", "model", "-o", "all.csv"])  # fmt: skip
-    assert "the table has no row of it" in (tmp_path / "all.csv").read_text()
     capsys.readouterr()
     for arguments, what in (
         (["predict", "--features", "clip.npz", "--model", "model"], "ViT-L/14"),
         (["predict", str(pool), "--model", "model"], "no intact model"),
         (["predict", str(pool), "--campaign", "skadma-campaign"], "--features FILE"),
+        (["predict", "--campaign", "skadma-campaign"], "--features FILE"),
         (["features", "clip.npz"], "--features-name ViT-L/14"),
         (["features", "no.npz"], "is not there"),
     ):

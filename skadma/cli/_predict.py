@@ -57,9 +57,10 @@ def _predict(options: argparse.Namespace) -> None:
         from ..classifier import CNNClassifier
 
         model = CNNClassifier.load(options.model)
-    if (features is None) != (options.features is None):
-        what = "images: give no --features" if features is None else "a table: give it"
-        raise ValueError(f"The model takes {what} (--features FILE).")
+    if features is None and (options.features is not None or not options.inputs):
+        raise ValueError("The model takes images: give folders, and no --features.")
+    if features is not None and (options.features is None or options.inputs):
+        raise ValueError("The model takes a table, which has paths: --features FILE.")
     if features is None:
         done = predict_files(model, options.inputs, options.out, progress=True, **how)
     else:
@@ -67,6 +68,5 @@ def _predict(options: argparse.Namespace) -> None:
 
         table = read_table(options.features, options.features_name)
         table.check(features, model.n_features_in_, "The model")
-        folder = options.inputs[0] if options.inputs else None
-        done = predict_table(model, table, options.out, folder=folder, **how)
+        done = predict_table(model, table, options.out, **how)
     print(f"{done}: {options.out}")

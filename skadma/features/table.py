@@ -87,12 +87,16 @@ class EmbeddingTable:
             )
 
 
-def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
+def read_table(
+    file: str | Path | EmbeddingTable, name: str | None = None
+) -> EmbeddingTable:
     """Read embeddings of a name, the file's if None; nothing is ever unpickled.
 
     Beside an .npy may be a list of paths, a .txt of the same name. Lightly's form of
-    .csv is read, and FiftyOne's of .json (samples.json).
+    .csv is read, and FiftyOne's of .json (samples.json). A table stays as it is.
     """
+    if isinstance(file, EmbeddingTable):
+        return file
     file = Path(file)
     what = f"The table of embeddings {str(file)!r}"
     if file.suffix.lower() not in _KINDS:
@@ -124,13 +128,6 @@ def read_table(file: str | Path, name: str | None = None) -> EmbeddingTable:
             "finite numbers for each image, all of the same length, and paths as text."
         ) from error
     return EmbeddingTable(name or file.stem, rows, paths, file.absolute())
-
-
-def as_table(features: str | Path | EmbeddingTable) -> EmbeddingTable:
-    """Read a table, unless it is one already."""
-    if isinstance(features, EmbeddingTable):
-        return features
-    return read_table(features)
 
 
 def _plain(path: str) -> str:

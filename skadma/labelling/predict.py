@@ -175,34 +175,20 @@ def predict_files(
 def predict_table(
     probe: ProbeClassifier,
     table: EmbeddingTable,
-    out: str | Path,
+    out: Path,
     *,
-    folder: Path | None = None,
     proba: bool = False,
     overwrite: bool = False,
 ) -> Predicted:
-    """Write the labels of a table's rows to a CSV file as `predict_files` does.
-
-    The images are those of the table, or those in a folder.
-    """
-    out = new_file(Path(out), overwrite=overwrite)
-    if folder is None and table.paths is None:
-        raise ModelError(f"{str(table.file)!r} has no paths: give the images' folder.")
-    if folder is None:
-        images, places = table.paths or [], np.arange(len(table.rows))
-    else:
-        images = [path for path, _ in iter_images(folder)]
-        places = table.match(images)
+    """Write the labels of a table's images to a CSV file as `predict_files` does."""
+    if table.paths is None:
+        raise ModelError(f"{str(table.file)!r} has no paths: give an .npz with them.")
     names = [str(label) for label in probe.classes_]
-    scores = probe.predict_proba(table.rows)
-    empty = ["", "", "the table has no row of it", *("" for _ in names if proba)]
-    rows = [
-        [path, *empty] if i < 0 else _row(path, scores[i], names, proba, False)
-        for path, i in zip(images, places, strict=True)
-    ]
     columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
-    write_table(out, columns, rows)
-    return Predicted(len(rows), int((places < 0).sum()), 0)
+    scored = zip(table.paths, probe.predict_proba(table.rows), strict=True)
+    rows = (_row(path, scores, names, proba, False) for path, scores in scored)
+    write_table(new_file(out, overwrite=overwrite), columns, rows)
+    return Predicted(len(table.paths), 0, 0)
 
 
 # --- which files --------------------------------------------------------------

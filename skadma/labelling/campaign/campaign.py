@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..._utils.atomic import remove_leftovers, sync_folder
-from ...features.table import EmbeddingTable, as_table
+from ...features.table import EmbeddingTable, read_table
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
@@ -22,13 +21,14 @@ from .embeddings import (
     is_of_table,
     read_embeddings,
     rows_by_content,
+    with_rows,
     without_rows,
     write_embeddings,
 )
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import absolute, check_name, check_outside, read_folders
 from .history import list_decisions, list_events
-from .image_index import NO_ROW, add_contents, scan_new_folder
+from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
 from .proposals import Proposal, propose
@@ -211,7 +211,7 @@ class Campaign:
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
-        table = None if features is None else as_table(features)
+        table = None if features is None else read_table(features)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
@@ -614,7 +614,7 @@ class Campaign:
         For a campaign that was started with a table of embeddings, and of the same one.
         Rows that are there are kept: a table that has others for them is refused.
         """
-        table, described = as_table(features), self._settings["estimator"]
+        table, described = read_table(features), self._settings["estimator"]
         if not is_of_table(self._settings):
             raise CampaignError("This campaign has a network, and takes no features.")
         table.check(described["features"], described["width"], "The campaign")
@@ -622,15 +622,12 @@ class Campaign:
         with self._event_log.transaction():
             contents = known_contents(read_state(self._event_log))
             rows = rows_by_content(table, contents, read_embeddings(self._event_log))
-            changes = {
-                path: replace(content, problem=None)
-                for path, content in contents.items()
-                if content.problem == NO_ROW and content.sha256 in rows
-            }
+            changes = with_rows(contents, rows)
             if changes:
-                digest = write_embeddings(self.folder, rows)
                 event = self._event_log.add_event(
-                    "scan", n_changes=len(changes), embeddings=digest
+                    "scan",
+                    n_changes=len(changes),
+                    embeddings=write_embeddings(self.folder, rows),
                 )
                 add_contents(self._event_log, changes, event)
         return len(changes)

@@ -90,8 +90,17 @@ def table_digests(log: EventLog) -> list[str]:
 def without_rows(changes: dict[str, Content], rows: Rows) -> dict[str, Content]:
     """Note of which contents there is no row: they are no images to label yet."""
     return {
-        path: replace(content, problem=NO_ROW)
-        if content.sha256 and not content.problem and content.sha256 not in rows
-        else content
-        for path, content in changes.items()
+        path: replace(c, problem=NO_ROW)
+        if c.sha256 and c.sha256 not in rows and not c.problem
+        else c
+        for path, c in changes.items()
+    }
+
+
+def with_rows(contents: dict[str, Content], rows: Rows) -> dict[str, Content]:
+    """The contents that had no row, and have one now."""
+    return {
+        path: replace(c, problem=None)
+        for path, c in contents.items()
+        if c.problem == NO_ROW and c.sha256 in rows
     }
