@@ -33,7 +33,7 @@ def export_present_model(
     """Write the model of all labels so far; see :meth:`Campaign.export_model`."""
     refuse_folder(folder.absolute(), overwrite)  # before training
     if onnx:
-        check_onnx()
+        check_onnx(trainer.source_network)
     state, estimator = trainer.present_model()
     if not hasattr(estimator, "net_"):
         raise CampaignError("There are no labels yet, so there is no model.")
