@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..._utils.atomic import remove_leftovers, sync_folder
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
@@ -20,7 +22,6 @@ from .history import list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
-from .proposals import Proposal, propose
 from .record_labels import (
     ResolvedRow,
     TeachResult,
@@ -30,7 +31,15 @@ from .record_labels import (
     record_labels,
 )
 from .second_look import SuspectLabel, list_cant_tell, list_suspects
-from .state import Decision, State, read_state, refresh, refresh_if_there
+from .state import (
+    Decision,
+    Proposal,
+    State,
+    propose,
+    read_state,
+    refresh,
+    refresh_if_there,
+)
 from .status import Status, make_status
 from .stored_settings import check_settings
 
@@ -652,15 +661,27 @@ class Campaign:
         ModelError
             If the folder is there, or the disk is full.
         """
-        from .exporting import export_present_model
+        from ...evaluation.calibrated import calibrated
+        from ...persistence.export import check_onnx, export_model
+        from ...persistence.folder import refuse_folder
+        from .card import card_facts
 
-        export_present_model(
-            self._event_log,
-            self._trainer,
-            self.audits,
-            Path(folder),
-            onnx=onnx,
-            calibration=calibration,
-            overwrite=overwrite,
-            verbose=verbose,
-        )
+        refuse_folder(Path(folder).absolute(), overwrite)  # before training
+        if onnx:
+            check_onnx(self._trainer.source_network)
+        state, estimator = self._trainer.present_model()
+        if not hasattr(estimator, "net_"):
+            raise CampaignError("There are no labels yet, so there is no model.")
+        text = None
+        if calibration:
+            images, labels = map(list, zip(*state.labelled(), strict=True))
+            estimator, text = calibrated(
+                estimator,
+                labels,
+                lambda: self._trainer.unseen_proba(
+                    images, np.array(labels), state, refit=True, verbose=verbose
+                ),
+            )
+        estimate = self.audits.estimate() if self.audits.has_labels() else None
+        facts = card_facts(self._event_log, state, text, estimate)
+        export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)

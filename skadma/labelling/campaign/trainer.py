@@ -28,9 +28,8 @@ from ...networks import PretrainedNetwork
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
-from .proposals import Proposal, propose
 from .settings import build_estimator, build_strategy, check_usable
-from .state import State, digest, read_state, refresh_if_there
+from .state import Proposal, State, digest, propose, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
