@@ -468,7 +468,7 @@ def test_settings_of_others(pool, tmp_path):
     ]:  # fmt: skip
         _set(folder, "estimator", json.dumps({**settings["estimator"], key: value}))
         with pytest.raises(CampaignError, match="CNNClassifier cannot be used: "):
-            Campaign.open(folder, backbone=TinyCNN)
+            Campaign.open(folder, backbone=TinyCNN).query()
 
 
 @pytest.mark.parametrize("place", ["../../..", ".", "", "/", "parent", "photos", "\0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -25,14 +26,11 @@ from torch.utils.data import Dataset, Subset
 from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
 from .decoding import (
     ACCEPTED,
-    FoundRange,
     Range,
     UnreadableImageError,
     channel_axis,
     check_values,
-    find_range_of_file,
-    find_range_of_pil,
-    find_range_of_values,
+    find_range,
     from_array,
     from_file,
     from_pil,
@@ -263,7 +261,12 @@ class ImageDataset(Dataset[Any]):
         return used
 
     def _ranges(self, indices: range) -> list[tuple[Range, bool, bool]]:
-        found = (find_range(self._items, i) for i in indices)
+        found = []
+        for i in indices:
+            with contextlib.suppress(Exception):  # told when it is decoded for use
+                item = self._items[i]
+                path = isinstance(item, str)
+                found.append(find_range(item if path else _image_of_item(item, "")))
         return [one for one in found if one is not None]
 
     def readable(self) -> np.ndarray:
@@ -558,25 +561,6 @@ def _open_array(
     if len(array):
         check_values(array, "X", value_range, allow_uint16=False)
     return array, from_array
-
-
-def find_range(items: Any, i: int) -> FoundRange | None:
-    """Find the range of an image of more than 8 bits, by its path or as it is.
-
-    None for images of 8 bits and for those that cannot be decoded.
-    """
-    try:
-        item = items[i]
-        if isinstance(item, str):
-            return find_range_of_file(item)
-        image = _image_of_item(item, "")
-        if isinstance(image, Image.Image):
-            return find_range_of_pil(image)
-        if image.dtype.kind == "u" and image.dtype.itemsize == 2:
-            return find_range_of_values(image)
-    except Exception:  # reported when it is decoded for use
-        pass
-    return None
 
 
 def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:

@@ -138,28 +138,24 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
     )
 
 
-def find_range_of_file(path: str) -> FoundRange | None:
-    """Find the range of a file of more than 8 bits."""
-    if not _may_be_wide(path):
-        return None
-    with Image.open(path, formats=_formats()) as image:
-        return find_range_of_pil(image, path)
-
-
-def find_range_of_pil(image: Image.Image, file: str | None = None) -> FoundRange | None:
-    """Find the range of a PIL image of more than 8 bits, perhaps of a file."""
-    values = wide_values(image, _raw_mode(image), file)
+def find_range(image: str | Image.Image | np.ndarray) -> FoundRange | None:
+    """Find the range of an image of more than 8 bits; a string is a file's path."""
+    values: np.ndarray | None = None
+    if isinstance(image, str):
+        if not _may_be_wide(image):
+            return None
+        with Image.open(image, formats=_formats()) as opened:
+            values = wide_values(opened, _raw_mode(opened), image)
+            declared = values is not None and declared_range(opened, values, image)
+    elif isinstance(image, Image.Image):
+        values = wide_values(image)
+        declared = values is not None and declared_range(image, values, None)
+    elif image.dtype.kind == "u" and image.dtype.itemsize == 2:
+        values, declared = image, None
     if values is None:
         return None
-    if (declared := declared_range(image, values, file)) is not None:
-        return declared, True, False
-    return find_range_of_values(values)
-
-
-def find_range_of_values(values: np.ndarray) -> FoundRange:
-    """Find the range of values of more than 8 bits that states none."""
-    found = range_of_values(values)
-    return found, False, found == _FULL_RANGE[values.dtype]
+    found = declared or range_of_values(values)
+    return found, bool(declared), not declared and found == _FULL_RANGE[values.dtype]
 
 
 def _may_be_wide(path: str) -> bool:

@@ -19,14 +19,15 @@ _ARRAYS = "center_", "coef_", "intercept_", "sharpness_"
 
 def save_probe(
     probe: ProbeClassifier,
-    folder: Path,
+    folder: str | Path,
     features: str,
     facts: CardFacts,
     *,
     overwrite: bool = False,
 ) -> None:
     """Write a fitted probe with a card, for the embedding of a name, whole or not."""
-    refuse_folder(folder.absolute(), overwrite)
+    folder = Path(folder).absolute()
+    refuse_folder(folder, overwrite)
     described = {
         **{"format": _FORMAT, "features": features, "n_labels": probe.n_labels_},
         "labels": describe_labels(probe.classes_),
@@ -39,7 +40,7 @@ def save_probe(
         (tmp_path / DESCRIPTION).write_text(text, "utf-8")
         (tmp_path / "README.md").write_text(card, "utf-8")
 
-    write_folder(folder.absolute(), write)
+    write_folder(folder, write)
 
 
 def load_probe(folder: str | Path) -> tuple[ProbeClassifier, str]:

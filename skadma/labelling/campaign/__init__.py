@@ -5,10 +5,9 @@ from .audits import Audits
 from .campaign import Campaign
 from .event_log import CampaignBusyError, CampaignError
 from .labels_csv import LabelFileError, LabelRow
-from .proposals import Proposal
 from .record_labels import TeachResult
 from .second_look import SuspectLabel
-from .state import Decision
+from .state import Decision, Proposal
 from .status import Pace, Status
 
 __all__ = [

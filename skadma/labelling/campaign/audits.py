@@ -10,7 +10,6 @@ import numpy as np
 
 from ... import evaluation
 from .event_log import CampaignError, EventLog
-from .proposals import Proposal, propose
 from .record_labels import (
     ResolvedRow,
     TeachResult,
@@ -18,7 +17,15 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .state import DrawnAudit, State, read_state, refresh, refresh_if_there
+from .state import (
+    DrawnAudit,
+    Proposal,
+    State,
+    propose,
+    read_state,
+    refresh,
+    refresh_if_there,
+)
 
 if TYPE_CHECKING:
     from ...evaluation import Audit, Estimate
@@ -189,13 +196,9 @@ class Audits:
 
 def sampling_design(drawn: DrawnAudit) -> Audit:
     """Make the sampling design of drawn contents, whose places are its indices."""
-    return evaluation.Audit(
-        np.arange(len(drawn.contents)),
-        drawn.method,
-        drawn.n_population,
-        np.array(drawn.strata),
-        np.array(drawn.stratum_sizes),
-    )
+    strata = np.array(drawn.strata), np.array(drawn.stratum_sizes)
+    how = drawn.method, drawn.n_population
+    return evaluation.Audit(np.arange(len(drawn.contents)), *how, *strata)
 
 
 def _usable_draws(state: State) -> dict[str, int]:

@@ -31,7 +31,6 @@ from .history import list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
-from .proposals import Proposal, propose
 from .record_labels import (
     ResolvedRow,
     TeachResult,
@@ -43,8 +42,10 @@ from .record_labels import (
 from .second_look import SuspectLabel, list_cant_tell, list_suspects
 from .state import (
     Decision,
+    Proposal,
     State,
     known_contents,
+    propose,
     read_state,
     refresh,
     refresh_if_there,
@@ -716,15 +717,33 @@ class Campaign:
         ModelError
             If the folder is there, or the disk is full.
         """
-        from .exporting import export_present_model
+        from ...evaluation.calibrated import calibrated
+        from ...persistence.export import check_onnx, export_model
+        from ...persistence.folder import refuse_folder
+        from ...persistence.probe import save_probe
+        from .card import card_facts
 
-        export_present_model(
-            self._event_log,
-            self._trainer,
-            self.audits,
-            Path(folder),
-            onnx=onnx,
-            calibration=calibration,
-            overwrite=overwrite,
-            verbose=verbose,
-        )
+        refuse_folder(Path(folder).absolute(), overwrite)  # before training
+        if onnx and self.features is not None:
+            raise CampaignError("A model of embeddings is no network: leave ONNX out.")
+        if onnx:
+            check_onnx(self._trainer.source_network)
+        state, estimator = self._trainer.present_model()
+        if not state.labelled():
+            raise CampaignError("There are no labels yet, so there is no model.")
+        text = None
+        if calibration and self.features is None:
+            images, labels = map(list, zip(*state.labelled(), strict=True))
+            estimator, text = calibrated(
+                estimator,
+                labels,
+                lambda: self._trainer.unseen_proba(
+                    images, np.array(labels), state, refit=True, verbose=verbose
+                ),
+            )
+        estimate = self.audits.estimate() if self.audits.has_labels() else None
+        facts = card_facts(self._event_log, state, text, estimate)
+        if self.features is None:
+            export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
+        else:
+            save_probe(estimator, folder, self.features, facts, overwrite=overwrite)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .campaign import Campaign
-from .proposals import Proposal
-from .state import read_state
+from .state import Proposal, read_state
 
 
 def prefetch_batch(

@@ -1,4 +1,4 @@
-"""The state of a campaign: the images, their contents and decisions, read from its log.
+"""The state of a campaign: images, contents, decisions, proposals, read from its log.
 
 A function of the log: ``read_state`` computes it, ``refresh`` brings the log up to date
 with the folders.
@@ -12,7 +12,7 @@ import logging
 import unicodedata
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -390,6 +390,37 @@ def read_state(log: EventLog) -> State:
     state = State(log)
     state.update()
     return state
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An image that a query asks a label for.
+
+    `path` is relative to the pool, `sha256` names the content to label, `score` is the
+    strategy's. The present model predicts the class `guess` with the probability
+    `confidence`; both are None before the first labels. `as_of` is the log's last
+    event, as of which the classes are named.
+    """
+
+    path: str
+    score: float | None
+    guess: str | None
+    confidence: float | None
+    sha256: str
+    as_of: int | None = field(default=None, compare=False)
+
+
+def propose(
+    state: State,
+    image: int,
+    score: float | None = None,
+    guess: str | None = None,
+    confidence: float | None = None,
+) -> Proposal:
+    """Propose an image; blind without the last three."""
+    sha256 = str(state.contents[image].sha256)
+    path = state.paths[image]
+    return Proposal(path, score, guess, confidence, sha256, state.as_of)
 
 
 def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:

@@ -36,9 +36,8 @@ from ...strategies._uncertainty_herding import (
 from ...training.probe_classifier import ProbeClassifier
 from .embeddings import is_of_table, read_embeddings, table_digests
 from .event_log import CampaignError, EventLog
-from .proposals import Proposal, propose
 from .settings import OF_NETWORKS, build_estimator, build_strategy, check_usable
-from .state import State, digest, read_state, refresh_if_there
+from .state import Proposal, State, digest, propose, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3

@@ -1,62 +1,13 @@
-"""Export a campaign's model, with what its card tells of the campaign."""
+"""What the card of a campaign's model tells of the campaign."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
 from ...evaluation import Estimate
-from ...evaluation.calibrated import calibrated
 from ...persistence.card import CardFacts
-from ...persistence.export import check_onnx, export_model
-from ...persistence.folder import refuse_folder
-from ...persistence.probe import save_probe
-from .audits import Audits
-from .event_log import CampaignError, EventLog
+from .event_log import EventLog
 from .history import list_decisions, list_events, right_guesses
 from .state import State
 from .status import make_status
-from .trainer import Trainer
-
-
-def export_present_model(
-    log: EventLog,
-    trainer: Trainer,
-    audits: Audits,
-    folder: Path,
-    *,
-    onnx: bool,
-    calibration: bool,
-    overwrite: bool,
-    verbose: bool,
-) -> None:
-    """Write the model of all labels so far; see :meth:`Campaign.export_model`."""
-    refuse_folder(folder.absolute(), overwrite)  # before training
-    features = log.settings()["estimator"].get("features")
-    if onnx and features:
-        raise CampaignError("A model of a table is no network: leave --onnx out.")
-    if onnx:
-        check_onnx(trainer.source_network)
-    state, estimator = trainer.present_model()
-    if not state.labelled():
-        raise CampaignError("There are no labels yet, so there is no model.")
-    text = None
-    if calibration and not features:
-        images, labels = map(list, zip(*state.labelled(), strict=True))
-        estimator, text = calibrated(
-            estimator,
-            labels,
-            lambda: trainer.unseen_proba(
-                images, np.array(labels), state, refit=True, verbose=verbose
-            ),
-        )
-    estimate = audits.estimate() if audits.has_labels() else None
-    facts = card_facts(log, state, text, estimate)
-    if features:
-        save_probe(estimator, folder, features, facts, overwrite=overwrite)
-    else:
-        export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
 
 
 def card_facts(
