@@ -14,6 +14,7 @@ from torch import nn
 
 from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
+from ...evaluation import Share
 from ...evaluation.calibrated import calibrated
 from ...persistence.export import check_onnx, export_model
 from ...persistence.folder import refuse_folder
@@ -244,8 +245,13 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen."""
+    def _query(
+        self, n_instances: int | None, *, record: bool = True
+    ) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen.
+
+        Without `record` the log does not know of it, and nothing may be left to label.
+        """
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -253,6 +259,9 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
+            if not record:
+                found = self._trainer.query(state, n) if n else []
+                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -612,6 +621,17 @@ class Campaign:
             for sha256, (name, share) in zip(asked, found, strict=True)
             if name is not None and share is not None
         }
+
+    def quality(self) -> Share | None:
+        """How often the model is right, by the labels so far, with a 95 % interval.
+
+        Each label is judged by the probe that is fitted without it (leave-one-out, in
+        closed form). The labels were chosen for being hard, so on the other images the
+        model is right more often: docs/evaluation.md has by how much. None without a
+        probe, or with labels of one class only.
+        """
+        learnt = self._trainer.learnt(read_state(self._event_log))
+        return None if learnt is None else learnt.quality
 
     def export_model(
         self,

@@ -14,6 +14,8 @@ from .event_log import EventLog
 from .state import Decision, State
 from .status import make_status
 
+_TOGETHER = 10
+"""Answers at least, guessed one by one, that are a point of the curve."""
 _DRAW = ("sha256", "stratum", "stratum_size")
 
 
@@ -62,6 +64,14 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
             proposal |= _now_and_then(names, "guess", guess, event)
             proposal["confidence"] = confidence
             events[event].setdefault("proposals", []).append(proposal)
+        for number, event in events.items():
+            if told := event.get("guessed"):
+                event["guessed"] = [
+                    {"path": paths[int(image)]}
+                    | _now_and_then(names, "guess", guess, number)
+                    | {"confidence": float(confidence)}
+                    for image, (guess, confidence) in told.items()
+                ]
         return list(events.values())
 
 
@@ -78,8 +88,8 @@ def right_guesses(
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right.
 
-    Events and decisions as :meth:`Campaign.log` and :meth:`Campaign.decisions` list
-    them.
+    Answers that were guessed one by one count together, ten or more. Events and
+    decisions are as :meth:`Campaign.log` and :meth:`Campaign.decisions` list them.
     """
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
     first: dict[str, int] = {}  # events in which contents got their first label
@@ -88,23 +98,32 @@ def right_guesses(
             if not decision["label"].startswith("?"):
                 first.setdefault(decision["sha256"], event["id"])
     given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
-    rounds = []
+    rounds: list[tuple[int, int, int]] = []
     seen: set[str] = set()
+    singly = False  # whether the last of the rounds was guessed one by one
     for event in reversed(events):  # an image counts for the last query it was in
         guesses = {
             p["path"]: p["guess"]
-            for p in event.get("proposals", [])
+            for p in (*event.get("proposals", []), *event.get("guessed", []))
             if p["guess"] is not None and p["path"] in labels
         }
         answered = [
             path
             for path in guesses
-            if path not in seen and labels[path].event > event["id"]
+            if path not in seen and labels[path].event >= event["id"]
         ]
         seen.update(answered)
         if answered:
-            right = sum(guesses[path] == labels[path].label for path in answered)
-            rounds.append((bisect_left(given, event["id"]), len(answered), right))
+            n, right = (
+                len(answered),
+                sum(guesses[p] == labels[p].label for p in answered),
+            )
+            together = singly and rounds[-1][1] < _TOGETHER
+            singly = "guessed" in event
+            if singly and together:
+                _, more, more_right = rounds.pop()
+                n, right = n + more, right + more_right
+            rounds.append((bisect_left(given, event["id"]), n, right))
     return rounds[::-1]
 
 

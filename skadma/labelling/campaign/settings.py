@@ -46,6 +46,16 @@ OF_NETWORKS = ("ADMA", "AIFT")
 """Strategies that ask the network itself, and not its outputs for the pool alone."""
 
 
+def learns_at_once(settings: dict[str, Any]) -> bool:
+    """Whether the model is a probe of outputs that never change: a label takes ms."""
+    strategy = settings["strategy"]
+    return (
+        settings["estimator"].get("training") == "probe"
+        and strategy.get("class") not in OF_NETWORKS
+        and strategy.get("params", {}).get("layer", -2) == -2
+    )
+
+
 def check_settings(settings: dict[str, Any]) -> None:
     """Refuse settings that no campaign has, whoever wrote them."""
     kinds = {

@@ -20,7 +20,8 @@ from torch import nn
 
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...classifier import CNNClassifier
-from ...evaluation import out_of_fold_proba
+from ...evaluation import Share, out_of_fold_proba
+from ...evaluation._estimate import wilson_interval
 from ...features.adapter import cnn_adapter
 from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
@@ -35,7 +36,7 @@ from ...strategies._uncertainty_herding import (
 )
 from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError, EventLog
-from .settings import OF_NETWORKS, build_estimator, build_strategy, check_usable
+from .settings import build_estimator, build_strategy, check_usable, learns_at_once
 from .state import State, digest, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
@@ -94,6 +95,19 @@ class Learnt:
         """Class probabilities of all rows; None without labels."""
         return self.probe.predict_proba(self.table.rows) if self.labelled else None
 
+    @property
+    def quality(self) -> Share | None:
+        """How often the probe is right about labels that it was fitted without.
+
+        With a 95 % interval (Wilson's). None with fewer than two classes.
+        """
+        given = [label for _, label in self.labelled]
+        if len(set(given)) < 2:
+            return None
+        best = self.probe.classes_[self.probe.loo_proba_.argmax(axis=1)]
+        right, n = float(np.mean(best == given)), len(given)
+        return Share(right, *wilson_interval(right, n, 0.95), n)
+
     def numbers(self, contents: Iterable[str]) -> np.ndarray:
         """Rows of contents."""
         return np.array([self.table.number[c] for c in contents], dtype=np.intp)
@@ -139,11 +153,7 @@ class Trainer:
         )
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
-        self.is_probe = (
-            estimator.training == "probe"
-            and type(strategy).__name__ not in OF_NETWORKS
-            and getattr(strategy, "layer", -2) == -2
-        )
+        self.is_probe = learns_at_once(settings)
         self._learnt: Learnt | None = None
         self._learner = ActiveLearner(
             estimator,
@@ -474,8 +484,12 @@ class Trainer:
         else:
             images, scores = self._choose_by_network(state, n)
         _, guesses = self.predictions(state, images)
-        seconds = perf_counter() - begin
-        _logger.info("%d images chosen in %.1f s", len(images), seconds)
+        _logger.info(
+            "%d of %d images chosen in %.1f s",
+            len(images),
+            len(state.candidates()),
+            perf_counter() - begin,
+        )
         known = [None if math.isnan(score) else float(score) for score in scores]
         return [
             (image, propose(state, image, score, *guessed))
