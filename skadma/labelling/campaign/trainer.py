@@ -231,9 +231,14 @@ class Trainer:
         return self._learner.estimator_
 
     @cached_property
+    def source_network(self) -> PretrainedNetwork:
+        """The pretrained network."""
+        return self._learner.estimator.source_network()
+
+    @property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
-        return self._learner.estimator.source_network().fingerprint
+        return self.source_network.fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
         """The details of the log's "train" events, oldest first."""
