@@ -45,13 +45,9 @@ def answer(campaign, truth, n):
     for _ in range(n):
         first = batch["proposals"][0]
         sha256 = first["sha256"]
-        guessed = {sha256: (first["guess"], first["confidence"])}
-        if first["guess"] is None:
-            guessed = {}
-        operation = Operation(
-            f"an-answer-{sha256}", [Mark(sha256, truth[ledger.path(sha256)])]
-        )
-        ledger.record([operation], 0, guessed)
+        guess = first["guess"] and (first["guess"], first["confidence"])
+        mark = Mark(sha256, truth[ledger.path(sha256)], guess=guess)
+        ledger.record([Operation(f"an-answer-{sha256}", [mark])], 0)
         batch = choose_batch(campaign, 8, [])
         assert (sha256, truth[ledger.path(sha256)]) in batch["known"]
     assert len(batch["known"]) == n
@@ -101,13 +97,13 @@ def test_the_log_has_what_was_answered_and_how_it_was_guessed(begun, cells):
     campaign, _ = begun
     events = campaign.log()
     assert {event["kind"] for event in events} == {"start", "teach"}
-    told = [event for event in events if event.get("guessed")]
+    told = [event for event in events if event.get("proposals")]
     assert len(told) == 29  # nothing was known of the first one
     curve = right_guesses(events, campaign.decisions())
     assert sum(n for _, n, _ in curve) == 29
     assert [n for _, n, _ in curve[1:]] == [10, 10]
     right = sum(
-        cells[1][each["path"]] == each["guess"] for e in told for each in e["guessed"]
+        cells[1][each["path"]] == each["guess"] for e in told for each in e["proposals"]
     )
     assert sum(n for *_, n in curve) == right
     campaign.rename_class("sound", "good")

@@ -15,6 +15,7 @@ from torch import nn
 from ..._utils.atomic import remove_leftovers, sync_folder
 from ...classifier import CNNClassifier
 from ...evaluation import Share
+from ...evaluation._estimate import wilson_interval
 from ...evaluation.calibrated import calibrated
 from ...persistence.export import check_onnx, export_model
 from ...persistence.folder import refuse_folder
@@ -616,11 +617,7 @@ class Campaign:
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
         images = [usable[sha256] for sha256 in asked]
         n_labels, found = self._trainer.predictions(state, images)
-        return n_labels, {
-            sha256: (name, float(share))
-            for sha256, (name, share) in zip(asked, found, strict=True)
-            if name is not None and share is not None
-        }
+        return n_labels, dict(zip(asked, found, strict=False))  # none without a model
 
     def quality(self) -> Share | None:
         """How often the model is right, by the labels so far, with a 95 % interval.
@@ -631,7 +628,12 @@ class Campaign:
         probe, or with labels of one class only.
         """
         learnt = self._trainer.learnt(read_state(self._event_log))
-        return None if learnt is None else learnt.quality
+        given = list(learnt.labels.values()) if learnt is not None else []
+        if learnt is None or len(set(given)) < 2:
+            return None
+        best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
+        right, n = float(np.mean(best == given)), len(given)
+        return Share(right, *wilson_interval(right, n, 0.95), n)
 
     def export_model(
         self,

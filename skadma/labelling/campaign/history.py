@@ -15,7 +15,7 @@ from .state import Decision, State
 from .status import make_status
 
 _TOGETHER = 10
-"""Answers at least, guessed one by one, that are a point of the curve."""
+"""Answers that were guessed one by one and count as one round."""
 _DRAW = ("sha256", "stratum", "stratum_size")
 
 
@@ -65,13 +65,11 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
             proposal["confidence"] = confidence
             events[event].setdefault("proposals", []).append(proposal)
         for number, event in events.items():
-            if told := event.get("guessed"):
-                event["guessed"] = [
-                    {"path": paths[int(image)]}
-                    | _now_and_then(names, "guess", guess, number)
-                    | {"confidence": float(confidence)}
-                    for image, (guess, confidence) in told.items()
-                ]
+            for image, (guess, confidence) in event.pop("guessed", {}).items():
+                proposal = {"path": paths[int(image)], "score": None}
+                proposal |= _now_and_then(names, "guess", guess, number)
+                proposal["confidence"] = confidence
+                event.setdefault("proposals", []).append(proposal)
         return list(events.values())
 
 
@@ -88,8 +86,8 @@ def right_guesses(
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right.
 
-    Answers that were guessed one by one count together, ten or more. Events and
-    decisions are as :meth:`Campaign.log` and :meth:`Campaign.decisions` list them.
+    Or per ten answers that were guessed one by one. Events and decisions as
+    :meth:`Campaign.log` and :meth:`Campaign.decisions` list them.
     """
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
     first: dict[str, int] = {}  # events in which contents got their first label
@@ -104,7 +102,7 @@ def right_guesses(
     for event in reversed(events):  # an image counts for the last query it was in
         guesses = {
             p["path"]: p["guess"]
-            for p in (*event.get("proposals", []), *event.get("guessed", []))
+            for p in event.get("proposals", [])
             if p["guess"] is not None and p["path"] in labels
         }
         answered = [
@@ -114,16 +112,13 @@ def right_guesses(
         ]
         seen.update(answered)
         if answered:
-            n, right = (
-                len(answered),
-                sum(guesses[p] == labels[p].label for p in answered),
-            )
-            together = singly and rounds[-1][1] < _TOGETHER
-            singly = "guessed" in event
-            if singly and together:
+            right = sum(guesses[path] == labels[path].label for path in answered)
+            more = more_right = 0
+            if singly and event["kind"] == "teach" and rounds[-1][1] < _TOGETHER:
                 _, more, more_right = rounds.pop()
-                n, right = n + more, right + more_right
-            rounds.append((bisect_left(given, event["id"]), n, right))
+            singly = event["kind"] == "teach"
+            n_before = bisect_left(given, event["id"])
+            rounds.append((n_before, len(answered) + more, right + more_right))
     return rounds[::-1]
 
 

@@ -28,6 +28,8 @@ class Mark:
     mark: str  # a class, or a mark such as "?skip"
     before: str | None = None  # its mark then, as far as the person was told
     as_of: int | None = None  # the event as of which classes are named, if known
+    # Class and probability by a model that did not know the answer, if no query has it.
+    guess: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,31 +121,22 @@ class Ledger(State):
     # --- writing -------------------------------------------------------------
 
     def record(
-        self,
-        operations: Iterable[Operation],
-        round_: int | str | None = None,
-        guessed: Mapping[str, tuple[str, float]] | None = None,
+        self, operations: Iterable[Operation], round_: int | str | None = None
     ) -> list[Outcome]:
         """Do operations, in order, each at most once; on the disk when this returns.
 
         The labels of one `round_`, though they came one by one, are one change of the
-        training set. `guessed` has guesses of models that did not know the answers, by
-        content, where no query has them: the log keeps those of first answers.
+        training set.
         """
         try:
             with self._log.transaction():
                 self.update()
-                return [self._do(each, round_, guessed or {}) for each in operations]
+                return [self._do(operation, round_) for operation in operations]
         except BaseException:
             self._forget()  # what was not committed must not be remembered
             raise
 
-    def _do(
-        self,
-        operation: Operation,
-        round_: int | str | None,
-        guessed: Mapping[str, tuple[str, float]],
-    ) -> Outcome:
+    def _do(self, operation: Operation, round_: int | str | None) -> Outcome:
         if operation.id in self._operations:
             return self._done_before(operation.id)
         if operation.id in self._idle:
@@ -186,13 +179,9 @@ class Ledger(State):
                 detail["refused"] = reasons
             if round_ is not None and kind == "teach":
                 detail["round"] = round_
-            told = {
-                row.image: guessed[row.sha256]
-                for row in rows
-                if row.sha256 in guessed and self.decision(row.sha256) is None
-            }
-            if told and kind == "teach":
-                detail["guessed"] = told
+                told = {m.sha256: m.guess for m in operation.marks if m.guess}
+                guesses = {r.image: told[r.sha256] for r in rows if r.sha256 in told}
+                detail |= {"guessed": guesses} if guesses else {}
             first = add_answers(self._log, kind, operation.via, rows, first, **detail)
         self.update()
         return Outcome(operation.id, "recorded", self._refusals(reasons))

@@ -43,7 +43,7 @@ def prefetch_batch(
         return [], known, {}, as_of
     learnt = trainer.learnt(state)
     if learnt is not None:
-        features = learnt.table.rows[learnt.numbers(p.sha256 for p in proposals)]
+        features = learnt.table.rows[learnt.table.numbers(p.sha256 for p in proposals)]
         n_first = len(also) + BATCH
     else:
         files = [str(file) for file in campaign.files(p.path for p in proposals)]

@@ -43,7 +43,7 @@ STRATEGIES: dict[str, Any] = {
 """The strategies that a campaign accepts, by name."""
 
 OF_NETWORKS = ("ADMA", "AIFT")
-"""Strategies that ask the network itself, and not its outputs for the pool alone."""
+"""Strategies that ask more of the network than its outputs for the pool."""
 
 
 def learns_at_once(settings: dict[str, Any]) -> bool:

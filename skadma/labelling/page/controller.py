@@ -6,10 +6,10 @@ import itertools
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..campaign.ledger import Ledger, Operation
+from ..campaign.ledger import Ledger, Mark, Operation
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
@@ -134,13 +134,13 @@ class Controller:
 
     def record(self, operations: Iterable[Operation]) -> dict[str, Any]:
         """Record operations; they are on the disk when this returns."""
-        guessed = {
-            sha256: (name, confidence)
-            for sha256, (guess, confidence) in self._guesses.items()
-            if self.at_once and (name := self._present_guess(guess))
-        }
+        if self.at_once:  # no query in the log has what was guessed
+            operations = [
+                replace(each, marks=[self._guessed(mark) for mark in each.marks])
+                for each in operations
+            ]
         round_ = 0 if self.at_once else self.ledger.last_query
-        outcomes = self.ledger.record(operations, round_, guessed)
+        outcomes = self.ledger.record(operations, round_)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
     def state(self) -> dict[str, Any]:
@@ -170,6 +170,11 @@ class Controller:
         return [sha for sha in self._held() if self.ledger.decision(sha) is None]
 
     # --- within --------------------------------------------------------------
+
+    def _guessed(self, mark: Mark) -> Mark:
+        guess, confidence = self._guesses.get(mark.sha256, (None, 0.0))
+        name = None if mark.before else self._present_guess(guess)
+        return replace(mark, guess=(name, confidence)) if name else mark
 
     def _present_guess(self, guess: str | None) -> str | None:
         return self.ledger.present_name(guess, self.suspects_as_of)
