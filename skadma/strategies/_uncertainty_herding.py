@@ -111,40 +111,29 @@ class UncertaintyHerding(BatchStrategy):
         return cover.greedy(features, n_instances)
 
 
-class Distances:
-    """Squared distances between the centred and normalised rows (n, d) of a table.
-
-    Attributes
-    ----------
-    squared : ndarray of shape (n, n), float32
-    norms : ndarray of shape (n,)
-        Squared norms of the rows: 1, but for rows of zeros.
-    """
-
-    def __init__(self, rows: np.ndarray) -> None:
-        rows = centered(rows, mean_of_rows(rows).astype(rows.dtype), True)
-        self.norms = row_norms(rows, squared=True)
-        self.squared = _squared_distances(rows, rows, self.norms)
+def herding_distances(rows: np.ndarray) -> np.ndarray:
+    """Squared distances (n, n) between all rows of a table, centred and normalised."""
+    rows = centered(rows, mean_of_rows(rows).astype(rows.dtype), True)
+    return _squared_distances(rows, rows, row_norms(rows, squared=True))
 
 
 def herd_by_distances(
-    distances: Distances,
+    squared: np.ndarray,
     labeled: np.ndarray,
     pool: np.ndarray,
     proba: np.ndarray | None,
     n: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose as UncertaintyHerding does, in milliseconds by distances that are kept.
+    """Choose as UncertaintyHerding does, by the distances of `herding_distances`.
 
     `labeled` and `pool` are numbers of rows; returns positions in `pool`, and gains.
     """
     rng = np.random.default_rng([seed, 2, len(pool), len(labeled)])
     some = drawn(np.concatenate([labeled, pool]), EXAMINED, rng)
-    squared, norms = distances.squared[np.ix_(some, some)], distances.norms[some]
-    bandwidth_sq = _share(squared, len(labeled) + n, norms)
+    bandwidth_sq = _share(squared[np.ix_(some, some)], len(labeled) + n, 1.0)
     points, weights = _reference_points(pool, _weights(proba, len(pool)), rng)
-    cover = Coverage(points[:], weights, bandwidth_sq, distances)
+    cover = Coverage(points[:], weights, bandwidth_sq, squared)
     cover.add(labeled)
     return cover.greedy(pool, n)
 
@@ -191,7 +180,7 @@ class Coverage:
     """Coverage of weighted reference points (m, d) by the rows added so far.
 
     A row at squared distance r from a reference point covers exp(-r / bandwidth_sq) of
-    it. With `distances` that are kept, rows and reference points are their numbers.
+    it. With squared distances that are `kept`, rows and reference points are numbers.
     """
 
     def __init__(
@@ -199,15 +188,15 @@ class Coverage:
         reference_points: np.ndarray,
         weights: np.ndarray,
         bandwidth_sq: float,
-        distances: Distances | None = None,
+        kept: np.ndarray | None = None,
     ) -> None:
         self.reference_points = reference_points
         self.weights = weights.astype(np.float32)
         self.bandwidth_sq = bandwidth_sq
         self.covered = np.zeros(len(reference_points), dtype=np.float32)
-        self._distances = distances
-        self._chunk = _CHUNK if distances is None else _KEPT_CHUNK
-        if distances is None:
+        self._kept = kept
+        self._chunk = _CHUNK if kept is None else _KEPT_CHUNK
+        if kept is None:
             self._norms = row_norms(reference_points, squared=True)
 
     def add(self, rows: np.ndarray) -> None:
@@ -245,10 +234,10 @@ class Coverage:
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each reference point, shape (b, m), float32."""
         points = self.reference_points
-        if self._distances is None:
+        if self._kept is None:
             squared = _squared_distances(rows, points, self._norms)
         else:
-            squared = self._distances.squared[rows].take(points, axis=1)
+            squared = self._kept[rows].take(points, axis=1)
         squared /= -self.bandwidth_sq
         return np.exp(squared, out=squared)
 
@@ -272,16 +261,17 @@ def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> fl
     """
     some = drawn(rows, EXAMINED, rng)
     norms = row_norms(some, squared=True)
-    return _share(_squared_distances(some, some, norms), n_shares, norms)
+    squared = _squared_distances(some, some, norms)
+    return _share(squared, n_shares, float(norms.mean()))
 
 
-def _share(squared: np.ndarray, n_shares: int, norms: np.ndarray) -> float:
-    """See :func:`share_distance`, by the rows' squared distances and norms."""
+def _share(squared: np.ndarray, n_shares: int, mean_norm: float) -> float:
+    """See :func:`share_distance`, by the rows' squared distances and mean norm."""
     n = len(squared)
     k = min(max(n // n_shares, 1), n - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
     # Below that is rounding: copies of an image would not cover each other.
-    return max(found, 1e-5 * float(norms.mean()), float(np.finfo(np.float32).tiny))
+    return max(found, 1e-5 * mean_norm, float(np.finfo(np.float32).tiny))
 
 
 # --- partitions of a feature store: RandGreeDi --------------------------------------

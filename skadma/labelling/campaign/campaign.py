@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...classifier import CNNClassifier
+    from ...evaluation import Share
     from ...strategies import QueryStrategy
     from ...training.probe_classifier import ProbeClassifier
     from .trainer import Trainer
@@ -278,8 +279,13 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen."""
+    def _query(
+        self, n_instances: int | None, *, record: bool = True
+    ) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen.
+
+        Without `record` the log does not know of it, and nothing may be left to label.
+        """
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -287,6 +293,9 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
+            if not record:
+                found = self._trainer.query(state, n) if n else []
+                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -673,11 +682,26 @@ class Campaign:
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
         images = [usable[sha256] for sha256 in asked]
         n_labels, found = self._trainer.predictions(state, images)
-        return n_labels, {
-            sha256: (name, float(share))
-            for sha256, (name, share) in zip(asked, found, strict=True)
-            if name is not None and share is not None
-        }
+        return n_labels, dict(zip(asked, found, strict=False))  # none without a model
+
+    def quality(self) -> Share | None:
+        """How often the model is right, by the labels so far, with a 95 % interval.
+
+        Each label is judged by the probe that is fitted without it (leave-one-out, in
+        closed form). The labels were chosen for being hard, so on the other images the
+        model is right more often: docs/evaluation.md has by how much. None without a
+        probe, or with labels of one class only.
+        """
+        learnt = self._trainer.learnt(read_state(self._event_log))
+        given = list(learnt.labels.values()) if learnt is not None else []
+        if learnt is None or len(set(given)) < 2:
+            return None
+        from ..._utils.intervals import wilson_interval
+        from ...evaluation import Share
+
+        best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
+        right, n = float(np.mean(best == given)), len(given)
+        return Share(right, *wilson_interval(right, n, 0.95), n)
 
     def export_model(
         self,

@@ -45,7 +45,17 @@ STRATEGIES: dict[str, Any] = {
 """The strategies that a campaign accepts, by name."""
 
 OF_NETWORKS = ("ADMA", "AIFT")
-"""Strategies that ask the network itself, and not its outputs for the pool alone."""
+"""Strategies that ask more of the network than its outputs for the pool."""
+
+
+def learns_at_once(settings: dict[str, Any]) -> bool:
+    """Whether the model is a probe of outputs that never change: a label takes ms."""
+    strategy = settings["strategy"]
+    return (
+        settings["estimator"].get("training") == "probe"
+        and strategy.get("class") not in OF_NETWORKS
+        and strategy.get("params", {}).get("layer", -2) == -2
+    )
 
 
 def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:

@@ -29,14 +29,14 @@ from ...networks.heads import get_head
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from ...strategies._uncertainty_herding import (
-    Distances,
     UncertaintyHerding,
     herd_by_distances,
+    herding_distances,
 )
 from ...training.probe_classifier import ProbeClassifier
 from .embeddings import is_of_table, read_embeddings, table_digests
 from .event_log import CampaignError, EventLog
-from .settings import OF_NETWORKS, build_estimator, build_strategy, check_usable
+from .settings import build_estimator, build_strategy, check_usable, learns_at_once
 from .state import Proposal, State, digest, propose, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
@@ -48,38 +48,36 @@ _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
 
 
+@dataclass(eq=False)
 class Table:
-    """A pretrained network's outputs for the images that can be read, by content."""
+    """A pretrained network's outputs for the images that can be read."""
 
-    def __init__(self, files: dict[str, str], rows: np.ndarray, source: Any) -> None:
-        self.files = files  # by SHA-256, sorted by it
-        self.rows = rows  # (n, d), float32
-        self.source: PretrainedNetwork = source  # with the images' range of values
-        self.number = {sha256: i for i, sha256 in enumerate(files)}
+    files: dict[str, str]  # by SHA-256, sorted by it
+    rows: np.ndarray  # (n, d), float32
+    source: Any  # the network with the images' range of values; None of embeddings
 
     @cached_property
-    def distances(self) -> Distances:
-        """Distances between all rows."""
-        return Distances(self.rows)
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """A probe of a state's labels, and what it says of all images."""
-
-    table: Table
-    labelled: list[tuple[str, str]]  # contents and labels
-    classes: list[str]
-    probe: ProbeClassifier  # not fitted without labels
-
-    @cached_property
-    def proba(self) -> np.ndarray | None:
-        """Class probabilities of all rows; None without labels."""
-        return self.probe.predict_proba(self.table.rows) if self.labelled else None
+    def distances(self) -> np.ndarray:
+        """Distances between all rows, as UncertaintyHerding compares them."""
+        return herding_distances(self.rows)
 
     def numbers(self, contents: Iterable[str]) -> np.ndarray:
         """Rows of contents."""
-        return np.array([self.table.number[c] for c in contents], dtype=np.intp)
+        return np.searchsorted([*self.files], np.array([*contents], dtype=str))
+
+
+@dataclass(eq=False)
+class Learnt:
+    """A probe of some labels, by content, and its probabilities of a table's rows.
+
+    Without labels it is not fitted, and has none.
+    """
+
+    table: Table
+    labels: dict[str, str]
+    classes: list[str]
+    probe: ProbeClassifier
+    proba: np.ndarray | None = None
 
 
 class Trainer:
@@ -110,11 +108,7 @@ class Trainer:
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
         self.is_of_table = is_of_table(settings)
-        self.is_probe = self.is_of_table or (
-            estimator.training == "probe"
-            and type(strategy).__name__ not in OF_NETWORKS
-            and getattr(strategy, "layer", -2) == -2
-        )
+        self.is_probe = self.is_of_table or learns_at_once(settings)
         self._learnt: Learnt | None = None
         self._learner = ActiveLearner(
             estimator,
@@ -135,7 +129,7 @@ class Trainer:
         if not self.is_of_table or (learnt := self.learnt(state)) is None:
             return self.files(images, state)
         contents = (str(state.contents[image].sha256) for image in images)
-        return learnt.table.rows[learnt.numbers(contents)]
+        return learnt.table.rows[learnt.table.numbers(contents)]
 
     # --- models -------------------------------------------------------------
 
@@ -170,8 +164,6 @@ class Trainer:
 
         0 and None if there is no model.
         """
-        if self.is_probe and state.labelled():
-            return len(state.labelled()), self.model(state)
         keys = self.model_keys(state)
         for key, labelled in zip(keys[::-1], state.training_sets[::-1], strict=True):
             estimator = self._unfitted(state)
@@ -318,42 +310,38 @@ class Trainer:
         if not self.is_probe or len(usable) > _MOST_ROWS and not self.is_of_table:
             return None
         table = self._table(usable, state)
-        labelled = [(str(state.contents[i].sha256), y) for i, y in state.labelled()]
-        known = table, labelled, state.classes
-        learnt = self._learnt
-        if learnt and (learnt.table, learnt.labelled, learnt.classes) == known:
-            return learnt
+        labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
+        last, known = self._learnt, (table, labels, state.classes)
+        if last is not None and (last.table, last.labels, last.classes) == known:
+            return last
         probe = ProbeClassifier(
             block_widths=_block_widths(table.source),
             classes=state.classes,
             class_weight=self._learner.estimator.class_weight,
         )
-        learnt = Learnt(*known, probe)
-        if labelled:
-            contents, labels = zip(*labelled, strict=True)
-            probe.fit(table.rows[learnt.numbers(contents)], np.array(labels))
-        self._learnt = learnt
+        learnt = self._learnt = Learnt(*known, probe)
+        if labels:
+            probe.fit(table.rows[table.numbers(labels)], list(labels.values()))
+            learnt.proba = probe.predict_proba(table.rows)
         return learnt
 
     def _table(self, usable: dict[str, int], state: State) -> Table:
         """Take the rows of images from memory or the cache, and compute the others."""
-        known = self._learnt.table if self._learnt else None
         files = dict(zip(usable, self.files(usable.values(), state), strict=True))
         files = {sha256: files[sha256] for sha256 in sorted(files)}
+        known = self._learnt.table if self._learnt else None
         if known is not None and known.files == files:
             return known
         if self.is_of_table:
             stored = read_embeddings(self._log)
             return Table(files, np.array([stored[sha256] for sha256 in files]), None)
-        adapter = cnn_adapter(self._learner.estimator)
-        source = adapter.with_range_of([*files.values()]).source
-        same = known is not None and known.source.namespace == source.namespace
-        rows = dict(zip(known.files, known.rows, strict=True)) if known and same else {}
-        new = {sha256: file for sha256, file in files.items() if sha256 not in rows}
-        if new:
+        adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
+        source, rows = adapter.source, {}
+        if known is not None and known.source.namespace == source.namespace:
+            rows = dict(zip(known.files, known.rows, strict=True))
+        if new := [sha256 for sha256 in files if sha256 not in rows]:
             _logger.info("the network is run on %d images", len(new))
-            adapter = adapter.with_value_range(source.preprocessing.value_range)
-            found = adapter.collect([*new.values()], source_layers=[-2])[1]
+            found = adapter.collect([files[s] for s in new], source_layers=[-2])[1]
             rows |= zip(new, *found.values(), strict=True)
             self._check_unchanged([usable[sha256] for sha256 in new], state)
         return Table(files, np.array([rows[sha256] for sha256 in files]), source)
@@ -361,18 +349,18 @@ class Trainer:
     def _with_probe(self, learnt: Learnt, state: State) -> CNNClassifier:
         """Make the classifier of images whose last layer is a probe."""
         estimator, probe = self._unfitted(state), learnt.probe
-        if not learnt.labelled:
+        if not learnt.labels:
             return estimator
-        source, n_layers = learnt.table.source, len(learnt.table.source.graph.layers)
-        head = source.graph.layers[-1].name
-        own = source.module.state_dict().items()
-        tensors = {f"network.{k}": v for k, v in own if not k.startswith(f"{head}.")}
+        source, seed = learnt.table.source, np.random.RandomState(self.seed)
+        tensors = source.module.state_dict()
+        head, n_frozen = source.graph.layers[-1].name, len(source.graph.layers) - 1
         fitted = {"centre": probe.center_, "weight": probe.coef_}
         for name, values in {**fitted, "bias": probe.intercept_}.items():
-            tensors[f"network.{head}.{name}"] = torch.from_numpy(np.float32(values))
-        n_labels, rng = len(learnt.labelled), np.random.RandomState(self.seed)
+            tensors[f"{head}.{name}"] = torch.from_numpy(np.float32(values))
+        tensors = {f"network.{name}": tensor for name, tensor in tensors.items()}
+        n_labels = len(learnt.labels)
         return estimator.restore(
-            source, tensors, probe.classes_, n_layers - 1, n_labels, rng
+            source, tensors, probe.classes_, n_frozen, n_labels, seed
         )
 
     def _choose(
@@ -381,9 +369,8 @@ class Trainer:
         """Choose `n` images by their rows; with the strategy's scores."""
         table, proba = learnt.table, learnt.proba
         images = {str(state.contents[i].sha256): i for i in state.candidates()}
-        images = {sha256: images[sha256] for sha256 in sorted(images)}
-        pool = learnt.numbers(images)
-        labelled = learnt.numbers(sha256 for sha256, _ in learnt.labelled)
+        contents = sorted(images)
+        pool, labelled = table.numbers(contents), table.numbers(learnt.labels)
         strategy = clone(self._learner.strategy)
         if strategy.random_state is None:
             strategy.set_params(random_state=self.seed)
@@ -392,14 +379,9 @@ class Trainer:
             and strategy.normalize
             and len(table.rows) <= _MOST_DISTANCES
         ):
-            chosen, scores = herd_by_distances(
-                table.distances,
-                labelled,
-                pool,
-                None if proba is None else proba[pool],
-                n,
-                strategy._seed(),
-            )
+            some = None if proba is None else proba[pool]
+            by = table.distances, labelled, pool, some, n, strategy._seed()
+            chosen, scores = herd_by_distances(*by)
         else:
             chosen, scores = strategy(
                 learnt.probe,
@@ -407,29 +389,33 @@ class Trainer:
                 n,
                 iteration=len(labelled) / self._learner.n_instances,
                 X_labeled=table.rows[labelled],
-                y_labeled=np.array([label for _, label in learnt.labelled]),
+                y_labeled=list(learnt.labels.values()),
             )
-        every = list(images.values())
-        return [every[i] for i in chosen], scores
+        return [images[contents[i]] for i in chosen], scores
 
     def predictions(
         self, state: State, images: Sequence[int]
-    ) -> tuple[int, Sequence[tuple[str | None, float | None]]]:
+    ) -> tuple[int, list[tuple[str, float]]]:
         """Class and probability of images, by the last model that was made.
 
-        And the number of its labels; without a model 0 and Nones.
+        And the number of its labels; without a model 0 and nothing.
         """
-        learnt = self.learnt(state)
+        learnt, model = self.learnt(state), None
         if learnt is None:
-            n_labels, estimator = self.last_model(state)
-            if estimator is not None and images:
-                files = self.files(images, state)
-                return n_labels, guess(estimator, files)
-        elif learnt.proba is not None:
+            n_labels, model = self.last_model(state)
+        else:
+            n_labels = len(learnt.labels)
+        if not n_labels or not images:
+            return n_labels, []
+        if learnt is not None and learnt.proba is not None:
             contents = [str(state.contents[image].sha256) for image in images]
-            proba = learnt.proba[learnt.numbers(contents)]
-            return len(learnt.labelled), best_classes(proba, learnt.probe.classes_)
-        return 0, [(None, None)] * len(images)
+            proba = learnt.proba[learnt.table.numbers(contents)]
+            classes = learnt.probe.classes_
+        elif model is not None:
+            proba = model.predict_proba(self.files(images, state))
+            classes = model.classes_
+        best = zip(proba.argmax(axis=1), proba.max(axis=1), strict=True)
+        return n_labels, [(str(classes[k]), float(p)) for k, p in best]
 
     # --- queries ------------------------------------------------------------
 
@@ -466,9 +452,14 @@ class Trainer:
             images, scores = self._choose(learnt, state, n)
         else:
             images, scores = self._choose_by_network(state, n)
-        _, guesses = self.predictions(state, images)
-        seconds = perf_counter() - begin
-        _logger.info("%d images chosen in %.1f s", len(images), seconds)
+        guesses: Sequence[tuple[str | None, float | None]]
+        guesses = self.predictions(state, images)[1] or [(None, None)] * len(images)
+        _logger.info(
+            "%d of %d images chosen in %.1f s",
+            len(images),
+            len(state.candidates()),
+            perf_counter() - begin,
+        )
         known = [None if math.isnan(score) else float(score) for score in scores]
         return [
             (image, propose(state, image, score, *guessed))
@@ -554,34 +545,19 @@ class Trainer:
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
-        classes = state.classes
-        learnt = self.learnt(state)
-        if refit and learnt is None:
+        probe = ProbeClassifier(classes=state.classes)
+        if (learnt := self.learnt(state)) is not None:
+            probe = learnt.probe
+        elif refit:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
             return out_of_fold_proba(
-                estimator, files, labels, classes=classes, verbose=verbose
+                estimator, files, labels, classes=state.classes, verbose=verbose
             )
-        if learnt is not None:
-            probe = learnt.probe
         else:
-            features = estimator.embed(files, -2)[-2]
-            probe = ProbeClassifier(classes=classes).fit(features, labels)
-        proba = probe.loo_proba_.copy()
-        given = list(labels)
-        proba[[given.count(label) < 2 for label in given]] = np.nan
-        return proba
-
-
-def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
-    """Predict the class of each file, and its probability."""
-    return best_classes(estimator.predict_proba(files), estimator.classes_)
-
-
-def best_classes(proba: np.ndarray, classes: np.ndarray) -> list[tuple[str, float]]:
-    """The most probable class of each row, and its probability."""
-    best = proba.argmax(axis=1)
-    return [(str(classes[k]), float(p[k])) for k, p in zip(best, proba, strict=True)]
+            probe.fit(estimator.embed(files, -2)[-2], labels)
+        alone = (labels[:, None] == labels).sum(axis=1) < 2
+        return np.where(alone[:, None], np.nan, probe.loo_proba_)
 
 
 def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:

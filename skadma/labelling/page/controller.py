@@ -6,10 +6,10 @@ import itertools
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..campaign.ledger import Ledger, Operation
+from ..campaign.ledger import Ledger, Mark, Operation
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
@@ -27,13 +27,18 @@ class _Tab:
 class Controller:
     """Hand out images and record decisions. For one thread.
 
-    `n_instances` is the number of labels in a round.
+    `n_instances` is the number of labels in a round. With `at_once` the model learns
+    each answer, and the next images are chosen anew.
     """
 
-    def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
+    def __init__(
+        self, ledger: Ledger, who: str, n_instances: int, *, at_once: bool = False
+    ) -> None:
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
+        self.at_once = at_once
+        self.quality: Sequence[float] | None = None
         self.suspects: list[dict[str, Any]] = []
         self.suspects_as_of = 0
         self._guesses: dict[str, tuple[str, float]] = {}
@@ -63,6 +68,7 @@ class Controller:
             **message["guesses"],
         }
         self.suspects = message["suspects"]
+        self.quality = message["quality"]
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
@@ -82,7 +88,8 @@ class Controller:
             short = news and n_available < self.n_instances
             again = time.monotonic() - at > _AGAIN
             lacking = again and (self._problem is not None or not n_available)
-            if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
+            enough = 1 if self.at_once else max(1, self.n_instances // 2)
+            if n_changed < enough and not short and not lacking:
                 return None
         return n_shown + 2 * self.n_instances
 
@@ -127,7 +134,13 @@ class Controller:
 
     def record(self, operations: Iterable[Operation]) -> dict[str, Any]:
         """Record operations; they are on the disk when this returns."""
-        outcomes = self.ledger.record(operations, self.ledger.last_query)
+        if self.at_once:  # no query in the log has what was guessed
+            operations = [
+                replace(each, marks=[self._guessed(mark) for mark in each.marks])
+                for each in operations
+            ]
+        round_ = 0 if self.at_once else self.ledger.last_query
+        outcomes = self.ledger.record(operations, round_)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
     def state(self) -> dict[str, Any]:
@@ -146,6 +159,7 @@ class Controller:
             "n_decided": self._n_decided(),
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
+            "quality": self.quality,
             "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
@@ -156,6 +170,11 @@ class Controller:
         return [sha for sha in self._held() if self.ledger.decision(sha) is None]
 
     # --- within --------------------------------------------------------------
+
+    def _guessed(self, mark: Mark) -> Mark:
+        guess, confidence = self._guesses.get(mark.sha256, (None, 0.0))
+        name = None if mark.before else self._present_guess(guess)
+        return replace(mark, guess=(name, confidence)) if name else mark
 
     def _present_guess(self, guess: str | None) -> str | None:
         return self.ledger.present_name(guess, self.suspects_as_of)
