@@ -12,6 +12,7 @@ from skadma.cli import main
 from skadma.features.table import EmbeddingTable, TableError, read_table
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.check import find_problems
+from skadma.labelling.page.session import choose_batch
 from skadma.persistence import load_probe
 from skadma.strategies import ADMA, AIFT, BALD, CoreSet, UncertaintyHerding
 
@@ -89,6 +90,9 @@ def test_query_and_model_are_those_of_the_rows(tmp_path, photos):
         )
         assert campaign.audits.estimate().value > 0.6
         assert campaign.second_look(3)
+        assert campaign.quality().value > 0.5
+        batch = choose_batch(campaign, 12, [])
+        assert len(batch["proposals"]) == 10
         campaign.undo()
         proposals = campaign.query()
     with Campaign.open(tmp_path / "campaign") as again:
@@ -200,6 +204,21 @@ def test_by_commands(tmp_path, photos, capsys, monkeypatch):
         (["predict", "--campaign", "skadma-campaign"], "--features FILE"),
         (["features", "clip.npz"], "--features-name ViT-L/14"),
         (["features", "no.npz"], "is not there"),
+        (
+            [
+                "start",
+                str(pool),
+                "--classes",
+                "a",
+                "b",
+                "--features",
+                "clip.npz",
+                "--campaign",
+                "other",
+                "--warm-start",
+            ],
+            "leave --backbone",
+        ),
     ):
         extra = ["-o", "x.csv"] if arguments[0] == "predict" else []
         with pytest.raises(SystemExit):

@@ -38,6 +38,8 @@ def add_parser(commands: Commands) -> None:
     _add_export_model(commands)
 
 
+_BACKBONE = "efficientnet_lite0"
+
 # --- start ----------------------------------------------------------------------------
 
 
@@ -55,7 +57,7 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     """Add what a campaign can be started with."""
     add = parser.add_argument
     what = "pretrained network (default: %(default)s)"
-    add("--backbone", default="efficientnet_lite0", help=what)
+    add("--backbone", default=_BACKBONE, help=what)
     what = (
         "probe: fit a linear layer to several of the network's layers, in "
         "milliseconds; fine-tune: train its last layers, in minutes (default: probe, "
@@ -97,18 +99,22 @@ def _start(options: Options) -> None:
 
 def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
-    from ..classifier import CNNClassifier  # takes seconds, --help should not
-    from ..labelling.campaign import Campaign
+    from ..labelling.campaign import Campaign  # takes seconds, --help should not
     from ..labelling.campaign.settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
-    table = estimator = None
+    table = None
     if options.features is not None:
         from ..features.table import read_table
         from ..training.probe_classifier import ProbeClassifier
 
+        if options.training or options.warm_start or options.backbone != _BACKBONE:
+            raise ValueError(
+                "--features takes the place of a network: leave --backbone, --training "
+                "and --warm-start out."
+            )
         table = read_table(options.features, options.features_name)
-        estimator = ProbeClassifier()
+        estimator: Any = ProbeClassifier()
     else:
         from ..classifier import CNNClassifier
 

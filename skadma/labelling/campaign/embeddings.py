@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from ..._utils.atomic import file_digest, write_atomically
@@ -73,9 +74,9 @@ def read_embeddings(log: EventLog) -> Rows:
                 f"The campaign's embeddings {str(path)!r} are missing or damaged. The "
                 "labels are safe. Put the file back from a copy of the campaign."
             )
-        arrays = safetensors.numpy.load_file(path)
-        keys = (key.tobytes().hex() for key in arrays["contents"])
-        found |= zip(keys, arrays["rows"], strict=True)
+        with log.intact(), safetensors.safe_open(path, "np") as file:
+            keys, rows = file.get_tensor("contents"), file.get_tensor("rows")
+            found |= zip((key.tobytes().hex() for key in keys), rows, strict=True)
     return found
 
 

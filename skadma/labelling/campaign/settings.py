@@ -21,6 +21,7 @@ from ...persistence.params import ModelError, check_params, describe_params, pla
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
 from ...training.probe_classifier import ProbeClassifier
+from .embeddings import is_of_table
 from .event_log import CampaignError
 
 Model = CNNClassifier | ProbeClassifier
@@ -51,7 +52,7 @@ OF_NETWORKS = ("ADMA", "AIFT")
 def learns_at_once(settings: dict[str, Any]) -> bool:
     """Whether the model is a probe of outputs that never change: a label takes ms."""
     strategy = settings["strategy"]
-    return (
+    return is_of_table(settings) or (
         settings["estimator"].get("training") == "probe"
         and strategy.get("class") not in OF_NETWORKS
         and strategy.get("params", {}).get("layer", -2) == -2

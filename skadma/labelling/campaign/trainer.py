@@ -108,7 +108,7 @@ class Trainer:
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
         self.is_of_table = is_of_table(settings)
-        self.is_probe = self.is_of_table or learns_at_once(settings)
+        self.is_probe = learns_at_once(settings)
         self._learnt: Learnt | None = None
         self._learner = ActiveLearner(
             estimator,
@@ -334,7 +334,8 @@ class Trainer:
             return known
         if self.is_of_table:
             stored = read_embeddings(self._log)
-            return Table(files, np.array([stored[sha256] for sha256 in files]), None)
+            with self._log.intact():
+                return Table(files, np.array([stored[k] for k in files]), None)
         adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
         source, rows = adapter.source, {}
         if known is not None and known.source.namespace == source.namespace:
