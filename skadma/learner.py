@@ -45,8 +45,7 @@ from ._utils.callbacks import CALLBACKS_AVAILABLE, CallbackSupportMixin, with_ca
 from ._utils.candidates import TooFewCandidatesError
 from ._utils.processes import progress_bar
 from .classifier import CNNClassifier
-from .features.adapter import get_adapter
-from .features.estimators import innermost
+from .features.estimators import get_adapter, innermost
 from .features.store import (
     FeatureStore,
     can_be_stored,
@@ -54,7 +53,8 @@ from .features.store import (
     numbered_keys,
     temporary_folder,
 )
-from .images.dataset import is_table, n_images, take
+from .images.dataset import is_table
+from .images.selection import n_images, take
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .targets.groups import Groups

@@ -15,7 +15,7 @@ from .adafilter import AdaFilterClassifier
 from .centers import SourceCenters, shipped_centers
 from .features.adapter import CNNAdapter
 from .features.estimators import find_adapter
-from .images.dataset import n_images, take
+from .images.selection import n_images, take
 from .learner import ActiveLearner
 from .strategies import ADMA
 from .strategies.adma import CenterDistances

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring, cohen_kappa_score
 
 from .evaluation import Estimate, audit_sample, estimate
-from .images.dataset import take
+from .images.selection import take
 
 __all__ = [
     "AllOf",

@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from skadma import ActiveLearner, SourceCenters
-from skadma.features.adapter import NetworkAdapter, get_adapter
+from skadma.features.estimators import NetworkAdapter, get_adapter
 from skadma.features.extractor import OutputBatch
 from skadma.strategies import (
     ADMA,

@@ -1,6 +1,9 @@
 """Campaigns with a table of embeddings in place of a network."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +229,44 @@ def test_by_commands(tmp_path, photos, capsys, monkeypatch):
         assert what in capsys.readouterr().err
     main(["features", "clip.npz", "--features-name", name])
     assert "0 images" in capsys.readouterr().out
+
+
+def test_neither_the_server_nor_its_child_imports_torch(tmp_path, photos):
+    """From the first query to the labels of other images."""
+    pool, _ = photos
+    rows = paint(tmp_path / "others", range(5))
+    save(tmp_path / "others.npz", *rows)
+    (tmp_path / "seen.py").write_text(
+        "import sys\nNAMES = 'torch', 'torchvision', 'skorch', 'timm', 'transformers'\n"
+        "def modules(_):\n    return [name for name in NAMES if name in sys.modules]\n"
+    )
+    code = f"""if True:
+        import sys, time
+        from pathlib import Path
+        from skadma.cli import main
+        from skadma.labelling.page.session import Session, choose_batch
+        from seen import modules
+        main(["start", {str(pool)!r}, "--classes", "bright", "dark", "--features",
+              "clip.npz"])
+        session = Session(Path("skadma-campaign"), {{}})
+        for _ in range(2):
+            batch = session._worker.call(choose_batch, 6, [])
+            paths = [session.controller.ledger.path(p["sha256"])
+                     for p in batch["proposals"]]
+            labels = [{CLASSES}[int(path[-6:-4]) % 2] for path in paths]
+            session.campaign.teach(dict(zip(paths, labels)), train=False)
+        print(batch["proposals"][0]["guess"], session._worker.call(modules))
+        session.close()
+        main(["features", "clip.npz"])
+        main(["predict", "--features", "others.npz", "--features-name", "clip",
+              "--campaign", "skadma-campaign", "-o", "out.csv"])
+        print(modules(None))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}:{tmp_path}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert any(line in (f"{name} []" for name in CLASSES) for line in said)
+    assert said[-1] == "[]"

@@ -10,7 +10,7 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV
 
 from skadma import ActiveLearner
-from skadma.features.adapter import get_adapter
+from skadma.features.estimators import get_adapter
 from skadma.features.store import FeatureStore, StoreError
 from skadma.features.store.computing import ShardTask, compute_shard, send_estimator
 from skadma.features.store.executing import run_tasks

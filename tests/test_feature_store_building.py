@@ -17,7 +17,7 @@ import pytest
 from skadma.features.store import FeatureStore
 from skadma.features.store.computing import compute_shard
 from skadma.features.store.shards import shard_sizes
-from skadma.images.dataset import n_images, take
+from skadma.images.selection import n_images, take
 
 from .conftest import tiny_classifier
 from .photographs import files_of, fitted, photographs  # noqa: F401

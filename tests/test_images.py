@@ -19,8 +19,9 @@ from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
 from skadma import CNNClassifier
-from skadma.images.dataset import ImageDataset, Preprocessing, is_table, n_images, take
+from skadma.images.dataset import ImageDataset, Preprocessing, is_table
 from skadma.images.decoding import UnreadableImageError, from_file
+from skadma.images.selection import n_images, take
 
 SAME = Preprocessing(16, 16)
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from skadma import Campaign, CNNClassifier, cli
+from skadma import Campaign, CNNClassifier, cli, strategies
 from skadma.labelling.campaign import CampaignError, campaign, settings
 from skadma.networks import registry
 from skadma.persistence import ModelError
@@ -132,7 +132,7 @@ def test_a_parameter_of_what_has_none(start):
 def settings_of_strategies():
     """Those of each strategy that it does not share with one before."""
     seen = set()
-    for cls in settings.STRATEGIES.values():
+    for cls in (getattr(strategies, name) for name in settings.STRATEGIES):
         for name in cls().get_params(deep=False):
             key = name, str(cls._parameter_constraints.get(name))
             if key not in seen or name == "layer":
@@ -191,7 +191,7 @@ def test_settings_in_a_log(labelled, pool, tmp_path):
         if target == "estimator":
             text = json.dumps({**described, name: "?"})
         else:
-            params = {**settings.STRATEGIES[target]().get_params(deep=False), name: "?"}
+            params = {**getattr(strategies, target)().get_params(deep=False), name: "?"}
             target, text = "strategy", json.dumps({"class": target, "params": params})
         change_log(
             folder,

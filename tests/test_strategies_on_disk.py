@@ -19,7 +19,7 @@ from skadma import ActiveLearner, Campaign
 from skadma._utils.lazy_rows import BLOCK_ROWS, MappedRows
 from skadma.features.store import FeatureStore
 from skadma.features.store.automatic import available_memory, fits_memory
-from skadma.images.dataset import take
+from skadma.images.selection import take
 from skadma.strategies import (
     BADGE,
     BALD,

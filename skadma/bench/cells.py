@@ -12,9 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..centers import SourceCenters, shipped_centers
 from ..classifier import CNNClassifier
-from ..features.adapter import need_adapter
 from ..features.cache import DEFAULT_LIMIT, MemoryCache
-from ..images.dataset import n_images
+from ..features.estimators import need_adapter
+from ..images.selection import n_images
 from ..learner import ActiveLearner
 from ..strategies import QueryStrategy, RandomSampling
 from .config import FULLY_TRAINED, Cell, strategy_class

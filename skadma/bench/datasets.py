@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ..images.dataset import take
 from ..images.folder import images_by_class
+from ..images.selection import take
 
 _TEST_SHARE = 0.3
 """Of a data set without an official split: the paper's 70/30."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._utils.processes import progress_bar
 from ..features.adapter import CNNAdapter
-from ..images.dataset import n_images
+from ..images.selection import n_images
 
 
 def nearest_to_class_mean(

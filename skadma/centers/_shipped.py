@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..features.adapter import CNNAdapter, need_adapter
+from ..features.adapter import CNNAdapter
+from ..features.estimators import need_adapter
 from ._synthesis import resized
 from .centers import SourceCenters
 

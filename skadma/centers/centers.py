@@ -18,9 +18,11 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
 from .._utils.atomic import write_atomically
-from ..features.adapter import CNNAdapter, NetworkAdapter, cnn_adapter, need_adapter
+from ..features.adapter import CNNAdapter, cnn_adapter
+from ..features.estimators import NetworkAdapter, need_adapter
 from ..features.extractor import concatenated_outputs
-from ..images.dataset import content_key, take
+from ..images.dataset import content_key
+from ..images.selection import take
 from ..networks import PretrainedNetwork
 from ..networks.heads import get_head
 from ._labels import labeled_images

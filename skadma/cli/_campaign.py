@@ -160,19 +160,22 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
 
 
 def _strategy(name: str, centers: Path | None) -> Any:
-    from ..centers import SourceCenters
+    from .. import strategies
     from ..labelling.campaign.settings import STRATEGIES
 
-    known = {key.lower(): cls for key, cls in STRATEGIES.items()}
-    cls = known.get(name.lower().replace("-", "").replace("_", ""))
-    if cls is None:
+    known = {key.lower(): key for key in STRATEGIES}
+    found = known.get(name.lower().replace("-", "").replace("_", ""))
+    if found is None:
         raise ValueError(
             f"unknown strategy {name!r}; there are {', '.join(sorted(STRATEGIES))}."
         )
-    if cls.__name__ == "ADMA":
+    cls = getattr(strategies, found)
+    if found == "ADMA":
+        from ..centers import SourceCenters
+
         return cls(None if centers is None else SourceCenters.load(centers))
     if centers is not None:
-        raise ValueError(f"{cls.__name__} takes no --centers.")
+        raise ValueError(f"{found} takes no --centers.")
     return cls()
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._utils.processes import progress_bar
 from ..features.estimators import innermost
-from ..images.dataset import take
+from ..images.selection import take
 from ..targets.labels import check_labels, known_classes
 
 

@@ -3,184 +3,25 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, softmax
+from scipy.special import softmax
 from torch import nn
 
-from ..images.dataset import ImageDataset, Rows, StoredImages, is_table, n_images
+from ..images.dataset import ImageDataset, Rows, is_table
 from ..images.decoding import Range
 from ..images.patches import random_windows
+from ..images.selection import StoredImages, n_images
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers
 from ..networks.torch_state import NETWORK_LOCK, torch_defaults
 from .cache import open_cache
+from .estimators import NetworkAdapter, get_adapter
 from .extractor import DerivedOutput, FeatureExtractor, OutputBatch
-
-
-class NetworkAdapter(ABC):
-    """Give strategies and centres the layer outputs of an estimator's network.
-
-    An estimator of any package takes part by a method ``__skadma_adapter__()`` that
-    returns one of these for its network as it is at that moment. The abstract methods
-    suffice for strategies that choose by features and probabilities. Methods that
-    raise TypeError here are needed by the strategies that their docstrings name.
-
-    Layers are numbered from 0 in the order in which they run. The last one's outputs
-    are class scores.
-    """
-
-    skips_unreadable: bool = False
-    # Whether images that cannot be decoded are left out instead of raising.
-    source_name: str | None = None
-    # Name of the pretrained network, as SourceCenters store it; for ADMA.
-    source_fingerprint: str | None = None
-    # Hash of the pretrained network's weights; for ADMA.
-    image_size: int | None = None
-    # Side in pixels of the images that the pretrained network gets; for ADMA.
-
-    def __init__(self, estimator: Any) -> None:
-        self.estimator = estimator
-
-    @property
-    @abstractmethod
-    def fitted(self) -> bool:
-        """Whether there is an adapted network beside the pretrained one."""
-
-    @property
-    @abstractmethod
-    def n_layers(self) -> int:
-        """Number of layers."""
-
-    @abstractmethod
-    def position(self, layer: int | str) -> int:
-        """Position from 0 of a layer given by name or by (negative) position.
-
-        ValueError if there is no such layer.
-        """
-
-    @abstractmethod
-    def iter_outputs(
-        self,
-        X: Any,
-        layers: Sequence[int | str] = (),
-        source_layers: Sequence[int | str] = (),
-        *,
-        derived: DerivedOutput | None = None,
-        progress: str | None = None,
-    ) -> Iterator[OutputBatch]:
-        """Pass over images once and yield layer outputs of both networks, in order.
-
-        `layers` are the adapted network's (the pretrained one's before ``fit``), -1 is
-        the scores; `source_layers` the pretrained network's. `derived` is computed from
-        them: an adapter that has it in a cache need not compute `source_layers`, one
-        without a cache may ignore it. `progress` is the label of a progress bar. Images
-        that cannot be decoded are missing.
-        """
-
-    def check_source_classes(self, wanted: str) -> None:  # noqa: B027
-        """Raise ValueError if `wanted` needs source classes and there are none."""
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image has any number of labels instead of one."""
-        return bool(getattr(self.estimator, "multilabel_", False))
-
-    @property
-    def n_frozen(self) -> int:
-        """Number of layers that both networks share; for ADMA with kept centres."""
-        return 0
-
-    def proba_of(self, scores: np.ndarray) -> np.ndarray:
-        """Class probabilities (n, n_classes), float64, of the last layer's outputs."""
-        scores = scores.astype(np.float64)
-        return expit(scores) if self.multilabel else softmax(scores, axis=1)
-
-    def collect(
-        self,
-        X: Any,
-        layers: Sequence[int | str] = (),
-        source_layers: Sequence[int | str] = (),
-    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Whole arrays (n, d) of both networks' layer outputs, float32, by position.
-
-        NaN for images that cannot be decoded. See :meth:`iter_outputs`.
-        """
-        found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = {}, {}
-        n = n_images(X)
-        for batch in self.iter_outputs(X, layers, source_layers, progress="images"):
-            for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):
-                for layer, values in outputs.items():
-                    rows = values.cpu().numpy()
-                    if layer not in into:
-                        into[layer] = np.full((n, rows.shape[1]), np.nan, rows.dtype)
-                    into[layer][batch.indices] = rows
-        if not any(found):  # not one could be decoded
-            for into, asked in zip(found, (layers, source_layers), strict=True):
-                for position in map(self.position, asked):
-                    width = self.width(position, adapted=into is found[0])
-                    into[position] = np.full((n, width), np.nan, np.float32)
-        return found
-
-    def width(self, position: int, *, adapted: bool) -> int:
-        """Columns of a layer's outputs, where no image could be decoded to tell."""
-        return 1
-
-    def readable(self, X: Any) -> np.ndarray:
-        """Which images can be decoded, bool (n,); all if a bad one raises anyway."""
-        return np.ones(n_images(X), dtype=bool)
-
-    def iter_outputs_prepared(
-        self,
-        inputs: np.ndarray,
-        layers: Sequence[int | str] = (),
-        source_layers: Sequence[int | str] = (),
-        *,
-        derived: DerivedOutput | None = None,
-    ) -> Iterator[OutputBatch]:
-        """Yield layer outputs of inputs that need no preparation; for ADMA.
-
-        `inputs` are uint8 images (n, 3, side, side) of the network's size, or rows of
-        a table for a network that takes them. See :meth:`iter_outputs`.
-        """
-        raise self._cannot("iter_outputs_prepared")
-
-    def iter_patch_outputs(
-        self, X: Any, n_windows: int, rng: np.random.Generator
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield the adapted network's scores for patches of images; for AIFT.
-
-        The patches are `n_windows` random rectangles half as high and wide as an
-        image, the same of every image. Yields positions (b,) in X and scores
-        (b, n_windows, n_classes).
-        """
-        raise self._cannot("iter_patch_outputs")
-
-    def predict_features(self, features: np.ndarray, layer: int | str) -> np.ndarray:
-        """Class probabilities, float64, of changed layer outputs (n, d).
-
-        For DropQuery and BALD.
-        """
-        raise self._cannot("predict_features")
-
-    def with_range_of(self, X: Any) -> NetworkAdapter:
-        """Return an adapter that takes the range of values of `X`, unless it has one.
-
-        So several passes before the first fit read their images alike.
-        """
-        return self
-
-    def _cannot(self, method: str) -> TypeError:
-        return TypeError(
-            f"This strategy needs {method!r} of the estimator's adapter, which that of "
-            f"{type(self.estimator).__name__} does not have. Take another strategy, "
-            "such as MarginSampling, CoreSet or UncertaintyHerding, or CNNClassifier."
-        )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -414,25 +255,6 @@ def with_found_range(
         source = source.with_value_range(found)
         dataset.preprocessing = source.preprocessing
     return source, dataset
-
-
-def get_adapter(estimator: Any) -> NetworkAdapter | None:
-    """Return the adapter of an estimator (not a Pipeline), or None if it has none."""
-    make = getattr(type(estimator), "__skadma_adapter__", None)
-    return None if make is None else make(estimator)
-
-
-def need_adapter(estimator: Any) -> NetworkAdapter:
-    """Return the adapter of an estimator; raise TypeError if it has none."""
-    adapter = get_adapter(estimator)
-    if adapter is None:
-        raise TypeError(
-            "This uses the layers of a network, so it needs a CNNClassifier (also at "
-            f"the end of a Pipeline or inside modAL's learner); got {estimator!r}. "
-            "Give its class a method __skadma_adapter__, or take MarginSampling, "
-            "EntropySampling or LeastConfident."
-        )
-    return adapter
 
 
 def cnn_adapter(estimator: Any) -> CNNAdapter:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import stat
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision.transforms.functional as tv
-from numpy.typing import ArrayLike
 from PIL import Image
 from scipy import sparse
-from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
-from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
+from .._utils.lazy_rows import LazyRows
 from .decoding import (
     ACCEPTED,
     Range,
@@ -37,6 +34,14 @@ from .decoding import (
     from_unchecked_array,
     native,
     unreadable,
+)
+from .selection import (
+    StoredImages,
+    TakenList,
+    check_is_sized,
+    is_lazy_sequence,
+    numbers_of,
+    take,
 )
 
 _Decode = Callable[..., np.ndarray]
@@ -82,27 +87,6 @@ class Preprocessing:
         return _MARGIN * self.resize_size if self.reduced else None
 
 
-class StoredImages(ABC):
-    """Images with outputs of a network that a store on the disk holds."""
-
-    @property
-    @abstractmethod
-    def images(self) -> Any:
-        """The images in one of the other accepted forms."""
-
-    @property
-    @abstractmethod
-    def value_range(self) -> Range | None:
-        """The range of values of the images of more than 8 bits."""
-
-    @abstractmethod
-    def select(self, indices: ArrayLike) -> StoredImages:
-        """Return some of them."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-
 class ImageDataset(Dataset[Any]):
     """Images of any accepted form as uint8 tensors.
 
@@ -127,7 +111,7 @@ class ImageDataset(Dataset[Any]):
         if not len(self._items):
             raise ValueError(f"X has 0 images. {ACCEPTED}.")
         # Of images that were taken from the X of a user, their numbers there.
-        taken = isinstance(X, (_TakenList, _TakenDataset))
+        taken = isinstance(X, (TakenList, TakenDataset))
         self._numbers = X.numbers if taken else range(len(self._items))
         self._folders: dict[str, str] = {}
 
@@ -356,69 +340,12 @@ def content_key(array: np.ndarray) -> str:
     return _digest(described, np.ascontiguousarray(array).data)
 
 
-def n_images(X: Any) -> int:
-    """Count the images (rows) of any accepted form."""
-    if isinstance(X, StoredImages):
-        return len(X)
-    check_is_sized(X)
-    if hasattr(X, "shape"):
-        return X.shape[0]
-    if hasattr(X, "__array__") and not hasattr(X, "__len__"):
-        return len(np.asarray(X))
-    return len(X)
-
-
-def rows_of_file(X: Any) -> Any:
-    """Return a memory-mapped table larger than a block as LazyRows, else X itself."""
-    if isinstance(X, np.memmap) and X.ndim == 2 and len(X) > BLOCK_ROWS:
-        return MappedRows(X)
-    return X
-
-
-def take(X: Any, indices: ArrayLike) -> Any:
-    """Select images (rows) by indices or by a mask, in the form that they come in."""
-    indices = np.asarray(indices)
-    if indices.dtype.kind == "b":
-        indices = np.flatnonzero(indices)
-    if isinstance(X, StoredImages):
-        return X.select(indices)
-    X = rows_of_file(X)
-    if isinstance(X, LazyRows):
-        return X.select(indices) if len(indices) > X.block else X[indices]
-    if isinstance(X, Dataset) or is_lazy_sequence(X):
-        return _TakenDataset(X, indices.tolist())
-    if isinstance(X, torch.Tensor):
-        return X[torch.from_numpy(indices)]
-    if isinstance(X, (list, tuple)):
-        return _TakenList(X, indices)
-    if hasattr(X, "__array__") and not hasattr(X, "shape"):
-        X = np.asarray(X)
-    if getattr(X, "ndim", 0) == 1 and len(indices):
-        items = np.asarray(X)
-        if isinstance(items[indices[0]], (Image.Image, np.ndarray, torch.Tensor)):
-            return _TakenList(items, indices)
-    return _safe_indexing(X, indices)
-
-
-class _TakenList(list[Any]):
-    """Items of a list or tuple, with their numbers in the one of the user."""
-
-    def __init__(self, X: Any, indices: np.ndarray) -> None:
-        super().__init__(X[i] for i in indices)
-        self.numbers = _numbers(X, indices)
-
-
-class _TakenDataset(Subset[Any]):
+class TakenDataset(Subset[Any]):
     """Items of a Dataset, with their numbers in the one of the user."""
 
     def __init__(self, X: Dataset[Any], indices: list[int]) -> None:
         super().__init__(X, indices)
-        self.numbers = _numbers(X, indices)
-
-
-def _numbers(X: Any, indices: Any) -> list[int]:
-    taken = isinstance(X, (_TakenList, _TakenDataset))
-    return [int(X.numbers[i] if taken else i) for i in indices]
+        self.numbers = numbers_of(X, indices)
 
 
 def _digest(*parts: bytes | memoryview) -> str:
@@ -467,36 +394,6 @@ def open_images(
     if array.dtype.kind in "OUT" and array.ndim == 1:
         return _open_list(array.tolist())
     return _open_array(array, image_shape, value_range)
-
-
-def check_is_sized(X: Any) -> None:
-    """Raise ValueError unless `X` has images by number, and a number of them."""
-    has_items = hasattr(X, "__getitem__") and hasattr(X, "__len__")
-    if (
-        not (has_items or hasattr(X, "__array__") or hasattr(X, "shape"))
-        or isinstance(X, (str, bytes, os.PathLike, dict, Image.Image))
-        or getattr(X, "shape", None) == ()
-    ):
-        raise ValueError(
-            f"X is {type(X).__name__}, which is no sequence of images. Put a single "
-            "path or image in a list; of a generator make one, list(X); of a "
-            f"DataLoader give its dataset. {ACCEPTED}."
-        )
-
-
-def is_lazy_sequence(X: Any) -> bool:
-    """Whether `X` makes its items when they are asked for, as a column of `datasets`.
-
-    Of torch's Datasets this is false.
-    """
-    return (
-        not isinstance(X, (Dataset, list, tuple, dict, str, bytes))
-        and not any(
-            hasattr(X, name) for name in ("__array__", "dtype", "columns", "toarray")
-        )
-        and hasattr(X, "__getitem__")
-        and hasattr(X, "__len__")
-    )
 
 
 def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:

@@ -24,9 +24,7 @@ from .._utils.processes import progress_bar
 from .._utils.tables import write_table
 from ..images.decoding import UnreadableImageError, from_file
 from ..images.folder import iter_images
-from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
-from ..persistence.network_file import describe_labels
 
 if TYPE_CHECKING:
     from ..classifier import CNNClassifier
@@ -287,6 +285,9 @@ def _problem(path: str) -> str:
 
 def _identity(estimator: CNNClassifier) -> str:
     """Compute a digest of all that predictions depend on."""
+    from ..networks.pretrained import fingerprint
+    from ..persistence.network_file import describe_labels
+
     source = estimator.source_network_
     return _digest(
         [

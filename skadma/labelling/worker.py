@@ -107,9 +107,8 @@ def _work(
 
     tqdm.set_lock(threading.RLock())  # its own outlives a process that is terminated
     if background:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        # Read by torch and by NumPy's libraries, once they are imported.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) - 1))
         if hasattr(os, "nice"):
             os.nice(5)
     from .campaign import Campaign

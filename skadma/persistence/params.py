@@ -8,27 +8,28 @@ import warnings
 from collections.abc import Callable, Collection
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
-from torch import nn
 
-from ..networks.registry import is_weights_file
+if TYPE_CHECKING:
+    from torch import nn
 
 _Estimator = TypeVar("_Estimator")
 _GIVEN = "<given on opening>"
-_CLASSES: dict[str, Any] = {
-    "optimizer": (torch.optim, torch.optim.Optimizer),
-    "criterion": (nn, nn.Module),
-}
-"""Parameters that are classes of a module, stored by name."""
 _OF_TRAINING = (
     "criterion", "optimizer", "net_params", "class_weight", "classes", "callbacks",
     "train_split", "training", "batch_norm",
 )  # fmt: skip
+
+
+def _class_params() -> dict[str, Any]:
+    """Parameters that are classes of a module, stored by name: module and base."""
+    from torch import nn, optim
+
+    return {"optimizer": (optim, optim.Optimizer), "criterion": (nn, nn.Module)}
 
 
 class ModelError(ValueError):
@@ -56,11 +57,14 @@ def describe_params(
 
 
 def _describe(name: str, value: Any, owner: str) -> Any:
-    if name == "backbone" and callable(value) and not isinstance(value, nn.Module):
+    from ..networks.registry import is_weights_file
+
+    known = _class_params()
+    if name == "backbone" and callable(value) and not hasattr(value, "state_dict"):
         return {_GIVEN: getattr(value, "__name__", type(value).__name__)}
-    if name in _CLASSES and isinstance(value, type):
+    if name in known and isinstance(value, type):
         class_name = value.__name__
-        if getattr(_CLASSES[name][0], class_name, None) is value:
+        if getattr(known[name][0], class_name, None) is value:
             return class_name
     if name == "weights" and value is not None and is_weights_file(value):
         return str(Path(value).absolute())
@@ -117,7 +121,7 @@ def build_estimator(
     elif not isinstance(name, str) or ":" in name:
         # timm would fetch "hf-hub:..." and read "local-dir:...".
         raise ModelError(f"The backbone {name!r} of {owner} is no network's name.")
-    for key, (module, base) in _CLASSES.items():
+    for key, (module, base) in _class_params().items():
         if key in params:
             found = getattr(module, str(params[key]), None)
             if not (isinstance(found, type) and issubclass(found, base)):
@@ -190,6 +194,8 @@ def check_params(estimator: Any, classes: np.ndarray, multilabel: bool = False) 
 
 def _check_device(device: Any) -> None:
     """Refuse a device of no machine; this one may lack that of a campaign."""
+    import torch
+
     try:
         known = device == "auto" or torch.device(device).type != "meta"
     except RuntimeError:
@@ -199,6 +205,8 @@ def _check_device(device: Any) -> None:
 
 
 def _small_network() -> nn.Module:
+    from torch import nn
+
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 2),

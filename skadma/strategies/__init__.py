@@ -1,46 +1,39 @@
-"""Query strategies: which images to label next."""
+"""Query strategies: which images to label next; imported on first use (PEP 562)."""
 
-from ._aift import AIFT
-from ._badge import BADGE
-from ._ceal import CEAL
-from ._cluster_margin import ClusterMargin
-from ._committee import QueryByCommittee
-from ._coreset import CoreSet
-from ._dropout import BALD, DropQuery
-from ._modal import ModALStrategy, from_modal
-from ._probcover import ProbCover
-from ._random import RandomSampling
-from ._skactiveml import SkactivemlStrategy, from_skactiveml, to_skactiveml
-from ._typiclust import TypiClust
-from ._uncertainty import EntropySampling, LeastConfident, MarginSampling
-from ._uncertainty_herding import UncertaintyHerding
-from .adma._adma import ADMA, ADMAScores
-from .base import QueryStrategy, Scores, ScoringStrategy
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "ADMA",
-    "AIFT",
-    "BADGE",
-    "BALD",
-    "CEAL",
-    "ADMAScores",
-    "ClusterMargin",
-    "CoreSet",
-    "DropQuery",
-    "EntropySampling",
-    "LeastConfident",
-    "MarginSampling",
-    "ModALStrategy",
-    "ProbCover",
-    "QueryByCommittee",
-    "QueryStrategy",
-    "RandomSampling",
-    "Scores",
-    "ScoringStrategy",
-    "SkactivemlStrategy",
-    "TypiClust",
-    "UncertaintyHerding",
-    "from_modal",
-    "from_skactiveml",
-    "to_skactiveml",
-]
+_HOMES = {
+    "AIFT": "_aift",
+    "BADGE": "_badge",
+    "CEAL": "_ceal",
+    "ClusterMargin": "_cluster_margin",
+    "QueryByCommittee": "_committee",
+    "CoreSet": "_coreset",
+    "BALD": "_dropout",
+    "DropQuery": "_dropout",
+    "ModALStrategy": "_modal",
+    "from_modal": "_modal",
+    "ProbCover": "_probcover",
+    "RandomSampling": "_random",
+    "SkactivemlStrategy": "_skactiveml",
+    "from_skactiveml": "_skactiveml",
+    "to_skactiveml": "_skactiveml",
+    "TypiClust": "_typiclust",
+    "EntropySampling": "_uncertainty",
+    "LeastConfident": "_uncertainty",
+    "MarginSampling": "_uncertainty",
+    "UncertaintyHerding": "_uncertainty_herding",
+    "ADMA": "adma._adma",
+    "ADMAScores": "adma._adma",
+    "QueryStrategy": "base",
+    "Scores": "base",
+    "ScoringStrategy": "base",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..features.estimators import find_adapter, in_blocks
-from ..images.dataset import n_images
+from ..images.selection import n_images
 from .base import Scores, ScoringStrategy
 
 

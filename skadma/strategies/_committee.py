@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from ..features.estimators import in_blocks, unwrap
-from ..images.dataset import n_images
+from ..images.selection import n_images
 from .base import Scores, ScoringStrategy
 
 

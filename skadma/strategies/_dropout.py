@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 
 from .._utils.lazy_rows import BLOCK_ROWS, iter_blocks, per_row
 from ._pool_features import PoolFeatures
-from .adma import uncertainty
+from ._uncertainty import uncertainty
 from .base import BatchStrategy
 
 

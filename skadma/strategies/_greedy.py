@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .._utils.lazy_rows import BLOCK_ROWS, AnyRows, selected
-from ..features.store import FeatureStore
 from ..features.store.executing import run_all
 from ..features.store.hashing import partition
 
@@ -51,7 +50,7 @@ def lazy_greedy(
 def choose_from_partitions(
     choose: Callable[[AnyRows], tuple[Any, ...]],
     features: AnyRows,
-    store: FeatureStore,
+    store: Any,
     seed: int,
 ) -> tuple[list[np.ndarray], list[tuple[Any, ...]], np.ndarray]:
     """Choose from each partition by the store's executor.

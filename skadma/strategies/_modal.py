@@ -9,7 +9,7 @@ import numpy as np
 
 from .._utils.candidates import check_enough
 from ..features.estimators import unwrap
-from ..images.dataset import n_images
+from ..images.selection import n_images
 from ._committee import member_proba
 from .base import QueryStrategy, Request, global_seed
 

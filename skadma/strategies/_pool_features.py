@@ -18,10 +18,15 @@ from .._utils.lazy_rows import (
     row_by_row,
     selected,
 )
-from ..features.adapter import NetworkAdapter, get_adapter
-from ..features.estimators import check_finite, per_label, target_proba, unwrap
-from ..features.store import FeatureStore
-from ..images.dataset import n_images
+from ..features.estimators import (
+    NetworkAdapter,
+    check_finite,
+    get_adapter,
+    per_label,
+    target_proba,
+    unwrap,
+)
+from ..images.selection import is_stored, n_images
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PoolFeatures:
     labeled_indices: np.ndarray  # (m,): positions of those in X_labeled
     # Maps changed features (n, d) to probabilities; None before the first fit.
     predict_features: Callable[[np.ndarray], np.ndarray] | None
-    store: FeatureStore | None = None  # the usable images, where the pool is a store
+    store: Any = None  # the usable images, where the pool is a store
 
 
 def extract_pool_features(
@@ -83,13 +88,13 @@ def extract_pool_features(
             if adapter is None
             else partial(adapter.predict_features, layer=layer)
         )
-    store = X.select(usable) if isinstance(X, FeatureStore) else None
+    store = X.select(usable) if is_stored(X) else None
     return PoolFeatures(usable, features, proba, labeled, rows, predict_features, store)
 
 
 def _finite(X: Any, features: AnyRows, proba: AnyRows | None) -> np.ndarray:
     """Which rows have finite numbers throughout, shape (n,)."""
-    if isinstance(X, FeatureStore):
+    if is_stored(X):
         return X.readable  # the store checked the others when it extracted them
     finite = per_row(features, lambda rows: np.isfinite(rows).all(axis=1))
     if proba is not None:
@@ -107,7 +112,7 @@ def _outputs(
     use_proba: bool,
 ) -> tuple[AnyRows, AnyRows | None]:
     """Return features and, unless unwanted or not fitted, probabilities."""
-    if isinstance(X, FeatureStore):
+    if is_stored(X):
         stored = X.outputs(estimator, layer, initial=initial, proba=use_proba)
         if len(X) > X.block_rows:
             return stored.features, stored.proba

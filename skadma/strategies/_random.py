@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..features.estimators import labels_fitted_with
-from ..images.dataset import n_images
+from ..images.selection import n_images
 from .base import Scores, ScoringStrategy
 
 

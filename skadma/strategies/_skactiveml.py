@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from .._utils.candidates import check_enough
-from ..images.dataset import n_images
+from ..images.selection import n_images
 from ._pool_features import PoolFeatures, extract_pool_features
 from .base import QueryStrategy, Request, global_seed
 

@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.utils.extmath import row_norms
 
 from .._utils.lazy_rows import AnyRows, iter_blocks, joined, row_by_row, selected
-from ..features.store import FeatureStore
 from ..features.store.hashing import priority_sample, smallest
 from ._greedy import choose_from_partitions, lazy_greedy
 from ._pool_features import PoolFeatures
@@ -278,7 +277,7 @@ def _share(squared: np.ndarray, n_shares: int, mean_norm: float) -> float:
 
 
 def herd_over_partitions(
-    store: FeatureStore,
+    store: Any,
     labeled: np.ndarray,
     features: AnyRows,
     uncertain: np.ndarray,

@@ -21,16 +21,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from .._utils.candidates import check_enough, check_n_instances
-from ..features.adapter import get_adapter
 from ..features.estimators import (
     check_finite,
+    get_adapter,
     innermost,
     is_multilabel,
     labels_fitted_with,
     unwrap,
 )
-from ..images.dataset import n_images, take
-from ..networks.torch_state import NETWORK_LOCK, seeded_torch
+from ..images.selection import n_images, take
 from ._pool_features import PoolFeatures, extract_pool_features
 
 
@@ -288,6 +287,8 @@ class BatchStrategy(QueryStrategy):
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's and torch's global generators, for code of other packages."""
+    from ..networks.torch_state import NETWORK_LOCK, seeded_torch
+
     state = np.random.get_state()  # noqa: NPY002
     with seeded_torch(seed), NETWORK_LOCK:
         np.random.seed(seed)  # noqa: NPY002

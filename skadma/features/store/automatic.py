@@ -9,8 +9,9 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from ...images.dataset import StoredImages, n_images
-from ..adapter import CNNAdapter, cnn_adapter, get_adapter
+from ...images.selection import StoredImages, n_images
+from ..adapter import CNNAdapter, cnn_adapter
+from ..estimators import get_adapter
 
 _SHARE = 0.5
 """Share of the available memory that a pool's features may take."""

@@ -6,25 +6,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from sklearn.base import clone
-from torch import nn
 
 from ... import strategies
 from ..._utils.atomic import write_atomically
-from ...centers import SourceCenters, shipped_centers
-from ...classifier import CNNClassifier
 from ...features.table import EmbeddingTable
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
-from ...strategies import QueryStrategy
+from ...strategies.base import QueryStrategy
 from ...training.probe_classifier import ProbeClassifier
 from .embeddings import is_of_table
 from .event_log import CampaignError
 
-Model = CNNClassifier | ProbeClassifier
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...classifier import CNNClassifier
+
+Model: TypeAlias = "CNNClassifier | ProbeClassifier"
 CENTERS = "centers.safetensors"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
 """Parameters of CNNClassifier that are the campaign's to set."""
@@ -35,15 +37,14 @@ _NOT_TAKEN = {
     "ModALStrategy": "it holds a function, which cannot be stored as plain values",
     "SkactivemlStrategy": "it holds an object of another package",
 }
-STRATEGIES: dict[str, Any] = {
-    name: cls
-    for name, cls in vars(strategies).items()
-    if isinstance(cls, type)
-    and issubclass(cls, QueryStrategy)
+STRATEGIES = tuple(
+    name
+    for name in strategies.__all__
+    if name[0].isupper()
     and name not in _NOT_TAKEN
-    and name not in ("QueryStrategy", "ScoringStrategy")
-}
-"""The strategies that a campaign accepts, by name."""
+    and name not in ("QueryStrategy", "ScoringStrategy", "Scores", "ADMAScores")
+)
+"""Names of the strategies that a campaign accepts."""
 
 OF_NETWORKS = ("ADMA", "AIFT")
 """Strategies that ask more of the network than its outputs for the pool."""
@@ -99,7 +100,10 @@ def check_network(
     with _refused(strategy):
         if "centers" in strategy.get_params(deep=False):
             found = strategy.get_params(deep=False)["centers"]
-            found = shipped_centers(estimator) if found is None else found
+            if found is None:
+                from ...centers import shipped_centers
+
+                found = shipped_centers(estimator)
             # Two, as all would take a minute in each process that trains.
             few = replace(found, inputs=found.inputs[:2], classes=found.classes[:2])
             strategy = clone(strategy).set_params(centers=few)
@@ -126,7 +130,10 @@ def describe_estimator(
 
     A probe's description has the name of its embedding and the number of dimensions.
     """
-    if not isinstance(estimator, CNNClassifier if table is None else ProbeClassifier):
+    wanted: type = ProbeClassifier
+    if table is None:
+        from ...classifier import CNNClassifier as wanted  # noqa: N813
+    if not isinstance(estimator, wanted):
         raise CampaignError(
             "A campaign takes a CNNClassifier, or a ProbeClassifier with features=; "
             f"got {type(estimator).__name__}{'' if table is None else ' with them'}."
@@ -154,6 +161,8 @@ def build_estimator(
     """
     if "features" in described:
         return ProbeClassifier(class_weight=described.get("class_weight"))
+    from ...classifier import CNNClassifier
+
     try:
         return _build(
             CNNClassifier,
@@ -170,7 +179,7 @@ def build_estimator(
 def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
     """Describe a strategy by its class's name and plain values, without its centres."""
     name = type(strategy).__name__
-    if STRATEGIES.get(name) is not type(strategy):
+    if name not in STRATEGIES or getattr(strategies, name) is not type(strategy):
         reason = _NOT_TAKEN.get(name, "it is not one of skadma.strategies")
         raise CampaignError(
             f"A campaign cannot take the strategy {name}: {reason}. It takes "
@@ -179,7 +188,7 @@ def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
     with _refused(strategy):
         params = {
             key: CENTERS
-            if isinstance(value, SourceCenters)
+            if key == "centers" and value is not None
             else plain(value, f"{name}({key}=...)")
             for key, value in strategy.get_params(deep=False).items()
         }
@@ -189,14 +198,19 @@ def describe_strategy(strategy: QueryStrategy) -> dict[str, Any]:
 def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
     """Build a strategy from its description and the centres in a folder."""
     try:
-        cls = STRATEGIES[described["class"]]
+        if described["class"] not in STRATEGIES:
+            raise KeyError(described["class"])
+        cls = getattr(strategies, described["class"])
         params = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in described["params"].items()
         }
         if params.get("centers") is not None:
+            from ...centers import SourceCenters
+
             params["centers"] = SourceCenters.load(folder / CENTERS)
-        return cls(**params)
+        strategy: QueryStrategy = cls(**params)
+        return strategy
     except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise CampaignError(
             f"The campaign's strategy is not known, or without its centres: {error}"
@@ -206,5 +220,5 @@ def build_strategy(described: dict[str, Any], folder: Path) -> QueryStrategy:
 def save_centers(strategy: QueryStrategy, folder: Path) -> None:
     """Write the centres of a strategy that has any."""
     centers = strategy.get_params(deep=False).get("centers")
-    if isinstance(centers, SourceCenters):
+    if centers is not None:
         write_atomically(folder / CENTERS, centers.save)

@@ -11,22 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.base import clone
-from torch import nn
 
 from ..._utils.atomic import file_digest, remove_leftovers
-from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
-from ...features.adapter import cnn_adapter
-from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
-from ...learner import ActiveLearner
-from ...networks import PretrainedNetwork
-from ...networks.heads import get_head
-from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from ...strategies._uncertainty_herding import (
     UncertaintyHerding,
@@ -38,6 +30,13 @@ from .embeddings import is_of_table, read_embeddings, table_digests
 from .event_log import CampaignError, EventLog
 from .settings import build_estimator, build_strategy, check_usable, learns_at_once
 from .state import Proposal, State, digest, propose, read_state, refresh_if_there
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...classifier import CNNClassifier
+    from ...features.store import FeatureStore
+    from ...networks import PretrainedNetwork
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
@@ -110,6 +109,15 @@ class Trainer:
         self.is_of_table = is_of_table(settings)
         self.is_probe = learns_at_once(settings)
         self._learnt: Learnt | None = None
+        self._learner: Any = SimpleNamespace(
+            estimator=estimator,
+            strategy=strategy,
+            n_instances=settings["n_instances"],
+        )
+        if self.is_of_table:
+            return
+        from ...learner import ActiveLearner
+
         self._learner = ActiveLearner(
             estimator,
             strategy,
@@ -228,6 +236,8 @@ class Trainer:
             )
             return False
         try:
+            from ...persistence.network_file import read_network
+
             read_network(estimator, path)
         except ModelError as error:
             raise CampaignError(str(error)) from error
@@ -255,6 +265,8 @@ class Trainer:
         remove_leftovers(self._models)
         path = self._models / f"{key}.safetensors"
         try:
+            from ...persistence.network_file import write_network
+
             sha256 = write_network(estimator, path)
         except Exception as error:
             raise CampaignError(
@@ -336,6 +348,8 @@ class Trainer:
             stored = read_embeddings(self._log)
             with self._log.intact():
                 return Table(files, np.array([stored[k] for k in files]), None)
+        from ...features.adapter import cnn_adapter
+
         adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
         source, rows = adapter.source, {}
         if known is not None and known.source.namespace == source.namespace:
@@ -349,6 +363,8 @@ class Trainer:
 
     def _with_probe(self, learnt: Learnt, state: State) -> CNNClassifier:
         """Make the classifier of images whose last layer is a probe."""
+        import torch
+
         estimator, probe = self._unfitted(state), learnt.probe
         if not learnt.labels:
             return estimator
@@ -490,6 +506,8 @@ class Trainer:
         Once they are in the campaign's folder, they are used. Features that are missing
         are computed when a strategy asks.
         """
+        from ...features.store import FeatureStore, can_be_stored, fits_memory
+
         given = self._learner.estimator, files, self._learner.strategy
         place = self._folder / "features"
         if not can_be_stored(*given) or (
@@ -509,6 +527,8 @@ class Trainer:
 
     def _open_store(self, place: Path, files: dict[str, str]) -> FeatureStore:
         """Open or begin a store of features, with the files of these contents."""
+        from ...features.store import FeatureStore, StoreError
+
         estimator, strategy = self._learner.estimator, self._learner.strategy
         names, paths = list(files), list(files.values())
         try:
@@ -565,6 +585,8 @@ def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:
     """Widths of the feature blocks that a network's last layer gets."""
     if source is None:
         return None
+    from ...networks.heads import get_head
+
     head = get_head(source.module, source.graph.layers[-1].name)
     return list(getattr(head, "block_widths", [head.weight.shape[1]]))
 

@@ -1,14 +1,13 @@
 """ADMA: the strategy, and its formulas as pure functions."""
 
+from .._uncertainty import UNCERTAINTIES, uncertainty
 from .formulas import (
-    UNCERTAINTIES,
     CenterDistances,
     combined_score,
     distance_weights,
     distinctiveness,
     pairwise_distinctiveness,
     predict_weights,
-    uncertainty,
 )
 from .kendall import kendall_tau
 

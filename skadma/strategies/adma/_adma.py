@@ -14,20 +14,23 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...centers import SourceCenters, shipped_centers
-from ...features.adapter import NetworkAdapter
-from ...features.estimators import find_adapter, in_blocks, proba_of_scores
+from ...features.estimators import (
+    NetworkAdapter,
+    find_adapter,
+    in_blocks,
+    proba_of_scores,
+)
 from ...features.extractor import DerivedOutput
-from ...images.dataset import n_images
+from ...images.selection import n_images
+from .._uncertainty import UNCERTAINTIES, uncertainty
 from ..base import Request, Scores, ScoringStrategy
 from .formulas import (
-    UNCERTAINTIES,
     CenterDistances,
     combined_score,
     distance_weights,
     distinctiveness,
     pairwise_distinctiveness,
     predict_weights,
-    uncertainty,
 )
 
 _ROUNDS = 11

@@ -19,13 +19,9 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.special import entr
 from torch import Tensor
 
 from .kendall import kendall_tau, working_dtype
-
-UNCERTAINTIES = ("gini", "entropy", "margin", "least_confident")
-"""Names that :func:`uncertainty` takes as `kind`."""
 
 # --- distances to the centres (Eq. 3-4) -----------------------------------------------
 
@@ -181,57 +177,6 @@ def pairwise_distinctiveness(patterns: Sequence[Tensor]) -> Tensor:
 
 
 # --- uncertainty and the combined score (Eq. 10-11) -----------------------------------
-
-
-def uncertainty(proba: ArrayLike, kind: str = "gini") -> np.ndarray:
-    r"""Compute how uncertain each prediction is (Eq. 10); more is more uncertain.
-
-    Eq. 10 prints :math:`-\sum_c p_c (1 - p_c)`, which *falls* as the uncertainty rises,
-    and calls it entropy; what can be meant is Gini's, without the minus, or the
-    entropy.
-
-    Parameters
-    ----------
-    proba : array-like of shape (n, C) or (n, L, C), in [0, 1]
-        Class probabilities; with L labels per image the result is the mean over them.
-    kind : {"gini", "entropy", "margin", "least_confident"}, default="gini"
-        With the probabilities of a row in falling order, :math:`p_1 \ge p_2 \ge \dots`
-
-        - "gini": :math:`\sum_c p_c (1 - p_c)`, in [0, 1 - 1/C];
-        - "entropy": :math:`-\sum_c p_c \log p_c`, natural, 0 log 0 = 0, in [0, log C];
-        - "margin": :math:`1 - (p_1 - p_2)`, in [0, 1]; 0 if C = 1;
-        - "least_confident": :math:`1 - p_1`, in [0, 1 - 1/C].
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        NaN where probabilities are.
-    """
-    if kind not in UNCERTAINTIES:
-        raise ValueError(f"kind has to be one of {UNCERTAINTIES}; got {kind!r}.")
-    proba = np.asarray(proba, dtype=np.float64)
-    if proba.ndim == 3 and proba.shape[1]:
-        each = uncertainty(proba.reshape(-1, proba.shape[2]), kind)
-        return each.reshape(proba.shape[:2]).mean(axis=1)
-    if proba.ndim != 2 or proba.shape[1] == 0:
-        raise ValueError(
-            f"proba has to have shape (n, C) with C >= 1; got {proba.shape}."
-        )
-    if np.any((proba < 0) | (proba > 1 + 1e-6)):
-        raise ValueError(
-            "proba has to be probabilities in [0, 1]; "
-            f"got values from {proba.min()} to {proba.max()}."
-        )
-    if kind == "gini":
-        return (proba * (1 - proba)).sum(axis=1)
-    if kind == "entropy":
-        return entr(proba).sum(axis=1)
-    if kind == "least_confident":
-        return 1 - proba.max(axis=1)
-    if proba.shape[1] == 1:
-        return 0 * proba[:, 0]
-    second, first = np.partition(proba, -2, axis=1)[:, -2:].T
-    return 1 - (first - second)
 
 
 def combined_score(
