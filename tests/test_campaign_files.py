@@ -151,6 +151,8 @@ def test_all_or_nothing_with_line_numbers(campaign, tmp_path):
         ("path,label,note,note\nx,red,,\n", "line 1: .* note more than once"),
         ("path,label\n00 ü.png\n", "line 2: 1 column"),
         ("path,label,sha256\n00 ü.png,red\n", "line 2: 2 column.*may have been cut"),
+        ("path,label\n00 ü.png,red, blue\n", "line 2: 3 columns.*quotation"),
+        ("path,label,as_of\n00 ü.png,red,99\n", "as_of is 99.*log ends at 1"),
         ("path,label\n00 ü.png,?sk", "line 2: the last line has no end"),
         ('path,label\n00 ü.png,red\n"02 ü.png","r"', "line 3: .* has no end"),
         ('path,label\n"00 ü.png,red\n', "no CSV"),
@@ -461,7 +463,7 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
     started = subprocess.run(
         [sys.executable, "-c", "from skadma.cli import main; main()", "start",
          str(pool), "--classes", *CLASSES, "--campaign", str(tmp_path / "d"),
-         "--backbone", "squeezenet1_1", "--weights", "none"],
+         "--backbone", "squeezenet1_1", "--training", "fine-tune", "--weights", "none"],
         env={**os.environ, "SKADMA_MAX_IMAGE_PIXELS": "39999"},
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip

@@ -142,6 +142,16 @@ def test_an_undoing_that_comes_before_its_decision(ledger):
     assert held(ledger) == {}
 
 
+def test_an_answer_of_a_later_state_of_the_campaign(ledger):
+    """As after a backup took the campaign's place: names may mean other classes."""
+    sha256 = next(iter(ledger.available()))
+    mark = Mark(sha256, "red", as_of=ledger.as_of + 1)
+    (outcome,) = ledger.record([Operation(new_id(), [mark])])
+    assert outcome.status == "nothing"
+    assert "older copy" in outcome.refused[0]["reason"]
+    assert held(ledger) == {}
+
+
 def test_undoing_one_from_the_middle(campaign, ledger):
     a, b, *_ = ledger.usable()
     first, _ = say(ledger, a, "red")

@@ -117,7 +117,7 @@ def remove_abandoned(path: Path) -> None:
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:
     """Raise FileExistsError for a file that must not be overwritten."""
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(
             f"There is a file {str(path)!r} already; what it holds may be "
             "nowhere else. Choose another name, or say --overwrite."

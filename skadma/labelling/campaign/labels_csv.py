@@ -129,6 +129,12 @@ def _row(cells: list[str], names: list[str], where: str) -> LabelRow:
             "have been cut here. Complete the row, or write it again."
         )
         return LabelRow(where, "", "", problem=problem)
+    if any(cell.strip() for cell in cells[len(names) :]):
+        problem = (
+            f"{len(cells)} columns, but the header has {len(names)}. Put a cell that "
+            "contains the separator in quotation marks, or give the header more names."
+        )
+        return LabelRow(where, "", "", problem=problem)
     label = unescape_cell(by_name["label"].strip())
     sha256 = by_name.get("sha256", "").strip().lower()
     row = LabelRow(where, by_name["path"], label, sha256)

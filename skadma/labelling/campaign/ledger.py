@@ -146,6 +146,12 @@ class Ledger(State):
         new: dict[int, tuple[str, ResolvedRow]] = {}  # with its kind, by image
         for given in operation.marks:
             image = self.image(given.sha256)
+            if given.as_of is not None and given.as_of > self.as_of:
+                reasons[given.sha256] = (
+                    "It was said of a later state of the campaign than this one: an "
+                    "older copy took its place. Open the page anew."
+                )
+                continue
             try:
                 # A page may not know yet that a class has another name.
                 present = self.class_names.meant(given.mark, given.as_of)

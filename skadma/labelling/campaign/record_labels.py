@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,6 +123,13 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
             row = replace(row, problem=NO_END)
         if row.as_of is None or row.problem:
             return row
+        if state.as_of < row.as_of < sys.maxsize:
+            problem = (
+                f"as_of is {row.as_of}, but the campaign's log ends at {state.as_of}: "
+                "the row is of another campaign, or an older copy took its place. "
+                "If its labels are meant for this one, remove the column as_of."
+            )
+            return replace(row, problem=problem)
         try:
             return replace(row, label=state.class_names.meant(row.label, row.as_of))
         except CampaignError as error:
