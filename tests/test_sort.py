@@ -250,7 +250,7 @@ def test_what_is_refused(made, tmp_path):
         (secret, into / "a/secret.txt", "is no plan"),
         (picture, into / "a/.bashrc", "is no plan"),
         (picture, into / "../own.png", "is no plan"),
-        (picture, into / "a/own.png", "of other photographs"),
+        (picture, into / "a/own.png", "no plan for these"),
     ):
         row = {"from": str(source), "to": str(target), "size": 4, "mtime_ns": 0}
         text = f"{json.dumps(head)}\n{json.dumps(row)}\n"

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from .. import __version__  # noqa: E402
 from .._utils.processes import isolated_children  # noqa: E402
-from . import _bench, _campaign, _centers, _label, _predict, _sort  # noqa: E402
+from . import _bench, _campaign, _centers, _label, _predict  # noqa: E402
 from ._terminal import Parser, PrintableStream, describe_unforeseen  # noqa: E402
 
 
@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="skadma", description="Active adaptation of pretrained CNNs.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (_bench, _centers, _campaign, _label, _predict, _sort):
+    for command in (_bench, _centers, _campaign, _label, _predict):
         command.add_parser(commands)
     return parser
 

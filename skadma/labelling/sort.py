@@ -10,10 +10,11 @@ import copy
 import filecmp
 import json
 import os
+import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,6 +25,7 @@ import numpy as np
 from filelock import FileLock
 
 from .._utils.atomic import file_digest, sync_folder, write_atomically
+from .._utils.processes import progress_bar
 from ..images.folder import iter_images
 from ..images.forms import image_suffixes
 from .campaign.event_log import CampaignError
@@ -37,10 +39,8 @@ JOURNAL, UNDO = "skadma-sort.jsonl", "skadma-undo.jsonl"
 """Names of the plan in the folder that is sorted into, and of a move that was done."""
 _OURS = ".skadma-sort"
 """What names begin with that a killed process may leave in an empty folder."""
-_DEVICES = {"CON", "PRN", "AUX", "NUL"} | {
-    f"{name}{digit}" for name in ("COM", "LPT") for digit in range(1, 10)
-}
-"""What Windows takes for no file name, with any ending."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?", re.IGNORECASE)
+"""What Windows takes for no file name."""
 
 
 @dataclass
@@ -125,11 +125,9 @@ def check_into(into: str | Path, roots: Iterable[Path]) -> Path:
     path, why = absolute(into), ""
     if not path.parent.is_dir():
         why = f"there is no folder {str(path.parent)!r}"
-    elif path.is_symlink() and not path.exists():
-        why = "it is a link that leads nowhere"
-    elif path.exists() and not path.is_dir():
-        why = "it is no folder"
-    elif path.exists() and any(p.name[:12] != _OURS for p in path.iterdir()):
+    elif os.path.lexists(path) and not path.is_dir():
+        why = "it is a link that leads nowhere, or no folder"
+    elif path.is_dir() and any(p.name[:12] != _OURS for p in path.iterdir()):
         why = "there is something in it"
     elif inside := [root for root in roots if is_within(path, root)]:
         why = f"what is sorted would be among the photographs of {str(inside[0])!r}"
@@ -147,10 +145,8 @@ def folder_names(marks: Iterable[str]) -> dict[str, str]:
         text = unicodedata.normalize("NFC", mark.removeprefix("?"))
         kept = (c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
         text = "".join(kept).encode()[:100].decode(errors="ignore").strip().rstrip(". ")
-        device = text.partition(".")[0].strip().upper() in _DEVICES
-        if not text or text.startswith(".") or device:
-            text = f"_{text}"
-        names[mark] = _free(text, taken)
+        odd = not text or text.startswith(".") or _DEVICE.fullmatch(text)
+        names[mark] = _free(f"_{text}" if odd else text, taken)
     return names
 
 
@@ -166,30 +162,24 @@ def _free(stem: str, taken: set[str], suffix: str = "") -> str:
 # --- on the disk ----------------------------------------------------------------------
 
 
-def run_sort(plan: SortPlan, note: Callable[[], object] = lambda: None) -> list[str]:
+def run_sort(plan: SortPlan, *, progress: bool = False) -> list[str]:
     """Do what is planned, or what is left of it; return what could not be done.
 
     Nothing is overwritten; a file is at its place whole or not at all. After a kill
-    `unfinished` gives the plan again. `note` is called after each file.
+    `unfinished` gives the plan again.
     """
-    into, journal = plan.into, plan.into / JOURNAL
-    into.mkdir(exist_ok=True)
-    with _alone(into):
+    journal = plan.into / JOURNAL
+    plan.into.mkdir(exist_ok=True)
+    with _alone(plan.into):
+        places = [(source, plan.into / to) for source, to in plan.files]
         if not journal.exists():
-            rows = [{"from": str(f), "to": str(into / to)} for f, to in plan.files]
-            lines = (json.dumps(row) for row in [{"how": plan.how}, *rows])
-            text = "".join(f"{line}\n" for line in lines)
-            write_atomically(journal, lambda tmp: tmp.write_text(text, "utf-8"))
-        problems = []
-        for source, to in plan.files:
-            (into / to).parent.mkdir(exist_ok=True)
-            try:
-                _place(source, into / to, plan.how)
-            except (FileExistsError, FileNotFoundError, PermissionError) as error:
-                problems.append(f"{str(source)!r}: {error.strerror or error}")
-            note()
+            rows = [{"from": str(source), "to": str(place)} for source, place in places]
+            text = "\n".join(map(json.dumps, [{"how": plan.how}, *rows]))
+            write_atomically(journal, lambda tmp: tmp.write_text(f"{text}\n", "utf-8"))
+        bar = progress_bar(places, unit=" files", disable=not progress)
+        problems = _place_all(bar, plan.how)
         if plan.how == "move":
-            journal.rename(into / UNDO)
+            journal.rename(plan.into / UNDO)
         else:
             journal.unlink()
     return problems
@@ -197,42 +187,29 @@ def run_sort(plan: SortPlan, note: Callable[[], object] = lambda: None) -> list[
 
 def undo_sort(journal: Path) -> tuple[int, list[str]]:
     """Move files back by the file that a move wrote; count them, say what stays."""
-    plan, problems = _read(journal), list[str]()
+    plan = _read(journal)
     if plan.how != "move":
         raise CampaignError("Only files that were moved go back: remove the copies.")
     with _alone(plan.into):
-        for source, to in plan.files:
-            source.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                _place(plan.into / to, source, "move")
-            except OSError as error:
-                problems.append(f"{str(source)!r}: {error.strerror or error}")
-        for folder in {(plan.into / to).parent for _, to in plan.files}:
+        places = [(plan.into / to, source) for source, to in plan.files]
+        problems = _place_all(places, "move")
+        for folder in {place.parent for place, _ in places}:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         if not problems:
             journal.unlink()
-    return len(plan.files) - len(problems), problems
+    return len(places) - len(problems), problems
 
 
 def unfinished(into: Path, roots: Iterable[Path]) -> SortPlan | None:
     """Read the plan of an interrupted sort of the folders `roots`; None if none is."""
-    if not (into / JOURNAL).exists():
-        return None
-    plan = _read(into / JOURNAL)
-    for source, _ in plan.files:
-        if not any(is_within(source.parent, root) for root in roots):
-            raise CampaignError(
-                f"In {str(into)!r} a sort of other photographs was interrupted, such "
-                f"as {str(source)!r}. Name their folder, or sort into a new one."
-            )
-    return plan
+    return _read(into / JOURNAL, roots) if (into / JOURNAL).exists() else None
 
 
-def _read(journal: Path) -> SortPlan:
-    """Read a plan; refuse one that leads out of its folder, or is not about images.
+def _read(journal: Path, roots: Iterable[Path] | None = None) -> SortPlan:
+    """Read a plan, perhaps a stranger's.
 
-    It may be a stranger's.
+    Refuse one that leads out of its folder, or is not about images of the folders.
     """
     try:
         head, *rows = map(json.loads, journal.read_text("utf-8").splitlines())
@@ -242,12 +219,14 @@ def _read(journal: Path) -> SortPlan:
             to = "/".join(place.parts[-2:])  # the folder may be elsewhere by now
             linked = (plan.into / to).parent.is_symlink()
             images = {source.suffix.lower(), place.suffix.lower()} <= image_suffixes()
-            if linked or not images or ".." in (*source.parts, *place.parts):
+            ours = roots is None or any(is_within(source.parent, r) for r in roots)
+            if linked or not (images and ours) or ".." in place.parts:
                 raise ValueError(f"{row['from']!r} to {row['to']!r}")
             plan.files.append((source, to))
     except (ValueError, KeyError, TypeError) as error:
         raise CampaignError(
-            f"{str(journal)!r} is no plan that 'skadma sort' wrote ({error})."
+            f"{str(journal)!r} is no plan for these photographs that 'skadma sort' "
+            f"wrote ({error}). Name their folder, or sort into a new one."
         ) from error
     return plan
 
@@ -258,6 +237,18 @@ def _alone(into: Path) -> Iterator[None]:
     with FileLock(into / f"{_OURS}.lock", timeout=0):
         yield
         (into / f"{_OURS}.lock").unlink(missing_ok=True)
+
+
+def _place_all(places: Iterable[tuple[Path, Path]], how: str) -> list[str]:
+    """Bring files to their places; return what could not be done."""
+    problems = []
+    for source, target in places:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _place(source, target, how)
+        except (FileExistsError, FileNotFoundError, PermissionError) as error:
+            problems.append(f"{str(source)!r}: {error.strerror or error}")
+    return problems
 
 
 def _place(source: Path, target: Path, how: str) -> None:
