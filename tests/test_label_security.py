@@ -473,3 +473,38 @@ def test_label_studio_is_served_below_a_secret_path_only(site, client):
     for inside in ("api/about", "static/app.js", "../api/about", "..%2fapi/about"):
         status, _ = raw(site, "GET", f"{path}/{inside}", [host])
         assert status in (401, 404)  # the page is not reached that way
+
+
+def job_state(client):
+    return client.get("/api/test").json()["jobs"]["sort"]["state"]
+
+
+def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
+    """To sort, below a folder that is new or empty; and it moves nothing."""
+    before = {p: p.read_bytes() for p in (site.folder.parent / "photos").iterdir()}
+    full, link = tmp_path / "full", tmp_path / "link"
+    full.mkdir()
+    (full / "000.png").write_text("mine")
+    link.symlink_to(full)
+
+    def sort(into, **options):
+        body = {"name": "sort", "into": str(into), "how": "copy", "unsure": 0.5}
+        return client.post("/api/job", json=body | options)
+
+    for into in (full, link, tmp_path / "a/b", "relative", site.folder.parent):
+        assert sort(into).status_code == 200
+        while (job := client.get("/api/test").json()["jobs"]["sort"])[
+            "state"
+        ] != "failed":
+            assert job["state"] == "running"
+            time.sleep(0.05)
+    new = tmp_path / "new"
+    assert sort(new, how="move").status_code == 422
+    assert sort(new, unsure="0.5").status_code == sort("").status_code == 422
+    stranger = {"Origin": "http://example.org"}
+    body = {"name": "sort", "into": str(new), "how": "copy", "unsure": 0.5}
+    assert client.post("/api/job", json=body, headers=stranger).status_code == 403
+    assert client.post("/api/job", json={"name": "system"}).status_code == 422
+    assert {p.name for p in tmp_path.iterdir()} == {"full", "link"}
+    assert [p.read_text() for p in full.iterdir()] == ["mine"]
+    assert {p: p.read_bytes() for p in before} == before
