@@ -475,10 +475,6 @@ def test_label_studio_is_served_below_a_secret_path_only(site, client):
         assert status in (401, 404)  # the page is not reached that way
 
 
-def job_state(client):
-    return client.get("/api/test").json()["jobs"]["sort"]["state"]
-
-
 def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
     """To sort, below a folder that is new or empty; and it moves nothing."""
     before = {p: p.read_bytes() for p in (site.folder.parent / "photos").iterdir()}
@@ -487,24 +483,25 @@ def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
     (full / "000.png").write_text("mine")
     link.symlink_to(full)
 
-    def sort(into, **options):
-        body = {"name": "sort", "into": str(into), "how": "copy", "unsure": 0.5}
-        return client.post("/api/job", json=body | options)
+    def sort(into, how="copy", unsure=0.5, name="sort", **headers):
+        body = {"name": name, "arguments": [str(into), how, unsure]}
+        return client.post("/api/job", json=body, headers=headers).status_code
 
-    for into in (full, link, tmp_path / "a/b", "relative", site.folder.parent):
-        assert sort(into).status_code == 200
-        while (job := client.get("/api/test").json()["jobs"]["sort"])[
+    def refused(name="sort"):
+        while (job := client.get("/api/test").json()["jobs"][name])[
             "state"
-        ] != "failed":
-            assert job["state"] == "running"
+        ] == "running":
             time.sleep(0.05)
+        return job["state"] == "failed"
+
     new = tmp_path / "new"
-    assert sort(new, how="move").status_code == 422
-    assert sort(new, unsure="0.5").status_code == sort("").status_code == 422
-    stranger = {"Origin": "http://example.org"}
-    body = {"name": "sort", "into": str(new), "how": "copy", "unsure": 0.5}
-    assert client.post("/api/job", json=body, headers=stranger).status_code == 403
-    assert client.post("/api/job", json={"name": "system"}).status_code == 422
+    for into in (full, link, tmp_path / "a/b", "relative", site.folder.parent):
+        assert sort(into) == 200 and refused()
+    for given in ((new, "move"), (new, "copy", "0.5"), ("",)):
+        assert sort(*given) == 200 and refused()
+    assert sort(new, name="system") == 200 and refused("system")
+    assert sort(new, unsure=None) == sort(new, unsure=[]) == 422
+    assert sort(new, Origin="http://example.org") == 403
     assert {p.name for p in tmp_path.iterdir()} == {"full", "link"}
     assert [p.read_text() for p in full.iterdir()] == ["mine"]
     assert {p: p.read_bytes() for p in before} == before

@@ -77,6 +77,8 @@ def plan_sort(
     probability `unsure` into a folder of that name. `photos` are folders, the
     campaign's pools if empty. CampaignError if `into` or they cannot be taken.
     """
+    if not 0 <= unsure <= 1:
+        raise CampaignError(f"unsure={unsure}; it must be from 0 to 1.")
     roots = [absolute(p) for p in photos] or list(campaign.pools.values())
     plan = SortPlan(check_into(into, roots), how)
     refresh_if_there(campaign._event_log)

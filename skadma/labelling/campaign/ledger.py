@@ -228,7 +228,7 @@ class Ledger(State):
         if kind == "answer":
             return "" if mark.sha256 in self.drawn() else "It is in no test any more."
         if mark.sha256 in self.drawn():
-            return "An audit, the test, keeps it apart: it gets its label there."
+            return "An audit keeps it apart. The test, or 'skadma evaluate', has it."
         held = self.decision(mark.sha256)
         holds = held and held.mark
         if kind == "confirm" and holds != mark.mark:

@@ -24,7 +24,7 @@ from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import WholeBody, read_object, refuse
 from .guard import CLOSED, Guard
-from .session import JOBS, Session, list_labels, make_progress
+from .session import Session, list_labels, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -183,18 +183,9 @@ def _operation(body: Any) -> Operation:
 
 
 def _job(body: Any) -> tuple[Any, ...]:
-    """What the process is to do."""
-    name = _text(body, "name", 64)
-    _check(name in JOBS, "name")
-    if name == "draw":
-        _check(type(body.get("n")) is int and 0 < body["n"] <= _MAX_ITEMS, "n")
-        return name, body["n"]
-    if name not in ("plan", "sort"):
-        return (name,)
-    into, unsure = _text(body, "into", 4096), body.get("unsure")
-    _check(body.get("how") in ("copy", "link"), "how")
-    _check(type(unsure) in (int, float) and 0 <= unsure <= 1, "unsure")
-    return name, into, body["how"], float(unsure)
+    name, arguments = _text(body, "name", 64), _list(body, "arguments")
+    _check(all(type(each) in (str, int, float) for each in arguments), "arguments")
+    return name, *arguments
 
 
 def _mark(body: Any) -> Mark:

@@ -99,8 +99,8 @@ class Session:
             self._thread.submit(function, *arguments)
 
     def start_job(self, name: str, *arguments: Any) -> None:
-        """Have the process do one of `JOBS`, unless it does; `jobs` tells how it is."""
-        if self.jobs.get(name, {}).get("state") != "running":
+        """Have the process do a job, unless it does it; `jobs` tells how it is."""
+        if self.jobs.get(name) != {"state": "running"}:
             self.jobs[name] = {"state": "running"}
             what = name, *arguments
             threading.Thread(target=self._do_job, args=what, daemon=True).start()
@@ -226,24 +226,21 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     }
 
 
-JOBS = ("draw", "measure", "release", "plan", "sort")
-
-
 def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
-    """Do one of `JOBS`, in the process; of a sort nothing is moved."""
+    """Do in the process what the page asks for; of a sort nothing is moved."""
     if name == "draw":
-        campaign.audits.draw(*arguments)
-    elif name == "release":
-        campaign.audits.release(train=False)
-    elif name == "measure":
+        return len(campaign.audits.draw(*arguments))
+    if name == "release":
+        return campaign.audits.release(train=False).n_new
+    if name == "measure":
         found = campaign.audits.estimate()
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
         return {**vars(found), **lists}
-    else:
-        typed, how, unsure = arguments
-        into = Path(typed).expanduser()
-        if not into.is_absolute():
-            raise ValueError("Give the folder in full, such as /home/me/sorted.")
-        plan = plan_sort(campaign, into, how=how, unsure=unsure)
-        return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}
-    return None
+    typed, how, unsure = arguments
+    into = Path(typed).expanduser()
+    if not into.is_absolute():
+        raise ValueError("Give the folder in full, such as /home/me/sorted.")
+    if name not in ("plan", "sort") or how not in ("copy", "link"):
+        raise ValueError(f"The page does not {name} ({how}).")
+    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}

@@ -101,7 +101,7 @@ export class Finish {
   #sort(name) {
     this.asked = name;
     this.planned = { ...this.wish };
-    this.jobs.start(name, this.planned);
+    this.jobs.start(name, this.wish.into, this.wish.how, this.wish.unsure);
   }
 
   async #labels() {

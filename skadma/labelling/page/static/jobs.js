@@ -38,9 +38,9 @@ export class Jobs {
   }
 
   /** Have something done. */
-  async start(name, body = {}) {
+  async start(name, ...values) {
     try {
-      const { jobs } = await this.page.queue.transport.call("job", { name, ...body });
+      const { jobs } = await this.page.queue.transport.call("job", { name, arguments: values });
       if (this.data) this.data.jobs = jobs;
     } catch (error) {
       this.page.notice(error.message);

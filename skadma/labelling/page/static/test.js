@@ -180,12 +180,12 @@ export class Test {
         "label them without its guess, and it is compared with you. They are kept apart: the model " +
         "never learns from them, until you end the test."),
       h("p", {}, wanted ? button("test-draw", `Test the model: ${about}`,
-        () => this.jobs.start("draw", { n: wanted }), true) : "No picture is left for a test.")];
+        () => this.jobs.start("draw", wanted), true) : "No picture is left for a test.")];
     }
     return [...said, h("p", { class: "others" },
       button("test-measure", "Measure the present model again", () => this.jobs.start("measure")),
       wanted ? button("test-draw", `Make it more exact: ${about}`,
-        () => this.jobs.start("draw", { n: wanted })) : null,
+        () => this.jobs.start("draw", wanted)) : null,
       button("test-release", "End the test, and let the model learn from it",
         () => this.jobs.start("release")))];
   }
