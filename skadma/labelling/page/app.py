@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...images.forms import Range, UnreadableImageError, from_file
+from ...images.decoding import Range, UnreadableImageError, from_file
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import WholeBody, read_object, refuse
