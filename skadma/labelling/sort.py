@@ -97,6 +97,12 @@ def plan_sort(
             found[file] = said.get(known.get(file) or file_digest(file), "?skip")
     unknown = [file for file, mark in found.items() if mark == "?skip"]
     plan.n_labelled = len(found) - len(unknown)
+    if unknown and campaign.features is not None:
+        raise CampaignError(
+            f"{len(unknown)} photographs have no label, and a campaign with a table of "
+            "embeddings has no network to judge them by: label them, or use 'skadma "
+            "predict --features'."
+        )
     if unknown:
         estimator = copy.copy(campaign.estimator())
         if not hasattr(estimator, "classes_"):
