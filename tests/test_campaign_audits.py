@@ -303,7 +303,7 @@ def test_the_command_draws_takes_estimates_and_releases(folder, many, tmp_path, 
     fill(file, many[1], leave=3)
     main(["evaluate", str(file), *where])
     text = capsys.readouterr().out
-    assert "Safe: 12 new" in text and re.search(r"accuracy +\d+\.\d % \(", text)
+    assert "Saved 12 labels" in text and re.search(r"accuracy +\d+\.\d % \(", text)
     assert "on 60 images, from 12 labels (stratified; 95 % intervals)" in text
     assert "3 drawn images have no label yet" in text
     rest = tmp_path / "rest.csv"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from ._options import (
     add_command,
     add_output,
     add_partial,
+    did_you_mean,
     positive,
     prepare_file,
     prepare_folder,
@@ -46,7 +50,7 @@ def _add_start(commands: Commands) -> None:
     )
     start.set_defaults(run=_start)
     start.add_argument("pool", type=Path, help="folder of images, with subfolders")
-    start.add_argument("--classes", nargs="+", required=True, help="all labels")
+    start.add_argument("--classes", nargs="+", help="all labels")
     add_start_options(start)
 
 
@@ -92,6 +96,9 @@ def _start(options: Options) -> None:
 
 def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
+    if not pool.is_dir():
+        raise ValueError(f"There is no folder {str(pool)!r}.{did_you_mean(pool)}")
+    classes = class_names(options.classes or _ask_classes(options, pool))
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
 
@@ -124,7 +131,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     return Campaign.create(
         options.campaign,
         pool,
-        options.classes,
+        classes,
         estimator,
         strategy,
         n_instances=options.n,
@@ -133,6 +140,27 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
         who=options.who,
         wait=options.wait,
         verbose=True,
+    )
+
+
+def class_names(given: list[str]) -> list[str]:
+    """Take names of classes, which commas may separate."""
+    names = [part.strip() for text in given for part in text.split(",")]
+    names = [name for name in names if name]
+    if names != given:
+        warnings.warn(f"The classes are taken to be {', '.join(names)}.", stacklevel=2)
+    return names
+
+
+def _ask_classes(options: Options, pool: Path) -> list[str]:
+    """Ask which classes there are, where somebody can answer."""
+    folders = sorted(path.name for path in pool.iterdir() if path.is_dir())[:20]
+    example = folders if len(folders) > 1 else ["crack", "ok"]
+    if sys.stdin.isatty():
+        return [input(f"Which labels are there, such as {', '.join(example)}? ")]
+    raise ValueError(
+        f"Which labels are there? Name them, such as: skadma {options.command} {pool} "
+        f"--classes {shlex.join(example)}"
     )
 
 
@@ -223,14 +251,16 @@ def _mark(campaign: Campaign, options: Options) -> None:
 
 
 def _print_taught(taught: TeachResult) -> None:
-    said = f"{taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as before"
-    _print_safe(said, taught)
+    changed = f", changed {taught.n_changed}" if taught.n_changed else ""
+    same = f"; {taught.n_same} are as before" if taught.n_same else ""
+    labels = "label" if taught.n_new == 1 else "labels"
+    _print_safe(f"{taught.n_new} {labels}{changed}{same}", taught)
 
 
 def _print_safe(said: str, taught: TeachResult) -> None:
     """Say what is on the disk, before training may take minutes."""
     refused = (f"left out: {row}" for row in taught.refused)
-    print(f"Safe: {said}.", *refused, sep="\n", flush=True)
+    print(f"Saved {said}.", *refused, sep="\n", flush=True)
 
 
 def _undo(campaign: Campaign, _: Options) -> None:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._campaign import add_start_options, start_campaign
+from ._campaign import add_start_options, class_names, start_campaign
 from ._options import (
     Commands,
     Options,
     add_command,
     campaign_options,
+    did_you_mean,
     open_campaign,
     port,
 )
@@ -70,11 +71,11 @@ def _open_or_start(options: Options) -> Campaign:
 
     if (options.campaign / DATABASE).exists():
         return open_campaign(options)
-    if options.photos is None or not options.classes:
+    if options.photos is None:
         raise ValueError(
             f"There is no campaign in {str(options.campaign)!r}. Start one with "
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
-            "--campaign FOLDER."
+            f"--campaign FOLDER.{did_you_mean(options.campaign)}"
         )
     options.pool = [str(options.photos)]
     return start_campaign(options, options.photos)
@@ -90,7 +91,7 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
             f"{where} is about {str(campaign.pool)!r}, not {str(photos)!r}. For "
             "another one give --campaign FOLDER; if its images moved, give --pool."
         )
-    if options.classes and options.classes != campaign.classes:
+    if options.classes and class_names(options.classes) != campaign.classes:
         raise ValueError(
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."

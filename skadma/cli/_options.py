@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -37,6 +38,13 @@ def port(text: str) -> int:
             f"{value} is no port: it is 1 to 65535, or 0 for any that is free"
         )
     return value
+
+
+def did_you_mean(folder: Path) -> str:
+    """Name the folder beside it that a mistyped one may mean."""
+    there = [p.name for p in folder.absolute().parent.glob("*") if p.is_dir()]
+    close = difflib.get_close_matches(folder.name, there, 1)
+    return f" Did you mean {str(folder.with_name(close[0]))!r}?" if close else ""
 
 
 # --- the campaign -------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -36,6 +37,15 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def spelling(text: str, names: Iterable[str]) -> str | None:
+    """Find the one name that a text spells in another case, or with other accents."""
+    for alike in (_plain, lambda name: _plain(name).casefold()):
+        same = [name for name in names if alike(name) == alike(text)]
+        if len(same) == 1:
+            return same[0]
+    return None
 
 
 class ClassNames:
@@ -167,7 +177,9 @@ class ClassNames:
         if label in self.former:
             return f"the class {label!r} is called {self.former[label]!r} by now."
         nor = f", nor {', '.join(others)}" if others else ""
-        return f"{label!r} is none of the classes {', '.join(self.classes)}{nor}."
+        close = difflib.get_close_matches(label, self.classes, 1)
+        mean = f" Did you mean {close[0]!r}?" if close else ""
+        return f"{label!r} is none of the classes {', '.join(self.classes)}{nor}.{mean}"
 
     def _joined(self, names: list[str], into: str, change: str) -> list[str]:
         for name in names:

@@ -191,9 +191,10 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
                 "before": s.label,
                 "by": s.who,
                 "suggested": s.suggested,
+                "confidence": s.confidence,
                 "others": s.others,
             }
             for s in suspects[:_SUSPECTS]
-            if s.likely or s.others
+            if s.others or (s.likely and s.suggested != s.label)
         ],
     }

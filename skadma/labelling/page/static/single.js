@@ -1,6 +1,6 @@
 /** One picture at a time. */
 
-import { h, markName, refill, showPicture } from "./dom.js";
+import { h, hue, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 import { Zoom } from "./zoom.js";
 
@@ -33,6 +33,10 @@ export class Single {
     return 6;
   }
 
+  get labels() {
+    return true;
+  }
+
   get item() {
     return this.page.queue.items[0] ?? null;
   }
@@ -62,7 +66,8 @@ export class Single {
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
       refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
-        queue.state?.n_decided, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.nDecided, queue.state?.n_skipped, queue.passed.size, queue.meanwhile,
+        queue.elsewhere], () => this.page.emptiness());
       return;
     }
     delete this.stage.dataset.key;
@@ -109,15 +114,18 @@ export class Single {
       // Space would press what was clicked again, for the next picture.
       if (event.detail) this.stage.focus({ preventScroll: true });
     };
-    const button = (name, text, act, extra = {}) =>
+    const button = (name, text, act, { "data-sign": sign, ...extra } = {}) =>
       h("button", { type: "button", "data-focus": name, onclick: press(act),
         "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
-      h("span", {}, text));
+      h("span", { "data-sign": sign }, text));
     const now = [keys.on, [...keys.changed], queue.about.classes];
-    refill(this.buttons, [now, was], () => queue.about.classes.map((name, i) =>
-      button(`class:${name}`, name, () => this.answer(name),
-        { class: `choice hue${i % 8}`, "aria-pressed": name === was ? "true" : null })));
+    refill(this.buttons, [now, was], () => [...queue.about.classes.map((name) => {
+      const { class: color, ...sign } = hue(queue.about.classes, name);
+      return button(`class:${name}`, name, () => this.answer(name),
+        { class: `choice ${color}`, ...sign, "aria-pressed": name === was ? "true" : null });
+    }), queue.about.classes.length > 10
+      ? button("find", "Find …", () => this.page.find()) : null]);
     refill(this.others, [now, history.future.length > 0], () => [
       button("skip", "Skip", () => this.answer("?skip")),
       button("cant-tell", "Can't tell", () => this.answer("?cant-tell")),
@@ -144,8 +152,7 @@ export class Single {
     if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
     const { queue } = this.page;
     queue.decide([{ ...item, mark }], "keys");
-    const done = (queue.state?.n_decided ?? 0) + queue.outbox.size;
-    this.page.announce(`${markName(mark)}. ${done} of ${queue.state?.n_images}`);
+    this.page.announce(`${markName(mark)}. ${queue.nDecided} of ${queue.state?.n_images}`);
     return true;
   }
 
@@ -153,11 +160,8 @@ export class Single {
   act(name) {
     if (name.startsWith("class:")) return this.answer(name.slice(6));
     if (["skip", "cant-tell", "not-an-image"].includes(name)) return this.answer(`?${name}`);
-    if (name === "zoom") this.zoom.next();
-    else if (name === "closer") this.zoom.by(1.5);
-    else if (name === "farther") this.zoom.by(1 / 1.5);
-    else if (name === "fit") this.zoom.fit();
-    else if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
+    if (this.zoom.act(name)) return true;
+    if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
     else if (name === "brightness") this.brightness = (this.brightness + 1) % LEVELS.length;
     else if (name === "guess") {
       this.page.set("guesses", !this.page.settings.guesses);

@@ -1,6 +1,6 @@
 /** The last ten decisions, each with undo. */
 
-import { h, markName, refill, smallPicture } from "./dom.js";
+import { h, hue, markName, refill, smallPicture } from "./dom.js";
 
 export class Strip {
   /** @param {Object} page the queue, `undo` */
@@ -22,11 +22,11 @@ export class Strip {
   #entry({ target, saved, mark, items }) {
     const { queue } = this.page;
     const [{ sha256, path }] = items;
-    const hue = queue.about.classes.indexOf(mark);
+    const { class: color, ...sign } = hue(queue.about.classes, mark);
     return h("li", { "data-target": target, "data-saved": String(saved), "data-mark": mark },
       smallPicture(queue.transport, sha256, ""),
       h("div", {},
-        h("span", { class: hue >= 0 ? `mark hue${hue % 8}` : "mark" }, markName(mark)),
+        h("span", { class: `mark ${color}`, ...sign }, markName(mark)),
         items.length > 1 ? h("span", { class: "quiet" }, ` and ${items.length - 1} more`) : null,
         h("span", { class: "name" }, path),
         saved ? null : h("span", { class: "quiet" }, "saving…")),
