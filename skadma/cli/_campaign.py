@@ -106,7 +106,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
     training = options.training or ("fine-tune" if fine_tuned else "probe")
     backbone = options.backbone
-    if training == "probe" and not backbone.startswith("layers/"):
+    if training == "probe" and not backbone.startswith(("layers/", "hf/")):
         backbone = f"layers/{backbone}"
     estimator = CNNClassifier(
         backbone,

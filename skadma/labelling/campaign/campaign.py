@@ -651,7 +651,7 @@ class Campaign:
         """
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         if onnx:
-            check_onnx()
+            check_onnx(self._trainer.source_network)
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")
