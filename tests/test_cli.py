@@ -58,13 +58,6 @@ def ends(capsys, *arguments):
     return said
 
 
-@pytest.mark.parametrize("port", ["70000", "65536", "-1", "80x"])
-def test_ports(port, tmp_path, capsys):
-    said = ends(capsys, "label", "--campaign", tmp_path / "c", "--port", port)
-    assert "argument --port" in said
-    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
-
-
 # --- outputs -----------------------------------------------------------------------
 
 
@@ -181,6 +174,15 @@ def test_a_network_without_a_probe(pool, tmp_path, capsys):
     classes = ["--classes", *CLASSES, "--campaign", tmp_path / "c"]
     said = ends(capsys, "start", pool, *classes, *network)
     assert "--training fine-tune" in said
+
+
+def test_ports(campaign, capsys):
+    pytest.importorskip("uvicorn")
+    for port in ("65536", "-1"):
+        said = ends(capsys, "label", "--no-browser", "--port", port)
+        assert f"Port {port} is taken or not allowed." in said
+    assert "argument --port" in ends(capsys, "label", "--port", "80x")
+    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
 
 
 # --- no traceback --------------------------------------------------------------------
@@ -340,7 +342,7 @@ def test_what_is_meant_is_asked_or_guessed(
     start = ["start", "photos", "--campaign", "new", "--backbone", "squeezenet1_1",
              "--weights", "none", "--strategy", "MarginSampling",
              "--training", "fine-tune"]  # fmt: skip
-    assert "--classes cat dog" in ends(capsys, *start)
+    assert "such as cat, dog? Name them with --classes." in ends(capsys, *start)
     keyboard, terminal = os.openpty()
     os.write(keyboard, b"ant, bee\n")
     with open(terminal) as asked:  # noqa: PTH123 (closed with it)

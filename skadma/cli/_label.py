@@ -12,9 +12,7 @@ from ._options import (
     Options,
     add_command,
     campaign_options,
-    did_you_mean,
     open_campaign,
-    port,
 )
 
 if TYPE_CHECKING:
@@ -38,12 +36,8 @@ def add_parser(commands: Commands) -> None:
     what = "folder of images, with subfolders, to start a campaign about"
     add("photos", type=Path, nargs="?", help=what)
     add("--classes", nargs="+", help="all labels")
-    add(
-        "--port",
-        type=port,
-        help="0: any that is free (default: one that is free, the same for a campaign "
-        "every time)",
-    )
+    what = "0: any that is free (default: the campaign's own, if it is free)"
+    add("--port", type=int, help=what)
     add("--no-browser", action="store_true", help="only print the address")
     what = "be an ML backend of Label Studio as well; the address is printed"
     add("--label-studio", action="store_true", help=what)
@@ -75,7 +69,7 @@ def _open_or_start(options: Options) -> Campaign:
         raise ValueError(
             f"There is no campaign in {str(options.campaign)!r}. Start one with "
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
-            f"--campaign FOLDER.{did_you_mean(options.campaign)}"
+            "--campaign FOLDER."
         )
     options.pool = [str(options.photos)]
     return start_campaign(options, options.photos)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -28,23 +27,6 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
     return value
-
-
-def port(text: str) -> int:
-    """Take the number of a TCP port; 0 is any that is free."""
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(
-            f"{value} is no port: it is 1 to 65535, or 0 for any that is free"
-        )
-    return value
-
-
-def did_you_mean(folder: Path) -> str:
-    """Name the folder beside it that a mistyped one may mean."""
-    there = [p.name for p in folder.absolute().parent.glob("*") if p.is_dir()]
-    close = difflib.get_close_matches(folder.name, there, 1)
-    return f" Did you mean {str(folder.with_name(close[0]))!r}?" if close else ""
 
 
 # --- the campaign -------------------------------------------------------------------
@@ -81,14 +63,9 @@ def add_command(
     add("--wait", type=float, default=60, metavar="SECONDS", help=wait)
     add("-v", "--verbose", action="store_true", help="log what happens in each phase")
     if pool:
-        add(
-            "--pool",
-            action="append",
-            default=[],
-            metavar="[NAME=]FOLDER",
-            help="where the images are, if they moved; NAME: those of a pool that was "
-            "added. More than once for several",
-        )
+        what = "where images are, if they moved; NAME: those of a pool that was added"
+        named = "[NAME=]FOLDER"
+        add("--pool", action="append", default=[], metavar=named, help=what)
     return parser
 
 

@@ -108,9 +108,8 @@ class ClassNames:
         past = [ids for at, ids in reversed(self._ids) if at <= as_of]
         known = next((ids[label] for ids in past if label in ids), None)
         if known is None:  # other systems spell accents otherwise
-            text = _plain(label)
-            same = (ids[n] for ids in past for n in ids if _plain(n) == text)
-            known = next(same, None)
+            same = ((ids, spelling(label, ids)) for ids in past)
+            known = next((ids[name] for ids, name in same if name), None)
         present = self._present(known) if known else label
         if present is None:
             raise CampaignError(

@@ -118,7 +118,6 @@ def record_labels(
 
 def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
     """Give classes their present names in rows that tell as of which event they are."""
-    alike: dict[str, str] = {}
 
     def present(row: LabelRow) -> LabelRow:
         names = state.class_names
@@ -126,7 +125,8 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
         meant = None if row.label in names.ever else spelling(row.label, at)
         if meant is not None:
             if meant.casefold() == row.label.casefold():
-                alike[row.label] = meant
+                said = f"{row.label!r} is taken for the class {meant!r}."
+                warnings.warn(said, stacklevel=6)
             row = replace(row, label=meant)
         if not row.problem and _may_be_cut(row, state.class_names):
             row = replace(row, problem=NO_END)
@@ -144,10 +144,7 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
         except CampaignError as error:
             return replace(row, problem=str(error))
 
-    found = list(map(present, rows))
-    for label, meant in alike.items():
-        warnings.warn(f"{label!r} is taken for the class {meant!r}.", stacklevel=5)
-    return found
+    return list(map(present, rows))
 
 
 def _may_be_cut(row: LabelRow, names: ClassNames) -> bool:
