@@ -113,7 +113,7 @@ def test_the_end_and_a_server_that_comes_back(tmp_path, serve, pages):
     page.keyboard.press("s")  # once more
     page.wait_for_selector("#end")
     assert "4 of 5 pictures are decided, 1 was skipped." in page.inner_text("#end")
-    assert "skadma export" in page.inner_text("#end")
+    assert "Sort the photographs" in page.inner_text("#end")
     check_axe(page)
     page.get_by_role("button", name="Show what was skipped").click()
     shown(page)

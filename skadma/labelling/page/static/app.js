@@ -3,6 +3,7 @@
 import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
 import { Finder } from "./finder.js";
+import { Finish } from "./finish.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
 import { ACTIONS, Keys, historyStep, isPlain, keyName } from "./keys.js";
@@ -11,6 +12,7 @@ import { SecondLook } from "./second.js";
 import { Settings } from "./settings.js";
 import { Single } from "./single.js";
 import { Strip } from "./strip.js";
+import { Test } from "./test.js";
 import { labelFile } from "./outbox.js";
 import { SESSION, fetchTransport } from "./transport.js";
 
@@ -19,6 +21,8 @@ const VIEWS = [
   ["grid", "Grid", Grid],
   ["second", "Second look", SecondLook],
   ["progress", "Progress", Progress],
+  ["test", "Test", Test],
+  ["finish", "Finish", Finish],
   ["settings", "Settings", Settings],
 ];
 
@@ -201,11 +205,10 @@ class Page {
       } }, "Show what was skipped") : null,
       h("p", {}, "What next:"),
       h("ul", {},
-        h("li", {}, h("button", { type: "button", onclick: () => this.show("second") },
-          "Look again at labels that may be wrong")),
-        h("li", {}, "Write the labels to a file: ", h("code", {}, "skadma export -o labels.csv")),
-        h("li", {}, "Label more photographs with the model: ",
-          h("code", {}, "skadma predict PHOTOS -o labels.csv"))));
+        [["second", "Look again at labels that may be wrong"], ["test", "Test the model"],
+          ["finish", "Sort the photographs, save the labels, hand on the model"]]
+          .map(([view, text]) => h("li", {},
+            h("button", { type: "button", onclick: () => this.show(view) }, text)))));
   }
 
   /** Ask for a label by its first letters. */
@@ -238,7 +241,7 @@ class Page {
   }
 
   undo(target) {
-    this.history.undo(target);
+    (this.view.history ?? this.history).undo(target);
   }
 
   fullScreen() {
@@ -268,7 +271,7 @@ class Page {
     const step = historyStep(event);
     if (step) {
       event.preventDefault();
-      this.history[step]();
+      (this.view.history ?? this.history)[step]();
     }
     if (!isPlain(event)) return;
     const name = this.keys.meaning(event.key);
@@ -287,7 +290,7 @@ class Page {
 
   #act(name) {
     if (name === "undo") this.undo();
-    else if (name === "redo") this.history.redo();
+    else if (name === "redo") (this.view.history ?? this.history).redo();
     else if (name === "screen") this.fullScreen();
     else if (name === "help") this.help();
     else if (name === "find" && this.view.labels) this.find();
