@@ -26,8 +26,8 @@ from filelock import FileLock
 
 from .._utils.atomic import file_digest, sync_folder, write_atomically
 from .._utils.processes import progress_bar
+from ..images.decoding import image_suffixes
 from ..images.folder import iter_images
-from ..images.forms import image_suffixes
 from .campaign.event_log import CampaignError
 from .campaign.folders import absolute, is_within
 from .campaign.state import read_state, refresh_if_there
