@@ -8,7 +8,16 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-VIEWS = ["single", "grid", "second", "progress", "test", "finish", "settings"]
+VIEWS = [
+    "single",
+    "grid",
+    "second",
+    "progress",
+    "test",
+    "finish",
+    "classes",
+    "settings",
+]
 
 
 @pytest.fixture(scope="module")

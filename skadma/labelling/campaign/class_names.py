@@ -12,7 +12,7 @@ from typing import Any
 
 from .event_log import CampaignError, EventLog
 
-CHANGES = ("add", "rename", "merge")
+CHANGES = ("add", "rename", "merge", "note")
 _Id = tuple[int, int]
 
 
@@ -68,11 +68,18 @@ class ClassNames:
             (0, {name: (0, k) for k, name in enumerate(self._first)})
         ]
         self._merged: dict[_Id, _Id] = {}
+        self._notes: dict[_Id, list[str]] = {}  # a text, then examples
 
     @property
     def classes(self) -> list[str]:
         """The present classes."""
         return list(self._ids[-1][1])
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """Notes by class: a text, then up to three pictures by SHA-256."""
+        ids = self._ids[-1][1].items()
+        return {name: self._notes[key] for name, key in ids if key in self._notes}
 
     @property
     def changed(self) -> bool:
@@ -132,12 +139,16 @@ class ClassNames:
         for at, change in self._changes.items():
             again.change(*change, at)
         self.former, self._merged = again.former, again._merged
+        self._notes = again._notes
         self._ids.append((event, again._ids[-1][1]))
 
     def change(
         self, change: str, names: list[str], into: str | None, event: int
     ) -> None:
-        """Add the classes `names`, or rename or merge them `into` one, by an event."""
+        """Add the classes `names`, or rename or merge them `into` one, by an event.
+
+        A note is about the first name; examples follow it, and `into` is its text.
+        """
         texts = [*names] if into is None else [*names, into]
         if (
             change not in CHANGES
@@ -151,6 +162,16 @@ class ClassNames:
                 f"of names of classes, and not into {into!r}."
             )
         before = self._ids[-1][1]
+        if change == "note" and into is not None:
+            if names[0] not in before or len(names) > 4:
+                raise CampaignError(
+                    "A note is about a class, with three examples at most. "
+                    f"{self.unknown(names[0])}"
+                )
+            into.encode()  # a ValueError where no page could show it
+            self._notes[before[names[0]]] = [into, *names[1:]]
+            self._changes[event] = change, names, into
+            return
         if into is None:
             for name in names:
                 if name in before:

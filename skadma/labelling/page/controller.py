@@ -153,6 +153,7 @@ class Controller:
             "classes": self.ledger.classes,
             "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
+            "notes": self.ledger.class_names.notes,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
             "n_images": len(usable),

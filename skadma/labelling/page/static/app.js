@@ -2,6 +2,7 @@
 
 import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
+import { Classes, guide } from "./classes.js";
 import { Finder } from "./finder.js";
 import { Finish } from "./finish.js";
 import { Grid } from "./grid.js";
@@ -21,6 +22,7 @@ const VIEWS = [
   ["grid", "Grid", Grid],
   ["second", "Second look", SecondLook],
   ["progress", "Progress", Progress],
+  ["classes", "Labels", Classes],
   ["test", "Test", Test],
   ["finish", "Finish", Finish],
   ["settings", "Settings", Settings],
@@ -255,7 +257,7 @@ class Page {
       ...queue.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
-    this.dialog.replaceChildren(
+    this.#dialog("Help",
       h("h2", {}, "Keys"),
       h("p", { hidden: keys.on }, "They are switched off, see Settings."),
       h("table", {}, h("tbody", {}, rows.map(([name, text]) => h("tr", {},
@@ -263,7 +265,18 @@ class Page {
       h("p", { class: "quiet" }, "Ctrl-Z takes back too; Ctrl-Y or Ctrl-Shift-Z does it again. " +
         "The wheel zooms, the mouse or the arrows move what is zoomed. In the grid: arrows move, a label's key labels and goes " +
         "on, Space or a click goes through the labels."),
-      h("button", { type: "button", autofocus: true, onclick: () => this.dialog.close() }, "Close"));
+    );
+  }
+
+  /** What the labels mean. */
+  guide() {
+    this.#dialog("Labels", ...guide(this));
+  }
+
+  #dialog(name, ...children) {
+    this.dialog.setAttribute("aria-label", name);
+    this.dialog.replaceChildren(...children, h("button", { type: "button", autofocus: true,
+      onclick: () => this.dialog.close() }, "Close"));
     this.dialog.showModal();
   }
 
@@ -293,6 +306,7 @@ class Page {
     else if (name === "redo") (this.view.history ?? this.history).redo();
     else if (name === "screen") this.fullScreen();
     else if (name === "help") this.help();
+    else if (name === "guide") this.guide();
     else if (name === "find" && this.view.labels) this.find();
     else return this.view.act(name);
     return true;
@@ -337,21 +351,19 @@ async function start() {
   }
 }
 
-/** Another tab was let in, or this one has a new address. */
-async function goOn() {
+/** This tab has a new address, or another one was let in. */
+async function goOn(event) {
   const page = window.skadmaPage;
   if (!page) return start();
-  await enter();
-  try {
-    const { id } = await transport.call("about");
-    if (id !== transport.campaign) location.reload(); // it is another campaign's
-  } catch {
-    // The page says so.
+  if (event.type === "hashchange") {
+    await enter();
+    const about = await transport.call("about").catch(() => null); // the page says so
+    if (about && about.id !== transport.campaign) location.reload(); // another campaign's
   }
   page.queue.hurry?.();
   page.queue.outbox.hurry?.();
 }
 
 window.addEventListener("hashchange", goOn);
-window.addEventListener("storage", ({ key }) => key === SESSION && goOn());
+window.addEventListener("storage", (event) => event.key === SESSION && goOn(event));
 start();

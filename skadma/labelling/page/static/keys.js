@@ -16,6 +16,7 @@ export const ACTIONS = [
   ["guess", "Show or hide the model's guess", "g"],
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
+  ["guide", "What the labels mean, with examples", "?"],
   ["take", "Grid: take all", "Enter"],
   ["keep", "Second look: keep the label", "ArrowLeft"],
   ["change", "Second look: change it", "ArrowRight"],

@@ -95,6 +95,15 @@ export class ImageQueue extends EventTarget {
     return entry;
   }
 
+  /** Add, rename or merge classes, or note something about one. */
+  async changeClasses(change) {
+    const as_of = this.state.as_of;
+    const state = await this.transport.call("classes", { ...change, as_of });
+    this.#stands(state);
+    this.savedAt = performance.now();
+    this.#changed();
+  }
+
   /** How many pictures have an answer, with those that are being saved. */
   get nDecided() {
     const { n_decided = 0, n_images = 0 } = this.state ?? {};

@@ -21,7 +21,8 @@ export class SecondLook {
     this.later = new Set();
     this.stage = h("div", { class: "stage", id: "doubted", tabindex: "0", role: "group",
       "aria-label": "Picture" });
-    this.zoom = new Zoom(this.stage, () => {});
+    this.zoom = new Zoom(this.stage, () => {}, (way) => (way === "down" ? page.undo()
+      : this.act({ left: "keep", right: "change", up: "skip" }[way])));
     this.question = h("p", { class: "question", id: "question" });
     this.choices = h("div", { class: "choices", role: "group", "aria-label": "Keep or change" });
     this.others = h("div", { class: "others", role: "group", "aria-label": "Other labels" });

@@ -15,7 +15,8 @@ export class Single {
     this.brightness = 0;
     this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
       role: "group", "aria-label": "Picture" });
-    this.zoom = new Zoom(this.stage, () => this.#view());
+    this.zoom = new Zoom(this.stage, () => this.#view(), (way) => this.#swipe(way));
+    this.swipes = h("p", { class: "quiet touch" });
     this.caption = h("p", { class: "caption" });
     this.guess = h("p", { class: "guess", id: "guess" });
     this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Labels" });
@@ -23,7 +24,7 @@ export class Single {
     this.tools = h("div", { class: "others", role: "group", "aria-label": "View" });
     this.element = h("section", { class: "single", "aria-label": "Label one by one" },
       this.stage,
-      h("div", { class: "under" }, this.caption, this.guess),
+      h("div", { class: "under" }, this.caption, this.guess), this.swipes,
       this.buttons,
       h("div", { class: "rows" }, this.others, this.tools));
   }
@@ -120,6 +121,10 @@ export class Single {
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
       h("span", { "data-sign": sign }, text));
     const now = [keys.on, [...keys.changed], queue.about.classes];
+    const [left, right] = this.#sides();
+    refill(this.swipes, [left, right], () => [
+      left ? `Swipe left: ${left}, right: ${right}; up: skip, down: undo.`
+        : "Swipe up: skip, down: undo."]);
     refill(this.buttons, [now, was], () => [...queue.about.classes.map((name) => {
       const { class: color, ...sign } = hue(queue.about.classes, name);
       return button(`class:${name}`, name, () => this.answer(name),
@@ -142,8 +147,22 @@ export class Single {
       button("contrast", `Contrast ${LEVELS[this.contrast]}×`, () => this.act("contrast")),
       button("brightness", `Brightness ${LEVELS[this.brightness]}×`, () => this.act("brightness")),
       button("guess", "Guess", () => this.act("guess"), { "aria-pressed": String(guesses) }),
+      button("guide", "What is what", () => this.page.guide()),
       button("screen", "Full screen", () => this.page.fullScreen()),
     ]);
+  }
+
+  /** The classes to the left and to the right, where there are two. */
+  #sides() {
+    const { classes } = this.page.queue.about;
+    return classes.length === 2 ? classes : [];
+  }
+
+  #swipe(way) {
+    const [left, right] = this.#sides();
+    if (way === "up") this.answer("?skip");
+    else if (way === "down") this.page.undo();
+    else if (left) this.answer(way === "left" ? left : right);
   }
 
   /** Answer for the picture that is shown; one that is not seen gets no answer. */
