@@ -18,7 +18,7 @@ import torch
 import torchvision.transforms.functional as tv
 from PIL import Image
 from scipy import sparse
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from .._utils.lazy_rows import LazyRows
 from .decoding import (
@@ -40,9 +40,9 @@ from .selection import (
     TakenList,
     check_is_sized,
     is_lazy_sequence,
-    numbers_of,
     take,
 )
+from .taken import TakenDataset
 
 _Decode = Callable[..., np.ndarray]
 """Gets an item, what it is called in messages, and the value range."""
@@ -338,14 +338,6 @@ def content_key(array: np.ndarray) -> str:
     """Return a digest of an array, 32 hex digits."""
     described = f"{array.shape}{array.dtype}".encode()
     return _digest(described, np.ascontiguousarray(array).data)
-
-
-class TakenDataset(Subset[Any]):
-    """Items of a Dataset, with their numbers in the one of the user."""
-
-    def __init__(self, X: Dataset[Any], indices: list[int]) -> None:
-        super().__init__(X, indices)
-        self.numbers = numbers_of(X, indices)
 
 
 def _digest(*parts: bytes | memoryview) -> str:

@@ -115,9 +115,9 @@ def take(X: Any, indices: ArrayLike) -> Any:
     if isinstance(X, LazyRows):
         return X.select(indices) if len(indices) > X.block else X[indices]
     if is_dataset(X) or is_lazy_sequence(X):
-        from .dataset import TakenDataset  # torch's
+        from .taken import TakenDataset  # torch's
 
-        return TakenDataset(X, indices.tolist())
+        return TakenDataset(X, indices.tolist(), numbers_of(X, indices))
     if is_tensor(X):
         return X[indices.tolist()]
     if isinstance(X, (list, tuple)):
