@@ -8,7 +8,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-VIEWS = ["single", "grid", "progress", "settings"]
+VIEWS = ["single", "grid", "progress", "test", "finish", "settings"]
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
-    from ..labelling.campaign.settings import OF_NETWORKS
+    from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
     fine_tuned = options.warm_start or type(strategy).__name__ in OF_NETWORKS

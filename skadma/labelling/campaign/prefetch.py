@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .campaign import Campaign
-from .state import read_state
-from .trainer import Proposal
+from .state import Proposal, read_state
 
 
 def prefetch_batch(
@@ -55,9 +54,9 @@ def prefetch_batch(
     begin = zlib.crc32(campaign.who.encode()) % n_first
     order = order_by_similarity(features[:n_first], begin)
     order += [n_first + i for i in order_by_similarity(features[n_first:])]
-    usable = state.usable()
-    shown = [sha256 for sha256 in also if sha256 in usable]
-    _, found = trainer.predictions(state, [usable[sha256] for sha256 in shown])
+    there = state.available()  # in no audit: who sees a guess agrees too often
+    shown = [sha256 for sha256 in also if sha256 in there]
+    _, found = trainer.predictions(state, [there[sha256] for sha256 in shown])
     guesses = dict(zip(shown, found, strict=False))  # nothing without a model
     return [proposals[i] for i in order], known, guesses, as_of
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...evaluation import suspects
+from ... import evaluation
 from .state import Decision, State
 
 
@@ -104,7 +104,7 @@ def _judge(
     images = [image for image, _ in labelled]
     labels = np.array([label for _, label in labelled])
     proba = predict(images, labels)
-    found = suspects(labels, proba, classes=classes)
+    found = evaluation.suspects(labels, proba, classes=classes)
     return {
         images[i]: (str(name), float(proba[i].max()), float(score), bool(likely))
         for i, name, score, likely in zip(

@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -35,8 +35,9 @@ from ...strategies._uncertainty_herding import (
 )
 from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError, EventLog
-from .settings import build_estimator, build_strategy, check_usable, learns_at_once
-from .state import State, digest, read_state, refresh_if_there
+from .settings import build_estimator, build_strategy, check_usable
+from .state import Proposal, State, digest, propose, read_state, refresh_if_there
+from .stored_settings import learns_at_once
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
@@ -45,24 +46,6 @@ _MOST_ROWS = 20_000
 """Images of which a probe keeps all rows in memory, a few hundred megabytes."""
 _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """An image that a query asks a label for.
-
-    `path` is relative to the pool, `sha256` names the content to label, `score` is the
-    strategy's. The present model predicts the class `guess` with the probability
-    `confidence`; both are None before the first labels. `as_of` is the log's last
-    event, as of which the classes are named.
-    """
-
-    path: str
-    score: float | None
-    guess: str | None
-    confidence: float | None
-    sha256: str
-    as_of: int | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False)
@@ -95,19 +78,6 @@ class Learnt:
     classes: list[str]
     probe: ProbeClassifier
     proba: np.ndarray | None = None
-
-
-def propose(
-    state: State,
-    image: int,
-    score: float | None = None,
-    guess: str | None = None,
-    confidence: float | None = None,
-) -> Proposal:
-    """Propose an image; blind without the last three."""
-    sha256 = str(state.contents[image].sha256)
-    path = state.paths[image]
-    return Proposal(path, score, guess, confidence, sha256, state.as_of)
 
 
 class Trainer:
