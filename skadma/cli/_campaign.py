@@ -100,7 +100,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
         raise ValueError(f"There is no folder {str(pool)!r}.{mean}")
     classes = class_names(options.classes or _ask_classes(pool))
     from ..labelling.campaign import Campaign  # takes seconds, --help should not
-    from ..labelling.campaign.settings import OF_NETWORKS
+    from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
     table = None

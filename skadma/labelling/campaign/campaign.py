@@ -692,13 +692,13 @@ class Campaign:
         model is right more often: docs/evaluation.md has by how much. None without a
         probe, or with labels of one class only.
         """
+        from ..._utils.intervals import wilson_interval
+        from ...evaluation import Share
+
         learnt = self._trainer.learnt(read_state(self._event_log))
         given = list(learnt.labels.values()) if learnt is not None else []
         if learnt is None or len(set(given)) < 2:
             return None
-        from ..._utils.intervals import wilson_interval
-        from ...evaluation import Share
-
         best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
         right, n = float(np.mean(best == given)), len(given)
         return Share(right, *wilson_interval(right, n, 0.95), n)

@@ -18,7 +18,6 @@ from ...persistence.params import ModelError, check_params, describe_params, pla
 from ...persistence.params import build_estimator as _build
 from ...strategies.base import QueryStrategy
 from ...training.probe_classifier import ProbeClassifier
-from .embeddings import is_of_table
 from .event_log import CampaignError
 
 if TYPE_CHECKING:
@@ -45,19 +44,6 @@ STRATEGIES = tuple(
     and name not in ("QueryStrategy", "ScoringStrategy", "Scores", "ADMAScores")
 )
 """Names of the strategies that a campaign accepts."""
-
-OF_NETWORKS = ("ADMA", "AIFT")
-"""Strategies that ask more of the network than its outputs for the pool."""
-
-
-def learns_at_once(settings: dict[str, Any]) -> bool:
-    """Whether the model is a probe of outputs that never change: a label takes ms."""
-    strategy = settings["strategy"]
-    return is_of_table(settings) or (
-        settings["estimator"].get("training") == "probe"
-        and strategy.get("class") not in OF_NETWORKS
-        and strategy.get("params", {}).get("layer", -2) == -2
-    )
 
 
 def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:

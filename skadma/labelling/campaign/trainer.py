@@ -28,8 +28,9 @@ from ...strategies._uncertainty_herding import (
 from ...training.probe_classifier import ProbeClassifier
 from .embeddings import is_of_table, read_embeddings, table_digests
 from .event_log import CampaignError, EventLog
-from .settings import build_estimator, build_strategy, check_usable, learns_at_once
+from .settings import build_estimator, build_strategy, check_usable
 from .state import Proposal, State, digest, propose, read_state, refresh_if_there
+from .stored_settings import learns_at_once
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +52,7 @@ _MOST_DISTANCES = 12_000
 class Table:
     """A pretrained network's outputs for the images that can be read."""
 
-    files: dict[str, str]  # by SHA-256, sorted by it
+    contents: np.ndarray  # SHA-256, sorted
     rows: np.ndarray  # (n, d), float32
     source: Any  # the network with the images' range of values; None of embeddings
 
@@ -62,7 +63,7 @@ class Table:
 
     def numbers(self, contents: Iterable[str]) -> np.ndarray:
         """Rows of contents."""
-        return np.searchsorted([*self.files], np.array([*contents], dtype=str))
+        return np.searchsorted(self.contents, np.array([*contents], dtype=str))
 
 
 @dataclass(eq=False)
@@ -339,27 +340,27 @@ class Trainer:
 
     def _table(self, usable: dict[str, int], state: State) -> Table:
         """Take the rows of images from memory or the cache, and compute the others."""
-        files = dict(zip(usable, self.files(usable.values(), state), strict=True))
-        files = {sha256: files[sha256] for sha256 in sorted(files)}
         known = self._learnt.table if self._learnt else None
-        if known is not None and known.files == files:
+        if known is not None and usable.keys() == {*known.contents.tolist()}:
             return known
         if self.is_of_table:
-            stored = read_embeddings(self._log)
+            stored, keys = read_embeddings(self._log), np.sort([*usable])
             with self._log.intact():
-                return Table(files, np.array([stored[k] for k in files]), None)
+                return Table(keys, np.array([stored[key] for key in keys]), None)
         from ...features.adapter import cnn_adapter
 
+        files = dict(zip(usable, self.files(usable.values(), state), strict=True))
         adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
         source, rows = adapter.source, {}
         if known is not None and known.source.namespace == source.namespace:
-            rows = dict(zip(known.files, known.rows, strict=True))
+            rows = dict(zip(known.contents.tolist(), known.rows, strict=True))
         if new := [sha256 for sha256 in files if sha256 not in rows]:
             _logger.info("the network is run on %d images", len(new))
             found = adapter.collect([files[s] for s in new], source_layers=[-2])[1]
             rows |= zip(new, *found.values(), strict=True)
             self._check_unchanged([usable[sha256] for sha256 in new], state)
-        return Table(files, np.array([rows[sha256] for sha256 in files]), source)
+        contents = np.array(sorted(files))
+        return Table(contents, np.array([rows[sha256] for sha256 in contents]), source)
 
     def _with_probe(self, learnt: Learnt, state: State) -> CNNClassifier:
         """Make the classifier of images whose last layer is a probe."""
@@ -396,7 +397,9 @@ class Trainer:
             and strategy.normalize
             and len(table.rows) <= _MOST_DISTANCES
         ):
-            some = None if proba is None else proba[pool]
+            # By cover alone in the first round: few labels' margins mislead.
+            first = len(labelled) < self._learner.n_instances
+            some = None if proba is None or first else proba[pool]
             by = table.distances, labelled, pool, some, n, strategy._seed()
             chosen, scores = herd_by_distances(*by)
         else:

@@ -16,6 +16,8 @@ _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
 _AGAIN = 30.0
 """Seconds until the next request where one failed, or brought too few images."""
+_BATCH = 5
+"""Images that wait at least, where the model learns each answer at once."""
 _STRIP = 10
 
 
@@ -23,6 +25,7 @@ _STRIP = 10
 class _Tab:
     seen: float = 0.0
     have: tuple[str, ...] = ()
+    want: int = 0
 
 
 class Controller:
@@ -86,13 +89,18 @@ class Controller:
             n_changed += len(before.keys() - labels.keys())
             news = len(self.ledger.decisions) != n_decisions or n_shown > n_shown_then
             n_available = len(self._available())
-            short = news and n_available < self.n_instances
+            short = news and n_available < self._reserve()
             again = time.monotonic() - at > _AGAIN
             lacking = again and (self._problem is not None or not n_available)
             enough = 1 if self.at_once else max(1, self.n_instances // 2)
             if n_changed < enough and not short and not lacking:
                 return None
-        return n_shown + 2 * self.n_instances
+        return n_shown + 2 * self._reserve()
+
+    def _reserve(self) -> int:
+        """Images that wait to be shown: a round, or what tabs hold while it learns."""
+        most = max((tab.want for tab in self._tabs.values()), default=0)
+        return max(_BATCH, most) if self.at_once else self.n_instances
 
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
@@ -116,7 +124,7 @@ class Controller:
         random while none are chosen.
         """
         self.ledger.update()
-        self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
+        self._tabs[tab] = _Tab(time.monotonic(), tuple(have), len(have) + want)
         items = self._available()[:want]
         if (meanwhile or self._all_answered()) and not items:
             items = self._draw(want)

@@ -16,7 +16,7 @@ from typing import Any
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
-from ..campaign.settings import learns_at_once
+from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
