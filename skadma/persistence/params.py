@@ -57,10 +57,12 @@ def describe_params(
 
 
 def _describe(name: str, value: Any, owner: str) -> Any:
+    from torch import nn
+
     from ..networks.registry import is_weights_file
 
     known = _class_params()
-    if name == "backbone" and callable(value) and not hasattr(value, "state_dict"):
+    if name == "backbone" and callable(value) and not isinstance(value, nn.Module):
         return {_GIVEN: getattr(value, "__name__", type(value).__name__)}
     if name in known and isinstance(value, type):
         class_name = value.__name__
