@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..._utils.atomic import remove_leftovers, sync_folder
+from ..._utils.intervals import wilson_interval
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
@@ -638,7 +639,6 @@ class Campaign:
         probe, or with labels of one class only.
         """
         from ...evaluation import Share
-        from ...evaluation._estimate import wilson_interval
 
         learnt = self._trainer.learnt(read_state(self._event_log))
         given = list(learnt.labels.values()) if learnt is not None else []
