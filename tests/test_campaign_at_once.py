@@ -63,14 +63,14 @@ def test_choices_are_those_from_scratch(begun, cells):
     state = read_state(campaign._event_log)
     table = campaign._trainer.learnt(state).table
     labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
-    known = np.array([sha256 in labels for sha256 in table.files])
-    rows, y = table.rows[known], [labels[s] for s in table.files if s in labels]
+    known = np.array([sha256 in labels for sha256 in table.contents])
+    rows, y = table.rows[known], [labels[s] for s in table.contents if s in labels]
     widths = campaign._trainer.learnt(state).probe.block_widths
     probe = ProbeClassifier(block_widths=widths, classes=CLASSES).fit(rows, y)
     chosen = UncertaintyHerding(random_state=0).query(
         probe, table.rows[~known], 8, X_labeled=rows, y_labeled=y
     )
-    pool = np.array(list(table.files))[~known]
+    pool = np.array(list(table.contents))[~known]
     assert {p["sha256"] for p in batch["proposals"]} == set(pool[chosen])
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..._utils.atomic import remove_leftovers, sync_folder
+from ..._utils.intervals import wilson_interval
 from ...features.table import EmbeddingTable, read_table
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
@@ -692,7 +693,6 @@ class Campaign:
         model is right more often: docs/evaluation.md has by how much. None without a
         probe, or with labels of one class only.
         """
-        from ..._utils.intervals import wilson_interval
         from ...evaluation import Share
 
         learnt = self._trainer.learnt(read_state(self._event_log))
