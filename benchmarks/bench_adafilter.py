@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier
 from skadma.bench.datasets import load_dataset, split_dataset
-from skadma.images.dataset import take
+from skadma.images.selection import take
 from skadma.strategies import ADMA, RandomSampling
 
 DATASETS = ("dogs-vs-cats", "cifar10", "elpv")

@@ -34,7 +34,7 @@ from sklearn.model_selection import train_test_split
 
 from skadma import CNNClassifier
 from skadma.bench.datasets import LabelledImages, load_dataset
-from skadma.images.dataset import take
+from skadma.images.selection import take
 from skadma.networks.heads import BlockLinear, get_head
 from skadma.training.probe import fit_probe
 

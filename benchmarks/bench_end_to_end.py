@@ -47,7 +47,8 @@ from torch.utils.data import DataLoader
 from skadma import CNNClassifier, strategies
 from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
 from skadma.features.cache import MemoryCache
-from skadma.images.dataset import ImageDataset, n_images, take
+from skadma.images.dataset import ImageDataset
+from skadma.images.selection import n_images, take
 from skadma.networks.adapted import Normalize
 
 BACKBONE, SIDE = "efficientnet_lite0", 128

@@ -33,7 +33,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from skadma import CNNClassifier, ProbeClassifier
 from skadma.bench.datasets import load_dataset
-from skadma.images.dataset import take
+from skadma.images.selection import take
 
 SETS = ("dogs-vs-cats", "cifar10", "trash", "blood-cells")
 WIDTHS = [1280, 960, 1344, 1344, 2304]

@@ -106,7 +106,7 @@ def least_seconds(pool: Path) -> dict[str, float]:
     clf = CNNClassifier("efficientnet_lite0", image_size=PIXELS, memory=False)
     clf.embed(files[:64], -2)
     begin = perf_counter()
-    from skadma.features.adapter import get_adapter
+    from skadma.features.estimators import get_adapter
 
     for _ in get_adapter(clf).iter_outputs(files[::4], source_layers=[-2]):
         pass

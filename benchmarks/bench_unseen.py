@@ -31,7 +31,7 @@ from skadma import ActiveLearner, CNNClassifier
 from skadma.bench import compare
 from skadma.bench.cells import measure
 from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
-from skadma.images.dataset import take
+from skadma.images.selection import take
 from skadma.networks.heads import BlockLinear, ProbeHead, get_head
 from skadma.strategies import (
     BADGE,

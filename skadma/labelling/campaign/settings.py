@@ -110,7 +110,7 @@ def _refused(one: Model | QueryStrategy) -> Iterator[None]:
 
 
 def describe_estimator(
-    estimator: Model, table: EmbeddingTable | None
+    estimator: Model, table: EmbeddingTable | None = None
 ) -> dict[str, Any]:
     """Describe an estimator by plain values; refuse parameters that are none.
 
