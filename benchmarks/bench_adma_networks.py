@@ -148,8 +148,10 @@ def report(out: Path) -> None:
                 off = 100 * (wide[strategy] - wide["random"]).dropna()
                 n, means = len(off), wide[strategy].groupby("dataset").mean()
                 cells = [f"{means[s]:.3f}" if s in means else "" for s in sets]
-                half = t.ppf(0.975, n - 1) * off.std() / np.sqrt(n) if n > 1 else np.nan
-                above = f"{off.mean():+.1f} ± {half:.1f} | {(off > 0).sum()} of {n}"
+                above = f"{off.mean():+.1f}"
+                if n > 1:
+                    above += f" ± {t.ppf(0.975, n - 1) * off.std() / np.sqrt(n):.1f}"
+                above += f" | {(off > 0).sum()} of {n}"
                 if strategy == "random":
                     above = " | "
                 name = f"{network}, {pixels} px, {frozen} layers frozen"
