@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,23 +30,32 @@ def commands(parser=None, before=()):
                 yield from commands(below, (*before, name))
 
 
-def test_version_and_help_import_nothing_slow():
-    """Of every command; each would take seconds, and half a gigabyte."""
-    calls = [["--version"], ["--help"], *([*words, "--help"] for words in commands())]
-    assert len(calls) > 30
+def imports_of(calls, cwd=None):
+    """What commands said, and which slow packages they imported."""
     run = f"""if True:
         import contextlib, io, sys
         from skadma.cli import main
         for call in {calls!r}:
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                with contextlib.suppress(SystemExit):
+                try:
                     main(call)
+                except SystemExit as end:
+                    assert not end.code, call
             assert out.getvalue(), call
+        print(out.getvalue())
         print([name for name in {SLOW!r} if name in sys.modules])
     """
     done = subprocess.run([sys.executable, "-c", run], check=True, capture_output=True,
-                          text=True)  # fmt: skip
-    assert done.stdout == "[]\n"
+                          text=True, cwd=cwd)  # fmt: skip
+    *said, slow = done.stdout.splitlines()
+    return "\n".join(said), slow
+
+
+def test_version_and_help_import_nothing_slow():
+    """Of every command; each would take seconds, and half a gigabyte."""
+    calls = [["--version"], ["--help"], *([*words, "--help"] for words in commands())]
+    assert len(calls) > 30
+    assert imports_of(calls)[1] == "[]"
 
 
 def ends(capsys, *arguments):
@@ -56,13 +66,6 @@ def ends(capsys, *arguments):
     assert ended.value.code in (1, 2)
     assert said
     return said
-
-
-@pytest.mark.parametrize("port", ["70000", "65536", "-1", "80x"])
-def test_ports(port, tmp_path, capsys):
-    said = ends(capsys, "label", "--campaign", tmp_path / "c", "--port", port)
-    assert "argument --port" in said
-    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
 
 
 # --- outputs -----------------------------------------------------------------------
@@ -90,6 +93,23 @@ def campaign(pool, tmp_path, monkeypatch):
         labels = {f"{i:02}.png": CLASSES[i % 2] for i in range(4)}
         campaign.teach(labels, train=False)
     return tmp_path / "skadma-campaign"
+
+
+def test_what_needs_no_network_imports_nothing_slow(campaign, tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\n04.png,dark\n05.png,bright\n")
+    (tmp_path / "more").mkdir()
+    shutil.copy(tmp_path / "photos" / "00.png", tmp_path / "more")
+    calls = [
+        "teach labels.csv --later", "relabel 04.png bright", "skip 06.png",
+        "cant-tell 07.png", "undo", "confirm 01.png", "repeats --share 1 -o again.csv",
+        "agreement", "classes add other", "classes rename dark black",
+        "classes merge other black --into black", "pool add more", "check",
+        "export -o decisions.csv", "export --log -o log.json", "report -o report.html",
+        "status",
+    ]  # fmt: skip
+    said, slow = imports_of([call.split() for call in calls], tmp_path)
+    assert "labelled     6 (black: 2, bright: 4)" in said
+    assert slow == "[]"
 
 
 OUTPUTS = {
@@ -181,6 +201,15 @@ def test_a_network_without_a_probe(pool, tmp_path, capsys):
     classes = ["--classes", *CLASSES, "--campaign", tmp_path / "c"]
     said = ends(capsys, "start", pool, *classes, *network)
     assert "--training fine-tune" in said
+
+
+def test_ports(campaign, capsys):
+    pytest.importorskip("uvicorn")
+    for port in ("65536", "-1"):
+        said = ends(capsys, "label", "--no-browser", "--port", port)
+        assert f"Port {port} is taken or not allowed." in said
+    assert "argument --port" in ends(capsys, "label", "--port", "80x")
+    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
 
 
 # --- no traceback --------------------------------------------------------------------
@@ -310,6 +339,59 @@ def test_paths_that_lead_nowhere(campaign, tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.startswith("skadma "), words
         assert "not foreseen" not in said and "Traceback" not in said, (words, said)
+
+
+def test_what_is_meant_is_asked_or_guessed(
+    campaign, pool, tmp_path, monkeypatch, capsys
+):
+    """Another case, a typing error, commas; classes are asked for at a terminal."""
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{i:02}.png,BRIGHT\n" for i in range(9)))
+    assert main(["teach", "labels.csv", "--later"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "Saved 5 labels, changed 2; 2 are as before.\n"
+    assert said.err.count("'BRIGHT' is taken for the class 'bright'.") == 1
+    table.write_text("path,label\n09.png,brigth\n")
+    assert "Did you mean 'bright'?" in ends(capsys, "teach", "labels.csv")
+    with Campaign.open(campaign) as opened:  # the class that had the name then
+        n = opened.last_event
+        opened.rename_class("bright", "light")
+        opened.add_classes(["bright"])
+        table.write_text(f"path,label,as_of\n09.png,Bright,{n}\n")
+        with pytest.warns(UserWarning, match="is taken for"):
+            opened.teach(table, train=False)
+        held = {path: decision.label for path, decision, _ in opened.decisions()}
+        assert held["09.png"] == "light"
+
+    assert "Did you mean 'photos'?" in ends(capsys, "start", "photo", "--classes", "a")
+    for name in ("cat", "dog"):
+        (pool / name).mkdir()
+    start = ["start", "photos", "--campaign", "new", "--backbone", "squeezenet1_1",
+             "--weights", "none", "--strategy", "MarginSampling",
+             "--training", "fine-tune"]  # fmt: skip
+    assert "such as cat, dog? Name them with --classes." in ends(capsys, *start)
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"ant, bee\n")
+    with open(terminal) as asked:  # noqa: PTH123 (closed with it)
+        monkeypatch.setattr(sys, "stdin", asked)
+        assert main(start) == 0
+    os.close(keyboard)
+    said = capsys.readouterr()
+    assert "Which labels are there, such as cat, dog?" in said.out
+    assert "(ant: 0, bee: 0)" in said.out
+    assert "The classes are taken to be ant, bee." in said.err
+
+
+def test_help_has_each_command_in_a_group(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    groups = capsys.readouterr().out.split("\n\n")[-4:]
+    heads = [group.split("\n")[0] for group in groups]
+    assert heads == ["Label:", "Check:", "Use:", "Expert:"]
+    listed = [
+        line.split()[0] for group in groups for line in group.split("\n")[1:] if line
+    ]
+    assert sorted(listed) == sorted(words[0] for words in commands() if len(words) == 1)
 
 
 @pytest.mark.filterwarnings("always")

@@ -22,8 +22,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.atomic import new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
 from .._utils.tables import write_table
+from ..images.decoding import UnreadableImageError, from_file
 from ..images.folder import iter_images
-from ..images.forms import UnreadableImageError, from_file
 from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
 from ..persistence.network_file import describe_labels
@@ -144,7 +144,8 @@ def predict_files(
     with _locked(journal), warnings.catch_warnings():
         # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
-        remove_abandoned(out)
+        for path in (out, journal):
+            remove_abandoned(path)
         end, n_groups, n_before, not_resumed = _kept(journal, task, given, overwrite)
         bar = progress_bar(
             total=n_images, initial=n_before, unit=" images", disable=not progress

@@ -6,24 +6,20 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from ..._utils.atomic import remove_leftovers, sync_folder
-from ...classifier import CNNClassifier
-from ...evaluation.calibrated import calibrated
-from ...persistence.export import check_onnx, export_model
-from ...persistence.folder import refuse_folder
-from ...strategies import QueryStrategy
+from ..._utils.intervals import wilson_interval
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import absolute, check_name, check_outside, read_folders
-from .history import card_facts, list_decisions, list_events
+from .history import list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
@@ -36,18 +32,25 @@ from .record_labels import (
     record_labels,
 )
 from .second_look import SuspectLabel, list_cant_tell, list_suspects
-from .settings import (
-    build_estimator,
-    check_network,
-    check_settings,
-    check_usable,
-    describe_estimator,
-    describe_strategy,
-    save_centers,
+from .state import (
+    Decision,
+    Proposal,
+    State,
+    propose,
+    read_state,
+    refresh,
+    refresh_if_there,
 )
-from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Status, make_status
-from .trainer import Proposal, Trainer, guess, propose
+from .stored_settings import check_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...classifier import CNNClassifier
+    from ...evaluation import Share
+    from ...strategies import QueryStrategy
+    from .trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 
@@ -123,11 +126,18 @@ class Campaign:
             self.pool = folders.roots[""]
             self.who = self._event_log.who
             self.n_instances: int = settings["n_instances"]
-            self._trainer = Trainer(self._event_log, settings, backbone)
-            self.audits = Audits(self._event_log, self._trainer)
+            self._settings, self._backbone = settings, backbone
+            self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
             self._event_log.close()
             raise
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        """What trains and chooses; CampaignError where the settings are of no use."""
+        from .trainer import Trainer  # torch takes seconds, and the log needs none
+
+        return Trainer(self._event_log, self._settings, self._backbone)
 
     @classmethod
     def create(
@@ -182,14 +192,17 @@ class Campaign:
         -------
         Campaign
         """
+        from . import settings as models
+        from .trainer import Trainer
+
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": describe_estimator(estimator),
-            "strategy": describe_strategy(strategy),
+            "estimator": models.describe_estimator(estimator),
+            "strategy": models.describe_strategy(strategy),
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
@@ -197,15 +210,15 @@ class Campaign:
         check_settings(settings)
         refuse_existing(folder / DATABASE)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
-        check_usable(rebuilt, strategy, names)
-        check_network(rebuilt, strategy, names)
+        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
+        models.check_usable(rebuilt, strategy, names)
+        models.check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
-            save_centers(strategy, folder)
+            models.save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
                 Trainer(log, settings, backbone)  # refuses what it cannot use
@@ -244,8 +257,13 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen."""
+    def _query(
+        self, n_instances: int | None, *, record: bool = True
+    ) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen.
+
+        Without `record` the log does not know of it, and nothing may be left to label.
+        """
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -253,6 +271,9 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
+            if not record:
+                found = self._trainer.query(state, n) if n else []
+                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -603,13 +624,29 @@ class Campaign:
         agrees too often), and those that cannot be read.
         """
         state = read_state(self._event_log)
-        n_labels, estimator = self._trainer.last_model(state)
         usable, drawn = state.usable(), state.drawn()
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
-        if estimator is None or not asked:
-            return n_labels, {}
-        files = self._trainer.files([usable[sha256] for sha256 in asked], state)
-        return n_labels, dict(zip(asked, guess(estimator, files), strict=True))
+        images = [usable[sha256] for sha256 in asked]
+        n_labels, found = self._trainer.predictions(state, images)
+        return n_labels, dict(zip(asked, found, strict=False))  # none without a model
+
+    def quality(self) -> Share | None:
+        """How often the model is right, by the labels so far, with a 95 % interval.
+
+        Each label is judged by the probe that is fitted without it (leave-one-out, in
+        closed form). The labels were chosen for being hard, so on the other images the
+        model is right more often: docs/evaluation.md has by how much. None without a
+        probe, or with labels of one class only.
+        """
+        from ...evaluation import Share
+
+        learnt = self._trainer.learnt(read_state(self._event_log))
+        given = list(learnt.labels.values()) if learnt is not None else []
+        if learnt is None or len(set(given)) < 2:
+            return None
+        best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
+        right, n = float(np.mean(best == given)), len(given)
+        return Share(right, *wilson_interval(right, n, 0.95), n)
 
     def export_model(
         self,
@@ -649,9 +686,14 @@ class Campaign:
         ModelError
             If the folder is there, or the disk is full.
         """
+        from ...evaluation.calibrated import calibrated
+        from ...persistence.export import check_onnx, export_model
+        from ...persistence.folder import refuse_folder
+        from .card import card_facts
+
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         if onnx:
-            check_onnx()
+            check_onnx(self._trainer.source_network)
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")

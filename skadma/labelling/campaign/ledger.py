@@ -28,6 +28,8 @@ class Mark:
     mark: str  # a class, or a mark such as "?skip"
     before: str | None = None  # its mark then, as far as the person was told
     as_of: int | None = None  # the event as of which classes are named, if known
+    # Class and probability by a model that did not know the answer, if no query has it.
+    guess: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Operation:
     undo: str | None = None  # instead: the operation, or "event-N", to take back
     confirm: bool = False  # the marks hold already, and stand after a second look
     via: str = "page"  # how it was given, for the log
+    audit: bool = False  # the marks are answers to an audit
 
 
 @dataclass
@@ -161,6 +164,7 @@ class Ledger(State):
             before = self.present_name(given.before, given.as_of) or given.before
             mark = Mark(given.sha256, present, before)
             kind = "confirm" if operation.confirm else self._kind(mark)
+            kind = "answer" if operation.audit else kind
             reason = self._reason_against(mark, image, image in new, kind)
             if reason:
                 reasons[mark.sha256] = reason
@@ -170,13 +174,16 @@ class Ledger(State):
             self._idle[operation.id] = reasons
             return Outcome(operation.id, "nothing", self._refusals(reasons))
         first: int | None = None
-        for kind in ("teach", "repeat", "confirm"):
+        for kind in ("teach", "repeat", "confirm", "answer"):
             rows = [row for its_kind, row in new.values() if its_kind == kind]
             detail: dict[str, Any] = {"operation": operation.id}
             if reasons:
                 detail["refused"] = reasons
             if round_ is not None and kind == "teach":
                 detail["round"] = round_
+                told = {m.sha256: m.guess for m in operation.marks if m.guess}
+                guesses = {r.image: told[r.sha256] for r in rows if r.sha256 in told}
+                detail |= {"guessed": guesses} if guesses else {}
             first = add_answers(self._log, kind, operation.via, rows, first, **detail)
         self.update()
         return Outcome(operation.id, "recorded", self._refusals(reasons))
@@ -223,8 +230,10 @@ class Ledger(State):
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."
+        if kind == "answer":
+            return "" if mark.sha256 in self.drawn() else "It is in no test any more."
         if mark.sha256 in self.drawn():
-            return "An audit keeps it apart. 'skadma evaluate' takes its label."
+            return "An audit keeps it apart. The test, or 'skadma evaluate', has it."
         held = self.decision(mark.sha256)
         holds = held and held.mark
         if kind == "confirm" and holds != mark.mark:
