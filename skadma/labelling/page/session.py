@@ -18,6 +18,7 @@ from ... import evaluation
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
@@ -59,7 +60,9 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            self.controller = Controller(self.campaign.ledger(), who, n)
+            at_once = learns_at_once(self.campaign._event_log.settings())
+            ledger = self.campaign.ledger()
+            self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
             raise
@@ -90,6 +93,19 @@ class Session:
             ledger.update()
             path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
+
+    def change_classes(
+        self, change: str, names: list[str], into: str | None, as_of: int
+    ) -> dict[str, Any]:
+        """Change the classes; names of present ones are those as of an event."""
+        controller = self.controller
+        n_classes = {"add": 0, "note": 1}.get(change, len(names))
+        meant = [
+            controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
+        ]
+        self.campaign._change_classes(change, [*meant, *names[n_classes:]], into)
+        controller.ledger.update()
+        return controller.state()
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""
@@ -216,16 +232,18 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "quality": campaign.quality(),
         "suspects": [
             {
                 "sha256": s.sha256,
                 "before": s.label,
                 "by": s.who,
                 "suggested": s.suggested,
+                "confidence": s.confidence,
                 "others": s.others,
             }
             for s in suspects[:_SUSPECTS]
-            if s.likely or s.others
+            if s.others or (s.likely and s.suggested != s.label)
         ],
     }
 
