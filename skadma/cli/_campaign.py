@@ -23,7 +23,15 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
+    from ..classifier import CNNClassifier
     from ..labelling.campaign import Campaign, SuspectLabel, TeachResult
+    from ..strategies import QueryStrategy
+
+_USUAL: dict[str, Any] = {
+    "backbone": "efficientnet_lite0", "training": None, "weights": "DEFAULT",
+    "strategy": "UncertaintyHerding", "centers": None, "warm_start": False, "set": [],
+}  # fmt: skip
+"""Options of which Campaign.create knows what they stand for."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -90,10 +98,34 @@ def _start(options: Options) -> None:
         print(campaign.status())
 
 
-def start_campaign(options: Options, pool: Path) -> Campaign:
+def is_usual(options: Options) -> bool:
+    """Whether nothing is given about the network and the strategy."""
+    return all(getattr(options, name) == value for name, value in _USUAL.items())
+
+
+def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Campaign:
     """Start the campaign that the options describe."""
-    from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
+
+    models = (None, None) if is_usual(options) else _models(options)
+    return Campaign.create(
+        options.campaign,
+        pool,
+        options.classes,
+        *models,
+        n_instances=options.n,
+        warm_start=options.warm_start,
+        random_state=options.seed,
+        at_once=at_once,
+        who=options.who,
+        wait=options.wait,
+        verbose=not at_once,
+    )
+
+
+def _models(options: Options) -> tuple[CNNClassifier, QueryStrategy]:
+    """Build the estimator and the strategy that the options describe."""
+    from ..classifier import CNNClassifier  # takes seconds, --help should not
 
     strategy = _strategy(options.strategy, options.centers)
     fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
@@ -121,19 +153,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
                 f"--set {item}: {parameter.partition('__')[0]} has no parameters of "
                 "its own."
             ) from error
-    return Campaign.create(
-        options.campaign,
-        pool,
-        options.classes,
-        estimator,
-        strategy,
-        n_instances=options.n,
-        warm_start=options.warm_start,
-        random_state=options.seed,
-        who=options.who,
-        wait=options.wait,
-        verbose=True,
-    )
+    return estimator, strategy
 
 
 def _strategy(name: str, centers: Path | None) -> Any:

@@ -73,10 +73,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         _check(all(isinstance(s, str) and _SHA256.fullmatch(s) for s in have), "have")
         want = body.get("want")
         _check(type(want) is int and 0 <= want <= 200, "want")
-        meanwhile = body.get("meanwhile") is True
         tab = _text(body, "tab", 64)
         update = session.controller.sync
-        return JSONResponse(await session.run(update, tab, have, want, meanwhile))
+        return JSONResponse(await session.run(update, tab, have, want))
 
     async def operations(request: Request) -> Response:
         asked = _list(await read(request), "operations")

@@ -48,7 +48,7 @@ export class Grid {
     } else {
       this.cells.clear();
       refill(this.tiles, ["empty", queue.state?.stage, queue.state?.n_decided,
-        queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.state?.n_images, queue.elsewhere], () => this.page.emptiness());
     }
   }
 

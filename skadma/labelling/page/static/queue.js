@@ -19,7 +19,6 @@ export class ImageQueue extends EventTarget {
     this.items = [];
     this.state = null;
     this.ahead = 6;
-    this.meanwhile = false;
     this.images = new Map();
     this.returned = new Map(); // undone pictures, and when the log had it
     this.outbox = new Outbox(transport, about.id);
@@ -124,7 +123,6 @@ export class ImageQueue extends EventTarget {
         tab: this.tab,
         have: [...new Set([...have, ...unsaved])].slice(-500),
         want,
-        meanwhile: this.meanwhile,
       });
     } catch (error) {
       this.#unreachable(error);

@@ -62,7 +62,7 @@ export class Single {
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
       refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
-        queue.state?.n_decided, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.state?.n_decided, queue.elsewhere], () => this.page.emptiness());
       return;
     }
     delete this.stage.dataset.key;
