@@ -24,7 +24,7 @@ from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import WholeBody, read_object, refuse
 from .guard import CLOSED, Guard
-from .session import Session, make_progress
+from .session import Session, list_labels, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -82,9 +82,33 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         wanted = [_operation(each) for each in asked]
         return JSONResponse(await session.run(session.controller.record, wanted))
 
+    async def classes(request: Request) -> Response:
+        body = await read(request)
+        names, as_of = _list(body, "names"), body.get("as_of")
+        change, into = _text(body, "change", 10), body.get("into")
+        _check(all(isinstance(n, str) and len(n) <= 200 for n in names), "names")
+        _check(into is None or (isinstance(into, str) and len(into) <= 2000), "into")
+        _check(type(as_of) is int and 0 <= as_of < 2**53, "as_of")
+        try:
+            changed = session.change_classes, change, names, into, as_of
+            return JSONResponse(await session.run(*changed))
+        except CampaignError as error:
+            return refuse(422, str(error))
+
     async def progress(_: Request) -> Response:
         numbers = await session.run(make_progress, session.campaign, session.controller)
         return JSONResponse(numbers)
+
+    async def test(_: Request) -> Response:
+        numbers = await session.run(session.controller.test)
+        return JSONResponse({**numbers, "jobs": session.jobs})
+
+    async def labels(_: Request) -> Response:
+        return JSONResponse(await session.run(list_labels, session.campaign))
+
+    async def job(request: Request) -> Response:
+        session.start_job(*_job(await read(request)))
+        return JSONResponse({"jobs": session.jobs})
 
     async def image(request: Request) -> Response:
         sha256, size = request.path_params["sha256"], request.query_params.get("size")
@@ -108,7 +132,11 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             Route("/api/about", about),
             Route("/api/sync", sync, methods=["POST"]),
             Route("/api/operations", operations, methods=["POST"]),
+            Route("/api/classes", classes, methods=["POST"]),
             Route("/api/progress", progress),
+            Route("/api/test", test),
+            Route("/api/labels", labels),
+            Route("/api/job", job, methods=["POST"]),
         ],
         exception_handlers=dict.fromkeys((HTTPException, ValueError), _answer_to_error),
     )
@@ -163,7 +191,14 @@ def _operation(body: Any) -> Operation:
     via = body.get("via")
     _check(via in ("keys", "grid", "list"), "via")
     marks = [_mark(each) for each in _list(body, "marks")]
-    return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
+    confirm, audit = body.get("confirm") is True, body.get("audit") is True
+    return Operation(name, marks, confirm=confirm, via=via, audit=audit)
+
+
+def _job(body: Any) -> tuple[Any, ...]:
+    name, arguments = _text(body, "name", 64), _list(body, "arguments")
+    _check(all(type(each) in (str, int, float) for each in arguments), "arguments")
+    return name, *arguments
 
 
 def _mark(body: Any) -> Mark:

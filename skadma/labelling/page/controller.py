@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,8 @@ class Controller:
         """
         self.ledger.update()
         self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
-        items = self._available()[:want] or self._draw(max(0, want - _NOT_DRAWN))
+        n = want if self._all_answered() else max(0, want - _NOT_DRAWN)
+        items = self._available()[:want] or self._draw(n)
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
             "items": [self._described(item) for item in items],
@@ -128,20 +130,34 @@ class Controller:
         outcomes = self.ledger.record(operations, self.ledger.last_query)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
+    def test(self) -> dict[str, Any]:
+        """How many pictures a test has, and those to answer, skipped ones last."""
+        self.ledger.update()
+        answers, there = self.ledger.audit_answers, self.ledger.usable()
+        drawn = [sha for sha in self.ledger.drawn() if sha in there]
+        open_ = [s for s in drawn if s not in answers or answers[s].kind == "skip"]
+        open_.sort(key=answers.__contains__)
+        items = [{"sha256": s, "path": self.ledger.path(s)} for s in open_[:100]]
+        return {"n": len(drawn), "n_left": len(open_), "items": items}
+
     def state(self) -> dict[str, Any]:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
+        usable, decided = self.ledger.available(), self.ledger.decisions
+        kinds = Counter(d.kind for sha, d in decided.items() if sha in usable)
         ids = self.ledger.class_names.at(self.ledger.as_of)
         return {
             "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
             "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
+            "notes": self.ledger.class_names.notes,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
-            "n_images": len(self.ledger.available()),
-            "n_decided": self._n_decided(),
+            "n_images": len(usable),
+            "n_decided": sum(kinds.values()) - kinds["skip"],
+            "n_skipped": kinds["skip"],
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
             "recent": self._recent(),
@@ -164,9 +180,8 @@ class Controller:
         self._tabs = {k: t for k, t in self._tabs.items() if now - t.seen < _AWAY}
         return {sha for tab in self._tabs.values() for sha in tab.have}
 
-    def _n_decided(self) -> int:
-        usable = self.ledger.available()
-        return sum(sha in usable for sha in self.ledger.decisions)
+    def _all_answered(self) -> bool:
+        return self.ledger.available().keys() <= self.ledger.decisions.keys()
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, or it was skipped."""
@@ -179,7 +194,7 @@ class Controller:
         """Chosen, not decided, held by no tab; skipped ones when no others are left."""
         held = self._held()
         usable = self.ledger.available()
-        only_skipped = self._n_decided() >= len(usable)
+        only_skipped = self._all_answered()
         return [
             item
             for item in self._queue
@@ -190,12 +205,9 @@ class Controller:
         ]
 
     def _draw(self, n: int) -> list[dict[str, Any]]:
-        held = self._held()
-        left = [
-            sha
-            for sha in self.ledger.available()
-            if sha not in held and self.ledger.decision(sha) is None
-        ]
+        held, ledger = self._held(), self.ledger
+        shas = (str(ledger.contents[i].sha256) for i in ledger.candidates())
+        left = [sha for sha in shas if sha not in held]
         drawn = random.sample(left, min(n, len(left)))
         return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 

@@ -17,6 +17,7 @@ from typing import Any
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 
@@ -42,6 +43,8 @@ class Session:
         self._worker = Worker(self.campaign.folder, options, background=True)
         self._busy = False  # one request at a time
         self._not_before = 0.0
+        # What the process was asked to do, by name: "state" is running, done or failed.
+        self.jobs: dict[str, dict[str, Any]] = {}
         self._closed = False
         self._submit(self._request)  # the first images, before the page is open
 
@@ -72,6 +75,7 @@ class Session:
         return {
             "id": self.id,
             "campaign": folder.name,
+            "folder": str(folder),
             "who": controller.who,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
@@ -85,6 +89,19 @@ class Session:
             path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
 
+    def change_classes(
+        self, change: str, names: list[str], into: str | None, as_of: int
+    ) -> dict[str, Any]:
+        """Change the classes; names of present ones are those as of an event."""
+        controller = self.controller
+        n_classes = {"add": 0, "note": 1}.get(change, len(names))
+        meant = [
+            controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
+        ]
+        self.campaign._change_classes(change, [*meant, *names[n_classes:]], into)
+        controller.ledger.update()
+        return controller.state()
+
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""
         loop = asyncio.get_running_loop()
@@ -95,6 +112,20 @@ class Session:
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # closing
             self._thread.submit(function, *arguments)
+
+    def start_job(self, name: str, *arguments: Any) -> None:
+        """Have the process do a job, unless it does it; `jobs` tells how it is."""
+        if self.jobs.get(name) != {"state": "running"}:
+            self.jobs[name] = {"state": "running"}
+            what = name, *arguments
+            threading.Thread(target=self._do_job, args=what, daemon=True).start()
+
+    def _do_job(self, name: str, *arguments: Any) -> None:
+        try:
+            result = self._worker.call(do_job, name, *arguments)
+            self.jobs[name] = {"state": "done", "result": result}
+        except (ValueError, RuntimeError) as error:
+            self.jobs[name] = {"state": "failed", "problem": str(error)}
 
     # --- the process that trains ----------------------------------------------------
 
@@ -174,6 +205,15 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     }
 
 
+def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
+    """List all decisions, for a label file."""
+    n = campaign.last_event
+    return [
+        {"path": path, "mark": d.mark, "sha256": d.sha256, "as_of": n}
+        for path, d, _ in sorted(campaign.decisions(), key=lambda row: row[0])
+    ]
+
+
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
     """Choose `n` images; predict those and the ones that are shown, find suspects."""
     proposals, known, guesses, as_of = prefetch_batch(campaign, n, shown)
@@ -195,9 +235,30 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
                 "before": s.label,
                 "by": s.who,
                 "suggested": s.suggested,
+                "confidence": s.confidence,
                 "others": s.others,
             }
             for s in suspects[:_SUSPECTS]
-            if s.likely or s.others
+            if s.others or (s.likely and s.suggested != s.label)
         ],
     }
+
+
+def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
+    """Do in the process what the page asks for; of a sort nothing is moved."""
+    if name == "draw":
+        return len(campaign.audits.draw(*arguments))
+    if name == "release":
+        return campaign.audits.release(train=False).n_new
+    if name == "measure":
+        found = campaign.audits.estimate()
+        lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
+        return {**vars(found), **lists}
+    typed, how, unsure = arguments
+    into = Path(typed).expanduser()
+    if not into.is_absolute():
+        raise ValueError("Give the folder in full, such as /home/me/sorted.")
+    if name not in ("plan", "sort") or how not in ("copy", "link"):
+        raise ValueError(f"The page does not {name} ({how}).")
+    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}
