@@ -363,6 +363,12 @@ class Trainer:
             compute=False,
         )
 
+    def source_features(self, images: Iterable[int], state: State) -> np.ndarray:
+        """Outputs of the pretrained network's last layer but one, a row per image."""
+        files = self.files(images, state)
+        rows = clone(self._learner.estimator).embed(files, -2)[-2]
+        return rows.reshape(len(files), -1)
+
     # --- labels judged by models that did not see them ----------------------
 
     def unseen_proba(
@@ -388,7 +394,7 @@ class Trainer:
             return out_of_fold_proba(
                 estimator, files, labels, classes=classes, verbose=verbose
             )
-        features = estimator.embed(files, -2)[-2]
+        features = self.source_features(images, state)
         quick = quick_model(features.shape[1])
         return out_of_fold_proba(quick, features, labels, classes=classes)
 

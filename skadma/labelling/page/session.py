@@ -18,6 +18,8 @@ from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
+from .gallery import Gallery
+from .pictures import Thumbnails
 
 _LISTED = 60
 _PAUSE = 10.0
@@ -38,6 +40,9 @@ class Session:
         self.id: str  # the campaign's
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
+        ledger = self.controller.ledger
+        self.gallery = Gallery(ledger, self._worker.call, self._submit)
+        self.thumbnails = Thumbnails(self.campaign.folder / "cache" / "thumbnails")
         self._busy = False  # one request at a time
         self._not_before = 0.0
         self._closed = False
@@ -125,6 +130,7 @@ class Session:
     def _receive(self, message: dict[str, Any]) -> None:
         self._busy = False
         self.controller.receive(message)
+        self.gallery.model = self.controller.suspects_as_of
         with contextlib.suppress(CampaignError):  # the page's next request tells
             self.controller.ledger.update()
         self._request()

@@ -2,6 +2,7 @@
 
 import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
+import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
 import { ACTIONS, Keys, isPlain, keyName } from "./keys.js";
 import { Progress } from "./progress.js";
@@ -14,6 +15,7 @@ import { fetchTransport } from "./transport.js";
 const VIEWS = [
   ["single", "One by one", Single],
   ["grid", "Grid", Grid],
+  ["gallery", "Gallery", Gallery],
   ["progress", "Progress", Progress],
   ["settings", "Settings", Settings],
 ];

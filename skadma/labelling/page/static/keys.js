@@ -11,7 +11,9 @@ export const ACTIONS = [
   ["guess", "Show or hide the model's guess", "g"],
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
-  ["take", "Grid: take all", "Enter"],
+  ["take", "Grid, gallery: take all that are seen", "Enter"],
+  ["loupe", "Gallery: the picture large", "l"],
+  ["like", "Gallery: more like this one", "m"],
 ];
 
 /** How a key reads. */

@@ -1,0 +1,70 @@
+"""A campaign's whole pool at once: guesses, similar images, and a map of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .campaign import Campaign
+from .state import read_state
+
+_SIMILAR = 1000
+
+
+def guess_all(campaign: Campaign) -> tuple[int, int, dict[str, tuple[str, float]]]:
+    """Predict the class of every image in no audit.
+
+    Returns the event as of which classes are named, and what `Campaign.guesses` does.
+    """
+    campaign.refresh_if_there()
+    state = read_state(campaign._event_log)
+    return state.as_of, *campaign.guesses(state.available())
+
+
+def rank_similar(campaign: Campaign, sha256: str) -> list[str]:
+    """List the contents most similar to one, itself first."""
+    names, rows = _features(campaign)
+    if sha256 not in names:
+        return []
+    similarity = rows @ rows[names.index(sha256)]
+    return [names[i] for i in np.argsort(-similarity, kind="stable")[:_SIMILAR]]
+
+
+def map_pool(campaign: Campaign) -> dict[str, list[int]]:
+    """Return the place of each content, in thousandths of the map's side."""
+    names, rows = _features(campaign)
+    places = np.rint(1000 * place_on_map(rows)).astype(int).tolist()
+    return dict(zip(names, places, strict=True))
+
+
+def _features(campaign: Campaign) -> tuple[list[str], np.ndarray]:
+    """Contents in no audit, and the pretrained network's features of length 1."""
+    campaign.refresh_if_there()
+    state = read_state(campaign._event_log)
+    images = state.available()
+    rows = campaign._trainer.source_features(list(images.values()), state)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return list(images), rows / np.maximum(length, 1e-12)
+
+
+def place_on_map(rows: np.ndarray, n_placed: int = 2000) -> np.ndarray:
+    """Place rows in a square of side 1, similar ones close to each other.
+
+    t-SNE places `n_placed`; the others go amid the most similar of these.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.neighbors import NearestNeighbors
+
+    n = len(rows)
+    if n < 5:
+        return np.column_stack([np.linspace(0, 1, n), np.full(n, 0.5)])
+    drawn = np.random.default_rng(0).permutation(n)[:n_placed]
+    pca = PCA(min(50, len(drawn), rows.shape[1]), random_state=0).fit(rows[drawn])
+    rows = pca.transform(rows)
+    perplexity = min(30.0, (len(drawn) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)
+    places = tsne.fit_transform(rows[drawn])
+    nearest = NearestNeighbors(n_neighbors=1 if n == len(drawn) else 5).fit(rows[drawn])
+    places = places[nearest.kneighbors(rows, return_distance=False)].mean(axis=1)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return np.asarray((places - low) / np.maximum(high - low, 1e-12))
