@@ -51,6 +51,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "skadma"},
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],  # a field would need a second row
     "header_links_before_dropdown": 6,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],

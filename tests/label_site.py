@@ -16,7 +16,8 @@ _MAIN = "import sys; from skadma.cli import main; sys.exit(main())"
 CLASSES = ["crack", "ok"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TINY = [
-    "--backbone", "squeezenet1_1", "--weights", "none", "--strategy", "margin-sampling",
+    "--backbone", "squeezenet1_1", "--training", "fine-tune", "--weights", "none",
+    "--strategy", "margin-sampling",
     "--set", "estimator__image_size=32", "estimator__max_epochs=1",
 ]  # fmt: skip
 

@@ -220,6 +220,7 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
     c = tmp_path / "c"
     run(c, "start", pool, "--classes", *CLASSES, "--backbone", "squeezenet1_1",
         "--weights", "none", "--strategy", "margin-sampling", "-n", "5",
+        "--training", "fine-tune",
         "--set", "estimator__image_size=32", "estimator__max_epochs=1")  # fmt: skip
     run(c, "query", "-o", "next.csv")
     with pytest.raises(SystemExit):  # it may hold labels by now
@@ -267,7 +268,7 @@ def test_quiet_unless_asked(painted, pool, tmp_path, capsys, caplog):
     caplog.set_level("WARNING")  # Python's default; pytest's settings have another
     c = tmp_path / "c"
     run(c, "start", pool, "--classes", *CLASSES, "--backbone", "squeezenet1_1",
-        "--weights", "none", "--strategy", "random-sampling",
+        "--weights", "none", "--strategy", "random-sampling", "--training", "fine-tune",
         "--set", "estimator__image_size=32", "estimator__max_epochs=1")  # fmt: skip
     run(c, "query", "-o", tmp_path / "next.csv")
     fill(tmp_path / "next.csv", painted[1].get)

@@ -463,7 +463,7 @@ def test_what_is_left_out_is_told(pool, tmp_path, capsys):
     started = subprocess.run(
         [sys.executable, "-c", "from skadma.cli import main; main()", "start",
          str(pool), "--classes", *CLASSES, "--campaign", str(tmp_path / "d"),
-         "--backbone", "squeezenet1_1", "--weights", "none"],
+         "--backbone", "squeezenet1_1", "--training", "fine-tune", "--weights", "none"],
         env={**os.environ, "SKADMA_MAX_IMAGE_PIXELS": "39999"},
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip

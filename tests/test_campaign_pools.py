@@ -237,7 +237,8 @@ def test_commands(pool, more, tmp_path, monkeypatch, capsys):
     (tmp_path / "labels.csv").write_text("path,label\n00.png,red\n02.png,blue\n")
     settings = ["estimator__image_size=32", "estimator__max_epochs=1"]
     start = ["start", "photos", "--classes", *CLASSES, "--backbone", "squeezenet1_1",
-             "--weights", "none", "--set", *settings]  # fmt: skip
+             "--weights", "none", "--training", "fine-tune",
+             "--set", *settings]  # fmt: skip
 
     def run(*arguments):
         main([str(argument) for argument in arguments])

@@ -152,6 +152,37 @@ def test_outputs_of_other_commands(tmp_path, capsys):
         assert ends(capsys, *command)
 
 
+# --- what a campaign is started with --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "backbone", "training"),
+    [
+        ([], "layers/shufflenet_v2_x0_5", "probe"),
+        (["--training", "fine-tune"], "shufflenet_v2_x0_5", "fine-tune"),
+        (["--warm-start"], "shufflenet_v2_x0_5", "fine-tune"),
+        (["--strategy", "aift"], "shufflenet_v2_x0_5", "fine-tune"),
+        (["--strategy", "aift", "--training", "probe"], "layers/shufflenet_v2_x0_5",
+         "probe"),
+    ],
+)  # fmt: skip
+def test_training(words, backbone, training, pool, tmp_path):
+    start = ["start", pool, "--classes", *CLASSES, "--campaign", tmp_path / "c",
+             "--backbone", "shufflenet_v2_x0_5", "--weights", "none", *words,
+             "--set", "estimator__image_size=32"]  # fmt: skip
+    assert main([str(word) for word in start]) == 0
+    with Campaign.open(tmp_path / "c") as campaign:
+        clf = campaign.estimator()
+    assert (clf.backbone, clf.training) == (backbone, training)
+
+
+def test_a_network_without_a_probe(pool, tmp_path, capsys):
+    network = ["--backbone", "squeezenet1_1", "--weights", "none"]
+    classes = ["--classes", *CLASSES, "--campaign", tmp_path / "c"]
+    said = ends(capsys, "start", pool, *classes, *network)
+    assert "--training fine-tune" in said
+
+
 # --- no traceback --------------------------------------------------------------------
 
 
@@ -226,6 +257,7 @@ def test_names_with_terminal_escapes(tmp_path, capsys):
     bad = f"bad{ESCAPES}"
     start = ["start", photos, "--classes", bad, "ok", "--weights", "none",
              "--backbone", "squeezenet1_1", "--strategy", "margin-sampling",
+             "--training", "fine-tune",
              "--set", "estimator__image_size=32", "estimator__max_epochs=1",
     ]  # fmt: skip
     where = ["--campaign", tmp_path / "c", "--who", f"eva{ESCAPES}"]

@@ -133,11 +133,52 @@ def test_grid(site, page):
         arg=shas[0],
     )
     n = len(site.held())
+
+    def marks():
+        return dict(
+            page.eval_on_selector_all(
+                ".tile", "all => all.map(e => [e.dataset.sha256, e.dataset.mark])"
+            )
+        )
+
+    # One history: first the click that is not saved, then the batch with its marks.
+    tiles.nth(2).click()
+    clicked = tiles.nth(2).get_attribute("data-sha256")
     page.keyboard.press("Backspace")
+    assert marks()[clicked] == "" and len(site.held()) == n
+    page.keyboard.press("Control+z")
     saved(page)
     assert len(site.held()) == n - 20
-    back = [tiles.nth(i).get_attribute("data-sha256") for i in range(20)]
-    assert sorted(back) == sorted(shas)
+    assert [*marks()] == shas and marks() == expected
+    page.keyboard.press("Control+z")  # all others
+    given = [shas[i] for i in (0, 1, 3, 5, 6)]
+    assert [sha for sha, mark in marks().items() if mark] == given
+    assert page.inner_text("#live").endswith(": no label")
+    page.keyboard.press("Control+z")  # the second click on the last one
+    assert marks()[shas[6]] == CLASSES[0]
+    for _ in range(3):
+        page.keyboard.press("Control+Shift+z")
+    saved(page)
+    assert len(site.held()) == n and not set(shas) & set(marks())
+    assert dict(marks_of(site.log())[-20:]) == expected
+    page.keyboard.press("Control+y")  # the click that was taken back first
+    assert marks()[clicked] == CLASSES[0]
+    page.click("#view-single")
+    press(page, "1")  # from now on there is nothing to be done again
+    page.keyboard.press("Control+y")
+    assert page.get_by_role("button", name="Redo").is_disabled()
+    page.keyboard.press("Control+z")
+    was = page.get_by_role("group", name="Labels").locator("[aria-pressed=true]")
+    assert was.get_attribute("data-focus") == "class:crack"
+    assert "(was: crack)" in page.inner_text(".caption")
+    assert marks_of(site.log())[-1][0] == shown(page)
+    page.keyboard.press("Control+z")  # shows where it takes something back
+    assert marks()[clicked] == "" and page.locator("#view-grid[aria-current=page]")
+    page.click("#view-single")
+    page.get_by_role("button", name="Redo").click()
+    page.keyboard.press("Control+y")
+    saved(page)
+    assert len(site.held()) == n + 1
 
 
 def test_the_guess_is_hidden_until_asked_for(site, page):
@@ -204,10 +245,52 @@ def test_keys_can_be_changed_and_switched_off(site, page):
 
 
 def test_zoom_and_contrast_are_view_only(site, page):
+    """Wheel, drag and keys zoom within the stage; a click leaves no button armed."""
+
+    def box(selector="#stage"):
+        return page.locator(selector).bounding_box()
+
     shown(page)
+    stage = box()
+    image = page.locator("#stage img")
+    # The 32 pixels of the picture fill the stage; nothing lies below the window.
+    assert image.evaluate("e => getComputedStyle(e).objectFit") == "contain"
+    assert box("#stage img") == stage
+    x, y = stage["x"] + stage["width"] / 4, stage["y"] + stage["height"] / 3
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -400)
+    until(page, "skadmaPage.view.zoom.scale > 2")
+    zoomed = box("#stage img")
+    scale = zoomed["width"] / stage["width"]
+    assert abs((x - zoomed["x"]) / scale - stage["width"] / 4) < 1
+    assert box() == stage and box(".rows")["y"] + box(".rows")["height"] < 720
+    page.mouse.down()
+    page.mouse.move(x + 30, y + 20)
+    page.mouse.up()
+    assert abs(box("#stage img")["x"] - zoomed["x"] - 30) < 1
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+    assert box("#stage img")["x"] < zoomed["x"]
+    page.mouse.wheel(0, 9000)  # out, and no farther than the whole picture
+    until(page, "skadmaPage.view.zoom.scale === 1")
+    assert box("#stage img") == stage
+    page.get_by_role("button", name="Keep zoom").click()
+    page.keyboard.press("z")
+    kept = box("#stage img")
+    press(page, "2")
+    assert box("#stage img") == kept
+    before = shown(page)
+    page.get_by_role("button", name=CLASSES[0], exact=True).click()
+    shown(page, before)
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    saved(page)
+    assert page.evaluate("() => document.activeElement.id") == "stage"
+    assert marks_of(site.log())[-1] == (before, CLASSES[0])
+    page.get_by_role("button", name="Keep zoom").click()
+    press(page, "2")
     for key in "zkb":
         page.keyboard.press(key)
-    image = page.locator("#stage img")
     assert image.get_attribute("data-size") == "full"
     page.wait_for_function("() => document.querySelector('#stage img').naturalWidth")
     assert "contrast(1.5) brightness(1.5)" in image.get_attribute("style")

@@ -1,5 +1,6 @@
 """Networks that cannot be traced, of tokens, and of transformers, with their images."""
 
+import csv
 import json
 import pickle
 
@@ -8,14 +9,18 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from skadma import ActiveLearner, CNNClassifier
+from skadma import ActiveLearner, Campaign, CNNClassifier
+from skadma.features.store import FeatureStore
 from skadma.images.dataset import ImageDataset
+from skadma.labelling import predict_files
 from skadma.networks.adapted import Normalize
 from skadma.networks.heads import append_feature_blocks, token_blocks
 from skadma.networks.pretrained import load_pretrained
-from skadma.strategies import AIFT, BADGE, CoreSet, MarginSampling
+from skadma.persistence import ModelError
+from skadma.strategies import AIFT, BADGE, CoreSet, MarginSampling, UncertaintyHerding
 
 timm = pytest.importorskip("timm")
 
@@ -113,9 +118,9 @@ def test_what_a_network_without_layers_cannot(pictures):
 # --- tokens ---------------------------------------------------------------------------
 
 
-def vit(**options):
+def vit(kind=timm.models.VisionTransformer, **options):
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 12}
-    return timm.models.VisionTransformer(**shape, num_heads=2, **options)
+    return kind(**shape, num_heads=2, **options)
 
 
 TOKENS = {
@@ -124,6 +129,8 @@ TOKENS = {
     "siglip": (
         lambda: vit(num_classes=0, class_token=False, global_pool="map"), False, 0,
     ),
+    # Its class token comes after the blocks.
+    "cait": (lambda: vit(timm.models.Cait, num_classes=0), False, 0),
 }  # fmt: skip
 
 
@@ -364,3 +371,65 @@ def test_what_is_no_folder_of_a_network(folders, tmp_path, pictures):
     (bad / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     fails("trust_remote_code|custom code|of its own")
     assert not (tmp_path / "ran").exists()
+
+
+# --- what else they can ---------------------------------------------------------------
+
+
+class BySign(ByValue):
+    """Goes another way for some images."""
+
+    def forward(self, x):
+        features = super().forward(x)
+        return features if x.mean() > 0 else features.square()
+
+
+def test_openvino_refuses_a_network_that_branches_on_values(pictures):
+    pytest.importorskip("openvino")
+    X, y = pictures
+    with pytest.raises(ValueError, match="outputs are off by"):
+        classifier(BySign, engine="openvino", memory=False).fit(X, y)
+
+
+@OF_SCRIPTS
+@pytest.mark.parametrize("name", ["vit", "scripted", "by value"])
+def test_a_campaign_with_a_network_used_as_a_whole(name, folders, pictures, tmp_path):
+    """Query, teach, OpenVINO, features on the disk; ONNX, or the reason before work."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    X, y = pictures
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for i, image in enumerate(X):
+        Image.fromarray(image).save(pool / f"{i:02}.png")
+    backbone = {"scripted": scripted, "by value": ByValue}.get(
+        name, f"hf/{folders / 'vit'}"
+    )
+    own = None if name == "vit" else backbone
+    clf = classifier(backbone, engine="openvino", memory=False)
+    labels = [f"{k}" for k in y]
+    with Campaign.create(
+        tmp_path / "campaign", pool, ["0", "1", "2"], clf, UncertaintyHerding(),
+        n_instances=8,
+    ) as campaign:  # fmt: skip
+        asked = [each.path for each in campaign.query()]
+        campaign.teach({path: labels[int(path[:2])] for path in asked})
+        assert campaign.query()[0].guess in {*labels}
+        if name == "vit":
+            campaign.export_model(tmp_path / "model", onnx=True, calibration=False)
+        else:
+            what = {"scripted": "it is a script", "by value": "data-dependent"}[name]
+            with pytest.raises(ModelError, match=f"{what}.*Without --onnx"):
+                campaign.export_model(tmp_path / "model", onnx=True)
+            campaign.export_model(tmp_path / "model", calibration=False)
+        expected = campaign.estimator()
+    model = CNNClassifier.load(tmp_path / "model", backbone=own)
+    predict_files(model, [pool], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as lines:
+        found = [row["label"] for row in csv.DictReader(lines)]
+    files = [str(file) for file in sorted(pool.iterdir())]
+    assert found == expected.predict(files).tolist()
+    store = FeatureStore.build(expected, X, tmp_path / "store", layer=-2)
+    assert len({*CoreSet(random_state=0).query(expected, store, 3)}) == 3
+    search = GridSearchCV(clf, {"class_weight": [None, "balanced"]}, cv=2)
+    assert search.set_params(error_score="raise").fit(X, y).best_score_ > 0.3

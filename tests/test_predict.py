@@ -382,12 +382,15 @@ def test_killed(model, pictures, tmp_path, monkeypatch):
             out.unlink()
             at.clear()
     assert at == sorted(set(at))
+    for name in (out.name, part.name):  # killed while one of them was written whole
+        (tmp_path / f".{name}.{process.pid}.1.part").write_text("path,la")
     monkeypatch.chdir(tmp_path)
     main(["predict", "many", "--model", str(model), "-o", "out.csv"])
     main(["predict", "many", "--model", str(model), "-o", "whole.csv"])
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(table(out)) == 960
     assert others(tmp_path) == []
+    assert list(tmp_path.glob(".out.csv*.part")) == []
 
 
 MEASURED = """

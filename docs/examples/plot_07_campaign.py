@@ -34,9 +34,7 @@ for index in np.random.default_rng(0).choice(len(X), 200, replace=False):
 # command, and ``skadma label`` in the browser.
 
 classes = ["defective", "sound"]
-clf = CNNClassifier(
-    "efficientnet_lite0", image_size=64, n_frozen_layers=-5, max_epochs=10
-)
+clf = CNNClassifier("layers/efficientnet_lite0", image_size=64, training="probe")
 Campaign.create(
     work / "campaign",
     work / "photos",

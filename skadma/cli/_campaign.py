@@ -53,7 +53,14 @@ def _add_start(commands: Commands) -> None:
 def add_start_options(parser: argparse._ActionsContainer) -> None:
     """Add what a campaign can be started with."""
     add = parser.add_argument
-    add("--backbone", default="efficientnet_lite0", help="default: %(default)s")
+    what = "pretrained network (default: %(default)s)"
+    add("--backbone", default="efficientnet_lite0", help=what)
+    what = (
+        "probe: fit a linear layer to several of the network's layers, in "
+        "milliseconds; fine-tune: train its last layers, in minutes (default: probe, "
+        "and fine-tune for ADMA, AIFT and --warm-start)"
+    )
+    add("--training", choices=("probe", "fine-tune"), help=what)
     weights = "name of weights or a .safetensors or .pth file; 'none': random"
     add("--weights", default="DEFAULT", help=weights)
     add(
@@ -88,10 +95,17 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
 
-    estimator = CNNClassifier(
-        options.backbone, weights=None if options.weights == "none" else options.weights
-    )
     strategy = _strategy(options.strategy, options.centers)
+    fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
+    training = options.training or ("fine-tune" if fine_tuned else "probe")
+    backbone = options.backbone
+    if training == "probe" and not backbone.startswith(("layers/", "hf/")):
+        backbone = f"layers/{backbone}"
+    estimator = CNNClassifier(
+        backbone,
+        weights=None if options.weights == "none" else options.weights,
+        training=training,
+    )
     targets = {"estimator": estimator, "strategy": strategy}
     for item in options.set:
         name, _, value = item.partition("=")

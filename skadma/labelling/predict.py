@@ -144,7 +144,8 @@ def predict_files(
     with _locked(journal), warnings.catch_warnings():
         # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
-        remove_abandoned(out)
+        for path in (out, journal):
+            remove_abandoned(path)
         end, n_groups, n_before, not_resumed = _kept(journal, task, given, overwrite)
         bar = progress_bar(
             total=n_images, initial=n_before, unit=" images", disable=not progress

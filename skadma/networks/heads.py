@@ -299,7 +299,7 @@ def multilayer_network(
             f"'layers/{name}': this network ends in {head}, of {n} layers. The last "
             "one must be a Linear behind two other layers or more, and get one vector "
             "of an image, and those in the middle must give an output for each image. "
-            f"Take {name!r} as it is."
+            f"Take {name!r} as it is; 'skadma start' does with --training fine-tune."
         )
     assert isinstance(head, nn.Linear)
     if not taps:
@@ -360,9 +360,10 @@ def token_blocks(
         if len(nodes) < len(DEPTHS):
             continue
         own: Any = getattr(network, "_network", network)
-        tokens = [getattr(own, name, None) for name in ("cls_token", "class_token")]
-        has_class_token = any(token is not None for token in tokens)
-        n_prefix = getattr(own, "num_prefix_tokens", int(has_class_token))
+        before = _weights_before(nodes[0])  # CaiT adds its class token behind them
+        has_class_token = not before.isdisjoint(("cls_token", "class_token"))
+        has_prefix = has_class_token or "reg_token" in before
+        n_prefix = getattr(own, "num_prefix_tokens", 1) if has_prefix else 0
         chosen = sorted({max(round(depth * len(nodes)) - 1, 0) for depth in DEPTHS})
         return [
             (nodes[i], [1], n_prefix, has_class_token)
@@ -371,6 +372,16 @@ def token_blocks(
             for i in chosen
         ]
     return []
+
+
+def _weights_before(node: fx.Node) -> set[str]:
+    """Names of the network's own weights that a node depends on."""
+    seen, left = {node}, [node]
+    while left:
+        new = {*left.pop().all_input_nodes} - seen
+        seen |= new
+        left += new
+    return {str(n.target).rpartition(".")[2] for n in seen if n.op == "get_attr"}
 
 
 def _is_tokens(node: fx.Node, network: nn.Module) -> bool:

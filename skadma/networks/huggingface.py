@@ -33,6 +33,7 @@ class HuggingFaceFeatures(nn.Module):
         self.model = model
         # Among the weights, so that a saved network is rebuilt with it.
         self.register_buffer("has_pooler", torch.tensor(has_pooler))
+        self.pools = has_pooler  # not read in a forward pass, which could not be traced
         takes = inspect.signature(model.forward).parameters
         self.options: dict[str, Any] = {}
         own: Any = getattr(model.config, "image_size", image_size)
@@ -43,6 +44,10 @@ class HuggingFaceFeatures(nn.Module):
         shuffles = "noise" in takes and isinstance(patch_size, int)
         self.shuffled_side: int | None = patch_size if shuffles else None
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.pools = bool(self.has_pooler)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features of a batch of normalized images."""
         options = dict(self.options)
@@ -50,7 +55,7 @@ class HuggingFaceFeatures(nn.Module):
             n = x[0, 0].numel() // self.shuffled_side**2
             options["noise"] = torch.arange(n, device=x.device).expand(len(x), n)
         outputs = self.model(pixel_values=x, **options)
-        pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
+        pooled = getattr(outputs, "pooler_output", None) if self.pools else None
         if pooled is None:
             hidden = outputs.last_hidden_state
             pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean((2, 3))

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..networks import PretrainedNetwork
+from ..networks.graph import UntracedNetwork
 from ..networks.torch_state import NETWORK_LOCK
 from .card import CardFacts, describe_preprocessing, make_card
 from .folder import save_model
@@ -53,14 +55,26 @@ def export_model(
     save_model(estimator, folder, overwrite=overwrite, more=more)
 
 
-def check_onnx() -> None:
-    """Raise before the work is done if a package is missing."""
+def check_onnx(source: PretrainedNetwork) -> None:
+    """Raise before the work is done if a package is missing, or the network's way.
+
+    Networks that cannot be traced may be no graph for torch's exporter either.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _import(package)
     if "external_data" not in inspect.signature(torch.onnx.export).parameters:
         raise ImportError(
             f"ONNX files need torch 2.6 or newer, this is {torch.__version__}."
         )
+    first = next(source.module.children())
+    if isinstance(first, UntracedNetwork):
+        try:
+            if isinstance(first.module, torch.jit.ScriptModule):
+                raise ValueError("it is a script, give the module that it was made of")
+            with NETWORK_LOCK, contextlib.redirect_stderr(io.StringIO()):
+                torch.export.export(source.module, (source.example,), strict=False)
+        except Exception as error:  # of any type
+            raise _cannot(error) from error
 
 
 def export_onnx(estimator: Any, path: Path) -> None:
@@ -70,7 +84,7 @@ def export_onnx(estimator: Any, path: Path) -> None:
     cropping, and gives float32 probabilities (n, n_classes). ModelError if one differs
     by more than the tolerance.
     """
-    check_onnx()
+    check_onnx(estimator.source_network_)
     side = estimator.source_network_.preprocessing.image_size
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, 3, side, side), dtype=np.uint8)
@@ -133,11 +147,15 @@ def _write(whole: nn.Module, example: torch.Tensor, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # the exporter raises almost anything
-        first = str(error).strip().split("\n", 1)[0]
-        raise ModelError(
-            f"torch cannot write this network as ONNX ({type(error).__name__}: "
-            f"{first})."
-        ) from error
+        raise _cannot(error) from error
+
+
+def _cannot(error: Exception) -> ModelError:
+    first = str(error.__cause__ or error).strip().split("\n", 1)[0]
+    return ModelError(
+        f"torch cannot write this network as ONNX ({type(error).__name__}: {first}). "
+        "Without --onnx (onnx=True) the model is written as it is."
+    )
 
 
 def _import(package: str) -> Any:

@@ -91,10 +91,10 @@ class Campaign:
     Examples
     --------
     >>> from skadma import Campaign, CNNClassifier
-    >>> from skadma.strategies import MarginSampling
-    >>> with Campaign.create("cracks", "photos", ["crack", "ok"],
-    ...                      CNNClassifier("efficientnet_lite0"),
-    ...                      MarginSampling()) as campaign:  # doctest: +SKIP
+    >>> from skadma.strategies import UncertaintyHerding
+    >>> clf = CNNClassifier("layers/efficientnet_lite0", training="probe")
+    >>> with Campaign.create("cracks", "photos", ["crack", "ok"], clf,
+    ...                      UncertaintyHerding()) as campaign:  # doctest: +SKIP
     ...     for image in campaign.query(20):
     ...         print(image.path)
     ...     campaign.teach("labels.csv")
@@ -651,7 +651,7 @@ class Campaign:
         """
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         if onnx:
-            check_onnx()
+            check_onnx(self._trainer.source_network)
         state, estimator = self._trainer.present_model()
         if not hasattr(estimator, "net_"):
             raise CampaignError("There are no labels yet, so there is no model.")

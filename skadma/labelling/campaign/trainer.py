@@ -22,6 +22,7 @@ from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
 from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
+from ...networks import PretrainedNetwork
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
@@ -164,9 +165,14 @@ class Trainer:
         return self._learner.estimator_
 
     @cached_property
+    def source_network(self) -> PretrainedNetwork:
+        """The pretrained network."""
+        return self._learner.estimator.source_network()
+
+    @property
     def _fingerprint(self) -> str:
         """Name the pretrained weights: a file of weights may have been replaced."""
-        return self._learner.estimator.source_network().fingerprint
+        return self.source_network.fingerprint
 
     def _trained(self) -> list[dict[str, Any]]:
         """The details of the log's "train" events, oldest first."""

@@ -228,6 +228,7 @@ class Controller:
                     {
                         "sha256": d.sha256,
                         "path": self.ledger.path(d.sha256),
+                        "mark": d.mark,
                         "before": self.ledger.mark_before(d),
                     }
                     for d in event.decisions

@@ -4,7 +4,8 @@ import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
 import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
-import { ACTIONS, Keys, isPlain, keyName } from "./keys.js";
+import { History } from "./history.js";
+import { ACTIONS, Keys, historyStep, isPlain, keyName } from "./keys.js";
 import { Progress } from "./progress.js";
 import { Settings } from "./settings.js";
 import { Single } from "./single.js";
@@ -24,11 +25,12 @@ const VIEWS = [
 class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
-    this.settings = { guesses: false, prefill: false, many: 20, ...this.#stored() };
+    this.settings = { guesses: false, prefill: false, many: 20, keepZoom: false, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
     this.strip = new Strip(this);
+    this.history = new History(this);
     this.#build(root, about);
     this.queue.addEventListener("change", () => this.render());
     this.queue.addEventListener("classes", ({ detail }) => this.#classes(detail));
@@ -73,6 +75,7 @@ class Page {
   #classes({ classes, former, renamed }) {
     this.keys.arrange(classes, former);
     this.views.grid.rename(renamed);
+    this.history.rename(renamed);
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);
       return this.keys.on && key ? `${name} (${keyName(key)})` : name;
@@ -206,7 +209,7 @@ class Page {
   }
 
   undo(target) {
-    this.queue.undo(target);
+    this.history.undo(target);
   }
 
   fullScreen() {
@@ -225,13 +228,19 @@ class Page {
       h("p", { hidden: keys.on }, "They are switched off, see Settings."),
       h("table", {}, h("tbody", {}, rows.map(([name, text]) => h("tr", {},
         h("th", { scope: "row" }, text), h("td", {}, h("kbd", {}, keyName(keys.of(name)))))))),
-      h("p", { class: "quiet" }, "In the grid: arrows move, a label's key labels and goes " +
+      h("p", { class: "quiet" }, "Ctrl-Z takes back too; Ctrl-Y or Ctrl-Shift-Z does it again. " +
+        "The wheel zooms, the mouse or the arrows move what is zoomed. In the grid: arrows move, a label's key labels and goes " +
         "on, Space or a click goes through the labels."),
       h("button", { type: "button", autofocus: true, onclick: () => this.dialog.close() }, "Close"));
     this.dialog.showModal();
   }
 
   #key(event) {
+    const step = historyStep(event);
+    if (step) {
+      event.preventDefault();
+      this.history[step]();
+    }
     if (!isPlain(event)) return;
     const name = this.keys.meaning(event.key);
     if (!name) return;
@@ -244,6 +253,7 @@ class Page {
 
   #act(name) {
     if (name === "undo") this.undo();
+    else if (name === "redo") this.history.redo();
     else if (name === "screen") this.fullScreen();
     else if (name === "help") this.help();
     else return this.view.act(name);

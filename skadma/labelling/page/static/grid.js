@@ -52,6 +52,30 @@ export class Grid {
     }
   }
 
+  /** Drop the marks of pictures; return those that there were. */
+  forget(items) {
+    const rows = items.filter(({ sha256 }) => this.marks.has(sha256))
+      .map(({ sha256 }) => [sha256, this.marks.get(sha256)]);
+    for (const [sha256] of rows) this.marks.delete(sha256);
+    return rows;
+  }
+
+  /** Set marks; undefined takes one away. */
+  put(rows) {
+    for (const [sha256, mark] of rows) {
+      if (mark === undefined) this.marks.delete(sha256);
+      else this.marks.set(sha256, mark);
+    }
+  }
+
+  /** Mark pictures; undone as one. */
+  #give(items, mark) {
+    const rows = items.map(({ sha256 }) => [sha256, this.marks.get(sha256), mark]);
+    if (!rows.length) return;
+    this.put(rows.map(([sha256, , now]) => [sha256, now]));
+    this.page.history.marked(rows);
+  }
+
   /** Labels that were given, but not taken, are called as their classes are now. */
   rename(renamed) {
     for (const [sha256, mark] of this.marks) this.marks.set(sha256, renamed(mark));
@@ -85,7 +109,10 @@ export class Grid {
         h("span", { class: "quiet" }, "All others are"),
         queue.about.classes.map((name, i) => h("button", { type: "button",
           class: `choice small hue${i % 8}`, "data-focus": `all:${name}`,
-          onclick: () => this.#rest(name) }, h("span", {}, name)))),
+          onclick: (event) => {
+            this.#rest(name);
+            if (event.detail) this.#focus(this.at); // Space would press it again
+          } }, h("span", {}, name)))),
       h("label", { class: "quiet" },
         h("input", { type: "checkbox", "data-focus": "prefill", checked: settings.prefill,
           onchange: (event) => this.page.set("prefill", event.target.checked) }),
@@ -126,15 +153,13 @@ export class Grid {
   }
 
   #set(item, mark) {
-    this.marks.set(item.sha256, mark);
+    this.#give([item], mark);
     this.page.announce(`${item.path}: ${mark ? markName(mark) : "no label"}`);
     this.render();
   }
 
   #rest(name) {
-    for (const item of this.items) {
-      if (!this.mark(item)) this.marks.set(item.sha256, name);
-    }
+    this.#give(this.items.filter((item) => !this.mark(item)), name);
     this.render();
   }
 
@@ -159,7 +184,6 @@ export class Grid {
     if (!items.length) return;
     const { queue } = this.page;
     queue.decide(items.map((item) => ({ ...item, mark: this.mark(item) })), "grid");
-    for (const { sha256 } of items) this.marks.delete(sha256);
     this.at = 0;
     this.page.announce(`${items.length} labels taken.`);
     this.render();

@@ -4,8 +4,12 @@ export const ACTIONS = [
   ["skip", "Skip: ask again when nothing else is left", "s"],
   ["cant-tell", "Can't tell: leave it to somebody else", "t"],
   ["not-an-image", "Not an image of the task", "x"],
-  ["undo", "Take the last decision back", "Backspace"],
+  ["undo", "Take the last step back", "Backspace"],
+  ["redo", "Do it again", ""],
   ["zoom", "Zoom", "z"],
+  ["closer", "Zoom in", "+"],
+  ["farther", "Zoom out", "-"],
+  ["fit", "The whole picture", ""],
   ["contrast", "Contrast (view only)", "k"],
   ["brightness", "Brightness (view only)", "b"],
   ["guess", "Show or hide the model's guess", "g"],
@@ -115,6 +119,15 @@ export class Keys {
     const keys = Object.fromEntries(this.changed);
     localStorage.setItem(this.store, JSON.stringify({ on: this.on, keys }));
   }
+}
+
+/** "undo" or "redo" for Ctrl-Z, Ctrl-Y and Ctrl-Shift-Z where no text is typed. */
+export function historyStep(event) {
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || event.isComposing) return null;
+  if (event.target.closest?.("input:not([type=checkbox]), textarea, dialog[open]")) return null;
+  const key = event.key.toLowerCase();
+  if (key === "z") return event.shiftKey ? "redo" : "undo";
+  return key === "y" && !event.shiftKey ? "redo" : null;
 }
 
 /** Whether a key event is meant for us: no repeat, no Ctrl, no text being typed. */

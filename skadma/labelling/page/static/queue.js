@@ -48,8 +48,8 @@ export class ImageQueue extends EventTarget {
   decide(marks, via, confirm = false) {
     if (!marks.length) return;
     const decided = new Map(marks.map((mark) => [mark.sha256, mark]));
-    const items = marks.map(({ sha256, path, before, guess, confidence }) => ({
-      sha256, path, before, guess, confidence,
+    const items = marks.map(({ sha256, path, before, guess, confidence, mark }) => ({
+      sha256, path, before, guess, confidence, mark,
     }));
     this.items = this.items.filter((item) => !decided.has(item.sha256));
     const shown = { mark: marks[0].mark, items };
@@ -59,21 +59,26 @@ export class ImageQueue extends EventTarget {
         sha256, mark, before: before ?? null, as_of: this.state?.as_of ?? null,
       })),
     };
-    this.outbox.add(operation, shown);
+    const target = this.outbox.add(operation, shown);
+    this.#tell("decided", { target, marks: items, via, confirm });
     this.#changed();
   }
 
-  /** Take a decision of the strip back, or the last one. */
-  undo(target = this.strip()[0]?.target) {
+  /** Take a decision of the strip back; return it. `order`: of its pictures, if known. */
+  undo(target, order = []) {
     const entry = this.strip().find((each) => each.target === target);
-    if (!entry) return;
+    if (!entry) return null;
     this.outbox.add({ undo: target }, { undone: target });
+    const place = new Map(order.map(({ sha256 }, i) => [sha256, i]));
+    entry.items.sort((a, b) => place.get(a.sha256) - place.get(b.sha256) || 0);
     const back = entry.items.filter(({ before }) => !before || before === "?skip");
     const there = new Set(back.map((item) => item.sha256));
     for (const sha256 of there) this.returned.set(sha256, Infinity);
-    this.items = [...back, ...this.items.filter((item) => !there.has(item.sha256))];
+    this.items = [...back.map(({ mark, ...item }) => ({ ...item, was: mark })),
+      ...this.items.filter((item) => !there.has(item.sha256))];
     this.#tell("undone", { entry });
     this.#changed();
+    return entry;
   }
 
   /** The last ten decisions, newest first; `saved` once they are on the disk. */
@@ -197,6 +202,7 @@ export class ImageQueue extends EventTarget {
     this.about = { ...this.about, classes, former };
     this.items = this.items.map((item) => ({
       ...item, guess: renamed(item.guess), before: renamed(item.before),
+      was: renamed(item.was),
     }));
     this.#tell("classes", { classes, former, renamed });
   }

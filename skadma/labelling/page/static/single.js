@@ -2,8 +2,8 @@
 
 import { h, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
+import { Zoom } from "./zoom.js";
 
-const ZOOMS = [1, 2, 4];
 const LEVELS = [1, 1.5, 2.5, 0.6];
 
 export class Single {
@@ -11,11 +11,11 @@ export class Single {
   constructor(page) {
     this.page = page;
     this.shown = null;
-    this.zoom = 0;
     this.contrast = 0;
     this.brightness = 0;
     this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
       role: "group", "aria-label": "Picture" });
+    this.zoom = new Zoom(this.stage, () => this.#view());
     this.caption = h("p", { class: "caption" });
     this.guess = h("p", { class: "guess", id: "guess" });
     this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Labels" });
@@ -57,8 +57,9 @@ export class Single {
     const { queue } = this.page;
     this.shown = item;
     this.visible = false;
-    this.zoom = 0;
-    this.caption.textContent = item ? item.path : "";
+    if (!this.page.settings.keepZoom && this.zoom.scale > 1) this.zoom.fit();
+    this.caption.textContent = item
+      ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
       refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
         queue.state?.n_decided, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
@@ -89,45 +90,47 @@ export class Single {
   #view() {
     const image = this.stage.querySelector("img");
     if (!image) return;
-    const zoom = ZOOMS[this.zoom];
-    image.style.width = `${100 * zoom}%`;
-    image.style.height = `${100 * zoom}%`;
+    this.zoom.show();
     image.style.filter = `contrast(${LEVELS[this.contrast]}) brightness(${LEVELS[this.brightness]})`;
-    this.stage.classList.toggle("zoomed", zoom > 1);
-    if (zoom > 1 && this.item) {
-      if (image.dataset.size !== "full") {
-        const full = this.page.queue.transport.picture(this.item.sha256, "full");
-        showPicture(image, full).catch(() => {}); // the smaller one stays
-        image.dataset.size = "full";
-      }
-      this.stage.scrollTo(
-        (this.stage.scrollWidth - this.stage.clientWidth) / 2,
-        (this.stage.scrollHeight - this.stage.clientHeight) / 2);
+    if (this.zoom.scale > 1 && this.shown && image.dataset.size !== "full") {
+      const full = this.page.queue.transport.picture(this.shown.sha256, "full");
+      showPicture(image, full).catch(() => {}); // the smaller one stays
+      image.dataset.size = "full";
     }
     this.#renderButtons();
   }
 
   #renderButtons() {
-    const { queue, keys } = this.page;
+    const { queue, keys, history } = this.page;
+    const { guesses, keepZoom } = this.page.settings;
+    const { was } = this.item ?? {};
+    const press = (act) => (event) => {
+      act();
+      // Space would press what was clicked again, for the next picture.
+      if (event.detail) this.stage.focus({ preventScroll: true });
+    };
     const button = (name, text, act, extra = {}) =>
-      h("button", { type: "button", "data-focus": name, onclick: act,
+      h("button", { type: "button", "data-focus": name, onclick: press(act),
         "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
       h("span", {}, text));
     const now = [keys.on, [...keys.changed], queue.about.classes];
-    refill(this.buttons, now, () => queue.about.classes.map((name, i) =>
+    refill(this.buttons, [now, was], () => queue.about.classes.map((name, i) =>
       button(`class:${name}`, name, () => this.answer(name),
-        { class: `choice hue${i % 8}` })));
-    refill(this.others, now, () => [
+        { class: `choice hue${i % 8}`, "aria-pressed": name === was ? "true" : null })));
+    refill(this.others, [now, history.future.length > 0], () => [
       button("skip", "Skip", () => this.answer("?skip")),
       button("cant-tell", "Can't tell", () => this.answer("?cant-tell")),
       button("not-an-image", "Not an image", () => this.answer("?not-an-image")),
       button("undo", "Undo", () => this.page.undo()),
+      button("redo", "Redo", () => history.redo(), { disabled: !history.future.length }),
     ]);
-    const { guesses } = this.page.settings;
-    const view = [this.zoom, this.contrast, this.brightness, guesses];
+    const view = [this.zoom.scale, keepZoom, this.contrast, this.brightness, guesses];
     refill(this.tools, [now, view], () => [
-      button("zoom", `Zoom ${ZOOMS[this.zoom]}×`, () => this.act("zoom")),
+      button("zoom", `Zoom ${Number(this.zoom.scale.toFixed(1))}×`, () => this.act("zoom")),
+      button("fit", "Fit", () => this.act("fit"), { disabled: this.zoom.scale === 1 }),
+      button("keep-zoom", "Keep zoom", () => this.page.set("keepZoom", !keepZoom),
+        { "aria-pressed": String(keepZoom), title: "for the next pictures" }),
       button("contrast", `Contrast ${LEVELS[this.contrast]}×`, () => this.act("contrast")),
       button("brightness", `Brightness ${LEVELS[this.brightness]}×`, () => this.act("brightness")),
       button("guess", "Guess", () => this.act("guess"), { "aria-pressed": String(guesses) }),
@@ -150,7 +153,10 @@ export class Single {
   act(name) {
     if (name.startsWith("class:")) return this.answer(name.slice(6));
     if (["skip", "cant-tell", "not-an-image"].includes(name)) return this.answer(`?${name}`);
-    if (name === "zoom") this.zoom = (this.zoom + 1) % ZOOMS.length;
+    if (name === "zoom") this.zoom.next();
+    else if (name === "closer") this.zoom.by(1.5);
+    else if (name === "farther") this.zoom.by(1 / 1.5);
+    else if (name === "fit") this.zoom.fit();
     else if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
     else if (name === "brightness") this.brightness = (this.brightness + 1) % LEVELS.length;
     else if (name === "guess") {

@@ -1,0 +1,91 @@
+/** What was done here, to be undone and done again: decisions, and marks of the grid. */
+
+import { markName } from "./dom.js";
+
+const KEPT = 200;
+
+export class History {
+  /** @param {Object} page the queue, the views, `announce`, `show` */
+  constructor(page) {
+    this.page = page;
+    this.past = []; // { marked } of the grid, not saved yet; or a decision with its target
+    this.future = [];
+    page.queue.addEventListener("decided", ({ detail }) =>
+      this.#did({ ...detail, given: page.views.grid.forget(detail.marks) }));
+  }
+
+  /** Note marks of the grid: rows of picture, mark before, mark now; undefined: none. */
+  marked(rows) {
+    this.#did({ marked: rows });
+  }
+
+  #did(entry) {
+    this.past = [...this.past, entry].slice(-KEPT);
+    if (!this.again) this.future = [];
+  }
+
+  /** Take the last thing back, or a decision of the strip. */
+  undo(target) {
+    const { queue, views } = this.page;
+    const there = new Set(queue.items.map(({ sha256 }) => sha256));
+    const seen = ({ marked }) => !marked || marked.some(([sha256]) => there.has(sha256));
+    while (!target && this.past.length && !seen(this.past.at(-1))) this.past.pop();
+    if (!target && this.past.at(-1)?.marked) {
+      const entry = this.past.pop();
+      this.future.push(entry);
+      this.#put(entry.marked.map(([sha256, before]) => [sha256, before]));
+      return;
+    }
+    const last = target ?? queue.strip()[0]?.target;
+    const own = this.past.find((entry) => entry.target === last);
+    const undone = queue.undo(last, own?.marks);
+    if (!undone) return;
+    this.past = this.past.filter((entry) => entry !== own);
+    const many = undone.items.length > 1;
+    const marks = undone.items.map(({ sha256, mark }) => [sha256, mark]);
+    this.future.push({
+      via: own?.via ?? (many ? "grid" : "keys"), confirm: own?.confirm ?? false,
+      marks: undone.items,
+    });
+    views.grid.put(own?.given ?? (many ? marks : []));
+    this.page.render();
+  }
+
+  /** Do what was taken back again. */
+  redo() {
+    const entry = this.future.pop();
+    if (!entry) return;
+    this.again = true;
+    if (entry.marked) {
+      this.#did(entry);
+      this.#put(entry.marked.map(([sha256, , now]) => [sha256, now]));
+    } else {
+      this.page.queue.decide(entry.marks, entry.via, entry.confirm);
+      const [{ mark, path }] = entry.marks;
+      this.page.announce(`Done again: ${markName(mark)}, ${path}`);
+    }
+    this.again = false;
+    this.page.render();
+  }
+
+  /** Classes are called otherwise by now. */
+  rename(renamed) {
+    const now = (mark) => (mark === undefined ? undefined : renamed(mark));
+    for (const entry of [...this.past, ...this.future]) {
+      entry.marked = entry.marked?.map(([sha256, ...two]) => [sha256, ...two.map(now)]);
+      entry.given = entry.given?.map(([sha256, mark]) => [sha256, now(mark)]);
+      entry.marks = entry.marks?.map((item) =>
+        ({ ...item, mark: now(item.mark), before: now(item.before) }));
+    }
+  }
+
+  #put(rows) {
+    const { views } = this.page;
+    if (this.page.view !== views.grid) this.page.show("grid");
+    views.grid.put(rows);
+    const [[sha256, mark]] = rows;
+    const { path } = this.page.queue.items.find((item) => item.sha256 === sha256) ?? {};
+    this.page.announce(`${path}: ${mark ? markName(mark) : "no label"}`);
+    this.page.render();
+  }
+}
