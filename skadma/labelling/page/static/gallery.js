@@ -43,6 +43,7 @@ export class Gallery {
     });
     this.element = h("section", { class: "gallery", "aria-label": "Gallery" },
       this.head, this.bar, this.map.element, this.tiles.element, this.loupe.element);
+    page.queue.addEventListener("decided", ({ detail }) => this.#hold(detail.marks));
     page.queue.addEventListener("undone", ({ detail }) => this.#undone(detail.entry));
   }
 
@@ -113,13 +114,9 @@ export class Gallery {
 
   /** What was decided and is not yet saved holds as well. */
   #pending() {
-    for (const { operation } of this.page.queue.outbox.entries) {
-      for (const { sha256, mark } of operation.marks ?? []) {
-        const row = this.bySha.get(sha256);
-        if (row) row.mark = mark;
-      }
-    }
-    for (const [sha256, { mark }] of this.painted) this.bySha.get(sha256).mark = mark;
+    const { entries } = this.page.queue.outbox;
+    this.#hold(entries.flatMap(({ operation }) => operation.marks ?? []));
+    this.#hold([...this.painted.values()]);
   }
 
   /** Ask anew about the pictures that are seen, once something was recorded. */
@@ -424,6 +421,13 @@ export class Gallery {
     if (this.n) return;
     const left = this.rows.filter((row) => !row.mark && row.guess);
     if (left.length) this.#set("which")(`likely:${left[0].guess}`);
+  }
+
+  #hold(marks) {
+    for (const { sha256, mark } of marks) {
+      const row = this.bySha.get(sha256);
+      if (row) Object.assign(row, { mark, by: this.page.queue.about.who });
+    }
   }
 
   #undone({ items }) {
