@@ -241,7 +241,7 @@ def large(tmp_path_factory):
 
 def test_a_hundred_thousand(site, page, large):
     """Metadata comes in pages; only what is seen is in the document, first to last."""
-    gallery = Gallery(large.ledger(), None, None)
+    gallery = Gallery(large.ledger(), None)
     photo = page.evaluate("() => skadmaPage.views.gallery.list[0].sha256")
     asked = []
 

@@ -7,14 +7,9 @@ import numpy as np
 from .campaign import Campaign
 from .state import read_state
 
-_SIMILAR = 1000
-
 
 def guess_all(campaign: Campaign) -> tuple[int, int, dict[str, tuple[str, float]]]:
-    """Predict the class of every image in no audit.
-
-    Returns the event as of which classes are named, and what `Campaign.guesses` does.
-    """
+    """Tell as of which event classes are named, and `Campaign.guesses` of all."""
     campaign.refresh_if_there()
     state = read_state(campaign._event_log)
     return state.as_of, *campaign.guesses(state.available())
@@ -25,8 +20,8 @@ def rank_similar(campaign: Campaign, sha256: str) -> list[str]:
     names, rows = _features(campaign)
     if sha256 not in names:
         return []
-    similarity = rows @ rows[names.index(sha256)]
-    return [names[i] for i in np.argsort(-similarity, kind="stable")[:_SIMILAR]]
+    order = np.argsort(-(rows @ rows[names.index(sha256)]), kind="stable")
+    return [names[i] for i in order[:1000]]
 
 
 def map_pool(campaign: Campaign) -> dict[str, list[int]]:
@@ -41,19 +36,16 @@ def _features(campaign: Campaign) -> tuple[list[str], np.ndarray]:
     campaign.refresh_if_there()
     state = read_state(campaign._event_log)
     images = state.available()
-    rows = campaign._trainer.source_features(list(images.values()), state)
+    rows = campaign._trainer.source_features(images.values(), state)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return list(images), rows / np.maximum(length, 1e-12)
 
 
 def place_on_map(rows: np.ndarray, n_placed: int = 2000) -> np.ndarray:
-    """Place rows in a square of side 1, similar ones close to each other.
-
-    t-SNE places `n_placed`; the others go amid the most similar of these.
-    """
+    """Place `n_placed` rows in a square by t-SNE, others amid the most similar."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import KNeighborsRegressor
 
     n = len(rows)
     if n < 5:
@@ -61,10 +53,8 @@ def place_on_map(rows: np.ndarray, n_placed: int = 2000) -> np.ndarray:
     drawn = np.random.default_rng(0).permutation(n)[:n_placed]
     pca = PCA(min(50, len(drawn), rows.shape[1]), random_state=0).fit(rows[drawn])
     rows = pca.transform(rows)
-    perplexity = min(30.0, (len(drawn) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)
-    places = tsne.fit_transform(rows[drawn])
-    nearest = NearestNeighbors(n_neighbors=1 if n == len(drawn) else 5).fit(rows[drawn])
-    places = places[nearest.kneighbors(rows, return_distance=False)].mean(axis=1)
+    tsne = TSNE(perplexity=min(30.0, (len(drawn) - 1) / 3), init="pca", random_state=0)
+    nearest = KNeighborsRegressor(1 if n == len(drawn) else 5)
+    places = nearest.fit(rows[drawn], tsne.fit_transform(rows[drawn])).predict(rows)
     low, high = places.min(axis=0), places.max(axis=0)
     return np.asarray((places - low) / np.maximum(high - low, 1e-12))

@@ -80,18 +80,17 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     async def gallery(request: Request) -> Response:
         body = await read(request)
-        start, n = _number(body, "start"), _number(body, "n", _MAX_ROWS)
-        contents = _contents(body, "contents")
-        rows = session.gallery.rows
-        return JSONResponse(await session.run(rows, start, n, contents))
+        part = _number(body, "start"), _number(body, "n", _MAX_ROWS)
+        rows = session.gallery.rows, *part, _contents(body, "contents")
+        return JSONResponse(await session.run(*rows))
 
     async def overview(request: Request) -> Response:
         body = await read(request)
         kind, have = _text(body, "kind", 20), _number(body, "have")
         (sha256,) = _contents(body, "contents") or [""]
         _check(kind in KINDS and bool(sha256) == (kind == "similar"), "kind")
-        found = session.gallery.overview
-        return JSONResponse(await session.run(found, kind, sha256, have))
+        found = session.run(session.gallery.overview, kind, sha256, have)
+        return JSONResponse(await found)
 
     async def image(request: Request) -> Response:
         sha256, size = request.path_params["sha256"], request.query_params.get("size")

@@ -14,22 +14,16 @@ from PIL import Image
 from ..._utils.atomic import write_atomically
 from ...images.forms import Range, UnreadableImageError, from_file
 
-SIZES = {"small": 256, "view": 1600, "full": 8000}
-"""Longest side in pixels, by name."""
-_EXACT = 512
-"""Up to this side pictures are sent without loss."""
-_MAX_BYTES = 512 << 20
-"""Of a file; a larger one is not shown."""
+SIZES = {"small": 256, "view": 1600, "full": 8000}  # longest side in pixels
+_EXACT = 512  # up to this side pictures are sent without loss
+_MAX_BYTES = 512 << 20  # of a file; a larger one is not shown
 _NAME = re.compile(r"[0-9a-f]{64}\.jpg")
 
 
 def encode(
     sha256: str, path: Path, size: str, value_range: Range | None = None
 ) -> tuple[bytes, str]:
-    """Encode the file with this digest; return the bytes and the media type.
-
-    UnreadableImageError if it is gone, has changed, or cannot be decoded.
-    """
+    """Encode the file with this digest, if it can be read; return its type, too."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UnreadableImageError(f"{path.name!r} is too large to be shown.")
@@ -44,6 +38,7 @@ def encode(
 def _encode(
     data: bytes, name: str, size: str, value_range: Range | None = None
 ) -> tuple[bytes, str]:
+    """Decode as for the network, and encode."""
     side, file = SIZES[size], io.BytesIO(data)
     pixels = from_file(file, name, value_range=value_range, to_be_seen=True)
     image = Image.fromarray(pixels)
@@ -61,13 +56,11 @@ def _encode(
 class Thumbnails:
     """Small pictures in a folder, by content; when it is full, the oldest ones go.
 
-    A file is a JPEG and its SHA-256. It is encoded anew when it is sent, too: the
-    folder may come from somebody else.
+    A file is a JPEG and its SHA-256, and encoded anew: it may be from somebody else.
     """
 
     def __init__(self, folder: Path, limit: int = 1 << 30) -> None:
-        self.folder = folder
-        self.limit = limit
+        self.folder, self.limit = folder, limit
         self._lock = Lock()
         self._free = 0  # bytes that can be added before the folder is measured again
 
@@ -84,20 +77,18 @@ class Thumbnails:
         content = data + hashlib.sha256(data).digest()
         with suppress(OSError), self._lock:  # a full disk: it is made again next time
             if self._free < len(content):
-                self._free = self._make_room()
+                self._make_room()
             self._free -= len(content)
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(kept, lambda tmp: tmp.write_bytes(content), durable=False)
         return data, kind
 
-    def _make_room(self) -> int:
+    def _make_room(self) -> None:
         """Remove the oldest files until an eighth of the limit is free, or more is."""
-        found = [p for p in self.folder.glob("??/*.jpg") if _NAME.fullmatch(p.name)]
+        found = (p for p in self.folder.glob("??/*.jpg") if _NAME.fullmatch(p.name))
         files = sorted((p.lstat().st_mtime_ns, p.lstat().st_size, p) for p in found)
-        total = sum(size for _, size, _ in files)
+        self._free = self.limit - sum(size for _, size, _ in files)
         for _, size, path in files:
-            if total <= self.limit - self.limit // 8:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-        return self.limit - total
+            if self._free < self.limit // 8:
+                path.unlink(missing_ok=True)
+                self._free += size

@@ -40,8 +40,7 @@ class Session:
         self.id: str  # the campaign's
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
-        ledger = self.controller.ledger
-        self.gallery = Gallery(ledger, self._worker.call, self._submit)
+        self.gallery = Gallery(self.controller.ledger, self._worker.call)
         self.thumbnails = Thumbnails(self.campaign.folder / "cache" / "thumbnails")
         self._busy = False  # one request at a time
         self._not_before = 0.0

@@ -23,7 +23,7 @@ export class Gallery {
     this.like = null; // { row, ranks }
     this.area = null; // rows of an area of the map
     this.painted = new Map(); // by a key that is held
-    this.model = 0; // whose guesses the rows have
+    this.model = 0; // as of which event the rows have guesses
     this.news = null; // guesses of a newer one
     this.head = h("div", { class: "gridhead" });
     this.find = h("input", { type: "search", id: "find", size: 14, oninput: () => {
@@ -80,21 +80,25 @@ export class Gallery {
   async #load() {
     const turn = (this.turn = {});
     let rows = [];
-    let n_images = 1;
     let pool;
     try {
-      while (rows.length < n_images) {
+      for (;;) {
         const answer = await this.#call("gallery", { start: rows.length, n: ROWS, contents: [] });
         if (this.turn !== turn) return;
-        if (pool !== undefined && pool !== answer.pool) rows = []; // others by now
-        ({ pool, n_images } = answer);
-        if (!answer.rows.length) break;
+        if (pool !== answer.pool) { // others by now
+          pool = answer.pool;
+          if (rows.length) {
+            rows = [];
+            continue;
+          }
+        }
         for (const row of answer.rows) rows.push(this.#take(row));
         this.asOf = answer.as_of;
         if (this.rows.length < rows.length) {
           this.rows = rows;
           this.choose(false);
         }
+        if (answer.rows.length < ROWS) break;
       }
     } catch (error) {
       this.page.unreachable(error);
@@ -146,7 +150,7 @@ export class Gallery {
     this.asking = true;
     while (this.isOpen && this.page.settings.prefill) {
       try {
-        const have = this.news?.model ?? this.model;
+        const have = this.news?.guesses_as_of ?? this.model;
         const answer = await this.#call("overview", { kind: "guesses", have, contents: [] });
         if (answer.values && answer.pool === this.pool) {
           this.news = answer;
@@ -163,9 +167,9 @@ export class Gallery {
 
   #takeNews() {
     if (!this.news || this.news.values.length !== this.rows.length) return;
-    const { values, model, n_known } = this.news;
+    const { values, guesses_as_of, n_known } = this.news;
     this.news = null;
-    Object.assign(this, { model, nKnown: n_known });
+    Object.assign(this, { model: guesses_as_of, nKnown: n_known });
     this.rows.forEach((row, i) => { [row.guess, row.confidence] = values[i] ?? [null, null]; });
   }
 
