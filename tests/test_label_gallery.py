@@ -134,6 +134,52 @@ def test_the_hand(site, page):
     assert page.inner_text("#loupe") == names[3]
 
 
+def test_the_hand_in_the_grid(site, pages):
+    """The same; what one key marks is taken back as one, and saved with Enter."""
+    page = pages(site, viewport={"width": 1200, "height": 800})
+    page.click("#view-grid")
+    until(page, "document.querySelectorAll('.tile').length === 20")
+    tiles = page.locator("#tiles .tile")
+
+    def marked():
+        marks = [tiles.nth(i).get_attribute("data-mark") for i in range(20)]
+        return {i: mark for i, mark in enumerate(marks) if mark}
+
+    tiles.nth(0).hover()
+    page.keyboard.down("3")
+    for i in (1, 2):
+        tiles.nth(i).hover()
+    page.keyboard.up("3")
+    assert marked() == dict.fromkeys((0, 1, 2), "metal")
+    page.keyboard.press("Backspace")
+    assert marked() == {}
+    page.keyboard.press("Control+y")
+    columns = page.evaluate("() => skadmaPage.views.grid.columns")
+    tiles.nth(3).hover()
+    page.mouse.down()
+    tiles.nth(columns + 4).hover()
+    page.mouse.up()
+    page.keyboard.press("2")
+    given = dict.fromkeys((3, 4, columns + 3, columns + 4), "glass")
+    given |= dict.fromkeys((0, 1, 2), "metal")
+    assert marked() == given
+    page.keyboard.press("l")
+    tiles.nth(5).hover()
+    until(page, "document.querySelector('#loupe img').naturalWidth")
+    page.select_option("[data-focus=tile]", "220")
+    assert page.evaluate("() => skadmaPage.views.grid.columns") < columns
+    names = [tiles.nth(i).get_attribute("title") for i in given]
+    tiles.nth(0).hover()
+    page.keyboard.press("Enter")
+    saved(page)
+    (said,) = [e for e in site.log() if e.get("source") == "grid"]
+    assert {d["path"]: d["label"] for d in said["decisions"]} == dict(
+        zip(names, given.values(), strict=True)
+    )
+    page.keyboard.press("Backspace")
+    saved(page)
+
+
 def test_found_changed_and_taken_back(site, page):
     """By name, by class and by person; a hundred labels are one step."""
     total = n_listed(page)

@@ -72,6 +72,7 @@ export class Brush {
   }
 
   #over(event) {
+    if (this.hovered < 0 && !event.movementX && !event.movementY) return; // tiles moved
     const i = this.#index(event);
     const changed = i !== this.hovered;
     this.hovered = i;
@@ -110,6 +111,7 @@ export class Brush {
 
   #click(event) {
     const i = this.#index(event);
+    if (i < 0 && !this.dragged) return; // a button beside the tiles
     const swallow = this.dragged || i < 0;
     if (swallow || event.shiftKey || event.ctrlKey || event.metaKey) {
       event.preventDefault();

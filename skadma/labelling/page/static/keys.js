@@ -16,7 +16,7 @@ export const ACTIONS = [
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
   ["take", "Grid, gallery: take all that are seen", "Enter"],
-  ["loupe", "Gallery: the picture large", "l"],
+  ["loupe", "Grid, gallery: the picture large", "l"],
   ["like", "Gallery: more like this one", "m"],
 ];
 
