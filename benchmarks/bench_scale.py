@@ -94,8 +94,8 @@ def least_seconds(pool: Path) -> dict[str, float]:
     from concurrent.futures import ThreadPoolExecutor
 
     from skadma import CNNClassifier
+    from skadma.images.decoding import from_file
     from skadma.images.folder import image_files
-    from skadma.images.forms import from_file
 
     files = image_files(pool)
     begin = perf_counter()

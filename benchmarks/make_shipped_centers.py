@@ -12,19 +12,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from skadma import CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
-from skadma.centers._shipped import to_sheet
 from skadma.centers._synthesis import resized
 from skadma.features.adapter import cnn_adapter
 
 SIDE = 128
 QUALITY = 80
+
+
+def to_sheet(images: np.ndarray) -> Image.Image:
+    """Lay images (k, 3, side, side) out in rows, the rest of the last row black."""
+    k, _, side, _ = images.shape
+    columns = math.isqrt(k - 1) + 1
+    rows = -(-k // columns)
+    sheet = np.zeros((rows * side, columns * side, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * side, i % columns * side
+        sheet[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+    return Image.fromarray(sheet)
 
 
 def recognised(images: np.ndarray, network: str, size: int) -> float:

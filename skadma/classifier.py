@@ -24,8 +24,7 @@ from torch import nn
 
 from .features.adapter import CNNAdapter, with_found_range
 from .features.estimators import check_finite
-from .images.dataset import ImageDataset, Rows
-from .images.forms import is_table
+from .images.dataset import ImageDataset, Rows, is_table
 from .networks import PretrainedNetwork
 from .networks.adapted import AdaptedNetwork
 from .networks.engines import ENGINES, PRECISIONS, Engine

@@ -54,8 +54,7 @@ from .features.store import (
     numbered_keys,
     temporary_folder,
 )
-from .images.dataset import n_images, take
-from .images.forms import is_table
+from .images.dataset import is_table, n_images, take
 from .stopping import StoppingRule
 from .strategies import QueryStrategy
 from .targets.groups import Groups

@@ -22,7 +22,7 @@ from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.features.adapter import cnn_adapter
 from skadma.features.cache import DiskCache, MemoryCache, open_cache, process_cache
 from skadma.images.dataset import ImageDataset, Preprocessing
-from skadma.images.forms import UnreadableImageError
+from skadma.images.decoding import UnreadableImageError
 from skadma.strategies import ADMA, UncertaintyHerding
 
 from .conftest import lite0, tiny_classifier

@@ -11,6 +11,7 @@ from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.evaluation import estimate
 from skadma.labelling.campaign import CampaignError, LabelFileError
+from skadma.labelling.campaign.audits import sampling_design
 from skadma.labelling.campaign.ledger import Operation
 from skadma.labelling.campaign.state import read_state
 from skadma.strategies import MarginSampling, RandomSampling
@@ -67,7 +68,7 @@ def test_the_estimate_is_that_of_the_pure_functions(campaign, many, method):
     (kept,) = read_state(campaign._event_log).audits
     files = [str(many[0] / p.path) for p in drawn]
     expected = estimate(
-        kept.design, campaign.estimator().predict(files),
+        sampling_design(kept), campaign.estimator().predict(files),
         [labels[p.path] for p in drawn], classes=CLASSES, confidence=0.9,
     )  # fmt: skip
     assert str(found) == str(expected) and found.n_population == 60
@@ -230,7 +231,7 @@ def test_more_draws_add_up_and_the_model_may_change(campaign, many):
     full = read_state(campaign._event_log).audits
     files = [many[0] / p.path for p in [*first, *second]]
     expected = estimate(
-        [audit.design for audit in full],
+        [sampling_design(audit) for audit in full],
         campaign.estimator().predict([str(f) for f in files]),
         [labels[f.name] for f in files], classes=CLASSES, finite=False,
     )  # fmt: skip

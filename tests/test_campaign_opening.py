@@ -174,8 +174,10 @@ def test_opening(campaign, pool, tmp_path):
         Campaign.open(tmp_path / "nowhere")
     with pytest.raises(CampaignError, match="already"):
         create(campaign.folder, pool)
-    with pytest.raises(CampaignError, match="callable 'TinyCNN'.*backbone="):
-        Campaign.open(campaign.folder)
+    with Campaign.open(campaign.folder) as again:
+        assert again.status().n_images == 24  # what reads the log needs no network
+        with pytest.raises(CampaignError, match="callable 'TinyCNN'.*backbone="):
+            again.query()
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "campaign.sqlite").touch()
     with pytest.raises(CampaignError, match="broken off"):
@@ -436,7 +438,8 @@ def test_settings_of_others(pool, tmp_path):
     def opens(name, text):
         _set(folder, name, text)
         try:
-            Campaign.open(folder, backbone=TinyCNN).close()
+            with Campaign.open(folder, backbone=TinyCNN) as campaign:
+                assert campaign._trainer
         except CampaignError:
             return False
         return True
@@ -465,7 +468,7 @@ def test_settings_of_others(pool, tmp_path):
     ]:  # fmt: skip
         _set(folder, "estimator", json.dumps({**settings["estimator"], key: value}))
         with pytest.raises(CampaignError, match="CNNClassifier cannot be used: "):
-            Campaign.open(folder, backbone=TinyCNN)
+            Campaign.open(folder, backbone=TinyCNN).query()
 
 
 @pytest.mark.parametrize("place", ["../../..", ".", "", "/", "parent", "photos", "\0"])

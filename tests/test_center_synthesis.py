@@ -7,11 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 from skadma import ActiveLearner, CNNClassifier, SourceCenters
 from skadma.centers import shipped_centers
-from skadma.centers._shipped import from_sheet, to_sheet
+from skadma.centers._shipped import from_sheet
 from skadma.centers._synthesis import resized
 from skadma.cli import main
 from skadma.strategies import ADMA
@@ -101,8 +102,10 @@ def test_none_for_this_network(params, pictures):
 
 def test_sheet(source):
     images = source[0].transpose(0, 3, 1, 2)
-    sheet = to_sheet(images)
-    assert sheet.size == (7 * 32, 6 * 32)
+    tiles = np.zeros((42, 32, 32, 3), np.uint8)
+    tiles[:40] = source[0]  # six rows of seven, the last two black
+    pixels = tiles.reshape(6, 7, 32, 32, 3).swapaxes(1, 2).reshape(192, 224, 3)
+    sheet = Image.fromarray(pixels)
     for image, tile in zip(images, from_sheet(sheet, 40, 32), strict=True):
         np.testing.assert_array_equal(tile, image)
 

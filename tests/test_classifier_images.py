@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from skadma import ActiveLearner
 from skadma.features.cache import MemoryCache
-from skadma.images import dataset, forms
+from skadma.images import dataset
 from skadma.persistence.card import describe_preprocessing
 from skadma.strategies import CoreSet, MarginSampling, RandomSampling
 
@@ -238,14 +238,13 @@ def test_images_in_the_cache_are_not_decoded_again(paths, pictures, monkeypatch)
     _, y = pictures
     decoded = []
 
-    original = forms.from_file
+    original = dataset.from_file
 
     def counted(*args, **kwargs):
         decoded.append(1)
         return original(*args, **kwargs)
 
-    for module in (forms, dataset):
-        monkeypatch.setattr(module, "from_file", counted)
+    monkeypatch.setattr(dataset, "from_file", counted)
     for how in ("cut", "probe"):
         decoded.clear()
         clf = tiny_classifier(on_bad_image="skip", memory=MemoryCache(), **HOW[how])

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, hypergeom
 
+from skadma._utils.intervals import wilson_interval
 from skadma.evaluation import Audit, audit_sample, estimate
 from skadma.evaluation._estimate import (
     exact_interval,
     population_weights,
     share_of_mistakes,
-    wilson_interval,
 )
 
 METHODS = ["random", "stratified"]

@@ -25,7 +25,7 @@ from PIL import Image
 
 from skadma import Campaign, SourceCenters
 from skadma.features.cache import DiskCache
-from skadma.images.forms import UnreadableImageError, from_file
+from skadma.images.decoding import UnreadableImageError, from_file
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.image_index import check_path
 from skadma.labelling.campaign.labels_csv import read_labels

@@ -12,7 +12,7 @@ from PIL import Image
 
 from skadma import ActiveLearner, CNNClassifier
 from skadma.images.dataset import ImageDataset, Preprocessing
-from skadma.images.forms import from_file
+from skadma.images.decoding import from_file
 from skadma.strategies import CoreSet, MarginSampling
 
 from .conftest import tiny_classifier

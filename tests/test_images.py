@@ -19,8 +19,8 @@ from scipy import sparse
 from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights
 
 from skadma import CNNClassifier
-from skadma.images.dataset import ImageDataset, Preprocessing, n_images, take
-from skadma.images.forms import UnreadableImageError, from_file, is_table
+from skadma.images.dataset import ImageDataset, Preprocessing, is_table, n_images, take
+from skadma.images.decoding import UnreadableImageError, from_file
 
 SAME = Preprocessing(16, 16)
 

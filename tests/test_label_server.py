@@ -13,7 +13,7 @@ from PIL import Image
 
 from skadma import Campaign
 from skadma.cli import main
-from skadma.images.forms import UnreadableImageError
+from skadma.images.decoding import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
 from skadma.labelling.page.controller import Controller
 from skadma.labelling.page.pictures import encode

@@ -8,10 +8,9 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 
@@ -129,13 +128,3 @@ def file_digest(path: Path) -> str:
     """Compute a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Compute the SHA-256 of arrays and their names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
-        digest.update(array.view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()

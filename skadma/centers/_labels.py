@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..images.dataset import n_images
+from ..images.decoding import image_suffixes
 from ..images.folder import images_by_class
-from ..images.forms import image_suffixes
 from ..networks import PretrainedNetwork
 from ..targets.labels import as_labels
 

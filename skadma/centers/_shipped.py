@@ -60,20 +60,8 @@ def shipped_centers(estimator: Any) -> SourceCenters:
     return found
 
 
-def to_sheet(images: np.ndarray) -> Image.Image:
-    """Lay images (k, 3, side, side) out in rows, the rest of the last row black."""
-    k, _, side, _ = images.shape
-    columns = math.isqrt(k - 1) + 1
-    rows = -(-k // columns)
-    sheet = np.zeros((rows * side, columns * side, 3), dtype=np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * side, i % columns * side
-        sheet[top : top + side, left : left + side] = image.transpose(1, 2, 0)
-    return Image.fromarray(sheet)
-
-
 def from_sheet(sheet: Image.Image, k: int, side: int) -> np.ndarray:
-    """Cut :func:`to_sheet`'s picture into its k images, (k, 3, side, side)."""
+    """Cut a picture with rows of k images into these, (k, 3, side, side)."""
     columns = math.isqrt(k - 1) + 1
     pixels = np.asarray(sheet.convert("RGB")).transpose(2, 0, 1)
     rows = pixels.reshape(3, -1, side, columns, side)

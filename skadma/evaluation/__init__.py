@@ -1,26 +1,28 @@
-"""Estimates of accuracy from few labels, calibration, and labels that may be wrong."""
+"""Estimates of accuracy from few labels, calibration, and labels that may be wrong.
 
-from ._audit import METHODS, Audit, audit_sample
-from ._calibration import (
-    apply_temperature,
-    expected_calibration_error,
-    fit_temperature,
-)
-from ._estimate import Estimate, Share, estimate
-from ._out_of_fold import out_of_fold_proba
-from ._suspects import Suspects, suspects
+Names are imported on first use (PEP 562), as SciPy's statistics take a second;
+``__init__.pyi`` declares them for type checkers.
+"""
 
-__all__ = [
-    "METHODS",
-    "Audit",
-    "Estimate",
-    "Share",
-    "Suspects",
-    "apply_temperature",
-    "audit_sample",
-    "estimate",
-    "expected_calibration_error",
-    "fit_temperature",
-    "out_of_fold_proba",
-    "suspects",
-]
+from importlib import import_module
+from typing import Any
+
+_NAMES = {
+    "_audit": ("METHODS", "Audit", "audit_sample"),
+    "_calibration": (
+        *("apply_temperature", "expected_calibration_error", "fit_temperature"),
+    ),
+    "_estimate": ("Estimate", "Share", "estimate"),
+    "_out_of_fold": ("out_of_fold_proba",),
+    "_suspects": ("Suspects", "suspects"),
+}
+"""What each file defines."""
+
+__all__ = sorted(name for names in _NAMES.values() for name in names)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    for file, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{file}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

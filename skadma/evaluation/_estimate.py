@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, hypergeom, norm
+from scipy.stats import binomtest, hypergeom
 
+from .._utils.intervals import wilson_interval
 from ..targets.labels import as_labels, plain_labels, unlabelled_mask
 from ._audit import Audit
 from ._checks import class_numbers
@@ -362,18 +363,3 @@ def exact_interval(
     first = least + bisect_left(totals, True, hi=len(totals) - 1, key=enough)
     last = least - 1 + bisect_left(totals, True, lo=1, key=too_many)
     return first / n_population, last / n_population
-
-
-def wilson_interval(value: float, n: float, confidence: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a share.
-
-    `n` is the number of labels in a simple random sample with the same variance, or
-    infinite where all labels are known. It is no whole number, which SciPy's
-    `binomtest` needs.
-    """
-    if math.isinf(n):
-        return value, value
-    z = norm.ppf((1 + confidence) / 2)
-    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n) * z
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))

@@ -13,8 +13,8 @@ import torch
 from scipy.special import expit, softmax
 from torch import nn
 
-from ..images.dataset import ImageDataset, Rows, StoredImages, n_images
-from ..images.forms import Range, is_table
+from ..images.dataset import ImageDataset, Rows, StoredImages, is_table, n_images
+from ..images.decoding import Range
 from ..images.patches import random_windows
 from ..networks import PretrainedNetwork
 from ..networks.pretrained import count_frozen_layers

@@ -6,9 +6,11 @@ An entry is a float32 array under a *namespace* (network, weights, cut and size)
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -18,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .._utils.atomic import arrays_digest, write_atomically
+from .._utils.atomic import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -249,3 +251,13 @@ def open_cache(memory: Any) -> Cache | None:
         f"memory={memory!r} must be None (in the process), False (no cache), a folder "
         "or a joblib.Memory."
     )
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Compute the SHA-256 of arrays and their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
+        digest.update(array.view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()

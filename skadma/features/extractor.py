@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from .._utils.processes import progress_bar
 from ..images.dataset import ImageDataset, Rows
-from ..images.forms import UnreadableImageError
+from ..images.decoding import UnreadableImageError
 from ..images.patches import Window
 from ..networks import PretrainedNetwork
 from ..networks.adapted import AdaptedNetwork, Normalize

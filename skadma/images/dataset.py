@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -18,23 +19,28 @@ import torch
 import torchvision.transforms.functional as tv
 from numpy.typing import ArrayLike
 from PIL import Image
+from scipy import sparse
 from sklearn.utils import _safe_indexing
 from torch.utils.data import Dataset, Subset
 
 from .._utils.lazy_rows import BLOCK_ROWS, LazyRows, MappedRows
-from .forms import (
+from .decoding import (
     ACCEPTED,
     Range,
     UnreadableImageError,
-    check_is_sized,
+    channel_axis,
+    check_values,
     find_range,
     from_array,
     from_file,
-    from_item,
-    is_lazy_sequence,
-    open_images,
+    from_pil,
+    from_unchecked_array,
+    native,
     unreadable,
 )
+
+_Decode = Callable[..., np.ndarray]
+"""Gets an item, what it is called in messages, and the value range."""
 
 _EXTREME = 64
 """From this ratio of sides on, what the centre crop discards is not even resized."""
@@ -255,7 +261,12 @@ class ImageDataset(Dataset[Any]):
         return used
 
     def _ranges(self, indices: range) -> list[tuple[Range, bool, bool]]:
-        found = (find_range(self._items, i) for i in indices)
+        found = []
+        for i in indices:
+            with contextlib.suppress(Exception):  # told when it is decoded for use
+                item = self._items[i]
+                path = isinstance(item, str)
+                found.append(find_range(item if path else _image_of_item(item, "")))
         return [one for one in found if one is not None]
 
     def readable(self) -> np.ndarray:
@@ -415,3 +426,176 @@ def _digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()[:32]
+
+
+# --- the accepted forms of X ---------------------------------------------------------
+
+
+def open_images(
+    X: Any, image_shape: Sequence[int] | None, value_range: Range | None = None
+) -> tuple[Any, _Decode]:
+    """Return a sequence of items, and the function that decodes one of them."""
+    check_is_sized(X)
+    if isinstance(X, Dataset):
+        return X, from_item
+    if sparse.issparse(X):
+        raise ValueError(
+            f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
+            f"and give image_shape=. {ACCEPTED}."
+        )
+    if isinstance(X, torch.Tensor):
+        X = _to_numpy(X, "X")
+    if is_lazy_sequence(X) and len(X):
+        first = X[0]
+        if isinstance(first, dict):
+            raise ValueError(
+                f"X is {type(X).__name__}, whose rows have the columns {[*first]}: "
+                f"give the one of images, such as X['image']. {ACCEPTED}."
+            )
+        if not isinstance(first, (str, os.PathLike)) and not is_number_like(first):
+            return X, from_item
+        X = list(X)
+    if isinstance(X, (list, tuple)) and not (len(X) and is_number_like(X[0])):
+        return _open_list(list(X))
+    try:
+        array = np.asarray(X)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"X is {type(X).__name__} and no array can be made of it: {error}. "
+            f"{ACCEPTED}."
+        ) from error
+    if array.dtype.kind in "OUT" and array.ndim == 1:
+        return _open_list(array.tolist())
+    return _open_array(array, image_shape, value_range)
+
+
+def check_is_sized(X: Any) -> None:
+    """Raise ValueError unless `X` has images by number, and a number of them."""
+    has_items = hasattr(X, "__getitem__") and hasattr(X, "__len__")
+    if (
+        not (has_items or hasattr(X, "__array__") or hasattr(X, "shape"))
+        or isinstance(X, (str, bytes, os.PathLike, dict, Image.Image))
+        or getattr(X, "shape", None) == ()
+    ):
+        raise ValueError(
+            f"X is {type(X).__name__}, which is no sequence of images. Put a single "
+            "path or image in a list; of a generator make one, list(X); of a "
+            f"DataLoader give its dataset. {ACCEPTED}."
+        )
+
+
+def is_lazy_sequence(X: Any) -> bool:
+    """Whether `X` makes its items when they are asked for, as a column of `datasets`.
+
+    Of torch's Datasets this is false.
+    """
+    return (
+        not isinstance(X, (Dataset, list, tuple, dict, str, bytes))
+        and not any(
+            hasattr(X, name) for name in ("__array__", "dtype", "columns", "toarray")
+        )
+        and hasattr(X, "__getitem__")
+        and hasattr(X, "__len__")
+    )
+
+
+def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} is a tensor of {tensor.dtype}, {tensor.layout}, on "
+            f"{tensor.device} that no array can be made of: {error}. {ACCEPTED}."
+        ) from error
+
+
+def is_number_like(item: Any) -> bool:
+    """Whether a list's first item is a number or a row of numbers."""
+    while isinstance(item, (list, tuple)) and len(item):
+        item = item[0]
+    if isinstance(item, np.ndarray):
+        return item.ndim < 2 and item.dtype.kind not in "OUT"
+    return isinstance(item, (int, float, complex, np.number))
+
+
+def _open_list(items: list[Any]) -> tuple[Any, _Decode]:
+    paths = [isinstance(item, (str, os.PathLike)) for item in items]
+    if all(paths):
+        return np.array([os.fsdecode(item) for item in items], dtype=object), from_file
+    if any(paths):
+        other = paths.index(False)
+        raise ValueError(
+            f"X is a list that mixes paths with other things: X[{paths.index(True)}] "
+            f"is a path, X[{other}] is {type(items[other]).__name__}. {ACCEPTED}."
+        )
+    for i, item in enumerate(items):
+        if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
+            raise ValueError(
+                f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
+                f"an array. {ACCEPTED}."
+            )
+    return items, from_item
+
+
+def _open_array(
+    array: np.ndarray, image_shape: Sequence[int] | None, value_range: Range | None
+) -> tuple[Any, _Decode]:
+    got = f"X has shape {array.shape} and dtype {array.dtype}"
+    if array.ndim == 2 and image_shape is None:
+        raise ValueError(
+            f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
+            f"(3, H, W). {ACCEPTED}."
+        )
+    if array.ndim == 2 and image_shape is not None:
+        shape = tuple(image_shape)
+        if len(shape) not in (2, 3) or np.prod(shape) != array.shape[1]:
+            raise ValueError(
+                f"{got}, but image_shape={shape} has {np.prod(shape)} numbers instead "
+                f"of {array.shape[1]}."
+            )
+        array = array.reshape(len(array), *shape)
+    if array.dtype.kind not in "biuf" or not channel_axis(array.shape[1:]):
+        raise ValueError(f"{got}. {ACCEPTED}.")
+    if len(array):
+        check_values(array, "X", value_range, allow_uint16=False)
+    return array, from_array
+
+
+def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:
+    """Decode an element of a list or of a Dataset: an image, or one with its label."""
+    image = _image_of_item(item, what)
+    if isinstance(image, Image.Image):
+        return from_pil(image, what, value_range)
+    return from_unchecked_array(image, what, value_range)
+
+
+def _image_of_item(item: Any, what: str) -> Image.Image | np.ndarray:
+    if isinstance(item, (tuple, list)) and len(item):
+        item = item[0]
+    if isinstance(item, torch.Tensor):
+        item = _to_numpy(item, what)
+    if isinstance(item, np.ndarray):
+        return native(item)
+    if not isinstance(item, Image.Image):
+        raise ValueError(
+            f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
+            f"{ACCEPTED}."
+        )
+    return item
+
+
+def is_table(X: Any) -> bool:
+    """Tell whether `X` is a table of numbers, as most of scikit-learn takes it.
+
+    A 1-D array of numbers counts too, for scikit-learn to refuse it.
+    """
+    if sparse.issparse(X) or hasattr(X, "columns"):
+        return True
+    if isinstance(X, (list, tuple)):
+        return bool(X) and is_number_like(X[0])
+    if isinstance(X, Dataset) or not hasattr(X, "__array__"):
+        return False
+    array = X if isinstance(X, LazyRows) else np.asarray(X)
+    return array.ndim == 2 or (array.ndim < 2 and array.dtype.kind in "biufc")

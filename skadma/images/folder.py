@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from .forms import image_suffixes
+from .decoding import image_suffixes
 
 _ONE_ENTRY = {
     errno.EACCES,

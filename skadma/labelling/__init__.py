@@ -1,11 +1,8 @@
 """The labelling application: campaigns, page, Label Studio, predictions of files."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .predict import Predicted, predict_files
-
-__all__ = ["Predicted", "predict_files"]
+__all__ = ["Predicted", "predict_files"]  # noqa: F822
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.atomic import new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
 from .._utils.tables import write_table
+from ..images.decoding import UnreadableImageError, from_file
 from ..images.folder import iter_images
-from ..images.forms import UnreadableImageError, from_file
 from ..networks.pretrained import fingerprint
 from ..persistence import ModelError
 from ..persistence.network_file import describe_labels

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..._utils.atomic import file_digest, write_atomically
 from ...images.dataset import ImageDataset
-from ...images.forms import Range
+from ...images.decoding import Range
 from ..adapter import CNNAdapter, cnn_adapter
 from .hashing import key_hashes
 from .shards import file_state, shard_file, write_shard

@@ -24,7 +24,7 @@ from torch import nn
 from ..._utils.lazy_rows import BLOCK_ROWS, LazyRows, row_by_row
 from ..._utils.processes import progress_bar
 from ...images.dataset import ImageDataset, StoredImages, n_images, take
-from ...images.forms import Range, UnreadableImageError
+from ...images.decoding import Range, UnreadableImageError
 from ...networks.pretrained import fingerprint
 from ...networks.torch_state import torch_defaults
 from ..adapter import CNNAdapter, cnn_adapter

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from ..._utils.atomic import arrays_digest, write_atomically
+from ..._utils.atomic import write_atomically
 from ..._utils.lazy_rows import LazyRows, working_dtype
-from ...images.forms import Range
+from ...images.decoding import Range
+from ..cache import arrays_digest
 
 _FORMAT = "skadma-features-1"
 _MIN_ROWS = 8

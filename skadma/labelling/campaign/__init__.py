@@ -7,9 +7,8 @@ from .event_log import CampaignBusyError, CampaignError
 from .labels_csv import LabelFileError, LabelRow
 from .record_labels import TeachResult
 from .second_look import SuspectLabel
-from .state import Decision
+from .state import Decision, Proposal
 from .status import Pace, Status
-from .trainer import Proposal
 
 __all__ = [
     "Agreement",

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
+from ..._utils.intervals import wilson_interval
 from .state import Decision, State, digest
 
 APART = 10
@@ -158,8 +157,7 @@ def compare_marks(
     """Measure the agreement of two people by their answers about the same images."""
     n = len(marks)
     n_agree = sum(a == b for a, b in marks)
-    found = binomtest(n_agree, n).proportion_ci(0.95, method="wilson")
-    interval = (float(found.low), float(found.high))
+    interval = wilson_interval(n_agree / n, n, 0.95)
     one, two = zip(*marks, strict=True)
     counts = Counter(one), Counter(two)
     by_chance = sum(counts[0][mark] * counts[1][mark] for mark in counts[0])

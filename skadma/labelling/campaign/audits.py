@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...evaluation import Estimate, audit_sample, estimate
+from ... import evaluation
 from .event_log import CampaignError, EventLog
 from .record_labels import (
     ResolvedRow,
@@ -16,8 +17,19 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .state import State, read_state, refresh, refresh_if_there
-from .trainer import Proposal, Trainer, propose
+from .state import (
+    DrawnAudit,
+    Proposal,
+    State,
+    propose,
+    read_state,
+    refresh,
+    refresh_if_there,
+)
+
+if TYPE_CHECKING:
+    from ...evaluation import Audit, Estimate
+    from .trainer import Trainer
 
 
 class Audits:
@@ -27,7 +39,7 @@ class Audits:
     until they are released. Every draw and every answer is in the campaign's log.
     """
 
-    def __init__(self, log: EventLog, trainer: Trainer) -> None:
+    def __init__(self, log: EventLog, trainer: Callable[[], Trainer]) -> None:
         self._log = log
         self._trainer = trainer
 
@@ -48,8 +60,8 @@ class Audits:
                     f"{n} images cannot be drawn: there are {len(images)} that nothing "
                     "was decided about and that are in no audit."
                 )
-            key = self._trainer.model_key(state)
-            estimator = self._trainer.model(state)
+            key = self._trainer().model_key(state)
+            estimator = self._trainer().model(state)
             if key is None and method != "random":
                 raise CampaignError(
                     f"There is no model to draw {method!r} by. Teach the first labels, "
@@ -58,11 +70,11 @@ class Audits:
             if key is None:
                 proba = np.full((len(images), 2), 0.5)
             else:
-                proba = estimator.predict_proba(self._trainer.files(images, state))
+                proba = estimator.predict_proba(self._trainer().files(images, state))
             # Another draw of the same campaign draws others, the same again the same.
             last = max((audit.event for audit in state.audits), default=0)
-            seed = np.random.RandomState([self._trainer.seed, last])
-            audit = audit_sample(proba, n, method=method, random_state=seed)
+            seed = np.random.RandomState([self._trainer().seed, last])
+            audit = evaluation.audit_sample(proba, n, method=method, random_state=seed)
             chosen = [images[i] for i in audit.indices]
             with self._log.transaction():
                 if not set(chosen) <= set(read_state(self._log).undecided()):
@@ -139,16 +151,16 @@ class Audits:
                     "the file and give it to 'skadma evaluate'; with -o FILE alone it "
                     "is written again."
                 )
-            key = self._trainer.model_key(state)
-            estimator = self._trainer.model(state)
+            key = self._trainer().model_key(state)
+            estimator = self._trainer().model(state)
             if not hasattr(estimator, "net_"):
                 raise CampaignError("There is no model to measure: teach labels first.")
-            files = self._trainer.files([usable[sha256] for sha256 in truth], state)
+            files = self._trainer().files([usable[sha256] for sha256 in truth], state)
             guesses = dict(zip(truth, estimator.predict(files).tolist(), strict=True))
         drawn = [sha256 for audit in state.audits for sha256 in audit.contents]
         classes = state.classes
-        return estimate(
-            [audit.design for audit in state.audits],
+        return evaluation.estimate(
+            [*map(sampling_design, state.audits)],
             [guesses.get(sha256, classes[0]) for sha256 in drawn],
             np.array([truth.get(sha256) for sha256 in drawn], dtype=object),
             classes=classes,
@@ -178,8 +190,15 @@ class Audits:
             event = self._log.add_event("release", audits=events, n=n)
             add_answers(self._log, "teach", "audit", answered, event)
         if train:
-            self._trainer.present_model()
+            self._trainer().present_model()
         return TeachResult(len(answered), 0, 0, [])
+
+
+def sampling_design(drawn: DrawnAudit) -> Audit:
+    """Make the sampling design of drawn contents, whose places are its indices."""
+    strata = np.array(drawn.strata), np.array(drawn.stratum_sizes)
+    how = drawn.method, drawn.n_population
+    return evaluation.Audit(np.arange(len(drawn.contents)), *how, *strata)
 
 
 def _usable_draws(state: State) -> dict[str, int]:

@@ -6,24 +6,19 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from ..._utils.atomic import remove_leftovers, sync_folder
-from ...classifier import CNNClassifier
-from ...evaluation.calibrated import calibrated
-from ...persistence.export import check_onnx, export_model
-from ...persistence.folder import refuse_folder
-from ...strategies import QueryStrategy
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
 from .event_log import DATABASE, CampaignError, EventLog, campaign_lock, refuse_existing
 from .folders import absolute, check_name, check_outside, read_folders
-from .history import card_facts, list_decisions, list_events
+from .history import list_decisions, list_events
 from .image_index import add_contents, scan_new_folder
 from .labels_csv import LabelRow
 from .ledger import Ledger
@@ -36,18 +31,24 @@ from .record_labels import (
     record_labels,
 )
 from .second_look import SuspectLabel, list_cant_tell, list_suspects
-from .settings import (
-    build_estimator,
-    check_network,
-    check_settings,
-    check_usable,
-    describe_estimator,
-    describe_strategy,
-    save_centers,
+from .state import (
+    Decision,
+    Proposal,
+    State,
+    propose,
+    read_state,
+    refresh,
+    refresh_if_there,
 )
-from .state import Decision, State, read_state, refresh, refresh_if_there
 from .status import Status, make_status
-from .trainer import Proposal, Trainer, guess, propose
+from .stored_settings import check_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...classifier import CNNClassifier
+    from ...strategies import QueryStrategy
+    from .trainer import Trainer
 
 _logger = logging.getLogger(__name__)
 
@@ -123,11 +124,18 @@ class Campaign:
             self.pool = folders.roots[""]
             self.who = self._event_log.who
             self.n_instances: int = settings["n_instances"]
-            self._trainer = Trainer(self._event_log, settings, backbone)
-            self.audits = Audits(self._event_log, self._trainer)
+            self._settings, self._backbone = settings, backbone
+            self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
             self._event_log.close()
             raise
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        """What trains and chooses; CampaignError where the settings are of no use."""
+        from .trainer import Trainer  # torch takes seconds, and the log needs none
+
+        return Trainer(self._event_log, self._settings, self._backbone)
 
     @classmethod
     def create(
@@ -182,14 +190,17 @@ class Campaign:
         -------
         Campaign
         """
+        from . import settings as models
+        from .trainer import Trainer
+
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": describe_estimator(estimator),
-            "strategy": describe_strategy(strategy),
+            "estimator": models.describe_estimator(estimator),
+            "strategy": models.describe_strategy(strategy),
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
@@ -197,15 +208,15 @@ class Campaign:
         check_settings(settings)
         refuse_existing(folder / DATABASE)
         backbone = estimator.backbone if callable(estimator.backbone) else None
-        rebuilt = build_estimator(settings["estimator"], backbone, memory=False)
-        check_usable(rebuilt, strategy, names)
-        check_network(rebuilt, strategy, names)
+        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
+        models.check_usable(rebuilt, strategy, names)
+        models.check_network(rebuilt, strategy, names)
         images = scan_new_folder(pool, progress=verbose)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
-            save_centers(strategy, folder)
+            models.save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
                 Trainer(log, settings, backbone)  # refuses what it cannot use
@@ -609,7 +620,8 @@ class Campaign:
         if estimator is None or not asked:
             return n_labels, {}
         files = self._trainer.files([usable[sha256] for sha256 in asked], state)
-        return n_labels, dict(zip(asked, guess(estimator, files), strict=True))
+        guesses = self._trainer.guess(estimator, files)
+        return n_labels, dict(zip(asked, guesses, strict=True))
 
     def export_model(
         self,
@@ -649,6 +661,11 @@ class Campaign:
         ModelError
             If the folder is there, or the disk is full.
         """
+        from ...evaluation.calibrated import calibrated
+        from ...persistence.export import check_onnx, export_model
+        from ...persistence.folder import refuse_folder
+        from .card import card_facts
+
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         if onnx:
             check_onnx(self._trainer.source_network)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .class_names import read_class_names
 from .event_log import DATABASE, CampaignError, EventLog
-from .settings import check_settings
 from .state import ACTS, read_state
+from .stored_settings import check_settings
 
 _ROWS = {
     "start": ("contents", "n_images"),

@@ -7,12 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...evaluation import Estimate
-from ...persistence.card import CardFacts
 from .class_names import ClassNames, read_class_names
 from .event_log import EventLog
 from .state import Decision, State
-from .status import make_status
 
 _DRAW = ("sha256", "stratum", "stratum_size")
 
@@ -106,38 +103,3 @@ def right_guesses(
             right = sum(guesses[path] == labels[path].label for path in answered)
             rounds.append((bisect_left(given, event["id"]), len(answered), right))
     return rounds[::-1]
-
-
-def card_facts(
-    log: EventLog, state: State, calibration: str | None, estimate: Estimate | None
-) -> CardFacts:
-    """Gather the facts for the model card; `calibration` is Markdown."""
-    with log.reading():
-        settings, events = log.settings(), list_events(log)
-        status = make_status(log, state)
-    strategy = settings["strategy"]
-    params = ", ".join(f"{k}={v!r}" for k, v in strategy["params"].items())
-    aside = ", ".join(f"{kind}: {n}" for kind, n in status.aside.items())
-    kinds = [event["kind"] for event in events]
-    return CardFacts(
-        title=log.path.parent.name,
-        n_labels=status.labels,
-        data=(
-            f"Pool `{status.pools[''].name}`: {status.n_images} image files, "
-            f"{status.n_contents} different ones that can be read, "
-            f"{len(status.unreadable)} unreadable.",
-            f"{sum(status.labels.values())} labelled, of which {status.unusable} not "
-            f"trained with because the image is not there; set aside: {aside}.",
-            f"Labelled from {events[0]['at'][:10]} to {events[-1]['at'][:10]}, "
-            f"{kinds.count('teach')} times, after {kinds.count('query')} queries.",
-        ),
-        choice=(
-            f"`{strategy['class']}({params})`, {settings['n_instances']} a round, "
-            f"random_state={settings['random_state']}.",
-            "Each model was trained from "
-            + ("the one before." if settings["warm_start"] else "the pretrained one."),
-        ),
-        curve=right_guesses(events, list(list_decisions(state))),
-        calibration=calibration,
-        estimate=estimate,
-    )

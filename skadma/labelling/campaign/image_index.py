@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..._utils.atomic import file_digest
 from ..._utils.processes import progress_bar
+from ...images.decoding import UnreadableImageError, from_file
 from ...images.folder import iter_images
-from ...images.forms import UnreadableImageError, from_file
 from .event_log import CampaignError, EventLog
 
 _logger = logging.getLogger(__name__)

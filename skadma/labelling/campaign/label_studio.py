@@ -17,7 +17,7 @@ from .event_log import CampaignError
 from .labels_csv import LabelRow
 
 if TYPE_CHECKING:
-    from .trainer import Proposal
+    from .state import Proposal
 
 NAME, TO = "label", "image"
 """Names of the tags in the configuration, which results refer to."""

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .campaign import Campaign
-from .state import read_state
-from .trainer import Proposal
+from .state import Proposal, read_state
 
 
 def prefetch_batch(

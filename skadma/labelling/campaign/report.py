@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
-from ...images.dataset import Preprocessing, fit_to_size
-from ...images.forms import Range, UnreadableImageError, from_file
+from ...images.decoding import Range, UnreadableImageError, from_file
 from .campaign import Campaign
 from .history import right_guesses
 from .state import Decision
@@ -120,11 +119,11 @@ def _latest(
 def _thumbnail(path: str, value_range: Range | None) -> str:
     try:
         decoded = from_file(path, path, value_range=value_range, to_be_seen=True)
-        pixels = fit_to_size(decoded, Preprocessing(_SIDE, _SIDE))
     except UnreadableImageError:
         return "<i>cannot be read</i>"
     buffer = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=80)
+    image = ImageOps.fit(Image.fromarray(decoded), (_SIDE, _SIDE))
+    image.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f'width="{_SIDE}" height="{_SIDE}"'
     return f'<img {size} alt="" src="data:image/jpeg;base64,{data}">'

@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from ...evaluation import suspects
+from ... import evaluation
 from .state import Decision, State
 
 
@@ -37,18 +34,6 @@ class SuspectLabel:
     score: float | None
     likely: bool
     others: list[tuple[str, str]]
-
-
-def quick_model(n_features: int) -> Pipeline:
-    """Make the classifier of features that judges labels; docs/campaign.md has why.
-
-    With few labels and many features it needs strong regularisation: the prior variance
-    of all weights together is 1.
-    """
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=1 / n_features, class_weight="balanced", max_iter=1000),
-    )
 
 
 def list_cant_tell(state: State, exclude: str | None) -> list[tuple[str, Decision]]:
@@ -119,7 +104,7 @@ def _judge(
     images = [image for image, _ in labelled]
     labels = np.array([label for _, label in labelled])
     proba = predict(images, labels)
-    found = suspects(labels, proba, classes=classes)
+    found = evaluation.suspects(labels, proba, classes=classes)
     return {
         images[i]: (str(name), float(proba[i].max()), float(score), bool(likely))
         for i, name, score, likely in zip(

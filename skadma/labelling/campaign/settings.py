@@ -19,7 +19,6 @@ from ...classifier import CNNClassifier
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
-from .class_names import check_classes
 from .event_log import CampaignError
 
 CENTERS = "centers.safetensors"
@@ -41,34 +40,6 @@ STRATEGIES: dict[str, Any] = {
     and name not in ("QueryStrategy", "ScoringStrategy")
 }
 """The strategies that a campaign accepts, by name."""
-
-
-def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings that no campaign has, whoever wrote them."""
-    kinds = {
-        "pool": str,
-        "classes": list,
-        "estimator": dict,
-        "strategy": dict,
-        "n_instances": int,
-        "warm_start": bool,
-        "random_state": int,
-    }
-    for name, kind in kinds.items():
-        if type(settings.get(name)) is not kind:
-            raise CampaignError(
-                f"The campaign cannot be opened: its setting {name!r} is "
-                f"{settings.get(name)!r}."
-            )
-    if not all(isinstance(name, str) for name in settings["classes"]):
-        raise CampaignError(f"The classes {settings['classes']} are no texts.")
-    check_classes(settings["classes"])
-    n_instances, random_state = settings["n_instances"], settings["random_state"]
-    if n_instances < 1 or not 0 <= random_state < 2**32:
-        raise CampaignError(
-            f"n_instances={n_instances} must be at least 1, random_state="
-            f"{random_state} from 0 to {2**32 - 1}."
-        )
 
 
 def check_usable(

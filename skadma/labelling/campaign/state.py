@@ -1,4 +1,4 @@
-"""The state of a campaign: the images, their contents and decisions, read from its log.
+"""The state of a campaign: images, contents, decisions, proposals, read from its log.
 
 A function of the log: ``read_state`` computes it, ``refresh`` brings the log up to date
 with the folders.
@@ -12,13 +12,10 @@ import logging
 import unicodedata
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from ...evaluation import Audit
 from .class_names import ClassNames, read_class_names
 from .event_log import CampaignError, EventLog
 from .folders import Folders, read_folders
@@ -80,7 +77,10 @@ class DrawnAudit:
     event: int
     model: str | None  # name of the model by which they were drawn
     contents: list[str]  # SHA-256, in the order of the draw
-    design: Audit  # its indices are places in `contents`
+    method: str
+    n_population: int
+    strata: list[int]  # of each content its stratum, and how many images are in that
+    stratum_sizes: list[int]
 
 
 class State:
@@ -391,6 +391,37 @@ def read_state(log: EventLog) -> State:
     return state
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """An image that a query asks a label for.
+
+    `path` is relative to the pool, `sha256` names the content to label, `score` is the
+    strategy's. The present model predicts the class `guess` with the probability
+    `confidence`; both are None before the first labels. `as_of` is the log's last
+    event, as of which the classes are named.
+    """
+
+    path: str
+    score: float | None
+    guess: str | None
+    confidence: float | None
+    sha256: str
+    as_of: int | None = field(default=None, compare=False)
+
+
+def propose(
+    state: State,
+    image: int,
+    score: float | None = None,
+    guess: str | None = None,
+    confidence: float | None = None,
+) -> Proposal:
+    """Propose an image; blind without the last three."""
+    sha256 = str(state.contents[image].sha256)
+    path = state.paths[image]
+    return Proposal(path, score, guess, confidence, sha256, state.as_of)
+
+
 def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit:
     rows = log.rows(
         "SELECT sha256, stratum, stratum_size FROM draws "
@@ -398,13 +429,8 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
         event,
     )
     contents, *columns = map(list, zip(*rows, strict=True))
-    design = Audit(
-        np.arange(len(rows)),
-        detail["method"],
-        detail["population"],
-        *map(np.array, columns),
-    )
-    return DrawnAudit(event, detail["model"], contents, design)
+    how = detail["method"], detail["population"]
+    return DrawnAudit(event, detail["model"], contents, *how, *columns)
 
 
 def refresh(log: EventLog) -> int:

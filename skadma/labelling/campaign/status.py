@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ...images.decoding import PIXELS
 from ...images.folder import find_left_out
-from ...images.forms import PIXELS
 from .event_log import EventLog
 from .state import State
 

@@ -7,7 +7,6 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +14,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ..._utils.atomic import file_digest, remove_leftovers
@@ -26,44 +28,12 @@ from ...networks import PretrainedNetwork
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
 from .event_log import CampaignError, EventLog
-from .second_look import quick_model
 from .settings import build_estimator, build_strategy, check_usable
-from .state import State, digest, read_state, refresh_if_there
+from .state import Proposal, State, digest, propose, read_state, refresh_if_there
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """An image that a query asks a label for.
-
-    `path` is relative to the pool, `sha256` names the content to label, `score` is the
-    strategy's. The present model predicts the class `guess` with the probability
-    `confidence`; both are None before the first labels. `as_of` is the log's last
-    event, as of which the classes are named.
-    """
-
-    path: str
-    score: float | None
-    guess: str | None
-    confidence: float | None
-    sha256: str
-    as_of: int | None = field(default=None, compare=False)
-
-
-def propose(
-    state: State,
-    image: int,
-    score: float | None = None,
-    guess: str | None = None,
-    confidence: float | None = None,
-) -> Proposal:
-    """Propose an image; blind without the last three."""
-    sha256 = str(state.contents[image].sha256)
-    path = state.paths[image]
-    return Proposal(path, score, guess, confidence, sha256, state.as_of)
 
 
 class Trainer:
@@ -310,7 +280,7 @@ class Trainer:
         chosen, scores = self._learner.query_with_scores(n)
         guesses: list[tuple[str | None, float | None]] = [(None, None)] * len(chosen)
         if hasattr(estimator, "net_"):
-            guesses = [*guess(estimator, [files[i] for i in chosen])]
+            guesses = [*self.guess(estimator, [files[i] for i in chosen])]
         _logger.info(
             "%d of %d images chosen in %.1f s",
             len(chosen),
@@ -321,6 +291,16 @@ class Trainer:
         return [
             (images[i], propose(state, images[i], score, *guessed))
             for i, score, guessed in zip(chosen, known, guesses, strict=True)
+        ]
+
+    @staticmethod
+    def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
+        """Predict the class of each file, and its probability."""
+        proba = estimator.predict_proba(files)
+        best = proba.argmax(axis=1)
+        return [
+            (str(estimator.classes_[k]), float(row[k]))
+            for k, row in zip(best, proba, strict=True)
         ]
 
     def _stored_features(
@@ -371,9 +351,7 @@ class Trainer:
 
     def source_features(self, images: Iterable[int], state: State) -> np.ndarray:
         """Outputs of the pretrained network's last layer but one, a row per image."""
-        files = self.files(images, state)
-        rows = clone(self._learner.estimator).embed(files, -2)[-2]
-        return rows.reshape(len(files), -1)
+        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
 
     # --- labels judged by models that did not see them ----------------------
 
@@ -405,14 +383,16 @@ class Trainer:
         return out_of_fold_proba(quick, features, labels, classes=classes)
 
 
-def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
-    """Predict the class of each file, and its probability."""
-    proba = estimator.predict_proba(files)
-    best = proba.argmax(axis=1)
-    return [
-        (str(estimator.classes_[k]), float(row[k]))
-        for k, row in zip(best, proba, strict=True)
-    ]
+def quick_model(n_features: int) -> Pipeline:
+    """Make the classifier of features that judges labels; docs/campaign.md has why.
+
+    With few labels and many features it needs strong regularisation: the prior variance
+    of all weights together is 1.
+    """
+    return make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1 / n_features, class_weight="balanced", max_iter=1000),
+    )
 
 
 def _changed_classes(state: State) -> list[list[str]]:

@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...images.forms import UnreadableImageError
+from ...images.decoding import UnreadableImageError
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import WholeBody, read_object, refuse
 from .gallery import KINDS
 from .guard import CLOSED, Guard
-from .pictures import SIZES, encode
+from .pictures import SIZES, encode, encode_small
 from .session import Session, make_progress
 
 _TYPES = {
@@ -35,7 +35,6 @@ _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ITEMS = 500
-_MAX_ROWS = 2000
 _MAX_BODY = 1 << 20
 
 
@@ -64,10 +63,8 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
     async def sync(request: Request) -> Response:
         body = await read(request)
         have, want = _contents(body, "have"), _number(body, "want", 200)
-        meanwhile = body.get("meanwhile") is True
-        tab = _text(body, "tab", 64)
-        update = session.controller.sync
-        return JSONResponse(await session.run(update, tab, have, want, meanwhile))
+        given = _text(body, "tab", 64), have, want, body.get("meanwhile") is True
+        return JSONResponse(await session.run(session.controller.sync, *given))
 
     async def operations(request: Request) -> Response:
         asked = _list(await read(request), "operations")
@@ -80,7 +77,7 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     async def gallery(request: Request) -> Response:
         body = await read(request)
-        part = _number(body, "start"), _number(body, "n", _MAX_ROWS)
+        part = _number(body, "start"), _number(body, "n", 2000)
         rows = session.gallery.rows, *part, _contents(body, "contents")
         return JSONResponse(await session.run(*rows))
 
@@ -99,11 +96,11 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         path = await session.run(session.path_of, sha256)
         if path is None:
             return refuse(404, "No such picture.")
-        make = partial(encode, size=size) if size != "small" else session.thumbnails.get
+        make = partial(encode, size=size, value_range=session.value_range)
+        if size == "small":
+            make = partial(encode_small, session.thumbnails, session.value_range)
         loop = asyncio.get_running_loop()
-        data, kind = await loop.run_in_executor(
-            decoders, partial(make, sha256, path, value_range=session.value_range)
-        )
+        data, kind = await loop.run_in_executor(decoders, make, sha256, path)
         return Response(data, media_type=kind)
 
     app = Starlette(

@@ -12,7 +12,6 @@ from ..campaign.ledger import Ledger
 from ..campaign.overview import guess_all, map_pool, rank_similar
 
 KINDS: Any = {"guesses": guess_all, "map": map_pool, "similar": rank_similar}
-_KEPT = 8  # results of the process that trains
 
 
 class Gallery:
@@ -35,20 +34,20 @@ class Gallery:
                 held = self._ledger.decision(sha256)
                 given = (held.mark, held.who) if held else (None, None)
                 rows.append((sha256, self._ledger.paths[there[sha256]], *given))
-        pool = hash(tuple(there)) % 2**53  # names these pictures in this order
-        return {"pool": pool, "as_of": self._ledger.as_of, "rows": rows}
+        pool, as_of = hash(tuple(there)) % 2**53, self._ledger.as_of
+        return {"pool": pool, "as_of": as_of, "rows": rows}
 
     def overview(self, kind: str, sha256: str, have: int) -> dict[str, Any]:
         """What was computed of the pool, in its order; `have`: the guesses' `as_of`."""
         self._ledger.update()
         there = self._ledger.available()
-        more: dict[str, int] = {}
+        more = {"pool": hash(tuple(there)) % 2**53}  # names them in their order
         version = self.model if kind == "guesses" else len(there)
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
             self._guesses = found or self._guesses
             as_of, n_known, guesses = self._guesses
-            more = {"guesses_as_of": as_of, "n_known": n_known}
+            more |= {"guesses_as_of": as_of, "n_known": n_known}
             names = {name for name, _ in guesses.values()}
             now = {name: self._ledger.present_name(name, as_of) for name in names}
             found = {s: (now[g], round(p, 4)) for s, (g, p) in guesses.items()} or None
@@ -56,17 +55,15 @@ class Gallery:
             return {"waiting": True}
         if kind == "similar":
             return {"values": [name for name in found if name in there]}
-        more["pool"] = hash(tuple(there)) % 2**53
         return {**more, "values": [found.get(s) for s in there]}
 
-    def _result(self, kind: str, arguments: list[str], version: int) -> Any:
+    def _result(self, kind: str, given: list[str], version: int) -> Any:
         """Return what the process computed; None as long as it is not there."""
-        key = (kind, *arguments, version)
+        key = (kind, *given, version)
         if key not in self._results:
-            for old in list(self._results)[:-_KEPT]:
+            for old in list(self._results)[:-8]:
                 del self._results[old]
-            call = self._calls.submit(self._call, KINDS[kind], *arguments)
-            self._results[key] = call
+            self._results[key] = self._calls.submit(self._call, KINDS[kind], *given)
         try:
             return self._results[key].result() if self._results[key].done() else None
         except (ValueError, RuntimeError) as error:

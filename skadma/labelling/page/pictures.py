@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 
+import numpy as np
 from PIL import Image
 
-from ..._utils.atomic import write_atomically
-from ...images.forms import Range, UnreadableImageError, from_file
+from ...features.cache import DiskCache
+from ...images.decoding import Range, UnreadableImageError, from_file
 
 SIZES = {"small": 256, "view": 1600, "full": 8000}  # longest side in pixels
 _EXACT = 512  # up to this side pictures are sent without loss
 _MAX_BYTES = 512 << 20  # of a file; a larger one is not shown
-_NAME = re.compile(r"[0-9a-f]{64}\.jpg")
 
 
 def encode(
@@ -53,42 +51,15 @@ def _encode(
     return buffer.getvalue(), "image/jpeg"
 
 
-class Thumbnails:
-    """Small pictures in a folder, by content; when it is full, the oldest ones go.
-
-    A file is a JPEG and its SHA-256, and encoded anew: it may be from somebody else.
-    """
-
-    def __init__(self, folder: Path, limit: int = 1 << 30) -> None:
-        self.folder, self.limit = folder, limit
-        self._lock = Lock()
-        self._free = 0  # bytes that can be added before the folder is measured again
-
-    def get(
-        self, sha256: str, path: Path, value_range: Range | None = None
-    ) -> tuple[bytes, str]:
-        """Return the small picture of a file, as `encode` does."""
-        kept = self.folder / sha256[:2] / f"{sha256}.jpg"
-        with suppress(OSError, UnreadableImageError):
-            data = kept.read_bytes() if kept.stat().st_size < 1 << 20 else b""
-            if hashlib.sha256(data[:-32]).digest() == data[-32:]:
-                return _encode(data[:-32], kept.name, "small")
-        data, kind = encode(sha256, path, "small", value_range)
-        content = data + hashlib.sha256(data).digest()
-        with suppress(OSError), self._lock:  # a full disk: it is made again next time
-            if self._free < len(content):
-                self._make_room()
-            self._free -= len(content)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, lambda tmp: tmp.write_bytes(content), durable=False)
-        return data, kind
-
-    def _make_room(self) -> None:
-        """Remove the oldest files until an eighth of the limit is free, or more is."""
-        found = (p for p in self.folder.glob("??/*.jpg") if _NAME.fullmatch(p.name))
-        files = sorted((p.lstat().st_mtime_ns, p.lstat().st_size, p) for p in found)
-        self._free = self.limit - sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if self._free < self.limit // 8:
-                path.unlink(missing_ok=True)
-                self._free += size
+def encode_small(
+    kept: DiskCache, value_range: Range | None, sha256: str, path: Path
+) -> tuple[bytes, str]:
+    """Encode a thumbnail, kept by content; anew, as the folder may be anybody's."""
+    if (known := kept.get("thumbnails", sha256)) is not None:
+        with suppress(UnreadableImageError):
+            return _encode(known.tobytes(), path.name, "small")
+    data, kind = encode(sha256, path, "small", value_range)
+    if kept.nbytes > 0.95 * kept.limit:
+        kept.clear()
+    kept.put("thumbnails", sha256, np.frombuffer(data, np.uint8))
+    return data, kind

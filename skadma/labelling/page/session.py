@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
-from .pictures import Thumbnails
 
 _LISTED = 60
 _PAUSE = 10.0
@@ -41,7 +41,7 @@ class Session:
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
         self.gallery = Gallery(self.controller.ledger, self._worker.call)
-        self.thumbnails = Thumbnails(self.campaign.folder / "cache" / "thumbnails")
+        self.thumbnails = DiskCache(self.campaign.folder / "cache/thumbnails", 1 << 30)
         self._busy = False  # one request at a time
         self._not_before = 0.0
         self._closed = False

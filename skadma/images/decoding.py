@@ -1,4 +1,4 @@
-"""The accepted forms of X, and the pixels of their images: (H, W, 3) uint8 arrays."""
+"""Pixels of image files, PIL images and arrays: (H, W, 3) uint8 arrays."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageFile, ImageOps
-from scipy import sparse
-from torch.utils.data import Dataset
-
-from .._utils.lazy_rows import LazyRows
 
 ACCEPTED = (
     "Accepted are: a uint8 array (n, H, W), (n, H, W, 3) or (n, 3, H, W), 4 channels "
@@ -38,11 +32,13 @@ needs the package pillow-heif."""
 PIXELS = "SKADMA_MAX_IMAGE_PIXELS"
 """Environment variable: the number of pixels above which no image is decoded."""
 
-
 Range = tuple[float, float]
+FoundRange = tuple[Range, bool, bool]
+"""A range, whether the file states it, and whether it is the full range of the type."""
 
 _BITS, _SAMPLE_FORMAT, _S_MIN, _S_MAX = 258, 339, 340, 341
 """Tags of TIFF files."""
+
 _SIGNED = 2
 """A sample format of TIFF files."""
 
@@ -74,195 +70,6 @@ class UnreadableImageError(ValueError):
         self.reason = reason
 
 
-_Decode = Callable[..., np.ndarray]
-"""Gets an item, what it is called in messages, and the value range."""
-
-
-def open_images(
-    X: Any, image_shape: Sequence[int] | None, value_range: Range | None = None
-) -> tuple[Any, _Decode]:
-    """Return a sequence of items, and the function that decodes one of them."""
-    check_is_sized(X)
-    if isinstance(X, Dataset):
-        return X, from_item
-    if sparse.issparse(X):
-        raise ValueError(
-            f"X is a sparse matrix of shape {X.shape}. Make it dense with X.toarray() "
-            f"and give image_shape=. {ACCEPTED}."
-        )
-    if isinstance(X, torch.Tensor):
-        X = _to_numpy(X, "X")
-    if is_lazy_sequence(X) and len(X):
-        first = X[0]
-        if isinstance(first, dict):
-            raise ValueError(
-                f"X is {type(X).__name__}, whose rows have the columns {[*first]}: "
-                f"give the one of images, such as X['image']. {ACCEPTED}."
-            )
-        if not isinstance(first, (str, os.PathLike)) and not is_number_like(first):
-            return X, from_item
-        X = list(X)
-    if isinstance(X, (list, tuple)) and not (len(X) and is_number_like(X[0])):
-        return _open_list(list(X))
-    try:
-        array = np.asarray(X)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"X is {type(X).__name__} and no array can be made of it: {error}. "
-            f"{ACCEPTED}."
-        ) from error
-    if array.dtype.kind in "OUT" and array.ndim == 1:
-        return _open_list(array.tolist())
-    return _open_array(array, image_shape, value_range)
-
-
-def check_is_sized(X: Any) -> None:
-    """Raise ValueError unless `X` has images by number, and a number of them."""
-    has_items = hasattr(X, "__getitem__") and hasattr(X, "__len__")
-    if (
-        not (has_items or hasattr(X, "__array__") or hasattr(X, "shape"))
-        or isinstance(X, (str, bytes, os.PathLike, dict, Image.Image))
-        or getattr(X, "shape", None) == ()
-    ):
-        raise ValueError(
-            f"X is {type(X).__name__}, which is no sequence of images. Put a single "
-            "path or image in a list; of a generator make one, list(X); of a "
-            f"DataLoader give its dataset. {ACCEPTED}."
-        )
-
-
-def is_lazy_sequence(X: Any) -> bool:
-    """Whether `X` makes its items when they are asked for, as a column of `datasets`.
-
-    Of torch's Datasets this is false.
-    """
-    return (
-        not isinstance(X, (Dataset, list, tuple, dict, str, bytes))
-        and not any(
-            hasattr(X, name) for name in ("__array__", "dtype", "columns", "toarray")
-        )
-        and hasattr(X, "__getitem__")
-        and hasattr(X, "__len__")
-    )
-
-
-def _to_numpy(tensor: torch.Tensor, what: str) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    try:
-        return tensor.detach().cpu().numpy()
-    except (TypeError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(
-            f"{what} is a tensor of {tensor.dtype}, {tensor.layout}, on "
-            f"{tensor.device} that no array can be made of: {error}. {ACCEPTED}."
-        ) from error
-
-
-def is_number_like(item: Any) -> bool:
-    """Whether a list's first item is a number or a row of numbers."""
-    while isinstance(item, (list, tuple)) and len(item):
-        item = item[0]
-    if isinstance(item, np.ndarray):
-        return item.ndim < 2 and item.dtype.kind not in "OUT"
-    return isinstance(item, (int, float, complex, np.number))
-
-
-def _open_list(items: list[Any]) -> tuple[Any, _Decode]:
-    paths = [isinstance(item, (str, os.PathLike)) for item in items]
-    if all(paths):
-        return np.array([os.fsdecode(item) for item in items], dtype=object), from_file
-    if any(paths):
-        other = paths.index(False)
-        raise ValueError(
-            f"X is a list that mixes paths with other things: X[{paths.index(True)}] "
-            f"is a path, X[{other}] is {type(items[other]).__name__}. {ACCEPTED}."
-        )
-    for i, item in enumerate(items):
-        if not isinstance(item, (Image.Image, np.ndarray, torch.Tensor, tuple)):
-            raise ValueError(
-                f"X[{i}] is {type(item).__name__}, neither a path nor a PIL image nor "
-                f"an array. {ACCEPTED}."
-            )
-    return items, from_item
-
-
-def _open_array(
-    array: np.ndarray, image_shape: Sequence[int] | None, value_range: Range | None
-) -> tuple[Any, _Decode]:
-    got = f"X has shape {array.shape} and dtype {array.dtype}"
-    if array.ndim == 2 and image_shape is None:
-        raise ValueError(
-            f"{got}, and rows are no images: give image_shape=(H, W), (H, W, 3) or "
-            f"(3, H, W). {ACCEPTED}."
-        )
-    if array.ndim == 2 and image_shape is not None:
-        shape = tuple(image_shape)
-        if len(shape) not in (2, 3) or np.prod(shape) != array.shape[1]:
-            raise ValueError(
-                f"{got}, but image_shape={shape} has {np.prod(shape)} numbers instead "
-                f"of {array.shape[1]}."
-            )
-        array = array.reshape(len(array), *shape)
-    if array.dtype.kind not in "biuf" or not _channel_axis(array.shape[1:]):
-        raise ValueError(f"{got}. {ACCEPTED}.")
-    if len(array):
-        _check_values(array, "X", value_range, allow_uint16=False)
-    return array, from_array
-
-
-def _channel_axis(shape: tuple[int, ...]) -> str:
-    """Return "last" or "first", "none" for (H, W), "" for what is no image's shape."""
-    if 0 in shape or len(shape) not in (2, 3):
-        return ""
-    if len(shape) == 2:
-        return "none"
-    if shape[-1] in (1, 3):
-        return "last"
-    if shape[0] in (1, 3):
-        return "first"
-    if shape[-1] == 4:
-        return "last"
-    return "first" if shape[0] == 4 < min(shape[1:]) else ""
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """Bring an array to the byte order of this machine."""
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _check_values(
-    array: np.ndarray, what: str, value_range: Range | None, *, allow_uint16: bool
-) -> None:
-    kind = array.dtype.kind
-    if kind == "b" or array.dtype == np.uint8:
-        return
-    if allow_uint16 and kind == "u" and array.dtype.itemsize == 2:
-        return
-    low, high = array.min(), array.max()
-    if kind == "f" and (np.isnan(low) or np.isnan(high)):
-        raise ValueError(f"{what} contains NaN. {ACCEPTED}.")
-    if value_range is not None and kind in "iuf":
-        return
-    if kind == "f":
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
-                "must be in [0, 1]. Scale them, or cast pixel values from 0 to 255 "
-                f"with X.astype(np.uint8). {ACCEPTED}."
-            )
-        return
-    fits = low >= 0 and high <= 255
-    advice = "Cast them with X.astype(np.uint8)."
-    if not fits:
-        advice = (
-            f"Scale them to 0 to 255, or give what is black and what is white, for "
-            f"example value_range=({min(low, 0)}, {high})."
-        )
-    raise ValueError(
-        f"{what} has {array.dtype} values from {low} to {high}. {advice} {ACCEPTED}."
-    )
-
-
 def from_file(
     file: str | BinaryIO,
     path: str,
@@ -286,7 +93,7 @@ def from_file(
             image.load()
             values = wide_values(image, raw, file)
             if values is None:
-                return _from_pil(image, path, value_range)
+                return from_pil(image, path, value_range)
             if value_range is None:
                 value_range = declared_range(image, values, file)
             if value_range is None and to_be_seen:
@@ -331,40 +138,24 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
     )
 
 
-def find_range(items: Any, i: int) -> tuple[Range, bool, bool] | None:
-    """Find the range of an image of more than 8 bits, by its path or as it is.
-
-    Returns the range, whether the file states it, and whether it is the full range of
-    the type; None for images of 8 bits and for those that cannot be decoded.
-    """
-    try:
-        item = items[i]
-        if not isinstance(item, str):
-            image = _image_of_item(item, "")
-            if isinstance(image, Image.Image):
-                return _find_range(image)
-            if image.dtype.kind != "u" or image.dtype.itemsize != 2:
-                return None
-            found = range_of_values(image)
-            return found, False, found == _FULL_RANGE[image.dtype]
-        if _may_be_wide(item):
-            with Image.open(item, formats=_formats()) as image:
-                return _find_range(image, item)
-    except Exception:  # reported when it is decoded for use
-        pass
-    return None
-
-
-def _find_range(
-    image: Image.Image, file: str | None = None
-) -> tuple[Range, bool, bool] | None:
-    values = wide_values(image, _raw_mode(image), file)
+def find_range(image: str | Image.Image | np.ndarray) -> FoundRange | None:
+    """Find the range of an image of more than 8 bits; a string is a file's path."""
+    values: np.ndarray | None = None
+    if isinstance(image, str):
+        if not _may_be_wide(image):
+            return None
+        with Image.open(image, formats=_formats()) as opened:
+            values = wide_values(opened, _raw_mode(opened), image)
+            declared = values is not None and declared_range(opened, values, image)
+    elif isinstance(image, Image.Image):
+        values = wide_values(image)
+        declared = values is not None and declared_range(image, values, None)
+    elif image.dtype.kind == "u" and image.dtype.itemsize == 2:
+        values, declared = image, None
     if values is None:
         return None
-    if (declared := declared_range(image, values, file)) is not None:
-        return declared, True, False
-    found = range_of_values(values)
-    return found, False, found == _FULL_RANGE[values.dtype]
+    found = declared or range_of_values(values)
+    return found, bool(declared), not declared and found == _FULL_RANGE[values.dtype]
 
 
 def _may_be_wide(path: str) -> bool:
@@ -376,35 +167,6 @@ def _may_be_wide(path: str) -> bool:
     return not head.startswith((b"\xff\xd8", b"RIFF", b"GIF8", b"BM"))
 
 
-def from_item(item: Any, what: str, value_range: Range | None = None) -> np.ndarray:
-    """Decode an element of a list or of a Dataset: an image, or one with its label."""
-    image = _image_of_item(item, what)
-    if isinstance(image, Image.Image):
-        return _from_pil(image, what, value_range)
-    if not _channel_axis(image.shape):
-        raise ValueError(
-            f"{what} has shape {image.shape}; an image is (H, W), (H, W, 3) or "
-            "(3, H, W), with 1, 3 or 4 channels."
-        )
-    _check_values(image, what, value_range, allow_uint16=True)
-    return from_array(image, what, value_range)
-
-
-def _image_of_item(item: Any, what: str) -> Image.Image | np.ndarray:
-    if isinstance(item, (tuple, list)) and len(item):
-        item = item[0]
-    if isinstance(item, torch.Tensor):
-        item = _to_numpy(item, what)
-    if isinstance(item, np.ndarray):
-        return _native(item)
-    if not isinstance(item, Image.Image):
-        raise ValueError(
-            f"{what} is {type(item).__name__}, neither a PIL image nor an array. "
-            f"{ACCEPTED}."
-        )
-    return item
-
-
 def _upright(image: Image.Image) -> Image.Image:
     """Rotate a photograph by its EXIF orientation, as viewers do."""
     try:
@@ -414,7 +176,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
+def from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.ndarray:
+    """Convert a PIL image."""
     if _raw_mode(image) in _BYTES:
         warnings.warn(
             f"{what} is a PIL image of a file with 16-bit colours, of which Pillow "
@@ -425,7 +188,7 @@ def _from_pil(image: Image.Image, what: str, value_range: Range | None) -> np.nd
         return _from_values(image, values, value_range)
     image = _upright(image)
     if image.mode == "F":
-        return from_item(np.asarray(image), what, value_range)
+        return from_unchecked_array(np.asarray(image), what, value_range)
     if image.mode in ("La", "RGBa"):  # multiplied by alpha
         image = image.convert(image.mode.upper())
     return from_array(np.asarray(image.convert("RGB")), what)
@@ -440,6 +203,19 @@ def _from_values(
     return from_array(np.asarray(_upright(scaled)), "")
 
 
+def from_unchecked_array(
+    array: np.ndarray, what: str, value_range: Range | None = None
+) -> np.ndarray:
+    """Convert an array, or raise ValueError where it is no image."""
+    if not channel_axis(array.shape):
+        raise ValueError(
+            f"{what} has shape {array.shape}; an image is (H, W), (H, W, 3) or "
+            "(3, H, W), with 1, 3 or 4 channels."
+        )
+    check_values(array, what, value_range, allow_uint16=True)
+    return from_array(array, what, value_range)
+
+
 def from_array(
     image: np.ndarray, what: str, value_range: Range | None = None
 ) -> np.ndarray:
@@ -447,7 +223,7 @@ def from_array(
 
     Of RGBA the last channel is dropped, as Pillow's ``convert`` does.
     """
-    image = _native(image)
+    image = native(image)
     if value_range is not None and image.dtype != np.uint8 and image.dtype.kind != "b":
         image = scale(image, value_range)
     elif image.dtype.kind == "f":
@@ -458,26 +234,65 @@ def from_array(
         image = image.astype(np.uint8) * 255
     if image.ndim == 2:
         image = image[..., None]
-    elif _channel_axis(image.shape) == "first":
+    elif channel_axis(image.shape) == "first":
         image = image.transpose(1, 2, 0)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image[..., :3])
 
 
-def is_table(X: Any) -> bool:
-    """Tell whether `X` is a table of numbers, as most of scikit-learn takes it.
+def channel_axis(shape: tuple[int, ...]) -> str:
+    """Return "last" or "first", "none" for (H, W), "" for what is no image's shape."""
+    if 0 in shape or len(shape) not in (2, 3):
+        return ""
+    if len(shape) == 2:
+        return "none"
+    if shape[-1] in (1, 3):
+        return "last"
+    if shape[0] in (1, 3):
+        return "first"
+    if shape[-1] == 4:
+        return "last"
+    return "first" if shape[0] == 4 < min(shape[1:]) else ""
 
-    A 1-D array of numbers counts too, for scikit-learn to refuse it.
-    """
-    if sparse.issparse(X) or hasattr(X, "columns"):
-        return True
-    if isinstance(X, (list, tuple)):
-        return bool(X) and is_number_like(X[0])
-    if isinstance(X, Dataset) or not hasattr(X, "__array__"):
-        return False
-    array = X if isinstance(X, LazyRows) else np.asarray(X)
-    return array.ndim == 2 or (array.ndim < 2 and array.dtype.kind in "biufc")
+
+def native(array: np.ndarray) -> np.ndarray:
+    """Bring an array to the byte order of this machine."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def check_values(
+    array: np.ndarray, what: str, value_range: Range | None, *, allow_uint16: bool
+) -> None:
+    """Raise ValueError where an array's values are no pixels."""
+    kind = array.dtype.kind
+    if kind == "b" or array.dtype == np.uint8:
+        return
+    if allow_uint16 and kind == "u" and array.dtype.itemsize == 2:
+        return
+    low, high = array.min(), array.max()
+    if kind == "f" and (np.isnan(low) or np.isnan(high)):
+        raise ValueError(f"{what} contains NaN. {ACCEPTED}.")
+    if value_range is not None and kind in "iuf":
+        return
+    if kind == "f":
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"{what} has {array.dtype} values from {low:.4g} to {high:.4g}; floats "
+                "must be in [0, 1]. Scale them, or cast pixel values from 0 to 255 "
+                f"with X.astype(np.uint8). {ACCEPTED}."
+            )
+        return
+    fits = low >= 0 and high <= 255
+    advice = "Cast them with X.astype(np.uint8)."
+    if not fits:
+        advice = (
+            f"Scale them to 0 to 255, or give what is black and what is white, for "
+            f"example value_range=({min(low, 0)}, {high})."
+        )
+    raise ValueError(
+        f"{what} has {array.dtype} values from {low} to {high}. {advice} {ACCEPTED}."
+    )
 
 
 # --- the range of values of images of more than 8 bits -------------------------------

@@ -1,0 +1,24 @@
+from ._audit import METHODS, Audit, audit_sample
+from ._calibration import (
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+)
+from ._estimate import Estimate, Share, estimate
+from ._out_of_fold import out_of_fold_proba
+from ._suspects import Suspects, suspects
+
+__all__ = [
+    "METHODS",
+    "Audit",
+    "Estimate",
+    "Share",
+    "Suspects",
+    "apply_temperature",
+    "audit_sample",
+    "estimate",
+    "expected_calibration_error",
+    "fit_temperature",
+    "out_of_fold_proba",
+    "suspects",
+]

@@ -1,0 +1,3 @@
+from .predict import Predicted, predict_files
+
+__all__ = ["Predicted", "predict_files"]
