@@ -8,7 +8,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-VIEWS = ["single", "grid", "gallery", "progress", "settings"]
+VIEWS = ["single", "grid", "gallery", "progress", "test", "finish", "settings"]
 
 
 @pytest.fixture(scope="module")

@@ -473,3 +473,35 @@ def test_label_studio_is_served_below_a_secret_path_only(site, client):
     for inside in ("api/about", "static/app.js", "../api/about", "..%2fapi/about"):
         status, _ = raw(site, "GET", f"{path}/{inside}", [host])
         assert status in (401, 404)  # the page is not reached that way
+
+
+def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
+    """To sort, below a folder that is new or empty; and it moves nothing."""
+    before = {p: p.read_bytes() for p in (site.folder.parent / "photos").iterdir()}
+    full, link = tmp_path / "full", tmp_path / "link"
+    full.mkdir()
+    (full / "000.png").write_text("mine")
+    link.symlink_to(full)
+
+    def sort(into, how="copy", unsure=0.5, name="sort", **headers):
+        body = {"name": name, "arguments": [str(into), how, unsure]}
+        return client.post("/api/job", json=body, headers=headers).status_code
+
+    def refused(name="sort"):
+        while (job := client.get("/api/test").json()["jobs"][name])[
+            "state"
+        ] == "running":
+            time.sleep(0.05)
+        return job["state"] == "failed"
+
+    new = tmp_path / "new"
+    for into in (full, link, tmp_path / "a/b", "relative", site.folder.parent):
+        assert sort(into) == 200 and refused()
+    for given in ((new, "move"), (new, "copy", "0.5"), ("",)):
+        assert sort(*given) == 200 and refused()
+    assert sort(new, name="system") == 200 and refused("system")
+    assert sort(new, unsure=None) == sort(new, unsure=[]) == 422
+    assert sort(new, Origin="http://example.org") == 403
+    assert {p.name for p in tmp_path.iterdir()} == {"full", "link"}
+    assert [p.read_text() for p in full.iterdir()] == ["mine"]
+    assert {p: p.read_bytes() for p in before} == before

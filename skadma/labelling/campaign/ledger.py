@@ -39,6 +39,7 @@ class Operation:
     undo: str | None = None  # instead: the operation, or "event-N", to take back
     confirm: bool = False  # the marks hold already, and stand after a second look
     via: str = "page"  # how it was given, for the log
+    audit: bool = False  # the marks are answers to an audit
 
 
 @dataclass
@@ -161,6 +162,7 @@ class Ledger(State):
             before = self.present_name(given.before, given.as_of) or given.before
             mark = Mark(given.sha256, present, before)
             kind = "confirm" if operation.confirm else self._kind(mark)
+            kind = "answer" if operation.audit else kind
             reason = self._reason_against(mark, image, image in new, kind)
             if reason:
                 reasons[mark.sha256] = reason
@@ -170,7 +172,7 @@ class Ledger(State):
             self._idle[operation.id] = reasons
             return Outcome(operation.id, "nothing", self._refusals(reasons))
         first: int | None = None
-        for kind in ("teach", "repeat", "confirm"):
+        for kind in ("teach", "repeat", "confirm", "answer"):
             rows = [row for its_kind, row in new.values() if its_kind == kind]
             detail: dict[str, Any] = {"operation": operation.id}
             if reasons:
@@ -223,8 +225,10 @@ class Ledger(State):
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."
+        if kind == "answer":
+            return "" if mark.sha256 in self.drawn() else "It is in no test any more."
         if mark.sha256 in self.drawn():
-            return "An audit keeps it apart. 'skadma evaluate' takes its label."
+            return "An audit keeps it apart. The test, or 'skadma evaluate', has it."
         held = self.decision(mark.sha256)
         holds = held and held.mark
         if kind == "confirm" and holds != mark.mark:

@@ -23,7 +23,7 @@ from ..requests import WholeBody, read_object, refuse
 from .gallery import KINDS
 from .guard import CLOSED, Guard
 from .pictures import SIZES, encode, encode_small
-from .session import Session, make_progress
+from .session import Session, list_labels, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -89,6 +89,17 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         found = session.run(session.gallery.overview, kind, sha256, have)
         return JSONResponse(await found)
 
+    async def test(_: Request) -> Response:
+        numbers = await session.run(session.controller.test)
+        return JSONResponse({**numbers, "jobs": session.jobs})
+
+    async def labels(_: Request) -> Response:
+        return JSONResponse(await session.run(list_labels, session.campaign))
+
+    async def job(request: Request) -> Response:
+        session.start_job(*_job(await read(request)))
+        return JSONResponse({"jobs": session.jobs})
+
     async def image(request: Request) -> Response:
         sha256, size = request.path_params["sha256"], request.query_params.get("size")
         if not _SHA256.fullmatch(sha256) or size not in SIZES:
@@ -115,6 +126,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             Route("/api/progress", progress),
             Route("/api/gallery", gallery, methods=["POST"]),
             Route("/api/overview", overview, methods=["POST"]),
+            Route("/api/test", test),
+            Route("/api/labels", labels),
+            Route("/api/job", job, methods=["POST"]),
         ],
         exception_handlers=dict.fromkeys((HTTPException, ValueError), _answer_to_error),
     )
@@ -181,7 +195,14 @@ def _operation(body: Any) -> Operation:
     via = body.get("via")
     _check(via in ("keys", "grid", "list", "gallery"), "via")
     marks = [_mark(each) for each in _list(body, "marks")]
-    return Operation(name, marks, confirm=body.get("confirm") is True, via=via)
+    confirm, audit = body.get("confirm") is True, body.get("audit") is True
+    return Operation(name, marks, confirm=confirm, via=via, audit=audit)
+
+
+def _job(body: Any) -> tuple[Any, ...]:
+    name, arguments = _text(body, "name", 64), _list(body, "arguments")
+    _check(all(type(each) in (str, int, float) for each in arguments), "arguments")
+    return name, *arguments
 
 
 def _mark(body: Any) -> Mark:

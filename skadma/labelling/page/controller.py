@@ -130,6 +130,16 @@ class Controller:
         outcomes = self.ledger.record(operations, self.ledger.last_query)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
+    def test(self) -> dict[str, Any]:
+        """How many pictures a test has, and those to answer, skipped ones last."""
+        self.ledger.update()
+        answers, there = self.ledger.audit_answers, self.ledger.usable()
+        drawn = [sha for sha in self.ledger.drawn() if sha in there]
+        open_ = [s for s in drawn if s not in answers or answers[s].kind == "skip"]
+        open_.sort(key=answers.__contains__)
+        items = [{"sha256": s, "path": self.ledger.path(s)} for s in open_[:100]]
+        return {"n": len(drawn), "n_left": len(open_), "items": items}
+
     def state(self) -> dict[str, Any]:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()

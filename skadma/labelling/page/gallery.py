@@ -20,7 +20,7 @@ class Gallery:
     def __init__(self, ledger: Ledger, call: Callable[..., Any]) -> None:
         self._ledger = ledger
         self._call = call
-        self._calls = ThreadPoolExecutor(1, "gallery")
+        self.calls = ThreadPoolExecutor(1, "gallery")
         self._results: dict[Any, Future[Any]] = {}
         self._guesses: tuple[int, int, dict[str, tuple[str, float]]] = 0, 0, {}
         self.model = 0  # another number when there is a newer model
@@ -63,7 +63,7 @@ class Gallery:
         if key not in self._results:
             for old in list(self._results)[:-8]:
                 del self._results[old]
-            self._results[key] = self._calls.submit(self._call, KINDS[kind], *given)
+            self._results[key] = self.calls.submit(self._call, KINDS[kind], *given)
         try:
             return self._results[key].result() if self._results[key].done() else None
         except (ValueError, RuntimeError) as error:

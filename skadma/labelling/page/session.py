@@ -17,6 +17,7 @@ from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
@@ -44,6 +45,8 @@ class Session:
         self.thumbnails = DiskCache(self.campaign.folder / "cache/thumbnails", 1 << 30)
         self._busy = False  # one request at a time
         self._not_before = 0.0
+        # What the process was asked to do, by name: "state" is running, done or failed.
+        self.jobs: dict[str, dict[str, Any]] = {}
         self._closed = False
         self._submit(self._request)  # the first images, before the page is open
 
@@ -64,6 +67,7 @@ class Session:
     def close(self) -> None:
         """Close the campaign; what is being computed is computed again next time."""
         self._closed = True
+        self.gallery.calls.shutdown(wait=False, cancel_futures=True)
         self._worker.close()
         self._thread.submit(self.campaign.close).result()
         self._thread.shutdown()
@@ -74,6 +78,7 @@ class Session:
         return {
             "id": self.id,
             "campaign": folder.name,
+            "folder": str(folder),
             "who": controller.who,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
@@ -97,6 +102,20 @@ class Session:
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # closing
             self._thread.submit(function, *arguments)
+
+    def start_job(self, name: str, *arguments: Any) -> None:
+        """Have the process do a job, unless it does it; `jobs` tells how it is."""
+        if self.jobs.get(name) != {"state": "running"}:
+            self.jobs[name] = {"state": "running"}
+            what = name, *arguments
+            threading.Thread(target=self._do_job, args=what, daemon=True).start()
+
+    def _do_job(self, name: str, *arguments: Any) -> None:
+        try:
+            result = self._worker.call(do_job, name, *arguments)
+            self.jobs[name] = {"state": "done", "result": result}
+        except (ValueError, RuntimeError) as error:
+            self.jobs[name] = {"state": "failed", "problem": str(error)}
 
     # --- the process that trains ----------------------------------------------------
 
@@ -175,6 +194,15 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     }
 
 
+def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
+    """List all decisions, for a label file."""
+    n = campaign.last_event
+    return [
+        {"path": path, "mark": d.mark, "sha256": d.sha256, "as_of": n}
+        for path, d, _ in sorted(campaign.decisions(), key=lambda row: row[0])
+    ]
+
+
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
     """Choose `n` images; predict those and the ones that are shown, find suspects."""
     proposals, known, guesses, as_of = prefetch_batch(campaign, n, shown)
@@ -202,3 +230,23 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
             if s.likely or s.others
         ],
     }
+
+
+def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
+    """Do in the process what the page asks for; of a sort nothing is moved."""
+    if name == "draw":
+        return len(campaign.audits.draw(*arguments))
+    if name == "release":
+        return campaign.audits.release(train=False).n_new
+    if name == "measure":
+        found = campaign.audits.estimate()
+        lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
+        return {**vars(found), **lists}
+    typed, how, unsure = arguments
+    into = Path(typed).expanduser()
+    if not into.is_absolute():
+        raise ValueError("Give the folder in full, such as /home/me/sorted.")
+    if name not in ("plan", "sort") or how not in ("copy", "link"):
+        raise ValueError(f"The page does not {name} ({how}).")
+    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}

@@ -2,6 +2,7 @@
 
 import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
+import { Finish } from "./finish.js";
 import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
@@ -10,6 +11,7 @@ import { Progress } from "./progress.js";
 import { Settings } from "./settings.js";
 import { Single } from "./single.js";
 import { Strip } from "./strip.js";
+import { Test } from "./test.js";
 import { labelFile } from "./outbox.js";
 import { fetchTransport } from "./transport.js";
 
@@ -18,6 +20,8 @@ const VIEWS = [
   ["grid", "Grid", Grid],
   ["gallery", "Gallery", Gallery],
   ["progress", "Progress", Progress],
+  ["test", "Test", Test],
+  ["finish", "Finish", Finish],
   ["settings", "Settings", Settings],
 ];
 
@@ -209,7 +213,7 @@ class Page {
   }
 
   undo(target) {
-    this.history.undo(target);
+    (this.view.history ?? this.history).undo(target);
   }
 
   fullScreen() {
@@ -239,7 +243,7 @@ class Page {
     const step = historyStep(event);
     if (step) {
       event.preventDefault();
-      this.history[step]();
+      (this.view.history ?? this.history)[step]();
     }
     if (!isPlain(event)) return;
     const name = this.keys.meaning(event.key);
@@ -253,7 +257,7 @@ class Page {
 
   #act(name) {
     if (name === "undo") this.undo();
-    else if (name === "redo") this.history.redo();
+    else if (name === "redo") (this.view.history ?? this.history).redo();
     else if (name === "screen") this.fullScreen();
     else if (name === "help") this.help();
     else return this.view.act(name);

@@ -90,7 +90,7 @@ export class ImageQueue extends EventTarget {
     const pending = this.outbox.entries;
     const undone = new Set(pending.map(({ operation }) => operation.undo));
     const waiting = pending
-      .filter(({ operation }) => operation.marks && !undone.has(operation.id))
+      .filter(({ operation }) => operation.marks && !operation.audit && !undone.has(operation.id))
       .map(({ operation, shown }) => ({ ...shown, target: operation.id, saved: false }))
       .reverse();
     const there = new Set(waiting.map((entry) => entry.target));
@@ -102,15 +102,19 @@ export class ImageQueue extends EventTarget {
 
   /** The <img> of an item, loading or loaded. */
   image(item) {
-    let image = this.images.get(item.sha256);
-    if (!image) {
-      image = new Image();
-      image.decoding = "sync";
-      image.alt = item.path || "picture";
-      image.ready = showPicture(image, this.transport.picture(item.sha256, "view"));
-      image.ready.catch(() => {});
-      this.images.set(item.sha256, image);
-    }
+    const known = this.images.get(item.sha256);
+    if (known) return known;
+    const image = this.makeImage(item);
+    this.images.set(item.sha256, image);
+    return image;
+  }
+
+  makeImage(item) {
+    const image = new Image();
+    image.decoding = "sync";
+    image.alt = item.path || "picture";
+    image.ready = showPicture(image, this.transport.picture(item.sha256, "view"));
+    image.ready.catch(() => {});
     return image;
   }
 

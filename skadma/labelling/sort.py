@@ -1,0 +1,289 @@
+"""Sort image files into a folder for each class.
+
+The plan is on the disk before the first file is touched: by it a sort that was
+interrupted goes on, and moves are taken back.
+"""
+
+from __future__ import annotations
+
+import copy
+import filecmp
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from .._utils.atomic import file_digest, sync_folder, write_atomically
+from .._utils.processes import progress_bar
+from ..images.decoding import image_suffixes
+from ..images.folder import iter_images
+from .campaign.event_log import CampaignError
+from .campaign.folders import absolute, is_within
+from .campaign.state import read_state, refresh_if_there
+
+if TYPE_CHECKING:
+    from .campaign import Campaign
+
+JOURNAL, UNDO = "skadma-sort.jsonl", "skadma-undo.jsonl"
+"""Names of the plan in the folder that is sorted into, and of a move that was done."""
+_OURS = ".skadma-sort"
+"""What names begin with that a killed process may leave in an empty folder."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?", re.IGNORECASE)
+"""What Windows takes for no file name."""
+
+
+@dataclass
+class SortPlan:
+    """Files, and their places below the folder `into`; ``print`` shows the counts."""
+
+    into: Path
+    how: str  # "copy", "link" or "move"
+    files: list[tuple[Path, str]] = field(default_factory=list)
+    n_labelled: int = 0  # the others go where the model says
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = Counter(place.partition("/")[0] for _, place in self.files)
+        width = max(map(len, counts), default=0)
+        lines = [f"  {name:{width}} {n:7}" for name, n in sorted(counts.items())]
+        n_guessed = len(self.files) - self.n_labelled
+        lines.append(f"{self.n_labelled} by your labels, {n_guessed} by the model.")
+        more = [f"and {len(self.notes) - 20} more"] if len(self.notes) > 20 else []
+        return "\n".join([*lines, *self.notes[:20], *more])
+
+
+def plan_sort(
+    campaign: Campaign,
+    into: str | Path,
+    photos: Sequence[str | Path] = (),
+    *,
+    how: str = "copy",
+    unsure: float = 0.8,
+) -> SortPlan:
+    """Decide for each image where it goes; nothing is written.
+
+    By what a person said of its content, else by the present model; below the
+    probability `unsure` into a folder of that name. `photos` are folders, the
+    campaign's pools if empty. CampaignError if `into` or they cannot be taken.
+    """
+    if not 0 <= unsure <= 1:
+        raise CampaignError(f"unsure={unsure}; it must be from 0 to 1.")
+    roots = [absolute(p) for p in photos] or list(campaign.pools.values())
+    plan = SortPlan(check_into(into, roots), how)
+    refresh_if_there(campaign._event_log)
+    state = read_state(campaign._event_log)
+    decided = {k: d for k, d in state.decisions.items() if d.kind != "skip"}
+    said = {k: d.mark for k, d in (state.audit_answers | decided).items()}
+    known = {
+        state.folders.file(state.paths[i]): content.sha256
+        for i, content in state.contents.items()
+    }
+    found: dict[Path, str | None] = {}
+    for file in (root / path for root in roots for path, _ in iter_images(root)):
+        if how == "move" and file.is_symlink():
+            plan.notes.append(f"{str(file)!r} is left out: moved, a link may break.")
+        else:
+            found[file] = said.get(known.get(file) or file_digest(file), "?skip")
+    unknown = [file for file, mark in found.items() if mark == "?skip"]
+    plan.n_labelled = len(found) - len(unknown)
+    if unknown:
+        estimator = copy.copy(campaign.estimator())
+        if not hasattr(estimator, "classes_"):
+            raise CampaignError("There are no labels to sort by: 'skadma label' first.")
+        estimator.set_params(on_bad_image="skip")
+        proba = estimator.predict_proba([str(file) for file in unknown])
+        for file, row in zip(unknown, proba, strict=True):
+            found[file] = str(estimator.classes_[row.argmax()])
+            if not np.isfinite(row).all():
+                plan.notes.append(f"{str(file)!r} is left out: it cannot be read.")
+                found[file] = None
+            elif row.max() < unsure:
+                found[file] = "?unsure"
+    marks = (*state.classes, "?cant-tell", "?not-an-image", "?unsure")
+    names, taken = folder_names(marks), set[str]()
+    for mark, name in names.items():
+        if name != mark.removeprefix("?"):
+            plan.notes.append(f"{mark!r} goes into the folder {name!r}.")
+    for file, answer in sorted(found.items()):
+        if answer is not None:
+            place = f"{names[answer]}/{file.stem}"
+            plan.files.append((file, _free(place, taken, file.suffix)))
+    return plan
+
+
+def check_into(into: str | Path, roots: Iterable[Path]) -> Path:
+    """Return a folder to sort into, absolute; refuse it unless it is new or empty."""
+    path, why = absolute(into), ""
+    if not path.parent.is_dir():
+        why = f"there is no folder {str(path.parent)!r}"
+    elif os.path.lexists(path) and not path.is_dir():
+        why = "it is a link that leads nowhere, or no folder"
+    elif path.is_dir() and any(p.name[:12] != _OURS for p in path.iterdir()):
+        why = "there is something in it"
+    elif inside := [root for root in roots if is_within(path, root)]:
+        why = f"what is sorted would be among the photographs of {str(inside[0])!r}"
+    if why:
+        raise CampaignError(
+            f"Nothing can be sorted into {str(path)!r}: {why}. Give a new folder."
+        )
+    return path
+
+
+def folder_names(marks: Iterable[str]) -> dict[str, str]:
+    """Name a folder for each mark, as all file systems take it, no two the same."""
+    names, taken = {}, set[str]()
+    for mark in marks:
+        text = unicodedata.normalize("NFC", mark.removeprefix("?"))
+        kept = (c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in text)
+        text = "".join(kept).encode()[:100].decode(errors="ignore").strip().rstrip(". ")
+        odd = not text or text.startswith(".") or _DEVICE.fullmatch(text)
+        names[mark] = _free(f"_{text}" if odd else text, taken)
+    return names
+
+
+def _free(stem: str, taken: set[str], suffix: str = "") -> str:
+    """Number a name that some file system takes for one that is taken; take it."""
+    names = (f"{stem}{f' ({n})' if n > 1 else ''}{suffix}" for n in count(1))
+    keys = ((unicodedata.normalize("NFC", name).casefold(), name) for name in names)
+    key, name = next((key, name) for key, name in keys if key not in taken)
+    taken.add(key)
+    return name
+
+
+# --- on the disk ----------------------------------------------------------------------
+
+
+def run_sort(plan: SortPlan, *, progress: bool = False) -> list[str]:
+    """Do what is planned, or what is left of it; return what could not be done.
+
+    Nothing is overwritten; a file is at its place whole or not at all. After a kill
+    `unfinished` gives the plan again.
+    """
+    journal = plan.into / JOURNAL
+    plan.into.mkdir(exist_ok=True)
+    with _alone(plan.into):
+        places = [(source, plan.into / to) for source, to in plan.files]
+        if not journal.exists():
+            rows = [{"from": str(source), "to": str(place)} for source, place in places]
+            text = "\n".join(map(json.dumps, [{"how": plan.how}, *rows]))
+            write_atomically(journal, lambda tmp: tmp.write_text(f"{text}\n", "utf-8"))
+        bar = progress_bar(places, unit=" files", disable=not progress)
+        problems = _place_all(bar, plan.how)
+        if plan.how == "move":
+            journal.rename(plan.into / UNDO)
+        else:
+            journal.unlink()
+    return problems
+
+
+def undo_sort(journal: Path) -> tuple[int, list[str]]:
+    """Move files back by the file that a move wrote; count them, say what stays."""
+    plan = _read(journal)
+    if plan.how != "move":
+        raise CampaignError("Only files that were moved go back: remove the copies.")
+    with _alone(plan.into):
+        places = [(plan.into / to, source) for source, to in plan.files]
+        problems = _place_all(places, "move")
+        for folder in {place.parent for place, _ in places}:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        if not problems:
+            journal.unlink()
+    return len(places) - len(problems), problems
+
+
+def unfinished(into: Path, roots: Iterable[Path]) -> SortPlan | None:
+    """Read the plan of an interrupted sort of the folders `roots`; None if none is."""
+    return _read(into / JOURNAL, roots) if (into / JOURNAL).exists() else None
+
+
+def _read(journal: Path, roots: Iterable[Path] | None = None) -> SortPlan:
+    """Read a plan, perhaps a stranger's.
+
+    Refuse one that leads out of its folder, or is not about images of the folders.
+    """
+    try:
+        head, *rows = map(json.loads, journal.read_text("utf-8").splitlines())
+        plan = SortPlan(absolute(journal).parent, head["how"])
+        for row in rows:
+            source, place = Path(row["from"]), Path(row["to"])
+            to = "/".join(place.parts[-2:])  # the folder may be elsewhere by now
+            linked = (plan.into / to).parent.is_symlink()
+            images = {source.suffix.lower(), place.suffix.lower()} <= image_suffixes()
+            ours = roots is None or any(is_within(source.parent, r) for r in roots)
+            if linked or not (images and ours) or ".." in place.parts:
+                raise ValueError(f"{row['from']!r} to {row['to']!r}")
+            plan.files.append((source, to))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CampaignError(
+            f"{str(journal)!r} is no plan for these photographs that 'skadma sort' "
+            f"wrote ({error}). Name their folder, or sort into a new one."
+        ) from error
+    return plan
+
+
+@contextmanager
+def _alone(into: Path) -> Iterator[None]:
+    """Be the only process that sorts into a folder; filelock's Timeout says so."""
+    with FileLock(into / f"{_OURS}.lock", timeout=0):
+        yield
+        (into / f"{_OURS}.lock").unlink(missing_ok=True)
+
+
+def _place_all(places: Iterable[tuple[Path, Path]], how: str) -> list[str]:
+    """Bring files to their places; return what could not be done."""
+    problems = []
+    for source, target in places:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _place(source, target, how)
+        except (FileExistsError, FileNotFoundError, PermissionError) as error:
+            problems.append(f"{str(source)!r}: {error.strerror or error}")
+    return problems
+
+
+def _place(source: Path, target: Path, how: str) -> None:
+    """Bring a file to its place, unless it is there; overwrite nothing."""
+    tmp = target.with_name(f".{target.name[:60]}.skadma-part")
+    tmp.unlink(missing_ok=True)  # a kill may have left it
+    if os.path.lexists(target):
+        if not source.exists() and how == "move":
+            return
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            raise FileExistsError("there is another file at its place")
+    elif how == "link":
+        source.stat()  # raises where it leads nowhere
+        target.symlink_to(source)
+    elif how == "copy" or not _linked(source, target):
+        shutil.copy2(source, tmp)
+        with tmp.open("rb") as file:
+            os.fsync(file.fileno())
+        if not _linked(tmp, target):
+            tmp.rename(target)
+        tmp.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    if how == "move":
+        source.unlink()
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where that is on another disk, or cannot be."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        source.stat()
+        return False
+    return True
