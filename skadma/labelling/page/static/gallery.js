@@ -25,6 +25,7 @@ export class Gallery {
     this.painted = new Map(); // by a key that is held
     this.model = 0; // as of which event the rows have guesses
     this.news = null; // guesses of a newer one
+    this.undone = 0; // steps
     this.head = h("div", { class: "gridhead" });
     this.find = h("input", { type: "search", id: "find", size: 14, oninput: () => {
       this.query.text = this.find.value.trim().toLowerCase();
@@ -127,16 +128,21 @@ export class Gallery {
   async #refresh() {
     const asOf = this.page.queue.state?.as_of;
     if (this.refreshing || !this.isOpen || !this.asOf || !(asOf > this.asOf)) return;
+    // What is being taken back, the server does not know yet.
+    if (this.page.queue.outbox.entries.some(({ operation }) => operation.undo)) return;
     this.refreshing = true;
+    const { undone } = this;
     const contents = [...this.tiles.cells.values()].map((cell) => cell.dataset.sha256);
     try {
       if (contents.length) {
         const body = { start: 0, n: 0, contents: contents.slice(0, AT_ONCE) };
         const answer = await this.#call("gallery", body);
-        for (const row of answer.rows) this.#take(row);
-        this.#pending();
-        this.asOf = Math.max(answer.as_of, asOf);
-        this.tiles.render();
+        if (this.undone === undone) {
+          for (const row of answer.rows) this.#take(row);
+          this.#pending();
+          this.asOf = Math.max(answer.as_of, asOf);
+          this.tiles.render();
+        }
       }
     } catch {
       // Asked again with the next change.
@@ -435,6 +441,7 @@ export class Gallery {
   }
 
   #undone({ items }) {
+    this.undone += 1;
     for (const { sha256, before } of items) {
       const row = this.bySha.get(sha256);
       if (row) row.mark = before ?? null;
