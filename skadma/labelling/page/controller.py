@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ class Controller:
         self.ledger.update()
         self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
         items = self._available()[:want]
-        if meanwhile and not items:
+        if (meanwhile or self._all_answered()) and not items:
             items = self._draw(want)
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
@@ -144,16 +145,20 @@ class Controller:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
+        usable, decided = self.ledger.available(), self.ledger.decisions
+        kinds = Counter(d.kind for sha, d in decided.items() if sha in usable)
         ids = self.ledger.class_names.at(self.ledger.as_of)
         return {
             "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
             "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
+            "notes": self.ledger.class_names.notes,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
-            "n_images": len(self.ledger.available()),
-            "n_decided": self._n_decided(),
+            "n_images": len(usable),
+            "n_decided": sum(kinds.values()) - kinds["skip"],
+            "n_skipped": kinds["skip"],
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
             "recent": self._recent(),
@@ -176,9 +181,8 @@ class Controller:
         self._tabs = {k: t for k, t in self._tabs.items() if now - t.seen < _AWAY}
         return {sha for tab in self._tabs.values() for sha in tab.have}
 
-    def _n_decided(self) -> int:
-        usable = self.ledger.available()
-        return sum(sha in usable for sha in self.ledger.decisions)
+    def _all_answered(self) -> bool:
+        return self.ledger.available().keys() <= self.ledger.decisions.keys()
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, or it was skipped."""
@@ -191,7 +195,7 @@ class Controller:
         """Chosen, not decided, held by no tab; skipped ones when no others are left."""
         held = self._held()
         usable = self.ledger.available()
-        only_skipped = self._n_decided() >= len(usable)
+        only_skipped = self._all_answered()
         return [
             item
             for item in self._queue
@@ -202,12 +206,9 @@ class Controller:
         ]
 
     def _draw(self, n: int) -> list[dict[str, Any]]:
-        held = self._held()
-        left = [
-            sha
-            for sha in self.ledger.available()
-            if sha not in held and self.ledger.decision(sha) is None
-        ]
+        held, ledger = self._held(), self.ledger
+        shas = (str(ledger.contents[i].sha256) for i in ledger.candidates())
+        left = [sha for sha in shas if sha not in held]
         drawn = random.sample(left, min(n, len(left)))
         return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 

@@ -92,6 +92,19 @@ class Session:
             path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
 
+    def change_classes(
+        self, change: str, names: list[str], into: str | None, as_of: int
+    ) -> dict[str, Any]:
+        """Change the classes; names of present ones are those as of an event."""
+        controller = self.controller
+        n_classes = {"add": 0, "note": 1}.get(change, len(names))
+        meant = [
+            controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
+        ]
+        self.campaign._change_classes(change, [*meant, *names[n_classes:]], into)
+        controller.ledger.update()
+        return controller.state()
+
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""
         loop = asyncio.get_running_loop()
@@ -224,10 +237,11 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
                 "before": s.label,
                 "by": s.who,
                 "suggested": s.suggested,
+                "confidence": s.confidence,
                 "others": s.others,
             }
             for s in suspects[:_SUSPECTS]
-            if s.likely or s.others
+            if s.others or (s.likely and s.suggested != s.label)
         ],
     }
 

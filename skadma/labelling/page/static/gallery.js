@@ -1,7 +1,7 @@
 /** Every picture: found, compared, and labelled where it is. */
 
 import { Brush, Loupe } from "./brush.js";
-import { h, markName, refill } from "./dom.js";
+import { h, hue, markName, refill } from "./dom.js";
 import { keyName } from "./keys.js";
 import { PoolMap } from "./map.js";
 import { Tiles } from "./tiles.js";
@@ -50,6 +50,10 @@ export class Gallery {
 
   get ahead() {
     return 6;
+  }
+
+  get labels() {
+    return true;
   }
 
   get n() {
@@ -316,12 +320,12 @@ export class Gallery {
       n ? h("button", { type: "button", class: "primary", id: "take-guesses",
         "data-focus": "take", onclick: () => this.take() }, key("take"), h("span", {}, take)) : null,
       size ? h("div", { class: "others", role: "group", "aria-label": "Label the selected ones" },
-        classes.map((name, i) => h("button", { type: "button",
-          class: `choice small hue${i % 8}`, "data-focus": `all:${name}`, onclick: () => {
+        classes.map((name) => h("button", { type: "button",
+          class: `choice small ${hue(classes, name).class}`, "data-focus": `all:${name}`, onclick: () => {
             this.paint([...this.brush.selected], name);
             this.flush();
             this.brush.select([]);
-          } }, key(`class:${name}`), h("span", {}, name)))) : null,
+          } }, key(`class:${name}`), h("span", { ...hue(classes, name), class: "" }, name)))) : null,
       newer,
       this.page.settings.prefill && !this.model
         ? h("p", { class: "quiet" }, "The model has no guess yet.") : null,
@@ -349,11 +353,11 @@ export class Gallery {
     const { mark, guess, path } = this.list[i];
     const guessed = !mark && this.page.settings.prefill && guess;
     const name = mark ?? (guessed || null);
-    const hue = this.page.queue.about.classes.indexOf(name);
+    const { class: color, "data-sign": sign } = hue(this.page.queue.about.classes, name);
     const selected = this.brush.selected.has(i);
     const [first, end] = this.tiles.seen;
     const isCut = guessed && (i < first || i >= end); // and not among those that are seen
-    cell.className = `tile ${hue >= 0 ? `hue${hue % 8}` : ""} ${selected ? "selected" : ""} ${
+    cell.className = `tile ${color} ${selected ? "selected" : ""} ${
       isCut ? "cut" : ""}`;
     cell.tabIndex = i === Math.min(this.brush.at, this.n - 1) ? 0 : -1;
     cell.dataset.mark = mark ?? "";
@@ -362,6 +366,8 @@ export class Gallery {
       guessed ? ", the model's guess" : ""}`);
     const badge = cell.lastElementChild;
     badge.className = `badge ${name ? "set" : ""} ${guessed ? "guessed" : ""}`;
+    if (sign) badge.dataset.sign = sign;
+    else delete badge.dataset.sign;
     badge.textContent = name ? `${markName(name)}${guessed ? " ?" : ""}` : "–";
   }
 

@@ -1,7 +1,7 @@
 /** Many pictures at once. */
 
 import { Brush, Loupe } from "./brush.js";
-import { h, markName, refill, smallPicture } from "./dom.js";
+import { h, hue, markName, refill, smallPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 
 export class Grid {
@@ -23,6 +23,10 @@ export class Grid {
 
   get ahead() {
     return this.page.settings.many + 6;
+  }
+
+  get labels() {
+    return true;
   }
 
   get items() {
@@ -62,8 +66,8 @@ export class Grid {
       this.#renderTiles(items);
     } else {
       this.cells.clear();
-      refill(this.tiles, ["empty", queue.state?.stage, queue.state?.n_decided,
-        queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+      refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
+        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
     }
   }
 
@@ -115,12 +119,12 @@ export class Grid {
       key("take"), h("span", {}, `Take ${n} ${n === 1 ? "label" : "labels"}`)),
       h("div", { class: "others", role: "group", "aria-label": "All without a label" },
         h("span", { class: "quiet" }, "All others are"),
-        queue.about.classes.map((name, i) => h("button", { type: "button",
-          class: `choice small hue${i % 8}`, "data-focus": `all:${name}`,
+        queue.about.classes.map((name) => h("button", { type: "button",
+          class: `choice small ${hue(queue.about.classes, name).class}`, "data-focus": `all:${name}`,
           onclick: (event) => {
             this.#rest(name);
             if (event.detail) this.focus(this.brush.at); // Space would press it again
-          } }, h("span", {}, name)))),
+          } }, h("span", { ...hue(queue.about.classes, name), class: "" }, name)))),
       h("label", { class: "quiet" },
         h("input", { type: "checkbox", "data-focus": "prefill", checked: settings.prefill,
           onchange: (event) => this.page.set("prefill", event.target.checked) }),
@@ -146,10 +150,9 @@ export class Grid {
   #update(cell, item, i) {
     const mark = this.mark(item);
     const guessed = mark && !this.marks.has(item.sha256);
-    const hue = this.page.queue.about.classes.indexOf(mark);
+    const { class: color, "data-sign": sign } = hue(this.page.queue.about.classes, mark);
     const { selected, at } = this.brush;
-    cell.className = `tile ${hue >= 0 ? `hue${hue % 8}` : ""} ${
-      selected.has(i) ? "selected" : ""}`;
+    cell.className = `tile ${color} ${selected.has(i) ? "selected" : ""}`;
     cell.tabIndex = i === at ? 0 : -1;
     cell.dataset.index = i;
     if (selected.size) cell.setAttribute("aria-pressed", String(selected.has(i)));
@@ -159,6 +162,8 @@ export class Grid {
       guessed ? ", the model's guess" : ""}`);
     const badge = cell.lastElementChild;
     badge.className = `badge ${mark ? "set" : ""} ${guessed ? "guessed" : ""}`;
+    if (sign) badge.dataset.sign = sign;
+    else delete badge.dataset.sign;
     badge.textContent = mark ? `${markName(mark)}${guessed ? " ?" : ""}` : "–";
   }
 

@@ -7,6 +7,11 @@ const MARGIN = 12;
 const NEAR = 10; // pixels
 const EVERY = 500;
 
+/** The sign of a class: from the ninth on, where colours repeat, it is another one. */
+function shape(k) {
+  return SHAPES[(k + Math.floor(k / 8)) % SHAPES.length];
+}
+
 /** Whether a point lies in a polygon, by the even-odd rule. */
 export function isInside([x, y], corners) {
   let inside = false;
@@ -97,7 +102,7 @@ export class PoolMap {
       const k = classes.indexOf(row.mark);
       context.fillStyle = colour(k < 0 ? "--quiet" : `--h${k % 8}`);
       if (k < 0) context.fillRect(x - 1, y - 1, 2, 2);
-      else context.fillText(SHAPES[k % SHAPES.length], x, y);
+      else context.fillText(shape(k), x, y);
     });
     if (this.line.length) {
       context.strokeStyle = colour("--accent");
@@ -108,7 +113,7 @@ export class PoolMap {
       context.stroke();
     }
     this.legend.replaceChildren(...classes.map((name, k) => h("li", { class: `hue${k % 8}` },
-      h("span", { class: "mark", "aria-hidden": "true" }, SHAPES[k % SHAPES.length]), ` ${name}`)));
+      h("span", { class: "mark", "aria-hidden": "true" }, shape(k)), ` ${name}`)));
   }
 
   #down(event) {
