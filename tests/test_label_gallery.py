@@ -130,7 +130,7 @@ def test_the_hand(site, page):
     saved(page)
     assert not {first, far, *names[:5]} & set(site.held())
     assert page.locator("#gallery .badge.set").count() == 0
-    page.keyboard.press("l")
+    page.keyboard.press(".")
     tile(page, 3).hover()
     until(page, "document.querySelector('#loupe img').naturalWidth")
     assert page.inner_text("#loupe") == names[3]
@@ -165,7 +165,7 @@ def test_the_hand_in_the_grid(site, pages):
     given = dict.fromkeys((3, 4, columns + 3, columns + 4), "glass")
     given |= dict.fromkeys((0, 1, 2), "metal")
     assert marked() == given
-    page.keyboard.press("l")
+    page.keyboard.press(".")
     tiles.nth(5).hover()
     until(page, "document.querySelector('#loupe img').naturalWidth")
     page.select_option("[data-focus=tile]", "220")
@@ -220,7 +220,7 @@ def test_similar_ones_guesses_and_the_map(site, page):
     n_labels = len(site.held())
     page.evaluate("() => skadmaPage.views.gallery.tiles.focus(0)")
     tile(page, 0).hover()
-    page.keyboard.press("m")
+    page.keyboard.press("=")
     until(page, "skadmaPage.views.gallery.like")
     alike = page.evaluate(
         "() => skadmaPage.views.gallery.list.slice(0, 10).map((row) => row.path)"

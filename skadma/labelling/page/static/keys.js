@@ -18,8 +18,8 @@ export const ACTIONS = [
   ["help", "Help", "h"],
   ["guide", "What the labels mean, with examples", "?"],
   ["take", "Grid, gallery: take all that are seen", "Enter"],
-  ["loupe", "Grid, gallery: the picture large", "l"],
-  ["like", "Gallery: more like this one", "m"],
+  ["loupe", "Grid, gallery: the picture large", "."],
+  ["like", "Gallery: more like this one", "="],
   ["keep", "Second look: keep the label", "ArrowLeft"],
   ["change", "Second look: change it", "ArrowRight"],
 ];
