@@ -36,7 +36,7 @@ def _features(campaign: Campaign) -> tuple[list[str], np.ndarray]:
     campaign.refresh_if_there()
     state = read_state(campaign._event_log)
     images = state.available()
-    rows = campaign._trainer.source_features(images.values(), state)
+    rows = campaign._trainer.source_features([*images.values()], state)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return list(images), rows / np.maximum(length, 1e-12)
 

@@ -17,6 +17,7 @@ from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
@@ -59,7 +60,9 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            self.controller = Controller(self.campaign.ledger(), who, n)
+            at_once = learns_at_once(self.campaign._event_log.settings())
+            ledger = self.campaign.ledger()
+            self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
             raise
@@ -231,6 +234,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "quality": campaign.quality(),
         "suspects": [
             {
                 "sha256": s.sha256,
