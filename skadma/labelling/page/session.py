@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 import time
 import warnings
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ... import evaluation
 from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
@@ -27,6 +29,8 @@ _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
 _SUSPECTS = 60
+_LOOKED_AT = 1000
+"""Images of which a forecast is made."""
 
 
 class Session:
@@ -260,6 +264,15 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         found = campaign.audits.estimate()
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
         return {**vars(found), **lists}
+    if name == "forecast":
+        paths = campaign.candidates()
+        some = random.Random(0).sample(paths, min(len(paths), _LOOKED_AT))
+        estimator = campaign.estimator()
+        if estimator.training != "probe" or not some:
+            raise ValueError("There is nothing to forecast: test the model instead.")
+        proba = estimator.predict_proba([str(file) for file in campaign.files(some)])
+        n_labels = sum(campaign.status().labels.values())
+        return [f._asdict() for f in evaluation.forecast_accuracy(proba, n_labels)]
     typed, how, unsure = arguments
     into = Path(typed).expanduser()
     if not into.is_absolute():

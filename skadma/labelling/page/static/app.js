@@ -34,7 +34,8 @@ const VIEWS = [
 class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
-    this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false, ...this.#stored() };
+    this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false,
+      goal: 95, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
