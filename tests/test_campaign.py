@@ -228,7 +228,7 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
     assert "--overwrite" in capsys.readouterr().err
     asked = fill(tmp_path / "next.csv", lambda path: labels[path.removeprefix("./")])
     run(c, "teach", "next.csv")
-    assert "Safe: 5 new" in capsys.readouterr().out
+    assert "Saved 5 labels." in capsys.readouterr().out
     run(c, "query", "-n", "25", "-o", "all.csv")
     text = (tmp_path / "all.csv").read_text("utf-8") + "\n".join(asked)
     assert "./=1+1.png" in text  # a spreadsheet must not run it
@@ -252,7 +252,7 @@ def test_by_command(painted, pool, tmp_path, capsys, monkeypatch):
         assert rows[name]["label"] == labels[name]
         assert rows[name]["who"] == "eva"
     run(c, "teach", "labels.csv")  # what was exported can be taught
-    assert "Safe: 0 new, 0 changed, 9 as before" in capsys.readouterr().out
+    assert "Saved 0 labels; 9 are as before." in capsys.readouterr().out
     run(c, "export", "--log", "-o", "log.jsonl")
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
     assert {"start", "query", "teach", "train", "undo"} <= {e["kind"] for e in events}

@@ -304,7 +304,7 @@ def test_the_command_draws_takes_estimates_and_releases(folder, many, tmp_path, 
     fill(file, many[1], leave=3)
     main(["evaluate", str(file), *where])
     text = capsys.readouterr().out
-    assert "Safe: 12 new" in text and re.search(r"accuracy +\d+\.\d % \(", text)
+    assert "Saved 12 labels" in text and re.search(r"accuracy +\d+\.\d % \(", text)
     assert "on 60 images, from 12 labels (stratified; 95 % intervals)" in text
     assert "3 drawn images have no label yet" in text
     rest = tmp_path / "rest.csv"
@@ -324,8 +324,9 @@ def test_the_command_draws_takes_estimates_and_releases(folder, many, tmp_path, 
     ("arguments", "message"),
     [
         (["--draw", "5"], "needs -o FILE"),
-        (["--draw", "5", "--release", "-o", "x"], "neither a label file nor --release"),
-        (["x.csv", "--release"], "--release goes alone"),
+        (["--draw", "5", "--release", "-o", "x"], "not allowed with argument"),
+        (["x.csv", "--release"], "not allowed with argument"),
+        (["--release", "-o", "x"], "--release goes alone"),
         ([], "Nothing was drawn yet"),
         (["--draw", "500", "-o", "x.csv"], "500 images cannot be drawn"),
     ],

@@ -171,7 +171,7 @@ def test_synced_before_it_says_so(tmp_path):
         pytest.skip("strace may not trace here")
     assert done.returncode == 0, done.stderr
     calls = trace.read_text(errors="replace").splitlines()
-    (said,) = [i for i, call in enumerate(calls) if "Safe: 1 new" in call]
+    (said,) = [i for i, call in enumerate(calls) if "Saved 1 label" in call]
     to_wal = [
         i
         for i, call in enumerate(calls)

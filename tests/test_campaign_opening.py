@@ -336,7 +336,7 @@ def test_a_name_that_cannot_be_shown_is_no_failure(pool, tmp_path):
     command = [sys.executable, "-c", "from skadma.cli import main; main()"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for arguments, said in (
-        (["skip", "00 ü.png"], b"1 new"),
+        (["skip", "00 ü.png"], b"Saved 1 label."),
         (["undo"], rb"00 \xfc.png"),
     ):
         shown = subprocess.run(

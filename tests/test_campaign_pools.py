@@ -245,7 +245,7 @@ def test_commands(pool, more, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     assert "red: 0" in run(*start)
-    assert "2 new" in run("teach", "labels.csv", "--later")
+    assert "Saved 2 labels" in run("teach", "labels.csv", "--later")
     assert "blue, green, red, x" in run("classes", "add", "x")
     run("classes", "rename", "red", "rose")
     run("classes", "merge", "x", "green", "--into", "green")

@@ -258,7 +258,7 @@ def test_by_command(pool, tmp_path, capsys):
     assert set(shown[0]) == {"path", "label", "sha256", "as_of"}  # blind
     capsys.readouterr()
     run(folder, "max", "teach", again, "--blind")
-    assert "Safe: 11 blind answers" in capsys.readouterr().out
+    assert "Saved 11 blind answers" in capsys.readouterr().out
     run(folder, "max", "agreement")
     said = capsys.readouterr().out
     assert "eva and max: 10 of 11 the same" in said

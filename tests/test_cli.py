@@ -68,13 +68,6 @@ def ends(capsys, *arguments):
     return said
 
 
-@pytest.mark.parametrize("port", ["70000", "65536", "-1", "80x"])
-def test_ports(port, tmp_path, capsys):
-    said = ends(capsys, "label", "--campaign", tmp_path / "c", "--port", port)
-    assert "argument --port" in said
-    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
-
-
 # --- outputs -----------------------------------------------------------------------
 
 
@@ -210,6 +203,15 @@ def test_a_network_without_a_probe(pool, tmp_path, capsys):
     assert "--training fine-tune" in said
 
 
+def test_ports(campaign, capsys):
+    pytest.importorskip("uvicorn")
+    for port in ("65536", "-1"):
+        said = ends(capsys, "label", "--no-browser", "--port", port)
+        assert f"Port {port} is taken or not allowed." in said
+    assert "argument --port" in ends(capsys, "label", "--port", "80x")
+    assert make_parser().parse_args(["label", "--port", "0"]).port == 0
+
+
 # --- no traceback --------------------------------------------------------------------
 
 
@@ -337,6 +339,59 @@ def test_paths_that_lead_nowhere(campaign, tmp_path, capsys):
         said = capsys.readouterr().err
         assert said.startswith("skadma "), words
         assert "not foreseen" not in said and "Traceback" not in said, (words, said)
+
+
+def test_what_is_meant_is_asked_or_guessed(
+    campaign, pool, tmp_path, monkeypatch, capsys
+):
+    """Another case, a typing error, commas; classes are asked for at a terminal."""
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{i:02}.png,BRIGHT\n" for i in range(9)))
+    assert main(["teach", "labels.csv", "--later"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "Saved 5 labels, changed 2; 2 are as before.\n"
+    assert said.err.count("'BRIGHT' is taken for the class 'bright'.") == 1
+    table.write_text("path,label\n09.png,brigth\n")
+    assert "Did you mean 'bright'?" in ends(capsys, "teach", "labels.csv")
+    with Campaign.open(campaign) as opened:  # the class that had the name then
+        n = opened.last_event
+        opened.rename_class("bright", "light")
+        opened.add_classes(["bright"])
+        table.write_text(f"path,label,as_of\n09.png,Bright,{n}\n")
+        with pytest.warns(UserWarning, match="is taken for"):
+            opened.teach(table, train=False)
+        held = {path: decision.label for path, decision, _ in opened.decisions()}
+        assert held["09.png"] == "light"
+
+    assert "Did you mean 'photos'?" in ends(capsys, "start", "photo", "--classes", "a")
+    for name in ("cat", "dog"):
+        (pool / name).mkdir()
+    start = ["start", "photos", "--campaign", "new", "--backbone", "squeezenet1_1",
+             "--weights", "none", "--strategy", "MarginSampling",
+             "--training", "fine-tune"]  # fmt: skip
+    assert "such as cat, dog? Name them with --classes." in ends(capsys, *start)
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"ant, bee\n")
+    with open(terminal) as asked:  # noqa: PTH123 (closed with it)
+        monkeypatch.setattr(sys, "stdin", asked)
+        assert main(start) == 0
+    os.close(keyboard)
+    said = capsys.readouterr()
+    assert "Which labels are there, such as cat, dog?" in said.out
+    assert "(ant: 0, bee: 0)" in said.out
+    assert "The classes are taken to be ant, bee." in said.err
+
+
+def test_help_has_each_command_in_a_group(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    groups = capsys.readouterr().out.split("\n\n")[-4:]
+    heads = [group.split("\n")[0] for group in groups]
+    assert heads == ["Label:", "Check:", "Use:", "Expert:"]
+    listed = [
+        line.split()[0] for group in groups for line in group.split("\n")[1:] if line
+    ]
+    assert sorted(listed) == sorted(words[0] for words in commands() if len(words) == 1)
 
 
 @pytest.mark.filterwarnings("always")

@@ -270,14 +270,29 @@ def test_second_looks_and_agreement(tmp_path, serve, pages):
     shown(page)
     until(page, "skadmaPage.queue.items[0]?.guess")
     page.click("#view-progress")
-    suspect = page.locator("#part-suspects li").filter(has_text=wrong)
-    suspect.wait_for()
-    assert f"{CLASSES[0]}, says ben; a model takes it for {CLASSES[1]}" in (
-        suspect.inner_text()
-    )
-    suspect.get_by_role("button", name=f"{CLASSES[1]}: {wrong}").click()
+    page.get_by_role("button", name="Look at them").click()
+    page.wait_for_selector("#doubted[data-shown]")
+    question = page.inner_text("#question")
+    assert f"{CLASSES[0]}. A model that did not see this label takes it for" in question
+    kept = {}
+    while wrong not in page.inner_text("#question"):
+        path = page.inner_text("#question .quiet").partition(" ·")[0]
+        kept[path] = labels[path]
+        page.keyboard.press("ArrowLeft")  # keep
+        page.wait_for_selector("#doubted[data-shown]")
+    assert not page.locator(f"#question:has-text('takes it for {CLASSES[0]}')").count()
+    page.keyboard.press("ArrowRight")  # change
     saved(page)
     assert site.held()[wrong] == CLASSES[1]
+    page.keyboard.press("Control+z")
+    page.wait_for_selector(f"#question:has-text('{wrong}')")
+    page.wait_for_selector("#doubted[data-shown]")
+    page.get_by_role("button", name=f"Change to {CLASSES[1]}").click()
+    saved(page)
+    assert {**site.held(), **kept} == site.held()
+    assert site.held()[wrong] == CLASSES[1]
+    confirmed = [e for e in site.log() if e["kind"] == "confirm"]
+    assert len(confirmed) == len(kept)
     page.click("#view-single")
     for _ in range(10):
         press(page, "1")
@@ -293,6 +308,7 @@ def test_second_looks_and_agreement(tmp_path, serve, pages):
     page.locator("#part-agreement tbody tr").filter(has_text="ana and ben").wait_for()
     page.click("#view-single")
     n = sum(e["kind"] == "undo" for e in site.log())
+    assert n == 1
     for _ in range(10):
         page.keyboard.press("Backspace")
         saved(page)

@@ -100,7 +100,7 @@ def test_by_command(campaign, tmp_path, capsys):
     back = tmp_path / "back.JSON"
     back.write_text(json.dumps(tasks), "utf-8")
     assert main(["teach", str(back), "--later", *options]) == 0
-    assert "Safe: 5 new" in capsys.readouterr().out
+    assert "Saved 5 labels." in capsys.readouterr().out
     assert set(marks(campaign).values()) == {OK}
 
 

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _logging(getattr(options, "verbose", False)):
                 options.run(options)
     except (ImportError, ValueError, OSError) as error:
-        parser.exit(1, f"skadma {options.command}: {error}\n")
+        no_file = isinstance(error, FileNotFoundError) and error.filename
+        said = f"There is no {str(no_file)!r}." if no_file else error
+        parser.exit(1, f"skadma {options.command}: {said}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"skadma {options.command}: interrupted\n")
     except Exception as error:
@@ -55,12 +57,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands; what is slow is imported when they run."""
-    parser = Parser(prog="skadma", description="Active adaptation of pretrained CNNs.")
+    what = "Label a folder of photographs while a network learns, and sort the rest."
+    parser = Parser("skadma", "skadma COMMAND ...", what)
+    parser.formatter_class = argparse.RawTextHelpFormatter
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(
+        prog="skadma", dest="command", required=True, help=argparse.SUPPRESS
+    )
     for command in (_bench, _centers, _campaign, _label, _predict):
         command.add_parser(commands)
+    helps = {action.dest: action.help for action in commands._choices_actions}
+    parser.epilog = "\n".join(
+        "\n".join([f"{group}:", *(f"  {n:<14}{helps[n]}" for n in names.split()), ""])
+        for group, names in GROUPS.items()
+    )
     return parser
+
+
+GROUPS = {
+    "Label": "label start status undo classes pool",
+    "Check": "evaluate suspects confirm repeats agreement report check",
+    "Use": "predict sort export export-model",
+    "Expert": "query teach relabel skip cant-tell not-an-image bench demo centers",
+}
+"""The commands by what they are for."""
 
 
 @contextmanager

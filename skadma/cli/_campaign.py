@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +49,7 @@ def _add_start(commands: Commands) -> None:
     )
     start.set_defaults(run=_start)
     start.add_argument("pool", type=Path, help="folder of images, with subfolders")
-    start.add_argument("--classes", nargs="+", required=True, help="all labels")
+    start.add_argument("--classes", nargs="+", help="all labels")
     add_start_options(start)
 
 
@@ -63,24 +66,15 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     add("--training", choices=("probe", "fine-tune"), help=what)
     weights = "name of weights or a .safetensors or .pth file; 'none': random"
     add("--weights", default="DEFAULT", help=weights)
-    add(
-        "--strategy",
-        default="UncertaintyHerding",
-        help="a class of skadma.strategies, docs/strategies.md lists them "
-        "(default: %(default)s)",
-    )
+    what = "docs/strategies.md lists them (default: %(default)s)"
+    add("--strategy", default="UncertaintyHerding", help=what)
     centers = "file of source centres for ADMA (default: those in the package)"
     add("--centers", type=Path, help=centers)
-    add(
-        "-n", type=positive, default=20, help="labels in a round (default: %(default)s)"
-    )
+    what = "labels in a round (default: %(default)s)"
+    add("-n", type=positive, default=20, help=what)
     add("--seed", type=int, default=0, help="default: %(default)s")
-    add(
-        "--warm-start",
-        action="store_true",
-        help="fine-tune the model of the round before, as the paper does, "
-        "instead of the pretrained one",
-    )
+    what = "fine-tune the model of the round before, and not the pretrained one"
+    add("--warm-start", action="store_true", help=what)
     what = "parameters, such as estimator__image_size=128 strategy__layer=-3"
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=what)
 
@@ -92,11 +86,18 @@ def _start(options: Options) -> None:
 
 def start_campaign(options: Options, pool: Path) -> Campaign:
     """Start the campaign that the options describe."""
+    if not pool.is_dir():
+        there = [path.name for path in pool.absolute().parent.iterdir()]
+        close = get_close_matches(pool.name, there, 1)
+        mean = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"There is no folder {str(pool)!r}.{mean}")
+    classes = class_names(options.classes or _ask_classes(pool))
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
+    from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
-    fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
+    fine_tuned = options.warm_start or type(strategy).__name__ in OF_NETWORKS
     training = options.training or ("fine-tune" if fine_tuned else "probe")
     backbone = options.backbone
     if training == "probe" and not backbone.startswith(("layers/", "hf/")):
@@ -124,7 +125,7 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     return Campaign.create(
         options.campaign,
         pool,
-        options.classes,
+        classes,
         estimator,
         strategy,
         n_instances=options.n,
@@ -134,6 +135,24 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
         wait=options.wait,
         verbose=True,
     )
+
+
+def class_names(given: list[str]) -> list[str]:
+    """Take names of classes, which commas may separate."""
+    names = [part.strip() for text in given for part in text.split(",")]
+    names = [name for name in names if name]
+    if names != given:
+        warnings.warn(f"The classes are taken to be {', '.join(names)}.", stacklevel=2)
+    return names
+
+
+def _ask_classes(pool: Path) -> list[str]:
+    """Ask which classes there are, where somebody can answer."""
+    folders = [path.name for path in sorted(pool.iterdir()) if path.is_dir()]
+    asked = f"Which labels are there, such as {', '.join(folders[:9]) or 'crack, ok'}?"
+    if sys.stdin.isatty():
+        return [input(f"{asked} ")]
+    raise ValueError(f"{asked} Name them with --classes.")
 
 
 def _strategy(name: str, centers: Path | None) -> Any:
@@ -223,14 +242,16 @@ def _mark(campaign: Campaign, options: Options) -> None:
 
 
 def _print_taught(taught: TeachResult) -> None:
-    said = f"{taught.n_new} new, {taught.n_changed} changed, {taught.n_same} as before"
-    _print_safe(said, taught)
+    changed = f", changed {taught.n_changed}" if taught.n_changed else ""
+    same = f"; {taught.n_same} are as before" if taught.n_same else ""
+    labels = "label" if taught.n_new == 1 else "labels"
+    _print_safe(f"{taught.n_new} {labels}{changed}{same}", taught)
 
 
 def _print_safe(said: str, taught: TeachResult) -> None:
     """Say what is on the disk, before training may take minutes."""
     refused = (f"left out: {row}" for row in taught.refused)
-    print(f"Safe: {said}.", *refused, sep="\n", flush=True)
+    print(f"Saved {said}.", *refused, sep="\n", flush=True)
 
 
 def _undo(campaign: Campaign, _: Options) -> None:
@@ -257,9 +278,8 @@ def _add_reading(commands: Commands) -> None:
         "check",
         _status,
         "look for damage in the campaign's folder",
-        "Look for damage in the campaign's folder: rows that were changed, labels that "
-        "are no class, events that contradict their rows. "
-        "Nothing is written.",
+        "Look for changed rows, labels that are no class, and events that contradict "
+        "their rows. Nothing is written.",
         pool=False,
     )
     check.set_defaults(run=_check)
@@ -270,23 +290,12 @@ def _add_reading(commands: Commands) -> None:
     add = export.add_argument
     what = "write every event instead, a line of JSON each"
     add("--log", action="store_true", help=what)
-    add(
-        "--to",
-        choices=("csv", "label-studio"),
-        default="csv",
-        help="label-studio: choose the images to label next, and write tasks for it "
-        "and its labelling configuration (default: %(default)s)",
-    )
+    what = "label-studio: choose images, and write tasks and its configuration"
+    add("--to", choices=("csv", "label-studio"), default="csv", help=what)
     add("-n", type=positive, help="how many tasks (default: as started)")
-    add(
-        "--prefix",
-        action="append",
-        default=[],
-        metavar="[NAME=]PREFIX",
-        help="where the pool is below Label Studio's root of local files (default: the "
-        "name of the pool's folder); NAME: of a pool that was added. More than once "
-        "for several",
-    )
+    what = "where a pool is below Label Studio's root of files (default: its name)"
+    named = "[NAME=]PREFIX"
+    add("--prefix", action="append", default=[], metavar=named, help=what)
     what = "write a page about the campaign, one HTML file"
     report = add_command(commands, "report", _report, what, refresh=True)
     add_output(report, "HTML file")
@@ -500,28 +509,23 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate.set_defaults(prepare=_prepare_evaluate)
     add = evaluate.add_argument
     what = "the file that --draw wrote, filled in"
-    add("labels", type=Path, nargs="?", help=what)
+    one = evaluate.add_mutually_exclusive_group().add_argument
+    one("labels", type=Path, nargs="?", help=what)
     what = "draw N images to label; needs -o"
-    add("--draw", type=positive, metavar="N", help=what)
-    add(
-        "--method",
-        choices=("stratified", "random"),
-        default="stratified",
-        help="how to draw them (default: %(default)s)",
-    )
+    one("--draw", type=positive, metavar="N", help=what)
+    what, ways = "how to draw them (default: %(default)s)", ("stratified", "random")
+    add("--method", choices=ways, default=ways[0], help=what)
     what = "of the intervals (default: %(default)s)"
     add("--confidence", type=float, default=0.95, help=what)
     add_partial(evaluate)
     what = "end the audit: its labels are trained with from now on"
-    add("--release", action="store_true", help=what)
+    one("--release", action="store_true", help=what)
     what = "label file to fill in; without --draw: what has no label"
     add_output(evaluate, what, required=False)
 
 
 def _prepare_evaluate(options: Options) -> None:
-    if options.draw and (options.labels or options.release):
-        raise ValueError("--draw goes with neither a label file nor --release.")
-    if options.release and (options.labels or options.out):
+    if options.release and options.out:
         raise ValueError("--release goes alone; give the label file before.")
     if options.draw and not options.out:
         raise ValueError("--draw needs -o FILE, where the drawn images are listed.")

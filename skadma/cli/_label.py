@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._campaign import add_start_options, start_campaign
+from ._campaign import add_start_options, class_names, start_campaign
 from ._options import (
     Commands,
     Options,
     add_command,
     campaign_options,
     open_campaign,
-    port,
 )
 
 if TYPE_CHECKING:
@@ -37,12 +36,8 @@ def add_parser(commands: Commands) -> None:
     what = "folder of images, with subfolders, to start a campaign about"
     add("photos", type=Path, nargs="?", help=what)
     add("--classes", nargs="+", help="all labels")
-    add(
-        "--port",
-        type=port,
-        help="0: any that is free (default: one that is free, the same for a campaign "
-        "every time)",
-    )
+    what = "0: any that is free (default: the campaign's own, if it is free)"
+    add("--port", type=int, help=what)
     add("--no-browser", action="store_true", help="only print the address")
     what = "be an ML backend of Label Studio as well; the address is printed"
     add("--label-studio", action="store_true", help=what)
@@ -70,7 +65,7 @@ def _open_or_start(options: Options) -> Campaign:
 
     if (options.campaign / DATABASE).exists():
         return open_campaign(options)
-    if options.photos is None or not options.classes:
+    if options.photos is None:
         raise ValueError(
             f"There is no campaign in {str(options.campaign)!r}. Start one with "
             "'skadma label PHOTOS --classes crack ok', or say where it is with "
@@ -90,7 +85,7 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
             f"{where} is about {str(campaign.pool)!r}, not {str(photos)!r}. For "
             "another one give --campaign FOLDER; if its images moved, give --pool."
         )
-    if options.classes and options.classes != campaign.classes:
+    if options.classes and class_names(options.classes) != campaign.classes:
         raise ValueError(
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."

@@ -29,16 +29,6 @@ def positive(text: str) -> int:
     return value
 
 
-def port(text: str) -> int:
-    """Take the number of a TCP port; 0 is any that is free."""
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(
-            f"{value} is no port: it is 1 to 65535, or 0 for any that is free"
-        )
-    return value
-
-
 # --- the campaign -------------------------------------------------------------------
 
 
@@ -73,14 +63,9 @@ def add_command(
     add("--wait", type=float, default=60, metavar="SECONDS", help=wait)
     add("-v", "--verbose", action="store_true", help="log what happens in each phase")
     if pool:
-        add(
-            "--pool",
-            action="append",
-            default=[],
-            metavar="[NAME=]FOLDER",
-            help="where the images are, if they moved; NAME: those of a pool that was "
-            "added. More than once for several",
-        )
+        what = "where images are, if they moved; NAME: those of a pool that was added"
+        named = "[NAME=]FOLDER"
+        add("--pool", action="append", default=[], metavar=named, help=what)
     return parser
 
 

@@ -64,8 +64,8 @@ class Audits:
             estimator = self._trainer().model(state)
             if key is None and method != "random":
                 raise CampaignError(
-                    f"There is no model to draw {method!r} by. Teach the first labels, "
-                    "or draw with method='random' (--method random)."
+                    f"There is no model to draw {method!r} by. Give the first labels, "
+                    "or draw at random (--method random)."
                 )
             if key is None:
                 proba = np.full((len(images), 2), 0.5)
@@ -141,7 +141,7 @@ class Audits:
             if not state.audits:
                 raise CampaignError(
                     "Nothing was drawn yet to measure the model with: 'skadma evaluate "
-                    "--draw 50 -o audit.csv' draws, or Campaign.audits.draw(50)."
+                    "--draw 50 -o audit.csv' draws."
                 )
             usable = _usable_draws(state)
             truth = _true_classes(state)

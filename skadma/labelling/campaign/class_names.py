@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from .event_log import CampaignError, EventLog
 
-CHANGES = ("add", "rename", "merge")
+CHANGES = ("add", "rename", "merge", "note")
 _Id = tuple[int, int]
 
 
@@ -38,6 +39,15 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spelling(text: str, names: Iterable[str]) -> str | None:
+    """Find the one name that a text spells in another case, or with other accents."""
+    for alike in (_plain, lambda name: _plain(name).casefold()):
+        same = [name for name in names if alike(name) == alike(text)]
+        if len(same) == 1:
+            return same[0]
+    return None
+
+
 class ClassNames:
     """The names of the classes, from the start through each change.
 
@@ -58,11 +68,18 @@ class ClassNames:
             (0, {name: (0, k) for k, name in enumerate(self._first)})
         ]
         self._merged: dict[_Id, _Id] = {}
+        self._notes: dict[_Id, list[str]] = {}  # a text, then examples
 
     @property
     def classes(self) -> list[str]:
         """The present classes."""
         return list(self._ids[-1][1])
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """Notes by class: a text, then up to three pictures by SHA-256."""
+        ids = self._ids[-1][1].items()
+        return {name: self._notes[key] for name, key in ids if key in self._notes}
 
     @property
     def changed(self) -> bool:
@@ -98,9 +115,8 @@ class ClassNames:
         past = [ids for at, ids in reversed(self._ids) if at <= as_of]
         known = next((ids[label] for ids in past if label in ids), None)
         if known is None:  # other systems spell accents otherwise
-            text = _plain(label)
-            same = (ids[n] for ids in past for n in ids if _plain(n) == text)
-            known = next(same, None)
+            same = ((ids, spelling(label, ids)) for ids in past)
+            known = next((ids[name] for ids, name in same if name), None)
         present = self._present(known) if known else label
         if present is None:
             raise CampaignError(
@@ -123,12 +139,16 @@ class ClassNames:
         for at, change in self._changes.items():
             again.change(*change, at)
         self.former, self._merged = again.former, again._merged
+        self._notes = again._notes
         self._ids.append((event, again._ids[-1][1]))
 
     def change(
         self, change: str, names: list[str], into: str | None, event: int
     ) -> None:
-        """Add the classes `names`, or rename or merge them `into` one, by an event."""
+        """Add the classes `names`, or rename or merge them `into` one, by an event.
+
+        A note is about the first name; examples follow it, and `into` is its text.
+        """
         texts = [*names] if into is None else [*names, into]
         if (
             change not in CHANGES
@@ -142,6 +162,16 @@ class ClassNames:
                 f"of names of classes, and not into {into!r}."
             )
         before = self._ids[-1][1]
+        if change == "note" and into is not None:
+            if names[0] not in before or len(names) > 4:
+                raise CampaignError(
+                    "A note is about a class, with three examples at most. "
+                    f"{self.unknown(names[0])}"
+                )
+            into.encode()  # a ValueError where no page could show it
+            self._notes[before[names[0]]] = [into, *names[1:]]
+            self._changes[event] = change, names, into
+            return
         if into is None:
             for name in names:
                 if name in before:
@@ -167,7 +197,9 @@ class ClassNames:
         if label in self.former:
             return f"the class {label!r} is called {self.former[label]!r} by now."
         nor = f", nor {', '.join(others)}" if others else ""
-        return f"{label!r} is none of the classes {', '.join(self.classes)}{nor}."
+        close = difflib.get_close_matches(label, self.classes, 1)
+        mean = f" Did you mean {close[0]!r}?" if close else ""
+        return f"{label!r} is none of the classes {', '.join(self.classes)}{nor}.{mean}"
 
     def _joined(self, names: list[str], into: str, change: str) -> list[str]:
         for name in names:

@@ -159,7 +159,7 @@ class EventLog:
         if not create and not path.is_file():
             raise CampaignError(
                 f"There is no campaign in {str(path.parent)!r}: no {path.name}. Start "
-                "one with 'skadma start' or Campaign.create."
+                "one with 'skadma label PHOTOS --classes crack ok'."
             )
         self._uri = path.absolute().as_uri()
         self._wal = path.with_name(f"{path.name}-wal")  # SQLite's, with what is new

@@ -66,12 +66,10 @@ class Folders:
                 or is_within(campaign, Path(stored))
             ):
                 option = f"--pool {name}=FOLDER" if name else "--pool FOLDER"
-                python = f"pools={{{name!r}: ...}}" if name else "pool=..."
                 raise CampaignError(
                     f"The campaign's pool {stored!r} is not scanned: it is relative, "
                     "or has the campaign itself in it, as of no campaign that was "
-                    f"started here. Say where the images are by {option} ({python} in "
-                    "Python)."
+                    f"started here. Say where the images are by {option}."
                 )
 
     def owner(self, path: str, event: int = sys.maxsize) -> int:

@@ -50,7 +50,7 @@ class LabelFileError(CampaignError):
         super().__init__(
             f"{name}: {len(self.problems)} of {n_rows} rows cannot be taken, so none "
             f"was:\n  {shown}" + (f"\n  and {more} more" if more > 0 else "") + "\n"
-            "Correct them, or take the others alone with --partial (partial=True)."
+            "Correct them, or take the others alone with --partial."
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..._utils.tables import escape_cell
-from .class_names import ClassNames
+from .class_names import ClassNames, spelling
 from .event_log import CampaignError, EventLog
 from .label_studio import read_export
 from .labels_csv import MARKS, NO_END, LabelFileError, LabelRow, read_labels
@@ -119,6 +120,14 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
     """Give classes their present names in rows that tell as of which event they are."""
 
     def present(row: LabelRow) -> LabelRow:
+        names = state.class_names
+        at = names.at(state.as_of if row.as_of is None else row.as_of)
+        meant = None if row.label in names.ever else spelling(row.label, at)
+        if meant is not None:
+            if meant.casefold() == row.label.casefold():
+                said = f"{row.label!r} is taken for the class {meant!r}."
+                warnings.warn(said, stacklevel=6)
+            row = replace(row, label=meant)
         if not row.problem and _may_be_cut(row, state.class_names):
             row = replace(row, problem=NO_END)
         if row.as_of is None or row.problem:
@@ -234,14 +243,10 @@ def _resolve_rows(
     resolved: dict[int, ResolvedRow] = {}
     first: dict[str, tuple[str, str]] = {}
     refused = []
-    by_text = {unicodedata.normalize("NFC", name): name for name in state.classes}
     before = {} if at_once else dict(state.changed_since())
     drawn = state.drawn()
     for row in rows:
         image = find_image(row.path, state)
-        if row.label not in state.classes:  # other systems spell accents otherwise
-            plain = unicodedata.normalize("NFC", row.label)
-            row = replace(row, label=by_text.get(plain, row.label))
         if row.problem:
             reason = row.problem
         elif image is None:

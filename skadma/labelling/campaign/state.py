@@ -312,7 +312,7 @@ class State:
         sets: list[list[tuple[int, str]]] = []
         labels: dict[str, str | None] = {}
         for act in self.acts.values():
-            if act.kind == "classes":
+            if act.kind == "classes" and act.detail["change"] != "note":
                 sets.clear()
             elif act.kind != "teach":
                 continue

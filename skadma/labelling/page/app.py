@@ -83,6 +83,19 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         wanted = [_operation(each) for each in asked]
         return JSONResponse(await session.run(session.controller.record, wanted))
 
+    async def classes(request: Request) -> Response:
+        body = await read(request)
+        names, as_of = _list(body, "names"), body.get("as_of")
+        change, into = _text(body, "change", 10), body.get("into")
+        _check(all(isinstance(n, str) and len(n) <= 200 for n in names), "names")
+        _check(into is None or (isinstance(into, str) and len(into) <= 2000), "into")
+        _check(type(as_of) is int and 0 <= as_of < 2**53, "as_of")
+        try:
+            changed = session.change_classes, change, names, into, as_of
+            return JSONResponse(await session.run(*changed))
+        except CampaignError as error:
+            return refuse(422, str(error))
+
     async def progress(_: Request) -> Response:
         numbers = await session.run(make_progress, session.campaign, session.controller)
         return JSONResponse(numbers)
@@ -120,6 +133,7 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             Route("/api/about", about),
             Route("/api/sync", sync, methods=["POST"]),
             Route("/api/operations", operations, methods=["POST"]),
+            Route("/api/classes", classes, methods=["POST"]),
             Route("/api/progress", progress),
             Route("/api/test", test),
             Route("/api/labels", labels),

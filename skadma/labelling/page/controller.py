@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..campaign.ledger import Ledger, Operation
+from ..campaign.ledger import Ledger, Mark, Operation
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
 _AGAIN = 30.0
 """Seconds until the next request where one failed, or brought too few images."""
+_BATCH = 5
+"""Images that wait at least, where the model learns each answer at once."""
 _STRIP = 10
 
 
@@ -22,18 +25,24 @@ _STRIP = 10
 class _Tab:
     seen: float = 0.0
     have: tuple[str, ...] = ()
+    want: int = 0
 
 
 class Controller:
     """Hand out images and record decisions. For one thread.
 
-    `n_instances` is the number of labels in a round.
+    `n_instances` is the number of labels in a round. With `at_once` the model learns
+    each answer, and the next images are chosen anew.
     """
 
-    def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
+    def __init__(
+        self, ledger: Ledger, who: str, n_instances: int, *, at_once: bool = False
+    ) -> None:
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
+        self.at_once = at_once
+        self.quality: Sequence[float] | None = None
         self.suspects: list[dict[str, Any]] = []
         self.suspects_as_of = 0
         self._guesses: dict[str, tuple[str, float]] = {}
@@ -63,6 +72,7 @@ class Controller:
             **message["guesses"],
         }
         self.suspects = message["suspects"]
+        self.quality = message["quality"]
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
@@ -79,12 +89,18 @@ class Controller:
             n_changed += len(before.keys() - labels.keys())
             news = len(self.ledger.decisions) != n_decisions or n_shown > n_shown_then
             n_available = len(self._available())
-            short = news and n_available < self.n_instances
+            short = news and n_available < self._reserve()
             again = time.monotonic() - at > _AGAIN
             lacking = again and (self._problem is not None or not n_available)
-            if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
+            enough = 1 if self.at_once else max(1, self.n_instances // 2)
+            if n_changed < enough and not short and not lacking:
                 return None
-        return n_shown + 2 * self.n_instances
+        return n_shown + 2 * self._reserve()
+
+    def _reserve(self) -> int:
+        """Images that wait to be shown: a round, or what tabs hold while it learns."""
+        most = max((tab.want for tab in self._tabs.values()), default=0)
+        return max(_BATCH, most) if self.at_once else self.n_instances
 
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
@@ -108,9 +124,9 @@ class Controller:
         random while none are chosen.
         """
         self.ledger.update()
-        self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
+        self._tabs[tab] = _Tab(time.monotonic(), tuple(have), len(have) + want)
         items = self._available()[:want]
-        if meanwhile and not items:
+        if (meanwhile or self._all_answered()) and not items:
             items = self._draw(want)
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
@@ -127,7 +143,13 @@ class Controller:
 
     def record(self, operations: Iterable[Operation]) -> dict[str, Any]:
         """Record operations; they are on the disk when this returns."""
-        outcomes = self.ledger.record(operations, self.ledger.last_query)
+        if self.at_once:  # no query in the log has what was guessed
+            operations = [
+                replace(each, marks=[self._guessed(mark) for mark in each.marks])
+                for each in operations
+            ]
+        round_ = 0 if self.at_once else self.ledger.last_query
+        outcomes = self.ledger.record(operations, round_)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
     def test(self) -> dict[str, Any]:
@@ -144,18 +166,23 @@ class Controller:
         """Classes, counts, the latest decisions, and what the process does."""
         labels = self.ledger.labels()
         counts = self.ledger.counts()
+        usable, decided = self.ledger.available(), self.ledger.decisions
+        kinds = Counter(d.kind for sha, d in decided.items() if sha in usable)
         ids = self.ledger.class_names.at(self.ledger.as_of)
         return {
             "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
             "class_ids": [ids[name] for name in self.ledger.classes],
             "former": self.ledger.class_names.former,
+            "notes": self.ledger.class_names.notes,
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
-            "n_images": len(self.ledger.available()),
-            "n_decided": self._n_decided(),
+            "n_images": len(usable),
+            "n_decided": sum(kinds.values()) - kinds["skip"],
+            "n_skipped": kinds["skip"],
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
+            "quality": self.quality,
             "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
@@ -167,6 +194,11 @@ class Controller:
 
     # --- within --------------------------------------------------------------
 
+    def _guessed(self, mark: Mark) -> Mark:
+        guess, confidence = self._guesses.get(mark.sha256, (None, 0.0))
+        name = None if mark.before else self._present_guess(guess)
+        return replace(mark, guess=(name, confidence)) if name else mark
+
     def _present_guess(self, guess: str | None) -> str | None:
         return self.ledger.present_name(guess, self.suspects_as_of)
 
@@ -176,9 +208,8 @@ class Controller:
         self._tabs = {k: t for k, t in self._tabs.items() if now - t.seen < _AWAY}
         return {sha for tab in self._tabs.values() for sha in tab.have}
 
-    def _n_decided(self) -> int:
-        usable = self.ledger.available()
-        return sum(sha in usable for sha in self.ledger.decisions)
+    def _all_answered(self) -> bool:
+        return self.ledger.available().keys() <= self.ledger.decisions.keys()
 
     def _is_open(self, sha256: str) -> bool:
         """Whether nobody decided about it, or it was skipped."""
@@ -191,7 +222,7 @@ class Controller:
         """Chosen, not decided, held by no tab; skipped ones when no others are left."""
         held = self._held()
         usable = self.ledger.available()
-        only_skipped = self._n_decided() >= len(usable)
+        only_skipped = self._all_answered()
         return [
             item
             for item in self._queue
@@ -202,12 +233,9 @@ class Controller:
         ]
 
     def _draw(self, n: int) -> list[dict[str, Any]]:
-        held = self._held()
-        left = [
-            sha
-            for sha in self.ledger.available()
-            if sha not in held and self.ledger.decision(sha) is None
-        ]
+        held, ledger = self._held(), self.ledger
+        shas = (str(ledger.contents[i].sha256) for i in ledger.candidates())
+        left = [sha for sha in shas if sha not in held]
         drawn = random.sample(left, min(n, len(left)))
         return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 

@@ -133,7 +133,7 @@ def _open_browser(page: Path, address: str, seconds: float) -> None:
 def _listen(port: int | None, folder: Path) -> socket.socket:
     usual = 20000 + zlib.crc32(str(folder).encode()) % 20000
     for number in (usual, 0) if port is None else (port,):
-        with suppress(OSError):
+        with suppress(OSError, OverflowError):  # the latter: there is no such port
             return socket.create_server((ADDRESS, number), backlog=100)
     raise OSError(
         f"Port {port} is taken or not allowed. Give another one with --port, or none."

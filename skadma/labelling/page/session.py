@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 import time
 import warnings
@@ -13,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ... import evaluation
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
@@ -24,6 +27,8 @@ _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
 _SUSPECTS = 60
+_LOOKED_AT = 1000
+"""Images of which a forecast is made."""
 
 
 class Session:
@@ -55,7 +60,9 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            self.controller = Controller(self.campaign.ledger(), who, n)
+            at_once = learns_at_once(self.campaign._event_log.settings())
+            ledger = self.campaign.ledger()
+            self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
             raise
@@ -86,6 +93,19 @@ class Session:
             ledger.update()
             path = ledger.path(sha256)
         return self.campaign.files([path])[0] if path else None
+
+    def change_classes(
+        self, change: str, names: list[str], into: str | None, as_of: int
+    ) -> dict[str, Any]:
+        """Change the classes; names of present ones are those as of an event."""
+        controller = self.controller
+        n_classes = {"add": 0, "note": 1}.get(change, len(names))
+        meant = [
+            controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
+        ]
+        self.campaign._change_classes(change, [*meant, *names[n_classes:]], into)
+        controller.ledger.update()
+        return controller.state()
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""
@@ -212,16 +232,18 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "quality": campaign.quality(),
         "suspects": [
             {
                 "sha256": s.sha256,
                 "before": s.label,
                 "by": s.who,
                 "suggested": s.suggested,
+                "confidence": s.confidence,
                 "others": s.others,
             }
             for s in suspects[:_SUSPECTS]
-            if s.likely or s.others
+            if s.others or (s.likely and s.suggested != s.label)
         ],
     }
 
@@ -236,6 +258,15 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         found = campaign.audits.estimate()
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
         return {**vars(found), **lists}
+    if name == "forecast":
+        paths = campaign.candidates()
+        some = random.Random(0).sample(paths, min(len(paths), _LOOKED_AT))
+        estimator = campaign.estimator()
+        if estimator.training != "probe" or not some:
+            raise ValueError("There is nothing to forecast: test the model instead.")
+        proba = estimator.predict_proba([str(file) for file in campaign.files(some)])
+        n_labels = sum(campaign.status().labels.values())
+        return [f._asdict() for f in evaluation.forecast_accuracy(proba, n_labels)]
     typed, how, unsure = arguments
     into = Path(typed).expanduser()
     if not into.is_absolute():

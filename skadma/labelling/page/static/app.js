@@ -2,22 +2,27 @@
 
 import { h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
+import { Classes, guide } from "./classes.js";
+import { Finder } from "./finder.js";
 import { Finish } from "./finish.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
 import { ACTIONS, Keys, historyStep, isPlain, keyName } from "./keys.js";
 import { Progress } from "./progress.js";
+import { SecondLook } from "./second.js";
 import { Settings } from "./settings.js";
 import { Single } from "./single.js";
 import { Strip } from "./strip.js";
 import { Test } from "./test.js";
 import { labelFile } from "./outbox.js";
-import { fetchTransport } from "./transport.js";
+import { SESSION, fetchTransport } from "./transport.js";
 
 const VIEWS = [
   ["single", "One by one", Single],
   ["grid", "Grid", Grid],
+  ["second", "Second look", SecondLook],
   ["progress", "Progress", Progress],
+  ["classes", "Labels", Classes],
   ["test", "Test", Test],
   ["finish", "Finish", Finish],
   ["settings", "Settings", Settings],
@@ -27,12 +32,13 @@ const VIEWS = [
 class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
-    this.settings = { guesses: false, prefill: false, many: 20, keepZoom: false, ...this.#stored() };
+    this.settings = { guesses: false, prefill: false, many: 20, keepZoom: false, goal: 95, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
     this.strip = new Strip(this);
     this.history = new History(this);
+    this.finder = new Finder(this);
     this.#build(root, about);
     this.queue.addEventListener("change", () => this.render());
     this.queue.addEventListener("classes", ({ detail }) => this.#classes(detail));
@@ -71,7 +77,7 @@ class Page {
         h("div", { class: "standing" }, this.bar, this.sums, this.stage),
         this.banner, this.notices, this.kept),
       h("div", { class: "body" }, this.main, this.strip.element),
-      this.live, this.dialog);
+      this.live, this.dialog, this.finder.element);
   }
 
   #classes({ classes, former, renamed }) {
@@ -124,11 +130,12 @@ class Page {
     this.strip.render();
     this.#renderKept();
     if (!state) return;
-    const decided = state.n_decided;
+    const decided = this.queue.nDecided;
     this.bar.max = Math.max(1, state.n_images);
     this.bar.value = decided;
     const unsaved = outbox.size ? ` · ${outbox.size} being saved` : "";
-    this.sums.textContent = `${decided} of ${state.n_images} decided${unsaved}`;
+    const skipped = state.n_skipped ? `, ${state.n_skipped} skipped` : "";
+    this.sums.textContent = `${decided} of ${state.n_images} decided${skipped}${unsaved}`;
     this.stage.textContent = this.#stageText(state);
     refill(this.notices, state.problem, () => state.problem
       ? h("p", { class: "notice" }, `Training: ${state.problem}`) : []);
@@ -165,13 +172,12 @@ class Page {
 
   /** What to show where there is no picture. */
   emptiness() {
-    const { state, elsewhere } = this.queue;
+    const { state, elsewhere, nDecided, passed } = this.queue;
     const only = (text) => [h("p", { class: "empty" }, text)];
     if (!state) return only("One moment …");
-    if (state.n_decided >= state.n_images && !state.aside["?skip"]) {
-      return only(`All ${state.n_images} pictures are decided.`);
-    }
-    if (elsewhere && elsewhere >= state.n_images - state.n_decided) {
+    const left = state.n_images - nDecided;
+    if (left <= 0 || (passed.size && left <= state.n_skipped)) return [this.#end(left)];
+    if (elsewhere && elsewhere >= left) {
       return only("What is left is open in another tab.");
     }
     if (state.stage === "idle") return only("One moment …");
@@ -185,6 +191,31 @@ class Page {
           this.queue.hurry?.();
           this.render();
         } }, "Label pictures drawn by chance meanwhile"))];
+  }
+
+  /** Nothing is left to label: what was skipped twice, and what to do next. */
+  #end(left) {
+    const { queue } = this;
+    const { state } = queue;
+    const skipped = `${left} ${left === 1 ? "was" : "were"} skipped`;
+    return h("div", { class: "empty", id: "end" },
+      h("p", {}, left > 0 ? `${queue.nDecided} of ${state.n_images} pictures are decided, ${skipped}.`
+        : `All ${state.n_images} pictures are decided.`),
+      left > 0 ? h("button", { type: "button", onclick: () => {
+        queue.passed.clear();
+        queue.hurry?.();
+      } }, "Show what was skipped") : null,
+      h("p", {}, "What next:"),
+      h("ul", {},
+        [["second", "Look again at labels that may be wrong"], ["test", "Test the model"],
+          ["finish", "Sort the photographs, save the labels, hand on the model"]]
+          .map(([view, text]) => h("li", {},
+            h("button", { type: "button", onclick: () => this.show(view) }, text)))));
+  }
+
+  /** Ask for a label by its first letters. */
+  find(text = "") {
+    this.finder.open(text, (name) => this.view.act(`class:${name}`));
   }
 
   /** Say something to those who do not see the page. */
@@ -205,8 +236,9 @@ class Page {
     const { size } = this.queue.outbox;
     const kept = size ? ` ${size} decisions are kept in this browser until then.` : "";
     this.banner.textContent = status === 401
-      ? `The server was started anew. Open the address that it printed.${kept}`
-      : `${message || "The server does not answer."} Trying again.${kept}`;
+      ? "The server was started anew. Open the address that it printed, here or in another " +
+        `tab: then this page goes on by itself.${kept}`
+      : `${message || "The server does not answer."} This page tries again by itself.${kept}`;
     this.banner.hidden = false;
   }
 
@@ -225,7 +257,7 @@ class Page {
       ...queue.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
-    this.dialog.replaceChildren(
+    this.#dialog("Help",
       h("h2", {}, "Keys"),
       h("p", { hidden: keys.on }, "They are switched off, see Settings."),
       h("table", {}, h("tbody", {}, rows.map(([name, text]) => h("tr", {},
@@ -233,7 +265,18 @@ class Page {
       h("p", { class: "quiet" }, "Ctrl-Z takes back too; Ctrl-Y or Ctrl-Shift-Z does it again. " +
         "The wheel zooms, the mouse or the arrows move what is zoomed. In the grid: arrows move, a label's key labels and goes " +
         "on, Space or a click goes through the labels."),
-      h("button", { type: "button", autofocus: true, onclick: () => this.dialog.close() }, "Close"));
+    );
+  }
+
+  /** What the labels mean. */
+  guide() {
+    this.#dialog("Labels", ...guide(this));
+  }
+
+  #dialog(name, ...children) {
+    this.dialog.setAttribute("aria-label", name);
+    this.dialog.replaceChildren(...children, h("button", { type: "button", autofocus: true,
+      onclick: () => this.dialog.close() }, "Close"));
     this.dialog.showModal();
   }
 
@@ -245,6 +288,11 @@ class Page {
     }
     if (!isPlain(event)) return;
     const name = this.keys.meaning(event.key);
+    const many = this.queue.about.classes.length > 10;
+    if (!name && this.keys.on && many && this.view.labels && /^[\p{L}\p{N}]$/u.test(event.key)) {
+      event.preventDefault();
+      this.find(event.key);
+    }
     if (!name) return;
     // Enter and Space press a button that has the focus; in the grid Enter takes all.
     const onButton = event.target.closest?.("button, summary, [type=checkbox]");
@@ -258,6 +306,8 @@ class Page {
     else if (name === "redo") (this.view.history ?? this.history).redo();
     else if (name === "screen") this.fullScreen();
     else if (name === "help") this.help();
+    else if (name === "guide") this.guide();
+    else if (name === "find" && this.view.labels) this.find();
     else return this.view.act(name);
     return true;
   }
@@ -301,5 +351,19 @@ async function start() {
   }
 }
 
-window.addEventListener("hashchange", () => (window.skadmaPage ? enter() : start()));
+/** This tab has a new address, or another one was let in. */
+async function goOn(event) {
+  const page = window.skadmaPage;
+  if (!page) return start();
+  if (event.type === "hashchange") {
+    await enter();
+    const about = await transport.call("about").catch(() => null); // the page says so
+    if (about && about.id !== transport.campaign) location.reload(); // another campaign's
+  }
+  page.queue.hurry?.();
+  page.queue.outbox.hurry?.();
+}
+
+window.addEventListener("hashchange", goOn);
+window.addEventListener("storage", (event) => event.key === SESSION && goOn(event));
 start();

@@ -44,6 +44,22 @@ export function refill(element, key, make) {
   }
 }
 
+const SIGNS = ["◆", "●", "▲", "■", "★", "✚", "♥", "♣"];
+
+/**
+ * What shows a class beside its name, as properties: a colour, and a sign from the ninth
+ * class on, as there are eight colours; neither for what is no class.
+ */
+export function hue(classes, name) {
+  const at = classes.indexOf(name);
+  if (at < 0) return { class: "" };
+  let sign = "";
+  for (let round = Math.floor(at / 8); round > 0; round = Math.floor((round - 1) / 8)) {
+    sign += SIGNS[(round - 1) % 8];
+  }
+  return { class: `hue${at % 8}`, "data-sign": sign || null };
+}
+
 /** How a mark reads. */
 export function markName(mark) {
   const names = {

@@ -1,6 +1,6 @@
 /** Many pictures at once. */
 
-import { h, markName, refill, smallPicture } from "./dom.js";
+import { h, hue, markName, refill, smallPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 
 export class Grid {
@@ -22,6 +22,10 @@ export class Grid {
 
   get ahead() {
     return this.page.settings.many + 6;
+  }
+
+  get labels() {
+    return true;
   }
 
   get items() {
@@ -47,8 +51,8 @@ export class Grid {
       this.#renderTiles(items);
     } else {
       this.cells.clear();
-      refill(this.tiles, ["empty", queue.state?.stage, queue.state?.n_decided,
-        queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+      refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
+        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
     }
   }
 
@@ -107,12 +111,12 @@ export class Grid {
       key("take"), h("span", {}, `Take ${n} ${n === 1 ? "label" : "labels"}`)),
       h("div", { class: "others", role: "group", "aria-label": "All without a label" },
         h("span", { class: "quiet" }, "All others are"),
-        queue.about.classes.map((name, i) => h("button", { type: "button",
-          class: `choice small hue${i % 8}`, "data-focus": `all:${name}`,
+        queue.about.classes.map((name) => h("button", { type: "button",
+          class: `choice small ${hue(queue.about.classes, name).class}`, "data-focus": `all:${name}`,
           onclick: (event) => {
             this.#rest(name);
             if (event.detail) this.#focus(this.at); // Space would press it again
-          } }, h("span", {}, name)))),
+          } }, h("span", { ...hue(queue.about.classes, name), class: "" }, name)))),
       h("label", { class: "quiet" },
         h("input", { type: "checkbox", "data-focus": "prefill", checked: settings.prefill,
           onchange: (event) => this.page.set("prefill", event.target.checked) }),
@@ -134,14 +138,16 @@ export class Grid {
   #update(cell, item, i) {
     const mark = this.mark(item);
     const guessed = mark && !this.marks.has(item.sha256);
-    const hue = this.page.queue.about.classes.indexOf(mark);
-    cell.className = `tile ${hue >= 0 ? `hue${hue % 8}` : ""}`;
+    const { class: color, "data-sign": sign } = hue(this.page.queue.about.classes, mark);
+    cell.className = `tile ${color}`;
     cell.tabIndex = i === this.at ? 0 : -1;
     cell.dataset.mark = mark ?? "";
     cell.setAttribute("aria-label", `${item.path}: ${mark ? markName(mark) : "no label"}${
       guessed ? ", the model's guess" : ""}`);
     const badge = cell.lastElementChild;
     badge.className = `badge ${mark ? "set" : ""} ${guessed ? "guessed" : ""}`;
+    if (sign) badge.dataset.sign = sign;
+    else delete badge.dataset.sign;
     badge.textContent = mark ? `${markName(mark)}${guessed ? " ?" : ""}` : "–";
   }
 

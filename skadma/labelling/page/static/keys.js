@@ -12,16 +12,28 @@ export const ACTIONS = [
   ["fit", "The whole picture", ""],
   ["contrast", "Contrast (view only)", "k"],
   ["brightness", "Brightness (view only)", "b"],
+  ["find", "Find a label by its first letters", "/"],
   ["guess", "Show or hide the model's guess", "g"],
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
+  ["guide", "What the labels mean, with examples", "?"],
   ["take", "Grid: take all", "Enter"],
+  ["keep", "Second look: keep the label", "ArrowLeft"],
+  ["change", "Second look: change it", "ArrowRight"],
 ];
 
 /** How a key reads. */
 export function keyName(key) {
-  const names = { " ": "Space", Backspace: "⌫", Enter: "↵", "": "none" };
+  const names = { " ": "Space", Backspace: "⌫", Enter: "↵", "": "none", ArrowLeft: "←",
+    ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
   return names[key] ?? (key.length === 1 ? key.toUpperCase() : key);
+}
+
+const DIGITS = "1234567890";
+
+/** A free letter of a name; "" if there is none. */
+function letterOf(name, taken) {
+  return [...name.toLowerCase()].find((each) => /\p{L}/u.test(each) && !taken.has(each)) ?? "";
 }
 
 function isFormer(name, former) {
@@ -59,8 +71,13 @@ export class Keys {
       const now = isFormer(name, former) ? `class:${former[name.slice(6)]}` : name;
       if (!this.changed.has(now)) this.changed.set(now, key);
     }
-    this.defaults = new Map(classes.map((name, i) =>
-      [`class:${name}`, "123456789"[i] ?? ""]));
+    // Ten digits; then a letter of the name that is free.
+    const taken = new Set([...ACTIONS.map(([, , key]) => key), ...this.changed.values()]);
+    this.defaults = new Map(classes.map((name, i) => {
+      const key = DIGITS[i] ?? letterOf(name, taken);
+      taken.add(key);
+      return [`class:${name}`, key];
+    }));
     for (const [name, , key] of ACTIONS) this.defaults.set(name, key);
     for (const name of this.changed.keys()) {
       if (!this.defaults.has(name)) this.changed.delete(name);
@@ -70,8 +87,9 @@ export class Keys {
       for (const other of this.defaults.keys()) {
         if (other === name || this.of(other) !== key) continue;
         const all = new Set([...this.defaults.keys()].map((each) => this.of(each)));
-        const free = [..."123456789"].find((digit) => !all.has(digit));
-        this.defaults.set(other, (other.startsWith("class:") && free) || "");
+        const free = [...DIGITS].find((digit) => !all.has(digit));
+        this.defaults.set(other, !other.startsWith("class:") ? ""
+          : free ?? letterOf(other.slice(6), all));
       }
     }
   }
@@ -83,7 +101,11 @@ export class Keys {
 
   /** What a key means, if anything. */
   meaning(key) {
-    if (!this.on) return undefined;
+    return this.on ? this.owner(key) : undefined;
+  }
+
+  /** What has a key, if anything. */
+  owner(key) {
     const wanted = key.length === 1 ? key.toLowerCase() : key;
     return [...this.defaults.keys()].find((name) => this.of(name) === wanted);
   }

@@ -131,7 +131,10 @@ export class Outbox extends EventTarget {
         }
         this.#tell("unreachable", { status: error.status ?? 0, message: error.message });
         this.wait = Math.min(Math.max(2 * this.wait, 500), 5000);
-        await new Promise((resolve) => setTimeout(resolve, this.wait));
+        await new Promise((resolve) => {
+          this.hurry = resolve;
+          setTimeout(resolve, this.wait);
+        });
       }
     }
     this.sending = false;

@@ -1,6 +1,6 @@
 /** Where things stand, to look at. */
 
-import { h, markName, refill, smallPicture, svg } from "./dom.js";
+import { h, hue, markName, refill, smallPicture, svg } from "./dom.js";
 
 const EVERY = 5000;
 
@@ -45,7 +45,8 @@ export class Progress {
   render() {
     const { state } = this.page.queue;
     if (!state) return;
-    const { counts, aside, n_images, n_decided, n_labels, n_known } = state;
+    const { counts, aside, n_images, n_labels, n_known } = state;
+    const n_decided = this.page.queue.nDecided;
     refill(this.parts.sums, [n_images, n_decided, n_labels, n_known], () =>
       h("dl", { class: "sums" }, [
         ["decided", `${n_decided} of ${n_images}`],
@@ -67,51 +68,45 @@ export class Progress {
       h("h2", {}, `Worth a second look (${suspects.n})`),
       h("p", { class: "quiet" }, "Labels that a model trained without them doubts, or " +
         "about which somebody said something else."),
-      this.#list(suspects.items.map((item) => ({ ...item, note: suspectNote(item) })), true)]);
+      suspects.n ? h("button", { type: "button", "data-focus": "second",
+        onclick: () => this.page.show("second") }, "Look at them") : null]);
     refill(this.parts.unclear, [cant_tell, classes], () => [
       h("h2", {}, `Can't tell (${cant_tell.n})`),
       h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
       this.#list(cant_tell.items.map((item) => ({
-        ...item, note: `${markName(item.before)}, says ${item.by}` })), false)]);
+        ...item, note: `${markName(item.before)}, says ${item.by}` })))]);
     refill(this.parts.agreement, agreement, () => [h("h2", {}, "Agreement"),
       agreementTable(agreement)]);
   }
 
   /** Pictures with buttons to decide about each. */
-  #list(items, keep) {
+  #list(items) {
     const { queue } = this.page;
     if (!items.length) return h("p", {}, "None.");
-    const button = (item, text, mark, hue) => h("button", { type: "button",
-      class: `choice small ${hue}`, "aria-label": `${text}: ${item.path}`,
+    const button = (item, mark) => h("button", { type: "button",
+      class: `choice small ${hue(queue.about.classes, mark).class}`,
+      "aria-label": `${mark}: ${item.path}`,
       onclick: (event) => {
-        queue.decide([{ ...item, mark }], "list", mark === item.before);
+        queue.decide([{ ...item, mark }], "list");
         event.target.closest("li").remove();
-        this.page.announce(`${item.path}: ${text}`);
-      } }, h("span", {}, text));
+        this.page.announce(`${item.path}: ${mark}`);
+      } }, h("span", { ...hue(queue.about.classes, mark), class: "" }, mark));
     return h("ul", { class: "list" }, items.map((item) => h("li", { "data-sha256": item.sha256 },
       smallPicture(queue.transport, item.sha256, item.path),
       h("p", { class: "name" }, item.path),
       h("p", { class: "quiet" }, item.note),
       h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
-        keep ? button(item, `keep ${item.before}`, item.before, "") : null,
-        queue.about.classes.map((name, i) => keep && name === item.before ? null :
-          button(item, name, name, `hue${i % 8}`))))));
+        queue.about.classes.map((name) => button(item, name))))));
   }
-}
-
-function suspectNote({ before, by, suggested, others }) {
-  const said = others.map(([who, mark]) => `${who} said ${markName(mark)}`);
-  if (suggested && suggested !== before) said.push(`a model takes it for ${suggested}`);
-  return `${before}, says ${by}; ${said.join("; ")}`;
 }
 
 function bars(counts, classes) {
   const most = Math.max(1, ...Object.values(counts));
   return h("table", { class: "bars" }, h("caption", { class: "hidden" }, "Labels by class"),
     h("tbody", {}, Object.entries(counts).map(([name, n]) => {
-      const hue = classes.indexOf(name);
-      return h("tr", { class: hue < 0 ? "quiet" : `hue${hue % 8}` },
-        h("th", { scope: "row" }, markName(name)), h("td", { class: "n" }, n),
+      const { class: color, ...sign } = hue(classes, name);
+      return h("tr", { class: color || "quiet" },
+        h("th", { scope: "row", ...sign }, markName(name)), h("td", { class: "n" }, n),
         h("td", { "aria-hidden": "true" },
           svg("svg", { class: "bar", viewBox: "0 0 100 8", preserveAspectRatio: "none" },
             svg("rect", { x: 0, y: 0, width: (100 * n) / most, height: 8, rx: 1 }))));

@@ -6,6 +6,12 @@ import { Outbox } from "./outbox.js";
 const EVERY = 1500;
 const PRELOADED = 5;
 
+/** By how many a step changes the number of pictures that have an answer. */
+function change(items) {
+  const counts = (mark) => Number(Boolean(mark) && mark !== "?skip");
+  return items.reduce((sum, { mark, before }) => sum + counts(mark) - counts(before), 0);
+}
+
 export class ImageQueue extends EventTarget {
   /**
    * @param {{call: Function, picture: Function}} transport
@@ -20,6 +26,7 @@ export class ImageQueue extends EventTarget {
     this.state = null;
     this.ahead = 6;
     this.meanwhile = false;
+    this.passed = new Set(); // skipped once more, when only skipped ones were left
     this.images = new Map();
     this.returned = new Map(); // undone pictures, and when the log had it
     this.outbox = new Outbox(transport, about.id);
@@ -47,12 +54,18 @@ export class ImageQueue extends EventTarget {
    */
   decide(marks, via, confirm = false) {
     if (!marks.length) return;
+    if (marks.every(({ mark, before }) => mark === "?skip" && before === "?skip")) {
+      for (const { sha256 } of marks) this.passed.add(sha256);
+      this.items = this.items.filter(({ sha256 }) => !this.passed.has(sha256));
+      this.#changed();
+      return;
+    }
     const decided = new Map(marks.map((mark) => [mark.sha256, mark]));
     const items = marks.map(({ sha256, path, before, guess, confidence, mark }) => ({
       sha256, path, before, guess, confidence, mark,
     }));
     this.items = this.items.filter((item) => !decided.has(item.sha256));
-    const shown = { mark: marks[0].mark, items };
+    const shown = { mark: marks[0].mark, items, change: change(items) };
     const operation = {
       via, confirm,
       marks: marks.map(({ sha256, mark, before }) => ({
@@ -68,7 +81,8 @@ export class ImageQueue extends EventTarget {
   undo(target, order = []) {
     const entry = this.strip().find((each) => each.target === target);
     if (!entry) return null;
-    this.outbox.add({ undo: target }, { undone: target });
+    const { items } = entry;
+    this.outbox.add({ undo: target }, { undone: target, change: -change(items) });
     const place = new Map(order.map(({ sha256 }, i) => [sha256, i]));
     entry.items.sort((a, b) => place.get(a.sha256) - place.get(b.sha256) || 0);
     const back = entry.items.filter(({ before }) => !before || before === "?skip");
@@ -79,6 +93,22 @@ export class ImageQueue extends EventTarget {
     this.#tell("undone", { entry });
     this.#changed();
     return entry;
+  }
+
+  /** Add, rename or merge classes, or note something about one. */
+  async changeClasses(change) {
+    const as_of = this.state.as_of;
+    const state = await this.transport.call("classes", { ...change, as_of });
+    this.#stands(state);
+    this.savedAt = performance.now();
+    this.#changed();
+  }
+
+  /** How many pictures have an answer, with those that are being saved. */
+  get nDecided() {
+    const { n_decided = 0, n_images = 0 } = this.state ?? {};
+    const waiting = this.outbox.entries.map(({ shown }) => shown?.change ?? 0);
+    return Math.max(0, Math.min(n_images, waiting.reduce((sum, n) => sum + n, n_decided)));
   }
 
   /** The last ten decisions, newest first; `saved` once they are on the disk. */
@@ -126,7 +156,7 @@ export class ImageQueue extends EventTarget {
     try {
       answer = await this.transport.call("sync", {
         tab: this.tab,
-        have: [...new Set([...have, ...unsaved])].slice(-500),
+        have: [...new Set([...this.passed, ...have, ...unsaved])].slice(-500),
         want,
         meanwhile: this.meanwhile,
       });

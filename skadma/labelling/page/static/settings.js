@@ -3,11 +3,18 @@
 import { h, refill } from "./dom.js";
 import { ACTIONS, keyName } from "./keys.js";
 
+/** What a class or an action is called. */
+function describe(name) {
+  const action = ACTIONS.find(([each]) => each === name);
+  return action ? action[1] : name.slice(6);
+}
+
 export class Settings {
   /** @param {Object} page the queue, the keys, the settings, `announce` */
   constructor(page) {
     this.page = page;
     this.waiting = null; // what gets the next key
+    this.said = ""; // of the last one that was taken away
     this.element = h("section", { class: "settings", "aria-label": "Settings" });
     this.element.addEventListener("keydown", (event) => this.#take(event), true);
   }
@@ -26,8 +33,9 @@ export class Settings {
       ...queue.about.classes.map((name) => [`class:${name}`, name]),
       ...ACTIONS.map(([name, text]) => [name, text]),
     ];
-    refill(this.element, [keys.on, [...keys.changed], names, this.waiting, settings], () => [
+    refill(this.element, [keys.on, [...keys.changed], names, this.waiting, this.said, settings], () => [
       h("h2", {}, "Keys"),
+      this.said ? h("p", { class: "notice", id: "key-taken" }, this.said) : null,
       h("p", {}, h("label", {}, h("input", { type: "checkbox", checked: keys.on,
         "data-focus": "on", id: "keys-on",
         onchange: (event) => this.#do(() => keys.turn(event.target.checked)) }),
@@ -69,12 +77,17 @@ export class Settings {
     event.preventDefault();
     event.stopPropagation();
     const name = this.waiting;
+    const { keys } = this.page;
+    const owner = event.key === "Escape" || event.key === "Delete" ? name : keys.owner(event.key);
+    const key = keyName(event.key);
+    this.said = owner && owner !== name
+      ? `${key} was the key of “${describe(owner)}”, which has none now.` : "";
     this.#do(() => {
       this.waiting = null;
       if (event.key !== "Escape") {
-        this.page.keys.set(name, event.key === "Delete" ? "" : event.key);
+        keys.set(name, event.key === "Delete" ? "" : event.key);
       }
     });
-    this.page.announce(`Key: ${keyName(this.page.keys.of(name))}`);
+    this.page.announce(`Key: ${keyName(keys.of(name))}. ${this.said}`);
   }
 }

@@ -1,6 +1,6 @@
 /** One picture at a time. */
 
-import { h, markName, refill, showPicture } from "./dom.js";
+import { h, hue, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 import { Zoom } from "./zoom.js";
 
@@ -15,7 +15,8 @@ export class Single {
     this.brightness = 0;
     this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
       role: "group", "aria-label": "Picture" });
-    this.zoom = new Zoom(this.stage, () => this.#view());
+    this.zoom = new Zoom(this.stage, () => this.#view(), (way) => this.#swipe(way));
+    this.swipes = h("p", { class: "quiet touch" });
     this.caption = h("p", { class: "caption" });
     this.guess = h("p", { class: "guess", id: "guess" });
     this.buttons = h("div", { class: "choices", role: "group", "aria-label": "Labels" });
@@ -23,7 +24,7 @@ export class Single {
     this.tools = h("div", { class: "others", role: "group", "aria-label": "View" });
     this.element = h("section", { class: "single", "aria-label": "Label one by one" },
       this.stage,
-      h("div", { class: "under" }, this.caption, this.guess),
+      h("div", { class: "under" }, this.caption, this.guess), this.swipes,
       this.buttons,
       h("div", { class: "rows" }, this.others, this.tools));
   }
@@ -31,6 +32,10 @@ export class Single {
   /** How many pictures this view wants to have. */
   get ahead() {
     return 6;
+  }
+
+  get labels() {
+    return true;
   }
 
   get item() {
@@ -62,7 +67,8 @@ export class Single {
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
       refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
-        queue.state?.n_decided, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.nDecided, queue.state?.n_skipped, queue.passed.size, queue.meanwhile,
+        queue.elsewhere], () => this.page.emptiness());
       return;
     }
     delete this.stage.dataset.key;
@@ -109,15 +115,22 @@ export class Single {
       // Space would press what was clicked again, for the next picture.
       if (event.detail) this.stage.focus({ preventScroll: true });
     };
-    const button = (name, text, act, extra = {}) =>
+    const button = (name, text, act, { "data-sign": sign, ...extra } = {}) =>
       h("button", { type: "button", "data-focus": name, onclick: press(act),
         "aria-keyshortcuts": keys.on && keys.of(name) ? keys.of(name) : null, ...extra },
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
-      h("span", {}, text));
+      h("span", { "data-sign": sign }, text));
     const now = [keys.on, [...keys.changed], queue.about.classes];
-    refill(this.buttons, [now, was], () => queue.about.classes.map((name, i) =>
-      button(`class:${name}`, name, () => this.answer(name),
-        { class: `choice hue${i % 8}`, "aria-pressed": name === was ? "true" : null })));
+    const [left, right] = this.#sides();
+    refill(this.swipes, [left, right], () => [
+      left ? `Swipe left: ${left}, right: ${right}; up: skip, down: undo.`
+        : "Swipe up: skip, down: undo."]);
+    refill(this.buttons, [now, was], () => [...queue.about.classes.map((name) => {
+      const { class: color, ...sign } = hue(queue.about.classes, name);
+      return button(`class:${name}`, name, () => this.answer(name),
+        { class: `choice ${color}`, ...sign, "aria-pressed": name === was ? "true" : null });
+    }), queue.about.classes.length > 10
+      ? button("find", "Find …", () => this.page.find()) : null]);
     refill(this.others, [now, history.future.length > 0], () => [
       button("skip", "Skip", () => this.answer("?skip")),
       button("cant-tell", "Can't tell", () => this.answer("?cant-tell")),
@@ -134,8 +147,22 @@ export class Single {
       button("contrast", `Contrast ${LEVELS[this.contrast]}×`, () => this.act("contrast")),
       button("brightness", `Brightness ${LEVELS[this.brightness]}×`, () => this.act("brightness")),
       button("guess", "Guess", () => this.act("guess"), { "aria-pressed": String(guesses) }),
+      button("guide", "What is what", () => this.page.guide()),
       button("screen", "Full screen", () => this.page.fullScreen()),
     ]);
+  }
+
+  /** The classes to the left and to the right, where there are two. */
+  #sides() {
+    const { classes } = this.page.queue.about;
+    return classes.length === 2 ? classes : [];
+  }
+
+  #swipe(way) {
+    const [left, right] = this.#sides();
+    if (way === "up") this.answer("?skip");
+    else if (way === "down") this.page.undo();
+    else if (left) this.answer(way === "left" ? left : right);
   }
 
   /** Answer for the picture that is shown; one that is not seen gets no answer. */
@@ -144,8 +171,7 @@ export class Single {
     if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
     const { queue } = this.page;
     queue.decide([{ ...item, mark }], "keys");
-    const done = (queue.state?.n_decided ?? 0) + queue.outbox.size;
-    this.page.announce(`${markName(mark)}. ${done} of ${queue.state?.n_images}`);
+    this.page.announce(`${markName(mark)}. ${queue.nDecided} of ${queue.state?.n_images}`);
     return true;
   }
 
@@ -153,11 +179,8 @@ export class Single {
   act(name) {
     if (name.startsWith("class:")) return this.answer(name.slice(6));
     if (["skip", "cant-tell", "not-an-image"].includes(name)) return this.answer(`?${name}`);
-    if (name === "zoom") this.zoom.next();
-    else if (name === "closer") this.zoom.by(1.5);
-    else if (name === "farther") this.zoom.by(1 / 1.5);
-    else if (name === "fit") this.zoom.fit();
-    else if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
+    if (this.zoom.act(name)) return true;
+    if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
     else if (name === "brightness") this.brightness = (this.brightness + 1) % LEVELS.length;
     else if (name === "guess") {
       this.page.set("guesses", !this.page.settings.guesses);

@@ -16,12 +16,17 @@ class TestQueue {
     this.later = new Set(); // skipped: they come last
     this.given = []; // answers of this tab, oldest first
     this.images = new Map();
+    this.passed = new Set();
     this.outbox = { size: 0 };
     this.state = { n_decided: 0, n_images: 0 };
   }
 
   get about() {
     return this.page.queue.about;
+  }
+
+  get nDecided() {
+    return this.state.n_decided;
   }
 
   get transport() {
@@ -108,6 +113,10 @@ export class Test {
 
   get ahead() {
     return 6;
+  }
+
+  get labels() {
+    return true;
   }
 
   open() {

@@ -8,7 +8,7 @@
  *   campaign               the id of the page's campaign, once it is known
  */
 
-const SESSION = "skadma:session"; // the token that goes with the cookie, and the receipt
+export const SESSION = "skadma:session"; // the token that goes with the cookie, and the receipt
 const KEPT = { small: 200, view: 20, full: 2 };
 
 /**
@@ -47,7 +47,7 @@ export function fetchTransport() {
         signal: AbortSignal.timeout(30000), ...options, headers,
       });
     } catch {
-      throw new TransportError(0, "The server cannot be reached: has 'skadma label' ended?");
+      throw new TransportError(0, "The server does not answer. If 'skadma label' has ended, start it again.");
     }
     const ours = Boolean(receipt) && response.headers.get("X-Skadma-Receipt") === receipt;
     if (!response.ok) {

@@ -54,6 +54,16 @@ export class Zoom {
     else this.fit();
   }
 
+  /** Do what a key or a button means; false if it is not about zoom. */
+  act(name) {
+    if (name === "zoom") this.next();
+    else if (name === "closer") this.by(1.5);
+    else if (name === "farther") this.by(1 / 1.5);
+    else if (name === "fit") this.fit();
+    else return false;
+    return true;
+  }
+
   /** Move what is seen, by shares of the stage. */
   pan(dx, dy) {
     this.x += dx;
