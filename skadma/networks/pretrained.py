@@ -413,9 +413,8 @@ def _build(
                 f"{names[0]!r} {n_classes}. source_classes=False joins their features."
             )
         members.append((module, network.graph.layers[-1].name))
-    if len(members) > 1:
-        module = JoinedNetworks(members)
-    return replace(first, name=str(backbone), module=module, state_dict=None)
+    joined = JoinedNetworks(members) if len(members) > 1 else module
+    return replace(first, name=str(backbone), module=joined, state_dict=None)
 
 
 def rebuild_pretrained(
