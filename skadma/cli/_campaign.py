@@ -121,9 +121,10 @@ def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Ca
 def _models(options: Options) -> tuple[CNNClassifier, QueryStrategy]:
     """Build the estimator and the strategy that the options describe."""
     from ..classifier import CNNClassifier  # takes seconds, --help should not
+    from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
-    fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
+    fine_tuned = options.warm_start or type(strategy).__name__ in OF_NETWORKS
     training = options.training or ("fine-tune" if fine_tuned else "probe")
     backbone = options.backbone
     if training == "probe" and not backbone.startswith(("layers/", "hf/")):

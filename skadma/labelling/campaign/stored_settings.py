@@ -24,6 +24,18 @@ DEFAULT_STRATEGY: dict[str, Any] = {
     },
 }  # fmt: skip
 """What a campaign is started with unless something else is given, described."""
+OF_NETWORKS = ("ADMA", "AIFT")
+"""Strategies that ask more of the network than its outputs for the pool."""
+
+
+def learns_at_once(settings: dict[str, Any]) -> bool:
+    """Whether the model is a probe of outputs that never change: a label takes ms."""
+    strategy = settings["strategy"]
+    return (
+        settings["estimator"].get("training") == "probe"
+        and strategy.get("class") not in OF_NETWORKS
+        and strategy.get("params", {}).get("layer", -2) == -2
+    )
 
 
 def check_settings(settings: dict[str, Any]) -> None:
