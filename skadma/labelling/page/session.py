@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import evaluation
+from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
@@ -22,7 +24,9 @@ from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
+from .gallery import Gallery
 
+_logger = logging.getLogger(__name__)
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -44,6 +48,8 @@ class Session:
         self.id: str  # the campaign's
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
+        self.gallery = Gallery(self.controller.ledger, self._worker.call)
+        self.thumbnails = DiskCache(self.campaign.folder / "cache/thumbnails", 1 << 30)
         self._busy = False  # one request at a time
         self._not_before = 0.0
         # What the process was asked to do, by name: "state" is running, done or failed.
@@ -70,6 +76,7 @@ class Session:
     def close(self) -> None:
         """Close the campaign; what is being computed is computed again next time."""
         self._closed = True
+        self.gallery.calls.shutdown(wait=False, cancel_futures=True)
         self._worker.close()
         self._thread.submit(self.campaign.close).result()
         self._thread.shutdown()
@@ -158,11 +165,14 @@ class Session:
             }
         except (ValueError, RuntimeError) as error:
             message = {"kind": "problem", "message": str(error)}
+        if message["kind"] == "problem":
+            _logger.warning("training: %s", message["message"])  # on the terminal too
         self._submit(self._receive, message)
 
     def _receive(self, message: dict[str, Any]) -> None:
         self._busy = False
         self.controller.receive(message)
+        self.gallery.model = self.controller.suspects_as_of
         with contextlib.suppress(CampaignError):  # the page's next request tells
             self.controller.ledger.update()
         self._request()
