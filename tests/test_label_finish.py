@@ -1,6 +1,7 @@
 """The page's end: the model is tested blind, the photographs are sorted, all in one."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,28 @@ def kinds(site):
 
 
 def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
-    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 21), n=10)
+    probe = "--training", "probe", "--backbone", "resnet18"
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 21), *probe, n=10)
     page = pages(site, bypass_csp=True, accept_downloads=True)
     axe = axe_playwright.Axe()
     page.click("#view-test")
     page.wait_for_selector("text=Label some pictures first")
     page.click("#view-single")
     answer(page, 8)
+    # What the model expects of itself, and whether that is enough.
+    page.click("#view-finish")
+    page.wait_for_selector("#forecast")
+    rows = page.locator("#forecast tbody tr").all_inner_texts()
+    numbers = [[int(n) for n in re.findall(r"\d+", row)] for row in rows]
+    assert [row[0] for row in numbers[1:]] == [20, 50, 100]
+    assert all(low <= value <= high for *_, value, low, high in numbers)
+    page.fill("#goal", str(max(1, numbers[0][1])))
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=You can stop.")
+    page.fill("#goal", "100")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=More than 100 labels are to come.")
+    page.click("#view-single")
     page.keyboard.press("g")  # guesses are shown, but for a test
     saved(page)
 

@@ -15,8 +15,8 @@ from skadma import Campaign
 from skadma.cli import main
 from skadma.images.decoding import UnreadableImageError
 from skadma.labelling.campaign.prefetch import order_by_similarity
-from skadma.labelling.page.app import encode
 from skadma.labelling.page.controller import Controller
+from skadma.labelling.page.pictures import encode
 from skadma.labelling.page.session import Session
 
 from .label_site import CLASSES, TINY, paint

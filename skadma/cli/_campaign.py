@@ -94,9 +94,10 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
     classes = class_names(options.classes or _ask_classes(pool))
     from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign import Campaign
+    from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
-    fine_tuned = options.warm_start or type(strategy).__name__ in ("ADMA", "AIFT")
+    fine_tuned = options.warm_start or type(strategy).__name__ in OF_NETWORKS
     training = options.training or ("fine-tune" if fine_tuned else "probe")
     backbone = options.backbone
     if training == "probe" and not backbone.startswith(("layers/", "hf/")):

@@ -163,11 +163,11 @@ class FeatureExtractor:
 
         namespace = f"{source.namespace}-{self.device.type}"
         self._cut_namespace = f"{namespace}-{cut.name}"
-        # Vectors are small enough to be cached, maps are not.
+        # Vectors are small enough to be cached, maps are not; what crosses the cut is.
         self._vectors = {
             p: f"{namespace}-{p}"
             for p in self.source_layers
-            if len(source.output_shapes[p]) == 1
+            if len(source.output_shapes[p]) == 1 and graph.layers[p].output is not cut
         }
         self._derived_namespace = ""
         if derived is not None and derived.of_source:

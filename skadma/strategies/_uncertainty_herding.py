@@ -22,6 +22,8 @@ _N_REFERENCE_POINTS = 5000
 """Images on which the coverage is estimated."""
 _CHUNK = 1024
 """Rows compared with the reference points at once."""
+_KEPT_CHUNK = 64
+"""Rows at once where their distances are kept: these stay in the processor's cache."""
 _AHEAD = 8
 """Gains recomputed at first: reading the reference points dominates the time."""
 
@@ -95,12 +97,7 @@ class UncertaintyHerding(BatchStrategy):
         center = partial(centered, mean=mean, normalize=self.normalize)
         labeled = center(pool.labeled.astype(every.dtype))
         features = row_by_row(center, pool.features)
-        weights = np.ones(len(features))
-        if pool.proba is not None:
-            uncertain = row_uncertainty(pool.proba, "margin")
-            if (most := uncertain.max()) > 0:
-                # The small weight matters once all uncertain images are covered.
-                weights = uncertain + 1e-6 * most
+        weights = _weights(pool.proba, len(features))
         if pool.store is not None and pool.store.partitions > 1:
             seed = int(rng.integers(2**31))
             return herd_over_partitions(
@@ -108,14 +105,58 @@ class UncertaintyHerding(BatchStrategy):
             )
         every = joined(labeled, features)
         bandwidth_sq = share_distance(every, len(labeled) + n_instances, rng)
-        points = features
-        if len(features) > _N_REFERENCE_POINTS:  # drawn in proportion to the weights
-            total = weights.sum()
-            rows = rng.choice(len(features), _N_REFERENCE_POINTS, p=weights / total)
-            points, weights = features[rows], np.full(len(rows), total / len(rows))
+        points, weights = _reference_points(features, weights, rng)
         cover = Coverage(points[:], weights, bandwidth_sq)
         cover.add(labeled)
         return cover.greedy(features, n_instances)
+
+
+def herding_distances(rows: np.ndarray) -> np.ndarray:
+    """Squared distances (n, n) between all rows of a table, centred and normalised."""
+    rows = centered(rows, mean_of_rows(rows).astype(rows.dtype), True)
+    return _squared_distances(rows, rows, row_norms(rows, squared=True))
+
+
+def herd_by_distances(
+    squared: np.ndarray,
+    labeled: np.ndarray,
+    pool: np.ndarray,
+    proba: np.ndarray | None,
+    n: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose as UncertaintyHerding does, by the distances of `herding_distances`.
+
+    `labeled` and `pool` are numbers of rows; returns positions in `pool`, and gains.
+    """
+    rng = np.random.default_rng([seed, 2, len(pool), len(labeled)])
+    some = drawn(np.concatenate([labeled, pool]), EXAMINED, rng)
+    bandwidth_sq = _share(squared[np.ix_(some, some)], len(labeled) + n, 1.0)
+    points, weights = _reference_points(pool, _weights(proba, len(pool)), rng)
+    cover = Coverage(points[:], weights, bandwidth_sq, squared)
+    cover.add(labeled)
+    return cover.greedy(pool, n)
+
+
+def _weights(proba: AnyRows | None, n: int) -> np.ndarray:
+    """How much it matters that each of `n` images is covered."""
+    if proba is None:
+        return np.ones(n)
+    uncertain = row_uncertainty(proba, "margin")
+    most = uncertain.max()
+    # The small weight matters once all uncertain images are covered.
+    return uncertain + 1e-6 * most if most > 0 else np.ones(n)
+
+
+def _reference_points(
+    rows: AnyRows, weights: np.ndarray, rng: np.random.Generator
+) -> tuple[AnyRows, np.ndarray]:
+    """Rows to estimate the coverage on, drawn in proportion to the weights if many."""
+    if len(rows) <= _N_REFERENCE_POINTS:
+        return rows, weights
+    total = weights.sum()
+    some = rng.choice(len(rows), _N_REFERENCE_POINTS, p=weights / total)
+    return rows[some], np.full(len(some), total / len(some))
 
 
 def mean_of_rows(rows: AnyRows) -> np.ndarray:
@@ -139,22 +180,29 @@ class Coverage:
     """Coverage of weighted reference points (m, d) by the rows added so far.
 
     A row at squared distance r from a reference point covers exp(-r / bandwidth_sq) of
-    it.
+    it. With squared distances that are `kept`, rows and reference points are numbers.
     """
 
     def __init__(
-        self, reference_points: np.ndarray, weights: np.ndarray, bandwidth_sq: float
+        self,
+        reference_points: np.ndarray,
+        weights: np.ndarray,
+        bandwidth_sq: float,
+        kept: np.ndarray | None = None,
     ) -> None:
         self.reference_points = reference_points
         self.weights = weights.astype(np.float32)
         self.bandwidth_sq = bandwidth_sq
         self.covered = np.zeros(len(reference_points), dtype=np.float32)
-        self._norms = row_norms(reference_points, squared=True)
+        self._kept = kept
+        self._chunk = _CHUNK if kept is None else _KEPT_CHUNK
+        if kept is None:
+            self._norms = row_norms(reference_points, squared=True)
 
     def add(self, rows: np.ndarray) -> None:
         """Update the coverage with more rows."""
-        for start in range(0, len(rows), _CHUNK):
-            similarity = self.similarity(rows[start : start + _CHUNK])
+        for start in range(0, len(rows), self._chunk):
+            similarity = self.similarity(rows[start : start + self._chunk])
             self.covered = np.maximum(self.covered, similarity.max(axis=0))
 
     @property
@@ -165,11 +213,11 @@ class Coverage:
     def gains(self, rows: AnyRows) -> np.ndarray:
         """How much each row would add to `value`, shape (n,), float64."""
         found = np.empty(len(rows))
-        for start in range(0, len(rows), _CHUNK):
-            more = self.similarity(rows[start : start + _CHUNK])
+        for start in range(0, len(rows), self._chunk):
+            more = self.similarity(rows[start : start + self._chunk])
             more -= self.covered
             np.maximum(more, 0, out=more)
-            found[start : start + _CHUNK] = more @ self.weights
+            found[start : start + self._chunk] = more @ self.weights
         return found
 
     def greedy(self, rows: AnyRows, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,14 +233,25 @@ class Coverage:
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """How much rows cover each reference point, shape (b, m), float32."""
-        # In place, as a query spends most of its time here.
-        squared = rows @ self.reference_points.T
-        squared *= -2
-        squared += row_norms(rows, squared=True)[:, None]
-        squared += self._norms
-        np.maximum(squared, 0, out=squared)
+        points = self.reference_points
+        if self._kept is None:
+            squared = _squared_distances(rows, points, self._norms)
+        else:
+            squared = self._kept[rows].take(points, axis=1)
         squared /= -self.bandwidth_sq
         return np.exp(squared, out=squared)
+
+
+def _squared_distances(
+    rows: np.ndarray, points: np.ndarray, norms: np.ndarray
+) -> np.ndarray:
+    """Squared distances (b, m) from rows to points of these squared norms."""
+    # In place, as a query spends most of its time here.
+    squared: np.ndarray = rows @ points.T
+    squared *= -2
+    squared += row_norms(rows, squared=True)[:, None]
+    squared += norms
+    return np.maximum(squared, 0, out=squared)
 
 
 def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> float:
@@ -202,11 +261,17 @@ def share_distance(rows: AnyRows, n_shares: int, rng: np.random.Generator) -> fl
     """
     some = drawn(rows, EXAMINED, rng)
     norms = row_norms(some, squared=True)
-    squared = norms[:, None] + norms - 2 * (some @ some.T)
-    k = min(max(len(some) // n_shares, 1), len(some) - 1)  # 0 is the row itself
+    squared = _squared_distances(some, some, norms)
+    return _share(squared, n_shares, float(norms.mean()))
+
+
+def _share(squared: np.ndarray, n_shares: int, mean_norm: float) -> float:
+    """See :func:`share_distance`, by the rows' squared distances and mean norm."""
+    n = len(squared)
+    k = min(max(n // n_shares, 1), n - 1)  # 0 is the row itself
     found = float(np.partition(squared, k, axis=1)[:, k].mean())
     # Below that is rounding: copies of an image would not cover each other.
-    return max(found, 1e-5 * float(norms.mean()), float(np.finfo(np.float32).tiny))
+    return max(found, 1e-5 * mean_norm, float(np.finfo(np.float32).tiny))
 
 
 # --- partitions of a feature store: RandGreeDi --------------------------------------

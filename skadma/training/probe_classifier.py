@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..targets.labels import check_labels, encode, known_classes
 from ..targets.weights import check_sample_weight, weights_of_classes
 from .probe import fit_probe
+
+_BLOCK = 128
+"""Rows that are centred and scaled at once for prediction."""
 
 
 class ProbeClassifier(ClassifierMixin, BaseEstimator):
@@ -224,7 +228,14 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         return self._scores(validate_data(self, X, reset=False))
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        return self._prepare(rows, self.center_) @ self.coef_.T + self.intercept_
+        """Scores (n, n_classes), in single precision for rows of it."""
+        dtype = np.float32 if rows.dtype == np.float32 else np.float64
+        center, coef = self.center_.astype(dtype), self.coef_.T.astype(dtype)
+        scores = np.empty((len(rows), len(self.intercept_)))
+        for start in range(0, len(rows), _BLOCK):  # which stays in the cache
+            some = slice(start, start + _BLOCK)
+            scores[some] = self._prepare(rows[some], center) @ coef
+        return scores + self.intercept_
 
     def _proba_of(self, scores: np.ndarray) -> np.ndarray:
         return expit(scores) if self.multilabel_ else softmax(scores, axis=1)
@@ -242,8 +253,8 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
         squares[0] = 2
         blocks = np.split(prepared, np.cumsum(widths)[:-1], axis=1)  # views
         for block, square in zip(blocks, squares / (len(widths) + 1), strict=True):
-            norms = np.linalg.norm(block, axis=1, keepdims=True)
-            block *= np.sqrt(square) / np.maximum(norms, 1e-12)
+            norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+            block *= (np.sqrt(square) / np.maximum(norms, 1e-12)).astype(block.dtype)
         return prepared
 
     def __sklearn_tags__(self) -> Tags:
@@ -256,9 +267,12 @@ class ProbeClassifier(ClassifierMixin, BaseEstimator):
 def _find_equal(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row of each group of equal rows with the same label; each row's group.
 
-    The groups are in the order of their bytes, whatever the order of the rows.
+    The groups are in the order of their digests, whatever the order of the rows.
     """
-    table = np.column_stack([rows, targets])
-    keys = table.view(f"V{table.itemsize * table.shape[1]}").ravel()
+    digests = [
+        blake2b(row.tobytes() + target.tobytes(), digest_size=16).digest()
+        for row, target in zip(rows, targets, strict=True)
+    ]
+    keys = np.frombuffer(b"".join(digests), dtype="V16")
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return first, inverse

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..._utils.atomic import remove_leftovers, sync_folder
+from ..._utils.intervals import wilson_interval
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...classifier import CNNClassifier
+    from ...evaluation import Share
     from ...strategies import QueryStrategy
     from .trainer import Trainer
 
@@ -255,8 +257,13 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen."""
+    def _query(
+        self, n_instances: int | None, *, record: bool = True
+    ) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen.
+
+        Without `record` the log does not know of it, and nothing may be left to label.
+        """
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -264,6 +271,9 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
+            if not record:
+                found = self._trainer.query(state, n) if n else []
+                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -614,14 +624,29 @@ class Campaign:
         agrees too often), and those that cannot be read.
         """
         state = read_state(self._event_log)
-        n_labels, estimator = self._trainer.last_model(state)
         usable, drawn = state.usable(), state.drawn()
         asked = [s for s in dict.fromkeys(contents) if s in usable and s not in drawn]
-        if estimator is None or not asked:
-            return n_labels, {}
-        files = self._trainer.files([usable[sha256] for sha256 in asked], state)
-        guesses = self._trainer.guess(estimator, files)
-        return n_labels, dict(zip(asked, guesses, strict=True))
+        images = [usable[sha256] for sha256 in asked]
+        n_labels, found = self._trainer.predictions(state, images)
+        return n_labels, dict(zip(asked, found, strict=False))  # none without a model
+
+    def quality(self) -> Share | None:
+        """How often the model is right, by the labels so far, with a 95 % interval.
+
+        Each label is judged by the probe that is fitted without it (leave-one-out, in
+        closed form). The labels were chosen for being hard, so on the other images the
+        model is right more often: docs/evaluation.md has by how much. None without a
+        probe, or with labels of one class only.
+        """
+        from ...evaluation import Share
+
+        learnt = self._trainer.learnt(read_state(self._event_log))
+        given = list(learnt.labels.values()) if learnt is not None else []
+        if learnt is None or len(set(given)) < 2:
+            return None
+        best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
+        right, n = float(np.mean(best == given)), len(given)
+        return Share(right, *wilson_interval(right, n, 0.95), n)
 
     def export_model(
         self,

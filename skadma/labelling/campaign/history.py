@@ -11,6 +11,8 @@ from .class_names import ClassNames, read_class_names
 from .event_log import EventLog
 from .state import Decision, State
 
+_TOGETHER = 10
+"""Answers that were guessed one by one and count as one round."""
 _DRAW = ("sha256", "stratum", "stratum_size")
 
 
@@ -59,6 +61,12 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
             proposal |= _now_and_then(names, "guess", guess, event)
             proposal["confidence"] = confidence
             events[event].setdefault("proposals", []).append(proposal)
+        for number, event in events.items():
+            for image, (guess, confidence) in event.pop("guessed", {}).items():
+                proposal = {"path": paths[int(image)], "score": None}
+                proposal |= _now_and_then(names, "guess", guess, number)
+                proposal["confidence"] = confidence
+                event.setdefault("proposals", []).append(proposal)
         return list(events.values())
 
 
@@ -75,8 +83,8 @@ def right_guesses(
 ) -> list[tuple[int, int, int]]:
     """Per query: labels before it, images with a label by now, those guessed right.
 
-    Events and decisions as :meth:`Campaign.log` and :meth:`Campaign.decisions` list
-    them.
+    Or per ten answers that were guessed one by one. Events and decisions as
+    :meth:`Campaign.log` and :meth:`Campaign.decisions` list them.
     """
     labels = {path: d for path, d, _ in decisions if d.kind == "label"}
     first: dict[str, int] = {}  # events in which contents got their first label
@@ -85,8 +93,9 @@ def right_guesses(
             if not decision["label"].startswith("?"):
                 first.setdefault(decision["sha256"], event["id"])
     given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
-    rounds = []
+    rounds: list[tuple[int, int, int]] = []
     seen: set[str] = set()
+    singly = False  # whether the last of the rounds was guessed one by one
     for event in reversed(events):  # an image counts for the last query it was in
         guesses = {
             p["path"]: p["guess"]
@@ -96,10 +105,15 @@ def right_guesses(
         answered = [
             path
             for path in guesses
-            if path not in seen and labels[path].event > event["id"]
+            if path not in seen and labels[path].event >= event["id"]
         ]
         seen.update(answered)
         if answered:
             right = sum(guesses[path] == labels[path].label for path in answered)
-            rounds.append((bisect_left(given, event["id"]), len(answered), right))
+            more = more_right = 0
+            if singly and event["kind"] == "teach" and rounds[-1][1] < _TOGETHER:
+                _, more, more_right = rounds.pop()
+            singly = event["kind"] == "teach"
+            n_before = bisect_left(given, event["id"])
+            rounds.append((n_before, len(answered) + more, right + more_right))
     return rounds[::-1]

@@ -28,6 +28,8 @@ class Mark:
     mark: str  # a class, or a mark such as "?skip"
     before: str | None = None  # its mark then, as far as the person was told
     as_of: int | None = None  # the event as of which classes are named, if known
+    # Class and probability by a model that did not know the answer, if no query has it.
+    guess: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,9 @@ class Ledger(State):
                 detail["refused"] = reasons
             if round_ is not None and kind == "teach":
                 detail["round"] = round_
+                told = {m.sha256: m.guess for m in operation.marks if m.guess}
+                guesses = {r.image: told[r.sha256] for r in rows if r.sha256 in told}
+                detail |= {"guessed": guesses} if guesses else {}
             first = add_answers(self._log, kind, operation.via, rows, first, **detail)
         self.update()
         return Outcome(operation.id, "recorded", self._refusals(reasons))

@@ -16,34 +16,48 @@ def prefetch_batch(
 ) -> tuple[list[Proposal], list[tuple[str, str]], dict[str, tuple[str, float]], int]:
     """Train with the labels that there are, and choose `n` images.
 
-    More than a round, so that nobody waits. `also` are contents that are shown already.
-    Returns the images, similar ones in a row, the last round in reserve; the labels
-    that the model was trained with; its guesses of `also`; and the log's last event at
-    the choice.
+    More than are needed, so that nobody waits. `also` are contents that are shown
+    already. Returns the images, similar ones in a row, the last round in reserve; the
+    labels that the model was trained with; its guesses of `also`; and the log's last
+    event at the choice. A probe is asked after each answer, which the log need not
+    know: it has what was answered and how that was guessed.
     """
-    if not campaign.candidates():
-        campaign.refresh()  # there may be new images
-    if campaign.candidates():
-        state, proposals = campaign._query(n)
+    trainer = campaign._trainer
+    if trainer.is_probe:
+        state, proposals = campaign._query(n, record=False)
     else:
-        state, proposals = read_state(campaign._event_log), []
-        campaign.estimator()  # the last labels count too
+        if not campaign.candidates():
+            campaign.refresh()  # there may be new images
+        if campaign.candidates():
+            state, proposals = campaign._query(n)
+        else:
+            state, proposals = read_state(campaign._event_log), []
+            campaign.estimator()  # the last labels count too
     as_of = state.as_of
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     if not proposals:
         return [], known, {}, as_of
-    model = campaign._trainer.model(state)
-    files = [str(file) for file in campaign.files(each.path for each in proposals)]
-    features = model.embed(files, layers=-2)[-2].reshape(len(files), -1)
+    learnt = trainer.learnt(state)
+    if learnt is not None:
+        features = learnt.table.rows[learnt.table.numbers(p.sha256 for p in proposals)]
+        n_first = (len(also) + n) // 2
+    else:
+        files = [str(file) for file in campaign.files(p.path for p in proposals)]
+        features = trainer.model(state).embed(files, layers=-2)[-2]
+        reserve = campaign.n_instances if n > campaign.n_instances else 0
+        n_first = len(proposals) - reserve
+    n_first = min(max(n_first, 1), len(proposals))
+    features = features.reshape(len(proposals), -1)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.maximum(length, 1e-12)
-    reserve = campaign.n_instances if n > campaign.n_instances else 0
-    n_first = max(len(proposals) - reserve, 1)
     # Two people who get the same images begin at different ones.
     begin = zlib.crc32(campaign.who.encode()) % n_first
     order = order_by_similarity(features[:n_first], begin)
     order += [n_first + i for i in order_by_similarity(features[n_first:])]
-    _, guesses = campaign.guesses(also)
+    there = state.available()  # in no audit: who sees a guess agrees too often
+    shown = [sha256 for sha256 in also if sha256 in there]
+    _, found = trainer.predictions(state, [there[sha256] for sha256 in shown])
+    guesses = dict(zip(shown, found, strict=False))  # nothing without a model
     return [proposals[i] for i in order], known, guesses, as_of
 
 

@@ -7,6 +7,19 @@ from typing import Any
 from .class_names import check_classes
 from .event_log import CampaignError
 
+OF_NETWORKS = ("ADMA", "AIFT")
+"""Strategies that ask more of the network than its outputs for the pool."""
+
+
+def learns_at_once(settings: dict[str, Any]) -> bool:
+    """Whether the model is a probe of outputs that never change: a label takes ms."""
+    strategy = settings["strategy"]
+    return (
+        settings["estimator"].get("training") == "probe"
+        and strategy.get("class") not in OF_NETWORKS
+        and strategy.get("params", {}).get("layer", -2) == -2
+    )
+
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Refuse settings that no campaign has, whoever wrote them."""

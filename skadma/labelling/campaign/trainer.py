@@ -7,33 +7,77 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...classifier import CNNClassifier
 from ...evaluation import out_of_fold_proba
+from ...features.adapter import cnn_adapter
 from ...features.store import FeatureStore, StoreError, can_be_stored, fits_memory
 from ...learner import ActiveLearner
 from ...networks import PretrainedNetwork
+from ...networks.heads import get_head
 from ...persistence.network_file import read_network, write_network
 from ...persistence.params import ModelError
+from ...strategies._uncertainty_herding import (
+    UncertaintyHerding,
+    herd_by_distances,
+    herding_distances,
+)
+from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError, EventLog
 from .settings import build_estimator, build_strategy, check_usable
 from .state import Proposal, State, digest, propose, read_state, refresh_if_there
+from .stored_settings import learns_at_once
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
+_MOST_ROWS = 20_000
+"""Images of which a probe keeps all rows in memory, a few hundred megabytes."""
+_MOST_DISTANCES = 12_000
+"""Images of which the distances between all are kept, 4 bytes each."""
+
+
+@dataclass(eq=False)
+class Table:
+    """A pretrained network's outputs for the images that can be read."""
+
+    contents: np.ndarray  # SHA-256, sorted
+    rows: np.ndarray  # (n, d), float32
+    source: PretrainedNetwork  # with the images' range of values
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Distances between all rows, as UncertaintyHerding compares them."""
+        return herding_distances(self.rows)
+
+    def numbers(self, contents: Iterable[str]) -> np.ndarray:
+        """Rows of contents."""
+        return np.searchsorted(self.contents, np.array([*contents], dtype=str))
+
+
+@dataclass(eq=False)
+class Learnt:
+    """A probe of some labels, by content, and its probabilities of a table's rows.
+
+    Without labels it is not fitted, and has none.
+    """
+
+    table: Table
+    labels: dict[str, str]
+    classes: list[str]
+    probe: ProbeClassifier
+    proba: np.ndarray | None = None
 
 
 class Trainer:
@@ -63,6 +107,8 @@ class Trainer:
         )
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
+        self.is_probe = learns_at_once(settings)
+        self._learnt: Learnt | None = None
         self._learner = ActiveLearner(
             estimator,
             strategy,
@@ -88,6 +134,8 @@ class Trainer:
 
     def model(self, state: State) -> CNNClassifier:
         """Load the model of a state's labels, or train it. Without labels, unfitted."""
+        if (learnt := self.learnt(state)) is not None:
+            return self._with_probe(learnt, state)
         keys = self.model_keys(state)
         estimator = self._unfitted(state)
         missing: list[tuple[str, list[tuple[int, str]]]] = []
@@ -236,6 +284,123 @@ class Trainer:
                     "while the model was trained. The next query trains it again."
                 )
 
+    # --- a probe: a function of the labels and the network's outputs ------------------
+
+    def learnt(self, state: State) -> Learnt | None:
+        """Fit the probe to a state's labels, in milliseconds.
+
+        None where a network is trained, or the images are too many.
+        """
+        usable = state.usable() if self.is_probe else {}
+        if not self.is_probe or len(usable) > _MOST_ROWS:
+            return None
+        table = self._table(usable, state)
+        labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
+        last, known = self._learnt, (table, labels, state.classes)
+        if last is not None and (last.table, last.labels, last.classes) == known:
+            return last
+        probe = ProbeClassifier(
+            block_widths=_block_widths(table.source),
+            classes=state.classes,
+            class_weight=self._learner.estimator.class_weight,
+        )
+        learnt = self._learnt = Learnt(*known, probe)
+        if labels:
+            probe.fit(table.rows[table.numbers(labels)], list(labels.values()))
+            learnt.proba = probe.predict_proba(table.rows)
+        return learnt
+
+    def _table(self, usable: dict[str, int], state: State) -> Table:
+        """Take the rows of images from memory or the cache, and compute the others."""
+        known = self._learnt.table if self._learnt else None
+        if known is not None and usable.keys() == {*known.contents.tolist()}:
+            return known
+        files = dict(zip(usable, self.files(usable.values(), state), strict=True))
+        adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
+        source, rows = adapter.source, {}
+        if known is not None and known.source.namespace == source.namespace:
+            rows = dict(zip(known.contents.tolist(), known.rows, strict=True))
+        if new := [sha256 for sha256 in files if sha256 not in rows]:
+            _logger.info("the network is run on %d images", len(new))
+            found = adapter.collect([files[s] for s in new], source_layers=[-2])[1]
+            rows |= zip(new, *found.values(), strict=True)
+            self._check_unchanged([usable[sha256] for sha256 in new], state)
+        contents = np.array(sorted(files))
+        return Table(contents, np.array([rows[sha256] for sha256 in contents]), source)
+
+    def _with_probe(self, learnt: Learnt, state: State) -> CNNClassifier:
+        """Make the classifier of images whose last layer is a probe."""
+        estimator, probe = self._unfitted(state), learnt.probe
+        if not learnt.labels:
+            return estimator
+        source, seed = learnt.table.source, np.random.RandomState(self.seed)
+        tensors = source.module.state_dict()
+        head, n_frozen = source.graph.layers[-1].name, len(source.graph.layers) - 1
+        fitted = {"centre": probe.center_, "weight": probe.coef_}
+        for name, values in {**fitted, "bias": probe.intercept_}.items():
+            tensors[f"{head}.{name}"] = torch.from_numpy(np.float32(values))
+        tensors = {f"network.{name}": tensor for name, tensor in tensors.items()}
+        n_labels = len(learnt.labels)
+        return estimator.restore(
+            source, tensors, probe.classes_, n_frozen, n_labels, seed
+        )
+
+    def _choose(
+        self, learnt: Learnt, state: State, n: int
+    ) -> tuple[list[int], np.ndarray]:
+        """Choose `n` images by their rows; with the strategy's scores."""
+        table, proba = learnt.table, learnt.proba
+        images = {str(state.contents[i].sha256): i for i in state.candidates()}
+        contents = sorted(images)
+        pool, labelled = table.numbers(contents), table.numbers(learnt.labels)
+        strategy = clone(self._learner.strategy)
+        if strategy.random_state is None:
+            strategy.set_params(random_state=self.seed)
+        if (
+            isinstance(strategy, UncertaintyHerding)
+            and strategy.normalize
+            and len(table.rows) <= _MOST_DISTANCES
+        ):
+            # By cover alone in the first round: few labels' margins mislead.
+            first = len(labelled) < self._learner.n_instances
+            some = None if proba is None or first else proba[pool]
+            by = table.distances, labelled, pool, some, n, strategy._seed()
+            chosen, scores = herd_by_distances(*by)
+        else:
+            chosen, scores = strategy(
+                learnt.probe,
+                table.rows[pool],
+                n,
+                iteration=len(labelled) / self._learner.n_instances,
+                X_labeled=table.rows[labelled],
+                y_labeled=list(learnt.labels.values()),
+            )
+        return [images[contents[i]] for i in chosen], scores
+
+    def predictions(
+        self, state: State, images: Sequence[int]
+    ) -> tuple[int, list[tuple[str, float]]]:
+        """Class and probability of images, by the last model that was made.
+
+        And the number of its labels; without a model 0 and nothing.
+        """
+        learnt, model = self.learnt(state), None
+        if learnt is None:
+            n_labels, model = self.last_model(state)
+        else:
+            n_labels = len(learnt.labels)
+        if not n_labels or not images:
+            return n_labels, []
+        if learnt is not None and learnt.proba is not None:
+            contents = [str(state.contents[image].sha256) for image in images]
+            proba = learnt.proba[learnt.table.numbers(contents)]
+            classes = learnt.probe.classes_
+        elif model is not None:
+            proba = model.predict_proba(self.files(images, state))
+            classes = model.classes_
+        best = zip(proba.argmax(axis=1), proba.max(axis=1), strict=True)
+        return n_labels, [(str(classes[k]), float(p)) for k, p in best]
+
     # --- queries ------------------------------------------------------------
 
     def query_key(self, state: State, n: int) -> str:
@@ -267,6 +432,26 @@ class Trainer:
     def query(self, state: State, n: int) -> list[tuple[int, Proposal]]:
         """Choose `n` of the candidates, or all that are left."""
         begin = perf_counter()
+        if (learnt := self.learnt(state)) is not None:
+            images, scores = self._choose(learnt, state, n)
+        else:
+            images, scores = self._choose_by_network(state, n)
+        guesses: Sequence[tuple[str | None, float | None]]
+        guesses = self.predictions(state, images)[1] or [(None, None)] * len(images)
+        _logger.info(
+            "%d of %d images chosen in %.1f s",
+            len(images),
+            len(state.candidates()),
+            perf_counter() - begin,
+        )
+        known = [None if math.isnan(score) else float(score) for score in scores]
+        return [
+            (image, propose(state, image, score, *guessed))
+            for image, score, guessed in zip(images, known, guesses, strict=True)
+        ]
+
+    def _choose_by_network(self, state: State, n: int) -> tuple[list[int], np.ndarray]:
+        """Choose `n` images by the network; with the strategy's scores."""
         estimator = self.model(state)
         labels = dict(state.labelled())
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
@@ -278,30 +463,7 @@ class Trainer:
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
-        guesses: list[tuple[str | None, float | None]] = [(None, None)] * len(chosen)
-        if hasattr(estimator, "net_"):
-            guesses = [*self.guess(estimator, [files[i] for i in chosen])]
-        _logger.info(
-            "%d of %d images chosen in %.1f s",
-            len(chosen),
-            len(images) - len(labels),
-            perf_counter() - begin,
-        )
-        known = [None if math.isnan(score) else float(score) for score in scores]
-        return [
-            (images[i], propose(state, images[i], score, *guessed))
-            for i, score, guessed in zip(chosen, known, guesses, strict=True)
-        ]
-
-    @staticmethod
-    def guess(estimator: CNNClassifier, files: list[str]) -> list[tuple[str, float]]:
-        """Predict the class of each file, and its probability."""
-        proba = estimator.predict_proba(files)
-        best = proba.argmax(axis=1)
-        return [
-            (str(estimator.classes_[k]), float(row[k]))
-            for k, row in zip(best, proba, strict=True)
-        ]
+        return [images[i] for i in chosen], scores
 
     def _stored_features(
         self, files: list[str], contents: list[str]
@@ -349,6 +511,13 @@ class Trainer:
             compute=False,
         )
 
+    def source_features(self, images: Sequence[int], state: State) -> np.ndarray:
+        """Outputs of the pretrained network's last layer but one, a row per image."""
+        if (learnt := self.learnt(state)) is not None:
+            contents = [str(state.contents[image].sha256) for image in images]
+            return learnt.table.rows[learnt.table.numbers(contents)]
+        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+
     # --- labels judged by models that did not see them ----------------------
 
     def unseen_proba(
@@ -362,33 +531,30 @@ class Trainer:
     ) -> np.ndarray:
         """Out-of-fold probabilities of labelled images.
 
-        With `refit` by the network, adapted anew for each fold; else by a classifier of
-        the pretrained network's outputs.
+        Of a probe they are leave-one-out. Of a fine-tuned network, with `refit` by the
+        network, adapted anew for each fold; else by a probe of the pretrained one.
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
-        classes = state.classes
-        if refit:
+        probe = ProbeClassifier(classes=state.classes)
+        if (learnt := self.learnt(state)) is not None:
+            probe = learnt.probe
+        elif refit:
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
             return out_of_fold_proba(
-                estimator, files, labels, classes=classes, verbose=verbose
+                estimator, files, labels, classes=state.classes, verbose=verbose
             )
-        features = estimator.embed(files, -2)[-2]
-        quick = quick_model(features.shape[1])
-        return out_of_fold_proba(quick, features, labels, classes=classes)
+        else:
+            probe.fit(estimator.embed(files, -2)[-2], labels)
+        alone = (labels[:, None] == labels).sum(axis=1) < 2
+        return np.where(alone[:, None], np.nan, probe.loo_proba_)
 
 
-def quick_model(n_features: int) -> Pipeline:
-    """Make the classifier of features that judges labels; docs/campaign.md has why.
-
-    With few labels and many features it needs strong regularisation: the prior variance
-    of all weights together is 1.
-    """
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=1 / n_features, class_weight="balanced", max_iter=1000),
-    )
+def _block_widths(source: PretrainedNetwork) -> list[int]:
+    """Widths of the feature blocks that a network's last layer gets."""
+    head = get_head(source.module, source.graph.layers[-1].name)
+    return list(getattr(head, "block_widths", [head.weight.shape[1]]))
 
 
 def _changed_classes(state: State) -> list[list[str]]:

@@ -7,15 +7,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..campaign.ledger import Ledger, Operation
+from ..campaign.ledger import Ledger, Mark, Operation
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
 _AGAIN = 30.0
 """Seconds until the next request where one failed, or brought too few images."""
+_BATCH = 5
+"""Images that wait at least, where the model learns each answer at once."""
 _STRIP = 10
 
 
@@ -23,18 +25,24 @@ _STRIP = 10
 class _Tab:
     seen: float = 0.0
     have: tuple[str, ...] = ()
+    want: int = 0
 
 
 class Controller:
     """Hand out images and record decisions. For one thread.
 
-    `n_instances` is the number of labels in a round.
+    `n_instances` is the number of labels in a round. With `at_once` the model learns
+    each answer, and the next images are chosen anew.
     """
 
-    def __init__(self, ledger: Ledger, who: str, n_instances: int) -> None:
+    def __init__(
+        self, ledger: Ledger, who: str, n_instances: int, *, at_once: bool = False
+    ) -> None:
         self.ledger = ledger
         self.who = who
         self.n_instances = n_instances
+        self.at_once = at_once
+        self.quality: Sequence[float] | None = None
         self.suspects: list[dict[str, Any]] = []
         self.suspects_as_of = 0
         self._guesses: dict[str, tuple[str, float]] = {}
@@ -64,6 +72,7 @@ class Controller:
             **message["guesses"],
         }
         self.suspects = message["suspects"]
+        self.quality = message["quality"]
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
@@ -80,12 +89,18 @@ class Controller:
             n_changed += len(before.keys() - labels.keys())
             news = len(self.ledger.decisions) != n_decisions or n_shown > n_shown_then
             n_available = len(self._available())
-            short = news and n_available < self.n_instances
+            short = news and n_available < self._reserve()
             again = time.monotonic() - at > _AGAIN
             lacking = again and (self._problem is not None or not n_available)
-            if n_changed < max(1, self.n_instances // 2) and not short and not lacking:
+            enough = 1 if self.at_once else max(1, self.n_instances // 2)
+            if n_changed < enough and not short and not lacking:
                 return None
-        return n_shown + 2 * self.n_instances
+        return n_shown + 2 * self._reserve()
+
+    def _reserve(self) -> int:
+        """Images that wait to be shown: a round, or what tabs hold while it learns."""
+        most = max((tab.want for tab in self._tabs.values()), default=0)
+        return max(_BATCH, most) if self.at_once else self.n_instances
 
     def note_request(self) -> None:
         """Remember the labels and decisions at a request."""
@@ -109,7 +124,7 @@ class Controller:
         random while none are chosen.
         """
         self.ledger.update()
-        self._tabs[tab] = _Tab(time.monotonic(), tuple(have))
+        self._tabs[tab] = _Tab(time.monotonic(), tuple(have), len(have) + want)
         items = self._available()[:want]
         if (meanwhile or self._all_answered()) and not items:
             items = self._draw(want)
@@ -128,7 +143,13 @@ class Controller:
 
     def record(self, operations: Iterable[Operation]) -> dict[str, Any]:
         """Record operations; they are on the disk when this returns."""
-        outcomes = self.ledger.record(operations, self.ledger.last_query)
+        if self.at_once:  # no query in the log has what was guessed
+            operations = [
+                replace(each, marks=[self._guessed(mark) for mark in each.marks])
+                for each in operations
+            ]
+        round_ = 0 if self.at_once else self.ledger.last_query
+        outcomes = self.ledger.record(operations, round_)
         return {"outcomes": [vars(outcome) for outcome in outcomes], **self.state()}
 
     def test(self) -> dict[str, Any]:
@@ -161,6 +182,7 @@ class Controller:
             "n_skipped": kinds["skip"],
             "n_labels": len(labels),
             "n_known": sum(labels.get(k) == v for k, v in self._known.items()),
+            "quality": self.quality,
             "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
@@ -171,6 +193,11 @@ class Controller:
         return [sha for sha in self._held() if self.ledger.decision(sha) is None]
 
     # --- within --------------------------------------------------------------
+
+    def _guessed(self, mark: Mark) -> Mark:
+        guess, confidence = self._guesses.get(mark.sha256, (None, 0.0))
+        name = None if mark.before else self._present_guess(guess)
+        return replace(mark, guess=(name, confidence)) if name else mark
 
     def _present_guess(self, guess: str | None) -> str | None:
         return self.ledger.present_name(guess, self.suspects_as_of)

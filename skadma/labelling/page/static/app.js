@@ -5,6 +5,7 @@ import { ImageQueue } from "./queue.js";
 import { Classes, guide } from "./classes.js";
 import { Finder } from "./finder.js";
 import { Finish } from "./finish.js";
+import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
 import { ACTIONS, Keys, historyStep, isPlain, keyName } from "./keys.js";
@@ -20,6 +21,7 @@ import { SESSION, fetchTransport } from "./transport.js";
 const VIEWS = [
   ["single", "One by one", Single],
   ["grid", "Grid", Grid],
+  ["gallery", "Gallery", Gallery],
   ["second", "Second look", SecondLook],
   ["progress", "Progress", Progress],
   ["classes", "Labels", Classes],
@@ -32,7 +34,8 @@ const VIEWS = [
 class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
-    this.settings = { guesses: false, prefill: false, many: 20, keepZoom: false, ...this.#stored() };
+    this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false,
+      goal: 95, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));

