@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -52,7 +53,7 @@ from .state import (
     refresh_if_there,
 )
 from .status import Status, make_status
-from .stored_settings import check_settings
+from .stored_settings import DEFAULT_ESTIMATOR, DEFAULT_STRATEGY, check_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from ...training.probe_classifier import ProbeClassifier
     from .trainer import Trainer
 
+_AT_ONCE = 0.5
+"""Seconds in which images are read before a page is shown."""
 _logger = logging.getLogger(__name__)
 
 
@@ -156,13 +159,14 @@ class Campaign:
         folder: str | Path,
         pool: str | Path,
         classes: Sequence[str],
-        estimator: CNNClassifier | ProbeClassifier,
-        strategy: QueryStrategy,
+        estimator: CNNClassifier | ProbeClassifier | None = None,
+        strategy: QueryStrategy | None = None,
         *,
         features: str | Path | EmbeddingTable | None = None,
         n_instances: int = 20,
         warm_start: bool = False,
         random_state: int = 0,
+        at_once: bool = False,
         who: str | None = None,
         wait: float = 60,
         verbose: bool = False,
@@ -180,12 +184,13 @@ class Campaign:
             The folder of images, with subfolders.
         classes : sequence of str
             All labels there are.
-        estimator : CNNClassifier or ProbeClassifier
+        estimator : CNNClassifier or ProbeClassifier, optional
             Its parameters are stored as plain values. A callable backbone is not: it
             has to be given to :meth:`open` again. The campaign sets the cache, classes,
-            warm start and bad images itself. A ProbeClassifier is for `features`.
-        strategy : QueryStrategy
-            One of ``skadma.strategies``.
+            warm start and bad images itself. A linear probe on several layers of
+            EfficientNet-Lite0 if None; with `features` a ProbeClassifier.
+        strategy : QueryStrategy, optional
+            One of ``skadma.strategies``; UncertaintyHerding if None.
         features : str, Path or EmbeddingTable, optional
             A table of embeddings that were made elsewhere, with the images' paths; see
             docs/training.md. It is copied, and no network is needed. Images without a
@@ -199,6 +204,9 @@ class Campaign:
             lost model can be made again.
         random_state : int, default=0
             Seeds everything that has no seed of its own.
+        at_once : bool, default=False
+            Read images for half a second and leave the others to the next
+            :meth:`refresh` or :meth:`query`. The default network is not loaded yet.
         who, wait
             As in the class.
         verbose : bool, default=False
@@ -208,9 +216,6 @@ class Campaign:
         -------
         Campaign
         """
-        from . import settings as models
-        from .trainer import Trainer
-
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
@@ -218,20 +223,26 @@ class Campaign:
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": models.describe_estimator(estimator, table),
-            "strategy": models.describe_strategy(strategy),
+            "estimator": DEFAULT_ESTIMATOR,
+            "strategy": DEFAULT_STRATEGY,
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
         }
-        check_settings(settings)
         refuse_existing(folder / DATABASE)
-        backbone = getattr(estimator, "backbone", None)
-        backbone = backbone if callable(backbone) else None
-        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
-        models.check_usable(rebuilt, strategy, names)
-        models.check_network(rebuilt, strategy, names)
-        images = scan_new_folder(pool, progress=verbose)
+        backbone = None
+        is_usual = estimator is None and strategy is None and table is None
+        if checked := not (at_once and is_usual and not warm_start):
+            from .settings import (  # with torch, which takes seconds
+                save_centers,
+                settle,
+            )
+            from .trainer import Trainer
+
+            backbone = settle(settings, estimator, strategy, table)
+        check_settings(settings)
+        seconds = _AT_ONCE if at_once and table is None else math.inf
+        images = scan_new_folder(pool, progress=verbose, seconds=seconds)
         rows: dict[str, np.ndarray] = {}
         if table is not None:
             rows = rows_by_content(table, dict(sorted(images.items())), {})
@@ -240,10 +251,12 @@ class Campaign:
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
-            models.save_centers(strategy, folder)
+            if checked and strategy is not None:
+                save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
-                Trainer(log, settings, backbone)  # refuses what it cannot use
+                if checked:
+                    Trainer(log, settings, backbone)  # refuses what it cannot use
                 detail = {"embeddings": write_embeddings(folder, rows)} if rows else {}
                 with log.transaction():
                     log.make_tables(settings)

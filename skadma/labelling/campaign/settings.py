@@ -19,6 +19,7 @@ from ...persistence.params import build_estimator as _build
 from ...strategies.base import QueryStrategy
 from ...training.probe_classifier import ProbeClassifier
 from .event_log import CampaignError
+from .stored_settings import check_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,32 @@ STRATEGIES = tuple(
     and name not in ("QueryStrategy", "ScoringStrategy", "Scores", "ADMAScores")
 )
 """Names of the strategies that a campaign accepts."""
+
+
+def settle(
+    settings: dict[str, Any],
+    estimator: Model | None,
+    strategy: QueryStrategy | None,
+    table: EmbeddingTable | None,
+) -> Callable[[], nn.Module] | None:
+    """Describe in the settings what was given; refuse what cannot be used.
+
+    Returns a callable backbone.
+    """
+    if estimator is None and table is not None:
+        estimator = ProbeClassifier()
+    if estimator is not None:
+        settings["estimator"] = describe_estimator(estimator, table)
+    if strategy is not None:
+        settings["strategy"] = describe_strategy(strategy)
+    check_settings(settings)
+    given = getattr(estimator, "backbone", None)
+    backbone = given if callable(given) else None
+    built = build_estimator(settings["estimator"], backbone, memory=False)
+    strategy = strategy or build_strategy(settings["strategy"], Path())
+    check_usable(built, strategy, settings["classes"])
+    check_network(built, strategy, settings["classes"])
+    return backbone
 
 
 def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:
