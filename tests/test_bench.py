@@ -298,6 +298,13 @@ def test_a_strategys_own_centres(config, tmp_path):
     assert len({tuple(indices) for indices in asked}) == 2
 
 
+def test_a_network_without_source_classes(config, tmp_path):
+    backbone = {"backbone": "efficientnet_lite0", "source_classes": False}
+    own = {"networks": {"features": backbone}, "strategies": ["UncertaintyHerding"]}
+    run_benchmark({**config, **own, "seeds": 1}, tmp_path, verbose=False)
+    assert read_results(tmp_path)["n_labels"].tolist() == [6, 12]
+
+
 def test_report(done, capsys):
     assert main(["bench", "report", str(done), "--against", "margin"]) == 0
     printed = capsys.readouterr().out

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, hypergeom
 
+from skadma import ProbeClassifier
 from skadma._utils.intervals import wilson_interval
-from skadma.evaluation import Audit, audit_sample, estimate
+from skadma.evaluation import Audit, audit_sample, estimate, forecast_accuracy
 from skadma.evaluation._estimate import (
     exact_interval,
     population_weights,
@@ -242,3 +243,35 @@ def test_no_mistake_seen_is_not_none():
         )
         assert share == 0 and variance > 0
     assert isinstance(audit, Audit)
+
+
+# --- forecasts ------------------------------------------------------------------------
+
+
+def test_a_forecast_has_the_truth_about_four_times_of_five():
+    """Of a probe of digits, now and with more labels; the sets of docs are others."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    inside, widths = [], []
+    for seed in range(12):
+        order = np.random.default_rng(seed).permutation(len(y))
+        probes = {
+            n: ProbeClassifier().fit(X[order[:n]], y[order[:n]])
+            for n in (40, 60, 90, 140)
+        }
+        proba = probes[40].predict_proba(X[order[40:]])
+        for found in forecast_accuracy(proba, 40):
+            n = 40 + found.n_more
+            true = probes[n].score(X[order[n:]], y[order[n:]])
+            inside.append(found.low <= true <= found.high)
+            widths.append(found.high - found.low)
+            assert found.low <= found.value <= found.high
+    assert np.mean(inside) >= 0.6 and np.mean(widths) < 0.35
+    more = [found.value for found in forecast_accuracy(proba, 40)]
+    assert more == sorted(more)
+    for wrong in (np.ones(3), np.ones((0, 2))):
+        with pytest.raises(ValueError, match="proba has the shape"):
+            forecast_accuracy(wrong, 40)
+    with pytest.raises(ValueError, match="takes 30 labels; there are 29"):
+        forecast_accuracy(proba, 29)

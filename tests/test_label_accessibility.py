@@ -11,6 +11,7 @@ axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 VIEWS = [
     "single",
     "grid",
+    "gallery",
     "second",
     "progress",
     "test",
@@ -45,6 +46,11 @@ def test_axe_finds_no_violation(site, pages, scheme):
             page.wait_for_selector(".badge.guessed")
             page.locator(".tile").first.focus()
             page.keyboard.press("1")
+        if view == "gallery":
+            page.click("#map-turn")
+            until(page, "skadmaPage.views.gallery.map.places")
+            page.locator("#gallery .tile").first.click()
+            page.wait_for_selector("#gallery .guessed")
         if view == "progress":
             page.wait_for_selector(".list li")
         results = axe.run(page)
@@ -72,7 +78,7 @@ def test_everything_by_keyboard(site, pages, width):
     shown(page)
     for view in VIEWS:
         page.click(f"#view-{view}")
-        if view == "grid":
+        if view in ("grid", "gallery"):
             page.wait_for_selector(".tile")
         if view == "progress":
             page.wait_for_selector("text=Pace")
@@ -96,8 +102,8 @@ def test_everything_by_keyboard(site, pages, width):
             reached.add(name)
             if name >= 0 and outline.startswith("none"):
                 unseen.append(name)
-        # The tiles of the grid are one stop; arrows go on from there.
-        n_tiles = page.locator(".tile").count() if view == "grid" else 0
+        # Tiles are one stop; arrows go on from there.
+        n_tiles = page.locator(".tile").count()
         assert len(reached - {-1}) >= n - max(0, n_tiles - 1) and unseen == []
         wide = page.evaluate(
             "() => document.documentElement.scrollWidth > window.innerWidth"

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit, softmax
 from torch import nn
 
-from skadma import ActiveLearner, CNNClassifier
+from skadma import ActiveLearner, CNNClassifier, ProbeClassifier
 from skadma.adafilter import AdaFilterClassifier
 from skadma.networks.graph import NetworkGraph
 from skadma.networks.heads import (
@@ -339,11 +339,58 @@ def test_too_few_layers():
         multilayer_network("Two", source.module, source.graph)
 
 
-def test_saved_and_loaded(pictures, tmp_path):
+JOINED = "layers/resnet18+shufflenet_v2_x0_5"
+
+
+def test_joined_networks(pictures):
     X, y = pictures
-    clf = CNNClassifier(
-        "layers/resnet18", weights=None, image_size=32, training="probe"
+    names = ["efficientnet_lite0", "efficientnet_lite1"]
+    backbone = "layers/" + "+".join(names)
+    clf = CNNClassifier(backbone, image_size=32, training="probe").fit(X, y)
+    images, rows, scores = torch.rand(2, 3, 32, 32), [], []
+    for name in (backbone, *(f"layers/{name}" for name in names)):
+        m0 = load_pretrained(name, "DEFAULT", 32)
+        with torch.no_grad():
+            scores.append(m0.module(images))
+            rows += m0.graph.extract(m0.module, [m0.graph.layers[-2].output])(images)
+    joined, one, other = rows
+    first = other[:, :1280] / 2**0.5
+    torch.testing.assert_close(
+        joined, torch.hstack([one, first, first, other[:, 1280:]])
     )
+    torch.testing.assert_close(scores[0], (scores[1] + scores[2]) / 2)
+    # Both networks have the same share in what the probe compares.
+    head = clf.net_.module_.head
+    share = head.prepare(joined)[:, : one.shape[1]].square().sum(1)
+    torch.testing.assert_close(share, torch.full((2,), 0.5))
+    table = clf.embed(X, -2)[-2]
+    theirs = ProbeClassifier(block_widths=head.block_widths).fit(table, y)
+    found = clf.predict_proba(X)
+    np.testing.assert_allclose(found, theirs.predict_proba(table), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"backbone": "layers/resnet18+nothing"}, "Unknown backbone 'nothing'"),
+        ({"backbone": "resnet18+resnet18"}, "Unknown backbone 'resnet18.resnet18'"),
+        ({"weights": "weights.pth"}, "of one network"),
+        ({"n_frozen_layers": 3}, "joins networks"),
+        ({"backbone": "layers/resnet18+efficientnet_lite0"}, "pixels of mean"),
+    ],
+)
+def test_networks_that_cannot_be_joined(params, message):
+    clf = CNNClassifier(
+        **{"backbone": JOINED, "weights": None, "image_size": 32, **params}
+    )
+    with pytest.raises(ValueError, match=message):
+        clf.fit(np.zeros((4, 32, 32, 3), np.uint8), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("backbone", ["layers/resnet18", JOINED])
+def test_saved_and_loaded(backbone, pictures, tmp_path):
+    X, y = pictures
+    clf = CNNClassifier(backbone, weights=None, image_size=32, training="probe")
     proba = clf.fit(X, y).predict_proba(X)
     clf.save(tmp_path / "model")
     loaded = CNNClassifier.load(tmp_path / "model")
@@ -358,9 +405,7 @@ def test_exported(pictures, tmp_path):
     from skadma.persistence.export import export_model
 
     X, y = pictures
-    clf = CNNClassifier(
-        "layers/resnet18", weights=None, image_size=32, training="probe"
-    )
+    clf = CNNClassifier(JOINED, weights=None, image_size=32, training="probe")
     # It is compared with the classifier before it is kept.
     facts = CardFacts("a model", {"a": 8, "b": 8, "c": 8})
     export_model(clf.fit(X, y), tmp_path / "model", facts, onnx=True)

@@ -63,8 +63,9 @@ class Workbench:
         warm_start, centers = network.pop("warm_start"), network.pop("centers")
         clf = CNNClassifier(**network, memory=self.cache, random_state=cell.seed)
         # First of all, so that no strategy's other images take the cache's room.
+        layer = -1 if clf.source_network().n_classes else -2
         for X in (split.X, split.X_test):
-            for _ in need_adapter(clf).iter_outputs(X, source_layers=[-1]):
+            for _ in need_adapter(clf).iter_outputs(X, source_layers=[layer]):
                 pass
         name = own.pop("class")
         if name == FULLY_TRAINED:
@@ -74,12 +75,11 @@ class Workbench:
             cls = strategy_class(name)
             if "centers" in inspect.signature(cls).parameters:
                 asked, n = own.pop("centers", centers), own.pop("n_centers", None)
-                found = self._keep(
+                own["centers"] = self._keep(
                     "centers",
                     (asked, n, cell.settings["network"]),
                     lambda: read_centers(asked, n, clf, self.root),
                 )
-                own["centers"] = found
             strategy = cls(**own)
             n_rounds, n_instances = protocol["n_rounds"], protocol["n_instances"]
         learner = ActiveLearner(

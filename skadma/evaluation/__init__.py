@@ -13,6 +13,7 @@ _NAMES = {
         *("apply_temperature", "expected_calibration_error", "fit_temperature"),
     ),
     "_estimate": ("Estimate", "Share", "estimate"),
+    "_forecast": ("Forecast", "forecast_accuracy"),
     "_out_of_fold": ("out_of_fold_proba",),
     "_suspects": ("Suspects", "suspects"),
 }

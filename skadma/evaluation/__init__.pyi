@@ -5,6 +5,7 @@ from ._calibration import (
     fit_temperature,
 )
 from ._estimate import Estimate, Share, estimate
+from ._forecast import Forecast, forecast_accuracy
 from ._out_of_fold import out_of_fold_proba
 from ._suspects import Suspects, suspects
 
@@ -12,6 +13,7 @@ __all__ = [
     "METHODS",
     "Audit",
     "Estimate",
+    "Forecast",
     "Share",
     "Suspects",
     "apply_temperature",
@@ -19,6 +21,7 @@ __all__ = [
     "estimate",
     "expected_calibration_error",
     "fit_temperature",
+    "forecast_accuracy",
     "out_of_fold_proba",
     "suspects",
 ]

@@ -421,3 +421,47 @@ def append_feature_blocks(
             x = torch.cat([*class_token, mean.flatten(1), spread], dim=1)
         blocks.append(normalize(x) * norm)
     return torch.cat(blocks, dim=1)
+
+
+class JoinedNetworks(nn.Module):
+    """Networks whose last layers are one, which reads the inputs of all of them.
+
+    `networks` are of :func:`multilayer_network`, each with its last layer's name. The
+    scores are the mean of theirs. A probe counts the first block twice; the first block
+    of each other network comes as two, each divided by sqrt(2), so that all networks
+    have the same share and distances stay what they are.
+    """
+
+    def __init__(self, networks: Sequence[tuple[nn.Module, str]]) -> None:
+        super().__init__()
+        heads = []
+        for network, name in networks:
+            head = network.get_submodule(name)
+            assert isinstance(head, BlockLinear)
+            heads.append(head)
+            set_submodule(network, name, nn.Identity())
+        self.members = nn.ModuleList(network for network, _ in networks)
+        self.first_widths = [head.block_widths[0] for head in heads]
+        widths = heads[0].block_widths
+        for head in heads[1:]:
+            widths = widths + head.block_widths[:1] + head.block_widths
+        last = BlockLinear(widths, heads[0].out_features)
+        with torch.no_grad():
+            weights = [head.weight / len(heads) for head in heads]
+            last.weight.copy_(self._join(weights))
+            last.bias.copy_(torch.stack([head.bias for head in heads]).mean(0))
+        self.name = next((n for _, n in networks if n == NEW_LAST_LAYER), "last_layer")
+        self.add_module(self.name, last.requires_grad_(False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores of a batch."""
+        rows = self._join([network(x) for network in self.members])
+        return self.get_submodule(self.name)(rows)
+
+    def _join(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        """Join rows (n, d) of the networks."""
+        joined = rows[:1]
+        for row, width in zip(rows[1:], self.first_widths[1:], strict=True):
+            first = row[:, :width] * 0.5**0.5
+            joined += [first, first, row[:, width:]]
+        return torch.cat(joined, dim=1)

@@ -31,6 +31,7 @@ from .graph import (
 )
 from .heads import (
     NEW_LAST_LAYER,
+    JoinedNetworks,
     WithLastLayer,
     get_head,
     multilayer_network,
@@ -46,6 +47,9 @@ _WHOLE = "network.module."
 
 _MULTILAYER = "layers/"
 """Prefix of the names of networks whose last layer reads several layers."""
+
+_JOIN = "+"
+"""Between the names of networks that share such a last layer."""
 
 _IMAGE_SIZES = (*range(16, 257, 16), 288, 299, 320, 384, 448, 512)
 """Sizes that are tried to tell which one a network takes."""
@@ -375,16 +379,42 @@ def _build(
     image_size: int | None,
     source_classes: bool | str,
 ) -> Backbone:
+    names: list[Any] = [backbone]
     is_multilayer = isinstance(backbone, str) and backbone.startswith(_MULTILAYER)
-    inner = backbone.removeprefix(_MULTILAYER) if is_multilayer else backbone  # type: ignore[union-attr]
-    built = build_backbone(inner, weights, image_size)
-    if source_classes != "auto":
-        built = replace(built, source_classes=source_classes)
-    if not is_multilayer:
-        return built
-    network = PretrainedNetwork(built)
-    module = multilayer_network(network.name, network.module, network.graph)
-    return replace(built, name=str(backbone), module=module, state_dict=None)
+    if isinstance(backbone, str) and is_multilayer:
+        names = backbone.removeprefix(_MULTILAYER).split(_JOIN)
+    if len(names) > 1 and weights not in (None, "DEFAULT"):
+        raise ValueError(
+            f"weights={weights!r} are of one network, and {backbone!r} has "
+            f"{len(names)}: take 'DEFAULT' or None."
+        )
+    members: list[tuple[nn.Module, str]] = []
+    for name in names:
+        built = build_backbone(name, weights, image_size)
+        if source_classes != "auto":
+            built = replace(built, source_classes=source_classes)
+        if not is_multilayer:
+            return built
+        network = PretrainedNetwork(built)
+        module = multilayer_network(network.name, network.module, network.graph)
+        if not members:
+            first, n_classes = built, network.n_classes
+            image_size = built.preprocessing.image_size
+        own, wanted = built.preprocessing, first.preprocessing
+        if (own.mean, own.std) != (wanted.mean, wanted.std):
+            raise ValueError(
+                f"{backbone!r}: {name!r} takes pixels of mean {own.mean} and deviation "
+                f"{own.std}, and {names[0]!r} of {wanted.mean} and {wanted.std}. Join "
+                "networks that take the same."
+            )
+        if network.n_classes != n_classes:
+            raise ValueError(
+                f"{backbone!r}: {name!r} has {network.n_classes} source classes, and "
+                f"{names[0]!r} {n_classes}. source_classes=False joins their features."
+            )
+        members.append((module, network.graph.layers[-1].name))
+    joined = JoinedNetworks(members) if len(members) > 1 else module
+    return replace(first, name=str(backbone), module=joined, state_dict=None)
 
 
 def rebuild_pretrained(
@@ -471,19 +501,22 @@ def count_frozen_layers(source: PretrainedNetwork, n_frozen_layers: int | str) -
     layers, the share that is frozen there of VGG-16 and ResNet-18, but not the last.
     """
     n = len(source.graph.layers)
+    is_joined = isinstance(source.module, JoinedNetworks)
     if n_frozen_layers == "paper":
-        return min(_PAPER_FROZEN_LAYERS.get(source.name, round(4 * n / 9)), n - 1)
+        usual = n if is_joined else round(4 * n / 9)
+        return min(_PAPER_FROZEN_LAYERS.get(source.name, usual), n - 1)
     frozen = int(n_frozen_layers)
     if not -n <= frozen < n:
         raise ValueError(
             f"n_frozen_layers={frozen}, but {source.name} has {n} weighted layers, "
             f"of which 0 to {n - 1} can be frozen (negative: all but the last)."
         )
-    if source.is_untraced and frozen % n == 0:
+    if (source.is_untraced or is_joined) and frozen % n != n - 1:
+        why = "joins networks" if is_joined else "cannot be traced"
         raise ValueError(
-            f"n_frozen_layers={frozen}, but {source.name} cannot be traced, so it is "
+            f"n_frozen_layers={frozen}, but {source.name} {why}, so it is "
             "used as a whole: only its new last layer is trained. Take "
-            "n_frozen_layers=-1, or a network that torch.fx can trace."
+            "n_frozen_layers=-1, or a single network that torch.fx can trace."
         )
     return frozen % n
 

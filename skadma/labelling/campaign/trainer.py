@@ -511,6 +511,13 @@ class Trainer:
             compute=False,
         )
 
+    def source_features(self, images: Sequence[int], state: State) -> np.ndarray:
+        """Outputs of the pretrained network's last layer but one, a row per image."""
+        if (learnt := self.learnt(state)) is not None:
+            contents = [str(state.contents[image].sha256) for image in images]
+            return learnt.table.rows[learnt.table.numbers(contents)]
+        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+
     # --- labels judged by models that did not see them ----------------------
 
     def unseen_proba(

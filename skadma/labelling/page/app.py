@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,11 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ...images.decoding import Range, UnreadableImageError, from_file
+from ...images.decoding import UnreadableImageError
 from ..campaign import CampaignBusyError, CampaignError
 from ..campaign.ledger import Mark, Operation
 from ..requests import WholeBody, read_object, refuse
+from .gallery import KINDS
 from .guard import CLOSED, Guard
+from .pictures import SIZES, encode, encode_small
 from .session import Session, list_labels, make_progress
 
 _TYPES = {
@@ -37,12 +36,6 @@ _TARGET = re.compile(r"[0-9A-Za-z-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_ITEMS = 500
 _MAX_BODY = 1 << 20
-SIZES = {"small": 256, "view": 1600, "full": 8000}
-"""Longest side in pixels, by name."""
-_EXACT = 512
-"""Up to this side pictures are sent without loss."""
-_MAX_BYTES = 512 << 20
-"""Of a file; a larger one is not shown."""
 
 
 def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
@@ -69,14 +62,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     async def sync(request: Request) -> Response:
         body = await read(request)
-        have = _list(body, "have")
-        _check(all(isinstance(s, str) and _SHA256.fullmatch(s) for s in have), "have")
-        want = body.get("want")
-        _check(type(want) is int and 0 <= want <= 200, "want")
-        meanwhile = body.get("meanwhile") is True
-        tab = _text(body, "tab", 64)
-        update = session.controller.sync
-        return JSONResponse(await session.run(update, tab, have, want, meanwhile))
+        given = _contents(body, "have"), _number(body, "want", 200)
+        update, tab = session.controller.sync, _text(body, "tab", 64)
+        return JSONResponse(await session.run(update, tab, *given))
 
     async def operations(request: Request) -> Response:
         asked = _list(await read(request), "operations")
@@ -100,6 +88,20 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         numbers = await session.run(make_progress, session.campaign, session.controller)
         return JSONResponse(numbers)
 
+    async def gallery(request: Request) -> Response:
+        body = await read(request)
+        part = _number(body, "start"), _number(body, "n", 2000)
+        rows = session.gallery.rows, *part, _contents(body, "contents")
+        return JSONResponse(await session.run(*rows))
+
+    async def overview(request: Request) -> Response:
+        body = await read(request)
+        kind, have = _text(body, "kind", 20), _number(body, "have")
+        (sha256,) = _contents(body, "contents") or [""]
+        _check(kind in KINDS and bool(sha256) == (kind == "similar"), "kind")
+        found = session.run(session.gallery.overview, kind, sha256, have)
+        return JSONResponse(await found)
+
     async def test(_: Request) -> Response:
         numbers = await session.run(session.controller.test)
         return JSONResponse({**numbers, "jobs": session.jobs})
@@ -118,10 +120,11 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         path = await session.run(session.path_of, sha256)
         if path is None:
             return refuse(404, "No such picture.")
+        make = partial(encode, size=size, value_range=session.value_range)
+        if size == "small":
+            make = partial(encode_small, session.thumbnails, session.value_range)
         loop = asyncio.get_running_loop()
-        data, kind = await loop.run_in_executor(
-            decoders, encode, sha256, path, size, session.value_range
-        )
+        data, kind = await loop.run_in_executor(decoders, make, sha256, path)
         return Response(data, media_type=kind)
 
     app = Starlette(
@@ -135,6 +138,8 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
             Route("/api/operations", operations, methods=["POST"]),
             Route("/api/classes", classes, methods=["POST"]),
             Route("/api/progress", progress),
+            Route("/api/gallery", gallery, methods=["POST"]),
+            Route("/api/overview", overview, methods=["POST"]),
             Route("/api/test", test),
             Route("/api/labels", labels),
             Route("/api/job", job, methods=["POST"]),
@@ -182,6 +187,18 @@ def _list(body: Any, name: str) -> list[Any]:
     return list(value)
 
 
+def _contents(body: Any, name: str) -> list[str]:
+    value = _list(body, name)
+    _check(all(isinstance(s, str) and _SHA256.fullmatch(s) for s in value), name)
+    return value
+
+
+def _number(body: Any, name: str, most: int = 2**53) -> int:
+    value: Any = body.get(name) if isinstance(body, dict) else None
+    _check(type(value) is int and 0 <= value <= most, name)
+    return int(value)
+
+
 def _operation(body: Any) -> Operation:
     name = _text(body, "id", 64)
     _check(bool(_ID.fullmatch(name)), "id")
@@ -190,7 +207,7 @@ def _operation(body: Any) -> Operation:
         _check(bool(_TARGET.fullmatch(target)), "undo")
         return Operation(name, undo=target)
     via = body.get("via")
-    _check(via in ("keys", "grid", "list"), "via")
+    _check(via in ("keys", "grid", "list", "gallery"), "via")
     marks = [_mark(each) for each in _list(body, "marks")]
     confirm, audit = body.get("confirm") is True, body.get("audit") is True
     return Operation(name, marks, confirm=confirm, via=via, audit=audit)
@@ -206,38 +223,5 @@ def _mark(body: Any) -> Mark:
     sha256 = _text(body, "sha256", 64)
     _check(bool(_SHA256.fullmatch(sha256)), "sha256")
     before = None if body.get("before") is None else _text(body, "before", 10_000)
-    as_of = body.get("as_of")
-    _check(as_of is None or (type(as_of) is int and 0 <= as_of < 2**53), "as_of")
+    as_of = None if body.get("as_of") is None else _number(body, "as_of")
     return Mark(sha256, _text(body, "mark", 10_000), before, as_of)
-
-
-# --- pictures: decoded as for the network, encoded anew ------------------------------
-
-
-def encode(
-    sha256: str, path: Path, size: str, value_range: Range | None = None
-) -> tuple[bytes, str]:
-    """Encode the file with this digest; return the bytes and the media type.
-
-    UnreadableImageError if it is gone, has changed, or cannot be decoded.
-    """
-    side = SIZES[size]
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UnreadableImageError(f"{path.name!r} is too large to be shown.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(f"{path.name!r} cannot be read: {error}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UnreadableImageError(f"{path.name!r} is another picture by now.")
-    file = io.BytesIO(data)
-    pixels = from_file(file, path.name, value_range=value_range, to_be_seen=True)
-    image = Image.fromarray(pixels)
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if max(image.size) <= _EXACT and side > SIZES["small"]:
-        image.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue(), "image/png"
-    image.save(buffer, "JPEG", quality=92, subsampling=0)
-    return buffer.getvalue(), "image/jpeg"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 import threading
 import time
 import warnings
@@ -13,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ... import evaluation
+from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
@@ -20,11 +24,15 @@ from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
+from .gallery import Gallery
 
+_logger = logging.getLogger(__name__)
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
 _SUSPECTS = 60
+_LOOKED_AT = 1000
+"""Images of which a forecast is made."""
 
 
 class Session:
@@ -40,6 +48,8 @@ class Session:
         self.id: str  # the campaign's
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
+        self.gallery = Gallery(self.controller.ledger, self._worker.call)
+        self.thumbnails = DiskCache(self.campaign.folder / "cache/thumbnails", 1 << 30)
         self._busy = False  # one request at a time
         self._not_before = 0.0
         # What the process was asked to do, by name: "state" is running, done or failed.
@@ -66,6 +76,7 @@ class Session:
     def close(self) -> None:
         """Close the campaign; what is being computed is computed again next time."""
         self._closed = True
+        self.gallery.calls.shutdown(wait=False, cancel_futures=True)
         self._worker.close()
         self._thread.submit(self.campaign.close).result()
         self._thread.shutdown()
@@ -154,11 +165,14 @@ class Session:
             }
         except (ValueError, RuntimeError) as error:
             message = {"kind": "problem", "message": str(error)}
+        if message["kind"] == "problem":
+            _logger.warning("training: %s", message["message"])  # on the terminal too
         self._submit(self._receive, message)
 
     def _receive(self, message: dict[str, Any]) -> None:
         self._busy = False
         self.controller.receive(message)
+        self.gallery.model = self.controller.suspects_as_of
         with contextlib.suppress(CampaignError):  # the page's next request tells
             self.controller.ledger.update()
         self._request()
@@ -254,6 +268,15 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         found = campaign.audits.estimate()
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
         return {**vars(found), **lists}
+    if name == "forecast":
+        paths = campaign.candidates()
+        some = random.Random(0).sample(paths, min(len(paths), _LOOKED_AT))
+        estimator = campaign.estimator()
+        if estimator.training != "probe" or not some:
+            raise ValueError("There is nothing to forecast: test the model instead.")
+        proba = estimator.predict_proba([str(file) for file in campaign.files(some)])
+        n_labels = sum(campaign.status().labels.values())
+        return [f._asdict() for f in evaluation.forecast_accuracy(proba, n_labels)]
     typed, how, unsure = arguments
     into = Path(typed).expanduser()
     if not into.is_absolute():

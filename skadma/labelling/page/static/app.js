@@ -5,6 +5,7 @@ import { ImageQueue } from "./queue.js";
 import { Classes, guide } from "./classes.js";
 import { Finder } from "./finder.js";
 import { Finish } from "./finish.js";
+import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
 import { ACTIONS, Keys, historyStep, isPlain, keyName } from "./keys.js";
@@ -20,6 +21,7 @@ import { SESSION, fetchTransport } from "./transport.js";
 const VIEWS = [
   ["single", "One by one", Single],
   ["grid", "Grid", Grid],
+  ["gallery", "Gallery", Gallery],
   ["second", "Second look", SecondLook],
   ["progress", "Progress", Progress],
   ["classes", "Labels", Classes],
@@ -32,7 +34,8 @@ const VIEWS = [
 class Page {
   constructor(root, transport, about) {
     this.store = `skadma:${about.id}:settings`;
-    this.settings = { guesses: false, prefill: false, many: 20, keepZoom: false, ...this.#stored() };
+    this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false,
+      goal: 95, ...this.#stored() };
     this.queue = new ImageQueue(transport, about);
     this.keys = new Keys(about.id, about.classes, about.former);
     this.views = Object.fromEntries(VIEWS.map(([name, , View]) => [name, new View(this)]));
@@ -168,7 +171,7 @@ class Page {
       ? `by the labels so far it is right about ${share} % (${low} to ${high}) of the time` : "";
     const now = {
       training: "it is learning and choosing",
-      choosing: "The first pictures are being chosen",
+      choosing: "Pictures are drawn by chance until the network has looked at all of them",
     }[stage];
     return [known, right, now].filter(Boolean).join("; ");
   }
@@ -183,17 +186,7 @@ class Page {
     if (elsewhere && elsewhere >= left) {
       return only("What is left is open in another tab.");
     }
-    if (state.stage === "idle") return only("One moment …");
-    return [h("div", { class: "empty" },
-      h("p", {}, state.stage === "training"
-        ? "The network is learning; then it chooses the next pictures."
-        : `The network is loaded; then it looks at all ${state.n_images} pictures to choose the first ones.`),
-      this.queue.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
-        onclick: () => {
-          this.queue.meanwhile = true;
-          this.queue.hurry?.();
-          this.render();
-        } }, "Label pictures drawn by chance meanwhile"))];
+    return only("One moment …");
   }
 
   /** Nothing is left to label: what was skipped twice, and what to do next. */

@@ -11,7 +11,7 @@ export class Finish {
     this.page = page;
     this.jobs = new Jobs(page, () => this.render());
     this.wish = { into: "", how: "copy", unsure: 0.8 };
-    this.parts = Object.fromEntries(["known", "sort", "said", "labels", "hand"].map((name) =>
+    this.parts = Object.fromEntries(["known", "line", "sort", "said", "labels", "hand"].map((name) =>
       [name, h("div", { id: `finish-${name}` })]));
     this.element = h("section", { class: "finish", "aria-label": "Finish" },
       Object.values(this.parts));
@@ -22,8 +22,9 @@ export class Finish {
     return 6;
   }
 
-  open() {
+  async open() {
     this.jobs.open();
+    if (this.page.queue.state?.n_labels) this.jobs.start("forecast");
   }
 
   close() {
@@ -73,10 +74,38 @@ export class Finish {
         ? `At the last test the model was right ${times([measured.value, measured.low, measured.high])}. `
         : "Nobody has tested the model yet. ",
       h("button", { type: "button", id: "go-test", onclick: () => this.page.show("test") }, "Test it"))]);
+    this.#line();
     const [plan, sort] = [this.jobs.of("plan"), this.jobs.of("sort")];
     const running = [plan, sort].some(({ state }) => state === "running");
     this.look.disabled = running || !this.wish.into;
     refill(this.parts.said, [plan, sort, running, this.planned, this.wish], () => this.#said(plan, sort, running));
+  }
+
+  /** What the model itself expects, and whether that is enough. */
+  #line() {
+    const { goal } = this.page.settings;
+    const { state, result, problem } = this.jobs.of("forecast");
+    refill(this.parts.line, [state, result, problem, goal], () => {
+      if (problem) return h("p", { class: "quiet" }, problem);
+      if (!result) return state === "running" ? h("p", { class: "quiet" }, "The model looks ahead …") : [];
+      const enough = result.find(({ low }) => 100 * low >= goal);
+      const [now] = result;
+      return [
+        h("h2", {}, "What the model expects"),
+        h("p", { class: "quiet" }, "Of the pictures without a label, how many of 100 it has right, by its " +
+          "own probabilities: a forecast, and no test. In brackets where the truth is four times of five."),
+        h("table", { id: "forecast" }, h("caption", { class: "hidden" }, "Forecast"),
+          h("thead", {}, h("tr", {}, ["labels", "right of 100"].map((name) => h("th", { scope: "col" }, name)))),
+          h("tbody", {}, result.map(({ n_more, value, low, high }) => h("tr", {},
+            h("th", { scope: "row" }, n_more ? `${n_more} more` : "now"),
+            h("td", {}, `${Math.round(100 * value)} (${Math.floor(100 * low)} to ${Math.ceil(100 * high)})`))))),
+        h("label", {}, "Enough are ", h("input", { type: "number", id: "goal", min: 1, max: 100, value: goal,
+          "data-focus": "goal", onchange: (event) => this.page.set("goal", Number(event.target.value) || goal) }),
+        " of 100"),
+        h("p", { class: "big", id: "stop", role: "status" }, enough === now ? "You can stop."
+          : enough ? `About ${enough.n_more} more labels should do.` : "More than 100 labels are to come."),
+      ];
+    });
   }
 
   #said(plan, sort, running) {

@@ -1,5 +1,6 @@
 /** Many pictures at once. */
 
+import { Brush, Loupe } from "./brush.js";
 import { h, hue, markName, refill, smallPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 
@@ -8,16 +9,16 @@ export class Grid {
   constructor(page) {
     this.page = page;
     this.marks = new Map(); // by picture; null: none, though the model has a guess
-    this.at = 0;
     this.cells = new Map();
+    this.stroke = new Map(); // marks by a key that is held: before and now, by picture
     this.head = h("div", { class: "gridhead" });
-    const hint = h("p", { class: "quiet hint" }, "A click goes through the labels; " +
-      "a label's key labels the picture with the focus and goes on.");
+    const hint = h("p", { class: "quiet hint" }, "A label's key labels the picture under " +
+      "the pointer, or with the focus; held, it paints. Drag, Shift and Ctrl select. A click goes through the labels.");
     this.tiles = h("div", { class: "tiles", id: "tiles", role: "group",
       "aria-label": "Pictures" });
     this.element = h("section", { class: "grid", "aria-label": "Label many at once" },
-      this.head, hint, this.tiles);
-    this.tiles.addEventListener("keydown", (event) => this.#move(event));
+      this.head, hint, this.tiles, (this.loupe = new Loupe(page.queue.transport)).element);
+    this.brush = new Brush(this.tiles, this);
   }
 
   get ahead() {
@@ -32,6 +33,18 @@ export class Grid {
     return this.page.queue.items.slice(0, this.page.settings.many);
   }
 
+  get n() {
+    return this.items.length;
+  }
+
+  get columns() {
+    return getComputedStyle(this.tiles).gridTemplateColumns.split(" ").length;
+  }
+
+  close() {
+    this.brush.release();
+  }
+
   /** The label that a tile has now: given, or the model's guess where that is wanted. */
   mark(item) {
     if (this.marks.has(item.sha256)) return this.marks.get(item.sha256);
@@ -41,7 +54,9 @@ export class Grid {
   render() {
     const { queue, keys, settings } = this.page;
     const items = this.items;
-    this.at = Math.min(this.at, Math.max(0, items.length - 1));
+    const { brush } = this;
+    brush.at = Math.min(brush.at, Math.max(0, items.length - 1));
+    this.tiles.style.setProperty("--tile", `${settings.tile}px`);
     const n = items.filter((item) => this.mark(item)).length;
     const { classes } = queue.about;
     refill(this.head, [n, items.length, settings, keys.on, [...keys.changed], classes],
@@ -52,7 +67,7 @@ export class Grid {
     } else {
       this.cells.clear();
       refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
-        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.elsewhere], () => this.page.emptiness());
     }
   }
 
@@ -72,14 +87,6 @@ export class Grid {
     }
   }
 
-  /** Mark pictures; undone as one. */
-  #give(items, mark) {
-    const rows = items.map(({ sha256 }) => [sha256, this.marks.get(sha256), mark]);
-    if (!rows.length) return;
-    this.put(rows.map(([sha256, , now]) => [sha256, now]));
-    this.page.history.marked(rows);
-  }
-
   /** Labels that were given, but not taken, are called as their classes are now. */
   rename(renamed) {
     for (const [sha256, mark] of this.marks) this.marks.set(sha256, renamed(mark));
@@ -93,6 +100,7 @@ export class Grid {
     });
     if (wanted.length !== there.length || wanted.some((cell, i) => cell !== there[i])) {
       this.tiles.replaceChildren(...wanted);
+      this.brush.selected.clear(); // it was of other pictures
     }
     const shown = new Set(items.map(({ sha256 }) => sha256));
     for (const sha256 of this.cells.keys()) {
@@ -115,7 +123,7 @@ export class Grid {
           class: `choice small ${hue(queue.about.classes, name).class}`, "data-focus": `all:${name}`,
           onclick: (event) => {
             this.#rest(name);
-            if (event.detail) this.#focus(this.at); // Space would press it again
+            if (event.detail) this.focus(this.brush.at); // Space would press it again
           } }, h("span", { ...hue(queue.about.classes, name), class: "" }, name)))),
       h("label", { class: "quiet" },
         h("input", { type: "checkbox", "data-focus": "prefill", checked: settings.prefill,
@@ -124,23 +132,31 @@ export class Grid {
       h("label", { class: "quiet" }, "pictures ",
         h("select", { "data-focus": "many",
           onchange: (event) => this.page.set("many", Number(event.target.value)) },
-        [12, 20, 40, 60].map((value) => h("option",
+        [12, 20, 40, 60, 100].map((value) => h("option",
           { value, selected: value === settings.many }, value)))),
+      h("label", { class: "quiet" }, "tiles ",
+        h("select", { "data-focus": "tile",
+          onchange: (event) => this.page.set("tile", Number(event.target.value)) },
+        [96, 148, 220, 320].map((value) => h("option",
+          { value, selected: value === settings.tile }, `${value} px`)))),
     ];
   }
 
   #tile(item) {
     const image = smallPicture(this.page.queue.transport, item.sha256, "");
-    return h("button", { type: "button", "data-sha256": item.sha256, title: item.path,
-      onclick: () => this.#cycle(item) }, image, h("span", {}));
+    return h("button", { type: "button", "data-sha256": item.sha256, title: item.path }, image, h("span", {}));
   }
 
   #update(cell, item, i) {
     const mark = this.mark(item);
     const guessed = mark && !this.marks.has(item.sha256);
     const { class: color, "data-sign": sign } = hue(this.page.queue.about.classes, mark);
-    cell.className = `tile ${color}`;
-    cell.tabIndex = i === this.at ? 0 : -1;
+    const { selected, at } = this.brush;
+    cell.className = `tile ${color} ${selected.has(i) ? "selected" : ""}`;
+    cell.tabIndex = i === at ? 0 : -1;
+    cell.dataset.index = i;
+    if (selected.size) cell.setAttribute("aria-pressed", String(selected.has(i)));
+    else cell.removeAttribute("aria-pressed");
     cell.dataset.mark = mark ?? "";
     cell.setAttribute("aria-label", `${item.path}: ${mark ? markName(mark) : "no label"}${
       guessed ? ", the model's guess" : ""}`);
@@ -151,46 +167,61 @@ export class Grid {
     badge.textContent = mark ? `${markName(mark)}${guessed ? " ?" : ""}` : "–";
   }
 
-  #cycle(item) {
+  // --- what the hand does ---------------------------------------------------------------
+
+  /** A click goes through the labels. */
+  clicked(i) {
     const choices = [...this.page.queue.about.classes, null];
-    const now = choices.indexOf(this.mark(item));
-    this.at = this.items.findIndex(({ sha256 }) => sha256 === item.sha256);
-    this.#set(item, choices[(now + 1) % choices.length]);
+    const now = choices.indexOf(this.mark(this.items[i]));
+    this.paint([i], choices[(now + 1) % choices.length]);
+    this.flush();
   }
 
-  #set(item, mark) {
-    this.#give([item], mark);
-    this.page.announce(`${item.path}: ${mark ? markName(mark) : "no label"}`);
+  /** Mark tiles; what one key marks is undone as one. */
+  paint(indices, mark) {
+    for (const { sha256 } of indices.map((i) => this.items[i]).filter(Boolean)) {
+      const [before] = this.stroke.get(sha256) ?? [this.marks.get(sha256)];
+      this.stroke.set(sha256, [before, mark]);
+      this.marks.set(sha256, mark);
+    }
+    const { path } = this.items[indices[0]] ?? {};
+    const name = mark ? markName(mark) : "no label";
+    this.page.announce(indices.length > 1 ? `${indices.length} pictures: ${name}` : `${path}: ${name}`);
+    this.render();
+  }
+
+  flush() {
+    if (!this.stroke.size) return;
+    this.page.history.marked([...this.stroke].map(([sha256, marks]) => [sha256, ...marks]));
+    this.stroke.clear();
+  }
+
+  changed() {
+    this.loupe.show(this.items[this.brush.current]);
     this.render();
   }
 
   #rest(name) {
-    this.#give(this.items.filter((item) => !this.mark(item)), name);
-    this.render();
+    const rest = this.items.flatMap((item, i) => (this.mark(item) ? [] : [i]));
+    if (rest.length) this.paint(rest, name);
+    this.flush();
   }
 
-  #focus(i) {
-    this.at = Math.max(0, Math.min(i, this.items.length - 1));
+  focus(i) {
+    this.brush.at = Math.max(0, Math.min(i, this.items.length - 1));
     this.render();
-    this.tiles.children[this.at]?.focus();
-  }
-
-  #move(event) {
-    const columns = getComputedStyle(this.tiles).gridTemplateColumns.split(" ").length;
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
-    const to = { Home: 0, End: this.items.length - 1 }[event.key] ?? this.at + step;
-    if (Number.isNaN(to) || event.ctrlKey || event.altKey || event.metaKey) return;
-    event.preventDefault();
-    this.#focus(to);
+    this.tiles.children[this.brush.at]?.focus();
+    this.loupe.show(this.items[this.brush.current]);
   }
 
   /** Take what has a label; the others stay. */
   take() {
+    this.flush();
     const items = this.items.filter((item) => this.mark(item));
     if (!items.length) return;
     const { queue } = this.page;
     queue.decide(items.map((item) => ({ ...item, mark: this.mark(item) })), "grid");
-    this.at = 0;
+    this.brush.at = 0;
     this.page.announce(`${items.length} labels taken.`);
     this.render();
     this.tiles.firstElementChild?.focus?.();
@@ -205,12 +236,13 @@ export class Grid {
       this.page.set("prefill", !this.page.settings.prefill);
       return true;
     }
-    const mark = name.startsWith("class:") ? name.slice(6) : `?${name}`;
-    const isMark = name.startsWith("class:") || ["skip", "cant-tell", "not-an-image"].includes(name);
-    const item = this.items[this.at];
-    if (!isMark || !item || !this.tiles.contains(document.activeElement)) return false;
-    this.#set(item, mark);
-    this.#focus(this.at + 1);
-    return true;
+    if (name === "loupe") {
+      this.loupe.turn();
+      this.changed();
+      return true;
+    }
+    const isMark = ["skip", "cant-tell", "not-an-image"].includes(name);
+    if (!isMark && !name.startsWith("class:")) return false;
+    return this.brush.hold(isMark ? `?${name}` : name.slice(6));
   }
 }

@@ -38,7 +38,7 @@ export class History {
     }
     const last = target ?? queue.strip()[0]?.target;
     const own = this.past.find((entry) => entry.target === last);
-    const undone = queue.undo(last, own?.marks);
+    const undone = queue.undo(last, own?.marks, own?.via !== "gallery");
     if (!undone) return;
     this.past = this.past.filter((entry) => entry !== own);
     const many = undone.items.length > 1;

@@ -17,7 +17,9 @@ export const ACTIONS = [
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
   ["guide", "What the labels mean, with examples", "?"],
-  ["take", "Grid: take all", "Enter"],
+  ["take", "Grid, gallery: take all that are seen", "Enter"],
+  ["loupe", "Grid, gallery: the picture large", "."],
+  ["like", "Gallery: more like this one", "="],
   ["keep", "Second look: keep the label", "ArrowLeft"],
   ["change", "Second look: change it", "ArrowRight"],
 ];

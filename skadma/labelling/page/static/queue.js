@@ -25,7 +25,6 @@ export class ImageQueue extends EventTarget {
     this.items = [];
     this.state = null;
     this.ahead = 6;
-    this.meanwhile = false;
     this.passed = new Set(); // skipped once more, when only skipped ones were left
     this.images = new Map();
     this.returned = new Map(); // undone pictures, and when the log had it
@@ -49,7 +48,7 @@ export class ImageQueue extends EventTarget {
   /**
    * Decide about pictures, in one step that is undone as one.
    * @param {Object[]} marks items with the mark that each gets
-   * @param {"keys"|"grid"|"list"} via
+   * @param {"keys"|"grid"|"list"|"gallery"} via
    * @param {boolean} confirm the marks are those that hold, and stand
    */
   decide(marks, via, confirm = false) {
@@ -77,15 +76,19 @@ export class ImageQueue extends EventTarget {
     this.#changed();
   }
 
-  /** Take a decision of the strip back; return it. `order`: of its pictures, if known. */
-  undo(target, order = []) {
+  /**
+   * Take a decision of the strip back; return it. `order`: of its pictures, if known;
+   * `again`: whether they are asked again, which those were not that nobody was asked.
+   */
+  undo(target, order = [], again = true) {
     const entry = this.strip().find((each) => each.target === target);
     if (!entry) return null;
     const { items } = entry;
     this.outbox.add({ undo: target }, { undone: target, change: -change(items) });
     const place = new Map(order.map(({ sha256 }, i) => [sha256, i]));
     entry.items.sort((a, b) => place.get(a.sha256) - place.get(b.sha256) || 0);
-    const back = entry.items.filter(({ before }) => !before || before === "?skip");
+    const back = again
+      ? entry.items.filter(({ before }) => !before || before === "?skip") : [];
     const there = new Set(back.map((item) => item.sha256));
     for (const sha256 of there) this.returned.set(sha256, Infinity);
     this.items = [...back.map(({ mark, ...item }) => ({ ...item, was: mark })),
@@ -158,7 +161,6 @@ export class ImageQueue extends EventTarget {
         tab: this.tab,
         have: [...new Set([...this.passed, ...have, ...unsaved])].slice(-500),
         want,
-        meanwhile: this.meanwhile,
       });
     } catch (error) {
       this.#unreachable(error);

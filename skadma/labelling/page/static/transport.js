@@ -9,7 +9,7 @@
  */
 
 export const SESSION = "skadma:session"; // the token that goes with the cookie, and the receipt
-const KEPT = { small: 200, view: 20, full: 2 };
+const KEPT = { small: 600, view: 20, full: 2 };
 
 /**
  * Why a call failed: `status` is HTTP's, 0 where nothing was reached. `ours`: it was
