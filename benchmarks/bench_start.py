@@ -24,6 +24,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from skadma import Campaign
+
 MAIN = "import sys; from skadma.cli import main; sys.exit(main())"
 USAGE = """
 import os, sys
@@ -89,7 +91,7 @@ def page(photos: Path, folder: Path) -> dict[str, float]:
     assert server.stdout is not None
     origin, _, token = server.stdout.readline().strip().partition("/#")
     with httpx.Client(base_url=origin, timeout=600) as client:
-        client.headers |= {"Origin": origin, "X-Skadma": "1"}
+        client.headers.update({"Origin": origin, "X-Skadma": "1"})
         entered = client.post("/api/session", json={"token": token}).json()
         client.headers["X-Skadma"] = entered["token"]
         client.headers["X-Skadma-Campaign"] = client.get("/api/about").json()["id"]
@@ -161,7 +163,9 @@ def main() -> None:
             found["page"]["load"] = round(os.getloadavg()[0], 1)
         if options.only in (None, "commands"):
             if not Path(work, "campaign").exists():
-                usage("start", str(photos), "--classes", "a", "b", *campaign)
+                classes = ["a", "b"]
+                Campaign.create(campaign[1], photos, classes, at_once=True).close()
+                usage("status", *campaign)  # which reads the other pictures
             found["version"] = usage("--version")
             found["status of 1,000 images"] = usage("status", *campaign)
     if options.only in (None, "passes"):
