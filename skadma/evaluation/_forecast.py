@@ -19,7 +19,16 @@ LEAST = 30
 
 
 class Forecast(NamedTuple):
-    """An accuracy, and its 80 % interval in hundredths, with `n_more` labels more."""
+    """An accuracy with its 80 % interval.
+
+    Attributes
+    ----------
+    n_more : int
+        How many labels more.
+    value : float
+    low, high : float
+        In hundredths, rounded outwards.
+    """
 
     n_more: int
     value: float
