@@ -3,7 +3,7 @@
     python benchmarks/bench_finish.py curves DIR CURVES.csv
     python benchmarks/bench_finish.py forecasts CURVES.csv OUT.csv
 
-DIR is that of bench_defaults.py, with the features of EfficientNet-Lite0 on 14 sets.
+DIR is that of bench_defaults.py, with the features of EfficientNet-Lite0 on its sets.
 `curves` labels pools of 1,000 images by UncertaintyHerding and at random, 300 labels of
 each, five seeds. After each ten labels it writes what a campaign knows (the accuracy on
 the labelled images, each by the probe without it; the probe's mean probability on the
@@ -32,7 +32,7 @@ from skadma.training.probe import fit_probe
 
 SEEDS, MOST, STEP, N_POOL = 5, 300, 10, 1000
 WAYS = ("herding", "random")
-LABELS, AHEAD = (20, 30, 40, 60, 80, 100, 150, 200), (0, 20, 50, 100)
+LABELS, AHEAD = (30, 40, 60, 80, 100, 150, 200), (0, 20, 50, 100)
 
 
 # --- curves ---------------------------------------------------------------------------

@@ -36,13 +36,14 @@ class Site:
     """The server, as a person starts it."""
 
     def __init__(self, folder, pool, *options, n=10, classes=CLASSES, port=None,
-                 program=("-c", _MAIN), cwd=None, browser=False):  # fmt: skip
+                 program=("-c", _MAIN), cwd=None, browser=False,
+                 usual=False):  # fmt: skip
         self.folder = Path(folder)
         self.cwd = cwd
         self.command = [
             sys.executable, *program, "label", str(pool),
             "--classes", *classes, "--campaign", str(folder),
-            "-n", str(n), *TINY, *options,
+            "-n", str(n), *([] if usual else TINY), *options,
             *([] if browser else ["--no-browser"]),
             *(["--port", str(port)] if port else []),
         ]  # fmt: skip

@@ -4,8 +4,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +20,15 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skadma import Campaign, CNNClassifier
-from skadma.labelling.campaign import CampaignBusyError, CampaignError, LabelFileError
+from skadma.labelling.campaign import (
+    CampaignBusyError,
+    CampaignError,
+    LabelFileError,
+    image_index,
+)
+from skadma.labelling.campaign import campaign as campaign_module
 from skadma.labelling.campaign.event_log import EventLog
+from skadma.labelling.campaign.image_index import scan_new_folder
 from skadma.strategies import (
     CEAL,
     EntropySampling,
@@ -183,6 +193,46 @@ def test_opening(campaign, pool, tmp_path):
     with pytest.raises(CampaignError, match="broken off"):
         Campaign.open(tmp_path / "empty")
     create(tmp_path / "empty", pool).close()
+
+
+def test_a_campaign_that_is_there_at_once(painted, tmp_path, monkeypatch):
+    """Some images, at random, before the others are read; labels of them count."""
+    monkeypatch.setattr(image_index, "_AT_LEAST", 5)
+    monkeypatch.setattr(campaign_module, "_AT_ONCE", 0)
+    seen = set()
+    for i in range(3):
+        with Campaign.create(
+            tmp_path / f"{i}", painted[0], CLASSES, at_once=True
+        ) as one:
+            found = one.candidates()
+            seen.update(found)
+            assert 5 <= len(found) < 24
+            one.teach({found[0]: "red"}, train=False)  # which looks at the folder
+            assert one.status().n_images == 24
+            assert marks(one) == {found[0]: "red"}
+    assert len(seen) > 7
+
+
+def test_starting_is_interrupted(tmp_path):
+    """Ctrl-C while images are read: nothing is there, and it can be started again."""
+    pool, folder = tmp_path / "pool", tmp_path / "c"
+    pool.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    Image.fromarray(noise).save(pool / "0.png", compress_level=1)
+    for i in range(1, 120):
+        os.link(pool / "0.png", pool / f"{i}.png")
+    ctrl_c = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    ctrl_c.start()
+    began = time.process_time()
+    with pytest.raises(KeyboardInterrupt):
+        scan_new_folder(pool, progress=False)
+    interrupted = time.process_time() - began
+    assert not folder.exists()
+    with Campaign.create(folder, pool, CLASSES, at_once=True) as campaign:
+        assert campaign.status().n_images >= 32
+    began = time.process_time()
+    scan_new_folder(pool, progress=False)
+    assert interrupted < (time.process_time() - began) / 2  # what waited was not read
 
 
 def test_a_file_of_weights_is_found_from_everywhere(pool, tmp_path, monkeypatch):

@@ -273,5 +273,5 @@ def test_a_forecast_has_the_truth_about_four_times_of_five():
     for wrong in (np.ones(3), np.ones((0, 2))):
         with pytest.raises(ValueError, match="proba has the shape"):
             forecast_accuracy(wrong, 40)
-    with pytest.raises(ValueError, match="n_labels=0"):
-        forecast_accuracy(proba, 0)
+    with pytest.raises(ValueError, match="takes 30 labels; there are 29"):
+        forecast_accuracy(proba, 29)

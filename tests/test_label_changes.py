@@ -28,7 +28,7 @@ def say(ledger, sha256, mark, before=None):
 
 
 def sync(controller, want=4, have=()):
-    return controller.sync("tab", list(have), want, meanwhile=True)
+    return controller.sync("tab", list(have), want and want + 3)  # 3 are not drawn
 
 
 # --- what the page is told ----------------------------------------------------------
@@ -40,6 +40,7 @@ def test_a_renamed_class(campaign, controller):
     controller.receive(
         {
             "kind": "batch", "known": [(first, "red")], "suspects": [],
+            "quality": None,
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
@@ -74,7 +75,7 @@ def test_tabs_hold_different_pictures(controller):
     """One with none left is told how many wait in others; it gets what they leave."""
     shas = list(controller.ledger.usable())
     message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1,
-               "guesses": {shas[1]: ("red", 0.9)},
+               "quality": None, "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip
     assert controller.state()["stage"] == "choosing"
@@ -118,7 +119,7 @@ def test_an_audit_is_kept_apart(campaign, controller):
     assert "An audit keeps it apart" in refused["reason"]
     assert refused["path"] == controller.ledger.path(sha256)
     campaign.audits.answer({p.path: "red" for p in campaign.audits.pending()})
-    told = controller.sync("another", [], 12, meanwhile=True)
+    told = controller.sync("another", [], 12)
     assert not drawn & {item["sha256"] for item in told["items"]}
     assert (told["n_labels"], told["n_decided"], told["recent"]) == (0, 0, [])
     assert not any(campaign.status().labels.values())

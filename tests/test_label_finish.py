@@ -8,7 +8,7 @@ import pytest
 
 from skadma import Campaign
 
-from .label_site import paint, press, saved, shown, until
+from .label_site import CLASSES, paint, press, saved, shown, until
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -32,13 +32,20 @@ def kinds(site):
 
 def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     probe = "--training", "probe", "--backbone", "resnet18"
-    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 21), *probe, n=10)
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 46), *probe, n=10)
     page = pages(site, bypass_csp=True, accept_downloads=True)
     axe = axe_playwright.Axe()
     page.click("#view-test")
     page.wait_for_selector("text=Label some pictures first")
     page.click("#view-single")
     answer(page, 8)
+    saved(page)
+    page.click("#view-finish")
+    page.wait_for_selector("text=A forecast takes 30 labels; there are 8.")
+    with Campaign.open(site.folder) as campaign:
+        rest = campaign.candidates()[:25]
+        campaign.teach({p: CLASSES[int(Path(p).stem) % 2] for p in rest}, train=False)
+    page.click("#view-test")
     # What the model expects of itself, and whether that is enough.
     page.click("#view-finish")
     page.wait_for_selector("#forecast")
@@ -74,10 +81,10 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     shown(page)
     assert page.inner_text(".caption") != wrong
     saved(page)
-    assert page.locator(".recent li[data-target]").count() == 8
+    assert page.locator(".recent li[data-target]").count() == 9
     # Its pictures do not come in the other views, and nothing is left there.
     page.click("#view-single")
-    page.wait_for_selector("text=All 8 pictures are decided.")
+    page.wait_for_selector("text=All 33 pictures are decided.")
     page.goto(site.address())
     until(page, "window.skadmaPage")
     page.click("#view-test")
@@ -91,7 +98,7 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     answers = [d for e in events if e["kind"] == "answer" for d in e["other_answers"]]
     undone = sum(event["kind"] == "undo" for event in events)
     assert (len(answers), undone) == (14, 1)
-    assert len(site.given()) == 8
+    assert len(site.given()) == 33
     with Campaign.open(site.folder) as campaign:
         found = campaign.audits.estimate()
         assert not campaign.audits.pending()
@@ -121,7 +128,7 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     page.fill("#sort-unsure", "0")
     page.click("#sort-plan")
     page.wait_for_selector("#plan")
-    assert "21 by your labels, 0 by the model." in page.inner_text("#plan")
+    assert "46 by your labels, 0 by the model." in page.inner_text("#plan")
     assert axe.run(page).violations_count == 0
     assert not into.exists()
     page.click("#sort-go")
@@ -140,5 +147,5 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     page.click("#view-test")
     page.click("text=End the test")
     page.wait_for_selector("text=No picture is left for a test.")
-    assert len(site.held()) == 21
-    until(page, "skadmaPage.queue.state.n_labels === 21")
+    assert len(site.held()) == 46
+    until(page, "skadmaPage.queue.state.n_labels === 46")

@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import re
 import resource
 import socket
 import sqlite3
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,31 @@ def test_a_port_that_is_taken(folder, capsys):
         port = taken.getsockname()[1]
         message = fails(["--campaign", folder, "--port", port], capsys)
     assert f"Port {port} is taken" in message and "--port" in message
+
+
+def test_the_first_picture_comes_before_the_network(tmp_path, serve):
+    """Drawn at random; the server loads no torch, the process that trains does."""
+    pytest.importorskip("httpx")
+    photos = paint(tmp_path / "photos", 40)
+    site = serve(tmp_path / "campaign", photos, usual=True)
+    client = site.client()
+    told = client.post("/api/sync", json={"tab": "t", "have": [], "want": 6}).json()
+    assert (len(told["items"]), told["stage"], told["problem"]) == (3, "choosing", None)
+    sha256 = told["items"][0]["sha256"]
+    assert client.get(f"/img/{sha256}?size=view").status_code == 200
+    mark = {"sha256": sha256, "mark": CLASSES[0], "before": None}
+    body = {"operations": [{"id": "operation-1", "via": "keys", "marks": [mark]}]}
+    assert client.post("/api/operations", json=body).json()["n_labels"] == 1
+    assert client.get("/api/progress").status_code == 200
+    process = Path("/proc") / str(site.process.pid)
+    if not process.exists():
+        return
+    assert "libtorch" not in (process / "maps").read_text()
+    resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
+    assert int(resident[1]) < 120_000
+    children = (process / "task" / process.name / "children").read_text().split()
+    told = [Path("/proc", child, "environ").read_bytes() for child in children]
+    assert all(b"OMP_WAIT_POLICY=PASSIVE" in text for text in told)
 
 
 def test_what_stands_in_the_way_while_it_runs(tmp_path, serve):

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from skadma import Campaign, CNNClassifier, cli
-from skadma.labelling.campaign import CampaignError, campaign, settings
+from skadma.labelling.campaign import CampaignError, campaign, settings, stored_settings
 from skadma.networks import registry
 from skadma.persistence import ModelError
 from skadma.strategies import RandomSampling
@@ -122,6 +122,23 @@ def test_what_start_takes_of_the_estimator(start, labelled):
         if bool(refused) != bool(said) or (said and not named):
             wrong.append((name, value[:9], refused, said))
     assert not wrong
+
+
+def test_what_is_started_with_by_default():
+    """The page is shown before torch is there to describe it."""
+    usual = cli.make_parser().parse_args(["start", "photos", "--classes", "a", "b"])
+    assert cli._campaign.is_usual(usual)
+    estimator, strategy = cli._campaign._models(usual)
+    described = settings.describe_estimator(estimator)
+    assert described == stored_settings.DEFAULT_ESTIMATOR
+    assert settings.describe_strategy(strategy) == stored_settings.DEFAULT_STRATEGY
+    for option in (
+        ("--set", "estimator__lr=1"),
+        ("--strategy", "ADMA"),
+        ("--warm-start",),
+    ):
+        usual = cli.make_parser().parse_args(["label", "photos", *option])
+        assert not cli._campaign.is_usual(usual)
 
 
 def test_a_parameter_of_what_has_none(start):

@@ -26,7 +26,15 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
+    from ..classifier import CNNClassifier
     from ..labelling.campaign import Campaign, SuspectLabel, TeachResult
+    from ..strategies import QueryStrategy
+
+_USUAL: dict[str, Any] = {
+    "backbone": "efficientnet_lite0", "training": None, "weights": "DEFAULT",
+    "strategy": "UncertaintyHerding", "centers": None, "warm_start": False, "set": [],
+}  # fmt: skip
+"""Options of which Campaign.create knows what they stand for."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -84,16 +92,35 @@ def _start(options: Options) -> None:
         print(campaign.status())
 
 
-def start_campaign(options: Options, pool: Path) -> Campaign:
+def is_usual(options: Options) -> bool:
+    """Whether nothing is given about the network and the strategy."""
+    return all(getattr(options, name) == value for name, value in _USUAL.items())
+
+
+def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Campaign:
     """Start the campaign that the options describe."""
-    if not pool.is_dir():
-        there = [path.name for path in pool.absolute().parent.iterdir()]
-        close = get_close_matches(pool.name, there, 1)
-        mean = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"There is no folder {str(pool)!r}.{mean}")
-    classes = class_names(options.classes or _ask_classes(pool))
-    from ..classifier import CNNClassifier  # takes seconds, --help should not
+    settle_task(options, pool)
     from ..labelling.campaign import Campaign
+
+    models = (None, None) if is_usual(options) else _models(options)
+    return Campaign.create(
+        options.campaign,
+        pool,
+        options.classes,
+        *models,
+        n_instances=options.n,
+        warm_start=options.warm_start,
+        random_state=options.seed,
+        at_once=at_once,
+        who=options.who,
+        wait=options.wait,
+        verbose=not at_once,
+    )
+
+
+def _models(options: Options) -> tuple[CNNClassifier, QueryStrategy]:
+    """Build the estimator and the strategy that the options describe."""
+    from ..classifier import CNNClassifier  # takes seconds, --help should not
     from ..labelling.campaign.stored_settings import OF_NETWORKS
 
     strategy = _strategy(options.strategy, options.centers)
@@ -122,19 +149,17 @@ def start_campaign(options: Options, pool: Path) -> Campaign:
                 f"--set {item}: {parameter.partition('__')[0]} has no parameters of "
                 "its own."
             ) from error
-    return Campaign.create(
-        options.campaign,
-        pool,
-        classes,
-        estimator,
-        strategy,
-        n_instances=options.n,
-        warm_start=options.warm_start,
-        random_state=options.seed,
-        who=options.who,
-        wait=options.wait,
-        verbose=True,
-    )
+    return estimator, strategy
+
+
+def settle_task(options: Options, pool: Path) -> None:
+    """Refuse what is no folder, and settle the classes, if need be by asking."""
+    if not pool.is_dir():
+        there = [path.name for path in pool.absolute().parent.iterdir()]
+        close = get_close_matches(pool.name, there, 1)
+        mean = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"There is no folder {str(pool)!r}.{mean}")
+    options.classes = class_names(options.classes or _ask_classes(pool))
 
 
 def class_names(given: list[str]) -> list[str]:

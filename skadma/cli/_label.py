@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._campaign import add_start_options, class_names, start_campaign
+from .._utils.processes import end_with_parent
+from ._campaign import (
+    add_start_options,
+    class_names,
+    is_usual,
+    settle_task,
+    start_campaign,
+)
 from ._options import (
     Commands,
     Options,
@@ -72,7 +82,23 @@ def _open_or_start(options: Options) -> Campaign:
             "--campaign FOLDER."
         )
     options.pool = [str(options.photos)]
-    return start_campaign(options, options.photos)
+    if is_usual(options):
+        return start_campaign(options, options.photos, at_once=True)
+    settle_task(options, options.photos)
+    # In a process of its own: torch checks the settings, and would stay in the memory.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as executor:
+        for message in executor.submit(_start_apart, options).result():
+            warnings.warn(message, stacklevel=2)
+    return open_campaign(options)
+
+
+def _start_apart(options: Options) -> list[str]:
+    """Start the campaign; return the warnings."""
+    end_with_parent()
+    with warnings.catch_warnings(record=True) as caught:
+        start_campaign(options, options.photos, at_once=True).close()
+    return [str(warning.message) for warning in caught]
 
 
 def _check_campaign(campaign: Campaign, options: Options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -42,7 +43,7 @@ from .state import (
     refresh_if_there,
 )
 from .status import Status, make_status
-from .stored_settings import check_settings
+from .stored_settings import DEFAULT_ESTIMATOR, DEFAULT_STRATEGY, check_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from ...strategies import QueryStrategy
     from .trainer import Trainer
 
+_AT_ONCE = 0.5
+"""Seconds in which images are read before a page is shown."""
 _logger = logging.getLogger(__name__)
 
 
@@ -145,12 +148,13 @@ class Campaign:
         folder: str | Path,
         pool: str | Path,
         classes: Sequence[str],
-        estimator: CNNClassifier,
-        strategy: QueryStrategy,
+        estimator: CNNClassifier | None = None,
+        strategy: QueryStrategy | None = None,
         *,
         n_instances: int = 20,
         warm_start: bool = False,
         random_state: int = 0,
+        at_once: bool = False,
         who: str | None = None,
         wait: float = 60,
         verbose: bool = False,
@@ -168,12 +172,13 @@ class Campaign:
             The folder of images, with subfolders.
         classes : sequence of str
             All labels there are.
-        estimator : CNNClassifier
+        estimator : CNNClassifier, optional
             Its parameters are stored as plain values. A callable backbone is not: it
             has to be given to :meth:`open` again. The campaign sets the cache, classes,
-            warm start and bad images itself.
-        strategy : QueryStrategy
-            One of ``skadma.strategies``.
+            warm start and bad images itself. A linear probe on several layers of
+            EfficientNet-Lite0 if None.
+        strategy : QueryStrategy, optional
+            One of ``skadma.strategies``; UncertaintyHerding if None.
         n_instances : int, default=20
             Labels in a round.
         warm_start : bool, default=False
@@ -183,6 +188,9 @@ class Campaign:
             lost model can be made again.
         random_state : int, default=0
             Seeds everything that has no seed of its own.
+        at_once : bool, default=False
+            Read images for half a second and leave the others to the next
+            :meth:`refresh` or :meth:`query`. The default network is not loaded yet.
         who, wait
             As in the class.
         verbose : bool, default=False
@@ -192,36 +200,42 @@ class Campaign:
         -------
         Campaign
         """
-        from . import settings as models
-        from .trainer import Trainer
-
         folder, pool = absolute(folder), absolute(pool)
         names = check_classes(classes)
         check_outside(folder, pool)
         settings: dict[str, Any] = {
             "pool": str(pool),
             "classes": names,
-            "estimator": models.describe_estimator(estimator),
-            "strategy": models.describe_strategy(strategy),
+            "estimator": DEFAULT_ESTIMATOR,
+            "strategy": DEFAULT_STRATEGY,
             "n_instances": int(n_instances),
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
         }
-        check_settings(settings)
         refuse_existing(folder / DATABASE)
-        backbone = estimator.backbone if callable(estimator.backbone) else None
-        rebuilt = models.build_estimator(settings["estimator"], backbone, memory=False)
-        models.check_usable(rebuilt, strategy, names)
-        models.check_network(rebuilt, strategy, names)
-        images = scan_new_folder(pool, progress=verbose)
+        backbone = None
+        is_usual = estimator is None and strategy is None and not warm_start
+        if checked := not (at_once and is_usual):
+            from .settings import (  # with torch, which takes seconds
+                save_centers,
+                settle,
+            )
+            from .trainer import Trainer
+
+            backbone = settle(settings, estimator, strategy)
+        check_settings(settings)
+        seconds = _AT_ONCE if at_once else math.inf
+        images = scan_new_folder(pool, progress=verbose, seconds=seconds)
         folder.mkdir(parents=True, exist_ok=True)
         with campaign_lock(folder, wait, "start"):
             refuse_existing(folder / DATABASE)  # another process may have been faster
             remove_leftovers(folder)
-            models.save_centers(strategy, folder)
+            if checked and strategy is not None:
+                save_centers(strategy, folder)
             path = folder / DATABASE
             with closing(EventLog(path, create=True, who=who, wait=wait)) as log:
-                Trainer(log, settings, backbone)  # refuses what it cannot use
+                if checked:
+                    Trainer(log, settings, backbone)  # refuses what it cannot use
                 with log.transaction():
                     log.make_tables(settings)
                     event = log.add_event("start", n_images=len(images))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
+import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 from ..._utils.atomic import file_digest
 from ..._utils.processes import progress_bar
@@ -18,6 +22,7 @@ from ...images.folder import iter_images
 from .event_log import CampaignError, EventLog
 
 _logger = logging.getLogger(__name__)
+_AT_LEAST = 32
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,14 @@ def scan_folder(
     progress: bool = False,
     name: str = "",
     leave_out: Sequence[str] = (),
+    seconds: float = math.inf,
 ) -> dict[str, Content]:
     """Find what is new, changed or missing in a folder, by path.
 
     `known` is what was found before: a file of the same size and time of change is not
     read again, unless it could not be decoded. `name` is the folder's, for messages;
-    subfolders to `leave_out` are not scanned.
+    subfolders to `leave_out` are not scanned. After so many `seconds`, `_AT_LEAST`
+    files drawn at random and a readable one, the others are left to the next scan.
     """
     how = f"pools= or --pool {name}=FOLDER" if name else "pool= or --pool"
     if not root.is_dir():
@@ -70,21 +77,38 @@ def scan_folder(
         or (known[path].size, known[path].mtime_ns)
         != (state.st_size, state.st_mtime_ns)
     }
+    if seconds < math.inf:
+        unread = dict(random.sample([*unread.items()], len(unread)))
     gone = [path for path in before - found.keys() if not _is_forbidden(root / path)]
     changes = dict.fromkeys(sorted(gone), MISSING)
-    with ThreadPoolExecutor() as executor, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about what it can read all the same
-        read = executor.map(lambda item: _read(root / item[0], item[1]), unread.items())
-        bar = progress_bar(
-            read, "reading", len(unread), disable=not progress, unit=" images"
-        )
-        now = dict(zip(unread, bar, strict=True))
+    now: dict[str, Content] = {}
+    readable, until = False, monotonic() + seconds
+    executor = ThreadPoolExecutor()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's, about what it can read after all
+            read = executor.map(
+                lambda one: _read(root / one[0], one[1]), unread.items()
+            )
+            shown: dict[str, Any] = {"disable": not progress, "unit": " images"}
+            bar = progress_bar(read, "reading", len(unread), **shown)
+            for path, content in zip(unread, bar, strict=True):
+                now[path] = content
+                readable = readable or content.problem is None
+                if readable and len(now) >= _AT_LEAST and monotonic() > until:
+                    break
+    finally:
+        executor.shutdown(cancel_futures=True)  # after Ctrl-C, too
     return changes | {p: found for p, found in now.items() if found != known.get(p)}
 
 
-def scan_new_folder(root: Path, *, progress: bool) -> dict[str, Content]:
-    """Read all images in a folder; refuse one without a readable image."""
-    found = scan_folder(root, {}, progress=progress)
+def scan_new_folder(
+    root: Path, *, progress: bool, seconds: float = math.inf
+) -> dict[str, Content]:
+    """Read the images in a folder; refuse one without a readable image."""
+    found = scan_folder(root, {}, progress=progress, seconds=seconds)
     if not any(content.problem is None for content in found.values()):
         raise CampaignError(f"There is no readable image in {str(root)!r}.")
     return found

@@ -20,6 +20,7 @@ from ...persistence.params import ModelError, check_params, describe_params, pla
 from ...persistence.params import build_estimator as _build
 from ...strategies import QueryStrategy
 from .event_log import CampaignError
+from .stored_settings import check_settings
 
 CENTERS = "centers.safetensors"
 _KEPT_BY_CAMPAIGN = ("memory", "warm_start", "classes", "verbose", "on_bad_image")
@@ -40,6 +41,29 @@ STRATEGIES: dict[str, Any] = {
     and name not in ("QueryStrategy", "ScoringStrategy")
 }
 """The strategies that a campaign accepts, by name."""
+
+
+def settle(
+    settings: dict[str, Any],
+    estimator: CNNClassifier | None,
+    strategy: QueryStrategy | None,
+) -> Callable[[], nn.Module] | None:
+    """Describe in the settings what was given; refuse what cannot be used.
+
+    Returns a callable backbone.
+    """
+    if estimator is not None:
+        settings["estimator"] = describe_estimator(estimator)
+    if strategy is not None:
+        settings["strategy"] = describe_strategy(strategy)
+    check_settings(settings)
+    given = getattr(estimator, "backbone", None)
+    backbone = given if callable(given) else None
+    built = build_estimator(settings["estimator"], backbone, memory=False)
+    strategy = strategy or build_strategy(settings["strategy"], Path())
+    check_usable(built, strategy, settings["classes"])
+    check_network(built, strategy, settings["classes"])
+    return backbone
 
 
 def check_usable(

@@ -7,6 +7,23 @@ from typing import Any
 from .class_names import check_classes
 from .event_log import CampaignError
 
+DEFAULT_ESTIMATOR: dict[str, Any] = {
+    "augment": None, "backbone": "layers/efficientnet_lite0", "batch_norm": "fixed",
+    "batch_size": 16, "callbacks": None, "class_weight": None,
+    "criterion": "CrossEntropyLoss", "device": "auto", "engine": "torch",
+    "head_lr": 0.001, "image_shape": None, "image_size": None, "lr": 0.0001,
+    "max_epochs": 20, "n_frozen_layers": "paper", "net_params": None,
+    "optimizer": "AdamW", "precision": "float32", "random_state": None,
+    "reduced_decoding": False, "scan_batch_size": None, "source_classes": "auto",
+    "train_split": None, "training": "probe", "value_range": None, "weights": "DEFAULT",
+}  # fmt: skip
+DEFAULT_STRATEGY: dict[str, Any] = {
+    "class": "UncertaintyHerding",
+    "params": {
+        "features": "initial", "layer": -2, "normalize": True, "random_state": None
+    },
+}  # fmt: skip
+"""What a campaign is started with unless something else is given, described."""
 OF_NETWORKS = ("ADMA", "AIFT")
 """Strategies that ask more of the network than its outputs for the pool."""
 

@@ -62,9 +62,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     async def sync(request: Request) -> Response:
         body = await read(request)
-        have, want = _contents(body, "have"), _number(body, "want", 200)
-        given = _text(body, "tab", 64), have, want, body.get("meanwhile") is True
-        return JSONResponse(await session.run(session.controller.sync, *given))
+        given = _contents(body, "have"), _number(body, "want", 200)
+        update, tab = session.controller.sync, _text(body, "tab", 64)
+        return JSONResponse(await session.run(update, tab, *given))
 
     async def operations(request: Request) -> Response:
         asked = _list(await read(request), "operations")

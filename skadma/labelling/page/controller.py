@@ -16,6 +16,8 @@ _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
 _AGAIN = 30.0
 """Seconds until the next request where one failed, or brought too few images."""
+_NOT_DRAWN = 3
+"""Images of those that a tab wants ahead that are not drawn: chosen ones will come."""
 _BATCH = 5
 """Images that wait at least, where the model learns each answer at once."""
 _STRIP = 10
@@ -115,19 +117,16 @@ class Controller:
 
     # --- to and from the page ------------------------------------------------
 
-    def sync(
-        self, tab: str, have: Sequence[str], want: int, meanwhile: bool = False
-    ) -> dict[str, Any]:
-        """Tell a tab where things stand, and give it `want` more images.
+    def sync(self, tab: str, have: Sequence[str], want: int) -> dict[str, Any]:
+        """Tell a tab where things stand, and give it up to `want` more images.
 
-        `have` are the images that it holds. With `meanwhile`, images are drawn at
-        random while none are chosen.
+        `have` are the images that it holds. While none are chosen, some are drawn at
+        random.
         """
         self.ledger.update()
         self._tabs[tab] = _Tab(time.monotonic(), tuple(have), len(have) + want)
-        items = self._available()[:want]
-        if (meanwhile or self._all_answered()) and not items:
-            items = self._draw(want)
+        n = want if self._all_answered() else max(0, want - _NOT_DRAWN)
+        items = self._available()[:want] or self._draw(n)
         self._tabs[tab].have += tuple(item["sha256"] for item in items)
         return {
             "items": [self._described(item) for item in items],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -25,6 +26,7 @@ from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
 
+_logger = logging.getLogger(__name__)
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -163,6 +165,8 @@ class Session:
             }
         except (ValueError, RuntimeError) as error:
             message = {"kind": "problem", "message": str(error)}
+        if message["kind"] == "problem" and not self._closed:
+            _logger.warning("training: %s", message["message"])  # on the terminal too
         self._submit(self._receive, message)
 
     def _receive(self, message: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ class Page {
       ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
     const now = {
       training: "it is learning and choosing",
-      choosing: "The first pictures are being chosen",
+      choosing: "Pictures are drawn by chance until the network has looked at all of them",
     }[stage];
     return [known, now].filter(Boolean).join("; ");
   }
@@ -183,17 +183,7 @@ class Page {
     if (elsewhere && elsewhere >= left) {
       return only("What is left is open in another tab.");
     }
-    if (state.stage === "idle") return only("One moment …");
-    return [h("div", { class: "empty" },
-      h("p", {}, state.stage === "training"
-        ? "The network is learning; then it chooses the next pictures."
-        : `The network is loaded; then it looks at all ${state.n_images} pictures to choose the first ones.`),
-      this.queue.meanwhile ? null : h("button", { type: "button", id: "meanwhile",
-        onclick: () => {
-          this.queue.meanwhile = true;
-          this.queue.hurry?.();
-          this.render();
-        } }, "Label pictures drawn by chance meanwhile"))];
+    return only("One moment …");
   }
 
   /** Nothing is left to label: what was skipped twice, and what to do next. */

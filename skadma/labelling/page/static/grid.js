@@ -67,7 +67,7 @@ export class Grid {
     } else {
       this.cells.clear();
       refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
-        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.meanwhile, queue.elsewhere], () => this.page.emptiness());
+        queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.elsewhere], () => this.page.emptiness());
     }
   }
 

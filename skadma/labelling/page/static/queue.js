@@ -25,7 +25,6 @@ export class ImageQueue extends EventTarget {
     this.items = [];
     this.state = null;
     this.ahead = 6;
-    this.meanwhile = false;
     this.passed = new Set(); // skipped once more, when only skipped ones were left
     this.images = new Map();
     this.returned = new Map(); // undone pictures, and when the log had it
@@ -162,7 +161,6 @@ export class ImageQueue extends EventTarget {
         tab: this.tab,
         have: [...new Set([...this.passed, ...have, ...unsaved])].slice(-500),
         want,
-        meanwhile: this.meanwhile,
       });
     } catch (error) {
       this.#unreachable(error);

@@ -67,7 +67,7 @@ export class Single {
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
       refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
-        queue.nDecided, queue.state?.n_skipped, queue.passed.size, queue.meanwhile,
+        queue.nDecided, queue.state?.n_skipped, queue.passed.size,
         queue.elsewhere], () => this.page.emptiness());
       return;
     }
