@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -53,13 +54,11 @@ def measure(n: int, n_labels: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         truth = write_photographs(folder / "photos", n)
-        # What wrote the photographs is no part of what is measured.
-        pid = os.fork()
-        if not pid:
-            found = label(folder, truth, n_labels)
-            (folder / "found.json").write_text(json.dumps(found))
-            os._exit(0)
-        os.waitpid(pid, 0)
+        # What wrote the photographs is no part of the process that is measured.
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=label, args=(folder, truth, n_labels))
+        process.start()
+        process.join()
         found = json.loads((folder / "found.json").read_text())
         photographs = sum(f.stat().st_size for f in (folder / "photos").iterdir())
         return {"photographs_mb": round(photographs / 1e6, 1), **found}
@@ -87,7 +86,7 @@ def write_photographs(folder: Path, n: int) -> dict[str, str]:
     return truth
 
 
-def label(folder: Path, truth: dict[str, str], n_labels: int) -> dict[str, Any]:
+def label(folder: Path, truth: dict[str, str], n_labels: int) -> None:
     """Answer, and have images chosen after each answer."""
     from skadma import Campaign, CNNClassifier
     from skadma.labelling.campaign.ledger import Mark, Operation
@@ -120,7 +119,7 @@ def label(folder: Path, truth: dict[str, str], n_labels: int) -> dict[str, Any]:
     export = time.process_time() - began
     campaign.close()
     size = sum(f.stat().st_size for f in (folder / "c").rglob("*") if f.is_file())
-    return {
+    found = {
         "first_choice_s": round(first, 1),
         "answer_s": {
             "median": round(float(np.median(seconds)), 3),
@@ -131,6 +130,7 @@ def label(folder: Path, truth: dict[str, str], n_labels: int) -> dict[str, Any]:
         "folder_mb": round(size / 1e6, 1),
         "export_model_s": round(export, 1),
     }
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 def resident() -> int:

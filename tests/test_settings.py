@@ -128,7 +128,7 @@ def test_what_is_started_with_by_default():
     """The page is shown before torch is there to describe it."""
     usual = cli.make_parser().parse_args(["start", "photos", "--classes", "a", "b"])
     assert cli._campaign.is_usual(usual)
-    estimator, strategy = cli._campaign._models(usual)
+    estimator, strategy, _ = cli._campaign._models(usual)
     described = settings.describe_estimator(estimator)
     assert described == stored_settings.DEFAULT_ESTIMATOR
     assert settings.describe_strategy(strategy) == stored_settings.DEFAULT_STRATEGY

@@ -642,7 +642,7 @@ def _add_export_model(commands: Commands) -> None:
     add_output(export, "folder")
     add = export.add_argument
     add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
-    what = "skip the five trainings that calibrate the probabilities"
+    what = "do not calibrate, which takes five trainings of a network"
     add("--no-calibration", action="store_true", help=what)
 
 

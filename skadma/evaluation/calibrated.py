@@ -21,14 +21,18 @@ _FOLDS = 5
 
 
 def calibrated(
-    estimator: Any, labels: Sequence[str], unseen: Callable[[], np.ndarray]
+    estimator: Any,
+    labels: Sequence[str],
+    unseen: Callable[[], np.ndarray],
+    how: str = "five folds",
 ) -> tuple[Any, str]:
     """Return a classifier with better probabilities, and a text for the model card.
 
     The classifier is fitted with these `labels`, one per image, and stays as it is: it
     is returned itself where there are too few labels, where a temperature does not help
     or, with a warning, where its network cannot have one. `unseen` computes out-of-fold
-    probabilities of the labelled images; it is not called with too few labels.
+    probabilities of the labelled images, `how` says by what; it is not called with too
+    few labels.
     """
     counts = [count for count in Counter(labels).values() if count >= 2]
     if sum(counts) < N_LABELS or len(counts) < 2:
@@ -73,7 +77,7 @@ def calibrated(
         )
     return chosen, (
         f"By {len(given)} labels, each judged by a model that was trained without "
-        "it (five folds), the expected calibration error of the confidence (ten bins "
+        f"it ({how}), the expected calibration error of the confidence (ten bins "
         f"with equally many images) is {error:.3f}. With a temperature of "
         f"{temperature:.2f} it is {error_after:.3f}, measured on labels that the "
         f"temperature was not set by, and the log loss is {loss_after:.3f} "

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._utils.atomic import remove_leftovers, sync_folder
+from ..._utils.atomic import remove_leftovers, sync_folder, write_atomically
 from ..._utils.intervals import wilson_interval
 from ...features.table import EmbeddingTable, read_table
 from .agreement import Agreement, choose_repeats, measure_agreement
@@ -52,7 +53,7 @@ from .state import (
     refresh,
     refresh_if_there,
 )
-from .status import Status, make_status
+from .status import QUALITY, Status, make_status
 from .stored_settings import DEFAULT_ESTIMATOR, DEFAULT_STRATEGY, check_settings
 
 if TYPE_CHECKING:
@@ -525,10 +526,11 @@ class Campaign:
         """List the `n` labels most likely to be wrong; all if None.
 
         First those of which a blind repeat has another label, then by the probability
-        of the label, lowest first, by a model that did not see it: a logistic
-        regression on the pretrained network's penultimate outputs, five-fold. With
-        `refit` by the network itself, adapted five times: better where the images are
-        far from those it was pretrained with, and slow. What was labelled anew or
+        of the label, lowest first, by a model that did not see it: the campaign's
+        probe or, where a network is fine-tuned, one of the pretrained network's
+        penultimate outputs (leave-one-out). With `refit` by that network itself,
+        adapted five times: better where the images are far from those it was pretrained
+        with, and slow. What was labelled anew or
         confirmed since is left out. Warns of labels that cannot be judged. See
         :func:`skadma.evaluation.suspects`.
         """
@@ -679,7 +681,9 @@ class Campaign:
 
         Not fitted where there are no labels.
         """
-        return self._trainer.present_model()[1]
+        estimator = self._trainer.present_model()[1]
+        self.quality()
+        return estimator
 
     def guesses(
         self, contents: Iterable[str]
@@ -699,22 +703,32 @@ class Campaign:
         return n_labels, dict(zip(asked, found, strict=False))  # none without a model
 
     def quality(self) -> Share | None:
-        """How often the model is right, by the labels so far, with a 95 % interval.
+        """Estimate how often the model is right, by the labels so far.
 
-        Each label is judged by the probe that is fitted without it (leave-one-out, in
-        closed form). The labels were chosen for being hard, so on the other images the
-        model is right more often: docs/evaluation.md has by how much. None without a
-        probe, or with labels of one class only.
+        It is the probe's mean confidence in the images without a label, whose scale
+        leave-one-out scores have set, with Wilson's interval for half as many labels.
+        The labels themselves were chosen for being hard: the share of them that is
+        predicted without them is far too low. docs/evaluation.md has measurements; an
+        audit is surer. None without a probe, or with labels of one class only.
         """
         from ...evaluation import Share
 
         learnt = self._trainer.learnt(read_state(self._event_log))
-        given = list(learnt.labels.values()) if learnt is not None else []
-        if learnt is None or len(set(given)) < 2:
+        if learnt is None or learnt.proba is None or len({*learnt.labels.values()}) < 2:
             return None
-        best = learnt.probe.classes_[learnt.probe.loo_proba_.argmax(axis=1)]
-        right, n = float(np.mean(best == given)), len(given)
-        return Share(right, *wilson_interval(right, n, 0.95), n)
+        n, proba = len(learnt.labels), learnt.proba
+        if n < len(proba):
+            rest = np.delete(proba, learnt.table.numbers(learnt.labels), axis=0)
+        else:
+            rest = learnt.probe.loo_proba_
+        right = float(rest.max(axis=1).mean())
+        found = Share(right, *wilson_interval(right, n / 2, 0.95), n)
+        text = json.dumps(found)
+        with suppress(OSError):  # for `status`, which loads no probe
+            write_atomically(
+                self.folder / QUALITY, lambda tmp: tmp.write_text(text), durable=False
+            )
+        return found
 
     def export_model(
         self,
@@ -738,10 +752,11 @@ class Campaign:
         onnx : bool, default=False
             Write ``model.onnx`` as well; needs ``pip install skadma[onnx]``.
         calibration : bool, default=True
-            Set a temperature by out-of-fold probabilities, which takes five trainings,
-            and write the model with it: the same labels, better probabilities. Where
-            there are fewer than 60 labels, or it does not help, the probabilities are
-            not changed, and the card says so.
+            Set a temperature by probabilities of models that did not see the label,
+            and write the model with it: the same labels, better probabilities. Of a
+            probe they are leave-one-out and cost nothing, else they take five
+            trainings. Where there are fewer than 60 labels, or it does not help, the
+            probabilities are not changed, and the card says so.
         overwrite : bool, default=False
             Replace a model that is there already.
         verbose : bool, default=False
@@ -777,6 +792,7 @@ class Campaign:
                 lambda: self._trainer.unseen_proba(
                     images, np.array(labels), state, refit=True, verbose=verbose
                 ),
+                "leave-one-out" if self._trainer.is_probe else "five folds",
             )
         estimate = self.audits.estimate() if self.audits.has_labels() else None
         facts = card_facts(self._event_log, state, text, estimate)

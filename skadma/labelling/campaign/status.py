@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from ...images.folder import find_left_out
 from .event_log import EventLog
 from .state import State
 
+QUALITY = "quality.json"
+"""How often a probe is right, as it was estimated last."""
 LONGEST = 120.0
 """Seconds per label; what took longer had a pause in it."""
 SHORTEST = 0.2
@@ -103,6 +106,8 @@ class Status:
     left_out : dict of str to list of str
         Other files in the pools, by the reason: an ending, "no ending", "link to a
         folder", or an error. Hidden files do not count.
+    quality : tuple or None
+        What :meth:`Campaign.quality` gave last: share, interval, number of labels.
     """
 
     pools: dict[str, Path]
@@ -120,6 +125,7 @@ class Status:
     unusable: int
     pace: list[Pace]
     left_out: dict[str, list[str]]
+    quality: tuple[float, float, float, int] | None = None
 
     def __str__(self) -> str:
         n_copies = self.n_images - len(self.unreadable) - self.n_contents
@@ -142,6 +148,12 @@ class Status:
             )
         if self.pace:
             lines.append("an hour      " + ", ".join(map(str, self.pace)))
+        if self.quality:
+            right, low, high, n = self.quality
+            lines.append(
+                f"right        about {right:.0%} of the time "
+                f"({low:.0%} to {high:.0%}), by {n} labels"
+            )
         if self.unusable:
             lines.append(
                 f"not trained  {self.unusable} labels, whose image is not there"
@@ -227,4 +239,14 @@ def make_status(log: EventLog, state: State) -> Status:
         unusable=sum(given.values()) - len(state.labelled()),
         pace=measure_pace(log, state),
         left_out=_find_left_out(pools),
+        quality=_read_quality(log.path.with_name(QUALITY)),
     )
+
+
+def _read_quality(path: Path) -> tuple[float, float, float, int] | None:
+    """Read what was written last; None if that is nothing or damaged."""
+    try:
+        right, low, high, n = map(float, json.loads(path.read_text()))
+        return right, low, high, int(n)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+        return None

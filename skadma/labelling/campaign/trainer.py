@@ -68,15 +68,12 @@ class Table:
 
 @dataclass(eq=False)
 class Learnt:
-    """A probe of some labels, by content, and its probabilities of a table's rows.
-
-    Without labels it is not fitted, and has none.
-    """
+    """A probe of some labels, by content, and its probabilities of a table's rows."""
 
     table: Table
     labels: dict[str, str]
     classes: list[str]
-    probe: ProbeClassifier
+    probe: ProbeClassifier  # not fitted without labels
     proba: np.ndarray | None = None
 
 

@@ -165,7 +165,7 @@ class Session:
             }
         except (ValueError, RuntimeError) as error:
             message = {"kind": "problem", "message": str(error)}
-        if message["kind"] == "problem":
+        if message["kind"] == "problem" and not self._closed:
             _logger.warning("training: %s", message["message"])  # on the terminal too
         self._submit(self._receive, message)
 

@@ -163,14 +163,17 @@ class Page {
     ]);
   }
 
-  #stageText({ stage, n_labels, n_known }) {
+  #stageText({ stage, n_labels, n_known, quality }) {
     const known = n_labels
       ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
+    const [share, low, high] = (quality ?? []).map((x) => Math.round(100 * x));
+    const right = quality
+      ? `by the labels so far it is right about ${share} % (${low} to ${high}) of the time` : "";
     const now = {
       training: "it is learning and choosing",
       choosing: "Pictures are drawn by chance until the network has looked at all of them",
     }[stage];
-    return [known, now].filter(Boolean).join("; ");
+    return [known, right, now].filter(Boolean).join("; ");
   }
 
   /** What to show where there is no picture. */

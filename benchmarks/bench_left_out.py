@@ -1,0 +1,127 @@
+"""What leave-one-out scores of a probe say of its accuracy, and of wrong labels.
+
+    python benchmarks/make_image_sets.py DIR
+    python benchmarks/bench_left_out.py DIR [--sets NAME ...]
+
+Labels are chosen by UncertaintyHerding from pools of 600 images, in rounds of 20, as in
+a campaign. "loo" is the share of labels that the probe predicts without them; "by area"
+the same with each label counted as often as there are images of the pool to which it is
+the nearest; "confidence" the mean confidence in the rest of the pool, what `skadma
+status` and the page tell; "corrected" that and the mean of right - confidence of the
+labels. Intervals are Wilson's, of "confidence" for half as many labels. Each is
+compared with the accuracy in 400 other images. Then 200 labels are drawn at random and
+5 % of them are made wrong: how many of the ten most suspect labels are? Features are
+those of bench_defaults.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bench_defaults import SETS, read_features
+
+from skadma import ProbeClassifier
+from skadma._utils.intervals import wilson_interval
+from skadma.strategies._uncertainty_herding import herd_by_distances, herding_distances
+
+RESULTS = Path(__file__).parent / "results" / "left_out.csv"
+N_POOL, N_TEST, ROUND, N_LABELS = 600, 400, 20, 160
+AT = (20, 40, 80, 160)
+
+
+def main() -> None:
+    """Measure, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in options.sets:
+        stored = read_features(name, options.folder)
+        for seed in options.seeds:
+            rows += measure(stored, {"set": name, "seed": seed})
+        pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4f")
+        print(name, flush=True)
+    results = pd.DataFrame(rows)
+    ways = ["loo", "by area", "confidence", "corrected"]
+    found = results[results["labels"].isin(AT)].copy()
+    for way in ways:
+        found[way] = 100 * (found[way] - found["accuracy"])
+    print("points above the accuracy, mean")
+    print(found.groupby("labels")[ways].mean().round(1))
+    print("share of intervals that have the accuracy in them")
+    covered = ["covered by loo", "covered by confidence"]
+    print(results.groupby("labels")[covered].mean().round(2))
+    print(results[covered].mean().round(3))
+    print("root mean square")
+    print(found.groupby("labels")[ways].agg(lambda x: (x**2).mean() ** 0.5).round(1))
+    print(found[found["labels"] > 40].groupby("set")[ways].mean().round(1))
+    wrong = results.dropna(subset="precision at ten")
+    print(wrong.groupby("set")["precision at ten"].mean())
+
+
+def measure(
+    stored: dict[str, np.ndarray], what: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Label a pool, and compare estimates with the test set."""
+    rng = np.random.default_rng(what["seed"])
+    order = rng.permutation(len(stored["y"]))
+    n_pool = min(N_POOL, len(order) * 3 // 5)
+    some, test = order[:n_pool], order[n_pool : n_pool + N_TEST]
+    X, y = stored["X"][some], stored["y"][some]
+    distances = herding_distances(X)
+    classes = np.unique(stored["y"])
+    widths = stored["block_widths"].tolist()
+    probe = ProbeClassifier(block_widths=widths, classes=classes)
+    labelled, rows = np.empty(0, dtype=int), []
+    while len(labelled) < N_LABELS:
+        pool = np.setdiff1d(np.arange(n_pool), labelled)
+        proba = probe.predict_proba(X[pool]) if len(labelled) else None
+        chosen, _ = herd_by_distances(distances, labelled, pool, proba, ROUND, 0)
+        labelled = np.concatenate([labelled, pool[chosen]])
+        probe.fit(X[labelled], y[labelled])
+        rest = np.setdiff1d(np.arange(n_pool), labelled)
+        right = probe.classes_[probe.loo_proba_.argmax(axis=1)] == y[labelled]
+        nearest = distances[:, labelled].argmin(axis=1)
+        area = np.bincount(nearest, minlength=len(labelled))
+        sure = probe.loo_proba_.max(axis=1)
+        confidence = probe.predict_proba(X[rest]).max(axis=1).mean()
+        accuracy = probe.score(stored["X"][test], stored["y"][test])
+        shares = {
+            "loo": (right.mean(), len(right)),
+            "confidence": (confidence, len(right) / 2),
+        }
+        intervals = {
+            way: wilson_interval(*given, 0.95) for way, given in shares.items()
+        }
+        found = {
+            "labels": len(labelled),
+            "accuracy": accuracy,
+            "loo": right.mean(),
+            **{
+                f"covered by {way}": float(low <= accuracy <= high)
+                for way, (low, high) in intervals.items()
+            },
+            "by area": np.average(right, weights=area),
+            "confidence": confidence,
+            "corrected": confidence + (right - sure).mean(),
+        }
+        rows.append({**what, **found})
+    n = min(200, n_pool)
+    given, flipped = y[:n].copy(), rng.choice(n, n // 20, replace=False)
+    for i in flipped:
+        given[i] = rng.choice(classes[classes != given[i]])
+    probe.fit(X[:n], given)
+    own = probe.loo_proba_[np.arange(n), np.searchsorted(classes, given)]
+    rows[-1]["precision at ten"] = np.isin(np.argsort(own)[:10], flipped).mean()
+    return rows
+
+
+if __name__ == "__main__":
+    main()
