@@ -38,9 +38,10 @@ END = ".. end: made by docs/make_strategies.py"
 
 def every() -> list[tuple[str, type]]:
     """List the strategies by their names."""
+    named = ((name, getattr(strategies, name)) for name in strategies.__all__)
     return [
         (name, kind)
-        for name, kind in sorted(vars(strategies).items())
+        for name, kind in named
         if hasattr(kind, "needs") and not inspect.isabstract(kind)
     ]
 

@@ -135,7 +135,7 @@ def kinds_of_strategies():
     """The strategies of the package, by their classes."""
     return [
         kind
-        for kind in vars(strategies).values()
+        for kind in (getattr(strategies, name) for name in strategies.__all__)
         if inspect.isclass(kind)
         and issubclass(kind, strategies.QueryStrategy)
         and not inspect.isabstract(kind)

@@ -17,11 +17,11 @@ from skadma.strategies import MarginSampling
 from .test_imports import PACKAGE, circle, room_graph
 
 LIMITS = {
-    "files entered by CNNClassifier.fit": 14,
+    "files entered by CNNClassifier.fit": 15,
     "files entered by ActiveLearner.fit": 24,
     "deepest stack of CNNClassifier.fit": 8,
     "deepest stack of ActiveLearner.fit": 17,
-    "lines of skadma": 28_900,
+    "lines of skadma": 29_400,
     "files at the top of skadma": 8,
     "floors of rooms": 12,
     "tracked files": 600,
