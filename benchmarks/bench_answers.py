@@ -56,9 +56,10 @@ def measure(n: int, n_labels: int) -> dict[str, Any]:
         truth = write_photographs(folder / "photos", n)
         # What wrote the photographs is no part of the process that is measured.
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=label, args=(folder, truth, n_labels))
-        process.start()
-        process.join()
+        for target, args in (start, (folder,)), (label, (folder, truth, n_labels)):
+            process = context.Process(target=target, args=args)
+            process.start()
+            process.join()
         found = json.loads((folder / "found.json").read_text())
         photographs = sum(f.stat().st_size for f in (folder / "photos").iterdir())
         return {"photographs_mb": round(photographs / 1e6, 1), **found}
@@ -86,18 +87,22 @@ def write_photographs(folder: Path, n: int) -> dict[str, str]:
     return truth
 
 
-def label(folder: Path, truth: dict[str, str], n_labels: int) -> None:
-    """Answer, and have images chosen after each answer."""
+def start(folder: Path) -> None:
+    """Start the campaign; images are small, which only the first choice depends on."""
     from skadma import Campaign, CNNClassifier
-    from skadma.labelling.campaign.ledger import Mark, Operation
-    from skadma.labelling.page.session import choose_batch
     from skadma.strategies import UncertaintyHerding
 
-    # Small images: their number decides about all but the time to the first choice.
     clf = CNNClassifier("layers/efficientnet_lite0", image_size=64, training="probe")
-    Campaign.create(
-        folder / "c", folder / "photos", CLASSES, clf, UncertaintyHerding()
-    ).close()
+    place = folder / "c", folder / "photos"
+    Campaign.create(*place, CLASSES, clf, UncertaintyHerding()).close()
+
+
+def label(folder: Path, truth: dict[str, str], n_labels: int) -> None:
+    """Answer, and have images chosen after each answer."""
+    from skadma import Campaign
+    from skadma.labelling.campaign.ledger import Mark, Operation
+    from skadma.labelling.page.session import choose_batch
+
     campaign = Campaign.open(folder / "c")
     ledger = campaign.ledger()
     began = time.process_time()

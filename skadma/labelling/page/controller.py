@@ -74,7 +74,7 @@ class Controller:
             **message["guesses"],
         }
         self.suspects = message["suspects"]
-        self.quality = message["quality"]
+        self.quality = message.get("quality")
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
