@@ -6,6 +6,7 @@ saved model.
 
 import itertools
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
