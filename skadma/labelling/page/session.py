@@ -274,8 +274,8 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
             raise ValueError("There is nothing to forecast: test the model instead.")
         contents = (str(state.contents[image].sha256) for image in images)
         proba = learnt.proba[learnt.table.numbers(contents)]
-        found = evaluation.forecast_accuracy(proba, len(learnt.labels))
-        return [each._asdict() for each in found]
+        ahead = evaluation.forecast_accuracy(proba, len(learnt.labels))
+        return [each._asdict() for each in ahead]
     typed, how, unsure = arguments
     into = Path(typed).expanduser()
     if not into.is_absolute():
