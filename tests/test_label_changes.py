@@ -31,6 +31,17 @@ def sync(controller, want=4, have=()):
     return controller.sync("tab", list(have), want and want + 3)  # 3 are not drawn
 
 
+def test_a_blind_repeat_is_told_as_it_was_given(campaign):
+    sha256 = next(iter(campaign.ledger().usable()))
+    say(campaign.ledger(), sha256, "red")
+    with Campaign.open(campaign.folder, who="ben") as other:
+        ben = Controller(other.ledger(), "ben", 4)
+        say(ben.ledger, sha256, "blue")
+        (told,) = ben.state()["recent"]
+    # Taken back and done again with what is told here, it overwrites nobody's label.
+    assert [item["before"] for item in told["items"]] == [None]
+
+
 # --- what the page is told ----------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from ..requests import WholeBody, read_object, refuse
 from .gallery import KINDS
 from .guard import CLOSED, Guard
 from .pictures import SIZES, encode, encode_small
-from .session import Session, list_labels, make_progress
+from .session import JOBS, Session, list_labels, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -215,6 +215,7 @@ def _operation(body: Any) -> Operation:
 
 def _job(body: Any) -> tuple[Any, ...]:
     name, arguments = _text(body, "name", 64), _list(body, "arguments")
+    _check(name in JOBS, "name")
     _check(all(type(each) in (str, int, float) for each in arguments), "arguments")
     return name, *arguments
 

@@ -27,6 +27,7 @@ from .controller import Controller
 from .gallery import Gallery
 
 _logger = logging.getLogger(__name__)
+JOBS = ("draw", "release", "measure", "forecast", "plan", "sort")
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -133,9 +134,10 @@ class Session:
     def _do_job(self, name: str, *arguments: Any) -> None:
         try:
             result = self._worker.call(do_job, name, *arguments)
-            self.jobs[name] = {"state": "done", "result": result}
+            job = {"state": "done", "result": result}
         except (ValueError, RuntimeError) as error:
-            self.jobs[name] = {"state": "failed", "problem": str(error)}
+            job = {"state": "failed", "problem": str(error)}
+        self.jobs[name] = _as_json(job)
 
     # --- the process that trains ----------------------------------------------------
 
@@ -174,6 +176,17 @@ class Session:
         with contextlib.suppress(CampaignError):  # the page's next request tells
             self.controller.ledger.update()
         self._request()
+
+
+def _as_json(value: Any) -> Any:
+    """Replace what JSON in UTF-8 does not have: NaN, and halves of characters."""
+    if isinstance(value, dict):
+        return {_as_json(key): _as_json(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return None if value != value else value
 
 
 def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:

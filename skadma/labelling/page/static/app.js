@@ -87,6 +87,7 @@ class Page {
     this.keys.arrange(classes, former);
     this.views.grid.rename(renamed);
     this.history.rename(renamed);
+    this.finder.render();
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);
       return this.keys.on && key ? `${name} (${keyName(key)})` : name;
@@ -211,7 +212,11 @@ class Page {
 
   /** Ask for a label by its first letters. */
   find(text = "") {
-    this.finder.open(text, (name) => this.view.act(`class:${name}`));
+    const give = this.view.aim();
+    if (!give) return;
+    this.finder.open(text, (name) => {
+      if (!give(name)) this.notice("A picture that the label was for is not here any more; it got none.");
+    });
   }
 
   /** Say something to those who do not see the page. */

@@ -458,6 +458,11 @@ export class Gallery {
     else this.tiles.render();
   }
 
+  /** See the brush. */
+  aim() {
+    return this.brush.aim();
+  }
+
   act(name) {
     if (name === "take") this.take();
     else if (name === "guess") this.#guesses(!this.page.settings.prefill);

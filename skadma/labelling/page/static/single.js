@@ -175,6 +175,12 @@ export class Single {
     return true;
   }
 
+  /** What answers for the picture that is shown now, as long as it is; null if none is. */
+  aim() {
+    const sha256 = this.visible && this.item?.sha256;
+    return sha256 ? (mark) => this.item?.sha256 === sha256 && this.answer(mark) : null;
+  }
+
   /** Do what a key or a button means; false if it means nothing here. */
   act(name) {
     if (name.startsWith("class:")) return this.answer(name.slice(6));
