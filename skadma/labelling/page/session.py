@@ -21,7 +21,7 @@ from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..campaign.stored_settings import learns_at_once
-from ..sort import plan_sort, run_sort
+from ..sort import plan_sort, run_sort, unfinished
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
@@ -283,5 +283,8 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         raise ValueError("Give the folder in full, such as /home/me/sorted.")
     if name not in ("plan", "sort") or how not in ("copy", "link"):
         raise ValueError(f"The page does not {name} ({how}).")
-    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    plan = unfinished(into, campaign.pools.values())
+    plan = plan or plan_sort(campaign, into, how=how, unsure=unsure)
+    if plan.how == "move":
+        raise ValueError("A move was interrupted there: 'skadma sort' goes on with it.")
     return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}
