@@ -64,8 +64,10 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            at_once = learns_at_once(self.campaign._event_log.settings())
             ledger = self.campaign.ledger()
+            ledger.update()
+            settings = self.campaign._event_log.settings()
+            at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
@@ -240,6 +242,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "at_once": campaign._trainer.learns(read_state(campaign._event_log)),
         "quality": campaign.quality(),
         "suspects": [
             {
