@@ -321,15 +321,17 @@ class Trainer:
             return None
         table = self._table(usable, state)
         labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
-        last, known = self._learnt, (table, labels, state.classes)
-        if last is not None and (last.table, last.labels, last.classes) == known:
+        known = table, [*labels.items()], state.classes  # `loo_proba_` has their order
+        if (last := self._learnt) is not None and known == (
+            last.table, [*last.labels.items()], last.classes
+        ):  # fmt: skip
             return last
         probe = ProbeClassifier(
             block_widths=_block_widths(table.source),
             classes=state.classes,
             class_weight=self._learner.estimator.class_weight,
         )
-        learnt = self._learnt = Learnt(*known, probe)
+        learnt = self._learnt = Learnt(table, labels, state.classes, probe)
         if labels:
             probe.fit(table.rows[table.numbers(labels)], list(labels.values()))
             learnt.proba = probe.predict_proba(table.rows)
