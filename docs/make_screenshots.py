@@ -117,7 +117,7 @@ def picture(page: Page, labels: dict[str, str], out: Path) -> None:
     save(page, out / "label_grid.png")
     page.uncheck("[data-focus=prefill]")
     page.click("#view-gallery")
-    page.wait_for_function("() => document.querySelectorAll('#gallery .tile').length > 20")
+    page.wait_for_function("() => document.querySelector('#gallery .tile')")
     page.wait_for_timeout(6000)  # the small pictures, and guesses
     save(page, out / "label_gallery.png")
     page.click("#view-progress")
