@@ -15,7 +15,10 @@ from skadma.cli import main
 from skadma.features.table import EmbeddingTable, TableError, read_table
 from skadma.labelling.campaign import CampaignError
 from skadma.labelling.campaign.check import find_problems
-from skadma.labelling.page.session import choose_batch
+from skadma.labelling.campaign.embeddings import without_rows
+from skadma.labelling.campaign.image_index import add_contents
+from skadma.labelling.campaign.state import known_contents, read_state
+from skadma.labelling.page.session import choose_batch, do_job
 from skadma.persistence import load_probe
 from skadma.strategies import ADMA, AIFT, BALD, CoreSet, UncertaintyHerding
 
@@ -146,6 +149,45 @@ def test_new_images_wait_for_their_rows(tmp_path, photos):
         with pytest.raises(CampaignError, match="missing or damaged"):
             campaign.query(5)
         assert len(campaign.decisions()) == 6
+
+
+def test_no_image_is_judged_by_the_row_of_another(tmp_path, photos):
+    """Labels are learnt in the order of the paths, and files get other names."""
+    with start(tmp_path, photos) as campaign:
+        teach(campaign, campaign.query(20))
+        before = {s.sha256: s.score for s in campaign.second_look()}
+        files = sorted(photos[0].rglob("*.png"))
+        for i, file in enumerate(files):
+            file.rename(photos[0] / f"{99 - i}.png")
+        campaign.refresh()
+        after = {s.sha256: s.score for s in campaign.second_look()}
+    assert len(before) == 20 and after == pytest.approx(before, abs=1e-4)
+
+
+def test_rows_that_a_scan_had_not_seen(tmp_path, photos):
+    """An image whose row is there by now is no image without a row for good."""
+    with start(tmp_path, photos) as campaign:
+        log = campaign._event_log
+        with log.transaction():
+            contents = without_rows(known_contents(read_state(log)), {})
+            add_contents(log, contents, log.add_event("scan", n_changes=30))
+        assert campaign.candidates() == []
+        assert campaign.add_features(photos[1]) == 30
+        assert len(campaign.candidates()) == 30
+    assert find_problems(tmp_path / "campaign") == []
+
+
+def test_a_forecast_takes_no_network(tmp_path):
+    paths, rows = paint(tmp_path / "photos", range(40))
+    photos = tmp_path / "photos", save(tmp_path / "clip.npz", paths, rows)
+    with start(tmp_path, photos) as campaign:
+        teach(campaign, campaign.query(32))
+        now, *later = do_job(campaign, "forecast")
+        assert now["value"] > 0.5 and [each["n_more"] for each in later] == [
+            20,
+            50,
+            100,
+        ]
 
 
 def test_what_is_refused(tmp_path, photos):

@@ -95,6 +95,13 @@ def test_how_paths_are_written(tmp_path):
         table.match(["x.png"])
 
 
+def test_two_images_do_not_share_a_row(tmp_path):
+    table = read_table(write(tmp_path, "npz", paths=[*PATHS[:5], "café.png"]))
+    both = [*PATHS[:5], "cafe\u0301.png", "café.png"]
+    with pytest.raises(TableError, match="has one row for .*Rename one of them"):
+        table.match(both)
+
+
 def test_rows_by_order_say_which(tmp_path):
     table = read_table(write(tmp_path, "npy"))
     with pytest.warns(UserWarning, match="of the 6 images, sorted by path, from 'a/0"):

@@ -70,6 +70,12 @@ class EmbeddingTable:
                 f"No path in {what} is one of the {n} images. One there is "
                 f"{self.paths[0]!r}, one here {first!r}: give paths as these, or whole."
             )
+        counts = Counter(map(_plain, images))
+        if twice := [p for p in images if counts[_plain(p)] > 1 and _plain(p) in rows]:
+            raise TableError(
+                f"{what} has one row for {twice[0]!r} and {twice[1]!r}, two images "
+                "whose paths differ in how they are written only. Rename one of them."
+            )
         without, extra = known.keys() - rows.keys(), rows.keys() - known.keys()
         for left, text in (without, "images have no row"), (extra, "rows no image"):
             if left:

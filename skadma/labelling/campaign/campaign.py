@@ -622,10 +622,10 @@ class Campaign:
         check_outside(self.folder, root)
         self._check_pool(name, root)
         images = scan_new_folder(root, progress=verbose)
-        if is_of_table(self._settings):
-            images = without_rows(images, read_embeddings(self._event_log))
         with self._event_log.transaction():
             self._check_pool(name, root)  # another process may have been faster
+            if is_of_table(self._settings):
+                images = without_rows(images, read_embeddings(self._event_log))
             event = self._event_log.add_event(
                 "pool", name=name, folder=str(root), n_images=len(images)
             )
@@ -647,14 +647,14 @@ class Campaign:
         self.refresh()
         with self._event_log.transaction():
             contents = known_contents(read_state(self._event_log))
-            rows = rows_by_content(table, contents, read_embeddings(self._event_log))
-            changes = with_rows(contents, rows)
+            known = read_embeddings(self._event_log)
+            rows = rows_by_content(table, contents, known)
+            changes = with_rows(contents, known | rows)
             if changes:
-                event = self._event_log.add_event(
-                    "scan",
-                    n_changes=len(changes),
-                    embeddings=write_embeddings(self.folder, rows),
+                new = (
+                    {"embeddings": write_embeddings(self.folder, rows)} if rows else {}
                 )
+                event = self._event_log.add_event("scan", n_changes=len(changes), **new)
                 add_contents(self._event_log, changes, event)
         return len(changes)
 
@@ -792,7 +792,7 @@ class Campaign:
                 lambda: self._trainer.unseen_proba(
                     images, np.array(labels), state, refit=True, verbose=verbose
                 ),
-                "leave-one-out" if self._trainer.is_probe else "five folds",
+                "leave-one-out" if self._trainer.learns(state) else "five folds",
             )
         estimate = self.audits.estimate() if self.audits.has_labels() else None
         facts = card_facts(self._event_log, state, text, estimate)

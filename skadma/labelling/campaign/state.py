@@ -441,10 +441,10 @@ def refresh(log: EventLog) -> int:
     changes = state.folders.scan(known_contents(state))
     if not changes:
         return 0
-    if is_of_table(log.settings()):
-        changes = without_rows(changes, read_embeddings(log))
     with log.transaction():
-        now = read_state(log)  # another process may have scanned as well
+        now = read_state(log)  # another process may have scanned, or brought rows
+        if is_of_table(log.settings()):
+            changes = without_rows(changes, read_embeddings(log))
         known = known_contents(now)
         changes = {
             path: content

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import threading
 import time
 import warnings
@@ -20,6 +19,7 @@ from ...features.cache import DiskCache
 from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
+from ..campaign.state import read_state
 from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort, unfinished
 from ..worker import Worker, WorkerEndedError
@@ -31,8 +31,6 @@ _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
 _SUSPECTS = 60
-_LOOKED_AT = 1000
-"""Images of which a forecast is made."""
 
 
 class Session:
@@ -66,8 +64,10 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            at_once = learns_at_once(self.campaign._event_log.settings())
             ledger = self.campaign.ledger()
+            ledger.update()
+            settings = self.campaign._event_log.settings()
+            at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
@@ -242,6 +242,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "at_once": campaign._trainer.learns(read_state(campaign._event_log)),
         "quality": campaign.quality(),
         "suspects": [
             {
@@ -269,14 +270,15 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
         return {**vars(found), **lists}
     if name == "forecast":
-        paths = campaign.candidates()
-        some = random.Random(0).sample(paths, min(len(paths), _LOOKED_AT))
-        estimator = campaign.estimator()
-        if estimator.training != "probe" or not some:
+        campaign.refresh_if_there()
+        state = read_state(campaign._event_log)
+        learnt, images = campaign._trainer.learnt(state), state.candidates()
+        if learnt is None or learnt.proba is None or not images:
             raise ValueError("There is nothing to forecast: test the model instead.")
-        proba = estimator.predict_proba([str(file) for file in campaign.files(some)])
-        n_labels = sum(campaign.status().labels.values())
-        return [f._asdict() for f in evaluation.forecast_accuracy(proba, n_labels)]
+        contents = (str(state.contents[image].sha256) for image in images)
+        proba = learnt.proba[learnt.table.numbers(contents)]
+        ahead = evaluation.forecast_accuracy(proba, len(learnt.labels))
+        return [each._asdict() for each in ahead]
     typed, how, unsure = arguments
     into = Path(typed).expanduser()
     if not into.is_absolute():
