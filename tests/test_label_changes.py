@@ -51,7 +51,7 @@ def test_a_renamed_class(campaign, controller):
     controller.receive(
         {
             "kind": "batch", "known": [(first, "red")], "suspects": [],
-            "quality": None,
+            "quality": None, "at_once": False,
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
@@ -86,12 +86,15 @@ def test_tabs_hold_different_pictures(controller):
     """One with none left is told how many wait in others; it gets what they leave."""
     shas = list(controller.ledger.usable())
     message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1,
-               "quality": None, "guesses": {shas[1]: ("red", 0.9)},
+               "quality": None, "at_once": True, "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip
-    assert controller.state()["stage"] == "choosing"
+    told = controller.state()
+    assert (told["stage"], told["read_all"], controller.at_once) == (
+        "choosing", False, False)  # fmt: skip
     controller.receive(message)
-    assert controller.state()["stage"] == "idle"
+    told = controller.state()
+    assert (told["stage"], told["read_all"], controller.at_once) == ("idle", True, True)
 
     def ask(tab, want, have=()):
         told = controller.sync(tab, list(have), want)

@@ -21,7 +21,7 @@ from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..campaign.state import read_state
 from ..campaign.stored_settings import learns_at_once
-from ..sort import plan_sort, run_sort
+from ..sort import plan_sort, run_sort, unfinished
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
@@ -65,8 +65,10 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            at_once = learns_at_once(self.campaign._event_log.settings())
             ledger = self.campaign.ledger()
+            ledger.update()
+            settings = self.campaign._event_log.settings()
+            at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
@@ -253,6 +255,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "at_once": campaign._trainer.learns(read_state(campaign._event_log)),
         "quality": campaign.quality(),
         "suspects": [
             {
@@ -295,5 +298,8 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         raise ValueError("Give the folder in full, such as /home/me/sorted.")
     if name not in ("plan", "sort") or how not in ("copy", "link"):
         raise ValueError(f"The page does not {name} ({how}).")
-    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    plan = unfinished(into, campaign.pools.values())
+    plan = plan or plan_sort(campaign, into, how=how, unsure=unsure)
+    if plan.how == "move":
+        raise ValueError("A move was interrupted there: 'skadma sort' goes on with it.")
     return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}

@@ -183,7 +183,9 @@ class Page {
     const only = (text) => [h("p", { class: "empty" }, text)];
     if (!state) return only("One moment …");
     const left = state.n_images - nDecided;
-    if (left <= 0 || (passed.size && left <= state.n_skipped)) return [this.#end(left)];
+    if (left <= 0 || (passed.size && left <= state.n_skipped)) {
+      return state.read_all ? [this.#end(left)] : only("Reading the folder …");
+    }
     if (elsewhere && elsewhere >= left) {
       return only("What is left is open in another tab.");
     }

@@ -164,7 +164,7 @@ export class Gallery {
         const answer = await this.#call("overview", { kind: "guesses", have, contents: [] });
         if (answer.values && answer.pool === this.pool) {
           this.news = answer;
-          if (!this.model) this.choose();
+          if (!this.model) this.choose(false);
           this.render();
         }
       } catch {

@@ -70,7 +70,7 @@ export class Grid {
       this.#renderTiles(items);
     } else {
       this.cells.clear();
-      refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
+      refill(this.tiles, ["empty", queue.state?.stage, queue.state?.read_all, queue.nDecided,
         queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.elsewhere], () => this.page.emptiness());
     }
   }

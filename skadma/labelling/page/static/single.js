@@ -66,7 +66,7 @@ export class Single {
     this.caption.textContent = item
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
-      refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
+      refill(this.stage, ["empty", queue.state?.stage, queue.state?.read_all, queue.state?.n_images,
         queue.nDecided, queue.state?.n_skipped, queue.passed.size,
         queue.elsewhere], () => this.page.emptiness());
       return;
