@@ -269,10 +269,7 @@ class Controller:
                         "sha256": d.sha256,
                         "path": self.ledger.path(d.sha256),
                         "mark": d.mark,
-                        # Who repeats does it blind: undone, it is asked blind again.
-                        "before": None
-                        if d.act == "repeat"
-                        else self.ledger.mark_before(d),
+                        "before": self.ledger.mark_before(d),
                     }
                     for d in event.decisions
                 ],

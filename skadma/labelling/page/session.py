@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import threading
 import time
@@ -133,13 +134,14 @@ class Session:
             what = name, *arguments
             threading.Thread(target=self._do_job, args=what, daemon=True).start()
 
-    def _do_job(self, name: str, *arguments: Any) -> None:
+    def _do_job(self, name: str, *given: Any) -> None:
         try:
-            result = self._worker.call(do_job, name, *arguments)
-            job = {"state": "done", "result": result}
+            job = {"state": "done", "result": self._worker.call(do_job, name, *given)}
         except (ValueError, RuntimeError) as error:
             job = {"state": "failed", "problem": str(error)}
-        self.jobs[name] = _as_json(job)
+        # JSON in UTF-8 has no NaN, and no halves of characters.
+        text = json.dumps(job, ensure_ascii=False).encode("utf-8", "replace")
+        self.jobs[name] = json.loads(text, parse_constant=lambda _: None)
 
     # --- the process that trains ----------------------------------------------------
 
@@ -180,29 +182,18 @@ class Session:
         self._request()
 
 
-def _as_json(value: Any) -> Any:
-    """Replace what JSON in UTF-8 does not have: NaN, and halves of characters."""
-    if isinstance(value, dict):
-        return {_as_json(key): _as_json(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_json(each) for each in value]
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return None if value != value else value
-
-
 def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     """Count and list what the third view shows.
 
     `curve` has, for each query, the labels before it, the answers, and how many of them
     the model had guessed right.
     """
-    ledger = controller.ledger
+    ledger, as_of = controller.ledger, controller.suspects_as_of
     ledger.update()
     confirmed = {
         decision.sha256
         for event in ledger.acts.values()
-        if event.kind == "confirm" and event.id > controller.suspects_as_of
+        if event.kind == "confirm" and event.id > as_of
         for decision in event.decisions
     }
     labels = ledger.labels()
@@ -210,9 +201,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.present_name(
-                suspect["suggested"], controller.suspects_as_of
-            ),
+            "suggested": ledger.present_name(suspect["suggested"], as_of),
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
