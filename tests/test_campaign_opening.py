@@ -221,11 +221,14 @@ def test_starting_is_interrupted(tmp_path):
     Image.fromarray(noise).save(pool / "0.png", compress_level=1)
     for i in range(1, 120):
         os.link(pool / "0.png", pool / f"{i}.png")
+    # A background job of a shell ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     ctrl_c = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     ctrl_c.start()
     began = time.process_time()
     with pytest.raises(KeyboardInterrupt):
         scan_new_folder(pool, progress=False)
+    signal.signal(signal.SIGINT, before)
     interrupted = time.process_time() - began
     assert not folder.exists()
     with Campaign.create(folder, pool, CLASSES, at_once=True) as campaign:

@@ -45,7 +45,7 @@ def chosen(client):
     """The first pictures, which a child has chosen."""
     for _ in range(600):
         answer = client.post("/api/sync", json={"tab": "t", "have": [], "want": 4})
-        if answer.json()["items"]:
+        if answer.json()["stage"] == "idle" and answer.json()["items"]:
             return answer.json()["items"]
         assert answer.json()["problem"] is None
         time.sleep(0.2)

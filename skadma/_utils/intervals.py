@@ -18,4 +18,6 @@ def wilson_interval(value: float, n: float, confidence: float) -> tuple[float, f
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n) * z
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exact at the ends, where the sums round.
+    low = 0.0 if value == 0 else max(0.0, middle - half)
+    return low, 1.0 if value == 1 else min(1.0, middle + half)
