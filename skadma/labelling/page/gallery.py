@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -12,6 +13,11 @@ from ..campaign.ledger import Ledger
 from ..campaign.overview import guess_all, map_pool, rank_similar
 
 KINDS: Any = {"guesses": guess_all, "map": map_pool, "similar": rank_similar}
+
+
+def _digest(names: Iterable[str]) -> int:
+    """Name pictures in their order; the same in every process."""
+    return int.from_bytes(hashlib.sha256("".join(names).encode()).digest()[:6], "big")
 
 
 class Gallery:
@@ -34,14 +40,13 @@ class Gallery:
                 held = self._ledger.decision(sha256)
                 given = (held.mark, held.who) if held else (None, None)
                 rows.append((sha256, self._ledger.paths[there[sha256]], *given))
-        pool, as_of = hash(tuple(there)) % 2**53, self._ledger.as_of
-        return {"pool": pool, "as_of": as_of, "rows": rows}
+        return {"pool": _digest(there), "as_of": self._ledger.as_of, "rows": rows}
 
     def overview(self, kind: str, sha256: str, have: int) -> dict[str, Any]:
         """What was computed of the pool, in its order; `have`: the guesses' `as_of`."""
         self._ledger.update()
         there = self._ledger.available()
-        more = {"pool": hash(tuple(there)) % 2**53}  # names them in their order
+        more = {"pool": _digest(there)}
         version = self.model if kind == "guesses" else len(there)
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
@@ -52,7 +57,7 @@ class Gallery:
             now = {name: self._ledger.present_name(name, as_of) for name in names}
             found = {s: (now[g], round(p, 4)) for s, (g, p) in guesses.items()} or None
         if found is None or more.get("guesses_as_of") == have:
-            return {"waiting": True}
+            return {"waiting": True, "pool": more["pool"]}
         if kind == "similar":
             return {"values": [name for name in found if name in there]}
         return {**more, "values": [found.get(s) for s in there]}
