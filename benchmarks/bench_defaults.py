@@ -210,6 +210,22 @@ def mean_of(predicts: list[Predict]) -> Predict:
     return predict
 
 
+def best_of(candidates: list[list[list[np.ndarray]]]) -> Predict:
+    """Make the probe with the least leave-one-out log loss, anew for each fit."""
+
+    def predict(labeled: np.ndarray, y: np.ndarray, n_classes: int) -> np.ndarray:
+        losses, found = [], []
+        for products in candidates:
+            rows = probe_rows(products, labeled)
+            one = fit_probe(rows[labeled], y, n_classes)
+            own = softmax(one.left_out, axis=1)[np.arange(len(y)), y]
+            losses.append(-np.log(own + 1e-30).mean())
+            found.append(softmax(rows @ one.coef.T + one.intercept, axis=1))
+        return found[int(np.argmin(losses))]
+
+    return predict
+
+
 def last_stage() -> torch.nn.Sequential:
     """Make the layers of Lite0 that ``n_frozen_layers=-5`` trains, without the head."""
     net = CNNClassifier(NETWORKS[0], image_size=128).source_network().module
@@ -408,6 +424,8 @@ def networks(name: str, folder: Path, seed: int) -> dict[str, Callable[[], Any]]
         "three, mean of scores": (three, mean_of([probe([p]) for p in three])),
         "Lite2": (split.products[2:3], probe(split.products[2:3])),
         "mean with the mirror image": (mirror, probe(mirror)),
+        "chosen by leave-one-out": (three, best_of([[p] for p in three])),
+        "... or three, joined": (three, best_of([*([p] for p in three), three])),
     }
     ways = {"Lite0, random": lambda: simulate(split, probe(one), None, seed)}
     for key, (products, model) in models.items():

@@ -72,22 +72,23 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     ]
     command += [str(folder / "photos"), "--campaign", str(folder / "solar-cells")]
     command += ["--classes", *CLASSES, "--who", "ana", "--no-browser", "-n", "20"]
-    command += ["--set", "estimator__image_size=128", "estimator__max_epochs=8"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     return server, server.stdout.readline().strip()
 
 
 def save(page: Page, path: Path) -> None:
-    """Write what is seen, in 64 colours, so that it is small."""
+    """Write what is seen, in 96 colours, so that it is small."""
     with Image.open(io.BytesIO(page.screenshot())) as seen:
-        few = seen.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        # Others have no colours left for the labels beside grey photographs.
+        method = Image.Quantize.MAXCOVERAGE
+        few = seen.convert("RGB").quantize(96, method, dither=Image.Dither.NONE)
         few.save(path, optimize=True)
     print(path)
 
 
 def picture(page: Page, labels: dict[str, str], out: Path) -> None:
-    """Label one by one, look at the grid and at the progress."""
+    """Label one by one, look at the grid, the gallery and the progress."""
     for i in range(30):
         page.wait_for_function(
             "() => window.skadmaPage?.views.single.visible && skadmaPage.queue.items[0]"
@@ -115,6 +116,10 @@ def picture(page: Page, labels: dict[str, str], out: Path) -> None:
     page.wait_for_timeout(1500)
     save(page, out / "label_grid.png")
     page.uncheck("[data-focus=prefill]")
+    page.click("#view-gallery")
+    page.wait_for_function("() => document.querySelector('#gallery .tile')")
+    page.wait_for_timeout(6000)  # the small pictures, and guesses
+    save(page, out / "label_gallery.png")
     page.click("#view-progress")
     page.wait_for_selector("#part-agreement h2")
     page.wait_for_timeout(1500)

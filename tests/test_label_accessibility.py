@@ -136,7 +136,7 @@ def test_the_work_of_a_day_without_a_mouse(site, pages):
     saved(page)
     assert [mark for _, mark in site.given()[-2:]] == ["crack", "ok"]
     n = len(site.held())
-    go(page, ".recent li:nth-child(2) button")
+    go(page, ".recent li:nth-child(2) button[aria-label^='Take back']")
     page.keyboard.press("Enter")
     saved(page)
     assert len(site.held()) == n - 1 and site.given()[-1][0] in site.held()

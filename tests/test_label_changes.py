@@ -31,6 +31,17 @@ def sync(controller, want=4, have=()):
     return controller.sync("tab", list(have), want and want + 3)  # 3 are not drawn
 
 
+def test_a_blind_repeat_is_told_as_it_was_given(campaign):
+    sha256 = next(iter(campaign.ledger().usable()))
+    say(campaign.ledger(), sha256, "red")
+    with Campaign.open(campaign.folder, who="ben") as other:
+        ben = Controller(other.ledger(), "ben", 4)
+        say(ben.ledger, sha256, "blue")
+        (told,) = ben.state()["recent"]
+    # Taken back and done again with what is told here, it overwrites nobody's label.
+    assert [item["before"] for item in told["items"]] == [None]
+
+
 # --- what the page is told ----------------------------------------------------------
 
 
@@ -40,7 +51,7 @@ def test_a_renamed_class(campaign, controller):
     controller.receive(
         {
             "kind": "batch", "known": [(first, "red")], "suspects": [],
-            "quality": None,
+            "quality": None, "at_once": False,
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
         }
@@ -75,12 +86,15 @@ def test_tabs_hold_different_pictures(controller):
     """One with none left is told how many wait in others; it gets what they leave."""
     shas = list(controller.ledger.usable())
     message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1,
-               "quality": None, "guesses": {shas[1]: ("red", 0.9)},
+               "quality": None, "at_once": True, "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip
-    assert controller.state()["stage"] == "choosing"
+    told = controller.state()
+    assert (told["stage"], told["read_all"], controller.at_once) == (
+        "choosing", False, False)  # fmt: skip
     controller.receive(message)
-    assert controller.state()["stage"] == "idle"
+    told = controller.state()
+    assert (told["stage"], told["read_all"], controller.at_once) == ("idle", True, True)
 
     def ask(tab, want, have=()):
         told = controller.sync(tab, list(have), want)

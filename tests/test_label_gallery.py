@@ -146,6 +146,20 @@ def test_the_hand(site, page):
     tile(page, 3).hover()
     until(page, "document.querySelector('#loupe img').naturalWidth")
     assert page.inner_text("#loupe") == names[3]
+    page.mouse.wheel(0, 468)  # below a hand that rests
+    until(page, "document.querySelector('#gallery').scrollTop === 468")
+    below = page.evaluate("""() => {
+      const { clientX, clientY } = skadmaPage.views.gallery.brush.point;
+      return document.elementFromPoint(clientX, clientY).closest('.tile').title;
+    }""")
+    assert below != names[3]
+    until(page, f"document.querySelector('#loupe').innerText === '{below}'")
+    done = len(steps(site))
+    page.keyboard.press("5")
+    saved(page)
+    assert steps(site)[done:] == [{below: "plastic"}]
+    page.keyboard.press("Backspace")
+    saved(page)
 
 
 def test_the_hand_in_the_grid(site, pages):

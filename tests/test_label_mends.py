@@ -64,6 +64,11 @@ def test_many_classes(tmp_path, serve, pages):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     shown(page, sha256)
+    page.keyboard.press("/")  # and the picture is another one before the answer
+    page.evaluate("() => { skadmaPage.queue.items.reverse(); skadmaPage.render(); }")
+    page.keyboard.type("pl")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".notice:has-text('it got none')")
     saved(page)
     assert [mark for _, mark in site.given()] == ["fig", "hazel", "été", "pear"]
     assert strip(page) == ["pear", "été", "hazel", "fig"]
@@ -75,6 +80,12 @@ def test_many_classes(tmp_path, serve, pages):
     page.keyboard.press("Enter")
     assert tile.inner_text() == "walnut"
     assert tile.locator(".badge").get_attribute("data-sign") == "●"
+    page.locator(".tile").nth(3).hover()  # the focus is at another one
+    page.keyboard.press("/")
+    page.keyboard.type("plu")
+    page.keyboard.press("Enter")
+    badges = page.locator(".badge").all_inner_texts()[:4]
+    assert badges == ["walnut", "–", "–", "plum"]
     page.click("#view-settings")
     page.click('[data-key-of="class:walnut"]')
     page.keyboard.press("s")

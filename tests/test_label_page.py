@@ -92,7 +92,7 @@ def test_undo_of_one_in_the_strip(site, page):
     saved(page)
     middle = page.locator(".recent li[data-target]").nth(1)
     assert middle.get_attribute("data-mark") == CLASSES[1]
-    middle.get_by_role("button").click()
+    middle.get_by_role("button", name="Take back").click()
     saved(page)
     assert strip(page)[:2] == [CLASSES[0], CLASSES[0]]
     path = site.given()[-2][0]

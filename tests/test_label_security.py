@@ -484,13 +484,15 @@ def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
     link.symlink_to(full)
 
     def sort(into, how="copy", unsure=0.5, name="sort", **headers):
-        body = {"name": name, "arguments": [str(into), how, unsure]}
-        return client.post("/api/job", json=body, headers=headers).status_code
+        body = json.dumps({"name": name, "arguments": [str(into), how, unsure]})
+        headers["Content-Type"] = "application/json"
+        return client.post("/api/job", content=body, headers=headers).status_code
 
-    def refused(name="sort"):
-        while (job := client.get("/api/test").json()["jobs"][name])[
-            "state"
-        ] == "running":
+    def jobs():
+        return client.get("/api/test").json()["jobs"]
+
+    def refused():
+        while (job := jobs()["sort"])["state"] == "running":
             time.sleep(0.05)
         return job["state"] == "failed"
 
@@ -499,7 +501,8 @@ def test_10_the_page_writes_where_nothing_is(site, client, tmp_path):
         assert sort(into) == 200 and refused()
     for given in ((new, "move"), (new, "copy", "0.5"), ("",)):
         assert sort(*given) == 200 and refused()
-    assert sort(new, name="system") == 200 and refused("system")
+    assert sort(new, name="system") == sort(new, name="\ud800") == 422
+    assert sort(tmp_path / "\ud800") == 200 and refused()
     assert sort(new, unsure=None) == sort(new, unsure=[]) == 422
     assert sort(new, Origin="http://example.org") == 403
     assert {p.name for p in tmp_path.iterdir()} == {"full", "link"}

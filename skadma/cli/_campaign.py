@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from ..strategies import QueryStrategy
     from ..training.probe_classifier import ProbeClassifier
 
+_BACKBONE = "efficientnet_lite0"
 _USUAL: dict[str, Any] = {
-    "backbone": "efficientnet_lite0", "training": None, "weights": "DEFAULT",
+    "backbone": _BACKBONE, "training": None, "weights": "DEFAULT",
     "strategy": "UncertaintyHerding", "centers": None, "warm_start": False, "set": [],
     "features": None,
 }  # fmt: skip
@@ -51,8 +52,6 @@ def add_parser(commands: Commands) -> None:
     _add_evaluate(commands)
     _add_export_model(commands)
 
-
-_BACKBONE = "efficientnet_lite0"
 
 # --- start ----------------------------------------------------------------------------
 

@@ -107,30 +107,31 @@ def _predict(options: Options) -> None:
 
 
 def _sort(options: Options) -> None:
-    from ..labelling.sort import UNDO, plan_sort, run_sort, undo_sort, unfinished
+    from ..labelling import sort
 
     if options.undo:
-        n, problems = undo_sort(options.undo)
-        print(f"{n} files are back.", *problems, sep="\n")
-        return
-    with open_campaign(options) as campaign:
-        roots = options.photos or [*campaign.pools.values()]
-        if plan := unfinished(options.into.absolute(), roots):
-            print(f"A sort was interrupted. Going on with it: {plan.how}")
-        else:
-            how, unsure = options.how, options.unsure
-            plan = plan_sort(campaign, options.into, roots, how=how, unsure=unsure)
+        plan = sort.read_plan(options.undo)
+    else:
+        with open_campaign(options) as campaign:
+            roots = options.photos or [*campaign.pools.values()]
+            plan = sort.unfinished(options.into.absolute(), roots) or sort.plan_sort(
+                campaign, options.into, roots, how=options.how, unsure=options.unsure
+            )
     print(plan)
-    n = len(plan.files)
+    n, where = len(plan.files), "back" if options.undo else f"into {plan.into}"
     if not options.yes and sys.stdin.isatty():
-        print(f"{plan.how} {n} files into {plan.into}? [y/N] ", end="", flush=True)
+        print(f"{plan.how} {n} files {where}? [y/N] ", end="", flush=True)
         options.yes = sys.stdin.readline().strip().lower() in ("y", "yes")
     if not options.yes:
         print("Nothing was done. --yes does it without asking.")
         return
-    problems = run_sort(plan, progress=True)
+    if options.undo:
+        n, problems = sort.undo_sort(plan)
+        print(f"{n} files are back.", *problems, sep="\n")
+        return
+    problems = sort.run_sort(plan, progress=True)
     left_out = [f"left out: {problem}" for problem in problems]
     print(f"{n - len(problems)} files are in {plan.into}.", *left_out, sep="\n")
     if plan.how == "move":
-        print(f"To take it back: skadma sort --undo {plan.into / UNDO}")
+        print(f"To take it back: skadma sort --undo {plan.into / sort.UNDO}")
         print(f"With --pool {plan.into} the other commands find the photographs.")

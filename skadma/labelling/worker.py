@@ -58,6 +58,8 @@ class Worker:
         `WorkerEndedError` if the process ended meanwhile.
         """
         with self._turn:
+            if self._closed:  # while this call waited
+                raise WorkerEndedError(None)
             if self._process is None or not self._process.is_alive():
                 self._start()
             assert self._connection is not None

@@ -792,7 +792,7 @@ class Campaign:
                 lambda: self._trainer.unseen_proba(
                     images, np.array(labels), state, refit=True, verbose=verbose
                 ),
-                "leave-one-out" if self._trainer.is_probe else "five folds",
+                "leave-one-out" if self._trainer.learns(state) else "five folds",
             )
         estimate = self.audits.estimate() if self.audits.has_labels() else None
         facts = card_facts(self._event_log, state, text, estimate)

@@ -85,8 +85,8 @@ class Ledger(State):
         return held[-1] if held else None
 
     def mark_before(self, decision: Decision) -> str | None:
-        """What would hold without a decision and those after it."""
-        held = self._held.get(decision.sha256, [])
+        """What would hold without a decision and those after it; None if blind."""
+        held = [] if decision.act == "repeat" else self._held.get(decision.sha256, [])
         earlier = [d for d in held if d.event < decision.event]
         return earlier[-1].mark if earlier else None
 

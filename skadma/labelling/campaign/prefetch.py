@@ -23,7 +23,7 @@ def prefetch_batch(
     know: it has what was answered and how that was guessed.
     """
     trainer = campaign._trainer
-    if trainer.is_probe:
+    if trainer.learns(read_state(campaign._event_log)):
         state, proposals = campaign._query(n, record=False)
     else:
         if not campaign.candidates():

@@ -29,11 +29,16 @@ OF_NETWORKS = ("ADMA", "AIFT")
 """Strategies that ask more of the network than its outputs for the pool."""
 
 
-def learns_at_once(settings: dict[str, Any]) -> bool:
+_MOST_ROWS = 20_000
+"""Images of which a probe keeps all rows in memory, a few hundred megabytes."""
+
+
+def learns_at_once(settings: dict[str, Any], n_images: int) -> bool:
     """Whether the model is a probe of outputs that never change: a label takes ms."""
     strategy = settings["strategy"]
     return is_of_table(settings) or (
-        settings["estimator"].get("training") == "probe"
+        n_images <= _MOST_ROWS
+        and settings["estimator"].get("training") == "probe"
         and strategy.get("class") not in OF_NETWORKS
         and strategy.get("params", {}).get("layer", -2) == -2
     )

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
-_MOST_ROWS = 20_000
-"""Images of which a probe keeps all rows in memory, a few hundred megabytes."""
 _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
 
@@ -105,7 +103,7 @@ class Trainer:
         strategy = build_strategy(settings["strategy"], self._folder)
         check_usable(estimator, strategy, settings["classes"])
         self.is_of_table = is_of_table(settings)
-        self.is_probe = learns_at_once(settings)
+        self._settings = settings
         self._learnt: Learnt | None = None
         self._learner: Any = SimpleNamespace(
             estimator=estimator,
@@ -125,6 +123,10 @@ class Trainer:
             store=None,
             random_state=settings["random_state"],
         )
+
+    def learns(self, state: State) -> bool:
+        """Whether a state's labels are learnt at once, by a probe of rows in memory."""
+        return learns_at_once(self._settings, len(state.usable()))
 
     def files(self, images: Iterable[int], state: State) -> list[str]:
         """Files of images."""
@@ -316,26 +318,29 @@ class Trainer:
 
         None where a network is trained, or the images are too many.
         """
-        usable = state.usable() if self.is_probe else {}
-        if not self.is_probe or len(usable) > _MOST_ROWS and not self.is_of_table:
+        if not self.learns(state):
             return None
-        table = self._table(usable, state)
+        table = self._table(state.usable(), state)
         labels = {str(state.contents[i].sha256): y for i, y in state.labelled()}
         known = table, [*labels.items()], state.classes  # `loo_proba_` has their order
         if (last := self._learnt) is not None and known == (
             last.table, [*last.labels.items()], last.classes
         ):  # fmt: skip
             return last
-        probe = ProbeClassifier(
-            block_widths=_block_widths(table.source),
-            classes=state.classes,
-            class_weight=self._learner.estimator.class_weight,
-        )
+        probe = self._probe(table.source, state)
         learnt = self._learnt = Learnt(table, labels, state.classes, probe)
         if labels:
             probe.fit(table.rows[table.numbers(labels)], list(labels.values()))
             learnt.proba = probe.predict_proba(table.rows)
         return learnt
+
+    def _probe(self, source: PretrainedNetwork | None, state: State) -> ProbeClassifier:
+        """Make the probe of a network's outputs, not fitted."""
+        return ProbeClassifier(
+            block_widths=_block_widths(source),
+            classes=state.classes,
+            class_weight=self._learner.estimator.class_weight,
+        )
 
     def _table(self, usable: dict[str, int], state: State) -> Table:
         """Take the rows of images from memory or the cache, and compute the others."""
@@ -575,7 +580,6 @@ class Trainer:
         """
         files = self.files(images, state)
         estimator = clone(self._learner.estimator)
-        probe = ProbeClassifier(classes=state.classes)
         if (learnt := self.learnt(state)) is not None:
             probe = learnt.probe
         elif refit:
@@ -585,8 +589,11 @@ class Trainer:
                 estimator, files, labels, classes=state.classes, verbose=verbose
             )
         else:
+            source = self.source_network if estimator.training == "probe" else None
+            probe = self._probe(source, state)
             probe.fit(estimator.embed(files, -2)[-2], labels)
-        alone = (labels[:, None] == labels).sum(axis=1) < 2
+        _, place, n = np.unique(labels, return_inverse=True, return_counts=True)
+        alone = n[place] < 2
         return np.where(alone[:, None], np.nan, probe.loo_proba_)
 
 

@@ -23,7 +23,7 @@ from ..requests import WholeBody, read_object, refuse
 from .gallery import KINDS
 from .guard import CLOSED, Guard
 from .pictures import SIZES, encode, encode_small
-from .session import Session, list_labels, make_progress
+from .session import JOBS, Session, list_labels, make_progress
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -45,11 +45,9 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     read = partial(read_object, max_bytes=_MAX_BODY, status=422)
 
-    async def index(_: Request) -> Response:
-        return static["index.html"]
-
     async def file(request: Request) -> Response:
-        return static.get(request.path_params["name"]) or refuse(404, "No such file.")
+        name = request.path_params.get("name", "index.html")
+        return static.get(name) or refuse(404, "No such file.")
 
     async def enter(request: Request) -> Response:
         if not guard.takes(_text(await read(request), "token", 200)):
@@ -129,7 +127,7 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
 
     app = Starlette(
         routes=[
-            Route("/", index),
+            Route("/", file),
             Route("/static/{name}", file),
             Route("/img/{sha256}", image),
             Route("/api/session", enter, methods=["POST"]),
@@ -215,6 +213,7 @@ def _operation(body: Any) -> Operation:
 
 def _job(body: Any) -> tuple[Any, ...]:
     name, arguments = _text(body, "name", 64), _list(body, "arguments")
+    _check(name in JOBS, "name")
     _check(all(type(each) in (str, int, float) for each in arguments), "arguments")
     return name, *arguments
 

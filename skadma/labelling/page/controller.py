@@ -44,6 +44,7 @@ class Controller:
         self.who = who
         self.n_instances = n_instances
         self.at_once = at_once
+        self.read_all = False  # the process reads the folder before it first answers
         self.quality: Sequence[float] | None = None
         self.suspects: list[dict[str, Any]] = []
         self.suspects_as_of = 0
@@ -61,7 +62,7 @@ class Controller:
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take over a message of the process."""
-        self._stage = "idle"
+        self._stage, self.read_all = "idle", True
         if message["kind"] == "problem":
             self._problem = message["message"]
             return
@@ -74,6 +75,7 @@ class Controller:
             **message["guesses"],
         }
         self.suspects = message["suspects"]
+        self.at_once = message["at_once"]
         self.quality = message.get("quality")
         self.suspects_as_of = message["as_of"]
 
@@ -177,6 +179,7 @@ class Controller:
             "counts": {name: counts[name] for name in self.ledger.classes},
             "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
             "n_images": len(usable),
+            "read_all": self.read_all,
             "n_decided": sum(kinds.values()) - kinds["skip"],
             "n_skipped": kinds["skip"],
             "n_labels": len(labels),

@@ -47,7 +47,7 @@ class Gallery:
         self._ledger.update()
         there = self._ledger.available()
         more = {"pool": _digest(there)}
-        version = self.model if kind == "guesses" else len(there)
+        version = self.model if kind == "guesses" else more["pool"]
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
             self._guesses = found or self._guesses

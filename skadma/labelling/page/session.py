@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import threading
 import time
@@ -21,12 +22,13 @@ from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..campaign.state import read_state
 from ..campaign.stored_settings import learns_at_once
-from ..sort import plan_sort, run_sort
+from ..sort import plan_sort, run_sort, unfinished
 from ..worker import Worker, WorkerEndedError
 from .controller import Controller
 from .gallery import Gallery
 
 _logger = logging.getLogger(__name__)
+JOBS = ("draw", "release", "measure", "forecast", "plan", "sort")
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -64,8 +66,10 @@ class Session:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
                 self.campaign.refresh()  # raises the error that says what to do
             who, n = self.campaign.who, self.campaign.n_instances
-            at_once = learns_at_once(self.campaign._event_log.settings())
             ledger = self.campaign.ledger()
+            ledger.update()
+            settings = self.campaign._event_log.settings()
+            at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
         except BaseException:
             self.campaign.close()
@@ -130,12 +134,14 @@ class Session:
             what = name, *arguments
             threading.Thread(target=self._do_job, args=what, daemon=True).start()
 
-    def _do_job(self, name: str, *arguments: Any) -> None:
+    def _do_job(self, name: str, *given: Any) -> None:
         try:
-            result = self._worker.call(do_job, name, *arguments)
-            self.jobs[name] = {"state": "done", "result": result}
+            job = {"state": "done", "result": self._worker.call(do_job, name, *given)}
         except (ValueError, RuntimeError) as error:
-            self.jobs[name] = {"state": "failed", "problem": str(error)}
+            job = {"state": "failed", "problem": str(error)}
+        # JSON in UTF-8 has no NaN, and no halves of characters.
+        text = json.dumps(job, ensure_ascii=False).encode("utf-8", "replace")
+        self.jobs[name] = json.loads(text, parse_constant=lambda _: None)
 
     # --- the process that trains ----------------------------------------------------
 
@@ -182,12 +188,12 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
     `curve` has, for each query, the labels before it, the answers, and how many of them
     the model had guessed right.
     """
-    ledger = controller.ledger
+    ledger, as_of = controller.ledger, controller.suspects_as_of
     ledger.update()
     confirmed = {
         decision.sha256
         for event in ledger.acts.values()
-        if event.kind == "confirm" and event.id > controller.suspects_as_of
+        if event.kind == "confirm" and event.id > as_of
         for decision in event.decisions
     }
     labels = ledger.labels()
@@ -195,9 +201,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.present_name(
-                suspect["suggested"], controller.suspects_as_of
-            ),
+            "suggested": ledger.present_name(suspect["suggested"], as_of),
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
@@ -240,6 +244,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "known": known,
         "guesses": guesses,
         "as_of": as_of,
+        "at_once": campaign._trainer.learns(read_state(campaign._event_log)),
         "quality": campaign.quality(),
         "suspects": [
             {
@@ -282,5 +287,8 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         raise ValueError("Give the folder in full, such as /home/me/sorted.")
     if name not in ("plan", "sort") or how not in ("copy", "link"):
         raise ValueError(f"The page does not {name} ({how}).")
-    plan = plan_sort(campaign, into, how=how, unsure=unsure)
+    plan = unfinished(into, campaign.pools.values())
+    plan = plan or plan_sort(campaign, into, how=how, unsure=unsure)
+    if plan.how == "move":
+        raise ValueError("A move was interrupted there: 'skadma sort' goes on with it.")
     return {"said": str(plan)} if name == "plan" else {"left_out": run_sort(plan)}

@@ -87,6 +87,7 @@ class Page {
     this.keys.arrange(classes, former);
     for (const view of Object.values(this.views)) view.rename?.(renamed);
     this.history.rename(renamed);
+    this.finder.render();
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);
       return this.keys.on && key ? `${name} (${keyName(key)})` : name;
@@ -182,7 +183,9 @@ class Page {
     const only = (text) => [h("p", { class: "empty" }, text)];
     if (!state) return only("One moment …");
     const left = state.n_images - nDecided;
-    if (left <= 0 || (passed.size && left <= state.n_skipped)) return [this.#end(left)];
+    if (left <= 0 || (passed.size && left <= state.n_skipped)) {
+      return state.read_all ? [this.#end(left)] : only("Reading the folder …");
+    }
     if (elsewhere && elsewhere >= left) {
       return only("What is left is open in another tab.");
     }
@@ -211,7 +214,11 @@ class Page {
 
   /** Ask for a label by its first letters. */
   find(text = "") {
-    this.finder.open(text, (name) => this.view.act(`class:${name}`));
+    const give = this.view.aim();
+    if (!give) return;
+    this.finder.open(text, (name) => {
+      if (!give(name)) this.notice("A picture that the label was for is not here any more; it got none.");
+    });
   }
 
   /** Say something to those who do not see the page. */

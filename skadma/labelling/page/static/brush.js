@@ -8,19 +8,30 @@ import { h, showPicture } from "./dom.js";
 export class Brush {
   /**
    * @param {HTMLElement} element holds the tiles, each with data-index
-   * @param {Object} view `n` tiles in `columns`; `paint(indices, mark)`; `flush()` when
-   *   the hand is done; `focus(i)`; `clicked(i)`; `changed()` when the selection did
+   * @param {Object} view `n` tiles in `columns`, `sha256(i)` their pictures;
+   *   `paint(indices, mark)`; `flush()` when the hand is done; `focus(i)`; `clicked(i)`;
+   *   `changed()` when the selection did
    */
   constructor(element, view) {
     this.view = view;
     this.element = element;
     this.selected = new Set();
     this.at = 0; // the tile of the keyboard
-    this.hovered = -1;
+    this.point = null; // of the pointer, while it is what is used
+    this.last = -1; // the tile that was under it
     this.held = null; // the mark of a key that is held
     this.from = null; // where a drag began
     element.addEventListener("pointermove", (event) => this.#over(event));
-    element.addEventListener("pointerleave", () => { this.hovered = -1; });
+    // A dialog comes between: the pointer is used all the same.
+    element.addEventListener("pointerleave", ({ relatedTarget }) => {
+      if (!relatedTarget?.closest?.("dialog")) this.#leave();
+    });
+    element.addEventListener("pointerenter", (event) => {
+      if (this.point) this.point = event;
+    });
+    element.addEventListener("wheel", (event) => { this.point = event; }, { passive: true });
+    document.addEventListener("scroll", () => this.#scrolled(), true);
+    window.addEventListener("keydown", ({ key }) => { if (key === "Tab") this.#leave(); }, true);
     element.addEventListener("pointerdown", (event) => this.#down(event));
     element.addEventListener("click", (event) => this.#click(event), true);
     element.addEventListener("keydown", (event) => this.#move(event));
@@ -31,10 +42,19 @@ export class Brush {
     for (const type of ["keyup", "blur"]) window.addEventListener(type, () => this.release());
   }
 
+  /** The tile under the pointer, or -1; tiles move below a pointer that rests. */
+  get hovered() {
+    if (!this.point || !this.element.isConnected) return -1;
+    const tile = document.elementFromPoint(this.point.clientX, this.point.clientY);
+    return this.element.contains(tile) ? this.#index({ target: tile }) : -1;
+  }
+
   /** The tile that the hand is at, or -1. */
   get current() {
-    if (this.hovered >= 0) return this.hovered;
-    return this.element.contains(document.activeElement) && this.at < this.view.n ? this.at : -1;
+    if (this.point) return this.hovered;
+    const focused = this.element.contains(document.activeElement)
+      && this.#index({ target: document.activeElement }) === this.at; // else it is not seen
+    return focused && this.at < this.view.n ? this.at : -1;
   }
 
   /** The tiles that are meant: several that are selected, else the one of the hand. */
@@ -51,13 +71,43 @@ export class Brush {
 
   /** A key gives a mark, as long as it is held; false if it means no tile. */
   hold(mark) {
-    const { meant, hovered } = this;
+    const { meant } = this;
     if (!meant.length) return false;
     this.view.paint(meant, mark);
-    if (meant.length > 1) this.select([]);
-    else if (hovered >= 0) this.held = mark;
-    else this.view.focus(Math.min(this.at + 1, this.view.n - 1));
+    if (meant.length === 1 && this.point) this.held = mark;
+    this.#goOn(meant);
     return true;
+  }
+
+  /** What gives the tiles that are meant now a mark later; null if none is. */
+  aim() {
+    const meant = this.meant.map((i) => this.view.sha256(i));
+    if (!meant.length) return null;
+    return (mark) => {
+      const places = new Map();
+      for (let i = 0; i < this.view.n; i++) places.set(this.view.sha256(i), i);
+      const there = meant.filter((sha256) => places.has(sha256)).map((sha256) => places.get(sha256));
+      if (there.length) this.view.paint(there, mark);
+      this.view.flush();
+      if (there.length) this.#goOn(there);
+      return there.length === meant.length;
+    };
+  }
+
+  #goOn(painted) {
+    if (painted.length > 1) this.select([]);
+    else if (!this.point) this.view.focus(Math.min(this.at + 1, this.view.n - 1));
+  }
+
+  #leave() {
+    this.point = null;
+    this.last = -1;
+  }
+
+  #scrolled() {
+    if (!this.point || !this.element.isConnected || this.hovered === this.last) return;
+    this.last = this.hovered;
+    this.view.changed();
   }
 
   /** The key is up: what was painted is done. */
@@ -68,14 +118,16 @@ export class Brush {
 
   #index(event) {
     const tile = event.target.closest?.("[data-index]");
-    return tile ? Number(tile.dataset.index) : -1;
+    const i = tile ? Number(tile.dataset.index) : -1;
+    return i < this.view.n ? i : -1;
   }
 
   #over(event) {
-    if (this.hovered < 0 && !event.movementX && !event.movementY) return; // tiles moved
+    if (!this.point && !event.movementX && !event.movementY) return; // tiles moved
     const i = this.#index(event);
-    const changed = i !== this.hovered;
-    this.hovered = i;
+    const changed = i !== this.last;
+    this.point = event;
+    this.last = i;
     if (!changed || i < 0) return;
     // The next key is for the picture, and not for a control that was used before.
     if (!this.element.contains(document.activeElement)) {
@@ -146,7 +198,7 @@ export class Brush {
     const to = { Home: 0, End: n - 1 }[event.key] ?? this.at + step;
     if (Number.isNaN(to) || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    this.hovered = -1;
+    this.#leave();
     const next = Math.max(0, Math.min(to, n - 1));
     if (event.shiftKey) {
       this.anchor ??= this.at;

@@ -42,6 +42,11 @@ export class Finder {
     this.input.setSelectionRange(text.length, text.length);
   }
 
+  /** The classes are others by now. */
+  render() {
+    if (this.element.open) this.#list(this.at);
+  }
+
   #list(at) {
     const { classes } = this.page.queue.about;
     this.names = matching(classes, this.input.value).slice(0, SHOWN);

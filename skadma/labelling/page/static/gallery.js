@@ -196,7 +196,7 @@ export class Gallery {
           if (!this.loading) this.#load();
         } else if (answer.values && about === this.page.queue.about) {
           this.news = answer;
-          if (!this.model) this.choose();
+          if (!this.model) this.choose(false);
           this.render();
         }
       } catch {
@@ -509,6 +509,11 @@ export class Gallery {
     const { which } = this.query;
     if (which.startsWith("likely:") || which === "undecided") this.choose(false);
     else this.tiles.render();
+  }
+
+  /** See the brush. */
+  aim() {
+    return this.brush.aim();
   }
 
   act(name) {

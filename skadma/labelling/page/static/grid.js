@@ -45,6 +45,10 @@ export class Grid {
     this.brush.release();
   }
 
+  sha256(i) {
+    return this.items[i].sha256;
+  }
+
   /** The label that a tile has now: given, or the model's guess where that is wanted. */
   mark(item) {
     if (this.marks.has(item.sha256)) return this.marks.get(item.sha256);
@@ -66,7 +70,7 @@ export class Grid {
       this.#renderTiles(items);
     } else {
       this.cells.clear();
-      refill(this.tiles, ["empty", queue.state?.stage, queue.nDecided,
+      refill(this.tiles, ["empty", queue.state?.stage, queue.state?.read_all, queue.nDecided,
         queue.state?.n_skipped, queue.passed.size, queue.state?.n_images, queue.elsewhere], () => this.page.emptiness());
     }
   }
@@ -227,6 +231,11 @@ export class Grid {
     this.page.announce(`${items.length} labels taken.`);
     this.render();
     this.tiles.firstElementChild?.focus?.();
+  }
+
+  /** See the brush. */
+  aim() {
+    return this.brush.aim();
   }
 
   act(name) {

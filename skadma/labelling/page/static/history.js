@@ -45,7 +45,7 @@ export class History {
     const marks = undone.items.map(({ sha256, mark }) => [sha256, mark]);
     this.future.push({
       via: own?.via ?? (many ? "grid" : "keys"), confirm: own?.confirm ?? false,
-      marks: undone.items,
+      marks: own?.marks ?? undone.items, // as they were given: perhaps blind
     });
     views.grid.put(own?.given ?? (many ? marks : []));
     this.page.render();

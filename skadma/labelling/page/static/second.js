@@ -163,6 +163,12 @@ export class SecondLook {
     return true;
   }
 
+  /** What answers for the picture that is looked at now, as long as it is. */
+  aim() {
+    const sha256 = this.visible && this.item?.sha256;
+    return sha256 ? (mark) => this.item?.sha256 === sha256 && this.#answer(mark) : null;
+  }
+
   act(name) {
     if (this.zoom.act(name)) return true;
     const { item } = this;

@@ -66,7 +66,7 @@ export class Single {
     this.caption.textContent = item
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
     if (!item) {
-      refill(this.stage, ["empty", queue.state?.stage, queue.state?.n_images,
+      refill(this.stage, ["empty", queue.state?.stage, queue.state?.read_all, queue.state?.n_images,
         queue.nDecided, queue.state?.n_skipped, queue.passed.size,
         queue.elsewhere], () => this.page.emptiness());
       return;
@@ -173,6 +173,12 @@ export class Single {
     queue.decide([{ ...item, mark }], "keys");
     this.page.announce(`${markName(mark)}. ${queue.nDecided} of ${queue.state?.n_images}`);
     return true;
+  }
+
+  /** What answers for the picture that is shown now, as long as it is; null if none is. */
+  aim() {
+    const sha256 = this.visible && this.item?.sha256;
+    return sha256 ? (mark) => this.item?.sha256 === sha256 && this.answer(mark) : null;
   }
 
   /** Do what a key or a button means; false if it means nothing here. */

@@ -35,11 +35,15 @@ class TestQueue {
 
   /** Take over what the server says is open. */
   take({ n, n_left, items }) {
+    if (!n) { // it was ended
+      this.given = [];
+      this.later.clear();
+    }
     const given = new Set(this.given.map(({ sha256 }) => sha256));
     const known = new Map(this.items.map((item) => [item.sha256, item]));
     const open = items.filter(({ sha256 }) => !given.has(sha256));
     const place = (item) => this.later.has(item.sha256) ? 1 : 0;
-    const first = this.items.filter(({ was }) => was); // taken back just now
+    const first = this.items.filter(({ was }) => n && was); // taken back just now
     const rest = open.filter(({ sha256 }) => !first.some((item) => item.sha256 === sha256));
     this.items = [...first, ...rest.map((item) => known.get(item.sha256) ?? item)
       .sort((a, b) => place(a) - place(b))];
@@ -96,12 +100,14 @@ export class Test {
     this.page = page;
     this.jobs = new Jobs(page, () => this.#news());
     this.queue = new TestQueue(page, () => this.render());
-    this.history = { future: [], undo: () => this.queue.undo(), redo: () => {} };
+    this.history = { future: [], redo: () => {}, // a target is of the strip, and no answer here
+      undo: (target) => (target ? page.history.undo(target) : this.queue.undo()) };
     this.single = new Single(Object.create(page, {
       queue: { value: this.queue },
       history: { value: this.history },
       settings: { get: () => ({ ...page.settings, guesses: false }) },
       undo: { value: () => this.queue.undo() },
+      guide: { value: () => page.guide() },
       set: { value: (name, value) => page.set(name, value) },
       emptiness: { value: () => [h("p", { class: "empty" }, "One moment …")] },
     }));
@@ -197,6 +203,10 @@ export class Test {
         () => this.jobs.start("draw", wanted)) : null,
       button("test-release", "End the test, and let the model learn from it",
         () => this.jobs.start("release")))];
+  }
+
+  aim() {
+    return this.single.aim();
   }
 
   act(name) {
