@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -13,11 +13,6 @@ from ..campaign.ledger import Ledger
 from ..campaign.overview import guess_all, map_pool, rank_similar
 
 KINDS: Any = {"guesses": guess_all, "map": map_pool, "similar": rank_similar}
-
-
-def _digest(names: Iterable[str]) -> int:
-    """Name pictures in their order; the same in every process."""
-    return int.from_bytes(hashlib.sha256("".join(names).encode()).digest()[:6], "big")
 
 
 class Gallery:
@@ -35,18 +30,19 @@ class Gallery:
         """Path, mark and who gave it: of contents, or of `n` in the pool's order."""
         self._ledger.update()
         there, rows = self._ledger.available(), []
-        for sha256 in contents or islice(there, start, start + n):
-            if sha256 in there:
-                held = self._ledger.decision(sha256)
-                given = (held.mark, held.who) if held else (None, None)
-                rows.append((sha256, self._ledger.paths[there[sha256]], *given))
-        return {"pool": _digest(there), "as_of": self._ledger.as_of, "rows": rows}
+        wanted = contents or islice(there, start, start + n)
+        for sha256 in filter(there.__contains__, wanted):
+            held = self._ledger.decision(sha256)
+            given = (held.mark, held.who) if held else (None, None)
+            rows.append((sha256, self._ledger.paths[there[sha256]], *given))
+        pool = hashlib.sha256("".join(there).encode()).hexdigest()
+        return {"pool": pool, "as_of": self._ledger.as_of, "rows": rows}
 
     def overview(self, kind: str, sha256: str, have: int) -> dict[str, Any]:
         """What was computed of the pool, in its order; `have`: the guesses' `as_of`."""
         self._ledger.update()
         there = self._ledger.available()
-        more = {"pool": _digest(there)}
+        more: Any = {"pool": hashlib.sha256("".join(there).encode()).hexdigest()}
         version = self.model if kind == "guesses" else more["pool"]
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
@@ -62,7 +58,7 @@ class Gallery:
             return {"values": [name for name in found if name in there]}
         return {**more, "values": [found.get(s) for s in there]}
 
-    def _result(self, kind: str, given: list[str], version: int) -> Any:
+    def _result(self, kind: str, given: list[str], version: Any) -> Any:
         """Return what the process computed; None as long as it is not there."""
         key = (kind, *given, version)
         if key not in self._results:
