@@ -69,6 +69,8 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
     page.wait_for_selector("text=0 of 13 answered")
     shown(page)
     assert page.inner_text("#guess") == ""
+    page.get_by_role("button", name="What is what").click()
+    page.get_by_role("button", name="Close").click()
     assert axe.run(page).violations_count == 0
     answer(page, 6)
     wrong = page.inner_text(".caption")

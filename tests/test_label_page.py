@@ -387,8 +387,17 @@ def test_the_page_waits_where_the_server_is_unreachable(site, page):
     page.unroute("**/api/operations")
     saved(page)
     page.wait_for_selector(".banner", state="hidden")
+    page.route("**/img/*", lambda route: route.abort())
+    page.reload()
+    page.wait_for_selector("#stage img")
+    page.wait_for_timeout(300)
+    page.keyboard.press("1")  # for what nobody saw
+    page.keyboard.press("x")
+    page.unroute("**/img/*")
+    shown(page)
+    saved(page)
     assert len(site.held()) == n + 1
-    page.complaints.clear()  # Chromium's own, about the aborted request
+    page.complaints.clear()  # Chromium's own, about the aborted requests
 
 
 CURVE = """async () =>

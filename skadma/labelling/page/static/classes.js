@@ -1,12 +1,12 @@
 /** The classes: what they mean, with examples; to add, rename and merge them. */
 
-import { h, hue, refill, smallPicture } from "./dom.js";
+import { h, hue, own, refill, smallPicture } from "./dom.js";
 
 /** What is known of a class, for everybody who labels. */
 function described(page, name) {
   const { queue, keys } = page;
   const { class: color, ...sign } = hue(queue.about.classes, name);
-  const [text, ...examples] = queue.state?.notes[name] ?? [""];
+  const [text, ...examples] = own(queue.state?.notes, name) ?? [""];
   const key = keys.on && keys.of(`class:${name}`);
   return [
     h("h3", { class: `choice ${color}` }, h("span", sign, name), key ? h("kbd", {}, key) : null),
@@ -72,7 +72,7 @@ export class Classes {
   #form(name, what) {
     const { queue } = this.page;
     const others = queue.about.classes.filter((each) => each !== name);
-    const [text = "", ...examples] = queue.state?.notes[name] ?? [];
+    const [text = "", ...examples] = own(queue.state?.notes, name) ?? [];
     const field = { name: "into", required: what !== "note" };
     const input = {
       add: () => h("input", { ...field, type: "text", maxlength: 200, "data-focus": "add" }),

@@ -60,6 +60,11 @@ export function hue(classes, name) {
   return { class: `hue${at % 8}`, "data-sign": sign || null };
 }
 
+/** A value that an object has itself: a class may be called "constructor". */
+export function own(object, name) {
+  return object && Object.hasOwn(object, name) ? object[name] : undefined;
+}
+
 /** How a mark reads. */
 export function markName(mark) {
   const names = {
@@ -67,7 +72,7 @@ export function markName(mark) {
     "?cant-tell": "can't tell",
     "?not-an-image": "not an image",
   };
-  return names[mark] ?? mark;
+  return own(names, mark) ?? mark;
 }
 
 /**
@@ -89,6 +94,11 @@ export async function showPicture(image, picture) {
   } finally {
     URL.revokeObjectURL(url);
   }
+}
+
+/** Whether an error says that a picture can be seen by nobody; else it is to be tried again. */
+export function isBroken({ ours, status, name }) {
+  return (ours && [404, 410].includes(status)) || name === "EncodingError";
 }
 
 /** A new <img> of a picture by content, small. */

@@ -1,6 +1,6 @@
 /** The pictures to come, where things stand, and the decisions about them. */
 
-import { showPicture } from "./dom.js";
+import { own, showPicture } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const EVERY = 1500;
@@ -250,7 +250,7 @@ export class ImageQueue extends EventTarget {
     const names = new Map(classes.map((name, i) => [JSON.stringify(class_ids[i]), name]));
     // One without a present name of its own was merged into another.
     return (name) => ids.has(name) && this.state
-      ? names.get(ids.get(name)) ?? former[name] ?? null : name;
+      ? names.get(ids.get(name)) ?? own(former, name) ?? null : name;
   }
 
   #reachable() {

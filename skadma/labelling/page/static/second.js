@@ -1,10 +1,11 @@
 /** Labels that may be wrong, one at a time: a key keeps one, a key changes it. */
 
-import { h, hue, markName, refill, showPicture } from "./dom.js";
+import { h, hue, isBroken, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 import { Zoom } from "./zoom.js";
 
 const EVERY = 5000;
+const AGAIN = 1000; // milliseconds until a picture is fetched again
 
 /** What a label would be changed to; null where nobody names another class. */
 function instead({ before, suggested, others }) {
@@ -145,7 +146,11 @@ export class SecondLook {
       this.visible = true;
       this.stage.dataset.shown = item.sha256;
     };
-    showPicture(image, transport.picture(item.sha256, "view")).then(ready, ready);
+    showPicture(image, transport.picture(item.sha256, "view")).then(ready, (error) => {
+      const again = () => { if (this.shown === item) this.#show(item); };
+      if (isBroken(error)) ready();
+      else setTimeout(again, AGAIN);
+    });
     for (const { sha256 } of this.items.slice(1, 4)) {
       transport.picture(sha256, "view").catch(() => {});
     }

@@ -1,9 +1,10 @@
 /** One picture at a time. */
 
-import { h, hue, markName, refill, showPicture } from "./dom.js";
+import { h, hue, isBroken, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 import { Zoom } from "./zoom.js";
 
+const AGAIN = 1000; // milliseconds until a picture is fetched again
 const LEVELS = [1, 1.5, 2.5, 0.6];
 
 export class Single {
@@ -62,6 +63,7 @@ export class Single {
     const { queue } = this.page;
     this.shown = item;
     this.visible = false;
+    this.without = []; // what may be answered though it is not seen
     if (!this.page.settings.keepZoom && this.zoom.scale > 1) this.zoom.fit();
     this.caption.textContent = item
       ? `${item.path}${item.was ? ` (was: ${markName(item.was)})` : ""}` : "";
@@ -82,12 +84,19 @@ export class Single {
       this.stage.dataset.shown = item.sha256;
     };
     if (image.complete && image.naturalWidth) ready();
-    else image.ready.then(ready, () => this.#broken(item));
+    else image.ready.then(ready, (error) => this.#failed(item, image, error));
   }
 
-  #broken(item) {
-    if (this.shown?.sha256 !== item.sha256) return;
-    this.visible = true; // so that it can be skipped
+  #failed(item, image, error) {
+    const { images } = this.page.queue;
+    const isShown = () => this.stage.contains(image);
+    if (!isBroken(error)) { // the server is away for a while
+      if (images.get(item.sha256) === image) images.delete(item.sha256);
+      setTimeout(() => isShown() && this.#show(item), AGAIN);
+    }
+    if (!isShown()) return;
+    this.without = isBroken(error) ? ["?skip", "?not-an-image"] : ["?skip"];
+    if (!isBroken(error)) return;
     this.stage.replaceChildren(h("p", { class: "empty" },
       "This picture cannot be shown: the file is gone, was changed, or cannot be " +
       "decoded. Skip it, or say that it is not an image."));
@@ -168,7 +177,8 @@ export class Single {
   /** Answer for the picture that is shown; one that is not seen gets no answer. */
   answer(mark) {
     const item = this.item;
-    if (!item || !this.visible || this.shown?.sha256 !== item.sha256) return false;
+    const can = this.visible || this.without?.includes(mark);
+    if (!item || !can || this.shown?.sha256 !== item.sha256) return false;
     const { queue } = this.page;
     queue.decide([{ ...item, mark }], "keys");
     this.page.announce(`${markName(mark)}. ${queue.nDecided} of ${queue.state?.n_images}`);

@@ -1,6 +1,6 @@
 /** The last ten decisions, each with undo. */
 
-import { h, hue, markName, refill, smallPicture } from "./dom.js";
+import { h, hue, markName, own, refill, smallPicture } from "./dom.js";
 
 export class Strip {
   /** @param {Object} page the queue, `undo` */
@@ -41,7 +41,7 @@ export class Strip {
   /** Make a picture one of the three examples of its class, or no longer. */
   #star(mark, sha256, path) {
     const { queue } = this.page;
-    const [text, ...examples] = queue.state.notes[mark] ?? [""];
+    const [text, ...examples] = own(queue.state.notes, mark) ?? [""];
     const is = examples.includes(sha256);
     const now = is ? examples.filter((each) => each !== sha256) : [...examples, sha256].slice(-3);
     return h("button", { type: "button", class: "icon", "data-focus": `star:${sha256}`,

@@ -1,6 +1,6 @@
 /** A list of tiles of any length: only those that are seen are in the document. */
 
-import { h, showPicture } from "./dom.js";
+import { h, isBroken, showPicture } from "./dom.js";
 
 const GAP = 8;
 const OVERSCAN = 2; // rows above and below
@@ -112,7 +112,8 @@ export class Tiles {
     for (const [, cell] of cells) {
       const image = cell.firstElementChild;
       if (image.asked) continue;
-      showPicture(image, this.transport.picture(cell.dataset.sha256, "small")).catch(() => {});
+      showPicture(image, this.transport.picture(cell.dataset.sha256, "small"))
+        .catch((error) => { if (!isBroken(error)) image.asked = null; });
     }
   }
 
