@@ -83,6 +83,11 @@ def steps(site):
     ]
 
 
+def rename(page, name, into):
+    change = {"change": "rename", "names": [name], "into": into}
+    page.evaluate("change => skadmaPage.queue.changeClasses(change)", change)
+
+
 def n_listed(page):
     return page.evaluate("() => skadmaPage.views.gallery.n")
 
@@ -121,11 +126,18 @@ def test_the_hand(site, page):
     saved(page)
     corners = [names[1], names[2], names[columns + 2]]
     far = tile(page, 2 * columns + 2).get_attribute("title")
+    tile(page, 9).hover()
+    for key in ("1", "2"):  # the second before the first is up
+        page.keyboard.down(key)
+    for key in ("1", "2"):
+        page.keyboard.up(key)
+    saved(page)
     assert steps(site)[done + 2 :] == [
         dict.fromkeys(corners, "cardboard"),
         {far: "trash"},
+        {names[9]: "glass"},
     ]
-    for _ in range(4):
+    for _ in range(5):
         page.keyboard.press("Backspace")
     saved(page)
     assert not {first, far, *names[:5]} & set(site.held())
@@ -217,6 +229,20 @@ def test_found_changed_and_taken_back(site, page):
     assert site.held()[changed] == "metal"
     page.select_option("#which", "is:metal")
     assert n_listed(page) == 1
+    rename(page, "metal", "ore")
+    page.fill("#find", changed)
+    assert page.input_value("#which") == "is:ore" and n_listed(page) == 1
+    page.fill("#find", "")
+    page.select_option("#which", "all")
+    tile(page, 8).hover()
+    page.keyboard.down("3")
+    rename(page, "ore", "metal")  # while its key is held
+    tile(page, 9).hover()
+    page.keyboard.up("3")
+    saved(page)
+    both = (tile(page, i).get_attribute("title") for i in (8, 9))
+    assert steps(site)[-1] == dict.fromkeys(both, "metal")
+    page.keyboard.press("Backspace")
     page.select_option("#which", "all")
     tile(page, 0).hover()
     page.keyboard.press("Backspace")
@@ -278,6 +304,29 @@ def test_similar_ones_guesses_and_the_map(site, page):
     )
     assert 0 < len(inside) < 200 and max(inside) <= 510
     assert len(site.held()) == n_labels + len(seen)
+    # An audit draws some of them while they are seen: nothing of them stays.
+    page.evaluate(
+        """async () => {
+          const { views, queue } = skadmaPage;
+          window.before = [...views.gallery.rows];
+          const job = { name: "draw", arguments: [60] };
+          await queue.transport.call("job", job);
+        }"""
+    )
+    until(page, "skadmaPage.views.gallery.rows.length === 140")
+    until(page, "skadmaPage.views.gallery.map.places?.length === 140")
+    assert page.evaluate(
+        """() => {
+          const { rows, list, area, map, bySha } = skadmaPage.views.gallery;
+          const there = new Set(rows);
+          const gone = before.filter((row) => !there.has(row));
+          return gone.length === 60 && gone.every((row) => !row.guess)
+            && !gone.some((row) => bySha.has(row.sha256)) && map.rows === rows
+            && rows.some((row) => row.guess)
+            && [...area, ...list].every((row) => there.has(row));
+        }"""
+    )
+    assert len(inside) > page.evaluate("() => skadmaPage.views.gallery.area.length") > 0
 
 
 @pytest.fixture(scope="module")

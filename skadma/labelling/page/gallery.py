@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -29,19 +30,19 @@ class Gallery:
         """Path, mark and who gave it: of contents, or of `n` in the pool's order."""
         self._ledger.update()
         there, rows = self._ledger.available(), []
-        for sha256 in contents or islice(there, start, start + n):
-            if sha256 in there:
-                held = self._ledger.decision(sha256)
-                given = (held.mark, held.who) if held else (None, None)
-                rows.append((sha256, self._ledger.paths[there[sha256]], *given))
-        pool, as_of = hash(tuple(there)) % 2**53, self._ledger.as_of
-        return {"pool": pool, "as_of": as_of, "rows": rows}
+        wanted = contents or islice(there, start, start + n)
+        for sha256 in filter(there.__contains__, wanted):
+            held = self._ledger.decision(sha256)
+            given = (held.mark, held.who) if held else (None, None)
+            rows.append((sha256, self._ledger.paths[there[sha256]], *given))
+        pool = hashlib.sha256("".join(there).encode()).hexdigest()
+        return {"pool": pool, "as_of": self._ledger.as_of, "rows": rows}
 
     def overview(self, kind: str, sha256: str, have: int) -> dict[str, Any]:
         """What was computed of the pool, in its order; `have`: the guesses' `as_of`."""
         self._ledger.update()
         there = self._ledger.available()
-        more = {"pool": hash(tuple(there)) % 2**53}  # names them in their order
+        more: Any = {"pool": hashlib.sha256("".join(there).encode()).hexdigest()}
         version = self.model if kind == "guesses" else more["pool"]
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
@@ -52,12 +53,12 @@ class Gallery:
             now = {name: self._ledger.present_name(name, as_of) for name in names}
             found = {s: (now[g], round(p, 4)) for s, (g, p) in guesses.items()} or None
         if found is None or more.get("guesses_as_of") == have:
-            return {"waiting": True}
+            return {"waiting": True, "pool": more["pool"]}
         if kind == "similar":
             return {"values": [name for name in found if name in there]}
         return {**more, "values": [found.get(s) for s in there]}
 
-    def _result(self, kind: str, given: list[str], version: int) -> Any:
+    def _result(self, kind: str, given: list[str], version: Any) -> Any:
         """Return what the process computed; None as long as it is not there."""
         key = (kind, *given, version)
         if key not in self._results:

@@ -85,7 +85,7 @@ class Page {
 
   #classes({ classes, former, renamed }) {
     this.keys.arrange(classes, former);
-    this.views.grid.rename(renamed);
+    for (const view of Object.values(this.views)) view.rename?.(renamed);
     this.history.rename(renamed);
     this.finder.render();
     const named = classes.map((name) => {

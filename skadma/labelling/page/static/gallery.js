@@ -23,6 +23,7 @@ export class Gallery {
     this.like = null; // { row, ranks }
     this.area = null; // rows of an area of the map
     this.painted = new Map(); // by a key that is held
+    this.pool = null; // which pictures the rows are; null until the server told
     this.model = 0; // as of which event the rows have guesses
     this.news = null; // guesses of a newer one
     this.undone = 0; // steps
@@ -68,6 +69,7 @@ export class Gallery {
 
   open() {
     this.isOpen = true;
+    this.pool = null;
     this.#load();
     this.#ask();
   }
@@ -81,44 +83,71 @@ export class Gallery {
     return this.page.queue.transport.call(name, body);
   }
 
-  /** Read the rows of all pictures; those that are there already are brought up to date. */
+  /**
+   * Read the rows of all pictures; those that are there already are brought up to date.
+   * No guess is shown meanwhile: an audit may have drawn the picture.
+   */
   async #load() {
-    const turn = (this.turn = {});
+    const turn = (this.loading = {});
+    const { queue } = this.page;
+    const wasThere = this.pool !== null; // then the list stays, but for what is gone
+    let { about } = queue;
     let rows = [];
-    let pool;
+    let pool = null;
+    this.pool = null;
     try {
       for (;;) {
         const answer = await this.#call("gallery", { start: rows.length, n: ROWS, contents: [] });
-        if (this.turn !== turn) return;
-        if (pool !== answer.pool) { // others by now
-          pool = answer.pool;
-          if (rows.length) {
+        if (this.loading !== turn) return;
+        if (pool !== answer.pool || about !== queue.about) { // other pictures or names by now
+          ({ pool } = answer);
+          if (rows.length || about !== queue.about) {
+            ({ about } = queue);
             rows = [];
             continue;
           }
         }
-        for (const row of answer.rows) rows.push(this.#take(row));
-        this.asOf = answer.as_of;
-        if (this.rows.length < rows.length) {
+        for (const row of answer.rows) rows.push(this.#take(row, answer.as_of));
+        if (!wasThere && this.rows.length < rows.length) {
           this.rows = rows;
           this.choose(false);
         }
         if (answer.rows.length < ROWS) break;
       }
     } catch (error) {
+      if (this.loading === turn) this.loading = null;
       this.page.unreachable(error);
       return;
     }
-    this.rows = rows;
-    this.pool = pool;
+    Object.assign(this, { rows, pool, loading: null });
+    const there = new Set(rows);
+    for (const row of this.bySha.values()) if (!there.has(row)) this.#forget(row);
+    this.area = this.area?.filter((row) => there.has(row)) ?? null;
+    if (this.news?.pool !== pool) this.news = null;
+    this.map.take(rows, pool);
     this.#pending();
-    this.choose(false);
+    if (!wasThere) {
+      this.choose(false);
+      return;
+    }
+    if (!this.list.every((row) => there.has(row))) {
+      this.list = this.list.filter((row) => there.has(row));
+      this.brush.selected.clear();
+      this.tiles.reset(this.n, false);
+    }
+    this.render();
   }
 
-  #take([sha256, path, mark, by]) {
+  /** A picture that is no longer listed keeps no guess. */
+  #forget(row) {
+    Object.assign(row, { guess: null, confidence: null });
+    this.bySha.delete(row.sha256);
+  }
+
+  #take([sha256, path, mark, by], asOf) {
     let row = this.bySha.get(sha256);
     if (!row) this.bySha.set(sha256, (row = { sha256, guess: null, confidence: null }));
-    return Object.assign(row, { path, mark, by });
+    return Object.assign(row, { path, mark, by, asOf });
   }
 
   /** What was decided and is not yet saved holds as well. */
@@ -130,24 +159,24 @@ export class Gallery {
 
   /** Ask anew about the pictures that are seen, once something was recorded. */
   async #refresh() {
-    const asOf = this.page.queue.state?.as_of;
-    if (this.refreshing || !this.isOpen || !this.asOf || !(asOf > this.asOf)) return;
+    const { queue } = this.page;
+    const asOf = queue.state?.as_of;
+    if (this.refreshing || this.loading || !this.isOpen || !asOf) return;
+    const contents = [...this.tiles.cells.values()].map((cell) => cell.dataset.sha256)
+      .filter((sha256) => this.bySha.get(sha256)?.asOf < asOf).slice(0, AT_ONCE);
     // What is being taken back, the server does not know yet.
-    if (this.page.queue.outbox.entries.some(({ operation }) => operation.undo)) return;
+    if (!contents.length || queue.outbox.entries.some(({ operation }) => operation.undo)) return;
     this.refreshing = true;
     const { undone } = this;
-    const contents = [...this.tiles.cells.values()].map((cell) => cell.dataset.sha256);
+    const { about } = queue;
     try {
-      if (contents.length) {
-        const body = { start: 0, n: 0, contents: contents.slice(0, AT_ONCE) };
-        const answer = await this.#call("gallery", body);
-        if (this.undone === undone) {
-          for (const row of answer.rows) this.#take(row);
-          this.#pending();
-          this.asOf = Math.max(answer.as_of, asOf);
-          this.tiles.render();
-        }
+      const answer = await this.#call("gallery", { start: 0, n: 0, contents });
+      if (this.undone === undone && about === queue.about) {
+        for (const row of answer.rows) this.#take(row, Math.max(answer.as_of, asOf));
+        this.#pending();
+        this.tiles.render();
       }
+      if (answer.pool !== this.pool && !this.loading) this.#load();
     } catch {
       // Asked again with the next change.
     }
@@ -161,8 +190,11 @@ export class Gallery {
     while (this.isOpen && this.page.settings.prefill) {
       try {
         const have = this.news?.guesses_as_of ?? this.model;
+        const { about } = this.page.queue;
         const answer = await this.#call("overview", { kind: "guesses", have, contents: [] });
-        if (answer.values && answer.pool === this.pool) {
+        if (answer.pool !== this.pool) {
+          if (!this.loading) this.#load();
+        } else if (answer.values && about === this.page.queue.about) {
           this.news = answer;
           if (!this.model) this.choose(false);
           this.render();
@@ -176,7 +208,7 @@ export class Gallery {
   }
 
   #takeNews() {
-    if (!this.news || this.news.values.length !== this.rows.length) return;
+    if (!this.news || this.news.pool !== this.pool) return;
     const { values, guesses_as_of, n_known } = this.news;
     this.news = null;
     Object.assign(this, { model: guesses_as_of, nKnown: n_known });
@@ -295,7 +327,8 @@ export class Gallery {
         }),
       h("button", { type: "button", id: "map-turn", "data-focus": "map",
         "aria-pressed": String(this.map.isOpen), onclick: () => {
-          this.map.turn(this.rows);
+          this.map.turn();
+          this.map.take(this.rows, this.pool);
           this.area = null;
           this.choose();
         } }, "Map"),
@@ -351,7 +384,7 @@ export class Gallery {
 
   update(cell, i) {
     const { mark, guess, path } = this.list[i];
-    const guessed = !mark && this.page.settings.prefill && guess;
+    const guessed = !mark && this.page.settings.prefill && this.pool !== null && guess;
     const name = mark ?? (guessed || null);
     const { class: color, "data-sign": sign } = hue(this.page.queue.about.classes, name);
     const selected = this.brush.selected.has(i);
@@ -394,10 +427,9 @@ export class Gallery {
     for (const i of indices) {
       const row = this.list[i];
       if (!row || row.mark === mark) continue;
-      const before = this.painted.get(row.sha256)?.before ?? row.mark;
-      this.painted.set(row.sha256, { ...row, before, mark });
-      row.mark = mark;
-      row.by = this.page.queue.about.who;
+      const painted = this.painted.get(row.sha256);
+      this.painted.set(row.sha256, { ...row, before: painted ? painted.before : row.mark, mark });
+      this.#hold([{ ...row, mark }]);
     }
     const [first] = indices;
     this.page.announce(indices.length === 1 ? `${this.list[first].path}: ${markName(mark)}`
@@ -414,7 +446,7 @@ export class Gallery {
   }
 
   #toTake() {
-    if (!this.page.settings.prefill) return [];
+    if (!this.page.settings.prefill || this.pool === null) return [];
     const { selected } = this.brush;
     const [first, end] = this.tiles.seen;
     const meant = selected.size ? [...selected]
@@ -440,17 +472,38 @@ export class Gallery {
   }
 
   #hold(marks) {
+    const { about, state } = this.page.queue;
     for (const { sha256, mark } of marks) {
       const row = this.bySha.get(sha256);
-      if (row) Object.assign(row, { mark, by: this.page.queue.about.who });
+      if (row) Object.assign(row, { mark, by: about.who, asOf: state?.as_of ?? 0 });
     }
+  }
+
+  /** Classes are called otherwise by now. */
+  rename(renamed) {
+    const asOf = this.page.queue.state.as_of;
+    for (const row of this.bySha.values()) {
+      row.guess = renamed(row.guess);
+      if (row.asOf < asOf) row.mark = renamed(row.mark); // a newer one has its name
+    }
+    for (const [sha256, row] of this.painted) {
+      this.painted.set(sha256, { ...row, mark: renamed(row.mark), before: renamed(row.before) });
+    }
+    if (this.news) {
+      this.news.values = this.news.values.map((guess) => guess && [renamed(guess[0]), guess[1]]);
+    }
+    this.brush.held = renamed(this.brush.held);
+    const [, kind, name] = /^(is|likely):(.*)$/s.exec(this.query.which) ?? [];
+    if (!kind) return;
+    const now = renamed(name);
+    this.query.which = now === null ? "all" : `${kind}:${now}`;
   }
 
   #undone({ items }) {
     this.undone += 1;
     for (const { sha256, before } of items) {
       const row = this.bySha.get(sha256);
-      if (row) row.mark = before ?? null;
+      if (row) Object.assign(row, { mark: before ?? null, asOf: this.page.queue.state?.as_of ?? 0 });
     }
     if (!this.isOpen) return;
     const { which } = this.query;

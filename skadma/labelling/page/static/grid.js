@@ -94,6 +94,8 @@ export class Grid {
   /** Labels that were given, but not taken, are called as their classes are now. */
   rename(renamed) {
     for (const [sha256, mark] of this.marks) this.marks.set(sha256, renamed(mark));
+    for (const [sha256, marks] of this.stroke) this.stroke.set(sha256, marks.map(renamed));
+    this.brush.held = renamed(this.brush.held);
   }
 
   #renderTiles(items) {

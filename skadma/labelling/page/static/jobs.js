@@ -12,15 +12,15 @@ export class Jobs {
   }
 
   async open() {
-    this.isOpen = true;
-    while (this.isOpen) {
+    const turn = (this.turn = {});
+    while (this.turn === turn) {
       await this.look();
       await new Promise((resolve) => setTimeout(resolve, EVERY));
     }
   }
 
   close() {
-    this.isOpen = false;
+    this.turn = null;
   }
 
   async look() {

@@ -31,7 +31,9 @@ export class PoolMap {
     this.page = page;
     this.chosen = chosen;
     this.isOpen = false;
+    this.rows = [];
     this.places = null; // by picture
+    this.placed = null; // of which pool they are
     this.line = [];
     this.canvas = h("canvas", { id: "pool-map", role: "img",
       "aria-label": "Map of the pictures. Those inside a line that you draw are listed below." });
@@ -46,19 +48,27 @@ export class PoolMap {
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  /** Show or hide the map of rows. */
-  async turn(rows) {
+  /** Show or hide the map. */
+  turn() {
     this.isOpen = !this.isOpen;
     this.element.hidden = !this.isOpen;
     this.line = [];
-    this.rows = rows;
-    this.#explain("The map is being made …");
-    while (this.isOpen && this.places?.length !== rows.length) {
+  }
+
+  /** Take over the rows of a pool; those of another one have other places. */
+  async take(rows, pool) {
+    const asked = (this.asked = {});
+    Object.assign(this, { rows, near: null });
+    if (this.placed !== pool) Object.assign(this, { places: null, placed: null, line: [] });
+    if (!this.isOpen) return;
+    if (!this.places) this.#explain("The map is being made …");
+    while (!this.places) {
       try {
         const body = { kind: "map", have: 0, contents: [] };
-        const { values } = await this.page.queue.transport.call("overview", body);
-        if (values) {
-          this.places = values;
+        const answer = await this.page.queue.transport.call("overview", body);
+        if (!this.isOpen || this.asked !== asked) return;
+        if (answer.values && answer.pool === pool) {
+          Object.assign(this, { places: answer.values, placed: pool });
           break;
         }
       } catch (error) {

@@ -22,8 +22,8 @@ export class Progress {
 
   /** Ask for the numbers while the view is open. */
   async open() {
-    this.isOpen = true;
-    while (this.isOpen) {
+    const turn = (this.turn = {});
+    while (this.turn === turn) {
       try {
         this.data = await this.page.queue.transport.call("progress");
       } catch {
@@ -35,7 +35,7 @@ export class Progress {
   }
 
   close() {
-    this.isOpen = false;
+    this.turn = null;
   }
 
   act() {

@@ -45,11 +45,14 @@ export class SecondLook {
   }
 
   async open() {
-    this.isOpen = true;
-    while (this.isOpen) {
+    const turn = (this.turn = {});
+    while (this.turn === turn) {
       try {
-        const { suspects } = await this.page.queue.transport.call("progress");
-        this.#take(suspects.items);
+        const { queue } = this.page;
+        const { about } = queue;
+        const { suspects } = await queue.transport.call("progress");
+        if (this.turn !== turn) return;
+        if (about === queue.about) this.#take(suspects.items);
       } catch {
         // The page says that the server cannot be reached.
       }
@@ -58,7 +61,7 @@ export class SecondLook {
   }
 
   close() {
-    this.isOpen = false;
+    this.turn = null;
   }
 
   /** Take a new list over; the picture that is being looked at stays. */
@@ -74,6 +77,15 @@ export class SecondLook {
     const back = undone.map(({ sha256 }) => this.done.get(sha256)).filter(Boolean);
     for (const { sha256 } of back) this.done.delete(sha256);
     this.items = [...back, ...(this.items ?? [])];
+  }
+
+  /** Classes are called otherwise by now. */
+  rename(renamed) {
+    const now = (item) => ({ ...item, before: renamed(item.before),
+      suggested: renamed(item.suggested),
+      others: item.others.map(([who, mark]) => [who, renamed(mark)]) });
+    this.items = this.items?.map(now) ?? null;
+    for (const [sha256, item] of this.done) this.done.set(sha256, now(item));
   }
 
   render() {
