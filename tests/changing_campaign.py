@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from skadma import Campaign
+from skadma.labelling.campaign.class_names import read_class_names
 from skadma.strategies import MarginSampling
 
 from .conftest import tiny_classifier
@@ -69,7 +70,7 @@ def everything(campaign):
     """All that must be again what it was."""
     return (
         campaign.classes,
-        campaign.former_classes(),
+        read_class_names(campaign._event_log).former,
         marks(campaign),
         campaign.query(),
         bits(campaign),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from skadma import Campaign, CNNClassifier
 from skadma.labelling.campaign import LabelRow
+from skadma.labelling.campaign.class_names import read_class_names
 from skadma.strategies import MarginSampling
 
 from .conftest import TinyCNN
@@ -162,7 +163,10 @@ def what_was_said(campaign: Campaign) -> list:
         + [(d.path, d.second, d.other) for d in agreement.disagreements]
         + [(status.audit, status.audit_answered, str(pending))]
         + [("classes", name, n) for name, n in status.labels.items()]
-        + [("former", *names) for names in campaign.former_classes().items()]
+        + [
+            ("former", *names)
+            for names in read_class_names(campaign._event_log).former.items()
+        ]
         + [("pool", name, status.n_images) for name in campaign.pools]
     )
 

@@ -457,10 +457,6 @@ class Campaign:
         """All labels there are, as they are called today."""
         return read_class_names(self._event_log).classes
 
-    def former_classes(self) -> dict[str, str]:
-        """Map names that classes had before to their names of today."""
-        return read_class_names(self._event_log).former
-
     @property
     def pools(self) -> dict[str, Path]:
         """The folders of images by name; that of the first is empty."""
