@@ -172,6 +172,15 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     page.get_by_role("button", name="Note: crack").click()
     page.fill("textarea", "A <b>dark</b> line.\nNot a scratch.")
     check_axe(page)
+    for names, into in (
+        (["ok"], "o" * 300),
+        (["o" * 300], "ok"),
+    ):  # by somebody meanwhile
+        change = {"change": "rename", "names": names, "into": into}
+        page.evaluate("change => skadmaPage.queue.changeClasses(change)", change)
+        until(page, f"skadmaPage.queue.about.classes.includes('{into}')")
+        width = "main => [main.scrollWidth, main.clientWidth]"
+        assert len(set(page.eval_on_selector("main", width))) == 1
     page.get_by_role("button", name="Save").click()
     page.wait_for_selector(".note")
     page.get_by_role("button", name="Rename: ok").click()
@@ -196,7 +205,7 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     assert page.evaluate(f"change => ({refused})(({text})(change))", change) == 422
     page.complaints.clear()  # Chromium's own, about what was refused
     kinds = [event["kind"] for event in site.log()]
-    assert kinds.count("classes") == 6
+    assert kinds.count("classes") == 8
     assert main(["check", "--campaign", str(site.folder)]) == 0
 
     phone = pages(

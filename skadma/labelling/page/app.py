@@ -73,7 +73,7 @@ def make_app(session: Session, port: int) -> tuple[ASGIApp, Guard]:
         body = await read(request)
         names, as_of = _list(body, "names"), body.get("as_of")
         change, into = _text(body, "change", 10), body.get("into")
-        _check(all(isinstance(n, str) and len(n) <= 200 for n in names), "names")
+        _check(all(isinstance(n, str) and len(n) <= 2000 for n in names), "names")
         _check(into is None or (isinstance(into, str) and len(into) <= 2000), "into")
         _check(type(as_of) is int and 0 <= as_of < 2**53, "as_of")
         try:

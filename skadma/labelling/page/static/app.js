@@ -358,10 +358,11 @@ async function start() {
 async function goOn(event) {
   const page = window.skadmaPage;
   if (!page) return start();
-  if (event.type === "hashchange") {
-    await enter();
-    const about = await transport.call("about").catch(() => null); // the page says so
-    if (about && about.id !== transport.campaign) location.reload(); // another campaign's
+  const isHere = event.type === "hashchange";
+  if (isHere) await enter();
+  const about = await transport.call("about").catch(() => null); // the page says so
+  if (about?.id === transport.campaign ? about.who !== page.queue.about.who : about && isHere) {
+    return location.reload(); // it is another person's, or another campaign's
   }
   page.queue.hurry?.();
   page.queue.outbox.hurry?.();

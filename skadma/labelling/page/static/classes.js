@@ -32,6 +32,7 @@ export class Classes {
   constructor(page) {
     this.page = page;
     this.editing = null; // the class and what is done with it
+    this.inputs = {}; // by what is done: they stay when another person changes something
     this.error = "";
     this.element = h("section", { class: "settings", "aria-label": "Labels" });
   }
@@ -42,6 +43,11 @@ export class Classes {
 
   act() {
     return false;
+  }
+
+  /** Classes are called otherwise by now. */
+  rename(renamed) {
+    if (this.editing) this.editing = [renamed(this.editing[0]), this.editing[1]];
   }
 
   render() {
@@ -64,6 +70,7 @@ export class Classes {
 
   #edit(editing) {
     this.editing = editing;
+    this.inputs = { add: this.inputs.add };
     this.error = "";
     this.render();
     this.element.querySelector("form [name=into]")?.focus();
@@ -73,13 +80,14 @@ export class Classes {
     const { queue } = this.page;
     const others = queue.about.classes.filter((each) => each !== name);
     const [text = "", ...examples] = own(queue.state?.notes, name) ?? [];
-    const field = { name: "into", required: what !== "note" };
-    const input = {
-      add: () => h("input", { ...field, type: "text", maxlength: 200, "data-focus": "add" }),
-      rename: () => h("input", { ...field, type: "text", maxlength: 200, value: name }),
+    const field = { name: "into", required: what !== "note", "data-focus": what };
+    const make = {
+      add: () => h("input", { ...field, type: "text", maxlength: 200 }),
+      rename: () => h("input", { ...field, type: "text", maxlength: 2000, value: name }),
       note: () => h("textarea", { ...field, rows: 3, maxlength: 2000 }, text),
       merge: () => h("select", field, others.map((each) => h("option", { value: each }, each))),
-    }[what]();
+    }[what];
+    const input = what === "merge" ? make() : (this.inputs[what] ??= make());
     const asked = { add: "New label", rename: `New name of ${name}`, note: `What is ${name}?`,
       merge: `${name} becomes a part of` }[what];
     const kept = what === "note" && examples.length ? h("label", {},
@@ -100,9 +108,15 @@ export class Classes {
     const { change: what, names, into } = change;
     // To merge is to name all that become one.
     const all = what === "merge" ? { ...change, names: [...names, into] } : change;
+    const { inputs } = this;
     try {
       await this.page.queue.changeClasses(all);
-      this.#edit(null);
+      if (what === "add") {
+        inputs.add.value = "";
+        this.error = "";
+        this.render();
+        inputs.add.focus();
+      } else if (this.inputs === inputs) this.#edit(null); // else another one is open by now
       this.page.announce("Saved.");
     } catch (error) {
       this.error = error.message;

@@ -47,6 +47,7 @@ export class Outbox extends EventTarget {
       .flatMap(([, entry]) => rows(entry));
     this.count = 0;
     this.sending = false;
+    this.most = AT_ONCE; // in a request
     this.wait = 0;
     if (this.entries.length) this.#send();
   }
@@ -107,7 +108,7 @@ export class Outbox extends EventTarget {
   async #send() {
     if (this.sending) return;
     this.sending = true;
-    let atOnce = AT_ONCE;
+    let atOnce = this.most;
     while (this.entries.length) {
       const batch = this.entries.slice(0, atOnce);
       try {
@@ -115,8 +116,12 @@ export class Outbox extends EventTarget {
         const answer = await this.transport.call("operations", { operations });
         this.#acknowledge(answer, batch);
         this.wait = 0;
-        atOnce = AT_ONCE;
+        atOnce = this.most;
       } catch (error) {
+        if (error.ours && error.status === 413 && batch.length > 1) {
+          this.most = atOnce = Math.floor(batch.length / 2);
+          continue;
+        }
         // Only the campaign itself refuses; 401 and 409 are about the page.
         if (error.ours && error.status >= 400 && error.status < 500) {
           if (batch.length === 1) {
