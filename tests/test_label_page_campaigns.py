@@ -268,7 +268,7 @@ def test_second_looks_and_agreement(tmp_path, serve, pages):
     site = serve(folder, photos, "--who", "ana", n=6)
     page = pages(site)
     shown(page)
-    until(page, "skadmaPage.queue.items[0]?.guess")
+    until(page, "skadmaPage.queue.items.some((item) => item.guess)")
     page.click("#view-progress")
     page.get_by_role("button", name="Look at them").click()
     page.wait_for_selector("#doubted[data-shown]")
