@@ -97,6 +97,11 @@ def unsaved(site, page, n):
     """Give `n` answers that the server does not get."""
     shown(page)
     until(page, f"skadmaPage.queue.items.length > {n}")
+    page.evaluate(  # the pictures are there
+        """(n) => Promise.all(skadmaPage.queue.items.slice(0, n + 1)
+          .map((item) => skadmaPage.queue.image(item).ready))""",
+        n,
+    )
     site.kill()
     for _ in range(n):
         press(page, "2")
