@@ -173,7 +173,7 @@ def test_labels_are_told_by_words_not_by_colour_alone(site, pages):
     path = tile.get_attribute("title")
     assert tile.get_attribute("aria-label") == f"{path}: no label"
     page.keyboard.press("2")
-    page.wait_for_function("document.querySelector('.tile').innerText === 'ok'")
+    until(page, "document.querySelector('.tile').innerText === 'ok'")
     assert page.inner_text("#live") == f"{path}: ok"
     assert tile.get_attribute("aria-label") == f"{path}: ok"
     page.keyboard.press("g")

@@ -43,7 +43,7 @@ def test_no_link_of_the_page_on_pypi_is_relative(checkout, monkeypatch):
     words = re.findall(r"(?<!!)\[([^]\n]+)\]\(", readme)
     assert len(words) > 20
     assert all(each in page for each in words)
-    assert "\n*Accuracy against number of labels on four data sets" in page
+    assert "\n*The page: a photograph, a key for each label" in page
 
 
 def test_links_lead_to_the_repository_where_there_is_one(checkout, monkeypatch):
