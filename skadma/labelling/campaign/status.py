@@ -107,7 +107,7 @@ class Status:
         Other files in the pools, by the reason: an ending, "no ending", "link to a
         folder", or an error. Hidden files do not count.
     quality : tuple or None
-        What :meth:`skadma.Campaign.quality` gave last: share, interval, number of labels.
+        Last :meth:`skadma.Campaign.quality`: share, interval, number of labels.
     """
 
     pools: dict[str, Path]
