@@ -8,6 +8,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from ._utils.lazy import lazy_getattr
+
 __all__ = [
     "ActiveLearner",
     "AdaFilterClassifier",
@@ -37,11 +39,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name or a submodule."""
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found  # not asked for again
-    return found
+    return lazy_getattr(__name__, _HOMES)(name)
 
 
 def __dir__() -> list[str]:

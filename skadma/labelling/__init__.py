@@ -1,13 +1,8 @@
 """The labelling application: campaigns, page, Label Studio, predictions of files."""
 
-from typing import Any
+from .._utils.lazy import lazy_getattr
 
-__all__ = ["Predicted", "predict_files"]  # noqa: F822
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import predict  # torch takes seconds, and a campaign's status needs none
-
-    return getattr(predict, name)
+# Torch takes seconds, and a campaign's status needs none.
+_HOMES = {"Predicted": "predict", "predict_files": "predict"}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__getattr__ = lazy_getattr(__name__, _HOMES)

@@ -1,7 +1,6 @@
 """Query strategies: which images to label next; imported on first use (PEP 562)."""
 
-from importlib import import_module
-from typing import Any
+from .._utils.lazy import lazy_getattr
 
 _HOMES = {
     "AIFT": "_aift",
@@ -31,9 +30,4 @@ _HOMES = {
     "ScoringStrategy": "base",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_getattr(__name__, _HOMES)
