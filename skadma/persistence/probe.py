@@ -72,10 +72,8 @@ def load_probe(folder: str | Path) -> tuple[ProbeClassifier, str]:
             setattr(probe, name, np.array(described[name], dtype=np.float64))
         probe.multilabel_ = False
         probe.classes_ = read_labels(described["labels"], multilabel=False)
-        probe.n_labels_, probe.n_features_in_ = (
-            described["n_labels"],
-            len(probe.center_),
-        )
+        probe.n_labels_ = described["n_labels"]
+        probe.n_features_in_ = len(probe.center_)
         if probe.decision_function(probe.center_[None]).size > len(probe.classes_):
             raise ValueError("it has more scores than labels")
         return probe, str(described["features"])

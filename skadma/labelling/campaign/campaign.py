@@ -234,10 +234,7 @@ class Campaign:
         backbone = None
         is_usual = estimator is None and strategy is None and table is None
         if checked := not (at_once and is_usual and not warm_start):
-            from .settings import (  # with torch, which takes seconds
-                save_centers,
-                settle,
-            )
+            from .settings import save_centers, settle  # torch takes seconds
             from .trainer import Trainer
 
             backbone = settle(settings, estimator, strategy, table)
@@ -677,8 +674,8 @@ class Campaign:
 
         Not fitted where there are no labels.
         """
-        estimator = self._trainer.present_model()[1]
-        self.quality()
+        state, estimator = self._trainer.present_model()
+        self._quality(state)
         return estimator
 
     def guesses(
@@ -707,9 +704,12 @@ class Campaign:
         predicted without them is far too low. docs/evaluation.md has measurements; an
         audit is surer. None without a probe, or with labels of one class only.
         """
+        return self._quality(read_state(self._event_log))
+
+    def _quality(self, state: State) -> Share | None:
         from ...evaluation import Share
 
-        learnt = self._trainer.learnt(read_state(self._event_log))
+        learnt = self._trainer.learnt(state)
         if learnt is None or learnt.proba is None or len({*learnt.labels.values()}) < 2:
             return None
         n, proba = len(learnt.labels), learnt.proba

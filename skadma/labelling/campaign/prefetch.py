@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from .campaign import Campaign
-from .state import Proposal, read_state
+from .state import Proposal, State, read_state
 
 
 def prefetch_batch(
     campaign: Campaign, n: int, also: Sequence[str] = ()
-) -> tuple[list[Proposal], list[tuple[str, str]], dict[str, tuple[str, float]], int]:
+) -> tuple[list[Proposal], dict[str, tuple[str, float]], State]:
     """Train with the labels that there are, and choose `n` images.
 
     More than are needed, so that nobody waits. `also` are contents that are shown
     already. Returns the images, similar ones in a row, the last round in reserve; the
-    labels that the model was trained with; its guesses of `also`; and the log's last
-    event at the choice. A probe is asked after each answer, which the log need not
-    know: it has what was answered and how that was guessed.
+    model's guesses of `also`; and the state whose labels it was trained with. A probe
+    is asked after each answer, which the log need not know: it has what was answered
+    and how that was guessed.
     """
     trainer = campaign._trainer
     if trainer.learns(read_state(campaign._event_log)):
@@ -33,10 +33,8 @@ def prefetch_batch(
         else:
             state, proposals = read_state(campaign._event_log), []
             campaign.estimator()  # the last labels count too
-    as_of = state.as_of
-    known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     if not proposals:
-        return [], known, {}, as_of
+        return [], {}, state
     learnt = trainer.learnt(state)
     if learnt is not None:
         features = learnt.table.rows[learnt.table.numbers(p.sha256 for p in proposals)]
@@ -58,7 +56,7 @@ def prefetch_batch(
     shown = [sha256 for sha256 in also if sha256 in there]
     _, found = trainer.predictions(state, [there[sha256] for sha256 in shown])
     guesses = dict(zip(shown, found, strict=False))  # nothing without a model
-    return [proposals[i] for i in order], known, guesses, as_of
+    return [proposals[i] for i in order], guesses, state
 
 
 def order_by_similarity(features: np.ndarray, begin: int = 0) -> list[int]:

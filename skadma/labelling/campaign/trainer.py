@@ -578,20 +578,19 @@ class Trainer:
         Of a probe they are leave-one-out. Of a fine-tuned network, with `refit` by the
         network, adapted anew for each fold; else by a probe of the pretrained one.
         """
-        files = self.files(images, state)
-        estimator = clone(self._learner.estimator)
         if (learnt := self.learnt(state)) is not None:
             probe = learnt.probe
         elif refit:
+            estimator, files = clone(self._learner.estimator), self.files(images, state)
             if estimator.random_state is None:
                 estimator.set_params(random_state=self.seed)
             return out_of_fold_proba(
                 estimator, files, labels, classes=state.classes, verbose=verbose
             )
         else:
-            source = self.source_network if estimator.training == "probe" else None
-            probe = self._probe(source, state)
-            probe.fit(estimator.embed(files, -2)[-2], labels)
+            is_probe = self._learner.estimator.training == "probe"
+            probe = self._probe(self.source_network if is_probe else None, state)
+            probe.fit(self.source_features(images, state), labels)
         _, place, n = np.unique(labels, return_inverse=True, return_counts=True)
         alone = n[place] < 2
         return np.where(alone[:, None], np.nan, probe.loo_proba_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -35,14 +35,13 @@ class Gallery:
             held = self._ledger.decision(sha256)
             given = (held.mark, held.who) if held else (None, None)
             rows.append((sha256, self._ledger.paths[there[sha256]], *given))
-        pool = hashlib.sha256("".join(there).encode()).hexdigest()
-        return {"pool": pool, "as_of": self._ledger.as_of, "rows": rows}
+        return {"pool": _digest(there), "as_of": self._ledger.as_of, "rows": rows}
 
     def overview(self, kind: str, sha256: str, have: int) -> dict[str, Any]:
         """What was computed of the pool, in its order; `have`: the guesses' `as_of`."""
         self._ledger.update()
         there = self._ledger.available()
-        more: Any = {"pool": hashlib.sha256("".join(there).encode()).hexdigest()}
+        more: Any = {"pool": _digest(there)}
         version = self.model if kind == "guesses" else more["pool"]
         found = self._result(kind, [sha256] if sha256 else [], version)
         if kind == "guesses":
@@ -70,3 +69,8 @@ class Gallery:
         except (ValueError, RuntimeError) as error:
             del self._results[key]  # so that it can be tried again
             raise CampaignError(str(error)) from error
+
+
+def _digest(contents: Iterable[str]) -> str:
+    """Name the pool: it changes when pictures come, go or are drawn for an audit."""
+    return hashlib.sha256("".join(contents).encode()).hexdigest()

@@ -231,7 +231,8 @@ def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
 
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
     """Choose `n` images; predict those and the ones that are shown, find suspects."""
-    proposals, known, guesses, as_of = prefetch_batch(campaign, n, shown)
+    proposals, guesses, state = prefetch_batch(campaign, n, shown)
+    known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
         suspects = campaign.second_look()
@@ -243,9 +244,9 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         ],
         "known": known,
         "guesses": guesses,
-        "as_of": as_of,
-        "at_once": campaign._trainer.learns(read_state(campaign._event_log)),
-        "quality": campaign.quality(),
+        "as_of": state.as_of,
+        "at_once": campaign._trainer.learns(state),
+        "quality": campaign._quality(state),
         "suspects": [
             {
                 "sha256": s.sha256,
