@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,25 +122,29 @@ def with_server(
     browser: Browser, folder: Path, name: str, n: int, labels: dict[str, str], keys: int
 ) -> dict[str, Any]:
     """Serve a campaign, and measure on its page."""
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        "from skadma.cli import main; main()",
-        "label",
-    ]
-    command += [str(folder / "photos"), "--campaign", str(folder / name), "-n", str(n)]
-    command += ["--classes", *CLASSES, "--no-browser"]
-    command += ["--set", "estimator__image_size=128", "estimator__max_epochs=8"]
+    options = ["-n", str(n), "--classes", *CLASSES]
+    options += ["--set", "estimator__image_size=128", "estimator__max_epochs=8"]
+    with served(browser, folder / "photos", folder / name, options) as page:
+        if name == "idle":
+            return {"idle": latencies(page, labels, keys)["idle"]}
+        return busy_page(page, labels, keys)
+
+
+@contextmanager
+def served(
+    browser: Browser, photos: Path, campaign: Path, options: list[str]
+) -> Iterator[Page]:
+    """Start `skadma label`, and open its page."""
+    command = [sys.executable, "-P", "-c", "from skadma.cli import main; main()"]
+    command += ["label", str(photos), "--campaign", str(campaign), "--no-browser"]
+    command += options
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.set_default_timeout(400_000)
         page.goto(server.stdout.readline().strip())
         try:
-            if name == "idle":
-                return {"idle": latencies(page, labels, keys)["idle"]}
-            return busy_page(page, labels, keys)
+            yield page
         finally:
             page.close()
             server.terminate()
@@ -250,30 +256,10 @@ def sort_photographs(n: int) -> dict[str, Any]:
         )
         found: dict[str, Any] = {"load_before": round(load, 1)}
         for way in (with_brush, in_grid):
-            command = [
-                sys.executable,
-                "-P",
-                "-c",
-                "from skadma.cli import main; main()",
-            ]
-            command += [
-                "label",
-                str(photos),
-                "--campaign",
-                str(Path(name) / way.__name__),
-            ]
-            command += ["--classes", *WASTE, "--no-browser"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-                assert server.stdout is not None
-                page = browser.new_page(viewport={"width": 1280, "height": 860})
-                page.set_default_timeout(400_000)
-                page.goto(server.stdout.readline().strip())
-                try:
-                    start = first_labels(page, labels)
-                    found[way.__name__] = way(page, labels, start)
-                finally:
-                    page.close()
-                    server.terminate()
+            campaign, options = Path(name) / way.__name__, ["--classes", *WASTE]
+            with served(browser, photos, campaign, options) as page:
+                start = first_labels(page, labels)
+                found[way.__name__] = way(page, labels, start)
         browser.close()
     by_keys = found["with_brush"]["first_labels"]["seconds"] / FIRST
     found["keys"] = {"seconds": round(n * by_keys), "measured": f"{FIRST} keys"}
