@@ -165,8 +165,6 @@ def test_labels_are_told_by_words_not_by_colour_alone(site, pages):
     press(page, "1")
     assert page.locator(".recent li").first.inner_text().startswith("crack")
     saved(page)
-    # A model that is ready brings other tiles.
-    until(page, "skadmaPage.queue.state.stage === 'idle'")
     page.click("#view-grid")
     tile = page.locator(".tile").first
     tile.focus()
@@ -184,6 +182,24 @@ def test_labels_are_told_by_words_not_by_colour_alone(site, pages):
     rows = page.locator(".bars tr:not(.quiet) th")
     rows.first.wait_for()
     assert rows.all_inner_texts() == ["crack", "ok"]
+
+
+def test_the_focus_stays_when_pictures_come(site, pages):
+    page = pages(site)
+    press(page, "1")
+    saved(page)
+    page.click("#view-grid")
+    tile = page.locator(".tile").nth(2)
+    path = tile.get_attribute("title")
+    tile.click(modifiers=["Control"])
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Control+z")
+    until(page, f"document.querySelectorAll('.tile')[3].title === '{path}'")
+    assert page.evaluate("document.activeElement.title") == path
+    assert page.locator(".tile.selected").get_attribute("title") == path
+    page.keyboard.press("2")
+    until(page, "document.querySelectorAll('.tile')[3].innerText === 'ok'")
 
 
 def test_what_is_said(site, pages):

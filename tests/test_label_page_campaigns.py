@@ -10,6 +10,7 @@ from PIL import Image
 from skadma import Campaign
 from skadma.cli import main
 from skadma.images.dataset import ImageDataset, Preprocessing
+from skadma.labelling.campaign import status
 
 from .label_site import (
     CLASSES,
@@ -244,6 +245,7 @@ def test_two_people(tmp_path, serve, pages):
     shown(a)
     shown(b)
     for _ in range(8):
+        time.sleep(status.SHORTEST)  # a hand: what is faster is not timed
         press(a, "1")
         press(b, "2")
     saved(a)

@@ -69,6 +69,14 @@ export class Brush {
     this.view.changed();
   }
 
+  /** Tiles were added or taken away: `now` gives a former index's present one, or -1. */
+  follow(now) {
+    const there = (i) => i >= 0;
+    this.selected = new Set([...this.selected].map(now).filter(there));
+    if (there(now(this.at))) this.at = now(this.at);
+    if (this.anchor !== undefined) this.anchor = there(now(this.anchor)) ? now(this.anchor) : undefined;
+  }
+
   /** A key gives a mark, as long as it is held; false if it means no tile. */
   hold(mark) {
     const { meant } = this;

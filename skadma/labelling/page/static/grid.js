@@ -58,8 +58,6 @@ export class Grid {
   render() {
     const { queue, keys, settings } = this.page;
     const items = this.items;
-    const { brush } = this;
-    brush.at = Math.min(brush.at, Math.max(0, items.length - 1));
     this.tiles.style.setProperty("--tile", `${settings.tile}px`);
     const n = items.filter((item) => this.mark(item)).length;
     const { classes } = queue.about;
@@ -104,10 +102,14 @@ export class Grid {
       if (!this.cells.has(item.sha256)) this.cells.set(item.sha256, this.#tile(item));
       return this.cells.get(item.sha256);
     });
-    if (wanted.length !== there.length || wanted.some((cell, i) => cell !== there[i])) {
-      this.tiles.replaceChildren(...wanted);
-      this.brush.selected.clear(); // it was of other pictures
-    }
+    // Those that stay are not taken out: the focus would be lost.
+    for (const cell of there) if (!wanted.includes(cell)) cell.remove();
+    wanted.forEach((cell, i) => {
+      const now = this.tiles.children[i];
+      if (now !== cell) this.tiles.insertBefore(cell, now ?? null);
+    });
+    this.brush.follow((i) => wanted.indexOf(there[i]));
+    this.brush.at = Math.min(this.brush.at, items.length - 1);
     const shown = new Set(items.map(({ sha256 }) => sha256));
     for (const sha256 of this.cells.keys()) {
       if (!shown.has(sha256)) this.cells.delete(sha256);
