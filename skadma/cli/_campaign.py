@@ -83,6 +83,8 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     add("--strategy", default="UncertaintyHerding", help=what)
     centers = "file of source centres for ADMA (default: those in the package)"
     add("--centers", type=Path, help=centers)
+    what = "a picture may have several of the labels, or none"
+    add("--several-labels", action="store_true", help=what)
     what = "labels in a round (default: %(default)s)"
     add("-n", type=positive, default=20, help=what)
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -123,6 +125,7 @@ def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Ca
         n_instances=options.n,
         warm_start=options.warm_start,
         random_state=options.seed,
+        several_labels=options.several_labels,
         at_once=at_once,
         who=options.who,
         wait=options.wait,
@@ -403,8 +406,10 @@ def _export(campaign: Campaign, options: Options) -> None:
 
 
 def _export_tasks(campaign: Campaign, options: Options) -> None:
+    from ..labelling.campaign.class_names import read_class_names
     from ..labelling.label_studio import label_config, make_tasks
 
+    read_class_names(campaign._event_log).refuse_several("Label Studio")
     config_file, tasks_file = _task_files(options)
     config = label_config(campaign.classes)
     proposals = campaign.query(options.n)
@@ -415,7 +420,7 @@ def _export_tasks(campaign: Campaign, options: Options) -> None:
             prefixes[name] = prefix
         else:
             prefixes[""] = item  # the first pool has no name
-    version = f"skadma-{sum(campaign.status().labels.values())}-labels"
+    version = f"skadma-{campaign.status().n_labelled}-labels"
     tasks = make_tasks(proposals, prefixes.pop(""), version, pools=prefixes)
     _write(config_file, config)
     _write(tasks_file, json.dumps(tasks, indent=1))

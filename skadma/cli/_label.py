@@ -116,6 +116,11 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."
         )
+    if options.several_labels and not campaign.several_labels:
+        raise ValueError(
+            f"{where} has one label per picture, which stays so. Leave "
+            "--several-labels out, or start another one with --campaign FOLDER."
+        )
     if options.features is not None:  # the same again, or with rows of new images
         from ..features.table import read_table
 

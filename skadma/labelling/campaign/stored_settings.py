@@ -63,7 +63,12 @@ def check_settings(settings: dict[str, Any]) -> None:
             )
     if not all(isinstance(name, str) for name in settings["classes"]):
         raise CampaignError(f"The classes {settings['classes']} are no texts.")
-    check_classes(settings["classes"])
+    several = settings.get("several_labels", False)
+    if type(several) is not bool:
+        raise CampaignError(
+            f"The setting several_labels={several!r} is no truth value."
+        )
+    check_classes(settings["classes"], several)
     n_instances, random_state = settings["n_instances"], settings["random_state"]
     if n_instances < 1 or not 0 <= random_state < 2**32:
         raise CampaignError(

@@ -68,6 +68,7 @@ class Session:
             who, n = self.campaign.who, self.campaign.n_instances
             ledger = self.campaign.ledger()
             ledger.update()
+            ledger.class_names.refuse_several("The page still")
             settings = self.campaign._event_log.settings()
             at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
@@ -235,7 +236,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        suspects = campaign.second_look()
+        suspects = [] if campaign.several_labels else campaign.second_look()
     return {
         "kind": "batch",
         "proposals": [
@@ -275,6 +276,7 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
     if name == "forecast":
         campaign.refresh_if_there()
         state = read_state(campaign._event_log)
+        state.class_names.refuse_several("The forecast")
         learnt, images = campaign._trainer.learnt(state), state.candidates()
         if learnt is None or learnt.proba is None or not images:
             raise ValueError("There is nothing to forecast: test the model instead.")
