@@ -22,6 +22,8 @@ from skadma.labelling.sort import plan_sort
 from skadma.persistence import load_probe
 from skadma.strategies import BADGE
 
+from .label_site import paint, press, saved, shown, strip, until
+
 CLASSES = ["defective", "mono"]
 
 
@@ -304,3 +306,57 @@ def test_by_command(cells, tmp_path, capsys):
     with out.open(newline="") as file:
         row = next(csv.DictReader(file))
     assert 0 < float(row["proba_defective"]) < 1
+
+
+def test_on_the_page(tmp_path, serve, pages):
+    """Keys press labels, Enter takes them; what is for one label is not there."""
+    three = ["crack", "dark", "dirty"]
+    photos = paint(tmp_path / "photos", 8)
+    site = serve(tmp_path / "campaign", photos, "--several-labels", n=4, classes=three)
+    page = pages(site, bypass_csp=True)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def pressed():
+        chosen = ".choice[aria-pressed=true] span"
+        return page.eval_on_selector_all(chosen, "all => all.map(e => e.innerText)")
+
+    first = shown(page)
+    page.keyboard.type("313")
+    assert pressed() == ["crack"]
+    page.keyboard.press("3")
+    assert pressed() == ["crack", "dirty"]
+    assert axe.run(page).violations_count == 0
+    second = press(page, "Enter")
+    assert (pressed(), strip(page)) == ([], ["crack;dirty"])
+    assert "crack + dirty" in page.inner_text(".recent li")
+    third = press(page, "Enter")  # none of them
+    page.click(".choice >> text=dark")
+    page.click(".choice >> text=Done")
+    shown(page, third)
+    assert strip(page) == ["dark", "?none", "crack;dirty"]
+    saved(page)
+    page.locator(".recent button[aria-label^='Take back: crack + dirty']").click()
+    assert (shown(page, third), pressed()) == (first, ["crack", "dirty"])
+    page.keyboard.press("1")
+    saved(page)
+    main(["classes", "rename", "dirty", "soiled", "--campaign", str(site.folder)])
+    until(page, "document.querySelector('.choices').innerText.includes('soiled')")
+    assert pressed() == ["soiled"]  # as long as it is not taken yet
+    page.keyboard.press("2")
+    fourth = press(page, "Enter")
+    press(page, "s")
+    saved(page)
+    with Campaign.open(site.folder) as campaign:
+        held = {d.sha256: d.mark for _, d, _ in campaign.decisions()}
+    assert held == {
+        first: "dark;soiled", second: "?none", third: "dark", fourth: "?skip",
+    }  # fmt: skip
+    views = page.eval_on_selector_all("nav button", "all => all.map(e => e.innerText)")
+    assert views == ["One by one", "Progress", "Labels", "Finish", "Settings"]
+    page.click("#view-progress")
+    until(page, "document.querySelector('#part-classes').innerText.includes('none of')")
+    assert axe.run(page).violations_count == 0
+    page.click("#view-finish")
+    assert page.locator("#save-labels").is_visible()
+    assert not page.locator("#sort-plan, #go-test").count()
+    assert axe.run(page).violations_count == 0

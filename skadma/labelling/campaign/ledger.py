@@ -100,8 +100,8 @@ class Ledger(State):
 
     def counts(self) -> Counter[str]:
         """How many contents have each class or other mark."""
-        marks = (decision.mark for decision in self.decisions.values())
-        return Counter(name for mark in marks for name in self.class_names.split(mark))
+        marks, split = (d.mark for d in self.decisions.values()), self.class_names.split
+        return Counter(name for mark in marks for name in split(mark) or [mark])
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""

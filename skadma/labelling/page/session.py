@@ -68,7 +68,6 @@ class Session:
             who, n = self.campaign.who, self.campaign.n_instances
             ledger = self.campaign.ledger()
             ledger.update()
-            ledger.class_names.refuse_several("The page still")
             settings = self.campaign._event_log.settings()
             at_once = learns_at_once(settings, len(ledger.usable()))
             self.controller = Controller(ledger, who, n, at_once=at_once)
@@ -92,6 +91,7 @@ class Session:
             "campaign": folder.name,
             "folder": str(folder),
             "who": controller.who,
+            "several": self.campaign.several_labels,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
         }
