@@ -46,7 +46,8 @@ def speed(session: nox.Session) -> None:
     """Run asv's benchmarks on the last two commits, or `nox -s speed -- 5 -b Query`."""
     session.install("-e", ".", *nox.project.dependency_groups(PROJECT, "speed"))
     n, *options = session.posargs or ["2", "--quick", "-b", "Kendall|Probe"]
-    asv = ("asv", "run", "--config", "benchmarks/asv/asv.conf.json", "--python=same")
+    config = ("--config", "benchmarks/asv/asv.conf.json")
+    session.run("asv", "machine", "--yes", *config)  # else it asks
     newest = ("git", "rev-list", "--reverse", f"--max-count={n}", "HEAD")
     commits = session.run(*newest, external=True, silent=True).split()
     with tempfile.TemporaryDirectory() as clone:
@@ -57,8 +58,8 @@ def speed(session: nox.Session) -> None:
             with session.chdir(clone):
                 session.run("git", "checkout", "-q", commit, external=True)
                 session.run("python", "setup.py", "-q", "build_ext", "--inplace")
-            named = ("--strict", "--set-commit-hash", commit)
-            session.run(*asv, *named, *options, env=env)
+            named = ("--python=same", "--set-commit-hash", commit)
+            session.run("asv", "run", *config, *named, *options, env=env)
 
 
 if __name__ == "__main__":
