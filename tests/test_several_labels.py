@@ -104,7 +104,11 @@ def test_it_learns(cells, tmp_path):
         assert sum(n for _, n, _ in rounds) > 50
         assert campaign.quality() is None
         assert find_problems(campaign.folder) == []
-        campaign.export_model(tmp_path / "model")
+        done = campaign.finish(tmp_path / "model")
+        assert (
+            done.reason
+            == "Nothing was compared: an image may have several labels here."
+        )
     again = CNNClassifier.load(tmp_path / "model")
     assert (
         again.predict([str(folder / path) for path in rest]).tolist() == found.tolist()
@@ -260,13 +264,9 @@ def test_what_cannot_be_is_refused(cells, campaign, tmp_path, capsys):
     with pytest.raises(CampaignError, match="has a ';'"):
         campaign.rename_class("mono", "a;b")
     with pytest.raises(CampaignError, match="BADGE is for tasks of one label"):
-        Campaign.create(
-            tmp_path / "new", cells[0], CLASSES,
-            CNNClassifier("layers/efficientnet_lite0", training="probe"), BADGE(),
-            several_labels=True,
-        )  # fmt: skip
+        start(tmp_path / "new", cells[0], strategy=BADGE())
     assert not (tmp_path / "new").exists()
-    with Campaign.create(tmp_path / "one", cells[0], ["a;b", "c"]) as one:
+    with Campaign.create(tmp_path / "one", cells[0], ["a;b", "c"], at_once=True) as one:
         path = sorted(cells[1])[0]
         one.teach({path: "a;b"}, train=False)  # a name, as ever
         with pytest.raises(LabelFileError, match="none of the classes"):
@@ -346,6 +346,7 @@ def test_on_the_page(tmp_path, serve, pages):
     fourth = press(page, "Enter")
     press(page, "s")
     saved(page)
+    until(page, "skadmaPage.queue.state.n_known >= 3")
     with Campaign.open(site.folder) as campaign:
         held = {d.sha256: d.mark for _, d, _ in campaign.decisions()}
     assert held == {

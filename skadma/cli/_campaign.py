@@ -640,24 +640,31 @@ def _add_export_model(commands: Commands) -> None:
         "Write the model of all labels so far to a folder: weights, labels, "
         "preprocessing, a model card and, with --onnx, an ONNX file.",
     )
-    export.set_defaults(
-        prepare=lambda options: prepare_folder(options.out.absolute().parent)
-    )
-    add_output(export, "folder")
-    add = export.add_argument
-    add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
     what = "do not calibrate, which takes five trainings of a network"
-    add("--no-calibration", action="store_true", help=what)
+    export.add_argument("--no-calibration", action="store_true", help=what)
+    what = "export the better of the campaign's model and a fine-tuned network"
+    more = "Which is better, cross-validation tells. It says first how long that takes."
+    finish = add_command(
+        commands, "finish", _export_model, what, f"{what.capitalize()}. {more}"
+    )
+    what = "the most that it may take; the campaign's model is taken if it takes longer"
+    finish.add_argument("--minutes", type=float, help=what)
+    for parser in (export, finish):
+        parser.set_defaults(
+            prepare=lambda options: prepare_folder(options.out.absolute().parent)
+        )
+        add_output(parser, "folder")
+        what = "write model.onnx (skadma[onnx])"
+        parser.add_argument("--onnx", action="store_true", help=what)
 
 
 def _export_model(campaign: Campaign, options: Options) -> None:
-    campaign.export_model(
-        options.out,
-        onnx=options.onnx,
-        calibration=not options.no_calibration,
-        overwrite=options.overwrite,
-        verbose=True,
-    )
+    how = {"onnx": options.onnx, "overwrite": options.overwrite, "verbose": True}
+    if options.command == "finish":
+        print(campaign.finish(options.out, minutes=options.minutes, **how))
+    else:
+        how["calibration"] = not options.no_calibration
+        campaign.export_model(options.out, **how)
     print(
         f"The model is in {options.out}. Its README.md has lines to fill in: licences."
     )
