@@ -243,7 +243,8 @@ def test_the_rule():
         if rng.random() < 0.2:
             is_right = own.argmax(1) == y
             other = own + is_right[:, None] * np.eye(n_classes)[y]  # surer
-        is_better, reason = prefer(own, other, y)
+        is_better, reason, scores = prefer(own, other, y)
+        assert scores[1][0] == np.mean(other.argmax(1) == y)
         assert is_better == literal(own, other, y)
         assert ("points" in reason) != ("equally" in reason)
         seen.add((bool(is_better), "equally" in reason))

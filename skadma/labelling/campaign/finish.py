@@ -64,115 +64,100 @@ class FinishResult:
 
 def compare(
     trainer: Trainer, state: State, path: Path, minutes: float | None, verbose: bool
-) -> tuple[Any, np.ndarray | None, FinishResult]:
+) -> tuple[Any, Any, FinishResult]:
     """Compare the campaign's way of training with the other one.
 
     Returns the other's model, trained with all labels, or None where the campaign's is
     to be taken; and out-of-fold probabilities of what was taken, if there are any.
     """
-    begin, limit = perf_counter(), math.inf if minutes is None else 60 * minutes
-    scores: dict[str, tuple[float, float]] = {}
-    try:
-        model, proba, n, reason, scores = _compare(trainer, state, limit, verbose)
-    except (TimeoutError, ValueError) as error:
-        model, proba, n, reason = None, None, 0, f"Nothing was compared: {error}."
-    chosen = _OWN if model is None else [*scores][1]
-    seconds = perf_counter() - begin
-    return model, proba, FinishResult(path, chosen, reason, n, scores, seconds)
-
-
-def _compare(
-    trainer: Trainer, state: State, limit: float, verbose: bool
-) -> tuple[Any, np.ndarray, int, str, dict[str, tuple[float, float]]]:
-    """Raise TimeoutError where seconds do not suffice, ValueError where labels do not.
-
-    Returns a model that is better or None, probabilities of what is taken, number of
-    labels, reason and scores.
-    """
     from skorch.callbacks import Callback
 
     from ...evaluation import out_of_fold_proba
 
-    begin = perf_counter()
+    begin, limit = perf_counter(), math.inf if minutes is None else 60 * minutes
     images, labels = zip(*state.labelled(), strict=True)
     n = sum(count for count in Counter(labels).values() if count >= 2)
-    if state.class_names.several:
-        raise ValueError("an image may have several labels here")
-    if trainer.is_of_table:
-        raise ValueError("a table of embeddings has no network to fine-tune")
-    if n < _N_LABELS or len({*labels}) < 2:
-        raise ValueError(
-            f"{n} labels count, and with fewer than {_N_LABELS} cross-validation "
-            "cannot tell which is better"
-        )
-    ways = own, other = trainer.ways(state)
-    tuned = other if own.training == "probe" else own
-    name = str(getattr(other.backbone, "__name__", other.backbone))
-    name += ", fine-tuned" if tuned is other else ", a linear probe"
-    files, y = trainer.files(images, state), np.array(labels)
-    (passing, training), _ = (measure_seconds(way, files, y) for way in (tuned, other))
-    n_images = tuned.max_epochs * ((_FOLDS - 1) * n + len(y))
-    seconds = len(y) * (passing + training) + n_images * training
-    about = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    about += f" ({_FOLDS} trainings to compare, one with all {len(y)} labels)"
-    if perf_counter() - begin + seconds > limit:
-        raise TimeoutError(f"about {about}, and {limit / 60:g} minutes are allowed")
-    if verbose:
-        print(f"Comparing {_OWN} with {name}: about {about}.", flush=True)
-    with progress_bar(
-        total=n_images, desc="training", unit=" images", disable=not verbose
-    ) as bar:
+    try:
+        if state.class_names.several:
+            raise ValueError("an image may have several labels here")
+        if trainer.is_of_table:
+            raise ValueError("a table of embeddings has no network to fine-tune")
+        if n < _N_LABELS or len({*labels}) < 2:
+            raise ValueError(
+                f"{n} labels count, and with fewer than {_N_LABELS} cross-validation "
+                "cannot tell which is better"
+            )
+        ways = own, other = trainer.ways(state)
+        tuned = other if own.training == "probe" else own
+        name = str(getattr(other.backbone, "__name__", other.backbone))
+        name += ", fine-tuned" if tuned is other else ", a linear probe"
+        files, y = trainer.files(images, state), np.array(labels)
+        times = [measure_seconds(way, files, y) for way in (other, tuned)]
+        n_images = tuned.max_epochs * ((_FOLDS - 1) * n + len(y))
+        seconds = len(y) * sum(times[1]) + n_images * times[1][1]
+        about = f"{seconds:.0f} seconds"
+        if seconds > 90:
+            about = f"{seconds / 60:.0f} minutes"
+        about += f" ({_FOLDS} trainings to compare, one with all {len(y)} labels)"
+        if perf_counter() - begin + seconds > limit:
+            raise TimeoutError(f"about {about}, and {minutes:g} minutes are allowed")
+        if verbose:
+            print(f"Comparing {_OWN} with {name}: about {about}.", flush=True)
+        shown: Any = {"unit": " images", "disable": not verbose}
+        with progress_bar(total=n_images, desc="training", **shown) as bar:
 
-        class Watch(Callback):
-            def on_epoch_end(self, net: Any, dataset_train: Any, **_: Any) -> None:
-                bar.update(len(dataset_train))
-                if perf_counter() - begin > limit:
-                    raise TimeoutError(f"the {limit / 60:g} minutes were over")
+            class Watch(Callback):
+                def on_epoch_end(self, net: Any, dataset_train: Any, **_: Any) -> None:
+                    bar.update(len(dataset_train))
+                    if perf_counter() - begin > limit:
+                        raise TimeoutError(f"the {minutes:g} minutes were over")
 
-        how: Any = {"classes": state.classes, "n_folds": _FOLDS}
-        found = [
-            out_of_fold_proba(way.set_params(callbacks=[Watch()]), files, y, **how)
-            for way in ways
-        ]
-        known = ~np.isnan(found).any(axis=(0, 2))
-        given = np.searchsorted(sorted(state.classes), y[known])
-        is_better, reason = prefer(found[0][known], found[1][known], given)
-        if is_better:
-            other.fit(files, y)
+            found = [
+                out_of_fold_proba(
+                    way.set_params(callbacks=[Watch()]), files, y,
+                    classes=state.classes, n_folds=_FOLDS,
+                )
+                for way in ways
+            ]  # fmt: skip
+            known = ~np.isnan(found).any(axis=(0, 2))
+            given = np.searchsorted(sorted(state.classes), y[known])
+            is_better, reason, scores = prefer(found[0][known], found[1][known], given)
+            if is_better:
+                other.fit(files, y)
+    except (TimeoutError, ValueError) as error:
+        reason = f"Nothing was compared: {error}."
+        result = FinishResult(path, _OWN, reason, 0, {}, perf_counter() - begin)
+        return None, None, result
     trainer.check_unchanged(images, state)
-    scores = {
-        each: tuple(np.mean(judge(proba[known], given), axis=1).tolist())
-        for each, proba in zip((_OWN, name), found, strict=True)
-    }
-    model = other.set_params(callbacks=None) if is_better else None
-    return model, found[int(is_better)], len(given), reason, scores
+    names, model = (_OWN, name), other.set_params(callbacks=None)
+    by_name, seconds = dict(zip(names, scores, strict=True)), perf_counter() - begin
+    taken = path, names[is_better], reason, len(given), by_name, seconds
+    return model if is_better else None, found[is_better], FinishResult(*taken)
 
 
-def judge(proba: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each label is the most probable, and its negative log probability."""
-    given = np.maximum(proba[np.arange(len(y)), y], 1e-7)
-    return proba.argmax(axis=1) == y, -np.log(given)
+def prefer(
+    own: np.ndarray, other: np.ndarray, y: np.ndarray
+) -> tuple[bool, str, list[tuple[float, float]]]:
+    """Whether other probabilities are better than one's own; why; scores of both.
 
-
-def prefer(own: np.ndarray, other: np.ndarray, y: np.ndarray) -> tuple[bool, str]:
-    """Whether other probabilities (n, n_classes) are better than one's own, and why.
-
-    By more than the standard error of the mean difference, in accuracy or, where both
-    have the same, in log loss.
+    Better by more than the standard error of the mean difference, in accuracy or, where
+    both have the same, in log loss.
     """
-    (right, loss), (other_right, other_loss) = judge(own, y), judge(other, y)
-    gain = 100 * (other_right.astype(float) - right)
+    rows, ways = np.arange(len(y)), (own, other)
+    right = np.array([proba.argmax(axis=1) == y for proba in ways], dtype=float)
+    loss = -np.log([np.maximum(proba[rows, y], 1e-7) for proba in ways])
+    gain = 100 * (right[1] - right[0])
     text, words = "The second is right {:.1f} points {} often", ("less", "more")
     if gain.sum() == 0:
-        gain, words = loss - other_loss, ("higher", "lower")
+        gain, words = loss[0] - loss[1], ("higher", "lower")
         text = "Both are right equally often; the second's log loss is {:.2f} {}"
     mean, error = gain.mean(), gain.std(ddof=1) / math.sqrt(len(gain))
     text = text.format(abs(mean), words[int(mean > 0)])
-    # They are the same where the two differ by a single image.
-    return bool(mean > error * (1 + 1e-9)), (
-        f"{text} (standard error {error:.2g}); it is taken where it is better by more "
-        "than the standard error."
-    )
+    text += f" (standard error {error:.2g}); it is taken where it is better by more."
+    # Both numbers are the same where the two differ by a single image.
+    is_better = bool(mean > error * (1 + 1e-9))
+    scores = zip(right.mean(axis=1), loss.mean(axis=1), strict=True)
+    return is_better, text, [(float(a), float(b)) for a, b in scores]
 
 
 def measure_seconds(
