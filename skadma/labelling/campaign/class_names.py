@@ -31,10 +31,8 @@ def check_classes(classes: Sequence[str], several: bool = False) -> list[str]:
         )
     for name in names:
         if several and SEPARATOR in name:
-            raise CampaignError(
-                f"The class {name!r} has a {SEPARATOR!r}, which is between an image's "
-                "labels where it may have several: name it without."
-            )
+            why = f"has a {SEPARATOR!r}, which stands between the labels of an image"
+            raise CampaignError(f"The class {name!r} {why}: name it without.")
         try:
             name.encode()
         except UnicodeEncodeError as error:
@@ -140,10 +138,8 @@ class ClassNames:
     def refuse_several(self, what: str) -> None:
         """Refuse what has no meaning for several labels per picture."""
         if self.several:
-            raise CampaignError(
-                f"{what} takes one label per picture, and in this campaign a picture "
-                "may have several."
-            )
+            why = "takes one label per picture, and here a picture may have several."
+            raise CampaignError(f"{what} {why}")
 
     def now(self, label: str, event: int) -> str:
         """Give the present name of a label that an event names `label`."""

@@ -216,12 +216,8 @@ def make_status(log: EventLog, state: State) -> Status:
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     names = state.class_names
-    given = Counter(
-        name
-        for decision in state.decisions.values()
-        if decision.label is not None
-        for name in names.split(decision.label) or [NONE]
-    )
+    labels = [d.label for d in state.decisions.values() if d.label is not None]
+    given = Counter(name for each in labels for name in names.split(each) or [NONE])
     there = {i: c for i, c in state.contents.items() if c.sha256}
     asked = log.rows(
         "SELECT image FROM proposals WHERE event = ? ORDER BY place", state.last_query

@@ -403,15 +403,8 @@ class Trainer:
             tensors[f"{head}.{name}"] = torch.from_numpy(np.float32(values))
         tensors = {f"network.{name}": tensor for name, tensor in tensors.items()}
         n_labels = len(learnt.labels)
-        return estimator.restore(
-            source,
-            tensors,
-            probe.classes_,
-            n_frozen,
-            n_labels,
-            seed,
-            probe.multilabel_,
-        )
+        fitted_with = n_frozen, n_labels, seed, probe.multilabel_
+        return estimator.restore(source, tensors, probe.classes_, *fitted_with)
 
     def _choose(
         self, learnt: Learnt, state: State, n: int
