@@ -57,9 +57,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def _add_start(commands: Commands) -> None:
-    start = add_command(
-        commands, "start", _status, "start to label a folder of images", pool=False
-    )
+    what = "start to label a folder of images"
+    start = add_command(commands, "start", _status, what, pool=False)
     start.set_defaults(run=_start)
     start.add_argument("pool", type=Path, help="folder of images, with subfolders")
     start.add_argument("--classes", nargs="+", help="all labels")
@@ -329,15 +328,12 @@ def _undo(campaign: Campaign, _: Options) -> None:
 def _add_reading(commands: Commands) -> None:
     what = "count labels, and what is left"
     add_command(commands, "status", _status, what, refresh=True)
-    check = add_command(
-        commands,
-        "check",
-        _status,
-        "look for damage in the campaign's folder",
+    what = "look for damage in the campaign's folder"
+    more = (
         "Look for changed rows, labels that are no class, and events that contradict "
-        "their rows. Nothing is written.",
-        pool=False,
     )
+    more += "their rows. Nothing is written."
+    check = add_command(commands, "check", _status, what, more, pool=False)
     check.set_defaults(run=_check)
     what = "write all decisions to a CSV file"
     export = add_command(commands, "export", _export, what, refresh=True)
@@ -441,22 +437,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def _add_review(commands: Commands) -> None:
-    suspects = add_command(
-        commands,
-        "suspects",
-        _suspects,
-        "choose labels that are worth a second look",
-        "Choose labels that a model trained without them doubts, most doubtful first.",
-        refresh=True,
+    what = "choose labels that are worth a second look"
+    more = (
+        "Choose labels that a model trained without them doubts, most doubtful first."
     )
+    suspects = add_command(commands, "suspects", _suspects, what, more, refresh=True)
     what = "how many (default: %(default)s)"
     suspects.add_argument("-n", type=positive, default=20, help=what)
     what = "judge by the network itself, trained five times: better and slow"
     suspects.add_argument("--refit", action="store_true", help=what)
     add_output(suspects, "label file to correct, for 'skadma teach'")
-    confirm = add_command(
-        commands, "confirm", _confirm, "let labels stand after a second look"
-    )
+    what = "let labels stand after a second look"
+    confirm = add_command(commands, "confirm", _confirm, what)
     confirm.add_argument("images", nargs="+")
     what = "choose labelled images to show again, blind"
     repeats = add_command(commands, "repeats", _repeats, what, refresh=True)
@@ -564,15 +556,13 @@ def _add_features(campaign: Campaign, options: Options) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    evaluate = add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "estimate from a few labels how good the model is",
+    what = "estimate from a few labels how good the model is"
+    more = (
         "Estimate from a few labels how good the model is: draw images (--draw), fill "
-        "in their labels, give the file back. The labels are never trained with, "
-        "until --release.",
     )
+    more += "in their labels, give the file back. The labels are never trained with, "
+    more += "until --release."
+    evaluate = add_command(commands, "evaluate", _evaluate, what, more)
     evaluate.set_defaults(prepare=_prepare_evaluate)
     add = evaluate.add_argument
     what = "the file that --draw wrote, filled in"
@@ -627,32 +617,36 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
 
 
 def _add_export_model(commands: Commands) -> None:
-    export = add_command(
-        commands,
-        "export-model",
-        _export_model,
-        "write the campaign's model to a folder, to hand it on",
-        "Write the model of all labels so far to a folder: weights, labels, "
-        "preprocessing, a model card and, with --onnx, an ONNX file.",
-    )
-    export.set_defaults(
-        prepare=lambda options: prepare_folder(options.out.absolute().parent)
-    )
-    add_output(export, "folder")
-    add = export.add_argument
-    add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
+    what = "write the campaign's model to a folder, to hand it on"
+    more = "Write the model of all labels so far to a folder: weights, labels, "
+    more += "preprocessing, a model card and, with --onnx, an ONNX file."
+    export = add_command(commands, "export-model", _export_model, what, more)
     what = "do not calibrate, which takes five trainings of a network"
-    add("--no-calibration", action="store_true", help=what)
+    export.add_argument("--no-calibration", action="store_true", help=what)
+    what = "export the better of the campaign's model and a fine-tuned network"
+    more = (
+        "Compare the campaign's model with a fine-tuned network by cross-validation, "
+    )
+    more += "and write the better one to a folder. It says first how long that takes."
+    finish = add_command(commands, "finish", _export_model, what, more)
+    what = "the most that it may take; the campaign's model is taken if it takes longer"
+    finish.add_argument("--minutes", type=float, help=what)
+    for parser in (export, finish):
+        parser.set_defaults(
+            prepare=lambda options: prepare_folder(options.out.absolute().parent)
+        )
+        add_output(parser, "folder")
+        what = "write model.onnx (skadma[onnx])"
+        parser.add_argument("--onnx", action="store_true", help=what)
 
 
 def _export_model(campaign: Campaign, options: Options) -> None:
-    campaign.export_model(
-        options.out,
-        onnx=options.onnx,
-        calibration=not options.no_calibration,
-        overwrite=options.overwrite,
-        verbose=True,
-    )
+    how = {"onnx": options.onnx, "overwrite": options.overwrite, "verbose": True}
+    if options.command == "finish":
+        print(campaign.finish(options.out, minutes=options.minutes, **how))
+    else:
+        how["calibration"] = not options.no_calibration
+        campaign.export_model(options.out, **how)
     print(
         f"The model is in {options.out}. Its README.md has lines to fill in: licences."
     )

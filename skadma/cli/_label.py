@@ -32,15 +32,10 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     what = "label in the browser, while the network learns"
-    parser = add_command(
-        commands,
-        "label",
-        _check_campaign,
-        what,
-        f"{what.capitalize()}. Serves a page to this machine only; the first line "
-        "printed is its address. With a folder of images and --classes it starts the "
-        "campaign where there is none yet.",
-    )
+    more = f"{what.capitalize()}. Serves a page to this machine only; the first line "
+    more += "printed is its address. With a folder of images and --classes it starts "
+    more += "the campaign where there is none yet."
+    parser = add_command(commands, "label", _check_campaign, what, more)
     parser.set_defaults(run=_label)
     add = parser.add_argument
     what = "folder of images, with subfolders, to start a campaign about"

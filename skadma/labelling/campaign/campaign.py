@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from ...evaluation import Share
     from ...strategies import QueryStrategy
     from ...training.probe_classifier import ProbeClassifier
+    from .finish import FinishResult
     from .trainer import Trainer
 
 _AT_ONCE = 0.5
@@ -767,34 +768,87 @@ class Campaign:
         ModelError
             If the folder is there, or the disk is full.
         """
+        self._export(folder, onnx, calibration, overwrite, verbose)
+
+    def finish(
+        self,
+        folder: str | Path,
+        *,
+        onnx: bool = False,
+        overwrite: bool = False,
+        minutes: float | None = None,
+        verbose: bool = False,
+    ) -> FinishResult:
+        """Export what cross-validation finds best: the campaign's model or another.
+
+        The other is the same network fine-tuned by the defaults of
+        :class:`skadma.CNNClassifier`; where the campaign fine-tunes, a probe on several
+        layers. Both are judged in the same three stratified folds. The other is taken
+        where it is right more often by more than the standard error of the difference.
+        With fewer than 100 labels, or a table of embeddings, nothing is compared.
+
+        Parameters
+        ----------
+        folder, onnx, overwrite
+            As of :meth:`export_model`.
+        minutes : float, optional
+            The most that comparing and training may take. Where a few batches show
+            that it takes longer, or where it does, the campaign's model is exported.
+        verbose : bool, default=False
+            Print before how long it takes, and show a progress bar.
+
+        Returns
+        -------
+        FinishResult
+        """
+        if minutes is not None and not minutes > 0:
+            raise CampaignError(f"minutes={minutes}; it must be above 0.")
+        how = folder, onnx, True, overwrite, verbose
+        result: FinishResult = self._export(*how, compares=True, minutes=minutes)
+        return result
+
+    def _export(
+        self, folder: str | Path, onnx: bool, calibration: bool, overwrite: bool,
+        verbose: bool, compares: bool = False, minutes: float | None = None,
+    ) -> Any:  # fmt: skip
+        """Write the campaign's model or, if it `compares`, another that is better."""
         from ...evaluation.calibrated import calibrated
         from ...persistence.export import check_onnx, export_model
         from ...persistence.folder import refuse_folder
         from ...persistence.probe import save_probe
         from .card import card_facts
+        from .finish import compare
 
+        trainer, audits = self._trainer, self.audits
         refuse_folder(Path(folder).absolute(), overwrite)  # before training
         if onnx and self.features is not None:
             raise CampaignError("A model of embeddings is no network: leave ONNX out.")
         if onnx:
-            check_onnx(self._trainer.source_network)
-        state, estimator = self._trainer.present_model()
+            check_onnx(trainer.source_network)
+        state, model = trainer.present_model()
         if not state.labelled():
             raise CampaignError("There are no labels yet, so there is no model.")
-        text = None
+        text = other = proba = result = None
+        if compares:
+            how = Path(folder), minutes, verbose
+            other, proba, result = compare(trainer, state, *how)
+            model = other or model
         if calibration and self.features is None:
             images, labels = map(list, zip(*state.labelled(), strict=True))
-            estimator, text = calibrated(
-                estimator,
-                labels,
-                lambda: self._trainer.unseen_proba(
-                    images, np.array(labels), state, refit=True, verbose=verbose
-                ),
-                "leave-one-out" if self._trainer.learns(state) else "five folds",
-            )
-        estimate = self.audits.estimate() if self.audits.has_labels() else None
+            unseen: Callable[[], Any] = functools.partial(
+                trainer.unseen_proba, images, np.array(labels), state,
+                refit=True, verbose=verbose,
+            )  # fmt: skip
+            text = "five folds"
+            if other is None and trainer.learns(state):
+                text = "leave-one-out"
+            elif proba is not None:
+                unseen, text = lambda: proba, "three folds"
+            model, text = calibrated(model, labels, unseen, text)
+        estimate = audits.estimate(model=other) if audits.has_labels() else None
         facts = card_facts(self._event_log, state, text, estimate)
         if self.features is None:
-            export_model(estimator, folder, facts, onnx=onnx, overwrite=overwrite)
+            export_model(model, folder, facts, onnx=onnx, overwrite=overwrite)
         else:
-            save_probe(estimator, folder, self.features, facts, overwrite=overwrite)
+            save_probe(model, folder, self.features, facts, overwrite=overwrite)
+        return result

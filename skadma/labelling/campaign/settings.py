@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from ... import strategies
 from ..._utils.atomic import write_atomically
+from ...features.cache import DiskCache
 from ...features.table import EmbeddingTable
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
@@ -66,7 +67,7 @@ def settle(
     check_settings(settings)
     given = getattr(estimator, "backbone", None)
     backbone = given if callable(given) else None
-    built = build_estimator(settings["estimator"], backbone, memory=False)
+    built = build_estimator(settings["estimator"], backbone, memory=None)
     strategy = strategy or build_strategy(settings["strategy"], Path())
     check_usable(built, strategy, settings["classes"])
     check_network(built, strategy, settings["classes"])
@@ -165,17 +166,19 @@ def describe_estimator(
 def build_estimator(
     described: dict[str, Any],
     backbone: Callable[[], nn.Module] | None,
-    memory: Path | bool,
+    memory: Path | None,
 ) -> Any:
     """Build an estimator from its description, with its cache in the folder `memory`.
 
-    Nothing is imported by a name from the description. A callable backbone has no
-    description, so it has to be given.
+    A probe's inputs are kept in half precision, which changes its probabilities by
+    thousandths. Nothing is imported by a name from the description. A callable backbone
+    has no description, so it has to be given.
     """
     if "features" in described:
         return ProbeClassifier(class_weight=described.get("class_weight"))
     from ...classifier import CNNClassifier
 
+    half = described.get("training") == "probe"
     try:
         return _build(
             CNNClassifier,
@@ -183,7 +186,7 @@ def build_estimator(
             backbone,
             owner="the campaign",
             how="Campaign.open(folder, backbone=...)",
-            memory=memory,
+            memory=memory is not None and DiskCache(memory, half=half),
         )
     except (ModelError, TypeError) as error:
         raise CampaignError(f"The settings of the estimator: {error}") from error

@@ -96,7 +96,6 @@ class Trainer:
         self._models = self._folder / "models"
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
-        self._classes: list[str] = settings["classes"]
         estimator = build_estimator(
             settings["estimator"], backbone, self._folder / "cache"
         )
@@ -138,6 +137,27 @@ class Trainer:
             return self.files(images, state)
         contents = (str(state.contents[image].sha256) for image in images)
         return learnt.table.rows[learnt.table.numbers(contents)]
+
+    def ways(self, state: State) -> tuple[CNNClassifier, CNNClassifier]:
+        """The campaign's way of training and the other one: a probe or fine-tuning."""
+        own = clone(self._learner.estimator).set_params(classes=state.classes)
+        if own.random_state is None:
+            own.set_params(random_state=self.seed)
+        if (learnt := self.learnt(state)) is not None:
+            source = learnt.table.source
+            own.set_params(value_range=source.preprocessing.value_range)
+        backbone, is_probe = own.backbone, own.training == "probe"
+        if isinstance(backbone, str):
+            if is_probe:
+                backbone = backbone.removeprefix("layers/").partition("+")[0]
+            elif not backbone.startswith(("layers/", "hf/")):
+                backbone = f"layers/{backbone}"
+        training = "fine-tune" if is_probe else "probe"
+        # Not the campaign's cache on the disk: what is frozen is large, and used once.
+        other = clone(own).set_params(
+            backbone=backbone, training=training, n_frozen_layers="paper", memory=None
+        )
+        return own, other
 
     # --- models -------------------------------------------------------------
 
@@ -259,7 +279,7 @@ class Trainer:
         if hasattr(base, "net_"):
             self._learner.estimator_ = base
         estimator = self._learner.adapt().estimator_
-        self._check_unchanged(images, state)
+        self.check_unchanged(images, state)
         seconds = perf_counter() - begin
         self._models.mkdir(exist_ok=True)
         remove_leftovers(self._models)
@@ -300,7 +320,7 @@ class Trainer:
                 stacklevel=2,
             )
 
-    def _check_unchanged(self, images: Sequence[int], state: State) -> None:
+    def check_unchanged(self, images: Sequence[int], state: State) -> None:
         """Refuse a model of other images than those by whose contents it is named."""
         for image in images:
             content = state.contents[image]
@@ -362,7 +382,7 @@ class Trainer:
             _logger.info("the network is run on %d images", len(new))
             found = adapter.collect([files[s] for s in new], source_layers=[-2])[1]
             rows |= zip(new, *found.values(), strict=True)
-            self._check_unchanged([usable[sha256] for sha256 in new], state)
+            self.check_unchanged([usable[sha256] for sha256 in new], state)
         contents = np.array(sorted(files))
         return Table(contents, np.array([rows[sha256] for sha256 in contents]), source)
 
@@ -581,12 +601,8 @@ class Trainer:
         if (learnt := self.learnt(state)) is not None:
             probe = learnt.probe
         elif refit:
-            estimator, files = clone(self._learner.estimator), self.files(images, state)
-            if estimator.random_state is None:
-                estimator.set_params(random_state=self.seed)
-            return out_of_fold_proba(
-                estimator, files, labels, classes=state.classes, verbose=verbose
-            )
+            given = self.ways(state)[0], self.files(images, state), labels
+            return out_of_fold_proba(*given, classes=state.classes, verbose=verbose)
         else:
             is_probe = self._learner.estimator.training == "probe"
             probe = self._probe(self.source_network if is_probe else None, state)
