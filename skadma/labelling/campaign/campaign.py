@@ -596,8 +596,9 @@ class Campaign:
         with self._event_log.transaction():
             class_names = read_class_names(self._event_log)
             class_names.change(change, given, into, event=0)  # refuses what cannot be
-            detail = {"change": change, "names": given, "into": into}
-            event = self._event_log.add_event("classes", **detail)
+            event = self._event_log.add_event(
+                "classes", change=change, names=given, into=into
+            )
         _logger.info("classes: %s", ", ".join(class_names.classes))
         return event
 
