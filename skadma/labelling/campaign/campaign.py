@@ -517,13 +517,9 @@ class Campaign:
 
     # --- second looks -----------------------------------------------------------
 
-    def cant_tell(self, *, exclude: str | None = None) -> list[tuple[str, Decision]]:
-        """List the images marked "?cant-tell" whose file is there, oldest first.
-
-        Without those that the person `exclude` has answered, to ask for a second
-        opinion.
-        """
-        return list_cant_tell(read_state(self._event_log), exclude)
+    def cant_tell(self) -> list[tuple[str, Decision]]:
+        """List the images marked "?cant-tell" whose file is there, oldest first."""
+        return list_cant_tell(read_state(self._event_log))
 
     def second_look(
         self, n: int | None = None, *, refit: bool = False
@@ -604,15 +600,19 @@ class Campaign:
 
     def _change_classes(
         self, change: str, names: Sequence[str], into: str | None
-    ) -> None:
+    ) -> int:
+        """Change classes; return the event."""
         if isinstance(names, str):
             raise CampaignError(f"{names!r} must be a list of names of classes.")
         given = list(names)
         with self._event_log.transaction():
             class_names = read_class_names(self._event_log)
             class_names.change(change, given, into, event=0)  # refuses what cannot be
-            self._event_log.add_event("classes", change=change, names=given, into=into)
+            event = self._event_log.add_event(
+                "classes", change=change, names=given, into=into
+            )
         _logger.info("classes: %s", ", ".join(class_names.classes))
+        return event
 
     def add_pool(
         self, folder: str | Path, name: str | None = None, *, verbose: bool = False
@@ -712,7 +712,10 @@ class Campaign:
         """Estimate how often the model is right, by the labels so far.
 
         It is the probe's mean confidence in the images without a label, whose scale
-        leave-one-out scores have set, with Wilson's interval for half as many labels.
+        leave-one-out scores have set, with Wilson's 95 % interval for half as many
+        labels, from the second label on. From 30 labels on
+        :func:`skadma.evaluation.forecast_accuracy` begins with the same mean; its 80 %
+        interval is measured to be as wide as has to be, and goes on to more labels.
         The labels themselves were chosen for being hard: the share of them that is
         predicted without them is far too low. docs/evaluation.md has measurements; an
         audit is surer. None without a probe, with labels of one class only, or where

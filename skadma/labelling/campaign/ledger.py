@@ -264,7 +264,10 @@ class Ledger(State):
         if not kind and number.isdecimal():
             events = [int(number)]
         acts = self.acts
-        standing = [e for e in events if e in acts and acts[e].decisions]
+        standing = [
+            e for e in events
+            if e in acts and (acts[e].decisions or acts[e].kind == "classes")
+        ]  # fmt: skip
         reasons = {
             d.sha256: "Its label came from an audit. 'skadma undo' takes the release "
             "of the audit back, if it is the last change."
@@ -272,6 +275,13 @@ class Ledger(State):
             if acts[event].detail.get("with") in self.released
             for d in acts[event].decisions
         }
+        for event in standing:
+            change = acts[event].detail.get("change", "note")
+            if change != "note" and event != next(reversed(acts)):  # it may be needed
+                reasons[""] = (
+                    "Somebody answered or changed something since the labels were "
+                    "changed, so that is not taken back."
+                )
         if not standing or reasons:
             self._idle[operation] = reasons
             if not standing:

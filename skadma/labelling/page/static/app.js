@@ -149,7 +149,7 @@ class Page {
       ? h("p", { class: "notice" }, `Training: ${state.problem}`) : []);
   }
 
-  /** What was refused, and what this browser keeps of other campaigns. */
+  /** What was refused, and what this browser keeps of other campaigns and people. */
   #renderKept() {
     const { outbox } = this.queue;
     const { refused, others } = outbox;
@@ -162,8 +162,8 @@ class Page {
         h("button", { type: "button", "data-focus": "forget",
           onclick: () => outbox.forgetRefused() }, "Forget them")) : null,
       others.length ? h("div", { class: "notice", id: "others" },
-        h("p", {}, `This browser keeps ${many(others.length)} for another campaign. They ` +
-          "are sent when that campaign has this address again."),
+        h("p", {}, `This browser keeps ${many(others.length)} for another campaign, ` +
+          "or of another person. They are sent when their page has this address again."),
         saveButton(others, "skadma-unsent.csv")) : null,
     ]);
   }
@@ -367,8 +367,8 @@ async function goOn(event) {
   const isHere = event.type === "hashchange";
   if (isHere) await enter();
   const about = await transport.call("about").catch(() => null); // the page says so
-  if (about?.id === transport.campaign ? about.who !== page.queue.about.who : about && isHere) {
-    return location.reload(); // it is another person's, or another campaign's
+  if (about && isHere && about.id !== transport.campaign) {
+    return location.reload(); // it is another campaign's, or another person's
   }
   page.queue.hurry?.();
   page.queue.outbox.hurry?.();

@@ -101,9 +101,16 @@ export class ImageQueue extends EventTarget {
   /** Add, rename or merge classes, or note something about one. */
   async changeClasses(change) {
     const as_of = this.state.as_of;
-    const state = await this.transport.call("classes", { ...change, as_of });
+    const { event, ...state } = await this.transport.call("classes", { ...change, as_of });
     this.#stands(state);
     this.savedAt = performance.now();
+    this.#tell("classesChanged", { change, target: `event-${event}` });
+    this.#changed();
+  }
+
+  /** Take a change of the classes back, after what is on its way to the log. */
+  undoChange(target) {
+    this.outbox.add({ undo: target });
     this.#changed();
   }
 
@@ -216,7 +223,7 @@ export class ImageQueue extends EventTarget {
     for (const outcome of outcomes) {
       for (const { path, reason, holds, by } of outcome.refused) {
         const now = holds ? ` It is ${holds}${by ? `, says ${by}` : ""}.` : "";
-        this.#tell("notice", { text: `${path}: ${reason}${now}` });
+        this.#tell("notice", { text: `${path && `${path}: `}${reason}${now}` });
       }
     }
     this.#tell("saved", { n: batch.length });
