@@ -17,13 +17,7 @@ from ._campaign import (
     settle_task,
     start_campaign,
 )
-from ._options import (
-    Commands,
-    Options,
-    add_command,
-    campaign_options,
-    open_campaign,
-)
+from ._options import Commands, Options, add_command, campaign_options, open_campaign
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign

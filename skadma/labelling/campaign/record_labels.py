@@ -86,11 +86,7 @@ def _text(label: Any) -> str:
 
 
 def record_labels(
-    log: EventLog,
-    given: GivenLabels,
-    *,
-    partial: bool,
-    kind: str = "teach",
+    log: EventLog, given: GivenLabels, *, partial: bool, kind: str = "teach"
 ) -> TeachResult:
     """Write labels into the log, within a transaction.
 

@@ -47,8 +47,7 @@ def list_cant_tell(state: State) -> list[tuple[str, Decision]]:
 
 
 def list_suspects(
-    state: State,
-    predict: Callable[[list[int], np.ndarray], np.ndarray],
+    state: State, predict: Callable[[list[int], np.ndarray], np.ndarray]
 ) -> list[SuspectLabel]:
     """List labels, most suspect first; see :meth:`Campaign.second_look`.
 

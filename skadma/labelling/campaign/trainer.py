@@ -106,9 +106,7 @@ class Trainer:
         self._settings = settings
         self._learnt: Learnt | None = None
         self._learner: Any = SimpleNamespace(
-            estimator=estimator,
-            strategy=strategy,
-            n_instances=settings["n_instances"],
+            estimator=estimator, strategy=strategy, n_instances=settings["n_instances"]
         )
         if self.is_of_table:
             return
