@@ -64,6 +64,8 @@ export class Finish {
       h("h2", {}, "Hand on the model"),
       h("p", { class: "quiet" }, "In a terminal: the model with its card, and labels for other photographs."),
       h("pre", { tabindex: "0" }, `skadma export-model --campaign ${quoted(folder)} -o model\n` +
+        (this.several ? "" : `skadma finish --campaign ${quoted(folder)} -o model   ` +
+          "# in its place: fine-tuned, if that is better\n") +
         "skadma predict PHOTOS --model model -o labels.csv" + (this.several ? ""
           : `\nskadma sort PHOTOS --campaign ${quoted(folder)} --into sorted`))]);
   }
