@@ -45,6 +45,7 @@ MADE = ("letters", "slant", "textures", "cifar10-tail", "emoji", "icons", "mnist
 SETS = (*PACKAGED, *GIVEN, *MADE)
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 N_POOL, N_TEST, N_LABELS, STEP = 600, 400, 160, 20
+SOME = (40, 80, N_LABELS)
 STAGE = -6
 """The layer before the last stage, whose outputs fine-tuning starts from."""
 
@@ -121,6 +122,7 @@ class Split:
     products: list[list[np.ndarray]]  # of each network, of each block
     y: np.ndarray
     n_pool: int
+    rows: np.ndarray  # numbers of the images
     stage: np.ndarray | None = None
 
 
@@ -154,7 +156,7 @@ def draw(name: str, folder: Path, seed: int, kinds: tuple[str, ...],
         products.append(block_products(X, features["block_widths"], len(pool)))
     if stage:
         stage = stage["X"][np.searchsorted(stage["rows"], rows)]
-    return Split(products, y[chosen], len(pool), stage)
+    return Split(products, y[chosen], len(pool), rows, stage)
 
 
 def block_products(X: np.ndarray, widths: np.ndarray, n_pool: int) -> list[np.ndarray]:
@@ -251,6 +253,23 @@ def fine_tune(stage: np.ndarray, seed: int, n_epochs: int = 12) -> Predict:
     return predict
 
 
+def fine_tune_deep(name: str, folder: Path, split: Split, seed: int) -> Predict:
+    """CNNClassifier's default: 28 layers are trained for 20 epochs."""
+    images = read_images(name, folder)
+    X = list(images.X) + ([] if images.X_test is None else list(images.X_test))
+    chosen = [X[i] for i in split.rows]
+
+    def predict(labeled: np.ndarray, y: np.ndarray, n_classes: int) -> np.ndarray:
+        clf = CNNClassifier("efficientnet_lite0", image_size=128, random_state=seed,
+                            classes=np.arange(n_classes))  # fmt: skip
+        clf.fit([chosen[i] for i in labeled], y)
+        proba = np.zeros((len(chosen), n_classes))
+        proba[split.n_pool :] = clf.predict_proba(chosen[split.n_pool :])
+        return proba
+
+    return predict
+
+
 def train(
     layers: torch.nn.Module,
     head: torch.nn.Module,
@@ -332,13 +351,14 @@ class Herding:
 def simulate(
     split: Split, predict: Predict, herding: Herding | None, seed: int,
     batch: int = STEP, first: int | None = None, ahead: int | None = None,
-    n_labels: int = N_LABELS,
+    n_labels: int = N_LABELS, tested: Predict | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Label the pool in batches and test after each 20 labels.
 
     `first` is the first batch's size and `ahead` what is added to the number of labels
     for the kernel's width, both by default the batch's; without `herding` choices are
-    random.
+    random. `predict` chooses, and is tested; with `tested` that is, at some numbers of
+    labels.
     """
     order = np.random.default_rng(seed).permutation(split.n_pool)
     n_classes = split.y.max() + 1
@@ -356,8 +376,14 @@ def simulate(
         proba = predict(labeled, split.y[labeled], n_classes)
         fit_seconds += time.process_time() - middle
         query_seconds += middle - begin
-        if len(labeled) % STEP == 0:
-            test = proba[split.n_pool :].argmax(axis=1)
+        if len(labeled) % STEP == 0 and (tested is None or len(labeled) in SOME):
+            if tested is not None:
+                middle = time.process_time()
+                test = tested(labeled, split.y[labeled], n_classes)[split.n_pool :]
+                fit_seconds = time.process_time() - middle
+            else:
+                test = proba[split.n_pool :]
+            test = test.argmax(axis=1)
             accuracy = (test == split.y[split.n_pool :]).mean()
             rows.append({
                 "n_labels": len(labeled),
@@ -408,6 +434,11 @@ def fine_tuning(name: str, folder: Path, seed: int) -> dict[str, Callable[[], An
     for key, (products, model) in models.items():
         herding = Herding(squared_distances(products, split.n_pool))
         ways[key] = lambda m=model, h=herding: simulate(split, m, h, seed)
+    several = models["probe on several layers"]
+    ways["28 layers fine-tuned, the probe's labels"] = lambda: simulate(
+        split, several[1], Herding(squared_distances(several[0], split.n_pool)), seed,
+        tested=fine_tune_deep(name, folder, split, seed),
+    )  # fmt: skip
     return ways
 
 
@@ -452,8 +483,9 @@ def labels_needed(curve: pd.Series, wanted: float) -> float:
 def summary(results: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy over rounds, accuracy at some numbers of labels, seconds."""
     cells = results.pivot_table("accuracy", ["set", "way", "seed"], "n_labels")
-    table = cells[[40, 80, N_LABELS]].add_prefix("at_")
-    table.insert(0, "mean", cells.mean(axis=1).round(4))
+    table = cells[[*SOME]].add_prefix("at_")
+    means = cells.mean(axis=1).where(cells.notna().all(axis=1))
+    table.insert(0, "mean", means.round(4))
     seconds = results.groupby(["set", "way", "seed"])[["fit_seconds", "query_seconds"]]
     return table.join(seconds.sum().round(2))
 

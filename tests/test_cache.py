@@ -461,3 +461,19 @@ def test_clear_after_an_error(tmp_path, monkeypatch):
     other.clear()
     cache.put("space", "key", np.ones(3, np.float32))
     assert cache.get("space", "key").tolist() == [1, 1, 1]
+
+
+def test_half_precision_does_not_depend_on_what_is_cached(tmp_path, elpv):
+    """Rows are rounded when they are computed, and found to be the same later."""
+    clf, X = tiny_classifier(memory=False), elpv[0][:12]
+    exact = clf.embed(X, [-2])[-2]
+    clf.set_params(memory=DiskCache(tmp_path, half=True))
+    first = clf.embed(X, [-2])[-2]
+    (file, *_) = tmp_path.rglob("*.safetensors")
+    assert file.stat().st_size < 2 * exact.shape[1] + 256
+    copied = clone(clf).set_params(memory=pickle.loads(pickle.dumps(clf.memory)))
+    np.testing.assert_array_equal(copied.embed(X, [-2])[-2], first)
+    np.testing.assert_array_equal(first, exact.astype(np.float16).astype(np.float32))
+    assert (first != exact).any()
+    clf.memory.put("space", "bytes", np.arange(3, dtype=np.uint8))
+    assert clf.memory.get("space", "bytes").dtype == np.uint8

@@ -216,9 +216,6 @@ def test_cant_tell(people):
     ((_, first), *_) = eva.cant_tell()
     assert first.sha256 == eva.decisions()[0][1].sha256
     assert datetime.fromisoformat(first.at).tzinfo is not None
-    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(0, 2)
-    max_.teach({"00.png": "?cant-tell"}, blind=True)  # he could not either
-    assert [path for path, _ in max_.cant_tell(exclude="max")] == names(2)
     max_.teach({"02.png": "blue"}, train=False)
     assert [path for path, _ in eva.cant_tell()] == names(0, 4)
 

@@ -152,6 +152,26 @@ def test_an_answer_of_a_later_state_of_the_campaign(ledger):
     assert held(ledger) == {}
 
 
+def test_a_change_of_classes_is_taken_back_while_nothing_needs_it(
+    campaign, ledger, ben
+):
+    note = campaign._change_classes("note", ["red"], "like blood")
+    added = campaign._change_classes("add", ["white"], None)
+    assert take_back(ledger, f"event-{added}") == "undone"
+    assert ledger.classes == campaign.classes == CLASSES
+    added = campaign._change_classes("add", ["white"], None)
+    ben.update()
+    sha256 = next(iter(ben.usable()))
+    _, said = say(ben, sha256, "white")
+    (outcome,) = ledger.record([Operation(new_id(), undo=f"event-{added}")])
+    assert outcome.status == "nothing" and "since" in outcome.refused[0]["reason"]
+    assert take_back(ledger, f"event-{note}") == "undone"  # no answer needs it
+    assert ledger.class_names.notes == {} and ledger.classes == [*CLASSES, "white"]
+    assert take_back(ben, said.id) == "undone"
+    assert take_back(ledger, f"event-{added}") == "undone"
+    assert read_state(campaign._event_log).classes == ledger.classes == CLASSES
+
+
 def test_undoing_one_from_the_middle(campaign, ledger):
     a, b, *_ = ledger.usable()
     first, _ = say(ledger, a, "red")

@@ -139,6 +139,37 @@ def test_the_end_and_a_server_that_comes_back(tmp_path, serve, pages):
     assert site.given()[-1][1] == CLASSES[0]
 
 
+def test_one_persons_answers_are_not_sent_as_anothers(tmp_path, serve, pages):
+    """They wait in the browser until the server has that person's name again."""
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 6), "--who", "ana")
+    page = pages(site)
+    press(page, "1")
+    saved(page)
+    sha256 = shown(page)
+    site.kill()
+    page.keyboard.press("2")
+    page.wait_for_selector(".banner:visible")
+    site.command[site.command.index("ana")] = "ben"
+    site.start()
+    ben = page.context.new_page()
+    ben.goto(site.address())
+    shown(ben)
+    assert "keeps 1 answer for another campaign, or of" in ben.inner_text("#others")
+    page.wait_for_selector(".banner:has-text('another person')")  # still ana's
+    assert [e["who"] for e in site.log() if e["kind"] == "teach"] == ["ana"]
+    site.kill()
+    ben.close()
+    site.command[site.command.index("ben")] = "ana"
+    site.start()
+    address = site.address()
+    page.evaluate("address => { location.href = address; }", address)
+    until(page, "skadmaPage.queue.state?.n_decided === 2")
+    events = [e for e in site.log() if e["kind"] == "teach"]
+    assert [event["who"] for event in events] == ["ana", "ana"]
+    assert marks_of(events)[-1] == (sha256, CLASSES[1])
+    page.complaints.clear()  # Chromium's own, about servers that were not there
+
+
 def swipe(page, dx, dy):
     """Move a finger over the picture."""
     box = page.locator("#stage").bounding_box()
@@ -192,6 +223,31 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     until(page, "skadmaPage.queue.about.classes.length === 2")
     assert page.inner_text("[data-class=crack] .note").startswith("A <b>dark</b> line.")
     assert strip(page) == ["sound", "crack"]
+    # One history: the labels, and what was answered with them.
+    page.fill("form [name=into]", "gone")
+    page.get_by_role("button", name="Add").click()
+    until(page, "skadmaPage.queue.about.classes.includes('gone')")
+    page.click("#view-single")
+    press(page, "3")
+    given, before = ["gone", "sound", "crack"], ["crack", "sound", "gone"]
+    for key, marks, classes in (
+        ("z", given[1:], before),
+        ("z", given[1:], ["crack", "sound"]),
+        ("z", given[1:], ["crack", "sound", "constructor"]),  # not merged
+        ("y", given[1:], ["crack", "sound"]),
+        ("y", given[1:], before),
+        ("y", given, before),
+        ("z", given[1:], before),
+        ("z", given[1:], ["crack", "sound"]),
+    ):
+        page.keyboard.press(f"Control+{key}")
+        page.wait_for_function(
+            "([marks, classes]) => { const { queue } = skadmaPage; return"
+            " String(queue.about.classes) === classes && String("
+            "queue.strip().map(({ mark }) => mark)) === marks; }",
+            arg=[",".join(marks), ",".join(classes)],
+        )
+        saved(page)
     # A name is what it was when the page last heard of it.
     call = "change => skadmaPage.queue.transport.call('classes', change)"
     change = {"change": "rename", "names": ["ok"], "into": "fine", "as_of": old}
@@ -205,7 +261,7 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     assert page.evaluate(f"change => ({refused})(({text})(change))", change) == 422
     page.complaints.clear()  # Chromium's own, about what was refused
     kinds = [event["kind"] for event in site.log()]
-    assert kinds.count("classes") == 8
+    assert kinds.count("classes") == 11
     assert main(["check", "--campaign", str(site.folder)]) == 0
 
     phone = pages(

@@ -57,9 +57,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def _add_start(commands: Commands) -> None:
-    start = add_command(
-        commands, "start", _status, "start to label a folder of images", pool=False
-    )
+    what = "start to label a folder of images"
+    start = add_command(commands, "start", _status, what, pool=False)
     start.set_defaults(run=_start)
     start.add_argument("pool", type=Path, help="folder of images, with subfolders")
     start.add_argument("--classes", nargs="+", help="all labels")
@@ -83,6 +82,8 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     add("--strategy", default="UncertaintyHerding", help=what)
     centers = "file of source centres for ADMA (default: those in the package)"
     add("--centers", type=Path, help=centers)
+    what = "a picture may have several of the labels, or none"
+    add("--several-labels", action="store_true", help=what)
     what = "labels in a round (default: %(default)s)"
     add("-n", type=positive, default=20, help=what)
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -123,6 +124,7 @@ def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Ca
         n_instances=options.n,
         warm_start=options.warm_start,
         random_state=options.seed,
+        several_labels=options.several_labels,
         at_once=at_once,
         who=options.who,
         wait=options.wait,
@@ -329,15 +331,12 @@ def _undo(campaign: Campaign, _: Options) -> None:
 def _add_reading(commands: Commands) -> None:
     what = "count labels, and what is left"
     add_command(commands, "status", _status, what, refresh=True)
-    check = add_command(
-        commands,
-        "check",
-        _status,
-        "look for damage in the campaign's folder",
+    what = "look for damage in the campaign's folder"
+    more = (
         "Look for changed rows, labels that are no class, and events that contradict "
-        "their rows. Nothing is written.",
-        pool=False,
     )
+    more += "their rows. Nothing is written."
+    check = add_command(commands, "check", _status, what, more, pool=False)
     check.set_defaults(run=_check)
     what = "write all decisions to a CSV file"
     export = add_command(commands, "export", _export, what, refresh=True)
@@ -403,8 +402,10 @@ def _export(campaign: Campaign, options: Options) -> None:
 
 
 def _export_tasks(campaign: Campaign, options: Options) -> None:
+    from ..labelling.campaign.class_names import read_class_names
     from ..labelling.label_studio import label_config, make_tasks
 
+    read_class_names(campaign._event_log).refuse_several("Label Studio")
     config_file, tasks_file = _task_files(options)
     config = label_config(campaign.classes)
     proposals = campaign.query(options.n)
@@ -415,7 +416,7 @@ def _export_tasks(campaign: Campaign, options: Options) -> None:
             prefixes[name] = prefix
         else:
             prefixes[""] = item  # the first pool has no name
-    version = f"skadma-{sum(campaign.status().labels.values())}-labels"
+    version = f"skadma-{campaign.status().n_labelled}-labels"
     tasks = make_tasks(proposals, prefixes.pop(""), version, pools=prefixes)
     _write(config_file, config)
     _write(tasks_file, json.dumps(tasks, indent=1))
@@ -441,22 +442,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def _add_review(commands: Commands) -> None:
-    suspects = add_command(
-        commands,
-        "suspects",
-        _suspects,
-        "choose labels that are worth a second look",
-        "Choose labels that a model trained without them doubts, most doubtful first.",
-        refresh=True,
+    what = "choose labels that are worth a second look"
+    more = (
+        "Choose labels that a model trained without them doubts, most doubtful first."
     )
+    suspects = add_command(commands, "suspects", _suspects, what, more, refresh=True)
     what = "how many (default: %(default)s)"
     suspects.add_argument("-n", type=positive, default=20, help=what)
     what = "judge by the network itself, trained five times: better and slow"
     suspects.add_argument("--refit", action="store_true", help=what)
     add_output(suspects, "label file to correct, for 'skadma teach'")
-    confirm = add_command(
-        commands, "confirm", _confirm, "let labels stand after a second look"
-    )
+    what = "let labels stand after a second look"
+    confirm = add_command(commands, "confirm", _confirm, what)
     confirm.add_argument("images", nargs="+")
     what = "choose labelled images to show again, blind"
     repeats = add_command(commands, "repeats", _repeats, what, refresh=True)
@@ -564,15 +561,13 @@ def _add_features(campaign: Campaign, options: Options) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    evaluate = add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "estimate from a few labels how good the model is",
+    what = "estimate from a few labels how good the model is"
+    more = (
         "Estimate from a few labels how good the model is: draw images (--draw), fill "
-        "in their labels, give the file back. The labels are never trained with, "
-        "until --release.",
     )
+    more += "in their labels, give the file back. The labels are never trained with, "
+    more += "until --release."
+    evaluate = add_command(commands, "evaluate", _evaluate, what, more)
     evaluate.set_defaults(prepare=_prepare_evaluate)
     add = evaluate.add_argument
     what = "the file that --draw wrote, filled in"
@@ -627,32 +622,36 @@ def _evaluate(campaign: Campaign, options: Options) -> None:
 
 
 def _add_export_model(commands: Commands) -> None:
-    export = add_command(
-        commands,
-        "export-model",
-        _export_model,
-        "write the campaign's model to a folder, to hand it on",
-        "Write the model of all labels so far to a folder: weights, labels, "
-        "preprocessing, a model card and, with --onnx, an ONNX file.",
-    )
-    export.set_defaults(
-        prepare=lambda options: prepare_folder(options.out.absolute().parent)
-    )
-    add_output(export, "folder")
-    add = export.add_argument
-    add("--onnx", action="store_true", help="write model.onnx (skadma[onnx])")
+    what = "write the campaign's model to a folder, to hand it on"
+    more = "Write the model of all labels so far to a folder: weights, labels, "
+    more += "preprocessing, a model card and, with --onnx, an ONNX file."
+    export = add_command(commands, "export-model", _export_model, what, more)
     what = "do not calibrate, which takes five trainings of a network"
-    add("--no-calibration", action="store_true", help=what)
+    export.add_argument("--no-calibration", action="store_true", help=what)
+    what = "export the better of the campaign's model and a fine-tuned network"
+    more = (
+        "Compare the campaign's model with a fine-tuned network by cross-validation, "
+    )
+    more += "and write the better one to a folder. It says first how long that takes."
+    finish = add_command(commands, "finish", _export_model, what, more)
+    what = "the most that it may take; the campaign's model is taken if it takes longer"
+    finish.add_argument("--minutes", type=float, help=what)
+    for parser in (export, finish):
+        parser.set_defaults(
+            prepare=lambda options: prepare_folder(options.out.absolute().parent)
+        )
+        add_output(parser, "folder")
+        what = "write model.onnx (skadma[onnx])"
+        parser.add_argument("--onnx", action="store_true", help=what)
 
 
 def _export_model(campaign: Campaign, options: Options) -> None:
-    campaign.export_model(
-        options.out,
-        onnx=options.onnx,
-        calibration=not options.no_calibration,
-        overwrite=options.overwrite,
-        verbose=True,
-    )
+    how = {"onnx": options.onnx, "overwrite": options.overwrite, "verbose": True}
+    if options.command == "finish":
+        print(campaign.finish(options.out, minutes=options.minutes, **how))
+    else:
+        how["calibration"] = not options.no_calibration
+        campaign.export_model(options.out, **how)
     print(
         f"The model is in {options.out}. Its README.md has lines to fill in: licences."
     )

@@ -17,13 +17,7 @@ from ._campaign import (
     settle_task,
     start_campaign,
 )
-from ._options import (
-    Commands,
-    Options,
-    add_command,
-    campaign_options,
-    open_campaign,
-)
+from ._options import Commands, Options, add_command, campaign_options, open_campaign
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
@@ -32,15 +26,10 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the command."""
     what = "label in the browser, while the network learns"
-    parser = add_command(
-        commands,
-        "label",
-        _check_campaign,
-        what,
-        f"{what.capitalize()}. Serves a page to this machine only; the first line "
-        "printed is its address. With a folder of images and --classes it starts the "
-        "campaign where there is none yet.",
-    )
+    more = f"{what.capitalize()}. Serves a page to this machine only; the first line "
+    more += "printed is its address. With a folder of images and --classes it starts "
+    more += "the campaign where there is none yet."
+    parser = add_command(commands, "label", _check_campaign, what, more)
     parser.set_defaults(run=_label)
     add = parser.add_argument
     what = "folder of images, with subfolders, to start a campaign about"
@@ -115,6 +104,11 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
         raise ValueError(
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."
+        )
+    if options.several_labels and not campaign.several_labels:
+        raise ValueError(
+            f"{where} has one label per picture, which stays so. Leave "
+            "--several-labels out, or start another one with --campaign FOLDER."
         )
     if options.features is not None:  # the same again, or with rows of new images
         from ..features.table import read_table

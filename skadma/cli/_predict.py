@@ -40,15 +40,10 @@ def add_parser(commands: Commands) -> None:
     what = "a column of probabilities per class"
     predict.add_argument("--proba", action="store_true", help=what)
     what = "sort photographs into a folder for each class"
-    sort = add_command(
-        commands,
-        "sort",
-        lambda campaign, options: None,
-        what,
-        f"{what.capitalize()}: by your labels, the others by the model. It shows what "
-        "it would do, and asks. Nothing is overwritten; stopped, the same command goes "
-        "on.",
-    )
+    more = f"{what.capitalize()}: by your labels, the others by the model. It shows "
+    more += "what it would do, and asks. Nothing is overwritten; stopped, the same "
+    more += "command goes on."
+    sort = add_command(commands, "sort", lambda campaign, options: None, what, more)
     sort.set_defaults(run=_sort, how="copy")
     add = sort.add_argument
     what = "folders of images (default: the campaign's)"

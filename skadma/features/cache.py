@@ -1,6 +1,6 @@
 """Caches for network outputs, in memory and on disk.
 
-An entry is a float32 array under a *namespace* (network, weights, cut and size) and a
+An entry is an array under a *namespace* (network, weights, cut and size) and a
 *key* (which image). Caches are limited in size; what does not fit is computed again.
 """
 
@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self, TypeAlias
@@ -41,6 +41,7 @@ class _Shared:
     """Clones of an estimator share it; another process starts with an empty one."""
 
     limit: int
+    half = False
 
     def __deepcopy__(self, memo: dict[str, Any]) -> Self:
         return self
@@ -122,11 +123,17 @@ class DiskCache(_Shared):
     limit : int
         Bytes. Once the folder has that many, nothing more is written, by whichever
         object. Several processes may exceed it by a sixteenth each.
+    half : bool, default=False
+        Keep float32 entries in half precision. Outputs of a network are rounded to it
+        when they are computed, too: they do not depend on what is in the cache.
     """
 
-    def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self, folder: str | Path, limit: int = DEFAULT_LIMIT, *, half: bool = False
+    ) -> None:
         self.folder = Path(folder) / "skadma-activations"
         self.limit = limit
+        self.half = half
         self._usage = _usage_of(self.folder.resolve())
 
     @property
@@ -149,8 +156,9 @@ class DiskCache(_Shared):
             # Not NumPy's format: its header is parsed as Python, and in several threads
             # that fails now and then (SystemError, until Python 3.13).
             found = safetensors.numpy.load(content)
-            if found["sha256"].tobytes() == _digest(namespace, key, found["entry"]):
-                return found["entry"]
+            entry = found["entry"]
+            if found["sha256"].tobytes() == _digest(namespace, key, entry):
+                return entry.astype(np.float32) if entry.dtype == np.float16 else entry
         except (safetensors.SafetensorError, KeyError, ValueError):
             pass
         _log.warning("%s was changed or damaged; it is computed anew", path)
@@ -159,6 +167,8 @@ class DiskCache(_Shared):
     def put(self, namespace: str, key: str, value: np.ndarray) -> None:
         """Keep an entry if there is room."""
         path, usage = self._path(namespace, key), self._usage
+        if self.half and value.dtype == np.float32:
+            value = value.astype(np.float16)
         with usage.lock:
             # A damaged file is written again.
             added = value.nbytes + _HEADER - _size(path)
@@ -187,7 +197,7 @@ class DiskCache(_Shared):
             self._usage.failed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DiskCache, (self.folder.parent, self.limit)
+        return partial(DiskCache, half=self.half), (self.folder.parent, self.limit)
 
 
 def _digest(namespace: str, key: str, value: np.ndarray) -> bytes:

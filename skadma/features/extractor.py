@@ -43,6 +43,9 @@ _ROWS = 16
 _MIN_CACHED = 8
 """Below this number of images batches are not padded and nothing is cached."""
 
+_HALF_MAX = 65504.0
+"""The largest number in half precision."""
+
 NONE_READABLE = "None of the labelled images can be decoded."
 
 _PATCHES = 64
@@ -314,7 +317,7 @@ class FeatureExtractor:
             )
             parts.append(torch.cat(list(computed)))
             if rows and self._caches_cut(dataset):
-                self._put(new, parts[-1], self._cut_namespace)
+                parts[-1] = self._kept(new, parts[-1], self._cut_namespace)
         if len(parts) == 1:
             return parts[0]
         order = np.argsort([item.cut_row is None for item in items], kind="stable")
@@ -344,6 +347,9 @@ class FeatureExtractor:
                 if not cached and self.source_layers:
                     outputs = _run(self._source_behind_cut, x, rows)
                     source = _by_position(self.source_layers, outputs)
+            if rows and not cached:
+                for p, namespace in self._vectors.items():
+                    source[p] = self._kept(items, source[p], namespace)
             # Without the lock: what is derived may load a network for the centres.
             derived = None
             if cached and self._derived_namespace:
@@ -353,11 +359,8 @@ class FeatureExtractor:
                     source = _by_position(self._vectors, cached)
                 if self.derived is not None:
                     derived = self.derived.compute(adapted, source)
-            if rows and not cached:
-                for p, namespace in self._vectors.items():
-                    self._put(items, source[p], namespace)
-                if derived is not None and self._derived_namespace:
-                    self._put(items, derived, self._derived_namespace)
+            if rows and not cached and derived is not None and self._derived_namespace:
+                derived = self._kept(items, derived, self._derived_namespace)
         return OutputBatch(_indices(items), adapted, source, derived)
 
     def _outputs(self, x: torch.Tensor, n: int | None) -> dict[int, torch.Tensor]:
@@ -373,10 +376,16 @@ class FeatureExtractor:
         columns = zip(*(item.source_rows for item in items), strict=True)
         return [torch.from_numpy(np.stack(c)).to(self.device) for c in columns]
 
-    def _put(self, items: list[_Item], rows: torch.Tensor, namespace: str) -> None:
+    def _kept(
+        self, items: list[_Item], rows: torch.Tensor, namespace: str
+    ) -> torch.Tensor:
+        """Put rows into the cache, if there is one; return them as it gives them."""
         if self.cache is not None:
+            if self.cache.half:
+                rows = rows.clamp(-_HALF_MAX, _HALF_MAX).half().float()
             for item, row in zip(items, rows.cpu().numpy(), strict=True):
                 self.cache.put(namespace, item.key, row.copy())
+        return rows
 
     # --- patches --------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from .agreement import Agreement, Disagreement, PairAgreement
 from .audits import Audits
 from .campaign import Campaign
 from .event_log import CampaignBusyError, CampaignError
+from .finish import FinishResult
 from .labels_csv import LabelFileError, LabelRow
 from .record_labels import TeachResult
 from .second_look import SuspectLabel
@@ -18,6 +19,7 @@ __all__ = [
     "CampaignError",
     "Decision",
     "Disagreement",
+    "FinishResult",
     "LabelFileError",
     "LabelRow",
     "Pace",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class Audits:
         with self._log.locked("audit"):
             refresh(self._log)
             state = read_state(self._log)
+            state.class_names.refuse_several("A test of the model")
             images = state.undecided()
             if not 1 <= n <= len(images):
                 raise CampaignError(
@@ -127,8 +128,10 @@ class Audits:
         """Whether a drawn image has a class: :meth:`estimate` needs one."""
         return bool(_true_classes(read_state(self._log)))
 
-    def estimate(self, *, confidence: float = 0.95) -> Estimate:
+    def estimate(self, *, confidence: float = 0.95, model: Any = None) -> Estimate:
         """Estimate how good the present model is, from all that was answered.
+
+        Or, in its place, a fitted `model` of the present labels.
 
         About the images that had no label when the audit was drawn. If the model was
         trained with some of them since, it is about images like them. `confidence` is
@@ -138,6 +141,7 @@ class Audits:
         with self._log.locked("evaluation"):
             refresh_if_there(self._log)
             state = read_state(self._log)
+            state.class_names.refuse_several("A test of the model")
             if not state.audits:
                 raise CampaignError(
                     "Nothing was drawn yet to measure the model with: 'skadma evaluate "
@@ -152,9 +156,9 @@ class Audits:
                     "is written again."
                 )
             key = self._trainer().model_key(state)
-            estimator = self._trainer().model(state)
             if key is None:
                 raise CampaignError("There is no model to measure: teach labels first.")
+            estimator = model or self._trainer().model(state)
             X = self._trainer().inputs([usable[sha256] for sha256 in truth], state)
             guesses = dict(zip(truth, estimator.predict(X).tolist(), strict=True))
         drawn = [sha256 for audit in state.audits for sha256 in audit.contents]

@@ -99,8 +99,9 @@ class Ledger(State):
         }
 
     def counts(self) -> Counter[str]:
-        """How many contents have each mark."""
-        return Counter(decision.mark for decision in self.decisions.values())
+        """How many contents have each class or other mark."""
+        marks, split = (d.mark for d in self.decisions.values()), self.class_names.split
+        return Counter(name for mark in marks for name in split(mark) or [mark])
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""
@@ -226,7 +227,7 @@ class Ledger(State):
     ) -> str:
         if image is None:
             return "There is no such picture in the pool."
-        if mark.mark not in self.classes and mark.mark not in MARKS:
+        if not self.class_names.is_label(mark.mark) and mark.mark not in MARKS:
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."
@@ -263,7 +264,10 @@ class Ledger(State):
         if not kind and number.isdecimal():
             events = [int(number)]
         acts = self.acts
-        standing = [e for e in events if e in acts and acts[e].decisions]
+        standing = [
+            e for e in events
+            if e in acts and (acts[e].decisions or acts[e].kind == "classes")
+        ]  # fmt: skip
         reasons = {
             d.sha256: "Its label came from an audit. 'skadma undo' takes the release "
             "of the audit back, if it is the last change."
@@ -271,6 +275,13 @@ class Ledger(State):
             if acts[event].detail.get("with") in self.released
             for d in acts[event].decisions
         }
+        for event in standing:
+            change = acts[event].detail.get("change", "note")
+            if change != "note" and event != next(reversed(acts)):  # it may be needed
+                reasons[""] = (
+                    "Somebody answered or changed something since the labels were "
+                    "changed, so that is not taken back."
+                )
         if not standing or reasons:
             self._idle[operation] = reasons
             if not standing:

@@ -36,20 +36,18 @@ class SuspectLabel:
     others: list[tuple[str, str]]
 
 
-def list_cant_tell(state: State, exclude: str | None) -> list[tuple[str, Decision]]:
+def list_cant_tell(state: State) -> list[tuple[str, Decision]]:
     """List the images marked "?cant-tell"; see :meth:`Campaign.cant_tell`."""
     usable = state.usable()
-    seen = {a.sha256 for a in state.answers if a.who == exclude}
     return [
         (state.paths[usable[sha256]], decision)
         for sha256, decision in state.decisions.items()
-        if decision.kind == "cant-tell" and sha256 in usable and sha256 not in seen
+        if decision.kind == "cant-tell" and sha256 in usable
     ]
 
 
 def list_suspects(
-    state: State,
-    predict: Callable[[list[int], np.ndarray], np.ndarray],
+    state: State, predict: Callable[[list[int], np.ndarray], np.ndarray]
 ) -> list[SuspectLabel]:
     """List labels, most suspect first; see :meth:`Campaign.second_look`.
 

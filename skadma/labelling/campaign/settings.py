@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from ... import strategies
 from ..._utils.atomic import write_atomically
+from ...features.cache import DiskCache
 from ...features.table import EmbeddingTable
 from ...persistence.params import ModelError, check_params, describe_params, plain
 from ...persistence.params import build_estimator as _build
@@ -66,18 +67,21 @@ def settle(
     check_settings(settings)
     given = getattr(estimator, "backbone", None)
     backbone = given if callable(given) else None
-    built = build_estimator(settings["estimator"], backbone, memory=False)
+    built = build_estimator(settings["estimator"], backbone, memory=None)
     strategy = strategy or build_strategy(settings["strategy"], Path())
-    check_usable(built, strategy, settings["classes"])
-    check_network(built, strategy, settings["classes"])
+    check_usable(built, strategy, settings)
+    check_network(built, strategy, settings)
     return backbone
 
 
-def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:
+def check_usable(
+    estimator: Model, strategy: QueryStrategy, settings: dict[str, Any]
+) -> None:
     """Refuse what would fail only when the first labels are there.
 
     The parameters are those of the campaign's settings. The network is not loaded.
     """
+    several = settings.get("several_labels", False)
     with _refused(estimator):
         if isinstance(estimator, ProbeClassifier):
             estimator._validate_params()
@@ -87,8 +91,10 @@ def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) 
             )
         else:
             estimator.torch_device()
-            check_params(estimator, np.array(classes))
+            check_params(estimator, np.array(settings["classes"]), several)
     with _refused(strategy):
+        if several:
+            strategy.check_multilabel()
         strategy._validate_params()
         constraints = strategy._parameter_constraints
         for name, value in strategy.get_params(deep=False).items():
@@ -99,7 +105,7 @@ def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) 
 
 
 def check_network(
-    estimator: Model, strategy: QueryStrategy, classes: list[str]
+    estimator: Model, strategy: QueryStrategy, settings: dict[str, Any]
 ) -> None:
     """Refuse a network that cannot be loaded, and a strategy that cannot query it."""
     rng = np.random.default_rng(0)
@@ -108,8 +114,11 @@ def check_network(
         noise = rng.normal(size=(5, 8))
     else:
         estimator = clone(estimator).set_params(memory=False, max_epochs=0)
+    y = classes = settings["classes"]
+    if settings.get("several_labels"):
+        y = np.eye(len(classes), dtype=int)
     with _refused(estimator):
-        estimator.fit(noise[:2], classes[:2])
+        estimator.fit(noise[:2], y[:2])
     with _refused(strategy):
         if "centers" in strategy.get_params(deep=False):
             found = strategy.get_params(deep=False)["centers"]
@@ -120,7 +129,7 @@ def check_network(
             # Two, as all would take a minute in each process that trains.
             few = replace(found, inputs=found.inputs[:2], classes=found.classes[:2])
             strategy = clone(strategy).set_params(centers=few)
-        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
+        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": y[:2]}
         strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
 
 
@@ -165,17 +174,19 @@ def describe_estimator(
 def build_estimator(
     described: dict[str, Any],
     backbone: Callable[[], nn.Module] | None,
-    memory: Path | bool,
+    memory: Path | None,
 ) -> Any:
     """Build an estimator from its description, with its cache in the folder `memory`.
 
-    Nothing is imported by a name from the description. A callable backbone has no
-    description, so it has to be given.
+    A probe's inputs are kept in half precision, which changes its probabilities by
+    thousandths. Nothing is imported by a name from the description. A callable backbone
+    has no description, so it has to be given.
     """
     if "features" in described:
         return ProbeClassifier(class_weight=described.get("class_weight"))
     from ...classifier import CNNClassifier
 
+    half = described.get("training") == "probe"
     try:
         return _build(
             CNNClassifier,
@@ -183,7 +194,7 @@ def build_estimator(
             backbone,
             owner="the campaign",
             how="Campaign.open(folder, backbone=...)",
-            memory=memory,
+            memory=memory is not None and DiskCache(memory, half=half),
         )
     except (ModelError, TypeError) as error:
         raise CampaignError(f"The settings of the estimator: {error}") from error

@@ -43,7 +43,8 @@ class Guard:
     to every port of this machine. Our answers carry the `receipt`, which the page never
     sends: who has this port after us does not know it. A browser gets the three in
     exchange for the token at the end of an address, which serves once, within a minute.
-    `campaign` is the id that requests have to name: the page may be another one's.
+    `campaign` is the id that requests have to name, that of the campaign and the
+    person: the page may be another one's.
     """
 
     def __init__(self, app: ASGIApp, port: int, campaign: str) -> None:
@@ -116,7 +117,10 @@ class Guard:
         if not has_token or not self._has_cookie(headers.getlist("cookie")):
             return 401, CLOSED
         if path != "/api/about" and only("x-skadma-campaign") != self._campaign:
-            return 409, "Another campaign is served here by now."
+            return (
+                409,
+                "Another campaign, or another person's page, is served here by now.",
+            )
         return 200, ""
 
     def _has_cookie(self, values: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import threading
@@ -45,7 +46,7 @@ class Session:
         self._thread = ThreadPoolExecutor(1, "log")  # SQLite's connection is its own
         self.campaign: Campaign
         self.controller: Controller
-        self.id: str  # the campaign's
+        self.id: str  # of the campaign and the person
         self._thread.submit(self._open, folder, options).result()
         self._worker = Worker(self.campaign.folder, options, background=True)
         self.gallery = Gallery(self.controller.ledger, self._worker.call)
@@ -59,8 +60,10 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.campaign = Campaign.open(folder, **options)
-        # Not of the folder, as another campaign may come into it.
-        self.id = self.campaign._event_log.campaign_id
+        # Not of the folder, as another campaign may come into it. What a browser keeps
+        # of one is not sent to another, nor what one person said in another's name.
+        who = hashlib.sha256(self.campaign.who.encode(errors="replace")).hexdigest()
+        self.id = f"{self.campaign._event_log.campaign_id}-{who[:16]}"
         self.value_range = self.campaign.value_range
         try:
             if not all(pool.is_dir() for pool in self.campaign.pools.values()):
@@ -91,6 +94,7 @@ class Session:
             "campaign": folder.name,
             "folder": str(folder),
             "who": controller.who,
+            "several": self.campaign.several_labels,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
         }
@@ -112,9 +116,10 @@ class Session:
         meant = [
             controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
         ]
-        self.campaign._change_classes(change, [*meant, *names[n_classes:]], into)
+        names = [*meant, *names[n_classes:]]
+        event = self.campaign._change_classes(change, names, into)
         controller.ledger.update()
-        return controller.state()
+        return {**controller.state(), "event": event}
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""
@@ -235,7 +240,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        suspects = campaign.second_look()
+        suspects = [] if campaign.several_labels else campaign.second_look()
     return {
         "kind": "batch",
         "proposals": [
@@ -275,6 +280,7 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
     if name == "forecast":
         campaign.refresh_if_there()
         state = read_state(campaign._event_log)
+        state.class_names.refuse_several("The forecast")
         learnt, images = campaign._trainer.learnt(state), state.candidates()
         if learnt is None or learnt.proba is None or not images:
             raise ValueError("There is nothing to forecast: test the model instead.")

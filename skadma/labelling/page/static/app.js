@@ -1,6 +1,6 @@
 /** The page: it puts the views together. */
 
-import { h, markName, refill } from "./dom.js";
+import { allowSeveral, h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
 import { Classes, guide } from "./classes.js";
 import { Finder } from "./finder.js";
@@ -30,9 +30,13 @@ const VIEWS = [
   ["settings", "Settings", Settings],
 ];
 
+const OF_ONE_LABEL = ["grid", "gallery", "second", "test"];
+
 /** Everything that the views share. */
 class Page {
   constructor(root, transport, about) {
+    allowSeveral(about.several);
+    this.offered = VIEWS.filter(([name]) => !about.several || !OF_ONE_LABEL.includes(name));
     this.store = `skadma:${about.id}:settings`;
     this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false,
       goal: 95, ...this.#stored() };
@@ -58,7 +62,7 @@ class Page {
   }
 
   #build(root, about) {
-    this.tabs = h("nav", { "aria-label": "Views" }, VIEWS.map(([name, text]) =>
+    this.tabs = h("nav", { "aria-label": "Views" }, this.offered.map(([name, text]) =>
       h("button", { type: "button", id: `view-${name}`, onclick: () => this.show(name) }, text)));
     this.bar = h("progress", { max: 1, value: 0, "aria-label": "Decided" });
     this.sums = h("p", { class: "sums-line", id: "sums" });
@@ -116,7 +120,7 @@ class Page {
   show(name) {
     this.view?.close?.();
     this.view = this.views[name];
-    for (const [other] of VIEWS) {
+    for (const [other] of this.offered) {
       document.getElementById(`view-${other}`)
         .setAttribute("aria-current", other === name ? "page" : "false");
     }
@@ -145,7 +149,7 @@ class Page {
       ? h("p", { class: "notice" }, `Training: ${state.problem}`) : []);
   }
 
-  /** What was refused, and what this browser keeps of other campaigns. */
+  /** What was refused, and what this browser keeps of other campaigns and people. */
   #renderKept() {
     const { outbox } = this.queue;
     const { refused, others } = outbox;
@@ -158,8 +162,8 @@ class Page {
         h("button", { type: "button", "data-focus": "forget",
           onclick: () => outbox.forgetRefused() }, "Forget them")) : null,
       others.length ? h("div", { class: "notice", id: "others" },
-        h("p", {}, `This browser keeps ${many(others.length)} for another campaign. They ` +
-          "are sent when that campaign has this address again."),
+        h("p", {}, `This browser keeps ${many(others.length)} for another campaign, ` +
+          "or of another person. They are sent when their page has this address again."),
         saveButton(others, "skadma-unsent.csv")) : null,
     ]);
   }
@@ -207,7 +211,9 @@ class Page {
       h("p", {}, "What next:"),
       h("ul", {},
         [["second", "Look again at labels that may be wrong"], ["test", "Test the model"],
-          ["finish", "Sort the photographs, save the labels, hand on the model"]]
+          ["finish", queue.about.several ? "Save the labels, hand on the model"
+            : "Sort the photographs, save the labels, hand on the model"]]
+          .filter(([view]) => this.offered.some(([name]) => name === view))
           .map(([view, text]) => h("li", {},
             h("button", { type: "button", onclick: () => this.show(view) }, text)))));
   }
@@ -361,8 +367,8 @@ async function goOn(event) {
   const isHere = event.type === "hashchange";
   if (isHere) await enter();
   const about = await transport.call("about").catch(() => null); // the page says so
-  if (about?.id === transport.campaign ? about.who !== page.queue.about.who : about && isHere) {
-    return location.reload(); // it is another person's, or another campaign's
+  if (about && isHere && about.id !== transport.campaign) {
+    return location.reload(); // it is another campaign's, or another person's
   }
   page.queue.hurry?.();
   page.queue.outbox.hurry?.();

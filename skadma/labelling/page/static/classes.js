@@ -64,7 +64,7 @@ export class Classes {
               "aria-label": `${text}: ${name}`, onclick: () => this.#edit([name, what]) }, text)))))),
       this.#form(null, "add"),
       h("p", { class: "quiet" }, "Labels that were given follow when a class is renamed or " +
-        "merged. 'skadma undo' takes the last change back."),
+        "merged. Undo takes a change back, as long as nothing was answered since."),
     ]);
   }
 

@@ -1,4 +1,4 @@
-/** What was done here, to be undone and done again: decisions, and marks of the grid. */
+/** What was done here, to be undone and done again: decisions, marks, changed classes. */
 
 import { markName } from "./dom.js";
 
@@ -8,8 +8,15 @@ export class History {
   /** @param {Object} page the queue, the views, `announce`, `show` */
   constructor(page) {
     this.page = page;
-    this.past = []; // { marked } of the grid, not saved yet; or a decision with its target
+    // { marked } of the grid, not saved yet; { change } of classes, or a decision, each
+    // with its target
+    this.past = [];
     this.future = [];
+    page.queue.addEventListener("classesChanged", ({ detail }) => {
+      this.again = this.changing === detail.change;
+      this.#did(detail);
+      this.again = false;
+    });
     page.queue.addEventListener("decided", ({ detail }) =>
       this.#did({ ...detail, given: page.views.grid.forget(detail.marks) }));
   }
@@ -36,6 +43,12 @@ export class History {
       this.#put(entry.marked.map(([sha256, before]) => [sha256, before]));
       return;
     }
+    if (!target && this.past.at(-1)?.change) {
+      const entry = this.past.pop();
+      this.future.push(entry);
+      queue.undoChange(entry.target);
+      return;
+    }
     const last = target ?? queue.strip()[0]?.target;
     const own = this.past.find((entry) => entry.target === last);
     const undone = queue.undo(last, own?.marks, own?.via !== "gallery");
@@ -53,8 +66,13 @@ export class History {
 
   /** Do what was taken back again. */
   redo() {
+    if (this.changing) return;
     const entry = this.future.pop();
     if (!entry) return;
+    if (entry.change) {
+      this.#changeAgain(entry.change);
+      return;
+    }
     this.again = true;
     if (entry.marked) {
       this.#did(entry);
@@ -68,9 +86,22 @@ export class History {
     this.page.render();
   }
 
-  /** Classes are called otherwise by now. */
+  /** Change classes again, once the log has what was done before. */
+  async #changeAgain(change) {
+    const { queue } = this.page;
+    this.changing = change;
+    try {
+      await queue.outbox.emptied();
+      await queue.changeClasses(change);
+    } catch (error) {
+      this.page.notice(error.message);
+    }
+    this.changing = null;
+  }
+
+  /** Classes are called otherwise by now; one that is gone may come back. */
   rename(renamed) {
-    const now = (mark) => (mark === undefined ? undefined : renamed(mark));
+    const now = (mark) => (mark === undefined ? undefined : renamed(mark) ?? mark);
     for (const entry of [...this.past, ...this.future]) {
       entry.marked = entry.marked?.map(([sha256, ...two]) => [sha256, ...two.map(now)]);
       entry.given = entry.given?.map(([sha256, mark]) => [sha256, now(mark)]);

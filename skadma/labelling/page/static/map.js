@@ -1,6 +1,6 @@
 /** A map of all pictures: similar ones are close, and a line around some lists them. */
 
-import { h, markName, showPicture } from "./dom.js";
+import { h, hue, markName, showPicture } from "./dom.js";
 
 const SHAPES = ["●", "■", "▲", "◆", "✚", "★", "▼", "▬"];
 const MARGIN = 12;
@@ -103,6 +103,7 @@ export class PoolMap {
     context.scale(ratio, ratio);
     const style = getComputedStyle(this.canvas);
     const colour = (name) => style.getPropertyValue(name);
+    const colours = classes.map((name) => colour(hue(classes, name).class.replace("hue", "--h")));
     context.font = "11px 'DejaVu Sans', sans-serif";
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -110,7 +111,7 @@ export class PoolMap {
       if (!this.places[i]) return;
       const [x, y] = this.#at(this.places[i]);
       const k = classes.indexOf(row.mark);
-      context.fillStyle = colour(k < 0 ? "--quiet" : `--h${k % 8}`);
+      context.fillStyle = colours[k] ?? colour("--quiet");
       if (k < 0) context.fillRect(x - 1, y - 1, 2, 2);
       else context.fillText(shape(k), x, y);
     });
@@ -122,7 +123,7 @@ export class PoolMap {
       context.closePath();
       context.stroke();
     }
-    this.legend.replaceChildren(...classes.map((name, k) => h("li", { class: `hue${k % 8}` },
+    this.legend.replaceChildren(...classes.map((name, k) => h("li", { class: hue(classes, name).class },
       h("span", { class: "mark", "aria-hidden": "true" }, shape(k)), ` ${name}`)));
   }
 

@@ -31,7 +31,7 @@ function rows({ operation, shown }) {
 export class Outbox extends EventTarget {
   /**
    * @param {{call: Function}} transport
-   * @param {string} campaign its id
+   * @param {string} campaign the id of the campaign and the person
    */
   constructor(transport, campaign) {
     super();
@@ -40,7 +40,8 @@ export class Outbox extends EventTarget {
     this.refusals = `skadma:${campaign}:refused:`;
     this.entries = stored(this.prefix).filter(isEntry).map(([, entry]) => entry);
     this.refused = stored(this.refusals).map(([, row]) => row);
-    // Decisions about other campaigns that this browser keeps; they are not sent.
+    // Decisions about other campaigns, or of other people, that this browser keeps; they
+    // are not sent.
     this.others = stored("skadma:")
       .filter(([key]) => /^skadma:[^:]+:op:/.test(key) && !key.startsWith(this.prefix))
       .filter(isEntry)
@@ -76,6 +77,11 @@ export class Outbox extends EventTarget {
     }
     this.#send();
     return id;
+  }
+
+  /** Wait until all are safe, or refused. */
+  async emptied() {
+    while (this.size) await new Promise((done) => setTimeout(done, 50));
   }
 
   /** Forget what was refused: somebody has seen it. */

@@ -1,6 +1,6 @@
 /** The pictures to come, where things stand, and the decisions about them. */
 
-import { own, showPicture } from "./dom.js";
+import { classesIn, joined, own, showPicture } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const EVERY = 1500;
@@ -101,9 +101,16 @@ export class ImageQueue extends EventTarget {
   /** Add, rename or merge classes, or note something about one. */
   async changeClasses(change) {
     const as_of = this.state.as_of;
-    const state = await this.transport.call("classes", { ...change, as_of });
+    const { event, ...state } = await this.transport.call("classes", { ...change, as_of });
     this.#stands(state);
     this.savedAt = performance.now();
+    this.#tell("classesChanged", { change, target: `event-${event}` });
+    this.#changed();
+  }
+
+  /** Take a change of the classes back, after what is on its way to the log. */
+  undoChange(target) {
+    this.outbox.add({ undo: target });
     this.#changed();
   }
 
@@ -216,7 +223,7 @@ export class ImageQueue extends EventTarget {
     for (const outcome of outcomes) {
       for (const { path, reason, holds, by } of outcome.refused) {
         const now = holds ? ` It is ${holds}${by ? `, says ${by}` : ""}.` : "";
-        this.#tell("notice", { text: `${path}: ${reason}${now}` });
+        this.#tell("notice", { text: `${path && `${path}: `}${reason}${now}` });
       }
     }
     this.#tell("saved", { n: batch.length });
@@ -243,14 +250,18 @@ export class ImageQueue extends EventTarget {
     this.#tell("classes", { classes, former, renamed });
   }
 
-  /** A function from a class's name until now to its name in a new state. */
+  /** A function from a label's name until now to its name in a new state. */
   #renamed({ classes, class_ids, former }) {
     const ids = new Map(this.about.classes.map((name, i) =>
       [name, JSON.stringify(this.state?.class_ids[i])]));
     const names = new Map(classes.map((name, i) => [JSON.stringify(class_ids[i]), name]));
     // One without a present name of its own was merged into another.
-    return (name) => ids.has(name) && this.state
+    const now = (name) => ids.has(name) && this.state
       ? names.get(ids.get(name)) ?? own(former, name) ?? null : name;
+    return (mark) => {
+      const given = this.about.several ? classesIn(mark) : [];
+      return given.length ? joined(given.map(now), classes) : now(mark);
+    };
   }
 
   #reachable() {

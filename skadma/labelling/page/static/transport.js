@@ -5,7 +5,7 @@
  *   call(name, body, last) a promise of the answer; rejects with a TransportError;
  *                          `last`: the page is being left, nobody waits for it
  *   picture(sha256, size)  a promise of a Blob
- *   campaign               the id of the page's campaign, once it is known
+ *   campaign               the id of the page's campaign and person, once it is known
  */
 
 export const SESSION = "skadma:session"; // the token that goes with the cookie, and the receipt
