@@ -538,10 +538,8 @@ class Campaign:
         return self._suspects(state, refit=refit)[:n]
 
     def _suspects(self, state: State, *, refit: bool = False) -> list[SuspectLabel]:
-        predict = functools.partial(
-            self._trainer.unseen_proba, state=state, refit=refit
-        )
-        return list_suspects(state, predict)
+        unseen = self._trainer.unseen_proba
+        return list_suspects(state, lambda *given: unseen(*given, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""

@@ -12,6 +12,7 @@ from .campaign import Campaign
 from .state import Proposal
 
 _SUSPECTS = 60
+_OF_SUSPECT = "sha256", "suggested", "confidence", "others"
 
 
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
@@ -64,14 +65,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "at_once": at_once,
         "quality": campaign._quality(state),
         "suspects": [
-            {
-                "sha256": s.sha256,
-                "before": s.label,
-                "by": s.who,
-                "suggested": s.suggested,
-                "confidence": s.confidence,
-                "others": s.others,
-            }
+            {"before": s.label, "by": s.who} | {k: getattr(s, k) for k in _OF_SUSPECT}
             for s in suspects[:_SUSPECTS]
             if s.others or (s.likely and s.suggested != s.label)
         ],
