@@ -539,7 +539,7 @@ class Campaign:
 
     def _suspects(self, state: State, *, refit: bool = False) -> list[SuspectLabel]:
         unseen = self._trainer.unseen_proba
-        return list_suspects(state, lambda *given: unseen(*given, state, refit=refit))
+        return list_suspects(state, lambda X, y: unseen(X, y, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
