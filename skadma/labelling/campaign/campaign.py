@@ -146,6 +146,7 @@ class Campaign:
             self.n_instances: int = settings["n_instances"]
             self.several_labels: bool = settings.get("several_labels", False)
             self._settings, self._backbone = settings, backbone
+            self._kept_state = State(self._event_log)
             self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
             self._event_log.close()
@@ -301,13 +302,8 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(
-        self, n_instances: int | None, *, record: bool = True
-    ) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen.
-
-        Without `record` the log does not know of it, and nothing may be left to label.
-        """
+    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen."""
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -315,9 +311,6 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
-            if not record:
-                found = self._trainer.query(state, n) if n else []
-                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -476,6 +469,11 @@ class Campaign:
         folders = read_folders(self._event_log)
         return [folders.file(path) for path in paths]
 
+    def _present_state(self) -> State:
+        """Look at the pools, and read what the log gained into a state that is kept."""
+        refresh(self._event_log, self._kept_state)
+        return self._kept_state
+
     def refresh(self) -> int:
         """Look at the pools for new, changed and missing images, and count them."""
         return refresh(self._event_log)
@@ -537,10 +535,11 @@ class Campaign:
         """
         state = read_state(self._event_log)
         state.class_names.refuse_several("A second look")
-        predict = functools.partial(
-            self._trainer.unseen_proba, state=state, refit=refit
-        )
-        return list_suspects(state, predict)[:n]
+        return self._suspects(state, refit=refit)[:n]
+
+    def _suspects(self, state: State, *, refit: bool = False) -> list[SuspectLabel]:
+        unseen = self._trainer.unseen_proba
+        return list_suspects(state, lambda X, y: unseen(X, y, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
