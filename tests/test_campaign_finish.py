@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import re
+import shutil
 import signal
 import threading
 from fractions import Fraction
@@ -112,7 +113,7 @@ def test_fine_tuning_wins(tinted, tmp_path, capsys):
     assert text.endswith(f"Taken: {TUNED}.")
 
 
-def test_the_campaigns_model_wins(tinted, tmp_path):
+def test_the_campaigns_model_wins(tinted, tmp_path, capsys):
     """It is exported as export_model does; the other is not trained with all labels."""
     pool, _, levels = tinted
     with start(tmp_path / "c", pool, levels, **UNTRAINED) as campaign:
@@ -120,7 +121,11 @@ def test_the_campaigns_model_wins(tinted, tmp_path):
         campaign.export_model(tmp_path / "own")
         with pytest.raises(ModelError, match="already"):
             campaign.finish(tmp_path / "m")
-        campaign.finish(tmp_path / "m", overwrite=True)
+        (tmp_path / "file").touch()
+        with pytest.raises(ModelError, match="Nothing can be written to .*file"):
+            campaign.finish(tmp_path / "file" / "m")  # before it trains
+        campaign.finish(tmp_path / "m", overwrite=True, verbose=True)
+        assert "240/240 " in capsys.readouterr().err.replace("|", "").split("\r")[-1]
     assert found.chosen == OWN and "points less often (standard" in found.reason
     assert found.scores[OWN][0] > found.scores[TUNED][0]
     assert card(tmp_path / "m") == card(tmp_path / "own")
@@ -163,6 +168,27 @@ def test_the_time_that_is_allowed(tinted, tmp_path, monkeypatch):
         assert load(tmp_path / folder).training == "probe"
 
 
+def test_images_that_change_meanwhile(tinted, tmp_path, monkeypatch):
+    """Nothing is compared, and the campaign's model is exported."""
+    pool, tints, _ = tinted
+    pool = shutil.copytree(pool, tmp_path / "pool")
+    image = pool / "005.png"
+    with start(tmp_path / "c", pool, tints, **UNTRAINED) as campaign:
+        for i, change in enumerate((os.utime, Path.unlink)):
+
+            def late(*given, change=change):
+                change(image)
+                return prefer(*given)
+
+            monkeypatch.setattr(finish, "prefer", late)
+            found = campaign.finish(tmp_path / f"m{i}")
+            assert (found.chosen, found.scores) == (OWN, {})
+            assert re.fullmatch(
+                r"Nothing was compared: .*005.png.*[^.]\.", found.reason
+            )
+            assert load(tmp_path / f"m{i}").n_labels_ == 120
+
+
 def test_ctrl_c(tinted, tmp_path):
     pool, tints, _ = tinted
     with start(tmp_path / "c", pool, tints, max_epochs=10**5) as campaign:
@@ -187,7 +213,8 @@ def test_too_few_labels(tinted, tmp_path):
         assert "99 labels count, and with fewer than 100" in found.reason
         red = dict.fromkeys(tints, "red")
         campaign.teach(red, train=False)
-        assert campaign.finish(tmp_path / "n").chosen == OWN  # a single class
+        found = campaign.finish(tmp_path / "n")  # a single class
+        assert found.chosen == OWN and "it takes two classes with" in found.reason
     assert load(tmp_path / "m").training == "probe"
 
 

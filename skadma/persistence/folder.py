@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import reprlib
 import warnings
 from collections.abc import Callable
