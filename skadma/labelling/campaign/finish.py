@@ -41,8 +41,6 @@ class FinishResult:
         Labels that were predicted by cross-validation; 0 if nothing was compared.
     scores : dict of str to (float, float)
         Accuracy and log loss by cross-validation, of both.
-    seconds : float
-        How long comparing and training took.
     """
 
     path: Path
@@ -50,7 +48,6 @@ class FinishResult:
     reason: str
     n_labels: int
     scores: dict[str, tuple[float, float]]
-    seconds: float
 
     def __str__(self) -> str:
         chosen = "they were chosen, mostly for being hard"
@@ -87,10 +84,7 @@ def compare(
         if len(counts) < 2:
             raise ValueError("it takes two classes with two labels each, or more")
         if n < _N_LABELS:
-            raise ValueError(
-                f"{n} labels count, and with fewer than {_N_LABELS} cross-validation "
-                "cannot tell which is better"
-            )
+            raise ValueError(f"{n} labels count, and it takes {_N_LABELS} of them")
         ways = own, other = trainer.ways(state)
         tuned = other if own.training == "probe" else own
         name = str(getattr(other.backbone, "__name__", other.backbone))
@@ -135,11 +129,10 @@ def compare(
         trainer.check_unchanged(images, state)
     except (OSError, ValueError) as error:
         reason = f"Nothing was compared: {str(error).rstrip('.')}."
-        result = FinishResult(path, _OWN, reason, 0, {}, perf_counter() - begin)
-        return None, None, result
+        return None, None, FinishResult(path, _OWN, reason, 0, {})
     names, model = (_OWN, name), other.set_params(callbacks=None)
-    by_name, seconds = dict(zip(names, scores, strict=True)), perf_counter() - begin
-    result = FinishResult(path, names[is_better], reason, len(given), by_name, seconds)
+    by_name = dict(zip(names, scores, strict=True))
+    result = FinishResult(path, names[is_better], reason, len(given), by_name)
     return model if is_better else None, found[is_better], result
 
 
