@@ -712,9 +712,8 @@ class Campaign:
 
         It is the probe's mean confidence in the images without a label, whose scale
         leave-one-out scores have set, with Wilson's 95 % interval for half as many
-        labels, from the second label on. From 30 labels on
-        :func:`skadma.evaluation.forecast_accuracy` begins with the same mean; its 80 %
-        interval is measured to be as wide as has to be, and goes on to more labels.
+        labels. :func:`skadma.evaluation.forecast_accuracy` has the same mean with
+        another interval, of 80 %, for more labels as well.
         The labels themselves were chosen for being hard: the share of them that is
         predicted without them is far too low. docs/evaluation.md has measurements; an
         audit is surer. None without a probe, with labels of one class only, or where

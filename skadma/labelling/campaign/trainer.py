@@ -629,8 +629,8 @@ class Trainer:
             is_probe = self._estimator.training == "probe"
             probe = self._probe(self.source_network if is_probe else None, state)
             probe.fit(self.source_features(images, state), labels)
-        _, place, n = np.unique(labels, return_inverse=True, return_counts=True)
-        alone = n[place] < 2
+        at = np.searchsorted(probe.classes_, labels)
+        alone = np.bincount(at)[at] < 2
         return np.where(alone[:, None], np.nan, probe.loo_proba_)
 
 

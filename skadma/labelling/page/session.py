@@ -58,8 +58,7 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.campaign = Campaign.open(folder, **options)
-        # Not of the folder, as another campaign may come into it. What a browser keeps
-        # of one is not sent to another, nor what one person said in another's name.
+        # Not of the folder: what a browser keeps goes to no other campaign or person.
         who = hashlib.sha256(self.campaign.who.encode(errors="replace")).hexdigest()
         self.id = f"{self.campaign._event_log.campaign_id}-{who[:16]}"
         self.value_range = self.campaign.value_range
