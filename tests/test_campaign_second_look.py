@@ -152,6 +152,10 @@ def test_wrong_labels_are_found(people):
         assert doubt.who == "eva"
         assert 0.5 < doubt.score <= 1
     assert eva.second_look(2) == doubts[:2]
+    eva.rename_class("blue", "other blue")  # no more in the order of their names
+    again = {doubt.path: doubt.score for doubt in eva.second_look()}
+    assert again == pytest.approx({d.path: d.score for d in doubts}, abs=1e-3)
+    eva.undo()
     assert len(doubts) == N
     assert [d.score for d in doubts] == sorted((d.score for d in doubts), reverse=True)
     # A label that was changed is judged anew, one that was confirmed is dropped.

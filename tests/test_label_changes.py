@@ -95,6 +95,11 @@ def test_tabs_hold_different_pictures(controller):
     controller.receive(message)
     told = controller.state()
     assert (told["stage"], told["read_all"], controller.at_once) == ("idle", True, True)
+    controller.note_request()
+    assert controller.n_wanted() is None
+    controller.receive({**message, "n_left": 3})  # some have not been looked at
+    assert controller.n_wanted() is not None and controller.state()["n_left"] == 3
+    controller.receive(message)
 
     def ask(tab, want, have=()):
         told = controller.sync(tab, list(have), want)

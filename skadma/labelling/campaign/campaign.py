@@ -146,6 +146,7 @@ class Campaign:
             self.n_instances: int = settings["n_instances"]
             self.several_labels: bool = settings.get("several_labels", False)
             self._settings, self._backbone = settings, backbone
+            self._kept_state = State(self._event_log)
             self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
             self._event_log.close()
@@ -301,13 +302,8 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(
-        self, n_instances: int | None, *, record: bool = True
-    ) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen.
-
-        Without `record` the log does not know of it, and nothing may be left to label.
-        """
+    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen."""
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -315,9 +311,6 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
-            if not record:
-                found = self._trainer.query(state, n) if n else []
-                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -476,6 +469,11 @@ class Campaign:
         folders = read_folders(self._event_log)
         return [folders.file(path) for path in paths]
 
+    def _present_state(self) -> State:
+        """Look at the pools, and read what the log gained into a state that is kept."""
+        refresh(self._event_log, self._kept_state)
+        return self._kept_state
+
     def refresh(self) -> int:
         """Look at the pools for new, changed and missing images, and count them."""
         return refresh(self._event_log)
@@ -537,10 +535,11 @@ class Campaign:
         """
         state = read_state(self._event_log)
         state.class_names.refuse_several("A second look")
-        predict = functools.partial(
-            self._trainer.unseen_proba, state=state, refit=refit
-        )
-        return list_suspects(state, predict)[:n]
+        return self._suspects(state, refit=refit)[:n]
+
+    def _suspects(self, state: State, *, refit: bool = False) -> list[SuspectLabel]:
+        unseen = self._trainer.unseen_proba
+        return list_suspects(state, lambda X, y: unseen(X, y, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
@@ -713,9 +712,8 @@ class Campaign:
 
         It is the probe's mean confidence in the images without a label, whose scale
         leave-one-out scores have set, with Wilson's 95 % interval for half as many
-        labels, from the second label on. From 30 labels on
-        :func:`skadma.evaluation.forecast_accuracy` begins with the same mean; its 80 %
-        interval is measured to be as wide as has to be, and goes on to more labels.
+        labels. :func:`skadma.evaluation.forecast_accuracy` has the same mean with
+        another interval, of 80 %, for more labels as well.
         The labels themselves were chosen for being hard: the share of them that is
         predicted without them is far too low. docs/evaluation.md has measurements; an
         audit is surer. None without a probe, with labels of one class only, or where
@@ -802,7 +800,7 @@ class Campaign:
         :class:`skadma.CNNClassifier`; where the campaign fine-tunes, a probe on several
         layers. Both are judged in the same three stratified folds. The other is taken
         where it is right more often by more than the standard error of the difference.
-        With fewer than 100 labels, several labels per image or a table of embeddings,
+        With fewer than 200 labels, several labels per image or a table of embeddings,
         nothing is compared.
 
         Parameters
@@ -821,8 +819,9 @@ class Campaign:
         """
         if minutes is not None and not minutes > 0:
             raise CampaignError(f"minutes={minutes}; it must be above 0.")
-        how = folder, onnx, True, overwrite, verbose
-        result: FinishResult = self._export(*how, compares=True, minutes=minutes)
+        result: FinishResult = self._export(
+            folder, onnx, True, overwrite, verbose, compares=True, minutes=minutes
+        )
         return result
 
     def _export(
@@ -848,8 +847,9 @@ class Campaign:
             raise CampaignError("There are no labels yet, so there is no model.")
         text = other = proba = result = None
         if compares:
-            how = Path(folder), minutes, verbose
-            other, proba, result = compare(trainer, state, *how)
+            other, proba, result = compare(
+                trainer, state, Path(folder), minutes, verbose
+            )
             model = other or model
         if calibration and self.features is None and not self.several_labels:
             images, labels = map(list, zip(*state.labelled(), strict=True))

@@ -7,7 +7,6 @@ the log.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -97,11 +96,6 @@ class Ledger(State):
             for sha256, decision in self.decisions.items()
             if decision.label is not None
         }
-
-    def counts(self) -> Counter[str]:
-        """How many contents have each class or other mark."""
-        marks, split = (d.mark for d in self.decisions.values()), self.class_names.split
-        return Counter(name for mark in marks for name in split(mark) or [mark])
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""
@@ -264,10 +258,8 @@ class Ledger(State):
         if not kind and number.isdecimal():
             events = [int(number)]
         acts = self.acts
-        standing = [
-            e for e in events
-            if e in acts and (acts[e].decisions or acts[e].kind == "classes")
-        ]  # fmt: skip
+        mine = ((e, acts[e]) for e in events if e in acts)
+        standing = [e for e, act in mine if act.decisions or act.kind == "classes"]
         reasons = {
             d.sha256: "Its label came from an audit. 'skadma undo' takes the release "
             "of the audit back, if it is the last change."

@@ -56,7 +56,7 @@ def list_suspects(
     """
     labelled, repeats = state.labelled(), state.repeats
     confirmed = {a.sha256: a.event for a in state.answers if a.act == "confirm"}
-    judged = _judge(labelled, state.classes, predict)
+    judged = _judge(labelled, sorted(state.classes), predict)  # as columns are
     found = []
     for image, label in labelled:
         sha256 = str(state.contents[image].sha256)

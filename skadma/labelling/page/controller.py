@@ -54,6 +54,7 @@ class Controller:
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
         self._known: dict[str, str] = {}
+        self._n_left = 0  # images that the network has not looked at
         self._stage = "choosing"
         self._problem: str | None = None
         # Labels, numbers of decisions and of images shown, and time of the last request
@@ -79,6 +80,7 @@ class Controller:
         self.suspects = message["suspects"]
         self.at_once = message["at_once"]
         self.quality = message.get("quality")
+        self._n_left = message.get("n_left", 0)
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
@@ -88,7 +90,7 @@ class Controller:
         round is kept in reserve for a person who is faster than the network.
         """
         n_shown = len(self.shown())
-        if self._last_request is not None:
+        if self._last_request is not None and not self._n_left:
             before, n_decisions, n_shown_then, at = self._last_request
             labels = self.ledger.labels()
             n_changed = sum(before.get(k) != v for k, v in labels.items())
@@ -191,6 +193,7 @@ class Controller:
             "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
+            "n_left": self._n_left,
         }
 
     def shown(self) -> list[str]:
