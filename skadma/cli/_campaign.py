@@ -456,6 +456,17 @@ def _add_review(commands: Commands) -> None:
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
     add_command(commands, "agreement", _agreement, "tell how far people agree")
+    consensus = add_command(
+        commands,
+        "consensus",
+        _consensus,
+        "weigh all people's answers and the model's",
+        "Tell how often each person is right, and which labels differ from what all "
+        "answers and a model trained without them say together.",
+        refresh=True,
+    )
+    what = "label file of the labels that differ, for 'skadma teach'"
+    add_output(consensus, what, required=False)
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
@@ -493,6 +504,18 @@ def _write_unlabelled(
 
 def _agreement(campaign: Campaign, _: Options) -> None:
     print(campaign.agreement())
+
+
+def _consensus(campaign: Campaign, options: Options) -> None:
+    found = campaign.consensus()
+    print(found)
+    if options.out:
+        rows = (
+            (i.path, i.label, f"{i.probability:.3f}", i.holds, i.sha256)
+            for i in found.differing
+        )
+        what = "labels that differ: look at"
+        write_label_file(options, ("probability", "holds"), rows, what, "teach")
 
 
 # --- classes and pools ----------------------------------------------------------------

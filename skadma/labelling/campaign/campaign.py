@@ -20,6 +20,7 @@ from ...features.table import EmbeddingTable, read_table
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
+from .consensus import CampaignConsensus
 from .embeddings import (
     is_of_table,
     read_embeddings,
@@ -42,7 +43,7 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .second_look import SuspectLabel, list_cant_tell, list_suspects
+from .second_look import SuspectLabel, list_cant_tell, look_again
 from .state import (
     Decision,
     Proposal,
@@ -515,8 +516,9 @@ class Campaign:
     ) -> list[SuspectLabel]:
         """List the `n` labels most likely to be wrong; all if None.
 
-        First those of which a blind repeat has another label, then by the probability
-        of the label, lowest first, by a model that did not see it: the campaign's
+        First those of which a blind repeat has another label, then the others; each by
+        the probability of the label, lowest first, by all answers and a model that did
+        not see it: the campaign's
         probe or, where a network is fine-tuned, one of the pretrained network's
         penultimate outputs (leave-one-out). With `refit` by that network itself,
         adapted five times: better where the images are far from those it was pretrained
@@ -524,11 +526,26 @@ class Campaign:
         confirmed since is left out. Warns of labels that cannot be judged. See
         :func:`skadma.evaluation.suspects`.
         """
+        return self._look_again(refit)[0][:n]
+
+    def consensus(self) -> CampaignConsensus:
+        """Weigh all answers about the labelled images, and the model's opinion.
+
+        Of each person the last answer about an image counts, in a decision or a blind
+        repeat. The model is that of :meth:`second_look`. From whom the others and the
+        model often differ counts less: see :func:`skadma.evaluation.consensus`. No
+        label is changed.
+        """
+        return self._look_again()[1]
+
+    def _look_again(
+        self, refit: bool = False
+    ) -> tuple[list[SuspectLabel], CampaignConsensus]:
         state = read_state(self._event_log)
         predict = functools.partial(
             self._trainer.unseen_proba, state=state, refit=refit
         )
-        return list_suspects(state, predict)[:n]
+        return look_again(state, predict)
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""

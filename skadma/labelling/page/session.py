@@ -30,6 +30,7 @@ from .gallery import Gallery
 
 _logger = logging.getLogger(__name__)
 JOBS = ("draw", "release", "measure", "forecast", "plan", "sort")
+_GUESSED = ("suggested", "consensus")
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -205,7 +206,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.present_name(suspect["suggested"], as_of),
+            **{k: ledger.present_name(suspect[k], as_of) for k in _GUESSED},
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
@@ -221,6 +222,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         "cant_tell": {"n": len(cant_tell), "items": cant_tell[:_LISTED]},
         "suspects": {"n": len(suspects), "items": suspects[:_LISTED]},
         "agreement": [asdict(pair) for pair in campaign.agreement().pairs],
+        "people": controller.people,
     }
 
 
@@ -239,7 +241,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        suspects = campaign.second_look()
+        suspects, agreed = campaign._look_again()
     return {
         "kind": "batch",
         "proposals": [
@@ -251,6 +253,9 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "as_of": state.as_of,
         "at_once": campaign._trainer.learns(state),
         "quality": campaign._quality(state),
+        "people": [asdict(person) for person in agreed.people]
+        if any(len(image.answers) > 1 for image in agreed.images)
+        else [],
         "suspects": [
             {
                 "sha256": s.sha256,
@@ -259,9 +264,13 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
                 "suggested": s.suggested,
                 "confidence": s.confidence,
                 "others": s.others,
+                "consensus": s.consensus,
+                "probability": s.probability,
             }
             for s in suspects[:_SUSPECTS]
-            if s.others or (s.likely and s.suggested != s.label)
+            if s.others
+            or s.consensus != s.label
+            or (s.likely and s.suggested != s.label)
         ],
     }
 
