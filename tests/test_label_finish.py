@@ -146,7 +146,9 @@ def test_from_labels_to_a_sorted_folder(serve, pages, tmp_path):
         page.click("#save-labels")
     rows = csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines())
     assert {row["path"]: row["label"] for row in rows} == site.held()
-    assert f"export-model --campaign {site.folder}" in page.inner_text("#finish-hand")
+    for command in ("export-model", "finish"):
+        said = f"skadma {command} --campaign {site.folder}"
+        assert said in page.inner_text("#finish-hand")
 
     # The end of the test: its labels are trained with.
     page.click("#view-test")

@@ -161,11 +161,7 @@ class _Descent:
         return int(torch.randint(low, high, (), generator=self.generator))
 
     def __call__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        n_steps: int,
-        sizes: list[int],
+        self, images: torch.Tensor, labels: torch.Tensor, n_steps: int, sizes: list[int]
     ) -> torch.Tensor:
         """Take steps, with the images shifted, mirrored and resized at random."""
         images = images.detach().requires_grad_()

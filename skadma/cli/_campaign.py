@@ -82,6 +82,8 @@ def add_start_options(parser: argparse._ActionsContainer) -> None:
     add("--strategy", default="UncertaintyHerding", help=what)
     centers = "file of source centres for ADMA (default: those in the package)"
     add("--centers", type=Path, help=centers)
+    what = "a picture may have several of the labels, or none"
+    add("--several-labels", action="store_true", help=what)
     what = "labels in a round (default: %(default)s)"
     add("-n", type=positive, default=20, help=what)
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -122,6 +124,7 @@ def start_campaign(options: Options, pool: Path, *, at_once: bool = False) -> Ca
         n_instances=options.n,
         warm_start=options.warm_start,
         random_state=options.seed,
+        several_labels=options.several_labels,
         at_once=at_once,
         who=options.who,
         wait=options.wait,
@@ -399,8 +402,10 @@ def _export(campaign: Campaign, options: Options) -> None:
 
 
 def _export_tasks(campaign: Campaign, options: Options) -> None:
+    from ..labelling.campaign.class_names import read_class_names
     from ..labelling.label_studio import label_config, make_tasks
 
+    read_class_names(campaign._event_log).refuse_several("Label Studio")
     config_file, tasks_file = _task_files(options)
     config = label_config(campaign.classes)
     proposals = campaign.query(options.n)
@@ -411,7 +416,7 @@ def _export_tasks(campaign: Campaign, options: Options) -> None:
             prefixes[name] = prefix
         else:
             prefixes[""] = item  # the first pool has no name
-    version = f"skadma-{sum(campaign.status().labels.values())}-labels"
+    version = f"skadma-{campaign.status().n_labelled}-labels"
     tasks = make_tasks(proposals, prefixes.pop(""), version, pools=prefixes)
     _write(config_file, config)
     _write(tasks_file, json.dumps(tasks, indent=1))
@@ -456,22 +461,13 @@ def _add_review(commands: Commands) -> None:
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
     add_command(commands, "agreement", _agreement, "tell how far people agree")
-    consensus = add_command(
-        commands,
-        "consensus",
-        _consensus,
-        "weigh all people's answers and the model's",
-        "Tell how often each person is right, and which labels differ from what all "
-        "answers and a model trained without them say together.",
-        refresh=True,
-    )
-    what = "label file of the labels that differ, for 'skadma teach'"
-    add_output(consensus, what, required=False)
+    what = "tell who is right how often, by all answers and the model"
+    add_command(commands, "consensus", _consensus, what, refresh=True)
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
     suspects = campaign.second_look(options.n, refit=options.refit)
-    columns = ("suggested", "score", "likely", "others")
+    columns = ("suggested", "score", "likely", "others", "consensus")
     what = "labels, most doubtful first: correct"
     write_label_file(options, columns, map(_row, suspects), what, "teach")
 
@@ -480,7 +476,7 @@ def _row(suspect: SuspectLabel) -> tuple[str, ...]:
     score = "" if suspect.score is None else f"{suspect.score:.3f}"
     likely = "yes" if suspect.likely else ""
     others = ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
-    judged = suspect.suggested or "", score, likely, others
+    judged = suspect.suggested or "", score, likely, others, suspect.consensus
     return suspect.path, suspect.label, *judged, suspect.sha256
 
 
@@ -506,16 +502,8 @@ def _agreement(campaign: Campaign, _: Options) -> None:
     print(campaign.agreement())
 
 
-def _consensus(campaign: Campaign, options: Options) -> None:
-    found = campaign.consensus()
-    print(found)
-    if options.out:
-        rows = (
-            (i.path, i.label, f"{i.probability:.3f}", i.holds, i.sha256)
-            for i in found.differing
-        )
-        what = "labels that differ: look at"
-        write_label_file(options, ("probability", "holds"), rows, what, "teach")
+def _consensus(campaign: Campaign, _: Options) -> None:
+    print(campaign.consensus())
 
 
 # --- classes and pools ----------------------------------------------------------------

@@ -17,13 +17,7 @@ from ._campaign import (
     settle_task,
     start_campaign,
 )
-from ._options import (
-    Commands,
-    Options,
-    add_command,
-    campaign_options,
-    open_campaign,
-)
+from ._options import Commands, Options, add_command, campaign_options, open_campaign
 
 if TYPE_CHECKING:
     from ..labelling.campaign import Campaign
@@ -110,6 +104,11 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
         raise ValueError(
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."
+        )
+    if options.several_labels and not campaign.several_labels:
+        raise ValueError(
+            f"{where} has one label per picture, which stays so. Leave "
+            "--several-labels out, or start another one with --campaign FOLDER."
         )
     if options.features is not None:  # the same again, or with rows of new images
         from ..features.table import read_table

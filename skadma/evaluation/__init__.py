@@ -13,8 +13,6 @@ _HOMES = {
     "apply_temperature": "_calibration",
     "expected_calibration_error": "_calibration",
     "fit_temperature": "_calibration",
-    "Consensus": "_consensus",
-    "consensus": "_consensus",
     "Estimate": "_estimate",
     "Share": "_estimate",
     "estimate": "_estimate",

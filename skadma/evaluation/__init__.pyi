@@ -4,7 +4,6 @@ from ._calibration import (
     expected_calibration_error,
     fit_temperature,
 )
-from ._consensus import Consensus, consensus
 from ._estimate import Estimate, Share, estimate
 from ._forecast import Forecast, forecast_accuracy
 from ._out_of_fold import out_of_fold_proba
@@ -13,14 +12,12 @@ from ._suspects import Suspects, suspects
 __all__ = [
     "METHODS",
     "Audit",
-    "Consensus",
     "Estimate",
     "Forecast",
     "Share",
     "Suspects",
     "apply_temperature",
     "audit_sample",
-    "consensus",
     "estimate",
     "expected_calibration_error",
     "fit_temperature",

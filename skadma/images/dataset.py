@@ -35,13 +35,7 @@ from .decoding import (
     native,
     unreadable,
 )
-from .selection import (
-    StoredImages,
-    TakenList,
-    check_is_sized,
-    is_lazy_sequence,
-    take,
-)
+from .selection import StoredImages, TakenList, check_is_sized, is_lazy_sequence, take
 from .taken import TakenDataset
 
 _Decode = Callable[..., np.ndarray]

@@ -81,12 +81,12 @@ def predict_files(
 ) -> Predicted:
     """Write the labels of image files to a CSV file.
 
-    The columns are path, label, confidence and problem; with `proba` one per class,
-    ``proba_<class>``. Paths are sorted. A file that cannot be decoded has an empty
-    label and its reason under problem. With several labels per image those that are
-    more probable than not are joined by ";", and the confidence is the mean, over all
-    labels, of the probability of the decision about it. Memory does not grow with the
-    number of files, but for the names in the largest folder.
+    The columns are path, label, confidence and problem; with `proba`, or several labels
+    per image, one per class, ``proba_<class>``. Paths are sorted. A file that cannot be
+    decoded has an empty label and its reason under problem. With several labels per
+    image those that are more probable than not are joined by ";", and the confidence is
+    the mean, over all labels, of the probability of the decision about it. Memory does
+    not grow with the number of files, but for the names in the largest folder.
 
     Rows are first written to ``<out>.part``. After a kill, the same call continues
     behind those that are complete, to the very same file. An image is the same if its
@@ -122,6 +122,7 @@ def predict_files(
     """
     check_is_fitted(estimator)
     names = [str(label) for label in estimator.classes_]
+    proba = proba or estimator.multilabel_
     if estimator.multilabel_ and any(_SEPARATOR in name for name in names):
         raise ModelError(
             f"A name of the labels {names} has a {_SEPARATOR!r}, which separates an "
@@ -181,10 +182,11 @@ def predict_table(
     """Write the labels of a table's images to a CSV file as `predict_files` does."""
     if table.paths is None:
         raise ModelError(f"{str(table.file)!r} has no paths: give an .npz with them.")
-    names = [str(label) for label in probe.classes_]
+    names, several = [str(label) for label in probe.classes_], probe.multilabel_
+    proba = proba or several
     columns = [*_COLUMNS, *(f"proba_{name}" for name in names if proba)]
     scored = zip(table.paths, probe.predict_proba(table.rows), strict=True)
-    rows = (_row(path, scores, names, proba, False) for path, scores in scored)
+    rows = (_row(path, scores, names, proba, several) for path, scores in scored)
     write_table(new_file(out, overwrite=overwrite), columns, rows)
     return Predicted(len(table.paths), 0, 0)
 

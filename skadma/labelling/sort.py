@@ -96,6 +96,7 @@ def plan_sort(
                 digests[file] = file_digest(file)
             except OSError as error:
                 plan.notes.append(f"{str(file)!r} is left out: {error.strerror}.")
+    state.class_names.refuse_several("To sort into a folder for each class")
     said, guesses = _said(state), dict[str, tuple[str, float]]()
     if not said.keys() >= {*digests.values()}:
         state, model = campaign._trainer.present_model()  # all is by this one state

@@ -64,11 +64,7 @@ class HuggingFaceFeatures(nn.Module):
 
 
 def load_huggingface(
-    name: str,
-    weights: str | None,
-    image_size: int | None,
-    *,
-    offline: bool,
+    name: str, weights: str | None, image_size: int | None, *, offline: bool
 ) -> tuple[nn.Module, Preprocessing]:
     """Build a network and the preprocessing of its image processor.
 

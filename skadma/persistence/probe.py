@@ -31,6 +31,7 @@ def save_probe(
     described = {
         **{"format": _FORMAT, "features": features, "n_labels": probe.n_labels_},
         "labels": describe_labels(probe.classes_),
+        **({"multilabel": True} if probe.multilabel_ else {}),
         **{name: getattr(probe, name).tolist() for name in _ARRAYS},
     }
     text = json.dumps({**described, "sha256": json_digest(described)})
@@ -70,8 +71,8 @@ def load_probe(folder: str | Path) -> tuple[ProbeClassifier, str]:
         probe = ProbeClassifier()
         for name in _ARRAYS:
             setattr(probe, name, np.array(described[name], dtype=np.float64))
-        probe.multilabel_ = False
-        probe.classes_ = read_labels(described["labels"], multilabel=False)
+        probe.multilabel_ = described.get("multilabel", False) is True
+        probe.classes_ = read_labels(described["labels"], probe.multilabel_)
         probe.n_labels_ = described["n_labels"]
         probe.n_features_in_ = len(probe.center_)
         if probe.decision_function(probe.center_[None]).size > len(probe.classes_):

@@ -54,6 +54,7 @@ class Audits:
         with self._log.locked("audit"):
             refresh(self._log)
             state = read_state(self._log)
+            state.class_names.refuse_several("A test of the model")
             images = state.undecided()
             if not 1 <= n <= len(images):
                 raise CampaignError(
@@ -140,6 +141,7 @@ class Audits:
         with self._log.locked("evaluation"):
             refresh_if_there(self._log)
             state = read_state(self._log)
+            state.class_names.refuse_several("A test of the model")
             if not state.audits:
                 raise CampaignError(
                     "Nothing was drawn yet to measure the model with: 'skadma evaluate "

@@ -105,6 +105,8 @@ class Campaign:
         Whose name events carry.
     n_instances : int
         Labels in a round.
+    several_labels : bool
+        Whether an image may have several labels, or none.
     audits : Audits
         Draw images to measure the model with, and estimate how good it is.
 
@@ -143,6 +145,7 @@ class Campaign:
             self.pool = folders.roots[""]
             self.who = self._event_log.who
             self.n_instances: int = settings["n_instances"]
+            self.several_labels: bool = settings.get("several_labels", False)
             self._settings, self._backbone = settings, backbone
             self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
@@ -166,6 +169,7 @@ class Campaign:
         strategy: QueryStrategy | None = None,
         *,
         features: str | Path | EmbeddingTable | None = None,
+        several_labels: bool = False,
         n_instances: int = 20,
         warm_start: bool = False,
         random_state: int = 0,
@@ -198,6 +202,9 @@ class Campaign:
             A table of embeddings that were made elsewhere, with the images' paths; see
             docs/training.md. It is copied, and no network is needed. Images without a
             row are left out.
+        several_labels : bool, default=False
+            An image may have several of the classes, or none: its label is their names
+            with ";" between them, or "?none". It stays so.
         n_instances : int, default=20
             Labels in a round.
         warm_start : bool, default=False
@@ -220,7 +227,7 @@ class Campaign:
         Campaign
         """
         folder, pool = absolute(folder), absolute(pool)
-        names = check_classes(classes)
+        names = check_classes(classes, several_labels)
         check_outside(folder, pool)
         table = None if features is None else read_table(features)
         settings: dict[str, Any] = {
@@ -232,6 +239,8 @@ class Campaign:
             "warm_start": bool(warm_start),
             "random_state": int(random_state),
         }
+        if several_labels:
+            settings["several_labels"] = True
         refuse_existing(folder / DATABASE)
         backbone = None
         is_usual = estimator is None and strategy is None and table is None
@@ -339,7 +348,7 @@ class Campaign:
 
     def teach(
         self,
-        labels: Mapping[str, str] | Sequence[LabelRow] | str | Path,
+        labels: Mapping[str, Any] | Sequence[LabelRow] | str | Path,
         *,
         partial: bool = False,
         blind: bool = False,
@@ -356,6 +365,8 @@ class Campaign:
             Path of an image (of a Series, its index) to a class, or to ``"?skip"``,
             ``"?cant-tell"`` or ``"?not-an-image"``; or a label file, see
             docs/campaign.md; or what Label Studio exports, see docs/label_studio.md.
+            With `several_labels` to a list of classes, or a text such as "crack;dark"
+            or "?none".
             Where rows say who, only one person decides about an image; the answers of
             others are blind repeats.
         partial : bool, default=False
@@ -388,7 +399,7 @@ class Campaign:
             self.estimator()
         return result
 
-    def relabel(self, image: str, label: str, *, train: bool = True) -> TeachResult:
+    def relabel(self, image: str, label: Any, *, train: bool = True) -> TeachResult:
         """Correct a decision: :meth:`teach` about an image that has one already."""
         state = read_state(self._event_log)
         number = find_image(image, state)
@@ -532,9 +543,9 @@ class Campaign:
         """Weigh all answers about the labelled images, and the model's opinion.
 
         Of each person the last answer about an image counts, in a decision or a blind
-        repeat. The model is that of :meth:`second_look`. From whom the others and the
-        model often differ counts less: see :func:`skadma.evaluation.consensus`. No
-        label is changed.
+        repeat. The model is that of :meth:`second_look`. Who often differs from the
+        others and the model counts less; docs/campaign.md has measurements. No label
+        is changed.
         """
         return self._look_again()[1]
 
@@ -542,6 +553,7 @@ class Campaign:
         self, refit: bool = False
     ) -> tuple[list[SuspectLabel], CampaignConsensus]:
         state = read_state(self._event_log)
+        state.class_names.refuse_several("A second look")
         predict = functools.partial(
             self._trainer.unseen_proba, state=state, refit=refit
         )
@@ -723,7 +735,8 @@ class Campaign:
         interval is measured to be as wide as has to be, and goes on to more labels.
         The labels themselves were chosen for being hard: the share of them that is
         predicted without them is far too low. docs/evaluation.md has measurements; an
-        audit is surer. None without a probe, or with labels of one class only.
+        audit is surer. None without a probe, with labels of one class only, or where
+        an image may have several.
         """
         return self._quality(read_state(self._event_log))
 
@@ -731,6 +744,8 @@ class Campaign:
         from ...evaluation import Share
 
         learnt = self._trainer.learnt(state)
+        if state.class_names.several:
+            return None
         if learnt is None or learnt.proba is None or len({*learnt.labels.values()}) < 2:
             return None
         n, proba = len(learnt.labels), learnt.proba
@@ -773,7 +788,8 @@ class Campaign:
             and write the model with it: the same labels, better probabilities. Of a
             probe they are leave-one-out and cost nothing, else they take five
             trainings. Where there are fewer than 60 labels, or it does not help, the
-            probabilities are not changed, and the card says so.
+            probabilities are not changed, and the card says so. Nor are they where an
+            image may have several labels.
         overwrite : bool, default=False
             Replace a model that is there already.
         verbose : bool, default=False
@@ -803,7 +819,8 @@ class Campaign:
         :class:`skadma.CNNClassifier`; where the campaign fine-tunes, a probe on several
         layers. Both are judged in the same three stratified folds. The other is taken
         where it is right more often by more than the standard error of the difference.
-        With fewer than 100 labels, or a table of embeddings, nothing is compared.
+        With fewer than 100 labels, several labels per image or a table of embeddings,
+        nothing is compared.
 
         Parameters
         ----------
@@ -851,7 +868,7 @@ class Campaign:
             how = Path(folder), minutes, verbose
             other, proba, result = compare(trainer, state, *how)
             model = other or model
-        if calibration and self.features is None:
+        if calibration and self.features is None and not self.several_labels:
             images, labels = map(list, zip(*state.labelled(), strict=True))
             unseen: Callable[[], Any] = functools.partial(
                 trainer.unseen_proba, images, np.array(labels), state,

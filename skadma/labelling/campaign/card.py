@@ -28,7 +28,7 @@ def card_facts(
             f"Pool `{status.pools[''].name}`: {status.n_images} image files, "
             f"{status.n_contents} different ones that can be read, "
             f"{len(status.unreadable)} unreadable.",
-            f"{sum(status.labels.values())} labelled, of which {status.unusable} not "
+            f"{status.n_labelled} labelled, of which {status.unusable} not "
             f"trained with because the image is not there; set aside: {aside}.",
             f"Labelled from {events[0]['at'][:10]} to {events[-1]['at'][:10]}, "
             f"{kinds.count('teach')} times, after {kinds.count('query')} queries.",

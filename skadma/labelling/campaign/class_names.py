@@ -6,18 +6,20 @@ import difflib
 import json
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from .event_log import CampaignError, EventLog
 
 CHANGES = ("add", "rename", "merge", "note")
+SEPARATOR, NONE = ";", "?none"
+"""What is between the classes of a label where there are several, and what none is."""
 _Id = tuple[int, int]
 
 
-def check_classes(classes: Sequence[str]) -> list[str]:
-    """Check the names of the classes."""
+def check_classes(classes: Sequence[str], several: bool = False) -> list[str]:
+    """Check the names of the classes; `several`: an image may have more than one."""
     if isinstance(classes, str):
         raise CampaignError(f"classes={classes!r} must be a list of names.")
     names = [str(name) for name in classes]
@@ -28,6 +30,9 @@ def check_classes(classes: Sequence[str]) -> list[str]:
             "around them and without a question mark in front."
         )
     for name in names:
+        if several and SEPARATOR in name:
+            why = f"has a {SEPARATOR!r}, which stands between the labels of an image"
+            raise CampaignError(f"The class {name!r} {why}: name it without.")
         try:
             name.encode()
         except UnicodeEncodeError as error:
@@ -54,10 +59,14 @@ class ClassNames:
     The log keeps the names that were given. A class stays the same when its name
     changes, and a name may be given to another class later: what a name means depends
     on the event as of which it was given.
+
+    With `several`, a label is any number of classes: their names in the classes' order,
+    with a semicolon between them, or "?none".
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._first = tuple(check_classes(classes))
+    def __init__(self, classes: Sequence[str], several: bool = False) -> None:
+        self.several = several
+        self._first = tuple(check_classes(classes, several))
         # Names that are no class any more, with the present class of each.
         self.former: dict[str, str] = {}
         self._changes: dict[int, tuple[str, list[str], str | None]] = {}
@@ -100,16 +109,52 @@ class ClassNames:
         """Give what identifies each class, by its name as of an event."""
         return self._ids[bisect_right(self._ids, event, key=itemgetter(0)) - 1][1]
 
+    # --- labels: a class, or several ------------------------------------------
+
+    def split(self, label: str) -> list[str]:
+        """List the classes in a label."""
+        if not self.several:
+            return [label]
+        return [] if label == NONE else label.split(SEPARATOR)
+
+    def join(self, names: Iterable[str]) -> str:
+        """Make the one label of several classes, in whichever order they come."""
+        place = {name: k for k, name in enumerate(self._ids[-1][1])}
+        given = sorted({*names}, key=lambda name: (place.get(name, len(place)), name))
+        return SEPARATOR.join(given) if given else NONE
+
+    def each(self, label: str, change: Callable[[str], str]) -> str:
+        """Change the name of each class in a label."""
+        if not self.several:
+            return change(label)
+        if label.startswith("?"):
+            return label
+        return self.join(change(name.strip()) for name in self.split(label))
+
+    def is_label(self, label: str) -> bool:
+        """Whether a label consists of present classes."""
+        return all(name in self._ids[-1][1] for name in self.split(label))
+
+    def refuse_several(self, what: str) -> None:
+        """Refuse what has no meaning for several labels per picture."""
+        if self.several:
+            why = "takes one label per picture, and here a picture may have several."
+            raise CampaignError(f"{what} {why}")
+
     def now(self, label: str, event: int) -> str:
-        """Give the present name of a class that an event names `label`."""
-        return self._present(self.at(event).get(label)) or label
+        """Give the present name of a label that an event names `label`."""
+        at = self.at(event)
+        return self.each(label, lambda name: self._present(at.get(name)) or name)
 
     def meant(self, label: str, as_of: int | None) -> str:
-        """Give the present name of the class that an answer means.
+        """Give the present name of the label that an answer means.
 
         `label` is its name as of an event, or before. Where the event is not known, it
         is a present or a former name.
         """
+        return self.each(label, lambda name: self._meant(name, as_of))
+
+    def _meant(self, label: str, as_of: int | None) -> str:
         if as_of is None or label.startswith("?"):
             return self.former.get(label, label)
         past = [ids for at, ids in reversed(self._ids) if at <= as_of]
@@ -135,7 +180,7 @@ class ClassNames:
         """Take the change of the event `undone` back, by another event."""
         if self._changes.pop(undone, None) is None:
             return  # it is about something else
-        again = ClassNames(self._first)
+        again = ClassNames(self._first, self.several)
         for at, change in self._changes.items():
             again.change(*change, at)
         self.former, self._merged = again.former, again._merged
@@ -176,11 +221,12 @@ class ClassNames:
             for name in names:
                 if name in before:
                     raise CampaignError(f"There is a class {name!r} already.")
-            check_classes([*before, *names])
+            check_classes([*before, *names], self.several)
             renamed: dict[str, str] = {}
             ids = before | {name: (event, k) for k, name in enumerate(names)}
         else:
-            classes = check_classes(self._joined(names, into, change))
+            joined = self._joined(names, into, change)
+            classes = check_classes(joined, self.several)
             renamed = {name: into for name in names if name != into}
             kept = before[into if into in before else names[0]]
             self._merged |= {
@@ -194,6 +240,8 @@ class ClassNames:
 
     def unknown(self, label: str, others: Sequence[str] = ()) -> str:
         """Say why a label is no class, and what to write instead."""
+        label = next((n for n in self.split(label) if n not in self.classes), label)
+        others = (*others, NONE) if self.several and others else others
         if label in self.former:
             return f"the class {label!r} is called {self.former[label]!r} by now."
         nor = f", nor {', '.join(others)}" if others else ""
@@ -223,8 +271,8 @@ class ClassNames:
 def read_class_names(log: EventLog) -> ClassNames:
     """Read the names of the classes from the log."""
     with log.reading(), log.intact():
-        ((first,),) = log.rows("SELECT value FROM settings WHERE name = 'classes'")
-        names = ClassNames(json.loads(first))
+        settings = log.settings()
+        names = ClassNames(settings["classes"], settings.get("several_labels", False))
         for event, kind, text in log.rows(
             "SELECT id, kind, detail FROM events WHERE kind IN ('classes', 'undo') "
             "ORDER BY id"

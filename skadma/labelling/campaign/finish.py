@@ -78,6 +78,8 @@ def compare(
     images, labels = zip(*state.labelled(), strict=True)
     n = sum(count for count in Counter(labels).values() if count >= 2)
     try:
+        if state.class_names.several:
+            raise ValueError("an image may have several labels here")
         if trainer.is_of_table:
             raise ValueError("a table of embeddings has no network to fine-tune")
         if n < _N_LABELS or len({*labels}) < 2:

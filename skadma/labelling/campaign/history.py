@@ -9,6 +9,7 @@ from typing import Any
 
 from .class_names import ClassNames, read_class_names
 from .event_log import EventLog
+from .labels_csv import MARKS
 from .state import Decision, State
 
 _TOGETHER = 10
@@ -90,7 +91,7 @@ def right_guesses(
     first: dict[str, int] = {}  # events in which contents got their first label
     for event in events:
         for decision in event.get("decisions", []):
-            if not decision["label"].startswith("?"):
+            if decision["label"] not in MARKS:
                 first.setdefault(decision["sha256"], event["id"])
     given = sorted(first[d] for d in {d.sha256 for d in labels.values()})
     rounds: list[tuple[int, int, int]] = []

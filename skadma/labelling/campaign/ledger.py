@@ -99,8 +99,9 @@ class Ledger(State):
         }
 
     def counts(self) -> Counter[str]:
-        """How many contents have each mark."""
-        return Counter(decision.mark for decision in self.decisions.values())
+        """How many contents have each class or other mark."""
+        marks, split = (d.mark for d in self.decisions.values()), self.class_names.split
+        return Counter(name for mark in marks for name in split(mark) or [mark])
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""
@@ -226,7 +227,7 @@ class Ledger(State):
     ) -> str:
         if image is None:
             return "There is no such picture in the pool."
-        if mark.mark not in self.classes and mark.mark not in MARKS:
+        if not self.class_names.is_label(mark.mark) and mark.mark not in MARKS:
             return self.class_names.unknown(mark.mark, MARKS)
         if twice:
             return "It is in this list twice."

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..._utils.tables import escape_cell
-from .class_names import ClassNames, spelling
+from .class_names import NONE, SEPARATOR, ClassNames, spelling
 from .event_log import CampaignError, EventLog
 from .label_studio import read_export
 from .labels_csv import MARKS, NO_END, LabelFileError, LabelRow, read_labels
@@ -61,7 +61,7 @@ def read_rows(
     if isinstance(labels, Mapping) or (items and getattr(labels, "ndim", 0) == 1):
         # A mapping, or a Series of pandas with paths as its index.
         pairs = [(os.fsdecode(k), v) for k, v in items()]
-        labels = [LabelRow(repr(k), k, str(v)) for k, v in pairs]
+        labels = [LabelRow(repr(k), k, _text(v)) for k, v in pairs]
     if not isinstance(labels, (str, Path)):
         rows = list(labels)
         if not all(isinstance(row, LabelRow) for row in rows):
@@ -78,12 +78,15 @@ def read_rows(
     return GivenLabels(str(labels), rows, False)
 
 
+def _text(label: Any) -> str:
+    """The text of a label, which may be a list of classes."""
+    if isinstance(label, (list, tuple, set, frozenset)):
+        return SEPARATOR.join(map(str, label)) if label else NONE
+    return str(label)
+
+
 def record_labels(
-    log: EventLog,
-    given: GivenLabels,
-    *,
-    partial: bool,
-    kind: str = "teach",
+    log: EventLog, given: GivenLabels, *, partial: bool, kind: str = "teach"
 ) -> TeachResult:
     """Write labels into the log, within a transaction.
 
@@ -94,6 +97,8 @@ def record_labels(
     """
     state = read_state(log)
     name, rows, at_once = given
+    if Path(name).suffix.lower() == ".json":
+        state.class_names.refuse_several("What Label Studio exports")
     rows = _in_present_names(rows, state)
     repeats: list[LabelRow] = []
     if kind == "repeat":
@@ -122,8 +127,11 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
     def present(row: LabelRow) -> LabelRow:
         names = state.class_names
         at = names.at(state.as_of if row.as_of is None else row.as_of)
-        meant = None if row.label in names.ever else spelling(row.label, at)
-        if meant is not None:
+        ever = names.ever
+        meant = names.each(
+            row.label, lambda name: name if name in ever else spelling(name, at) or name
+        )
+        if meant != row.label:
             if meant.casefold() == row.label.casefold():
                 said = f"{row.label!r} is taken for the class {meant!r}."
                 warnings.warn(said, stacklevel=6)
@@ -150,6 +158,8 @@ def _in_present_names(rows: Iterable[LabelRow], state: State) -> list[LabelRow]:
 def _may_be_cut(row: LabelRow, names: ClassNames) -> bool:
     """Whether the label or the event could have been longer; a path is looked up."""
     if row.last_column == "label":
+        if names.several and not row.label.startswith("?"):
+            return True  # more labels may have followed
         known = {*MARKS, *names.ever}
         return _is_start(row.label, known | {escape_cell(name) for name in known})
     return row.last_column == "as_of" and names.last_change > (row.as_of or 0)
@@ -256,7 +266,7 @@ def _resolve_rows(
             )
         elif row.last_column == "path" and _is_start(state.paths[image], state.numbers):
             reason = NO_END
-        elif row.label not in state.classes and row.label not in MARKS:
+        elif not state.class_names.is_label(row.label) and row.label not in MARKS:
             reason = state.class_names.unknown(row.label, MARKS)
         elif row.sha256 and row.sha256 != state.last_known[image]:
             known = state.decisions.get(row.sha256)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,7 @@ def list_cant_tell(state: State) -> list[tuple[str, Decision]]:
 
 
 def look_again(
-    state: State,
-    predict: Callable[[list[int], np.ndarray], np.ndarray],
+    state: State, predict: Callable[[list[int], np.ndarray], np.ndarray]
 ) -> tuple[list[SuspectLabel], CampaignConsensus]:
     """List labels, most suspect first, and what all answers and the model say.
 
@@ -62,8 +62,7 @@ def look_again(
     """
     labelled, repeats = state.labelled(), state.repeats
     confirmed = {a.sha256: a.event for a in state.answers if a.act == "confirm"}
-    proba = _unseen_proba(labelled, len(state.classes), predict)
-    judged = _judge(labelled, sorted(state.classes), proba)
+    proba, judged = _judge(labelled, sorted(state.classes), predict)
     agreed = find_consensus(state, labelled, proba)
     found = []
     for (image, label), together in zip(labelled, agreed.images, strict=True):
@@ -86,12 +85,15 @@ def look_again(
     return [one for *_, one in sorted(found, key=itemgetter(0, 1))], agreed
 
 
-def _unseen_proba(
+def _judge(
     labelled: Sequence[tuple[int, str]],
-    n_classes: int,
+    classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Probabilities by models that did not see the label; NaN where there are none."""
+) -> tuple[np.ndarray, dict[int, Any]]:
+    """Out-of-fold probabilities, NaN where there are none, and what they say.
+
+    Per image that a model can judge: suggested class, confidence, score, likely.
+    """
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]
     alone = sorted(name for name, n in counts.items() if n == 1)
@@ -102,27 +104,19 @@ def _unseen_proba(
             f"least two labels each. Labels so far: {so_far or 'none'}.",
             stacklevel=4,
         )
-        return np.full((len(labelled), n_classes), np.nan)
+        return np.full((len(labelled), len(classes)), np.nan), {}
     if alone:
         warnings.warn(
             f"The only label of {', '.join(map(repr, alone))} cannot be judged: no "
             "model knows the class without it. Give the class a second label.",
             stacklevel=4,
         )
-    images, labels = zip(*labelled, strict=True)
-    return predict([*images], np.array(labels))
-
-
-def _judge(
-    labelled: Sequence[tuple[int, str]], classes: Sequence[str], proba: np.ndarray
-) -> dict[int, tuple[str | None, float | None, float | None, bool]]:
-    """Per image that a model can judge: suggested class, confidence, score, likely."""
-    if np.isnan(proba).any(axis=1).all():
-        return {}
+    images = [image for image, _ in labelled]
     labels = np.array([label for _, label in labelled])
+    proba = predict(images, labels)
     found = evaluation.suspects(labels, proba, classes=classes)
-    return {
-        labelled[i][0]: (str(name), float(proba[i].max()), float(score), bool(likely))
+    return proba, {
+        images[i]: (str(name), float(proba[i].max()), float(score), bool(likely))
         for i, name, score, likely in zip(
             found.indices, found.suggested, found.scores, found.likely, strict=True
         )

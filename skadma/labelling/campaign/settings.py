@@ -69,16 +69,19 @@ def settle(
     backbone = given if callable(given) else None
     built = build_estimator(settings["estimator"], backbone, memory=None)
     strategy = strategy or build_strategy(settings["strategy"], Path())
-    check_usable(built, strategy, settings["classes"])
-    check_network(built, strategy, settings["classes"])
+    check_usable(built, strategy, settings)
+    check_network(built, strategy, settings)
     return backbone
 
 
-def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) -> None:
+def check_usable(
+    estimator: Model, strategy: QueryStrategy, settings: dict[str, Any]
+) -> None:
     """Refuse what would fail only when the first labels are there.
 
     The parameters are those of the campaign's settings. The network is not loaded.
     """
+    several = settings.get("several_labels", False)
     with _refused(estimator):
         if isinstance(estimator, ProbeClassifier):
             estimator._validate_params()
@@ -88,8 +91,10 @@ def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) 
             )
         else:
             estimator.torch_device()
-            check_params(estimator, np.array(classes))
+            check_params(estimator, np.array(settings["classes"]), several)
     with _refused(strategy):
+        if several:
+            strategy.check_multilabel()
         strategy._validate_params()
         constraints = strategy._parameter_constraints
         for name, value in strategy.get_params(deep=False).items():
@@ -100,7 +105,7 @@ def check_usable(estimator: Model, strategy: QueryStrategy, classes: list[str]) 
 
 
 def check_network(
-    estimator: Model, strategy: QueryStrategy, classes: list[str]
+    estimator: Model, strategy: QueryStrategy, settings: dict[str, Any]
 ) -> None:
     """Refuse a network that cannot be loaded, and a strategy that cannot query it."""
     rng = np.random.default_rng(0)
@@ -109,8 +114,11 @@ def check_network(
         noise = rng.normal(size=(5, 8))
     else:
         estimator = clone(estimator).set_params(memory=False, max_epochs=0)
+    y = classes = settings["classes"]
+    if settings.get("several_labels"):
+        y = np.eye(len(classes), dtype=int)
     with _refused(estimator):
-        estimator.fit(noise[:2], classes[:2])
+        estimator.fit(noise[:2], y[:2])
     with _refused(strategy):
         if "centers" in strategy.get_params(deep=False):
             found = strategy.get_params(deep=False)["centers"]
@@ -121,7 +129,7 @@ def check_network(
             # Two, as all would take a minute in each process that trains.
             few = replace(found, inputs=found.inputs[:2], classes=found.classes[:2])
             strategy = clone(strategy).set_params(centers=few)
-        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": classes[:2]}
+        labeled: dict[str, Any] = {"X_labeled": noise[:2], "y_labeled": y[:2]}
         strategy.query(estimator, noise[2:], 2, iteration=1, n_rounds=2, **labeled)
 
 

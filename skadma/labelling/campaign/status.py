@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...images.decoding import PIXELS
 from ...images.folder import find_left_out
+from .class_names import NONE
 from .event_log import EventLog
 from .state import State
 
@@ -88,8 +89,11 @@ class Status:
         Files that cannot, with the reason.
     missing : list of str
         Files that were there once.
+    n_labelled : int
+        Different images with a label.
     labels, aside : dict of str to int
-        Different images with each label, and with each mark.
+        Different images with each label, and with each mark. Where an image may have
+        several labels, "?none" counts those with none of them.
     n_open : int
         Different images without a decision.
     pending : list of str
@@ -115,6 +119,7 @@ class Status:
     n_contents: int
     unreadable: dict[str, str]
     missing: list[str]
+    n_labelled: int
     labels: dict[str, int]
     aside: dict[str, int]
     n_open: int
@@ -137,7 +142,7 @@ class Status:
             ),
             f"images       {self.n_images}, of which {len(self.unreadable)} unreadable "
             f"and {n_copies} copies of others",
-            f"labelled     {sum(self.labels.values())} ({labels})",
+            f"labelled     {self.n_labelled} ({labels})",
             "set aside    " + ", ".join(f"{k}: {n}" for k, n in self.aside.items()),
             f"open         {self.n_open}",
             f"last query   {len(self.pending)} still without an answer",
@@ -210,7 +215,9 @@ def make_status(log: EventLog, state: State) -> Status:
     pools = state.folders.roots
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
-    given = Counter(d.label for d in state.decisions.values() if d.kind == "label")
+    names = state.class_names
+    labels = [d.label for d in state.decisions.values() if d.label is not None]
+    given = Counter(name for each in labels for name in names.split(each) or [NONE])
     there = {i: c for i, c in state.contents.items() if c.sha256}
     asked = log.rows(
         "SELECT image FROM proposals WHERE event = ? ORDER BY place", state.last_query
@@ -223,7 +230,8 @@ def make_status(log: EventLog, state: State) -> Status:
             state.paths[i]: c.problem for i, c in there.items() if c.problem is not None
         },
         missing=[state.paths[i] for i in state.contents if i not in there],
-        labels={name: given[name] for name in state.classes},
+        n_labelled=kinds["label"],
+        labels={n: given[n] for n in [*names.classes, *[NONE] * names.several]},
         aside={kind: kinds[kind] for kind in ("skip", "cant-tell", "not-an-image")},
         n_open=len(usable.keys() - state.decisions.keys() - drawn.keys()),
         pending=[
@@ -236,7 +244,7 @@ def make_status(log: EventLog, state: State) -> Status:
         changed=[state.paths[image] for image, _ in state.changed_since()],
         audit=len(drawn),
         audit_answered=len(drawn.keys() & state.audit_answers.keys()),
-        unusable=sum(given.values()) - len(state.labelled()),
+        unusable=kinds["label"] - len(state.labelled()),
         pace=measure_pace(log, state),
         left_out=_find_left_out(pools),
         quality=_read_quality(log.path.with_name(QUALITY)),

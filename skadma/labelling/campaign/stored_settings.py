@@ -54,7 +54,9 @@ def check_settings(settings: dict[str, Any]) -> None:
         "n_instances": int,
         "warm_start": bool,
         "random_state": int,
+        "several_labels": bool,
     }
+    settings = {"several_labels": False, **settings}
     for name, kind in kinds.items():
         if type(settings.get(name)) is not kind:
             raise CampaignError(
@@ -63,7 +65,7 @@ def check_settings(settings: dict[str, Any]) -> None:
             )
     if not all(isinstance(name, str) for name in settings["classes"]):
         raise CampaignError(f"The classes {settings['classes']} are no texts.")
-    check_classes(settings["classes"])
+    check_classes(settings["classes"], settings["several_labels"])
     n_instances, random_state = settings["n_instances"], settings["random_state"]
     if n_instances < 1 or not 0 <= random_state < 2**32:
         raise CampaignError(

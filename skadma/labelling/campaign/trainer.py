@@ -19,6 +19,7 @@ from sklearn.base import clone
 
 from ..._utils.atomic import file_digest, remove_leftovers
 from ...evaluation import out_of_fold_proba
+from ...features.estimators import per_label
 from ...persistence.params import ModelError
 from ...strategies._uncertainty_herding import (
     UncertaintyHerding,
@@ -100,14 +101,12 @@ class Trainer:
             settings["estimator"], backbone, self._folder / "cache"
         )
         strategy = build_strategy(settings["strategy"], self._folder)
-        check_usable(estimator, strategy, settings["classes"])
+        check_usable(estimator, strategy, settings)
         self.is_of_table = is_of_table(settings)
         self._settings = settings
         self._learnt: Learnt | None = None
         self._learner: Any = SimpleNamespace(
-            estimator=estimator,
-            strategy=strategy,
-            n_instances=settings["n_instances"],
+            estimator=estimator, strategy=strategy, n_instances=settings["n_instances"]
         )
         if self.is_of_table:
             return
@@ -217,7 +216,7 @@ class Trainer:
 
     def _unfitted(self, state: State) -> CNNClassifier:
         self._learner.set_params(classes=state.classes)
-        self._learner.resume(["none"], np.array([None]))
+        self._learner.resume(["none"], _targets([None], state))
         return self._learner.estimator_
 
     @cached_property
@@ -275,7 +274,7 @@ class Trainer:
         _logger.info("training with %d labels", len(labelled))
         self._warn_of_other_weights()
         images, labels = zip(*labelled, strict=True)
-        self._learner.resume(self.files(images, state), np.array(labels))
+        self._learner.resume(self.files(images, state), _targets(labels, state))
         if hasattr(base, "net_"):
             self._learner.estimator_ = base
         estimator = self._learner.adapt().estimator_
@@ -350,7 +349,8 @@ class Trainer:
         probe = self._probe(table.source, state)
         learnt = self._learnt = Learnt(table, labels, state.classes, probe)
         if labels:
-            probe.fit(table.rows[table.numbers(labels)], list(labels.values()))
+            y = _targets([*labels.values()], state)
+            probe.fit(table.rows[table.numbers(labels)], y)
             learnt.proba = probe.predict_proba(table.rows)
         return learnt
 
@@ -401,9 +401,8 @@ class Trainer:
             tensors[f"{head}.{name}"] = torch.from_numpy(np.float32(values))
         tensors = {f"network.{name}": tensor for name, tensor in tensors.items()}
         n_labels = len(learnt.labels)
-        return estimator.restore(
-            source, tensors, probe.classes_, n_frozen, n_labels, seed
-        )
+        fitted_with = n_frozen, n_labels, seed, probe.multilabel_
+        return estimator.restore(source, tensors, probe.classes_, *fitted_with)
 
     def _choose(
         self, learnt: Learnt, state: State, n: int
@@ -424,6 +423,8 @@ class Trainer:
             # By cover alone in the first round: few labels' margins mislead.
             first = len(labelled) < self._learner.n_instances
             some = None if proba is None or first else proba[pool]
+            if some is not None and state.class_names.several:
+                some = per_label(some)
             by = table.distances, labelled, pool, some, n, strategy._seed()
             chosen, scores = herd_by_distances(*by)
         else:
@@ -433,16 +434,18 @@ class Trainer:
                 n,
                 iteration=len(labelled) / self._learner.n_instances,
                 X_labeled=table.rows[labelled],
-                y_labeled=list(learnt.labels.values()),
+                y_labeled=_targets([*learnt.labels.values()], state),
             )
         return [images[contents[i]] for i in chosen], scores
 
     def predictions(
         self, state: State, images: Sequence[int]
     ) -> tuple[int, list[tuple[str, float]]]:
-        """Class and probability of images, by the last model that was made.
+        """Label and probability of images, by the last model that was made.
 
-        And the number of its labels; without a model 0 and nothing.
+        And the number of its labels; without a model 0 and nothing. Of several labels
+        per image those that are more probable than not, and the mean probability of
+        these decisions.
         """
         learnt, model = self.learnt(state), None
         if learnt is None:
@@ -458,6 +461,10 @@ class Trainer:
         elif model is not None:
             proba = model.predict_proba(self.files(images, state))
             classes = model.classes_
+        if (names := state.class_names).several:
+            sure = np.maximum(proba, 1 - proba).mean(axis=1).tolist()
+            found = [names.join(classes[row > 0.5].tolist()) for row in proba]
+            return n_labels, [*zip(found, sure, strict=True)]
         best = zip(proba.argmax(axis=1), proba.max(axis=1), strict=True)
         return n_labels, [(str(classes[k]), float(p)) for k, p in best]
 
@@ -516,7 +523,7 @@ class Trainer:
         labels = dict(state.labelled())
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
         files = self.files(images, state)
-        y = np.array([labels.get(image) for image in images], dtype=object)
+        y = _targets([labels.get(image) for image in images], state)
         contents = [str(state.contents[image].sha256) for image in images]
         X = self._stored_features(files, contents) or files
         self._learner.resume(X, y, iteration=len(labels) / self._learner.n_instances)
@@ -620,6 +627,16 @@ def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:
 
     head = get_head(source.module, source.graph.layers[-1].name)
     return list(getattr(head, "block_widths", [head.weight.shape[1]]))
+
+
+def _targets(labels: Sequence[str | None], state: State) -> np.ndarray:
+    """What is fitted: labels, or rows of 0 and 1 where there are several; -1: none."""
+    names = state.class_names
+    if not names.several:
+        return np.array(labels, dtype=object if None in labels else str)
+    held = [label and {*names.split(label)} for label in labels]
+    rows = [[-1 if h is None else name in h for name in names.classes] for h in held]
+    return np.array(rows, dtype=int)
 
 
 def _changed_classes(state: State) -> list[list[str]]:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, Router
 
+from ..campaign.class_names import read_class_names
 from ..campaign.label_studio import in_order, prediction, rows_of_task
 from ..campaign.labels_csv import LabelRow
 from ..requests import WholeBody, read_object, refuse
@@ -194,6 +195,7 @@ def _rows_of_webhook(body: dict[str, Any]) -> list[LabelRow]:
 
 def teach(campaign: Any, rows: Sequence[LabelRow]) -> Any:
     """Record labels."""
+    read_class_names(campaign._event_log).refuse_several("Label Studio")
     return campaign.teach(rows, train=False)
 
 
@@ -209,5 +211,6 @@ def guesses(
 
     Who sees a guess agrees too often, so an audit's images have none.
     """
+    read_class_names(campaign._event_log).refuse_several("Label Studio")
     n_labels, found = campaign.guesses([sha256 for sha256 in digests if sha256])
     return f"skadma-{n_labels}-labels", [found.get(sha256) for sha256 in digests]

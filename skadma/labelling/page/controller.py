@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..campaign.class_names import NONE
+from ..campaign.labels_csv import MARKS
 from ..campaign.ledger import Ledger, Mark, Operation
 
 _AWAY = 20.0
@@ -170,15 +172,16 @@ class Controller:
         counts = self.ledger.counts()
         usable, decided = self.ledger.available(), self.ledger.decisions
         kinds = Counter(d.kind for sha, d in decided.items() if sha in usable)
-        ids = self.ledger.class_names.at(self.ledger.as_of)
+        names = self.ledger.class_names
+        ids = names.at(self.ledger.as_of)
         return {
             "as_of": self.ledger.as_of,  # classes are named as of this event
             "classes": self.ledger.classes,
             "class_ids": [ids[name] for name in self.ledger.classes],
-            "former": self.ledger.class_names.former,
-            "notes": self.ledger.class_names.notes,
+            "former": names.former,
+            "notes": names.notes,
             "counts": {name: counts[name] for name in self.ledger.classes},
-            "aside": {k: counts[k] for k in ("?skip", "?cant-tell", "?not-an-image")},
+            "aside": {k: counts[k] for k in [*[NONE] * names.several, *MARKS]},
             "n_images": len(usable),
             "read_all": self.read_all,
             "n_decided": sum(kinds.values()) - kinds["skip"],

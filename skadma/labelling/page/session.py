@@ -18,7 +18,7 @@ from typing import Any
 
 from ... import evaluation
 from ...features.cache import DiskCache
-from ..campaign import Campaign, CampaignError
+from ..campaign import Campaign, CampaignConsensus, CampaignError
 from ..campaign.history import right_guesses
 from ..campaign.prefetch import prefetch_batch
 from ..campaign.state import read_state
@@ -95,6 +95,7 @@ class Session:
             "campaign": folder.name,
             "folder": str(folder),
             "who": controller.who,
+            "several": self.campaign.several_labels,
             "classes": controller.ledger.classes,
             "former": controller.ledger.class_names.former,
         }
@@ -241,7 +242,8 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        suspects, agreed = campaign._look_again()
+        none: Any = [], CampaignConsensus([], [])
+        suspects, agreed = none if campaign.several_labels else campaign._look_again()
     return {
         "kind": "batch",
         "proposals": [
@@ -253,9 +255,11 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "as_of": state.as_of,
         "at_once": campaign._trainer.learns(state),
         "quality": campaign._quality(state),
-        "people": [asdict(person) for person in agreed.people]
-        if any(len(image.answers) > 1 for image in agreed.images)
-        else [],
+        "people": [
+            person._asdict()
+            for person in agreed.people
+            if any(len(image.answers) > 1 for image in agreed.images)
+        ],
         "suspects": [
             {
                 "sha256": s.sha256,
@@ -288,6 +292,7 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
     if name == "forecast":
         campaign.refresh_if_there()
         state = read_state(campaign._event_log)
+        state.class_names.refuse_several("The forecast")
         learnt, images = campaign._trainer.learnt(state), state.candidates()
         if learnt is None or learnt.proba is None or not images:
             raise ValueError("There is nothing to forecast: test the model instead.")

@@ -1,6 +1,6 @@
 /** The page: it puts the views together. */
 
-import { h, markName, refill } from "./dom.js";
+import { allowSeveral, h, markName, refill } from "./dom.js";
 import { ImageQueue } from "./queue.js";
 import { Classes, guide } from "./classes.js";
 import { Finder } from "./finder.js";
@@ -30,9 +30,13 @@ const VIEWS = [
   ["settings", "Settings", Settings],
 ];
 
+const OF_ONE_LABEL = ["grid", "gallery", "second", "test"];
+
 /** Everything that the views share. */
 class Page {
   constructor(root, transport, about) {
+    allowSeveral(about.several);
+    this.offered = VIEWS.filter(([name]) => !about.several || !OF_ONE_LABEL.includes(name));
     this.store = `skadma:${about.id}:settings`;
     this.settings = { guesses: false, prefill: false, many: 20, tile: 148, keepZoom: false,
       goal: 95, ...this.#stored() };
@@ -58,7 +62,7 @@ class Page {
   }
 
   #build(root, about) {
-    this.tabs = h("nav", { "aria-label": "Views" }, VIEWS.map(([name, text]) =>
+    this.tabs = h("nav", { "aria-label": "Views" }, this.offered.map(([name, text]) =>
       h("button", { type: "button", id: `view-${name}`, onclick: () => this.show(name) }, text)));
     this.bar = h("progress", { max: 1, value: 0, "aria-label": "Decided" });
     this.sums = h("p", { class: "sums-line", id: "sums" });
@@ -116,7 +120,7 @@ class Page {
   show(name) {
     this.view?.close?.();
     this.view = this.views[name];
-    for (const [other] of VIEWS) {
+    for (const [other] of this.offered) {
       document.getElementById(`view-${other}`)
         .setAttribute("aria-current", other === name ? "page" : "false");
     }
@@ -207,7 +211,9 @@ class Page {
       h("p", {}, "What next:"),
       h("ul", {},
         [["second", "Look again at labels that may be wrong"], ["test", "Test the model"],
-          ["finish", "Sort the photographs, save the labels, hand on the model"]]
+          ["finish", queue.about.several ? "Save the labels, hand on the model"
+            : "Sort the photographs, save the labels, hand on the model"]]
+          .filter(([view]) => this.offered.some(([name]) => name === view))
           .map(([view, text]) => h("li", {},
             h("button", { type: "button", onclick: () => this.show(view) }, text)))));
   }

@@ -65,14 +65,33 @@ export function own(object, name) {
   return object && Object.hasOwn(object, name) ? object[name] : undefined;
 }
 
+let several = false;
+
+/** Whether a label may be several classes. */
+export function allowSeveral(allowed) {
+  several = allowed;
+}
+
+/** The classes in a label; none in a mark such as "?skip". */
+export function classesIn(mark) {
+  if (!mark || mark.startsWith("?")) return [];
+  return several ? mark.split(";") : [mark];
+}
+
+/** The label of several classes, in the order of all. */
+export function joined(names, classes) {
+  return classes.filter((name) => names.includes(name)).join(";") || "?none";
+}
+
 /** How a mark reads. */
 export function markName(mark) {
   const names = {
     "?skip": "skipped",
     "?cant-tell": "can't tell",
     "?not-an-image": "not an image",
+    "?none": "none of them",
   };
-  return own(names, mark) ?? mark;
+  return own(names, mark) ?? (classesIn(mark).join(" + ") || mark);
 }
 
 /**

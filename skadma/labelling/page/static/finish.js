@@ -13,8 +13,9 @@ export class Finish {
     this.wish = { into: "", how: "copy", unsure: 0.8 };
     this.parts = Object.fromEntries(["known", "line", "sort", "said", "labels", "hand"].map((name) =>
       [name, h("div", { id: `finish-${name}` })]));
+    this.several = page.queue.about.several; // else there is no test, no forecast, no sorting
     this.element = h("section", { class: "finish", "aria-label": "Finish" },
-      Object.values(this.parts));
+      this.several ? [this.parts.labels, this.parts.hand] : Object.values(this.parts));
     this.#build();
   }
 
@@ -23,6 +24,7 @@ export class Finish {
   }
 
   async open() {
+    if (this.several) return;
     this.jobs.open();
     if (this.page.queue.state?.n_labels) this.jobs.start("forecast");
   }
@@ -62,8 +64,10 @@ export class Finish {
       h("h2", {}, "Hand on the model"),
       h("p", { class: "quiet" }, "In a terminal: the model with its card, and labels for other photographs."),
       h("pre", { tabindex: "0" }, `skadma export-model --campaign ${quoted(folder)} -o model\n` +
-        "skadma predict PHOTOS --model model -o labels.csv\n" +
-        `skadma sort PHOTOS --campaign ${quoted(folder)} --into sorted`)]);
+        (this.several ? "" : `skadma finish --campaign ${quoted(folder)} -o model   ` +
+          "# in its place: fine-tuned, if that is better\n") +
+        "skadma predict PHOTOS --model model -o labels.csv" + (this.several ? ""
+          : `\nskadma sort PHOTOS --campaign ${quoted(folder)} --into sorted`))]);
   }
 
   render() {

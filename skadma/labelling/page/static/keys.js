@@ -17,7 +17,7 @@ export const ACTIONS = [
   ["screen", "Full screen", "f"],
   ["help", "Help", "h"],
   ["guide", "What the labels mean, with examples", "?"],
-  ["take", "Grid, gallery: take all that are seen", "Enter"],
+  ["take", "Grid, gallery: take all that are seen; several labels: done", "Enter"],
   ["loupe", "Grid, gallery: the picture large", "."],
   ["like", "Gallery: more like this one", "="],
   ["keep", "Second look: keep the label", "ArrowLeft"],

@@ -63,8 +63,8 @@ export class Progress {
         "model had right before it knew the label. They were chosen for being hard: " +
         "this is no estimate of the accuracy on all pictures."),
       curveFigure(curve)]);
-    const { classes } = this.page.queue.about;
-    refill(this.parts.suspects, [suspects, classes], () => [
+    const { classes, several } = this.page.queue.about;
+    if (!several) refill(this.parts.suspects, [suspects, classes], () => [
       h("h2", {}, `Worth a second look (${suspects.n})`),
       h("p", { class: "quiet" }, "Labels that a model trained without them doubts, or " +
         "about which somebody said something else."),
@@ -96,7 +96,8 @@ export class Progress {
       h("p", { class: "name" }, item.path),
       h("p", { class: "quiet" }, item.note),
       h("div", { class: "choices", role: "group", "aria-label": `Label of ${item.path}` },
-        queue.about.classes.map((name) => button(item, name))))));
+        // Where a label may be several classes, 'skadma relabel' gives it.
+        queue.about.several ? [] : queue.about.classes.map((name) => button(item, name))))));
   }
 }
 

@@ -1,6 +1,6 @@
 /** The pictures to come, where things stand, and the decisions about them. */
 
-import { own, showPicture } from "./dom.js";
+import { classesIn, joined, own, showPicture } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const EVERY = 1500;
@@ -250,14 +250,18 @@ export class ImageQueue extends EventTarget {
     this.#tell("classes", { classes, former, renamed });
   }
 
-  /** A function from a class's name until now to its name in a new state. */
+  /** A function from a label's name until now to its name in a new state. */
   #renamed({ classes, class_ids, former }) {
     const ids = new Map(this.about.classes.map((name, i) =>
       [name, JSON.stringify(this.state?.class_ids[i])]));
     const names = new Map(classes.map((name, i) => [JSON.stringify(class_ids[i]), name]));
     // One without a present name of its own was merged into another.
-    return (name) => ids.has(name) && this.state
+    const now = (name) => ids.has(name) && this.state
       ? names.get(ids.get(name)) ?? own(former, name) ?? null : name;
+    return (mark) => {
+      const given = this.about.several ? classesIn(mark) : [];
+      return given.length ? joined(given.map(now), classes) : now(mark);
+    };
   }
 
   #reachable() {

@@ -1,6 +1,6 @@
 /** One picture at a time. */
 
-import { h, hue, isBroken, markName, refill, showPicture } from "./dom.js";
+import { classesIn, h, hue, isBroken, joined, markName, refill, showPicture } from "./dom.js";
 import { keyName } from "./keys.js";
 import { Zoom } from "./zoom.js";
 
@@ -12,6 +12,7 @@ export class Single {
   constructor(page) {
     this.page = page;
     this.shown = null;
+    this.chosen = new Map(); // by picture: classes that are pressed, where it may have several
     this.contrast = 0;
     this.brightness = 0;
     this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
@@ -55,7 +56,7 @@ export class Single {
       if (!guesses || !item) return [];
       if (!item.guess) return ["The model has no guess yet."];
       const sure = Math.round(100 * item.confidence);
-      return [`The model's guess: ${item.guess} (${sure} %)`];
+      return [`The model's guess: ${markName(item.guess)} (${sure} %)`];
     });
   }
 
@@ -130,16 +131,20 @@ export class Single {
       keys.on && keys.of(name) ? h("kbd", { "aria-hidden": "true" }, keyName(keys.of(name))) : null,
       h("span", { "data-sign": sign }, text));
     const now = [keys.on, [...keys.changed], queue.about.classes];
+    const chosen = this.#chosen();
     const [left, right] = this.#sides();
     refill(this.swipes, [left, right], () => [
       left ? `Swipe left: ${left}, right: ${right}; up: skip, down: undo.`
         : "Swipe up: skip, down: undo."]);
-    refill(this.buttons, [now, was], () => [...queue.about.classes.map((name) => {
+    refill(this.buttons, [now, was, chosen], () => [...queue.about.classes.map((name) => {
       const { class: color, ...sign } = hue(queue.about.classes, name);
       return button(`class:${name}`, name, () => this.answer(name),
-        { class: `choice ${color}`, ...sign, "aria-pressed": name === was ? "true" : null });
+        { class: `choice ${color}`, ...sign, "aria-pressed": chosen ? String(chosen.includes(name))
+          : name === was ? "true" : null });
     }), queue.about.classes.length > 10
-      ? button("find", "Find …", () => this.page.find()) : null]);
+      ? button("find", "Find …", () => this.page.find()) : null,
+    chosen ? button("take", chosen.length ? "Done" : "None of them", () => this.#done(),
+      { class: "choice primary" }) : null]);
     refill(this.others, [now, history.future.length > 0], () => [
       button("skip", "Skip", () => this.answer("?skip")),
       button("cant-tell", "Can't tell", () => this.answer("?cant-tell")),
@@ -163,8 +168,8 @@ export class Single {
 
   /** The classes to the left and to the right, where there are two. */
   #sides() {
-    const { classes } = this.page.queue.about;
-    return classes.length === 2 ? classes : [];
+    const { classes, several } = this.page.queue.about;
+    return classes.length === 2 && !several ? classes : [];
   }
 
   #swipe(way) {
@@ -174,12 +179,49 @@ export class Single {
     else if (left) this.answer(way === "left" ? left : right);
   }
 
-  /** Answer for the picture that is shown; one that is not seen gets no answer. */
+  /** The classes that are pressed; null where a picture has one label. */
+  #chosen() {
+    const { item } = this;
+    if (!this.page.queue.about.several) return null;
+    return this.chosen.get(item?.sha256) ?? classesIn(item?.was);
+  }
+
+  /** Press a class, or no longer. */
+  #toggle(name) {
+    if (!this.visible || this.shown?.sha256 !== this.item?.sha256) return false;
+    const before = this.#chosen();
+    const on = !before.includes(name);
+    this.chosen.set(this.item.sha256, on ? [...before, name] : before.filter((each) => each !== name));
+    this.#renderButtons();
+    this.page.announce(`${name}: ${on ? "chosen" : "not chosen"}`);
+    return true;
+  }
+
+  /** What is pressed is the answer. */
+  #done() {
+    return this.#decide(joined(this.#chosen(), this.page.queue.about.classes));
+  }
+
+  /** Classes are called otherwise by now. */
+  rename(renamed) {
+    for (const [sha256, names] of this.chosen) {
+      this.chosen.set(sha256, names.flatMap((name) => classesIn(renamed(name))));
+    }
+  }
+
+  /** Answer for the picture that is shown, or press one of its labels. */
   answer(mark) {
+    return this.page.queue.about.several && !mark.startsWith("?")
+      ? this.#toggle(mark) : this.#decide(mark);
+  }
+
+  /** Decide; a picture that is not seen gets no answer. */
+  #decide(mark) {
     const item = this.item;
     const can = this.visible || this.without?.includes(mark);
     if (!item || !can || this.shown?.sha256 !== item.sha256) return false;
     const { queue } = this.page;
+    this.chosen.delete(item.sha256);
     queue.decide([{ ...item, mark }], "keys");
     this.page.announce(`${markName(mark)}. ${queue.nDecided} of ${queue.state?.n_images}`);
     return true;
@@ -195,6 +237,7 @@ export class Single {
   act(name) {
     if (name.startsWith("class:")) return this.answer(name.slice(6));
     if (["skip", "cant-tell", "not-an-image"].includes(name)) return this.answer(`?${name}`);
+    if (name === "take" && this.page.queue.about.several) return this.#done();
     if (this.zoom.act(name)) return true;
     if (name === "contrast") this.contrast = (this.contrast + 1) % LEVELS.length;
     else if (name === "brightness") this.brightness = (this.brightness + 1) % LEVELS.length;
