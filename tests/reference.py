@@ -211,7 +211,7 @@ def probe_scores(X, y, weights, x, sharpness=None):
 def consensus(answers, proba, n_rounds=60):
     """Posterior of each class, and mean and 95 % interval of each person's share right.
 
-    A person who is right with the share s gives each wrong class with (1 - s) / (K - 1).
+    Who is right with the share s gives each wrong class with (1 - s) / (K - 1).
     """
     n, n_classes = len(proba), len(proba[0])
     shares = [(k + 0.5) / 200 for k in range(200)]
