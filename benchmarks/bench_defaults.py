@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from bench_unseen import labels_needed
 from PIL import Image
 from scipy.special import softmax
 from sklearn.model_selection import train_test_split
@@ -467,6 +466,18 @@ def networks(name: str, folder: Path, seed: int) -> dict[str, Callable[[], Any]]
 
 
 STUDIES = {"batches": batches, "fine-tuning": fine_tuning, "networks": networks}
+
+
+def labels_needed(curve: pd.Series, wanted: float) -> float:
+    """Labels at which a curve first reaches an accuracy, between rounds by a line."""
+    n, accuracy = curve.index.to_numpy(float), curve.to_numpy()
+    for k, value in enumerate(accuracy):
+        if value >= wanted:
+            if k == 0:
+                return n[0]
+            share = (wanted - accuracy[k - 1]) / (value - accuracy[k - 1])
+            return n[k - 1] + share * (n[k] - n[k - 1])
+    return np.nan
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:

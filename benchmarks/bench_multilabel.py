@@ -1,11 +1,12 @@
 """Several labels per image, on real ones: solar cells, defective or not, mono or not.
 
-    python benchmarks/bench_multilabel.py OUT.csv
+    python benchmarks/bench_multilabel.py OUT.csv [--probe]
 
 elpv's photographs with two labels, each there or not: "defective", and "mono" for a
 monocrystalline cell. efficientnet_lite0 at 64 pixels, five rounds of 20 labels from a
-pool of 300, tested on 500; mean average precision, three seeds. --md prints the table
-of docs/benchmarks.md. Needs the package elpv-dataset. What OUT.csv has already is not
+pool of 300, tested on 500; mean average precision, three seeds. The last layers are
+fine-tuned; --probe fits a linear probe on several layers, as campaigns do. --md prints
+the table of docs/benchmarks.md. Needs the package elpv-dataset. What OUT.csv has is not
 computed again.
 """
 
@@ -42,12 +43,18 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return X, np.stack([probability >= 0.5, kind == "mono"], axis=1).astype(int)
 
 
-def run(X: np.ndarray, y: np.ndarray, strategy: str, seed: int) -> list[dict]:
+def run(
+    X: np.ndarray, y: np.ndarray, strategy: str, seed: int, probe: bool
+) -> list[dict]:
     """Label a pool round by round; the scores after each."""
     order = np.random.RandomState(seed).permutation(len(y))
     pool, test = order[:POOL], order[POOL : POOL + TEST]
     clf = CNNClassifier(
-        "efficientnet_lite0", image_size=64, max_epochs=10, classes=LABELS
+        "layers/efficientnet_lite0" if probe else "efficientnet_lite0",
+        training="probe" if probe else "fine-tune",
+        image_size=64,
+        max_epochs=10,
+        classes=LABELS,
     )
     learner = ActiveLearner(
         clf,
@@ -92,6 +99,7 @@ def main() -> None:
     """Run what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--probe", action="store_true", help="fit a linear probe")
     parser.add_argument("--md", action="store_true", help="print the table at the end")
     options = parser.parse_args()
     X, y = load()
@@ -100,7 +108,9 @@ def main() -> None:
     tasks = [(name, seed) for seed in range(SEEDS) for name in STRATEGIES]
     for name, seed in tqdm(tasks):
         if (name, seed) not in done:
-            there = pd.concat([there, pd.DataFrame(run(X, y, name, seed))])
+            there = pd.concat(
+                [there, pd.DataFrame(run(X, y, name, seed, options.probe))]
+            )
             write = partial(there.to_csv, index=False, float_format="%.5g")
             write_atomically(options.out, write)
     if options.md:

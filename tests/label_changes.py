@@ -25,11 +25,11 @@ def paint(folder, n, seed):
     return folder
 
 
-def create(tmp_path, n=12):
+def create(tmp_path, n=12, **more):
     return Campaign.create(
         tmp_path / "campaign", paint(tmp_path / "pool", n, 0), CLASSES,
         tiny_classifier(random_state=None, max_epochs=1), MarginSampling(),
-        n_instances=4, who="ana",
+        n_instances=4, who="ana", **more,
     )  # fmt: skip
 
 
@@ -54,9 +54,11 @@ def assert_same(ledger, campaign):
         sha256: i for sha256, i in state.usable().items() if sha256 not in drawn
     }
     assert list(ledger.decisions.items()) == list(state.decisions.items())
-    assert ledger.counts() == Counter(d.mark for d in state.decisions.values())
+    marks, split = [d.mark for d in state.decisions.values()], state.class_names.split
+    assert ledger.counts() == Counter(n for m in marks for n in split(m) or [m])
     labels = {s: d.label for s, d in state.decisions.items() if d.label is not None}
     assert ledger.labels() == labels
+    assert {n for label in labels.values() for n in split(label)} <= {*state.classes}
     here = {state.contents[i].sha256: label for i, label in state.labelled()}
     assert here == {s: label for s, label in labels.items() if s in state.usable()}
     assert list(ledger.acts.items()) == list(state.acts.items())

@@ -16,7 +16,7 @@ def test_demo(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [(row["strategy"], row["n_labels"]) for row in rows] == [
         (name, labels)
-        for name in ("UncertaintyHerding", "ADMA", "random")
+        for name in ("UncertaintyHerding", "random", "ADMA")
         for labels in ("10", "20")
     ]  # fmt: skip
     for row in rows:

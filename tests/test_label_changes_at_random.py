@@ -1,8 +1,5 @@
 """Random logs: what the page counts is what the campaign says."""
 
-# The fixtures that are imported are the arguments of the same name.
-# ruff: noqa: F811
-
 import contextlib
 import random
 import uuid
@@ -19,7 +16,7 @@ from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.campaign.state import read_state
 
 from .conftest import TinyCNN
-from .label_changes import CLASSES, assert_same, campaign, paint  # noqa: F401
+from .label_changes import CLASSES, assert_same, create, paint
 
 ASIDE = ["?skip", "?cant-tell", "?not-an-image"]
 
@@ -37,7 +34,11 @@ class Chaos:
         self.names = [f"class {i}" for i in range(100)]
 
     def mark(self):
-        return self.rng.choice([*self.campaign.classes, *self.campaign.classes, *ASIDE])
+        classes = self.campaign.classes
+        if self.campaign.several_labels:
+            some = self.rng.sample(classes, self.rng.randint(0, len(classes)))
+            return self.rng.choice([";".join(some) or "?none"] * 4 + ASIDE)
+        return self.rng.choice([*classes, *classes, *ASIDE])
 
     def path(self):
         with self.campaign._event_log.reading():
@@ -131,7 +132,13 @@ class Chaos:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_logs(tmp_path, campaign, seed):
+def test_random_logs(tmp_path, seed):
+    """In two of them a picture may have several labels."""
+    with create(tmp_path, several_labels=seed > 1) as campaign:
+        check_random_log(tmp_path, campaign, seed)
+
+
+def check_random_log(tmp_path, campaign, seed):
     more = [paint(tmp_path / f"more{i}", 4, 10 + i) for i in range(2)]
     Image.open(tmp_path / "pool" / "00.png").save(more[0] / "copy.png")
     ben = Campaign.open(campaign.folder, who="ben", backbone=TinyCNN)

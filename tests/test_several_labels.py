@@ -254,6 +254,9 @@ def test_what_takes_one_label_says_so(campaign, cells, tmp_path, capsys):
         assert "takes one label per picture" in said
         assert "Traceback" not in said
     assert not (tmp_path / "sorted").exists()
+    with pytest.raises(SystemExit):
+        main(["label", "--label-studio", *where])
+    assert "leave --label-studio out" in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_refused(cells, campaign, tmp_path, capsys):

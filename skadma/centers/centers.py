@@ -125,10 +125,7 @@ class SourceCenters:
 
     @classmethod
     def from_examples(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: ArrayLike | None = None,
+        cls, estimator: Any, X: Any, y: ArrayLike | None = None
     ) -> SourceCenters:
         """Take one or a few images per source class.
 

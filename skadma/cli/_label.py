@@ -105,6 +105,10 @@ def _check_campaign(campaign: Campaign, options: Options) -> None:
             f"{where} has the classes {', '.join(campaign.classes)}. Leave --classes "
             "out, or start another one with --campaign FOLDER."
         )
+    if options.label_studio and campaign.several_labels:
+        raise ValueError(
+            f"{where} has several labels per picture: leave --label-studio out."
+        )
     if options.several_labels and not campaign.several_labels:
         raise ValueError(
             f"{where} has one label per picture, which stays so. Leave "

@@ -80,10 +80,7 @@ def suspects(
     order = np.argsort(own, kind="stable")
     likely = _confidently_another(table, given)
     return Suspects(
-        judged[order],
-        1 - own[order],
-        names[table.argmax(axis=1)][order],
-        likely[order],
+        judged[order], 1 - own[order], names[table.argmax(axis=1)][order], likely[order]
     )
 
 

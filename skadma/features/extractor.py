@@ -233,10 +233,7 @@ class FeatureExtractor:
     # --- batches --------------------------------------------------------------------
 
     def _readable(
-        self,
-        dataset: ImageDataset | Rows,
-        n_together: int,
-        progress: str | None = None,
+        self, dataset: ImageDataset | Rows, n_together: int, progress: str | None = None
     ) -> Iterator[list[_Item]]:
         """Batches of the images that can be decoded; a warning at the end of others."""
         unreadable: list[str] = []

@@ -379,9 +379,7 @@ def fold_batch_norms(subgraph: fx.GraphModule) -> fx.GraphModule:
     return subgraph
 
 
-def foldable_batch_norms(
-    subgraph: fx.GraphModule,
-) -> list[tuple[fx.Node, str, Any]]:
+def foldable_batch_norms(subgraph: fx.GraphModule) -> list[tuple[fx.Node, str, Any]]:
     """List the batch norms that can be folded into the convolution before them.
 
     Each as the norm's node, the convolution's name and the norm.

@@ -114,10 +114,7 @@ def _covers(features: AnyRows, delta: float) -> sparse.csr_matrix:
 
 
 def _greedy_cover(
-    covers: sparse.csr_matrix,
-    covered: np.ndarray,
-    n: int,
-    rng: np.random.Generator,
+    covers: sparse.csr_matrix, covered: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the row that covers most of what is left, n times."""
     by_column = covers.tocsc()

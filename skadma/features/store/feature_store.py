@@ -292,10 +292,7 @@ class FeatureStore(StoredImages):
             if not every.fitted:
                 manifest = replace(manifest, value_range=every.value_range)
             store._manifest = add_images(
-                self.folder,
-                manifest,
-                [names[i] for i in new],
-                [paths[i] for i in new],
+                self.folder, manifest, [names[i] for i in new], [paths[i] for i in new]
             )
         if compute:
             store.compute(estimator)

@@ -100,8 +100,11 @@ class Ledger(State):
 
     def counts(self) -> Counter[str]:
         """How many contents have each class or other mark."""
-        marks, split = (d.mark for d in self.decisions.values()), self.class_names.split
-        return Counter(name for mark in marks for name in split(mark) or [mark])
+        counts = Counter[str]()
+        marks = Counter(decision.mark for decision in self.decisions.values())
+        for mark, n in marks.items():  # each mark is split once
+            counts.update(dict.fromkeys(self.class_names.split(mark) or [mark], n))
+        return counts
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""
