@@ -108,6 +108,9 @@ def label(folder: Path, truth: dict[str, str], n_labels: int) -> None:
     began = time.process_time()
     batch = choose_batch(campaign, 40, [])
     first = time.process_time() - began
+    while batch["n_left"]:
+        batch = choose_batch(campaign, 40, [])
+    seen = time.process_time() - began
     seconds = []
     for k in range(n_labels):
         sha256 = batch["proposals"][0]["sha256"]
@@ -126,6 +129,7 @@ def label(folder: Path, truth: dict[str, str], n_labels: int) -> None:
     size = sum(f.stat().st_size for f in (folder / "c").rglob("*") if f.is_file())
     found = {
         "first_choice_s": round(first, 1),
+        "all_images_s": round(seen, 1),
         "answer_s": {
             "median": round(float(np.median(seconds)), 3),
             "95 %": round(float(np.quantile(seconds, 0.95)), 3),

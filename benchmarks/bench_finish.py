@@ -161,5 +161,7 @@ def write_forecasts(curves: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    work = {"curves": write_curves, "forecasts": write_forecasts}[sys.argv[1]]
-    work(Path(sys.argv[2]), Path(sys.argv[3]))
+    works = {"curves": write_curves, "forecasts": write_forecasts}
+    if len(sys.argv) != 4 or sys.argv[1] not in works:
+        sys.exit(__doc__)
+    works[sys.argv[1]](*map(Path, sys.argv[2:]))

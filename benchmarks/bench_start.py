@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,7 @@ import os, sys
 quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
 _, status, used = os.wait4(pid, 0)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss // 1024)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 // 10**6)
 sys.exit(bool(status))
 """
 """In a small process, as the memory of one that starts another counts for both."""
@@ -71,9 +72,9 @@ def usage(*arguments: str) -> dict[str, float]:
 
 
 def resident(pid: int) -> int:
-    """Memory of a process now, in MB."""
+    """Memory of a process now, in millions of bytes."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0]) // 1024
+    return int(text.partition("VmRSS:")[2].split()[0]) * 1024 // 10**6
 
 
 def processor(pid: int) -> float:
@@ -83,7 +84,7 @@ def processor(pid: int) -> float:
 
 
 def page(photos: Path, folder: Path) -> dict[str, float]:
-    """From the command to the first picture, then to the network's first choice."""
+    """To the first picture, to the first choice, and until all images were seen."""
     began = time.perf_counter()
     command = [sys.executable, "-c", MAIN, "label", str(photos), "--classes", "a", "b",
                "--campaign", str(folder), "--no-browser"]  # fmt: skip
@@ -106,17 +107,25 @@ def page(photos: Path, folder: Path) -> dict[str, float]:
             "first_picture_s": round(time.perf_counter() - began, 2),
             "first_picture_processor_s": processor(server.pid),
         }
-        while (told := sync())["stage"] != "idle":
-            time.sleep(0.5)
-        assert told["problem"] is None
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
-        trains = max(map(int, children.split()), key=resident)
-        found |= {
-            "first_choice_s": round(time.perf_counter() - began, 2),
-            "first_choice_processor_s": processor(trains),
-            "server_memory_mb": resident(server.pid),
-            "child_memory_mb": resident(trains),
-        }
+
+        def until(what: str, done: Callable[[dict], bool]) -> int:
+            while not done(told := sync()):
+                time.sleep(0.3)
+            assert told["problem"] is None
+            tasks = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+            trains = max(map(int, tasks.split()), key=resident)
+            found[f"{what}_s"] = round(time.perf_counter() - began, 2)
+            found[f"{what}_processor_s"] = processor(trains)
+            return trains
+
+        until("first_choice", lambda told: told["n_left"] or told["stage"] == "idle")
+        trains = until(
+            "all_images", lambda told: not told["n_left"] and told["stage"] == "idle"
+        )
+        found["server_memory_mb"] = resident(server.pid)
+        found["child_memory_mb"] = resident(trains)
+        files = [f for f in folder.rglob("*") if f.is_file()]
+        found["folder_mb"] = round(sum(f.stat().st_size for f in files) / 1e6, 1)
     server.send_signal(signal.SIGINT)
     server.wait()
     return found

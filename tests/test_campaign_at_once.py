@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from skadma import Campaign, CNNClassifier, ProbeClassifier
-from skadma.labelling.campaign import stored_settings
+from skadma.labelling.campaign import stored_settings, trainer
 from skadma.labelling.campaign.history import right_guesses
 from skadma.labelling.campaign.ledger import Mark, Operation
 from skadma.labelling.campaign.state import read_state
@@ -192,7 +192,7 @@ def test_no_model_and_no_copy_of_the_network_is_kept(begun):
     assert not (folder / "models").exists()
     entries = list((folder / "cache").rglob("*.safetensors"))
     assert len(entries) == 120
-    assert sum(path.stat().st_size for path in entries) < 120 * 30_000
+    assert sum(path.stat().st_size for path in entries) < 120 * 15_000
 
 
 def test_undoing_and_new_photographs(cells, tmp_path):
@@ -216,7 +216,7 @@ def test_undoing_and_new_photographs(cells, tmp_path):
         } - {*asked}  # fmt: skip
 
 
-def test_too_many_images_for_memory(begun, monkeypatch):
+def test_too_many_images_for_memory(begun, cells, monkeypatch, tmp_path):
     """Images are chosen in rounds, and labels are judged by the same probe."""
     campaign, _ = begun
     before = campaign.second_look()
@@ -230,6 +230,24 @@ def test_too_many_images_for_memory(begun, monkeypatch):
         assert {p["sha256"] for p in choose_batch(other, 8, [])["proposals"]} == {
             p["sha256"] for p in batch["proposals"]
         }
+
+    monkeypatch.setattr("skadma.labelling.campaign.campaign._AT_ONCE", 0)
+    with Campaign.create(tmp_path / "c", cells[0], CLASSES, at_once=True) as new:
+        assert len(read_state(new._event_log).usable()) < 100  # the others are read now
+        assert not choose_batch(new, 8, [])["at_once"]
+        assert new.log()[-1]["kind"] == "query"
+
+
+def test_the_first_choice_comes_after_a_part_of_the_images(begun, monkeypatch):
+    """Labelled images come first; in the end the choice is that from all."""
+    campaign, _ = begun
+    monkeypatch.setattr(trainer, "_FIRST", 20)
+    with Campaign.open(campaign.folder) as other:
+        batches = [choose_batch(other, 8, []) for _ in range(4)]
+    assert [batch["n_left"] for batch in batches] == [70, 20, 0, 0]
+    assert all(len(batch["known"]) == 30 for batch in batches)
+    again = choose_batch(campaign, 8, [])
+    assert batches[3]["proposals"] == again["proposals"]
 
 
 def test_no_process_is_started_after_the_end(begun):

@@ -6,15 +6,20 @@
 import csv
 from datetime import datetime
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-from skadma import Campaign, CNNClassifier
+from skadma import Campaign, CNNClassifier, ProbeClassifier
 from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
 from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
 from skadma.labelling.campaign.agreement import APART
+from skadma.labelling.campaign.consensus import weigh_answers
+from skadma.labelling.campaign.trainer import fit_again
 from skadma.strategies import RandomSampling
 
+from . import reference
 from .conftest import tiny_classifier
 from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
 
@@ -152,6 +157,10 @@ def test_wrong_labels_are_found(people):
         assert doubt.who == "eva"
         assert 0.5 < doubt.score <= 1
     assert eva.second_look(2) == doubts[:2]
+    eva.rename_class("blue", "other blue")  # no more in the order of their names
+    again = {doubt.path: doubt.score for doubt in eva.second_look()}
+    assert again == pytest.approx({d.path: d.score for d in doubts}, abs=1e-3)
+    eva.undo()
     assert len(doubts) == N
     assert [d.score for d in doubts] == sorted((d.score for d in doubts), reverse=True)
     # A label that was changed is judged anew, one that was confirmed is dropped.
@@ -191,6 +200,66 @@ def test_judged_by_the_network_itself(people):
     found = {doubt.path: doubt.score for doubt in doubts}
     assert [found[path] for path in given] == pytest.approx([1 - p for p in own])
     assert found != {doubt.path: doubt.score for doubt in eva.second_look()}
+
+
+def test_answers_are_weighed_as_written_slowly():
+    rng = np.random.default_rng(0)
+    proba, answers = rng.dirichlet([1, 1, 1], 8), rng.integers(-1, 3, (8, 3))
+    found, *quality = weigh_answers(answers, proba)
+    literal, people = reference.consensus(answers.tolist(), proba.tolist(), 15)
+    assert found == pytest.approx(np.array(literal), abs=1e-4)
+    assert pytest.approx(np.array(people), abs=1e-4) == np.array(quality).T
+    # Nobody answered, and nothing is known.
+    found, *_ = weigh_answers(np.array([[-1], [1]]), np.full((2, 4), np.nan))
+    assert found[0] == pytest.approx(0.25) and found[1].argmax() == 1
+
+
+def test_consensus(people):
+    """Max is often wrong, and does not overrule eva and the model."""
+    eva, max_ = people
+    assert eva.consensus().images == []
+    teach(eva, *range(N), **{"05.png": "red"})
+    again = {path: truth(path) for path in names(*range(0, 24))}
+    max_.teach(again | dict.fromkeys(names(*range(0, 12, 3)), "green"), blind=True)
+    found = eva.consensus()
+    assert [(person.who, person.n) for person in found.people] == [
+        ("eva", N), ("max", 24)]  # fmt: skip
+    first, second = found.people
+    assert first.low < first.right < first.high and first.right > second.right + 0.05
+    differing = [image for image in found.images if image.label != image.holds]
+    assert [(i.path, i.label, i.holds) for i in differing] == [
+        ("05.png", truth("05.png"), "red")]  # fmt: skip
+    assert differing[0].answers == [("eva", "red"), ("max", truth("05.png"))]
+    doubts = eva.second_look()
+    assert (doubts[0].path, doubts[0].consensus) == ("05.png", truth("05.png"))
+    assert {doubt.path for doubt in doubts[:5]} == {*names(0, 3, 5, 6, 9)}
+    said = str(found)
+    assert "max: right" in said and "05.png: eva said 'red', max said" in said
+
+
+def test_doubted_labels_count_less_in_a_second_fit():
+    """Wrong ones are found more often; the only label of a class counts in full."""
+    X, y = load_digits(return_X_y=True)
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        some = rng.permutation(len(y))[:150]
+        given, wrong = y[some].copy(), rng.choice(150, 15, replace=False)
+        given[wrong] = (given[wrong] + 1 + rng.integers(0, 9, 15)) % 10
+        first = ProbeClassifier().fit(X[some], given)
+        for probe in (first, fit_again(first, X[some], given)):
+            own = probe.loo_proba_[np.arange(150), given]
+            found.append(np.isin(np.argsort(own)[:15], wrong).mean())
+    assert np.mean(found[1::2]) > np.mean(found[::2]) + 0.01
+    given[given == 7] = 8
+    given[0] = 7
+    first = ProbeClassifier().fit(X[some], given)
+    weights = []
+    for p, k in zip(first.loo_proba_, given, strict=True):
+        right, wrong = 0.6 * p[k], 0.4 * (1 - p[k]) / 9
+        weights.append(1 if k == 7 else max(right / (right + wrong), 0.001))
+    literal = ProbeClassifier().fit(X[some], given, weights)
+    assert np.array_equal(fit_again(first, X[some], given).coef_, literal.coef_)
 
 
 def test_few_labels_and_classes_of_one(people):

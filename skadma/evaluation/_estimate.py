@@ -88,7 +88,7 @@ class Estimate:
         lines = [
             f"accuracy     {_shown(self.value, self.low, self.high)} on "
             f"{self.n_population} images, from {self.n_labels} labels ({self.method}; "
-            f"{percent} intervals)",
+            f"{percent} intervals)"
         ]
         for name, share in self.recall.items():
             lines.append(

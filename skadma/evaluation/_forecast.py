@@ -46,8 +46,7 @@ def forecast_accuracy(
     scores of labelled images that were left out, and their mean over images without
     labels is near the accuracy. How near, and how the accuracy grows with more labels,
     was measured on 12 data sets: see docs/evaluation.md.
-    :meth:`skadma.Campaign.quality` has the same mean with another interval, 95 % by
-    Wilson's formula, for few labels.
+    :meth:`skadma.Campaign.quality` has the same mean with another interval, of 95 %.
 
     Parameters
     ----------

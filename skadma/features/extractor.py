@@ -43,9 +43,6 @@ _ROWS = 16
 _MIN_CACHED = 8
 """Below this number of images batches are not padded and nothing is cached."""
 
-_HALF_MAX = 65504.0
-"""The largest number in half precision."""
-
 NONE_READABLE = "None of the labelled images can be decoded."
 
 _PATCHES = 64
@@ -379,7 +376,7 @@ class FeatureExtractor:
         """Put rows into the cache, if there is one; return them as it gives them."""
         if self.cache is not None:
             if self.cache.half:
-                rows = rows.clamp(-_HALF_MAX, _HALF_MAX).half().float()
+                rows = rows.clamp(-65504, 65504).half().float()
             for item, row in zip(items, rows.cpu().numpy(), strict=True):
                 self.cache.put(namespace, item.key, row.copy())
         return rows

@@ -101,7 +101,7 @@ def choose_repeats(state: State, share: float, who: str) -> list[int]:
     ]
     n = len(by_others) + len(own)
     if share < 1:
-        n = min(n, n_repeats_due(share, len(decided_by_me), len(again)))
+        n = min(n, math.floor(share / (1 - share) * len(decided_by_me)) - len(again))
     for each in (by_others, own):
         each.sort(key=lambda sha256: digest("repeat", who, sha256))
     n_own = sum(sha256 in decided and decided[sha256].who == who for sha256 in again)
@@ -115,14 +115,6 @@ def choose_repeats(state: State, share: float, who: str) -> list[int]:
             chosen.append(own.pop(0))
             n_own += 1
     return [usable[sha256] for sha256 in chosen]
-
-
-def n_repeats_due(share: float, n_decided: int, n_repeated: int) -> int:
-    """Count the repeats that are due for a `share`, below 1, of a person's answers.
-
-    At most 0 where none is due.
-    """
-    return math.floor(share / (1 - share) * n_decided) - n_repeated
 
 
 def measure_agreement(state: State) -> Agreement:

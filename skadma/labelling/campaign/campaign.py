@@ -147,6 +147,7 @@ class Campaign:
             self.n_instances: int = settings["n_instances"]
             self.several_labels: bool = settings.get("several_labels", False)
             self._settings, self._backbone = settings, backbone
+            self._kept_state = State(self._event_log)
             self.audits = Audits(self._event_log, lambda: self._trainer)
         except BaseException:
             self._event_log.close()
@@ -302,13 +303,8 @@ class Campaign:
         """
         return self._query(n_instances)[1]
 
-    def _query(
-        self, n_instances: int | None, *, record: bool = True
-    ) -> tuple[State, list[Proposal]]:
-        """Choose, and return the state from which it was chosen.
-
-        Without `record` the log does not know of it, and nothing may be left to label.
-        """
+    def _query(self, n_instances: int | None) -> tuple[State, list[Proposal]]:
+        """Choose, and return the state from which it was chosen."""
         n = self.n_instances if n_instances is None else n_instances
         if n < 1:
             raise CampaignError(f"n_instances={n}; it must be at least 1.")
@@ -316,9 +312,6 @@ class Campaign:
             self.refresh()
             state = read_state(self._event_log)
             n = min(n, len(state.candidates()))
-            if not record:
-                found = self._trainer.query(state, n) if n else []
-                return state, [proposal for _, proposal in found]
             if n == 0:
                 raise CampaignError(
                     f"Nothing is left to label: all {len(state.usable())} images that "
@@ -477,6 +470,11 @@ class Campaign:
         folders = read_folders(self._event_log)
         return [folders.file(path) for path in paths]
 
+    def _present_state(self) -> State:
+        """Look at the pools, and read what the log gained into a state that is kept."""
+        refresh(self._event_log, self._kept_state)
+        return self._kept_state
+
     def refresh(self) -> int:
         """Look at the pools for new, changed and missing images, and count them."""
         return refresh(self._event_log)
@@ -537,7 +535,7 @@ class Campaign:
         confirmed since is left out. Warns of labels that cannot be judged. See
         :func:`skadma.evaluation.suspects`.
         """
-        return self._look_again(refit)[0][:n]
+        return self._look_again(self._one_label(), refit=refit)[0][:n]
 
     def consensus(self) -> CampaignConsensus:
         """Weigh all answers about the labelled images, and the model's opinion.
@@ -547,17 +545,18 @@ class Campaign:
         others and the model counts less; docs/campaign.md has measurements. No label
         is changed.
         """
-        return self._look_again()[1]
+        return self._look_again(self._one_label())[1]
 
-    def _look_again(
-        self, refit: bool = False
-    ) -> tuple[list[SuspectLabel], CampaignConsensus]:
+    def _one_label(self) -> State:
         state = read_state(self._event_log)
         state.class_names.refuse_several("A second look")
-        predict = functools.partial(
-            self._trainer.unseen_proba, state=state, refit=refit
-        )
-        return look_again(state, predict)
+        return state
+
+    def _look_again(
+        self, state: State, *, refit: bool = False
+    ) -> tuple[list[SuspectLabel], CampaignConsensus]:
+        unseen = self._trainer.unseen_proba
+        return look_again(state, lambda X, y: unseen(X, y, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""
@@ -730,9 +729,8 @@ class Campaign:
 
         It is the probe's mean confidence in the images without a label, whose scale
         leave-one-out scores have set, with Wilson's 95 % interval for half as many
-        labels, from the second label on. From 30 labels on
-        :func:`skadma.evaluation.forecast_accuracy` begins with the same mean; its 80 %
-        interval is measured to be as wide as has to be, and goes on to more labels.
+        labels. :func:`skadma.evaluation.forecast_accuracy` has the same mean with
+        another interval, of 80 %, for more labels as well.
         The labels themselves were chosen for being hard: the share of them that is
         predicted without them is far too low. docs/evaluation.md has measurements; an
         audit is surer. None without a probe, with labels of one class only, or where

@@ -267,10 +267,8 @@ class Ledger(State):
         if not kind and number.isdecimal():
             events = [int(number)]
         acts = self.acts
-        standing = [
-            e for e in events
-            if e in acts and (acts[e].decisions or acts[e].kind == "classes")
-        ]  # fmt: skip
+        mine = ((e, acts[e]) for e in events if e in acts)
+        standing = [e for e, act in mine if act.decisions or act.kind == "classes"]
         reasons = {
             d.sha256: "Its label came from an audit. 'skadma undo' takes the release "
             "of the audit back, if it is the last change."

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def look_again(
     """
     labelled, repeats = state.labelled(), state.repeats
     confirmed = {a.sha256: a.event for a in state.answers if a.act == "confirm"}
-    proba, judged = _judge(labelled, sorted(state.classes), predict)
+    proba, judged = _judge(labelled, sorted(state.classes), predict)  # as columns are
     agreed = find_consensus(state, labelled, proba)
     found = []
     for (image, label), together in zip(labelled, agreed.images, strict=True):
@@ -89,7 +88,7 @@ def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> tuple[np.ndarray, dict[int, Any]]:
+) -> tuple[np.ndarray, dict[int, tuple[str | None, float | None, float | None, bool]]]:
     """Out-of-fold probabilities, NaN where there are none, and what they say.
 
     Per image that a model can judge: suggested class, confidence, score, likely.

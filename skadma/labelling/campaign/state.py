@@ -6,12 +6,13 @@ with the folders.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -120,6 +121,7 @@ class State:
         self._repeats: dict[tuple[str, str], list[int]] = {}
         self._operations: dict[str, list[int]] = {}
         # Computed when they are asked for.
+        self._usable: dict[str, int] | None = None
         self._available: dict[str, int] | None = None
         self._decisions: dict[str, Decision] | None = None
         self._training_sets: list[list[tuple[int, str]]] | None = None
@@ -192,7 +194,7 @@ class State:
                 self.by_text.setdefault(text, []).append(path)
             self.paths[image] = path
             self.contents[image] = Content(*content)
-            self._available = None
+            self._usable = self._available = None
             sha256 = content[0]
             if sha256:
                 self.last_known[image] = sha256
@@ -337,11 +339,20 @@ class State:
 
     def usable(self) -> dict[str, int]:
         """Contents that are there and can be decoded, with the first image of each."""
-        usable: dict[str, int] = {}
-        for image, content in self.contents.items():
-            if content.sha256 and content.problem is None:
-                usable.setdefault(content.sha256, image)
-        return usable
+        if self._usable is None:
+            self._usable = {}
+            for image, content in self.contents.items():
+                if content.sha256 and content.problem is None:
+                    self._usable.setdefault(content.sha256, image)
+        return self._usable
+
+    def restricted(self, contents: Set[str]) -> State:
+        """Return the state as if of its contents only these were there."""
+        part = copy.copy(self)
+        part._usable = {s: i for s, i in self.usable().items() if s in contents}
+        part._available = {s: i for s, i in self.available().items() if s in contents}
+        part._training_sets = None
+        return part
 
     def drawn(self) -> dict[str, DrawnAudit]:
         """Contents in an audit, with the audit that drew each."""
@@ -434,9 +445,10 @@ def _read_audit(log: EventLog, event: int, detail: dict[str, Any]) -> DrawnAudit
     return DrawnAudit(event, detail["model"], contents, *how, *columns)
 
 
-def refresh(log: EventLog) -> int:
-    """Write into the log what changed in the folders; see :meth:`Campaign.refresh`."""
-    state = read_state(log)
+def refresh(log: EventLog, state: State | None = None) -> int:
+    """Write into the log what changed in the folders, and bring `state` up to date."""
+    state = state or State(log)
+    state.update()
     begin = perf_counter()
     changes = state.folders.scan(known_contents(state))
     if not changes:
@@ -467,6 +479,7 @@ def refresh(log: EventLog) -> int:
                 "what it was given for; the file counts as a new image.",
                 stacklevel=3,
             )
+    state.update()
     _logger.info("pools: %d changes in %.1f s", len(changes), perf_counter() - begin)
     return len(changes)
 

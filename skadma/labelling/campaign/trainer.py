@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
 
 from ..._utils.atomic import file_digest, remove_leftovers
+from ..._utils.processes import release_freed_memory
 from ...evaluation import out_of_fold_proba
 from ...features.estimators import per_label
 from ...persistence.params import ModelError
@@ -38,11 +38,14 @@ if TYPE_CHECKING:
 
     from ...classifier import CNNClassifier
     from ...features.store import FeatureStore
+    from ...learner import ActiveLearner
     from ...networks import PretrainedNetwork
 
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
+_FIRST = 256
+"""Images that the network is run on before the page's first choice."""
 _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
 
@@ -58,7 +61,9 @@ class Table:
     @cached_property
     def distances(self) -> np.ndarray:
         """Distances between all rows, as UncertaintyHerding compares them."""
-        return herding_distances(self.rows)
+        distances = herding_distances(self.rows)
+        release_freed_memory()  # of the network's pass, too
+        return distances
 
     def numbers(self, contents: Iterable[str]) -> np.ndarray:
         """Rows of contents."""
@@ -97,29 +102,28 @@ class Trainer:
         self._models = self._folder / "models"
         self.seed: int = settings["random_state"]
         self.warm_start: bool = settings["warm_start"]
-        estimator = build_estimator(
-            settings["estimator"], backbone, self._folder / "cache"
-        )
-        strategy = build_strategy(settings["strategy"], self._folder)
-        check_usable(estimator, strategy, settings)
+        folder, described = self._folder, settings["estimator"]
+        self._estimator = build_estimator(described, backbone, folder / "cache")
+        self._strategy = build_strategy(settings["strategy"], folder)
+        check_usable(self._estimator, self._strategy, settings)
         self.is_of_table = is_of_table(settings)
         self._settings = settings
         self._learnt: Learnt | None = None
-        self._learner: Any = SimpleNamespace(
-            estimator=estimator, strategy=strategy, n_instances=settings["n_instances"]
-        )
-        if self.is_of_table:
-            return
+        self._n_instances: int = settings["n_instances"]
+
+    @cached_property
+    def _learner(self) -> ActiveLearner:
+        """What trains a network and queries it; of no use with a table."""
         from ...learner import ActiveLearner
 
-        self._learner = ActiveLearner(
-            estimator,
-            strategy,
+        return ActiveLearner(
+            self._estimator,
+            self._strategy,
             n_rounds=None,
-            n_instances=settings["n_instances"],
+            n_instances=self._n_instances,
             warm_start=self.warm_start,
             store=None,
-            random_state=settings["random_state"],
+            random_state=self.seed,
         )
 
     def learns(self, state: State) -> bool:
@@ -139,7 +143,7 @@ class Trainer:
 
     def ways(self, state: State) -> tuple[CNNClassifier, CNNClassifier]:
         """The campaign's way of training and the other one: a probe or fine-tuning."""
-        own = clone(self._learner.estimator).set_params(classes=state.classes)
+        own = clone(self._estimator).set_params(classes=state.classes)
         if own.random_state is None:
             own.set_params(random_state=self.seed)
         if (learnt := self.learnt(state)) is not None:
@@ -222,7 +226,7 @@ class Trainer:
     @cached_property
     def source_network(self) -> PretrainedNetwork:
         """The pretrained network."""
-        return self._learner.estimator.source_network()
+        return self._estimator.source_network()
 
     @property
     def _fingerprint(self) -> str:
@@ -332,6 +336,17 @@ class Trainer:
 
     # --- a probe: a function of the labels and the network's outputs ------------------
 
+    def part_of(self, state: State) -> tuple[State, int]:
+        """Restrict a state to images that are looked at soon; how many are left.
+
+        Decided ones come first, then at random (by SHA-256) as many as were before.
+        """
+        known = {*self._learnt.table.contents.tolist()} if self._learnt else set()
+        usable, decided = state.usable(), state.decisions
+        new = sorted(usable.keys() - known, key=lambda s: (s not in decided, s))
+        n = sum(s in decided for s in new) + max(_FIRST, len(known))
+        return state.restricted({*known, *new[:n]}), max(0, len(new) - n)
+
     def learnt(self, state: State) -> Learnt | None:
         """Fit the probe to a state's labels, in milliseconds.
 
@@ -359,7 +374,7 @@ class Trainer:
         return ProbeClassifier(
             block_widths=_block_widths(source),
             classes=state.classes,
-            class_weight=self._learner.estimator.class_weight,
+            class_weight=self._estimator.class_weight,
         )
 
     def _table(self, usable: dict[str, int], state: State) -> Table:
@@ -374,7 +389,7 @@ class Trainer:
         from ...features.adapter import cnn_adapter
 
         files = dict(zip(usable, self.files(usable.values(), state), strict=True))
-        adapter = cnn_adapter(self._learner.estimator).with_range_of([*files.values()])
+        adapter = cnn_adapter(self._estimator).with_range_of([*files.values()])
         source, rows = adapter.source, {}
         if known is not None and known.source.namespace == source.namespace:
             rows = dict(zip(known.contents.tolist(), known.rows, strict=True))
@@ -412,7 +427,7 @@ class Trainer:
         images = {str(state.contents[i].sha256): i for i in state.candidates()}
         contents = sorted(images)
         pool, labelled = table.numbers(contents), table.numbers(learnt.labels)
-        strategy = clone(self._learner.strategy)
+        strategy = clone(self._strategy)
         if strategy.random_state is None:
             strategy.set_params(random_state=self.seed)
         if (
@@ -421,7 +436,7 @@ class Trainer:
             and len(table.rows) <= _MOST_DISTANCES
         ):
             # By cover alone in the first round: few labels' margins mislead.
-            first = len(labelled) < self._learner.n_instances
+            first = len(labelled) < self._n_instances
             some = None if proba is None or first else proba[pool]
             if some is not None and state.class_names.several:
                 some = per_label(some)
@@ -432,7 +447,7 @@ class Trainer:
                 learnt.probe,
                 table.rows[pool],
                 n,
-                iteration=len(labelled) / self._learner.n_instances,
+                iteration=len(labelled) / self._n_instances,
                 X_labeled=table.rows[labelled],
                 y_labeled=_targets([*learnt.labels.values()], state),
             )
@@ -526,7 +541,7 @@ class Trainer:
         y = _targets([labels.get(image) for image in images], state)
         contents = [str(state.contents[image].sha256) for image in images]
         X = self._stored_features(files, contents) or files
-        self._learner.resume(X, y, iteration=len(labels) / self._learner.n_instances)
+        self._learner.resume(X, y, iteration=len(labels) / self._n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
         chosen, scores = self._learner.query_with_scores(n)
@@ -542,7 +557,7 @@ class Trainer:
         """
         from ...features.store import FeatureStore, can_be_stored, fits_memory
 
-        given = self._learner.estimator, files, self._learner.strategy
+        given = self._estimator, files, self._strategy
         place = self._folder / "features"
         if not can_be_stored(*given) or (
             not (place / "store.json").exists() and fits_memory(*given)
@@ -563,20 +578,19 @@ class Trainer:
         """Open or begin a store of features, with the files of these contents."""
         from ...features.store import FeatureStore, StoreError
 
-        estimator, strategy = self._learner.estimator, self._learner.strategy
         names, paths = list(files), list(files.values())
         try:
             store = FeatureStore.open(place)
-            return store.append(estimator, paths, names, compute=False)
+            return store.append(self._estimator, paths, names, compute=False)
         except StoreError as error:
             if (place / "store.json").exists():
                 _logger.warning("the features are computed anew: %s", error)
                 (place / "store.json").unlink()
         return FeatureStore.build(
-            estimator,
+            self._estimator,
             paths,
             place,
-            layer=strategy.layer,
+            layer=self._strategy.layer,
             dtype="float32",
             keys=names,
             compute=False,
@@ -587,7 +601,7 @@ class Trainer:
         if (learnt := self.learnt(state)) is not None:
             contents = [str(state.contents[image].sha256) for image in images]
             return learnt.table.rows[learnt.table.numbers(contents)]
-        return clone(self._learner.estimator).embed(self.files(images, state), -2)[-2]
+        return clone(self._estimator).embed(self.files(images, state), -2)[-2]
 
     # --- labels judged by models that did not see them ----------------------
 
@@ -604,6 +618,7 @@ class Trainer:
 
         Of a probe they are leave-one-out. Of a fine-tuned network, with `refit` by the
         network, adapted anew for each fold; else by a probe of the pretrained one.
+        Without `refit` a second probe, to which doubted labels count less, has them.
         """
         if (learnt := self.learnt(state)) is not None:
             probe = learnt.probe
@@ -611,12 +626,26 @@ class Trainer:
             given = self.ways(state)[0], self.files(images, state), labels
             return out_of_fold_proba(*given, classes=state.classes, verbose=verbose)
         else:
-            is_probe = self._learner.estimator.training == "probe"
+            is_probe = self._estimator.training == "probe"
             probe = self._probe(self.source_network if is_probe else None, state)
             probe.fit(self.source_features(images, state), labels)
-        _, place, n = np.unique(labels, return_inverse=True, return_counts=True)
-        alone = n[place] < 2
+        if not refit:
+            probe = fit_again(probe, self.source_features(images, state), labels)
+        at = np.searchsorted(probe.classes_, labels)
+        alone = np.bincount(at)[at] < 2
         return np.where(alone[:, None], np.nan, probe.loo_proba_)
+
+
+def fit_again(probe: Any, rows: np.ndarray, labels: np.ndarray) -> ProbeClassifier:
+    """Fit a probe anew; a label counts as far as the one without it believes it.
+
+    As if 40 % of the labels were drawn by chance: those that are wrong mislead less.
+    """
+    at = np.searchsorted(probe.classes_, labels)
+    own = probe.loo_proba_[np.arange(len(at)), at]
+    weights = 0.6 * own / (0.6 * own + 0.4 * (1 - own) / (len(probe.classes_) - 1))
+    weights[np.bincount(at)[at] < 2] = 1  # without it there is no such class
+    return clone(probe).fit(rows, labels, np.maximum(weights, 1e-3))
 
 
 def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:

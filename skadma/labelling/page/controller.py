@@ -55,6 +55,7 @@ class Controller:
         self._queue: list[dict[str, Any]] = []
         self._tabs: dict[str, _Tab] = {}
         self._known: dict[str, str] = {}
+        self._n_left = 0  # images that the network has not looked at
         self._stage = "choosing"
         self._problem: str | None = None
         # Labels, numbers of decisions and of images shown, and time of the last request
@@ -80,6 +81,7 @@ class Controller:
         self.suspects, self.people = message["suspects"], message["people"]
         self.at_once = message["at_once"]
         self.quality = message.get("quality")
+        self._n_left = message.get("n_left", 0)
         self.suspects_as_of = message["as_of"]
 
     def n_wanted(self) -> int | None:
@@ -89,7 +91,7 @@ class Controller:
         round is kept in reserve for a person who is faster than the network.
         """
         n_shown = len(self.shown())
-        if self._last_request is not None:
+        if self._last_request is not None and not self._n_left:
             before, n_decisions, n_shown_then, at = self._last_request
             labels = self.ledger.labels()
             n_changed = sum(before.get(k) != v for k, v in labels.items())
@@ -192,6 +194,7 @@ class Controller:
             "recent": self._recent(),
             "problem": self._problem,
             "stage": self._stage,
+            "n_left": self._n_left,
         }
 
     def shown(self) -> list[str]:

@@ -43,8 +43,7 @@ class Guard:
     to every port of this machine. Our answers carry the `receipt`, which the page never
     sends: who has this port after us does not know it. A browser gets the three in
     exchange for the token at the end of an address, which serves once, within a minute.
-    `campaign` is the id that requests have to name, that of the campaign and the
-    person: the page may be another one's.
+    Requests have to name `campaign`, the id of campaign and person: see `Session.id`.
     """
 
     def __init__(self, app: ASGIApp, port: int, campaign: str) -> None:

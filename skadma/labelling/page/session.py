@@ -9,7 +9,6 @@ import json
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -18,9 +17,9 @@ from typing import Any
 
 from ... import evaluation
 from ...features.cache import DiskCache
-from ..campaign import Campaign, CampaignConsensus, CampaignError
+from ..campaign import Campaign, CampaignError
 from ..campaign.history import right_guesses
-from ..campaign.prefetch import prefetch_batch
+from ..campaign.prefetch import choose_batch
 from ..campaign.state import read_state
 from ..campaign.stored_settings import learns_at_once
 from ..sort import plan_sort, run_sort, unfinished
@@ -34,7 +33,6 @@ _GUESSED = ("suggested", "consensus")
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
-_SUSPECTS = 60
 
 
 class Session:
@@ -61,8 +59,7 @@ class Session:
 
     def _open(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.campaign = Campaign.open(folder, **options)
-        # Not of the folder, as another campaign may come into it. What a browser keeps
-        # of one is not sent to another, nor what one person said in another's name.
+        # Not of the folder: what a browser keeps goes to no other campaign or person.
         who = hashlib.sha256(self.campaign.who.encode(errors="replace")).hexdigest()
         self.id = f"{self.campaign._event_log.campaign_id}-{who[:16]}"
         self.value_range = self.campaign.value_range
@@ -234,49 +231,6 @@ def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
         {"path": path, "mark": d.mark, "sha256": d.sha256, "as_of": n}
         for path, d, _ in sorted(campaign.decisions(), key=lambda row: row[0])
     ]
-
-
-def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
-    """Choose `n` images; predict those and the ones that are shown, find suspects."""
-    proposals, guesses, state = prefetch_batch(campaign, n, shown)
-    known = [(str(state.contents[i].sha256), label) for i, label in state.labelled()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with too few labels
-        none: Any = [], CampaignConsensus([], [])
-        suspects, agreed = none if campaign.several_labels else campaign._look_again()
-    return {
-        "kind": "batch",
-        "proposals": [
-            {"sha256": p.sha256, "guess": p.guess, "confidence": p.confidence}
-            for p in proposals
-        ],
-        "known": known,
-        "guesses": guesses,
-        "as_of": state.as_of,
-        "at_once": campaign._trainer.learns(state),
-        "quality": campaign._quality(state),
-        "people": [
-            person._asdict()
-            for person in agreed.people
-            if any(len(image.answers) > 1 for image in agreed.images)
-        ],
-        "suspects": [
-            {
-                "sha256": s.sha256,
-                "before": s.label,
-                "by": s.who,
-                "suggested": s.suggested,
-                "confidence": s.confidence,
-                "others": s.others,
-                "consensus": s.consensus,
-                "probability": s.probability,
-            }
-            for s in suspects[:_SUSPECTS]
-            if s.others
-            or s.consensus != s.label
-            or (s.likely and s.suggested != s.label)
-        ],
-    }
 
 
 def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:

@@ -168,7 +168,7 @@ class Page {
     ]);
   }
 
-  #stageText({ stage, n_labels, n_known, quality }) {
+  #stageText({ stage, n_images, n_labels, n_known, n_left, quality }) {
     const known = n_labels
       ? `The model knows ${n_known} of your ${n_labels} ${n_labels === 1 ? "label" : "labels"}` : "";
     const [share, low, high] = (quality ?? []).map((x) => Math.round(100 * x));
@@ -176,9 +176,11 @@ class Page {
       ? `by the labels so far it is right about ${share} % (${low} to ${high}) of the time` : "";
     const now = {
       training: "it is learning and choosing",
-      choosing: "Pictures are drawn by chance until the network has looked at all of them",
+      choosing: "Pictures are drawn by chance until the network has looked at some of them",
     }[stage];
-    return [known, right, now].filter(Boolean).join("; ");
+    const seen = n_left
+      ? `the network has looked at ${n_images - n_left} of ${n_images} pictures` : "";
+    return [known, right, now, seen].filter(Boolean).join("; ");
   }
 
   /** What to show where there is no picture. */
