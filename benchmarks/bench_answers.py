@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,14 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    what = (
+        "compare choices with those by float32, among 1,000 images, and write nothing"
+    )
+    parser.add_argument("--halves", action="store_true", help=what)
     options = parser.parse_args()
+    if options.halves:
+        compare(1000, options.labels)
+        return
     if options.one:
         print(json.dumps(measure(options.one, options.labels)))
         return
@@ -63,6 +71,41 @@ def measure(n: int, n_labels: int) -> dict[str, Any]:
         found = json.loads((folder / "found.json").read_text())
         photographs = sum(f.stat().st_size for f in (folder / "photos").iterdir())
         return {"photographs_mb": round(photographs / 1e6, 1), **found}
+
+
+def compare(n: int, n_labels: int) -> None:
+    """Label images that are chosen by float32; beside them those by half precision."""
+    from skadma import Campaign
+    from skadma.labelling.campaign.ledger import Mark, Operation
+    from skadma.labelling.page.session import choose_batch
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        truth = write_photographs(folder / "photos", n)
+        start(folder)
+        shutil.copytree(folder / "c", folder / "exact")
+        campaigns = [Campaign.open(folder / which) for which in ("exact", "c")]
+        campaigns[0]._trainer._estimator.memory.half = False
+        ledgers = [campaign.ledger() for campaign in campaigns]
+        same, off = [], 0.0
+        for k in range(n_labels + 1):
+            chosen = []
+            for campaign in campaigns:
+                while (batch := choose_batch(campaign, 40, []))["n_left"]:
+                    pass
+                chosen.append([p["sha256"] for p in batch["proposals"]])
+            exact, half = (campaign._trainer._learnt.proba for campaign in campaigns)
+            off = off if exact is None else max(off, float(abs(exact - half).max()))
+            same.append(
+                (chosen[0][0] == chosen[1][0], len({*chosen[0]} & {*chosen[1]}))
+            )
+            mark = Mark(chosen[0][0], truth[ledgers[0].path(chosen[0][0])])
+            for ledger in ledgers:
+                ledger.record([Operation(f"operation-{k:04}", [mark])], 0)
+        first, of_40 = np.mean(same, axis=0)
+        print(
+            f"first image the same: {first:.1%}; of 40: {of_40:.2f}; off by {off:.1e}"
+        )
 
 
 def write_photographs(folder: Path, n: int) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A campaign with a probe: each label is learnt at once, by rows that are kept."""
 
 import asyncio
+import io
 import time
 
 import numpy as np
@@ -242,12 +243,16 @@ def test_the_first_choice_comes_after_a_part_of_the_images(begun, monkeypatch):
     """Labelled images come first; in the end the choice is that from all."""
     campaign, _ = begun
     monkeypatch.setattr(trainer, "_FIRST", 20)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)  # there long work shows a bar
     with Campaign.open(campaign.folder) as other:
         batches = [choose_batch(other, 8, []) for _ in range(4)]
     assert [batch["n_left"] for batch in batches] == [70, 20, 0, 0]
     assert all(len(batch["known"]) == 30 for batch in batches)
     again = choose_batch(campaign, 8, [])
     assert batches[3]["proposals"] == again["proposals"]
+    assert "network: 100%" in terminal.getvalue()
 
 
 def test_no_process_is_started_after_the_end(begun):

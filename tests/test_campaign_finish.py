@@ -50,7 +50,7 @@ def tinted(elpv, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("tinted")
     tints, levels = {}, {}
-    for i, cell in enumerate(elpv[0]):
+    for i, cell in enumerate([*elpv[0], *elpv[0][:100, :, ::-1]]):
         path, dark = f"{i:03}.png", i % 4 > 1
         grey = np.asarray(Image.fromarray(cell).convert("L").resize((32, 32)))
         pixels = np.repeat(grey[:, :, None] * (0.2 if dark else 0.5), 3, axis=2)
@@ -62,7 +62,7 @@ def tinted(elpv, tmp_path_factory):
     return folder, tints, levels
 
 
-def start(folder, pool, labels, n=120, **params):
+def start(folder, pool, labels, n=220, **params):
     params = {"image_size": 32, "training": "probe", "lr": 0.03, "max_epochs": 8,
               **params}  # fmt: skip
     campaign = Campaign.create(
@@ -83,7 +83,7 @@ def card(folder):
 
 def test_fine_tuning_wins(tinted, tmp_path, capsys):
     pool, tints, _ = tinted
-    with start(tmp_path / "c", pool, tints, 110) as campaign:
+    with start(tmp_path / "c", pool, tints, 210) as campaign:
         drawn = campaign.audits.draw(6)
         campaign.audits.answer({image.path: tints[image.path] for image in drawn})
         before = campaign.log()
@@ -92,22 +92,22 @@ def test_fine_tuning_wins(tinted, tmp_path, capsys):
         own = campaign.audits.estimate().value
         clf = load(tmp_path / "m")
         exported = campaign.audits.estimate(model=clf).value
-    assert (found.chosen, found.n_labels) == (TUNED, 110)
+    assert (found.chosen, found.n_labels) == (TUNED, 210)
     assert found.path == tmp_path / "m" and found.seconds > 0
     (mine, _), (other, loss) = found.scores[OWN], found.scores[TUNED]
     assert mine < 0.75 < 0.95 < other <= 1 and loss < 0.4
-    assert clf.training == "fine-tune" and clf.n_labels_ == 110
+    assert clf.training == "fine-tune" and clf.n_labels_ == 210
     paths = [str(pool / path) for path in tints]
     assert (clf.predict(paths) == list(tints.values())).mean() > 0.95
     # What is exported is calibrated, and its accuracy is its own.
     assert "(three folds)" in card(tmp_path / "m")
     assert own < exported and f"{exported:.1%} (95% interval" in card(tmp_path / "m")
     said = capsys.readouterr()
-    assert re.search(r"about \d+ seconds \(3 trainings .* all 110 labels", said.out)
-    total = 8 * (2 * 110 + 110)
+    assert re.search(r"about \d+ seconds \(3 trainings .* all 210 labels", said.out)
+    total = 8 * (2 * 210 + 210)
     assert f"{total}/{total}" in said.err.replace("k", "")
     text = str(found)
-    assert text.startswith("By 110 labels, each predicted without it (they were")
+    assert text.startswith("By 210 labels, each predicted without it (they were")
     assert f"{TUNED}: right {other:.1%} of the time (" in text
     assert text.endswith(f"Taken: {TUNED}.")
 
@@ -182,9 +182,9 @@ def test_too_few_labels(tinted, tmp_path):
     with start(tmp_path / "c", pool, tints, 0) as campaign:
         with pytest.raises(CampaignError, match="no labels yet"):
             campaign.finish(tmp_path / "m")
-        campaign.teach(dict(list(tints.items())[:99]), train=False)
+        campaign.teach(dict(list(tints.items())[:199]), train=False)
         found = campaign.finish(tmp_path / "m")
-        assert "99 labels count, and with fewer than 100" in found.reason
+        assert "199 labels count, and with fewer than 200" in found.reason
         red = dict.fromkeys(tints, "red")
         campaign.teach(red, train=False)
         assert campaign.finish(tmp_path / "n").chosen == OWN  # a single class
@@ -195,7 +195,7 @@ def test_a_class_with_few_labels(tinted, tmp_path):
     """One label cannot be predicted by others; two are in two folds."""
     pool, tints, levels = tinted
     paths = list(levels)
-    for rare, n in ((1, 119), (2, 120)):
+    for rare, n in ((1, 219), (2, 220)):
         labels = levels | dict.fromkeys(paths[:rare], "cracked")
         with start(tmp_path / f"c{rare}", pool, labels, **UNTRAINED) as campaign:
             found = campaign.finish(tmp_path / f"m{rare}")
@@ -257,7 +257,8 @@ def test_command(elpv, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cells").mkdir()
     rows = [("path", "label")]
-    for i, (cell, label) in enumerate(zip(*elpv, strict=True)):
+    X, y = [*elpv[0], *elpv[0][:82, :, ::-1]], [*elpv[1], *elpv[1][:82]]
+    for i, (cell, label) in enumerate(zip(X, y, strict=True)):
         Image.fromarray(cell).save(tmp_path / "cells" / f"{i:03}.png")
         rows.append((f"{i:03}.png", label))
     with Path("labels.csv").open("w", newline="") as file:

@@ -8,15 +8,13 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from skadma import Campaign, CNNClassifier, ProbeClassifier
+from skadma import Campaign, CNNClassifier
 from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
 from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
 from skadma.labelling.campaign.agreement import APART
 from skadma.labelling.campaign.consensus import weigh_answers
-from skadma.labelling.campaign.trainer import fit_again
 from skadma.strategies import RandomSampling
 
 from . import reference
@@ -235,31 +233,6 @@ def test_consensus(people):
     assert {doubt.path for doubt in doubts[:5]} == {*names(0, 3, 5, 6, 9)}
     said = str(found)
     assert "max: right" in said and "05.png: eva said 'red', max said" in said
-
-
-def test_doubted_labels_count_less_in_a_second_fit():
-    """Wrong ones are found more often; the only label of a class counts in full."""
-    X, y = load_digits(return_X_y=True)
-    found = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        some = rng.permutation(len(y))[:150]
-        given, wrong = y[some].copy(), rng.choice(150, 15, replace=False)
-        given[wrong] = (given[wrong] + 1 + rng.integers(0, 9, 15)) % 10
-        first = ProbeClassifier().fit(X[some], given)
-        for probe in (first, fit_again(first, X[some], given)):
-            own = probe.loo_proba_[np.arange(150), given]
-            found.append(np.isin(np.argsort(own)[:15], wrong).mean())
-    assert np.mean(found[1::2]) > np.mean(found[::2]) + 0.01
-    given[given == 7] = 8
-    given[0] = 7
-    first = ProbeClassifier().fit(X[some], given)
-    weights = []
-    for p, k in zip(first.loo_proba_, given, strict=True):
-        right, wrong = 0.6 * p[k], 0.4 * (1 - p[k]) / 9
-        weights.append(1 if k == 7 else max(right / (right + wrong), 0.001))
-    literal = ProbeClassifier().fit(X[some], given, weights)
-    assert np.array_equal(fit_again(first, X[some], given).coef_, literal.coef_)
 
 
 def test_few_labels_and_classes_of_one(people):

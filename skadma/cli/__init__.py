@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"There is no {str(no_file)!r}." if no_file else error
         parser.exit(1, f"skadma {options.command}: {said}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"skadma {options.command}: interrupted\n")
+        parser.exit(130, f"skadma {options.command}: interrupted, all saved is safe\n")
     except Exception as error:
         what = describe_unforeseen(error)
         parser.exit(1, f"skadma {options.command}: {what}\n")

@@ -116,7 +116,7 @@ class NetworkAdapter(ABC):
         """
         found: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = {}, {}
         n = n_images(X)
-        for batch in self.iter_outputs(X, layers, source_layers, progress="images"):
+        for batch in self.iter_outputs(X, layers, source_layers, progress="network"):
             for into, outputs in zip(found, (batch.adapted, batch.source), strict=True):
                 for layer, values in outputs.items():
                     rows = values.cpu().numpy()

@@ -817,7 +817,7 @@ class Campaign:
         :class:`skadma.CNNClassifier`; where the campaign fine-tunes, a probe on several
         layers. Both are judged in the same three stratified folds. The other is taken
         where it is right more often by more than the standard error of the difference.
-        With fewer than 100 labels, several labels per image or a table of embeddings,
+        With fewer than 200 labels, several labels per image or a table of embeddings,
         nothing is compared.
 
         Parameters

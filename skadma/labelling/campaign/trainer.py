@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _KEPT = 3
 """Models that stay on the disk: undoing finds them; older ones can be made again."""
-_FIRST = 256
-"""Images that the network is run on before the page's first choice."""
+_FIRST = 256  # images that the network is run on before the page's first choice
 _MOST_DISTANCES = 12_000
 """Images of which the distances between all are kept, 4 bytes each."""
 
@@ -390,6 +390,7 @@ class Trainer:
 
         files = dict(zip(usable, self.files(usable.values(), state), strict=True))
         adapter = cnn_adapter(self._estimator).with_range_of([*files.values()])
+        adapter = replace(adapter, verbose=sys.stderr.isatty())
         source, rows = adapter.source, {}
         if known is not None and known.source.namespace == source.namespace:
             rows = dict(zip(known.contents.tolist(), known.rows, strict=True))
@@ -618,7 +619,6 @@ class Trainer:
 
         Of a probe they are leave-one-out. Of a fine-tuned network, with `refit` by the
         network, adapted anew for each fold; else by a probe of the pretrained one.
-        Without `refit` a second probe, to which doubted labels count less, has them.
         """
         if (learnt := self.learnt(state)) is not None:
             probe = learnt.probe
@@ -629,23 +629,9 @@ class Trainer:
             is_probe = self._estimator.training == "probe"
             probe = self._probe(self.source_network if is_probe else None, state)
             probe.fit(self.source_features(images, state), labels)
-        if not refit:
-            probe = fit_again(probe, self.source_features(images, state), labels)
         at = np.searchsorted(probe.classes_, labels)
         alone = np.bincount(at)[at] < 2
         return np.where(alone[:, None], np.nan, probe.loo_proba_)
-
-
-def fit_again(probe: Any, rows: np.ndarray, labels: np.ndarray) -> ProbeClassifier:
-    """Fit a probe anew; a label counts as far as the one without it believes it.
-
-    As if 40 % of the labels were drawn by chance: those that are wrong mislead less.
-    """
-    at = np.searchsorted(probe.classes_, labels)
-    own = probe.loo_proba_[np.arange(len(at)), at]
-    weights = 0.6 * own / (0.6 * own + 0.4 * (1 - own) / (len(probe.classes_) - 1))
-    weights[np.bincount(at)[at] < 2] = 1  # without it there is no such class
-    return clone(probe).fit(rows, labels, np.maximum(weights, 1e-3))
 
 
 def _block_widths(source: PretrainedNetwork | None) -> list[int] | None:
