@@ -569,21 +569,24 @@ IDEAS = {
 # --- simulation -----------------------------------------------------------------------
 
 
+def class_measures(proba: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall of each class, and AUC of each against the rest; NaN without images."""
+    n_of = np.bincount(y, minlength=proba.shape[1]).astype(float)
+    n_of[(n_of == 0) | (n_of == len(y))] = np.nan
+    right = np.bincount(y, proba.argmax(axis=1) == y, proba.shape[1])
+    ranks = rankdata(proba, axis=0)
+    sums = np.array([ranks[y == k, k].sum() for k in range(proba.shape[1])])
+    return right / n_of, (sums - n_of * (n_of + 1) / 2) / n_of / (len(y) - n_of)
+
+
 def measure(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Accuracy, macro recall, one-vs-rest AUC and log loss."""
-    right = proba.argmax(axis=1) == y
-    n_of = np.bincount(y, minlength=proba.shape[1]).astype(float)
-    some = (n_of > 0) & (n_of < len(y))
-    recalls = np.bincount(y, right, proba.shape[1])[some] / n_of[some]
-    ranks = rankdata(proba, axis=0)
-    sums = np.array([ranks[y == k, k].sum() for k in range(proba.shape[1])])[some]
-    n_of = n_of[some]
-    areas = (sums - n_of * (n_of + 1) / 2) / n_of / (len(y) - n_of)
+    recalls, areas = class_measures(proba, y)
     own = np.maximum(proba[np.arange(len(y)), y], LEAST)
     return {
-        "accuracy": right.mean(),
-        "recall": recalls.mean(),
-        "auc": areas.mean(),
+        "accuracy": (proba.argmax(axis=1) == y).mean(),
+        "recall": np.nanmean(recalls),
+        "auc": np.nanmean(areas),
         "log_loss": -np.log(own).mean(),
     }
 
@@ -677,6 +680,25 @@ def check(folder: Path) -> None:
             chosen, _ = ranked_batch(learner_like, X[rest], doubt, 40, "euclidean", 1)
             mine = their_ranked_batch(split)(some, proba if len(some) else None, 40)
             print(name, "ranked batch", len(set(mine) & set(rest[chosen])), "of 40")
+
+
+def rare_classes(folder: Path) -> None:
+    """Print what the default and random choice have of each class of elpv4."""
+    splits = [draw("elpv4", folder, seed) for seed in (100, 101, 102)]
+    for name, way in ((DEFAULT, herding), (RANDOM, at_random)):
+        found: dict[int, list[Any]] = {20: [], 160: []}
+        for split in splits:
+            rule, labeled, proba = way(split), np.zeros(0, int), None
+            for n in SHORT:
+                labeled = np.concatenate([labeled, rule(labeled, proba, 20)])
+                proba = probe(split, labeled)
+                if n in found:
+                    taken = np.bincount(split.y[labeled], minlength=4) / n
+                    tested = proba[split.n_pool :], split.y[split.n_pool :]
+                    found[n].append([taken, *class_measures(*tested)])
+        for n, rows in found.items():
+            print("elpv4", name, n, "labels: shares, recalls, AUC of the classes")
+            print(np.mean(rows, axis=0).round(2))
 
 
 # --- report ---------------------------------------------------------------------------
@@ -949,6 +971,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.check:
         check(options.folder)
+        rare_classes(options.folder)
     elif options.report:
         path = options.report / "study.csv"
         if options.cells.is_file():

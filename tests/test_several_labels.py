@@ -1,6 +1,7 @@
 """Campaigns in which a picture may have several labels: solar cells, of two kinds."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,8 @@ def test_a_label_is_a_set(campaign, cells, capsys):
         one: "defective;mono", two: "?none", three: "mono", four: "mono", five: None,
     }  # fmt: skip
     assert campaign.teach({one: ("defective", "mono", "mono")}).n_same == 1
+    arrays = {one: np.array(["mono", "defective"]), two: np.array([])}
+    assert campaign.teach(arrays | {three: np.array("mono")}).n_same == 3
     status = campaign.status()
     assert status.labels == {"defective": 1, "mono": 3, "?none": 1}
     assert "labelled     4 (defective: 1, mono: 3, ?none: 1)" in str(status)
@@ -138,6 +141,13 @@ def test_a_label_is_a_set(campaign, cells, capsys):
     assert labels(campaign)[one] == "?none"
     for wrong in ("mono;cell", "mono;", "", ";", "?none;mono", "?maybe"):
         with pytest.raises(LabelFileError, match="none of the classes"):
+            campaign.teach({one: wrong})
+    for wrong, said in (
+        ("?none;mono", "?none;mono"),
+        ("mono;", "mono;"),
+        ("x;mono", "x"),
+    ):
+        with pytest.raises(LabelFileError, match=f"{re.escape(repr(said))} is none of"):
             campaign.teach({one: wrong})
     assert campaign.query(3)[0].guess is not None
 
@@ -216,6 +226,8 @@ def test_people_and_operations_of_the_page(campaign, cells):
 def test_an_embeddings_model_is_handed_on(campaign, cells, tmp_path):
     campaign.teach(cells[1])
     campaign.export_model(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "skadma evaluate" not in card  # which takes one label per picture
     probe, _ = load_probe(tmp_path / "model")
     rows = np.eye(4)
     assert probe.multilabel_
@@ -355,6 +367,22 @@ def test_on_the_page(tmp_path, serve, pages):
     assert held == {
         first: "dark;soiled", second: "?none", third: "dark", fourth: "?skip",
     }  # fmt: skip
+    # A decision with a class that was added, both taken back and done again.
+    change = {"change": "add", "names": ["wet"], "into": None}
+    page.evaluate("change => skadmaPage.queue.changeClasses(change)", change)
+    until(page, "document.querySelector('.choices').innerText.includes('wet')")
+    shown(page)
+    page.click(".choice >> text=crack")
+    page.click(".choice >> text=wet")
+    page.keyboard.press("Enter")
+    for act, there in zip(("Undo",) * 2 + ("Redo",) * 2, (1, 0, 1, 1), strict=True):
+        saved(page)
+        page.click(f".others >> text={act}")
+        until(
+            page,
+            f"document.querySelector('.choices').innerText.includes('wet') == {there}",
+        )
+    assert strip(page)[0] == "crack;wet"
     views = page.eval_on_selector_all("nav button", "all => all.map(e => e.innerText)")
     assert views == ["One by one", "Progress", "Labels", "Finish", "Settings"]
     page.click("#view-progress")

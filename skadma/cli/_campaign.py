@@ -22,7 +22,6 @@ from ._options import (
     add_partial,
     positive,
     prepare_file,
-    prepare_folder,
     write_label_file,
 )
 
@@ -635,17 +634,13 @@ def _add_export_model(commands: Commands) -> None:
     what = "do not calibrate, which takes five trainings of a network"
     export.add_argument("--no-calibration", action="store_true", help=what)
     what = "export the better of the campaign's model and a fine-tuned network"
-    more = (
-        "Compare the campaign's model with a fine-tuned network by cross-validation, "
-    )
-    more += "and write the better one to a folder. It says first how long that takes."
+    more = "Compare the model with a fine-tuned network by cross-validation, and write "
+    more += "the better one to a folder. It says first how long that takes."
     finish = add_command(commands, "finish", _export_model, what, more)
     what = "the most that it may take; the campaign's model is taken if it takes longer"
     finish.add_argument("--minutes", type=float, help=what)
     for parser in (export, finish):
-        parser.set_defaults(
-            prepare=lambda options: prepare_folder(options.out.absolute().parent)
-        )
+        parser.set_defaults(prepare=lambda _: None)  # the campaign refuses the folder
         add_output(parser, "folder")
         what = "write model.onnx (skadma[onnx])"
         parser.add_argument("--onnx", action="store_true", help=what)

@@ -134,7 +134,13 @@ def prepare_file(path: Path, *, overwrite: bool) -> None:
     remove_abandoned(path)
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: give a file's name.")
-    prepare_folder(path.absolute().parent)
+    folder = path.absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"Nothing can be written to {str(folder)!r}: {error}") from error
 
 
 def write_label_file(
@@ -155,13 +161,3 @@ def write_label_file(
         f"{len(rows)} {what} the column 'label' of {options.out}, then: skadma {then} "
         f"{options.out}"
     )
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make a folder if need be, and check that files can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"Nothing can be written to {str(folder)!r}: {error}") from error

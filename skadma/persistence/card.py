@@ -69,7 +69,7 @@ def make_card(
         data=_listed(facts.data) or "Not recorded.",
         choice=_listed(facts.choice) or "Not recorded.",
         curve=_curve(facts.curve),
-        accuracy=_accuracy(facts.estimate),
+        accuracy=_accuracy(facts.estimate, estimator.multilabel_),
         calibration=facts.calibration
         or "Not measured. Take the probabilities for an order of the images, not for "
         "how often the model is right.",
@@ -172,7 +172,9 @@ def _curve(rounds: Sequence[tuple[int, int, int]]) -> str:
     )
 
 
-def _accuracy(found: Any) -> str:
+def _accuracy(found: Any, several: bool) -> str:
+    if several:
+        return "Not measured."
     if found is None:
         return (
             "Not measured. `skadma evaluate` measures it, with some 50 labels that are "

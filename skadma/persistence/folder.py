@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import reprlib
 import warnings
 from collections.abc import Callable
@@ -113,7 +114,10 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
 def refuse_folder(folder: Path, overwrite: bool) -> None:
     """Raise a ModelError, before the work is done, if `folder` must not be written."""
     if not folder.exists() and not folder.is_symlink():
-        return
+        above = next(p for p in folder.parents if p.exists() or p.is_symlink())
+        if above.is_dir() and os.access(above, os.W_OK):
+            return
+        raise ModelError(f"Nothing can be written to {str(above)!r}.")
     if folder.is_dir() and not folder.is_symlink():
         if not any(folder.iterdir()):
             return

@@ -836,8 +836,9 @@ class Campaign:
         """
         if minutes is not None and not minutes > 0:
             raise CampaignError(f"minutes={minutes}; it must be above 0.")
-        how = folder, onnx, True, overwrite, verbose
-        result: FinishResult = self._export(*how, compares=True, minutes=minutes)
+        result: FinishResult = self._export(
+            folder, onnx, True, overwrite, verbose, compares=True, minutes=minutes
+        )
         return result
 
     def _export(
@@ -863,8 +864,9 @@ class Campaign:
             raise CampaignError("There are no labels yet, so there is no model.")
         text = other = proba = result = None
         if compares:
-            how = Path(folder), minutes, verbose
-            other, proba, result = compare(trainer, state, *how)
+            other, proba, result = compare(
+                trainer, state, Path(folder), minutes, verbose
+            )
             model = other or model
         if calibration and self.features is None and not self.several_labels:
             images, labels = map(list, zip(*state.labelled(), strict=True))

@@ -240,7 +240,9 @@ class ClassNames:
 
     def unknown(self, label: str, others: Sequence[str] = ()) -> str:
         """Say why a label is no class, and what to write instead."""
-        label = next((n for n in self.split(label) if n not in self.classes), label)
+        wrong = [name for name in self.split(label) if name not in self.classes]
+        if wrong and all(name and name[0] != "?" for name in wrong):
+            label = wrong[0]  # else the whole is wrong, as "?none;a" and "a;" are
         others = (*others, NONE) if self.several and others else others
         if label in self.former:
             return f"the class {label!r} is called {self.former[label]!r} by now."

@@ -41,8 +41,6 @@ class FinishResult:
         Labels that were predicted by cross-validation; 0 if nothing was compared.
     scores : dict of str to (float, float)
         Accuracy and log loss by cross-validation, of both.
-    seconds : float
-        How long comparing and training took.
     """
 
     path: Path
@@ -50,15 +48,15 @@ class FinishResult:
     reason: str
     n_labels: int
     scores: dict[str, tuple[float, float]]
-    seconds: float
 
     def __str__(self) -> str:
-        lines = [f"By {self.n_labels} labels, each predicted without it (they were"]
-        lines = [f"{lines[0]} chosen, mostly for being hard):"] if self.scores else []
+        chosen = "they were chosen, mostly for being hard"
+        lines = [f"By {self.n_labels} labels, each predicted without it ({chosen}):"]
         for name, (accuracy, loss) in self.scores.items():
             low, high = wilson_interval(accuracy, self.n_labels, 0.95)
             share = f"{accuracy:.1%} of the time ({low:.1%} to {high:.1%})"
             lines.append(f"  {name}: right {share}, log loss {loss:.2f}")
+        lines = lines if self.scores else []
         return "\n".join([*lines, self.reason, f"Taken: {self.chosen}."])
 
 
@@ -76,29 +74,32 @@ def compare(
 
     begin, limit = perf_counter(), math.inf if minutes is None else 60 * minutes
     images, labels = zip(*state.labelled(), strict=True)
-    n = sum(count for count in Counter(labels).values() if count >= 2)
+    counts = [count for count in Counter(labels).values() if count >= 2]
+    n = sum(counts)
     try:
         if state.class_names.several:
             raise ValueError("an image may have several labels here")
         if trainer.is_of_table:
             raise ValueError("a table of embeddings has no network to fine-tune")
-        if n < _N_LABELS or len({*labels}) < 2:
-            raise ValueError(
-                f"{n} labels count, and with fewer than {_N_LABELS} cross-validation "
-                "cannot tell which is better"
-            )
+        if len(counts) < 2:
+            raise ValueError("it takes two classes with two labels each, or more")
+        if n < _N_LABELS:
+            raise ValueError(f"{n} labels count, and it takes {_N_LABELS} of them")
         ways = own, other = trainer.ways(state)
         tuned = other if own.training == "probe" else own
         name = str(getattr(other.backbone, "__name__", other.backbone))
         name += ", fine-tuned" if tuned is other else ", a linear probe"
         files, y = trainer.files(images, state), np.array(labels)
-        times = [measure_seconds(way, files, y) for way in (other, tuned)]
-        n_images = tuned.max_epochs * ((_FOLDS - 1) * n + len(y))
-        seconds = len(y) * sum(times[1]) + n_images * times[1][1]
+        for way in (other, tuned):  # the first time takes longer
+            once, epoch = measure_seconds(way, files, y)
+        n_last = len(y) if tuned is other else 0
+        n_images = tuned.max_epochs * ((_FOLDS - 1) * n + n_last)
+        seconds = len(y) * (once + epoch) + n_images * epoch
         about = f"{seconds:.0f} seconds"
         if seconds > 90:
             about = f"{seconds / 60:.0f} minutes"
-        about += f" ({_FOLDS} trainings to compare, one with all {len(y)} labels)"
+        last = f", one with all {n_last} labels" if n_last else ""
+        about += f" ({_FOLDS} trainings to compare{last})"
         if perf_counter() - begin + seconds > limit:
             raise TimeoutError(f"about {about}, and {minutes:g} minutes are allowed")
         if verbose:
@@ -120,19 +121,21 @@ def compare(
                 for way in ways
             ]  # fmt: skip
             known = ~np.isnan(found).any(axis=(0, 2))
+            if known.sum() < n:
+                raise ValueError("a model's probabilities are no numbers")
             given = np.searchsorted(sorted(state.classes), y[known])
             is_better, reason, scores = prefer(found[0][known], found[1][known], given)
             if is_better:
                 other.fit(files, y)
-    except (TimeoutError, ValueError) as error:
-        reason = f"Nothing was compared: {error}."
-        result = FinishResult(path, _OWN, reason, 0, {}, perf_counter() - begin)
-        return None, None, result
-    trainer.check_unchanged(images, state)
+            bar.total = bar.n  # nothing more is trained
+        trainer.check_unchanged(images, state)
+    except (OSError, ValueError) as error:
+        reason = f"Nothing was compared: {str(error).rstrip('.')}."
+        return None, None, FinishResult(path, _OWN, reason, 0, {})
     names, model = (_OWN, name), other.set_params(callbacks=None)
-    by_name, seconds = dict(zip(names, scores, strict=True)), perf_counter() - begin
-    taken = path, names[is_better], reason, len(given), by_name, seconds
-    return model if is_better else None, found[is_better], FinishResult(*taken)
+    by_name = dict(zip(names, scores, strict=True))
+    result = FinishResult(path, names[is_better], reason, len(given), by_name)
+    return model if is_better else None, found[is_better], result
 
 
 def prefer(

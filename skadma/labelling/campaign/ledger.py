@@ -7,7 +7,6 @@ the log.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -97,14 +96,6 @@ class Ledger(State):
             for sha256, decision in self.decisions.items()
             if decision.label is not None
         }
-
-    def counts(self) -> Counter[str]:
-        """How many contents have each class or other mark."""
-        counts = Counter[str]()
-        marks = Counter(decision.mark for decision in self.decisions.values())
-        for mark, n in marks.items():  # each mark is split once
-            counts.update(dict.fromkeys(self.class_names.split(mark) or [mark], n))
-        return counts
 
     def image(self, sha256: str) -> int | None:
         """An image that is, or else was, of this content; None if there is none."""

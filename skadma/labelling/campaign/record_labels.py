@@ -79,7 +79,8 @@ def read_rows(
 
 
 def _text(label: Any) -> str:
-    """The text of a label, which may be a list of classes."""
+    """The text of a label, which may be a list or an array of classes."""
+    label = label.tolist() if hasattr(label, "tolist") else label
     if isinstance(label, (list, tuple, set, frozenset)):
         return SEPARATOR.join(map(str, label)) if label else NONE
     return str(label)

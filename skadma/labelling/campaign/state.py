@@ -12,6 +12,7 @@ import json
 import logging
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -272,6 +273,14 @@ class State:
             held.sort(key=lambda decisions: (decisions[0].event, decisions[0].image))
             self._decisions = {each[-1].sha256: each[-1] for each in held}
         return self._decisions
+
+    def counts(self) -> Counter[str]:
+        """How many contents have each class or other mark."""
+        counts = Counter[str]()
+        marks = Counter(decision.mark for decision in self.decisions.values())
+        for mark, n in marks.items():  # each mark is split once
+            counts.update(dict.fromkeys(self.class_names.split(mark) or [mark], n))
+        return counts
 
     @property
     def answers(self) -> list[Decision]:

@@ -216,8 +216,7 @@ def make_status(log: EventLog, state: State) -> Status:
     usable, drawn = state.usable(), state.drawn()
     kinds = Counter(decision.kind for decision in state.decisions.values())
     names = state.class_names
-    labels = [d.label for d in state.decisions.values() if d.label is not None]
-    given = Counter(name for each in labels for name in names.split(each) or [NONE])
+    counts = state.counts()
     there = {i: c for i, c in state.contents.items() if c.sha256}
     asked = log.rows(
         "SELECT image FROM proposals WHERE event = ? ORDER BY place", state.last_query
@@ -231,7 +230,7 @@ def make_status(log: EventLog, state: State) -> Status:
         },
         missing=[state.paths[i] for i in state.contents if i not in there],
         n_labelled=kinds["label"],
-        labels={n: given[n] for n in [*names.classes, *[NONE] * names.several]},
+        labels={n: counts[n] for n in [*names.classes, *[NONE] * names.several]},
         aside={kind: kinds[kind] for kind in ("skip", "cant-tell", "not-an-image")},
         n_open=len(usable.keys() - state.decisions.keys() - drawn.keys()),
         pending=[

@@ -78,9 +78,10 @@ export function classesIn(mark) {
   return several ? mark.split(";") : [mark];
 }
 
-/** The label of several classes, in the order of all. */
+/** The label of several classes, in the order of all; those that are no more come last. */
 export function joined(names, classes) {
-  return classes.filter((name) => names.includes(name)).join(";") || "?none";
+  const gone = names.filter((name) => !classes.includes(name));
+  return [...classes.filter((name) => names.includes(name)), ...gone].join(";") || "?none";
 }
 
 /** How a mark reads. */

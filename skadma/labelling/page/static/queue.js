@@ -259,8 +259,9 @@ export class ImageQueue extends EventTarget {
     const now = (name) => ids.has(name) && this.state
       ? names.get(ids.get(name)) ?? own(former, name) ?? null : name;
     return (mark) => {
-      const given = this.about.several ? classesIn(mark) : [];
-      return given.length ? joined(given.map(now), classes) : now(mark);
+      if (!this.about.several || !classesIn(mark).length) return now(mark);
+      const given = classesIn(mark).map(now);
+      return given.includes(null) ? null : joined(given, classes);
     };
   }
 
