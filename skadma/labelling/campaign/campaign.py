@@ -527,12 +527,11 @@ class Campaign:
 
         First those of which a blind repeat has another label, then the others; each by
         the probability of the label, lowest first, by all answers and a model that did
-        not see it: the campaign's
-        probe or, where a network is fine-tuned, one of the pretrained network's
-        penultimate outputs (leave-one-out). With `refit` by that network itself,
-        adapted five times: better where the images are far from those it was pretrained
-        with, and slow. What was labelled anew or
-        confirmed since is left out. Warns of labels that cannot be judged. See
+        not see it: the campaign's probe or, where a network is fine-tuned, one of the
+        pretrained network's penultimate outputs (leave-one-out). With `refit` by that
+        network itself, adapted five times: better where the images are far from those
+        it was pretrained with, and slow. What was labelled anew or confirmed since is
+        left out. Warns of labels that cannot be judged. See
         :func:`skadma.evaluation.suspects`.
         """
         return self._look_again(self._one_label(), refit=refit)[0][:n]

@@ -112,7 +112,7 @@ def weigh_answers(
     by its likelihood, summed over the classes that the others' answers leave open.
     Returns probabilities, and mean and ends of the 95 % interval of the shares.
     """
-    n_others = proba.shape[1] - 1
+    n_others = max(1, proba.shape[1] - 1)
     prior = np.where(np.isnan(proba), 1 / (n_others + 1), proba).clip(1e-6)
     rows = [np.flatnonzero(column >= 0) for column in answers.T]
     said = [column[some] for column, some in zip(answers.T, rows, strict=True)]
@@ -147,7 +147,7 @@ def _add_up(
     """Logarithms of the classes' probabilities, without a common summand."""
     logs = np.log(prior)
     for some, own, share in zip(rows, said, right, strict=True):
-        logs[some, own] += _gain(share, prior.shape[1] - 1)
+        logs[some, own] += _gain(share, max(1, prior.shape[1] - 1))
     return logs
 
 

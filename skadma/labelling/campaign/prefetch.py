@@ -10,13 +10,13 @@ import numpy as np
 
 from .campaign import Campaign
 from .consensus import CampaignConsensus
+from .second_look import SuspectLabel
 from .state import Proposal
 
 _SUSPECTS = 60
 _OF_SUSPECT = (
-    *("sha256", "suggested", "confidence", "others"),
-    *("consensus", "probability"),
-)
+    "sha256", "suggested", "confidence", "others", "consensus", "probability",
+)  # fmt: skip
 
 
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
@@ -55,9 +55,10 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     _, found = trainer.predictions(state, [there[sha256] for sha256 in shown])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        none: Any = [], CampaignConsensus([], [])
-        found_again = none if campaign.several_labels else campaign._look_again(state)
-    suspects, agreed = found_again
+        suspects: list[SuspectLabel] = []
+        agreed = CampaignConsensus([], [])
+        if not campaign.several_labels:
+            suspects, agreed = campaign._look_again(state)
     return {
         "kind": "batch",
         "proposals": [
