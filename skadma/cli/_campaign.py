@@ -456,11 +456,13 @@ def _add_review(commands: Commands) -> None:
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
     add_command(commands, "agreement", _agreement, "tell how far people agree")
+    what = "tell who is right how often, by all answers and the model"
+    add_command(commands, "consensus", _consensus, what, refresh=True)
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
     suspects = campaign.second_look(options.n, refit=options.refit)
-    columns = ("suggested", "score", "likely", "others")
+    columns = ("suggested", "score", "likely", "others", "consensus")
     what = "labels, most doubtful first: correct"
     write_label_file(options, columns, map(_row, suspects), what, "teach")
 
@@ -469,7 +471,7 @@ def _row(suspect: SuspectLabel) -> tuple[str, ...]:
     score = "" if suspect.score is None else f"{suspect.score:.3f}"
     likely = "yes" if suspect.likely else ""
     others = ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
-    judged = suspect.suggested or "", score, likely, others
+    judged = suspect.suggested or "", score, likely, others, suspect.consensus
     return suspect.path, suspect.label, *judged, suspect.sha256
 
 
@@ -493,6 +495,10 @@ def _write_unlabelled(
 
 def _agreement(campaign: Campaign, _: Options) -> None:
     print(campaign.agreement())
+
+
+def _consensus(campaign: Campaign, _: Options) -> None:
+    print(campaign.consensus())
 
 
 # --- classes and pools ----------------------------------------------------------------
