@@ -206,3 +206,48 @@ def probe_scores(X, y, weights, x, sharpness=None):
     every = np.ones(len(X), dtype=bool)
     tau, T = sharpness
     return (tau * discriminant(x, every) + T * regression(x, every)) / 2, sharpness
+
+
+def consensus(answers, proba, n_rounds=60):
+    """Posterior of each class, and mean and 95 % interval of each person's share right.
+
+    Who is right with the share s gives each wrong class with (1 - s) / (K - 1).
+    """
+    n, n_classes = len(proba), len(proba[0])
+    shares = [(k + 0.5) / 200 for k in range(200)]
+    people = range(len(answers[0]))
+
+    def posterior(i, right, without=None):
+        weights = []
+        for k in range(n_classes):
+            weight = proba[i][k]
+            for j in people:
+                if answers[i][j] == k and j != without:
+                    weight *= right[j]
+                elif answers[i][j] != -1 and j != without:
+                    weight *= (1 - right[j]) / (n_classes - 1)
+            weights.append(weight)
+        return [weight / sum(weights) for weight in weights]
+
+    right = [0.8 for _ in people]
+    for _ in range(n_rounds):
+        found = []
+        for j in people:
+            density = []
+            for s in shares:
+                likelihood = s**4
+                for i in range(n):
+                    if answers[i][j] != -1:
+                        p = posterior(i, right, without=j)[answers[i][j]]
+                        likelihood *= s * p + (1 - s) * (1 - p) / (n_classes - 1)
+                density.append(likelihood)
+            total, below = sum(density), 0
+            mean = sum(s * d for s, d in zip(shares, density, strict=True)) / total
+            quantiles = []
+            for s, d in zip(shares, density, strict=True):
+                below += d / total
+                if len(quantiles) < 2 and below > (0.025, 0.975)[len(quantiles)]:
+                    quantiles.append(s)
+            found.append((mean, *quantiles))
+        right = [mean for mean, *_ in found]
+    return [posterior(i, right) for i in range(n)], found

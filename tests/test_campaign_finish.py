@@ -191,6 +191,23 @@ def test_images_that_change_meanwhile(tinted, tmp_path, monkeypatch):
             assert load(tmp_path / f"m{i}").n_labels_ == 220
 
 
+def test_a_training_that_diverges(tinted, tmp_path):
+    """Its probabilities are no numbers, of which no mean tells anything."""
+    pool, tints, _ = tinted
+    for training in ("probe", "fine-tune"):
+        how = {
+            "training": training,
+            **UNTRAINED,
+            "lr": 1e30,
+            "head_lr": 1e30,
+            "max_epochs": 3,
+        }
+        with start(tmp_path / training, pool, tints, **how) as campaign:
+            found = campaign.finish(tmp_path / f"m-{training}")
+        assert "a model's probabilities are no numbers." in str(found)
+    assert "some of its probabilities are no numbers" in card(tmp_path / "m-fine-tune")
+
+
 def test_ctrl_c(tinted, tmp_path):
     pool, tints, _ = tinted
     with start(tmp_path / "c", pool, tints, max_epochs=10**5) as campaign:

@@ -6,6 +6,7 @@
 import csv
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from skadma import Campaign, CNNClassifier
@@ -13,8 +14,10 @@ from skadma.cli import main
 from skadma.evaluation import out_of_fold_proba
 from skadma.labelling.campaign import CampaignError, LabelFileError, LabelRow
 from skadma.labelling.campaign.agreement import APART
+from skadma.labelling.campaign.consensus import weigh_answers
 from skadma.strategies import RandomSampling
 
+from . import reference
 from .conftest import tiny_classifier
 from .two_people import CLASSES, N, names, people, pool, teach, truth  # noqa: F401
 
@@ -195,6 +198,41 @@ def test_judged_by_the_network_itself(people):
     found = {doubt.path: doubt.score for doubt in doubts}
     assert [found[path] for path in given] == pytest.approx([1 - p for p in own])
     assert found != {doubt.path: doubt.score for doubt in eva.second_look()}
+
+
+def test_answers_are_weighed_as_written_slowly():
+    rng = np.random.default_rng(0)
+    proba, answers = rng.dirichlet([1, 1, 1], 8), rng.integers(-1, 3, (8, 3))
+    found, *quality = weigh_answers(answers, proba)
+    literal, people = reference.consensus(answers.tolist(), proba.tolist(), 15)
+    assert found == pytest.approx(np.array(literal), abs=1e-4)
+    assert pytest.approx(np.array(people), abs=1e-4) == np.array(quality).T
+    # Nobody answered, and nothing is known.
+    found, *_ = weigh_answers(np.array([[-1], [1]]), np.full((2, 4), np.nan))
+    assert found[0] == pytest.approx(0.25) and found[1].argmax() == 1
+
+
+def test_consensus(people):
+    """Max is often wrong, and does not overrule eva and the model."""
+    eva, max_ = people
+    assert eva.consensus().images == []
+    teach(eva, *range(N), **{"05.png": "red"})
+    again = {path: truth(path) for path in names(*range(0, 24))}
+    max_.teach(again | dict.fromkeys(names(*range(0, 12, 3)), "green"), blind=True)
+    found = eva.consensus()
+    assert [(person.who, person.n) for person in found.people] == [
+        ("eva", N), ("max", 24)]  # fmt: skip
+    first, second = found.people
+    assert first.low < first.right < first.high and first.right > second.right + 0.05
+    differing = [image for image in found.images if image.label != image.holds]
+    assert [(i.path, i.label, i.holds) for i in differing] == [
+        ("05.png", truth("05.png"), "red")]  # fmt: skip
+    assert differing[0].answers == [("eva", "red"), ("max", truth("05.png"))]
+    doubts = eva.second_look()
+    assert (doubts[0].path, doubts[0].consensus) == ("05.png", truth("05.png"))
+    assert {doubt.path for doubt in doubts[:5]} == {*names(0, 3, 5, 6, 9)}
+    said = str(found)
+    assert "max: right" in said and "05.png: eva said 'red', max said" in said
 
 
 def test_few_labels_and_classes_of_one(people):

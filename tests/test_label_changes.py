@@ -50,7 +50,7 @@ def test_a_renamed_class(campaign, controller):
     say(controller.ledger, first, "red")
     controller.receive(
         {
-            "kind": "batch", "known": [(first, "red")], "suspects": [],
+            "kind": "batch", "known": [(first, "red")], "suspects": [], "people": [],
             "quality": None, "at_once": False,
             "proposals": [{"sha256": second, "guess": "red", "confidence": 0.5}],
             "as_of": 1, "guesses": {},
@@ -85,7 +85,7 @@ def test_a_renamed_class(campaign, controller):
 def test_tabs_hold_different_pictures(controller):
     """One with none left is told how many wait in others; it gets what they leave."""
     shas = list(controller.ledger.usable())
-    message = {"kind": "batch", "known": [], "suspects": [], "as_of": 1,
+    message = {"kind": "batch", "known": [], "suspects": [], "people": [], "as_of": 1,
                "quality": None, "at_once": True, "guesses": {shas[1]: ("red", 0.9)},
                "proposals": [{"sha256": sha256, "guess": None, "confidence": None}
                              for sha256 in shas]}  # fmt: skip

@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 GROUPS = {
     "Label": "label start status undo classes pool features",
-    "Check": "evaluate suspects confirm repeats agreement report check",
+    "Check": "evaluate suspects confirm repeats agreement consensus report check",
     "Use": "predict sort export export-model finish",
     "Expert": "query teach relabel skip cant-tell not-an-image bench demo centers",
 }

@@ -331,10 +331,8 @@ def _add_reading(commands: Commands) -> None:
     what = "count labels, and what is left"
     add_command(commands, "status", _status, what, refresh=True)
     what = "look for damage in the campaign's folder"
-    more = (
-        "Look for changed rows, labels that are no class, and events that contradict "
-    )
-    more += "their rows. Nothing is written."
+    more = "Look for changed rows, labels that are no class, and events that "
+    more += "contradict their rows. Nothing is written."
     check = add_command(commands, "check", _status, what, more, pool=False)
     check.set_defaults(run=_check)
     what = "write all decisions to a CSV file"
@@ -442,9 +440,7 @@ def _write(path: Path, text: str) -> None:
 
 def _add_review(commands: Commands) -> None:
     what = "choose labels that are worth a second look"
-    more = (
-        "Choose labels that a model trained without them doubts, most doubtful first."
-    )
+    more = "Choose labels that a model trained without them doubts, the worst first."
     suspects = add_command(commands, "suspects", _suspects, what, more, refresh=True)
     what = "how many (default: %(default)s)"
     suspects.add_argument("-n", type=positive, default=20, help=what)
@@ -460,11 +456,13 @@ def _add_review(commands: Commands) -> None:
     repeats.add_argument("--share", type=float, default=0.05, help=what)
     add_output(repeats, "label file to fill in")
     add_command(commands, "agreement", _agreement, "tell how far people agree")
+    what = "tell who is right how often, by all answers and the model"
+    add_command(commands, "consensus", _consensus, what, refresh=True)
 
 
 def _suspects(campaign: Campaign, options: Options) -> None:
     suspects = campaign.second_look(options.n, refit=options.refit)
-    columns = ("suggested", "score", "likely", "others")
+    columns = ("suggested", "score", "likely", "others", "consensus")
     what = "labels, most doubtful first: correct"
     write_label_file(options, columns, map(_row, suspects), what, "teach")
 
@@ -473,7 +471,7 @@ def _row(suspect: SuspectLabel) -> tuple[str, ...]:
     score = "" if suspect.score is None else f"{suspect.score:.3f}"
     likely = "yes" if suspect.likely else ""
     others = ", ".join(f"{who}: {mark}" for who, mark in suspect.others)
-    judged = suspect.suggested or "", score, likely, others
+    judged = suspect.suggested or "", score, likely, others, suspect.consensus
     return suspect.path, suspect.label, *judged, suspect.sha256
 
 
@@ -497,6 +495,10 @@ def _write_unlabelled(
 
 def _agreement(campaign: Campaign, _: Options) -> None:
     print(campaign.agreement())
+
+
+def _consensus(campaign: Campaign, _: Options) -> None:
+    print(campaign.consensus())
 
 
 # --- classes and pools ----------------------------------------------------------------
@@ -561,11 +563,9 @@ def _add_features(campaign: Campaign, options: Options) -> None:
 
 def _add_evaluate(commands: Commands) -> None:
     what = "estimate from a few labels how good the model is"
-    more = (
-        "Estimate from a few labels how good the model is: draw images (--draw), fill "
-    )
-    more += "in their labels, give the file back. The labels are never trained with, "
-    more += "until --release."
+    more = "Estimate from a few labels how good the model is: draw images (--draw), "
+    more += "fill in their labels, give the file back. The labels are never trained "
+    more += "with, until --release."
     evaluate = add_command(commands, "evaluate", _evaluate, what, more)
     evaluate.set_defaults(prepare=_prepare_evaluate)
     add = evaluate.add_argument

@@ -45,6 +45,8 @@ def calibrated(
     classes, proba = estimator.classes_.tolist(), unseen()
     known = ~np.isnan(proba).any(axis=1)
     table, given = proba[known], np.asarray(labels)[known]
+    if len(table) < sum(counts):
+        return estimator, "Not measured: some of its probabilities are no numbers."
     after = np.empty_like(table)
     for shown, held in KFold(_FOLDS, shuffle=True, random_state=0).split(table):
         found = fit_temperature(table[shown], given[shown], classes=classes)

@@ -114,7 +114,7 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
 def refuse_folder(folder: Path, overwrite: bool) -> None:
     """Raise a ModelError, before the work is done, if `folder` must not be written."""
     if not folder.exists() and not folder.is_symlink():
-        above = next(path for path in folder.parents if path.exists())
+        above = next(p for p in folder.parents if p.exists() or p.is_symlink())
         if above.is_dir() and os.access(above, os.W_OK):
             return
         raise ModelError(f"Nothing can be written to {str(above)!r}.")

@@ -3,6 +3,7 @@
 from .agreement import Agreement, Disagreement, PairAgreement
 from .audits import Audits
 from .campaign import Campaign
+from .consensus import CampaignConsensus, ImageConsensus, PersonQuality
 from .event_log import CampaignBusyError, CampaignError
 from .finish import FinishResult
 from .labels_csv import LabelFileError, LabelRow
@@ -16,14 +17,17 @@ __all__ = [
     "Audits",
     "Campaign",
     "CampaignBusyError",
+    "CampaignConsensus",
     "CampaignError",
     "Decision",
     "Disagreement",
     "FinishResult",
+    "ImageConsensus",
     "LabelFileError",
     "LabelRow",
     "Pace",
     "PairAgreement",
+    "PersonQuality",
     "Proposal",
     "Status",
     "SuspectLabel",

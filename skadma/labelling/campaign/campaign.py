@@ -20,6 +20,7 @@ from ...features.table import EmbeddingTable, read_table
 from .agreement import Agreement, choose_repeats, measure_agreement
 from .audits import Audits
 from .class_names import check_classes, read_class_names
+from .consensus import CampaignConsensus
 from .embeddings import (
     is_of_table,
     read_embeddings,
@@ -42,7 +43,7 @@ from .record_labels import (
     read_rows,
     record_labels,
 )
-from .second_look import SuspectLabel, list_cant_tell, list_suspects
+from .second_look import SuspectLabel, list_cant_tell, look_again
 from .state import (
     Decision,
     Proposal,
@@ -357,8 +358,8 @@ class Campaign:
             Path of an image (of a Series, its index) to a class, or to ``"?skip"``,
             ``"?cant-tell"`` or ``"?not-an-image"``; or a label file, see
             docs/campaign.md; or what Label Studio exports, see docs/label_studio.md.
-            With `several_labels` to a list of classes, or a text such as "crack;dark"
-            or "?none".
+            With `several_labels` to a list, set or array of classes, or a text such
+            as "crack;dark" or "?none".
             Where rows say who, only one person decides about an image; the answers of
             others are blind repeats.
         partial : bool, default=False
@@ -524,22 +525,37 @@ class Campaign:
     ) -> list[SuspectLabel]:
         """List the `n` labels most likely to be wrong; all if None.
 
-        First those of which a blind repeat has another label, then by the probability
-        of the label, lowest first, by a model that did not see it: the campaign's
-        probe or, where a network is fine-tuned, one of the pretrained network's
-        penultimate outputs (leave-one-out). With `refit` by that network itself,
-        adapted five times: better where the images are far from those it was pretrained
-        with, and slow. What was labelled anew or
-        confirmed since is left out. Warns of labels that cannot be judged. See
+        First those of which a blind repeat has another label, then the others; each by
+        the probability of the label, lowest first, by all answers and a model that did
+        not see it: the campaign's probe or, where a network is fine-tuned, one of the
+        pretrained network's penultimate outputs (leave-one-out). With `refit` by that
+        network itself, adapted five times: better where the images are far from those
+        it was pretrained with, and slow. What was labelled anew or confirmed since is
+        left out. Warns of labels that cannot be judged. See
         :func:`skadma.evaluation.suspects`.
         """
+        return self._look_again(self._one_label(), refit=refit)[0][:n]
+
+    def consensus(self) -> CampaignConsensus:
+        """Weigh all answers about the labelled images, and the model's opinion.
+
+        Of each person the last answer about an image counts, in a decision or a blind
+        repeat. The model is that of :meth:`second_look`. Who often differs from the
+        others and the model counts less; docs/campaign.md has measurements. No label
+        is changed.
+        """
+        return self._look_again(self._one_label())[1]
+
+    def _one_label(self) -> State:
         state = read_state(self._event_log)
         state.class_names.refuse_several("A second look")
-        return self._suspects(state, refit=refit)[:n]
+        return state
 
-    def _suspects(self, state: State, *, refit: bool = False) -> list[SuspectLabel]:
+    def _look_again(
+        self, state: State, *, refit: bool = False
+    ) -> tuple[list[SuspectLabel], CampaignConsensus]:
         unseen = self._trainer.unseen_proba
-        return list_suspects(state, lambda X, y: unseen(X, y, state, refit=refit))
+        return look_again(state, lambda X, y: unseen(X, y, state, refit=refit))
 
     def confirm(self, image: str) -> None:
         """Let a decision stand after a second look: :meth:`second_look` drops it."""

@@ -121,6 +121,8 @@ def compare(
                 for way in ways
             ]  # fmt: skip
             known = ~np.isnan(found).any(axis=(0, 2))
+            if known.sum() < n:
+                raise ValueError("a model's probabilities are no numbers")
             given = np.searchsorted(sorted(state.classes), y[known])
             is_better, reason, scores = prefer(found[0][known], found[1][known], given)
             if is_better:

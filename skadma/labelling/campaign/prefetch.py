@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from .campaign import Campaign
+from .consensus import CampaignConsensus
+from .second_look import SuspectLabel
 from .state import Proposal
 
 _SUSPECTS = 60
-_OF_SUSPECT = "sha256", "suggested", "confidence", "others"
+_OF_SUSPECT = (
+    "sha256", "suggested", "confidence", "others", "consensus", "probability",
+)  # fmt: skip
 
 
 def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]:
@@ -51,7 +55,10 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
     _, found = trainer.predictions(state, [there[sha256] for sha256 in shown])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with too few labels
-        suspects = [] if campaign.several_labels else campaign._suspects(state)
+        suspects: list[SuspectLabel] = []
+        agreed = CampaignConsensus([], [])
+        if not campaign.several_labels:
+            suspects, agreed = campaign._look_again(state)
     return {
         "kind": "batch",
         "proposals": [
@@ -64,10 +71,17 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "n_left": n_left,
         "at_once": at_once,
         "quality": campaign._quality(state),
+        "people": [
+            person._asdict()
+            for person in agreed.people
+            if any(len(image.answers) > 1 for image in agreed.images)
+        ],
         "suspects": [
             {"before": s.label, "by": s.who} | {k: getattr(s, k) for k in _OF_SUSPECT}
             for s in suspects[:_SUSPECTS]
-            if s.others or (s.likely and s.suggested != s.label)
+            if s.others
+            or s.consensus != s.label
+            or (s.likely and s.suggested != s.label)
         ],
     }
 

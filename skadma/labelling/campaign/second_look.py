@@ -6,10 +6,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
 from ... import evaluation
+from .consensus import CampaignConsensus, find_consensus
 from .state import Decision, State
 
 
@@ -21,7 +23,8 @@ class SuspectLabel:
     probability `confidence`; `score` is 1 minus its probability of the label. All are
     None where there is no such model, as for the only label of a class. `likely` is
     whether confident learning takes the label for wrong, `others` tells who gave which
-    other label in a blind repeat.
+    other label in a blind repeat. `consensus` is the most probable class by all answers
+    and the model, `probability` its probability.
     """
 
     path: str
@@ -34,6 +37,8 @@ class SuspectLabel:
     score: float | None
     likely: bool
     others: list[tuple[str, str]]
+    consensus: str
+    probability: float
 
 
 def list_cant_tell(state: State) -> list[tuple[str, Decision]]:
@@ -46,19 +51,20 @@ def list_cant_tell(state: State) -> list[tuple[str, Decision]]:
     ]
 
 
-def list_suspects(
+def look_again(
     state: State, predict: Callable[[list[int], np.ndarray], np.ndarray]
-) -> list[SuspectLabel]:
-    """List labels, most suspect first; see :meth:`Campaign.second_look`.
+) -> tuple[list[SuspectLabel], CampaignConsensus]:
+    """List labels, most suspect first, and what all answers and the model say.
 
-    `predict` gets images and their labels, and gives probabilities by models that did
-    not see them.
+    See :meth:`Campaign.second_look` and :meth:`Campaign.consensus`. `predict` gets
+    images and their labels, and gives probabilities by models that did not see them.
     """
     labelled, repeats = state.labelled(), state.repeats
     confirmed = {a.sha256: a.event for a in state.answers if a.act == "confirm"}
-    judged = _judge(labelled, sorted(state.classes), predict)  # as columns are
+    proba, judged = _judge(labelled, sorted(state.classes), predict)  # as columns are
+    agreed = find_consensus(state, labelled, proba)
     found = []
-    for image, label in labelled:
+    for (image, label), together in zip(labelled, agreed.images, strict=True):
         sha256 = str(state.contents[image].sha256)
         answer = state.decisions[sha256]
         confirmed_at = confirmed.get(sha256, 0)
@@ -72,16 +78,21 @@ def list_suspects(
         if others or (image in judged and confirmed_at < answer.event):
             given = state.paths[image], sha256, label, answer.who, answer.at
             judgement = judged.get(image, (None, None, None, False))
-            found.append(SuspectLabel(*given, *judgement, others))
-    return sorted(found, key=lambda one: (-len(one.others), -(one.score or 0)))
+            said = together.label, together.probability
+            suspect = SuspectLabel(*given, *judgement, others, *said)
+            found.append((not others, together.holds_probability, suspect))
+    return [one for *_, one in sorted(found, key=itemgetter(0, 1))], agreed
 
 
 def _judge(
     labelled: Sequence[tuple[int, str]],
     classes: Sequence[str],
     predict: Callable[[list[int], np.ndarray], np.ndarray],
-) -> dict[int, tuple[str | None, float | None, float | None, bool]]:
-    """Per image that a model can judge: suggested class, confidence, score, likely."""
+) -> tuple[np.ndarray, dict[int, tuple[str | None, float | None, float | None, bool]]]:
+    """Out-of-fold probabilities, NaN where there are none, and what they say.
+
+    Per image that a model can judge: suggested class, confidence, score, likely.
+    """
     counts = Counter(label for _, label in labelled)
     several = [name for name, n in counts.items() if n >= 2]
     alone = sorted(name for name, n in counts.items() if n == 1)
@@ -92,7 +103,7 @@ def _judge(
             f"least two labels each. Labels so far: {so_far or 'none'}.",
             stacklevel=4,
         )
-        return {}
+        return np.full((len(labelled), len(classes)), np.nan), {}
     if alone:
         warnings.warn(
             f"The only label of {', '.join(map(repr, alone))} cannot be judged: no "
@@ -103,7 +114,7 @@ def _judge(
     labels = np.array([label for _, label in labelled])
     proba = predict(images, labels)
     found = evaluation.suspects(labels, proba, classes=classes)
-    return {
+    return proba, {
         images[i]: (str(name), float(proba[i].max()), float(score), bool(likely))
         for i, name, score, likely in zip(
             found.indices, found.suggested, found.scores, found.likely, strict=True

@@ -49,6 +49,7 @@ class Controller:
         self.read_all = False  # the process reads the folder before it first answers
         self.quality: Sequence[float] | None = None
         self.suspects: list[dict[str, Any]] = []
+        self.people: list[dict[str, Any]] = []
         self.suspects_as_of = 0
         self._guesses: dict[str, tuple[str, float]] = {}
         self._queue: list[dict[str, Any]] = []
@@ -77,7 +78,7 @@ class Controller:
             **{p["sha256"]: (p["guess"], p["confidence"]) for p in self._queue},
             **message["guesses"],
         }
-        self.suspects = message["suspects"]
+        self.suspects, self.people = message["suspects"], message["people"]
         self.at_once = message["at_once"]
         self.quality = message.get("quality")
         self._n_left = message.get("n_left", 0)

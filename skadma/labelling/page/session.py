@@ -29,6 +29,7 @@ from .gallery import Gallery
 
 _logger = logging.getLogger(__name__)
 JOBS = ("draw", "release", "measure", "forecast", "plan", "sort")
+_GUESSED = ("suggested", "consensus")
 _LISTED = 60
 _PAUSE = 10.0
 """Seconds from a request in which the process ended until it is started again."""
@@ -203,7 +204,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         {
             **suspect,
             "path": ledger.path(sha256),
-            "suggested": ledger.present_name(suspect["suggested"], as_of),
+            **{k: ledger.present_name(suspect[k], as_of) for k in _GUESSED},
         }
         for suspect in controller.suspects
         if (sha256 := suspect["sha256"]) not in confirmed
@@ -219,6 +220,7 @@ def make_progress(campaign: Campaign, controller: Controller) -> dict[str, Any]:
         "cant_tell": {"n": len(cant_tell), "items": cant_tell[:_LISTED]},
         "suspects": {"n": len(suspects), "items": suspects[:_LISTED]},
         "agreement": [asdict(pair) for pair in campaign.agreement().pairs],
+        "people": controller.people,
     }
 
 

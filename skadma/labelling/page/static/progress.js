@@ -56,7 +56,7 @@ export class Progress {
     refill(this.parts.classes, [counts, aside], () => [
       h("h2", {}, "Labels by class"), bars({ ...counts, ...aside }, this.page.queue.about.classes)]);
     if (!this.data) return;
-    const { pace, curve, cant_tell, suspects, agreement } = this.data;
+    const { pace, curve, cant_tell, suspects, agreement, people } = this.data;
     refill(this.parts.pace, pace, () => [h("h2", {}, "Pace"), paceTable(pace)]);
     refill(this.parts.curve, curve, () => [h("h2", {}, "Right before the label came"),
       h("p", { class: "quiet" }, "Of the pictures of each query, the share that the " +
@@ -75,8 +75,8 @@ export class Progress {
       h("p", { class: "quiet" }, "Somebody could not tell by looking. Perhaps you can."),
       this.#list(cant_tell.items.map((item) => ({
         ...item, note: `${markName(item.before)}, says ${item.by}` })))]);
-    refill(this.parts.agreement, agreement, () => [h("h2", {}, "Agreement"),
-      agreementTable(agreement)]);
+    refill(this.parts.agreement, [agreement, people], () => [h("h2", {}, "Agreement"),
+      agreementTable(agreement), people.length ? peopleTable(people) : null]);
   }
 
   /** Pictures with buttons to decide about each. */
@@ -139,6 +139,13 @@ function agreementTable(pairs) {
       first === second ? `${first}, again` : `${first} and ${second}`, n, n_agree,
       kappa === null ? "–" : kappa.toFixed(2),
       kappa_interval === null ? "–" : range(kappa_interval)]));
+}
+
+/** How often each person is right, as far as the others and the model tell. */
+function peopleTable(people) {
+  const share = (x) => `${Math.round(100 * x)} %`;
+  return table("People", ["who", "answers", "right", "95 %"], people.map(
+    ({ who, n, right, low, high }) => [who, n, share(right), `${share(low)} to ${share(high)}`]));
 }
 
 function curveFigure(curve) {

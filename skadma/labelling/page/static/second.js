@@ -8,7 +8,8 @@ const EVERY = 5000;
 const AGAIN = 1000; // milliseconds until a picture is fetched again
 
 /** What a label would be changed to; null where nobody names another class. */
-function instead({ before, suggested, others }) {
+function instead({ before, suggested, others, consensus }) {
+  if (consensus && consensus !== before) return consensus;
   if (suggested && suggested !== before) return suggested;
   return others.map(([, mark]) => mark).find((mark) => mark !== before) ?? null;
 }
@@ -82,7 +83,7 @@ export class SecondLook {
   /** Classes are called otherwise by now. */
   rename(renamed) {
     const now = (item) => ({ ...item, before: renamed(item.before),
-      suggested: renamed(item.suggested),
+      suggested: renamed(item.suggested), consensus: renamed(item.consensus),
       others: item.others.map(([who, mark]) => [who, renamed(mark)]) });
     this.items = this.items?.map(now) ?? null;
     for (const [sha256, item] of this.done) this.done.set(sha256, now(item));
@@ -116,13 +117,15 @@ export class SecondLook {
   }
 
   #asked(item) {
-    const { before, by, suggested, confidence, others } = item;
+    const { before, by, suggested, confidence, others, consensus, probability } = item;
     const said = others.map(([who, mark]) => `${who} said ${markName(mark)}. `).join("");
     const sure = confidence ? ` (${Math.round(100 * confidence)} %)` : "";
     const model = suggested && suggested !== before
       ? `A model that did not see this label takes it for ${suggested}${sure}. ` : "";
+    const together = others.length && consensus
+      ? `All answers and the model together: ${consensus} (${Math.round(100 * probability)} %). ` : "";
     const n = this.items.length;
-    return [h("strong", {}, `${by} said ${markName(before)}. `), said, model,
+    return [h("strong", {}, `${by} said ${markName(before)}. `), said, model, together,
       h("span", { class: "quiet" }, `${item.path} · ${n === 1 ? "the last one" : `${n} to look at`}`)];
   }
 
