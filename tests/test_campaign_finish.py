@@ -156,7 +156,7 @@ def test_the_time_that_is_allowed(tinted, tmp_path, monkeypatch):
         begin = perf_counter()
         found = campaign.finish(tmp_path / "m", minutes=1)
         assert found.chosen == OWN and not found.scores
-        about = r"about \d+ minutes .*, and 1 minutes are allowed\."
+        about = r"about \d+ minutes .*, and minutes=1\."
         assert re.search(about, found.reason)
         # Another program begins to compute after a few batches were timed.
         monkeypatch.setattr(finish, "measure_seconds", lambda *_: (0.0, 0.0))

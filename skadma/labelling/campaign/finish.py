@@ -101,7 +101,7 @@ def compare(
         last = f", one with all {n_last} labels" if n_last else ""
         about += f" ({_FOLDS} trainings to compare{last})"
         if perf_counter() - begin + seconds > limit:
-            raise TimeoutError(f"about {about}, and {minutes:g} minutes are allowed")
+            raise TimeoutError(f"it takes about {about}, and minutes={minutes:g}")
         if verbose:
             print(f"Comparing {_OWN} with {name}: about {about}.", flush=True)
         shown: Any = {"unit": " images", "disable": not verbose}
