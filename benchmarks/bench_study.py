@@ -555,10 +555,10 @@ WAYS = {
     "scikit-activeml, DropQuery": Way(their_dropquery),
     "modAL, ranked batch": Way(their_ranked_batch),
     "posterior variance": Way(variance),
-    "posterior variance, RBF": Way(lambda split: variance(split, rbf=True)),
 }
 PEERS = [way for way in WAYS if not way.startswith("posterior")]
 IDEAS = {
+    "posterior variance, RBF": Way(lambda split: variance(split, rbf=True)),
     "batches of 10": Way(herding, batch=10),
     "batches of 5": Way(herding, batch=5),
     "Refine": Way(refine),

@@ -331,10 +331,8 @@ def _add_reading(commands: Commands) -> None:
     what = "count labels, and what is left"
     add_command(commands, "status", _status, what, refresh=True)
     what = "look for damage in the campaign's folder"
-    more = (
-        "Look for changed rows, labels that are no class, and events that contradict "
-    )
-    more += "their rows. Nothing is written."
+    more = "Look for changed rows, labels that are no class, and events that "
+    more += "contradict their rows. Nothing is written."
     check = add_command(commands, "check", _status, what, more, pool=False)
     check.set_defaults(run=_check)
     what = "write all decisions to a CSV file"
@@ -442,9 +440,7 @@ def _write(path: Path, text: str) -> None:
 
 def _add_review(commands: Commands) -> None:
     what = "choose labels that are worth a second look"
-    more = (
-        "Choose labels that a model trained without them doubts, most doubtful first."
-    )
+    more = "Choose labels that a model trained without them doubts, the worst first."
     suspects = add_command(commands, "suspects", _suspects, what, more, refresh=True)
     what = "how many (default: %(default)s)"
     suspects.add_argument("-n", type=positive, default=20, help=what)
@@ -567,11 +563,9 @@ def _add_features(campaign: Campaign, options: Options) -> None:
 
 def _add_evaluate(commands: Commands) -> None:
     what = "estimate from a few labels how good the model is"
-    more = (
-        "Estimate from a few labels how good the model is: draw images (--draw), fill "
-    )
-    more += "in their labels, give the file back. The labels are never trained with, "
-    more += "until --release."
+    more = "Estimate from a few labels how good the model is: draw images (--draw), "
+    more += "fill in their labels, give the file back. The labels are never trained "
+    more += "with, until --release."
     evaluate = add_command(commands, "evaluate", _evaluate, what, more)
     evaluate.set_defaults(prepare=_prepare_evaluate)
     add = evaluate.add_argument

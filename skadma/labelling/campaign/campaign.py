@@ -358,8 +358,8 @@ class Campaign:
             Path of an image (of a Series, its index) to a class, or to ``"?skip"``,
             ``"?cant-tell"`` or ``"?not-an-image"``; or a label file, see
             docs/campaign.md; or what Label Studio exports, see docs/label_studio.md.
-            With `several_labels` to a list of classes, or a text such as "crack;dark"
-            or "?none".
+            With `several_labels` to a list, set or array of classes, or a text such
+            as "crack;dark" or "?none".
             Where rows say who, only one person decides about an image; the answers of
             others are blind repeats.
         partial : bool, default=False
