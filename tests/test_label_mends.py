@@ -100,7 +100,16 @@ def test_the_end_and_a_server_that_comes_back(tmp_path, serve, pages):
     photos = paint(tmp_path / "photos", 5)
     site = serve(tmp_path / "campaign", photos, n=5)
     page = pages(site, bypass_csp=True)
+    late = []
+    page.route("**/operations", lambda route: late.append((route, route.fetch())))
     press(page, "1")
+    # The log has it, and its answer is on its way: it counts once.
+    until(page, "skadmaPage.queue.state.n_decided === 1")
+    assert page.evaluate("skadmaPage.queue.outbox.size") == 1
+    assert page.evaluate("skadmaPage.queue.nDecided") == 1
+    ((route, response),) = late
+    route.fulfill(response=response)
+    page.unroute("**/operations")
     press(page, "s")
     press(page, "2")
     assert page.inner_text("#live") == "ok. 2 of 5"

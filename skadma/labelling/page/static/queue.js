@@ -117,7 +117,10 @@ export class ImageQueue extends EventTarget {
   /** How many pictures have an answer, with those that are being saved. */
   get nDecided() {
     const { n_decided = 0, n_images = 0 } = this.state ?? {};
-    const waiting = this.outbox.entries.map(({ shown }) => shown?.change ?? 0);
+    // The log may have one whose answer is still on its way.
+    const there = new Set((this.state?.recent ?? []).map(({ target }) => target));
+    const waiting = this.outbox.entries.filter(({ operation }) => !there.has(operation.id))
+      .map(({ shown }) => shown?.change ?? 0);
     return Math.max(0, Math.min(n_images, waiting.reduce((sum, n) => sum + n, n_decided)));
   }
 
