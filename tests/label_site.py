@@ -219,6 +219,16 @@ def press(page, key):
     return shown(page, before)
 
 
+def loaded(page, n):
+    """Wait until the picture that is shown and the next `n` are in the browser."""
+    until(page, f"skadmaPage.queue.items.length > {n}")
+    page.evaluate(
+        """(n) => Promise.all(skadmaPage.queue.items.slice(0, n + 1)
+          .map((item) => skadmaPage.queue.image(item).ready))""",
+        n,
+    )
+
+
 def saved(page):
     """Wait until nothing is being saved."""
     until(page, "skadmaPage.queue.outbox.size === 0")

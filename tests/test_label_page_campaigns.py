@@ -15,6 +15,7 @@ from skadma.labelling.campaign import status
 from .label_site import (
     CLASSES,
     TINY,
+    loaded,
     marks_of,
     paint,
     press,
@@ -211,6 +212,7 @@ def test_killed_in_the_middle(tmp_path, serve, pages):
     held = site.held()
     assert len(held) == 5
     sha256 = shown(page)
+    loaded(page, 2)
     site.kill()
     pressed = []
     for key in "ss":

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from .label_site import CLASSES, Site, paint, press, saved, shown, until
+from .label_site import CLASSES, Site, loaded, paint, press, saved, shown, until
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -96,12 +96,7 @@ def test_a_second_server_on_another_port(tmp_path, serve, pages, stranger):
 def unsaved(site, page, n):
     """Give `n` answers that the server does not get."""
     shown(page)
-    until(page, f"skadmaPage.queue.items.length > {n}")
-    page.evaluate(  # the pictures are there
-        """(n) => Promise.all(skadmaPage.queue.items.slice(0, n + 1)
-          .map((item) => skadmaPage.queue.image(item).ready))""",
-        n,
-    )
+    loaded(page, n)
     site.kill()
     for _ in range(n):
         press(page, "2")
