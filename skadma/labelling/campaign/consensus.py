@@ -119,7 +119,7 @@ def weigh_answers(
     right = np.full(len(rows), 0.8)
     weights = np.ones((len(rows), len(_SHARES)))
     for _ in range(50):
-        before, logs = right, _add_up(prior, rows, said, right)
+        before, logs = right, _add_up(prior, rows, said, right, n_others)
         for j, (some, own) in enumerate(zip(rows, said, strict=True)):
             others = logs[some]
             others[np.arange(len(some)), own] -= _gain(before[j], n_others)
@@ -133,7 +133,7 @@ def weigh_answers(
             break
     below = weights.cumsum(axis=1)
     low, high = (_SHARES[(below > q).argmax(axis=1)] for q in (0.025, 0.975))
-    return _normalized(_add_up(prior, rows, said, right)), right, low, high
+    return _normalized(_add_up(prior, rows, said, right, n_others)), right, low, high
 
 
 def _gain(right: float, n_others: int) -> float:
@@ -142,12 +142,16 @@ def _gain(right: float, n_others: int) -> float:
 
 
 def _add_up(
-    prior: np.ndarray, rows: list[np.ndarray], said: list[np.ndarray], right: np.ndarray
+    prior: np.ndarray,
+    rows: list[np.ndarray],
+    said: list[np.ndarray],
+    right: np.ndarray,
+    n_others: int,
 ) -> np.ndarray:
     """Logarithms of the classes' probabilities, without a common summand."""
     logs = np.log(prior)
     for some, own, share in zip(rows, said, right, strict=True):
-        logs[some, own] += _gain(share, max(1, prior.shape[1] - 1))
+        logs[some, own] += _gain(share, n_others)
     return logs
 
 

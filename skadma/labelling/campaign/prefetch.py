@@ -59,6 +59,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         agreed = CampaignConsensus([], [])
         if not campaign.several_labels:
             suspects, agreed = campaign._look_again(state)
+    compared = any(len(image.answers) > 1 for image in agreed.images)
     return {
         "kind": "batch",
         "proposals": [
@@ -71,11 +72,7 @@ def choose_batch(campaign: Campaign, n: int, shown: list[str]) -> dict[str, Any]
         "n_left": n_left,
         "at_once": at_once,
         "quality": campaign._quality(state),
-        "people": [
-            person._asdict()
-            for person in agreed.people
-            if any(len(image.answers) > 1 for image in agreed.images)
-        ],
+        "people": [person._asdict() for person in agreed.people] if compared else [],
         "suspects": [
             {"before": s.label, "by": s.who} | {k: getattr(s, k) for k in _OF_SUSPECT}
             for s in suspects[:_SUSPECTS]
