@@ -139,20 +139,6 @@ def test_a_merge_by_a_page_that_does_not_know_a_name(campaign, controller):
     assert sync(controller, 0)["counts"] == {"red": 1, "rouge": 2}
 
 
-def test_an_answer_with_a_class_that_was_added_again(campaign, controller):
-    campaign.add_classes(["white"])
-    then = campaign.last_event
-    campaign.undo()
-    first, second = list(controller.ledger.usable())[:2]
-    marks = [Mark(first, "white", as_of=then)]
-    (refused,) = controller.ledger.record([Operation("early", marks)])[0].refused
-    assert "adding it was taken back" in refused["reason"]
-    campaign.add_classes(["white"])
-    marks = [Mark(second, "white", as_of=then)]
-    assert controller.ledger.record([Operation("late", marks)])[0].refused == []
-    assert sync(controller, 0)["counts"]["white"] == 1
-
-
 def test_a_step_that_decides_and_repeats_is_taken_back_as_one(campaign, controller):
     first, second = list(controller.ledger.usable())[:2]
     say(controller.ledger, first, "red")

@@ -163,12 +163,12 @@ class ClassNames:
             same = ((ids, spelling(label, ids)) for ids in past)
             known = next((ids[name] for ids, name in same if name), None)
         present = self._present(known) if known else label
-        if present is None and label not in self.classes:  # not added again either
+        if present is None:
             raise CampaignError(
                 f"the class {label!r} that was meant is no class any more: adding it "
                 "was taken back."
             )
-        return present or label
+        return present
 
     def _present(self, known: _Id | None) -> str | None:
         while known in self._merged:
