@@ -260,23 +260,25 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     # What was merged is apart again, also in what is not saved, or is done again.
     change = "change => skadmaPage.queue.changeClasses(change)"
     page.evaluate(change, {"change": "add", "names": ["third"], "into": None})
-    press(page, "3")
+    press(page, "1")
     page.evaluate("skadmaPage.set('many', 2)")  # others are for the phone
     page.click("#view-grid")
     tile = page.locator(".tile").first
     tile.focus()
-    page.keyboard.press("3")
-    merge = {"change": "merge", "names": ["third", "crack"], "into": "crack"}
+    page.keyboard.press("1")
+    merge = {"change": "merge", "names": ["crack", "third"], "into": "third"}
     page.evaluate(change, merge)
-    assert (tile.inner_text(), strip(page)[0]) == ("crack", "crack")
+    assert (tile.inner_text(), strip(page)[0]) == ("third", "third")
+    keys = "['sound', 'third'].map((name) => skadmaPage.keys.of(`class:${name}`))"
+    assert page.evaluate(keys) == ["2", "3"]  # as before
     page.keyboard.press("Control+z")
     until(page, "skadmaPage.queue.about.classes.length === 3")
-    assert (tile.inner_text(), strip(page)[0]) == ("third", "third")
+    assert (tile.inner_text(), strip(page)[0]) == ("crack", "crack")
     for key in "zzy":  # the mark, the answer
         page.keyboard.press(f"Control+{key}")
-    assert strip(page)[0] == "third"
+    assert strip(page)[0] == "crack"
     saved(page)
-    assert [*site.held().values()].count("third") == 1
+    assert [*site.held().values()].count("crack") == 2
     for _ in range(2):
         page.keyboard.press("Control+z")
         saved(page)
