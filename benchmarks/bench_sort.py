@@ -250,7 +250,7 @@ def load_network() -> tuple[Any, Any]:
     from skadma.networks.registry import build_backbone
 
     built = build_backbone(BACKBONE, "DEFAULT", SIDE)
-    built.module.load_state_dict(built.state_dict)
+    built.module.load_state_dict(built.state_dict or {})
     return built.module, built.preprocessing
 
 
@@ -340,7 +340,7 @@ def fastai_recipe(
     items = [int(labeled[0]), *labeled.tolist()]
     loaders = block.dataloaders(items, bs=BATCH, num_workers=0, device="cpu")
 
-    class NoValidation(Callback):  # type: ignore[misc]
+    class NoValidation(Callback):
         """All labels are learnt from."""
 
         def before_validate(self) -> None:
