@@ -55,7 +55,8 @@ def tables(lines: Iterable[str]) -> list[list[Row]]:
     inside = False
     for line in lines:
         if line.startswith("|"):
-            cells = line.replace("**", "").replace(" %", "%").strip("|\n").split("|")
+            plain = line.replace("**", "").replace(" %", "%").strip()
+            cells = plain.strip("|").split("|")
             row = tuple(cell.strip() for cell in cells)
             if not inside:
                 found.append([])
