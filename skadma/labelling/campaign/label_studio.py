@@ -43,7 +43,7 @@ def label_config(classes: Sequence[str]) -> str:
     of_classes = zip_longest(classes, _KEYS[: len(classes)], fillvalue="")
     for name, key in (*of_classes, *_ASIDE):
         hotkey = {"hotkey": key} if key else {}
-        ElementTree.SubElement(choices, "Choice", value=name, **hotkey)
+        ElementTree.SubElement(choices, "Choice", {"value": name, **hotkey})
     ElementTree.indent(view)
     config = ElementTree.tostring(view, "unicode")
     try:
