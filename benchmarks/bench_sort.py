@@ -3,7 +3,7 @@
     SKADMA_DATA=... python benchmarks/bench_sort.py CELLS.csv page trash --draws 0 1
     SKADMA_DATA=... python benchmarks/bench_sort.py CELLS.csv torchvision trash
     SKADMA_DATA=... python benchmarks/bench_sort.py CELLS.csv fastai trash
-    python benchmarks/bench_sort.py CELLS.csv --report OUT.csv
+    python benchmarks/bench_sort.py CELLS.csv --report
 
 1,000 photographs are drawn from a set. One is right if its label is: the person's,
 where she gave one, else the model's prediction. An oracle, which nobody has, stops each
@@ -24,7 +24,9 @@ fastai        labels at random; `vision_learner` and `fine_tune` with its defaul
 random-probe  labels at random, skadma's usual classifier
 
 Other processes may compute meanwhile: where the page's have less of the processor, the
-hand waits, and its clock stands still.
+hand waits, and its clock stands still. Waiting after a key counts as the processor
+seconds of server and browser where these are fewer than the clock's; after a screen of
+the gallery it is that of results/label_page.json.
 
 CELLS.csv gets rows as they are measured, and what is there is not measured again.
 """
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import tempfile
@@ -63,9 +66,17 @@ GRIDS = {
     "cifar10": (640, 720, 800, 880),
 }
 """Numbers of labels after which a network is trained, until 95 % are right."""
-TARGETS = (0.9, 0.95, 1.0)
+NAMES = {
+    "page": "page: keys until 95 %, then the gallery",
+    "brush": "page: 24 keys, then the gallery",
+    "page-random": "page with random choice: keys",
+    "random-probe": "random labels, skadma's classifier",
+    "torchvision": "random labels, torchvision's recipe",
+    "fastai": "random labels, fastai's fine_tune",
+}
+TARGETS: tuple[float, ...] = (0.9, 0.95, 1.0)
 COLUMNS = ("set", "way", "draw", "n_labels", "right", "person", "machine", "browser")
-NUMBERS = ("n_labels", "person", "machine", "browser")
+TOLD = ("labels", "person, s", "machine, s")
 DRAG = 0.7 + 2 * (1.1 + 0.1)
 """Seconds to look at a picture and drag it to a folder; none was measured.
 
@@ -73,7 +84,6 @@ Pointing takes 1.1 s and a press or release of the button 0.1 s in the keystroke
 model (Card, Moran and Newell, 1980).
 """
 EVERY = 10
-FIRST = 24
 _GUESSES = """async () => {
   const { transport, state } = skadmaPage.queue;
   const { rows } = await transport.call("gallery", { start: 0, n: 2000, contents: [] });
@@ -110,6 +120,8 @@ def with_page(name: str, draw: int, write: Callable[..., None], way: str) -> Non
     import bench_label_page as hand
     from playwright.sync_api import sync_playwright
 
+    known = json.loads(hand.RESULTS.read_text("utf-8"))["thousand_photographs"]
+    screen = known["with_brush"]["page_seconds"] / known["with_brush"]["screens"]
     files, y, classes = photographs(name, draw)
     labels = {f"{i:04}{f.suffix}": classes[y[i]] for i, f in enumerate(files)}
     options = ["--classes", *classes, "--set", f"estimator__image_size={SIDE}"]
@@ -140,21 +152,21 @@ def with_page(name: str, draw: int, write: Callable[..., None], way: str) -> Non
                 return right
 
             n, right = 0, 0.0
-            enough = FIRST if way == "brush" else len(labels)
+            enough = hand.FIRST if way == "brush" else len(labels)
             while n < enough and right < 0.95:
                 key = hand.key_of(labels[page.inner_text(".caption")], classes)
                 time.sleep(hand.HAND["look_at_one"])
                 seconds += hand.HAND["look_at_one"]
                 _let_learn(page, seconds)
-                before = page.get_attribute("#stage", "data-shown")
-                before_key, begin = processor_seconds(), time.perf_counter()
+                shown = page.get_attribute("#stage", "data-shown")
+                before, begin = processor_seconds(), time.perf_counter()
                 page.keyboard.press(key)
                 n += 1
                 if n < len(labels):
-                    _ready(page, before)
+                    _ready(page, shown)
                 waited = time.perf_counter() - begin
                 spent = processor_seconds()
-                needed = sum(spent[k] - before_key[k] for k in ("server", "browser"))
+                needed = sum(spent[k] - before[k] for k in ("server", "browser"))
                 seconds += min(waited, needed)
                 if n % EVERY == 0 or n == enough:
                     page.wait_for_function("() => skadmaPage.queue.outbox.size === 0")
@@ -162,7 +174,15 @@ def with_page(name: str, draw: int, write: Callable[..., None], way: str) -> Non
             if way == "page-random" or n == len(labels):
                 return
 
-            def after_screen(seconds: float) -> None:
+            before = processor_seconds()
+            _let_learn(page)  # the gallery needs guesses
+            spent = processor_seconds()
+            seconds += sum(spent[k] - before[k] for k in ("server", "training"))
+            n_screens = 0
+
+            def after_screen(seconds: float, waited: float) -> None:
+                nonlocal n_screens
+                n_screens += 1
                 _let_learn(page)
                 page.wait_for_function(
                     """() => {
@@ -174,7 +194,7 @@ def with_page(name: str, draw: int, write: Callable[..., None], way: str) -> Non
                 given = page.evaluate(
                     "() => skadmaPage.views.gallery.rows.filter((r) => r.mark).length"
                 )
-                check(given, seconds)
+                check(given, seconds + n_screens * screen)
 
             hand.with_brush(page, labels, seconds, classes, after_screen)
 
@@ -269,6 +289,7 @@ def torchvision_recipe(
     torch.manual_seed(seed)
     module, preprocessing = load_network()
     module.classifier = torch.nn.Linear(module.classifier.in_features, n_classes)
+    module.to(memory_format=torch.channels_last)  # a quarter faster
     last = [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
@@ -293,6 +314,7 @@ def torchvision_recipe(
                 continue  # batch norm needs two
             inputs = torch.stack([train(images[i]) for i in some])
             optimizer.zero_grad()
+            inputs = inputs.to(memory_format=torch.channels_last)
             loss(module(inputs), targets[some]).backward()
             optimizer.step()
         schedule.step()
@@ -396,7 +418,7 @@ RECIPES: dict[str, Callable[..., np.ndarray]] = {
 
 
 def with_recipe(
-    name: str, draw: int, write: Callable[..., None], way: str, done: set[int]
+    name: str, draw: int, write: Callable[..., None], way: str, grid: Sequence[int]
 ) -> None:
     """Label at random, and train after each number of labels."""
     import torch
@@ -405,83 +427,65 @@ def with_recipe(
     files, y, classes = photographs(name, draw)
     images = small_images(files)
     order = np.random.default_rng(1000 + draw).permutation(N)
-    for n in GRIDS[name]:
+    for n in grid:
         begin = process_time()
-        if n not in done:
-            labeled, rest = order[:n], order[n:]
-            found = RECIPES[way](images, y, labeled, rest, len(classes), draw)
-            right = float(n + np.sum(found == y[rest])) / N
-            write(n, right, "", round(process_time() - begin, 2), "")
-            if right >= 0.95:
-                break
+        labeled, rest = order[:n], order[n:]
+        found = RECIPES[way](images, y, labeled, rest, len(classes), draw)
+        right = float(n + np.sum(found == y[rest])) / N
+        write(n, right, "", round(process_time() - begin, 2), "")
+        if right >= 0.95:
+            break
 
 
 # --- the report -----------------------------------------------------------------------
 
 
-def reached(curve: pd.DataFrame, target: float) -> dict[str, float]:
+def reached(curve: pd.DataFrame, target: float) -> list[str]:
     """Labels and seconds when a share is right first, linear between measurements."""
-    rows = curve[[*NUMBERS]].to_numpy(float)
+    rows = curve[["n_labels", "person", "machine"]].to_numpy(float)
     above = np.flatnonzero(curve["right"].to_numpy() >= target)
     if not len(above):
-        return dict.fromkeys(NUMBERS, np.nan)
-    i, row = above[0], rows[above[0]]
-    if i:
-        before, after = curve["right"].iloc[[i - 1, i]]
-        row = rows[i - 1] + (target - before) / (after - before) * (row - rows[i - 1])
-    return dict(zip(NUMBERS, row.tolist(), strict=True))
+        return [f"> {value:.0f}" for value in rows[-1]]
+    i = above[0]
+    if not i:
+        return [f"<= {value:.0f}" for value in rows[0]]
+    before, after = curve["right"].iloc[[i - 1, i]]
+    row = rows[i - 1] + (target - before) / (after - before) * (rows[i] - rows[i - 1])
+    return [f"{value:.0f}" for value in row]
 
 
-def report(cells: pd.DataFrame) -> pd.DataFrame:
-    """Make a row for each set, way, draw and target."""
-    paged = cells[cells["way"].str.startswith(("page", "brush"))]
-    steps = paged.groupby(["set", "way", "draw"])[["n_labels", "person"]].diff()
-    steps = steps[steps["n_labels"] == EVERY].assign(set=paged["set"])
-    sums = steps.groupby("set").sum()
-    per_key = (sums["person"] / sums["n_labels"]).to_dict()
-    rows = []
-    for (name, way, draw), curve in cells.groupby(["set", "way", "draw"], sort=False):
-        curve = curve.sort_values("n_labels")
-        if way == "random-probe":  # the network looks at the pictures once
-            curve["machine"] = curve["machine"].cumsum()
-        for target in TARGETS:
-            found = reached(curve, target)
-            if way in RECIPES:
-                if target == 1:
-                    continue
-                found["person"] = found["n_labels"] * per_key[name]
-            rows.append(
-                {"set": name, "way": way, "draw": draw, "target": target, **found}
-            )
-    for name, seconds in per_key.items():
-        for way, each in (("by hand: keys", seconds), ("by hand: drags", DRAG)):
-            for target in TARGETS:
-                rows.append(
-                    {"set": name, "way": way, "target": target, "n_labels": target * N,
-                     "person": target * N * each, "machine": 0, "browser": 0}
-                )  # fmt: skip
-    return pd.DataFrame(rows).round(1)
-
-
-TOLD = ("n_labels", "person", "machine")
-
-
-def tables(found: pd.DataFrame) -> str:
-    """Means over the draws, as Markdown."""
+def report(cells: pd.DataFrame) -> str:
+    """Make a table for each set of its first draw, as Markdown."""
     text = []
-    for name, of_set in found.groupby("set", sort=False):
+    for name, of_set in cells.groupby("set", sort=False):
+        keys = of_set[of_set["way"].isin(["page", "brush", "page-random"])]
+        steps = keys.groupby(["way", "draw"])[["n_labels", "person"]].diff()
+        steps = steps[steps["n_labels"] == EVERY]
+        per_key = steps["person"].sum() / steps["n_labels"].sum()
         rows = []
-        for way, mine in of_set.groupby("way", sort=False):
-            means = mine.groupby("target")[[*NUMBERS]].mean()
-            cells = [
-                f"{means.loc[t, key]:.0f}" if t in means.index else ""
-                for t in TARGETS
-                for key in TOLD
-            ]
-            rows.append([str(way), *cells, str(mine["draw"].nunique() or "")])
-        heads = [f"{t:.0%}: {key}" for t in TARGETS for key in TOLD]
-        head = ["", *heads, "draws"]
-        text += [f"\n{name}\n", markdown_table(head, rows)]
+        curves = dict([*of_set[of_set["draw"] == 0].groupby("way")])
+        for way in (way for way in NAMES if way in curves):
+            curve = curves[way].sort_values("n_labels")
+            targets = TARGETS[:2] if way in RECIPES else TARGETS
+            if way in RECIPES:
+                curve["person"] = curve["n_labels"] * per_key
+            if way == "random-probe":  # the network looks at the pictures once
+                curve["machine"] = curve["machine"].cumsum()
+            rows.append(
+                [NAMES[way], *(each for t in targets for each in reached(curve, t))]
+            )
+        for way, each in (
+            ("by hand, a key each", per_key),
+            ("by hand, a drag each (assumed)", DRAG),
+        ):
+            numbers = [(N * t, N * t * each, 0) for t in TARGETS]
+            rows.append([way, *(f"{each:.0f}" for row in numbers for each in row)])
+        heads = [f"{t:.0%}: {what}" for t in TARGETS for what in TOLD]
+        full = [row + [""] * (1 + len(heads) - len(row)) for row in rows]
+        text += [
+            f"\n{name}, {per_key:.2f} s a key\n",
+            markdown_table(["", *heads], full),
+        ]
     return "\n".join(text)
 
 
@@ -493,12 +497,11 @@ def main() -> None:
     parser.add_argument("way", nargs="?", choices=ways)
     parser.add_argument("set", nargs="?", choices=SETS)
     parser.add_argument("--draws", type=int, nargs="+", default=[0])
-    parser.add_argument("--report", type=Path, metavar="OUT.csv")
+    parser.add_argument("--labels", type=int, nargs="+", help="of a recipe")
+    parser.add_argument("--report", action="store_true", help="print the tables")
     options = parser.parse_args()
     if options.report:
-        found = report(pd.read_csv(options.cells))
-        found.to_csv(options.report, index=False, lineterminator="\n")
-        print(tables(found))
+        print(report(pd.read_csv(options.cells)))
         return
     for draw in options.draws:
         key = options.set, options.way, draw
@@ -520,7 +523,9 @@ def main() -> None:
                 writer.writerows([COLUMNS] * new + [(*key, *values)])
 
         if options.way in RECIPES:
-            with_recipe(options.set, draw, write, options.way, done)
+            grid = options.labels or GRIDS[options.set]
+            missing = [n for n in grid if n not in done]
+            with_recipe(options.set, draw, write, options.way, missing)
         elif not done:
             with_page(options.set, draw, write, options.way)
 

@@ -44,6 +44,7 @@ COMMANDS = {
     "bench_multilabel.py {results}/multilabel.csv --md": {"benchmarks.md": 1},
     "bench_multilabel.py {results}/multilabel_probe.csv --md": {"benchmarks.md": 1},
     "bench_end_to_end.py {results}/end_to_end.csv --md": {"../benchmarks/README.md": 3},
+    "bench_sort.py {results}/sort.csv --report": {"end_to_end.md": 2},
     "bench_study.py - {work}/none.csv --report {work}": {"study.md": 3},
 }
 """How many tables of a page each command prints."""
