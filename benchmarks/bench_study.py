@@ -45,7 +45,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skadma.bench import compare
 from skadma.networks.heads import ProbeHead
-from skadma.strategies._uncertainty_herding import herd_by_distances, herding_distances
+from skadma.strategies._uncertainty_herding import (
+    Coverage,
+    _share,
+    herd_by_distances,
+    herding_distances,
+)
 from skadma.training.probe import fit_probe
 from skadma.training.probe_head import fit_head
 
@@ -107,15 +112,21 @@ def read(name: str, folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def draw(name: str, folder: Path, seed: int) -> Split:
-    """Draw a pool and a test set and compute products of their features."""
-    found = read(name, folder)
-    y = found["y"]
+def draw_rows(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the numbers of a pool's and a test set's images."""
     pool, rest = train_test_split(
         np.arange(len(y)), train_size=min(N_POOL, len(y) - LEAST_TEST), stratify=y,
         random_state=seed,
     )  # fmt: skip
-    rows = np.concatenate([pool, rest[:MOST_TEST]])
+    return pool, rest[:MOST_TEST]
+
+
+def draw(name: str, folder: Path, seed: int) -> Split:
+    """Draw a pool and a test set and compute products of their features."""
+    found = read(name, folder)
+    y = found["y"]
+    pool, test = draw_rows(y, seed)
+    rows = np.concatenate([pool, test])
     X, n = found["X"][rows], len(pool)
     blocks = np.split(
         X - X[:n].mean(axis=0), np.cumsum(found["block_widths"])[:-1], axis=1
@@ -252,16 +263,13 @@ def margins(proba: np.ndarray | None, n: int) -> np.ndarray:
     return 1 - (two[:, 0] - two[:, 1])
 
 
-def variance(split: Split, rbf: bool = False, noise: float = 0.1) -> Rule:
+def variance(split: Split, noise: float = 0.1) -> Rule:
     """Least posterior variance of a Gaussian process, weighted by the margins."""
     n_pool, m = split.n_pool, len(split.products)
     kernel = np.zeros((n_pool, n_pool), np.float32)
     for k, block in enumerate(split.products):
         norms = np.sqrt(split.squares[k][:n_pool]).astype(np.float32)
         kernel += (1 + (k == 0)) / (m + 1) * block[:n_pool] / norms[:, None] / norms
-    if rbf:
-        squared = 2 - 2 * kernel
-        kernel = np.exp(-squared / np.median(squared))
 
     def choose(labeled: np.ndarray, proba: np.ndarray | None, n: int) -> np.ndarray:
         uncertain = margins(proba, n_pool).astype(np.float32) + np.float32(1e-6)
@@ -533,13 +541,29 @@ def rare_first(split: Split) -> Rule:
     )
 
 
+def sparse_first(split: Split) -> Rule:
+    """UncertaintyHerding where n images in one place count as much as root n apart."""
+    squared = split.distances
+
+    def choose(labeled: np.ndarray, proba: np.ndarray | None, n: int) -> np.ndarray:
+        rest = rest_of(split, labeled)
+        width = _share(squared, len(labeled) + n, 1.0)
+        density = np.exp(squared[rest] / -width).sum(axis=1)
+        weights = margins(proba, split.n_pool)[rest] + 1e-6
+        cover = Coverage(rest, weights / np.sqrt(density), width, squared)
+        cover.add(labeled)
+        return rest[cover.greedy(rest, n)[0]]
+
+    return choose
+
+
 @dataclass(frozen=True)
 class Way:
     """How labels are chosen and what is fitted."""
 
     rule: Callable[[Split], Rule]
     model: Callable[[Split, np.ndarray], np.ndarray] = probe
-    batch: int = 20
+    batch: int = 20  # up to 160 labels, then as the others
     passive: bool = False  # chooses by no model, so fitted where it is tested only
     tested: tuple[int, ...] = TESTED
 
@@ -558,9 +582,9 @@ WAYS = {
 }
 PEERS = [way for way in WAYS if not way.startswith("posterior")]
 IDEAS = {
-    "posterior variance, RBF": Way(lambda split: variance(split, rbf=True)),
     "batches of 10": Way(herding, batch=10),
     "batches of 5": Way(herding, batch=5),
+    "density to the power -0.5": Way(sparse_first),
     "Refine": Way(refine),
     "first batch by variance": Way(rare_first),
 }
@@ -595,7 +619,7 @@ def simulate(split: Split, way: Way) -> list[dict[str, float]]:
     """Label the pool in batches, test at some numbers of labels."""
     rule, labeled, proba, rows = way.rule(split), np.zeros(0, int), None, []
     for size in BATCHES:
-        for batch in [way.batch] * (size // way.batch) if way.batch < 20 else [size]:
+        for batch in [way.batch] * (20 // way.batch) if size == 20 else [size]:
             chosen = np.asarray(rule(labeled, proba, batch), int)
             labeled = np.concatenate([labeled, chosen])
             assert len(np.unique(labeled)) == len(labeled)
