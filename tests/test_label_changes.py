@@ -127,6 +127,38 @@ def test_a_merge_joins_what_is_counted(campaign, controller):
     assert sync(controller, 0)["counts"] == {"purple": 2, "green": 1, "white": 0}
 
 
+def test_a_merge_by_a_page_that_does_not_know_a_name(campaign, controller):
+    """Who sees blue and red merges what was red then, whatever red is by now."""
+    for sha256, mark in zip(controller.ledger.usable(), CLASSES, strict=False):
+        say(controller.ledger, sha256, mark)
+    then = campaign.last_event
+    campaign.rename_class("red", "rouge")
+    campaign.rename_class("green", "red")
+    campaign._change_classes("merge", ["blue", "red"], "red", then)
+    assert campaign.classes == ["red", "rouge"]
+    assert sync(controller, 0)["counts"] == {"red": 1, "rouge": 2}
+
+
+def test_a_step_that_decides_and_repeats_is_taken_back_as_one(campaign, controller):
+    first, second = list(controller.ledger.usable())[:2]
+    say(controller.ledger, first, "red")
+    with Campaign.open(campaign.folder, who="ben") as other:
+        ben = Controller(other.ledger(), "ben", 4)
+        marks = [Mark(first, "blue"), Mark(second, "green")]
+        (outcome,) = ben.ledger.record([Operation("both", marks)])
+        assert outcome.refused == []
+        (told,) = ben.state()["recent"]
+        assert {i["sha256"]: i["mark"] for i in told["items"]} == {
+            first: "blue", second: "green",
+        }  # fmt: skip
+        # The first event alone, and then the other one by command.
+        ben.ledger.record([Operation("back", undo=f"event-{campaign.last_event - 1}")])
+        assert campaign.undo() == [campaign.ledger().path(first)]
+        assert sync(ben, 0)["recent"] == []
+        (held,) = campaign.decisions()
+        assert (held[1].sha256, held[1].mark) == (first, "red")
+
+
 def test_an_audit_is_kept_apart(campaign, controller):
     shown = [item["sha256"] for item in sync(controller, 12)["items"]]
     drawn = {p.sha256 for p in campaign.audits.draw(8, method="random")}

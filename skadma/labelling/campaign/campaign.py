@@ -424,9 +424,10 @@ class Campaign:
                     "since. Release the audit before ('skadma evaluate --release'); if "
                     "it has answers, the pool stays."
                 )
-            with self._event_log.intact():
-                first = state.acts[last].detail.get("with", last)
-                together = acts[acts.index(first) :]
+            first = state.acts[last].detail.get("with", last)
+            together = [
+                e for e in acts if first in (e, state.acts[e].detail.get("with"))
+            ]
             drawn = state.drawn()
             for event in reversed(together):
                 released = state.released.get(event, [])
@@ -614,14 +615,24 @@ class Campaign:
         self._change_classes("merge", names, into)
 
     def _change_classes(
-        self, change: str, names: Sequence[str], into: str | None
+        self,
+        change: str,
+        names: Sequence[str],
+        into: str | None,
+        as_of: int | None = None,
     ) -> int:
-        """Change classes; return the event."""
+        """Change classes, which are named as of an event if given; return the event."""
         if isinstance(names, str):
             raise CampaignError(f"{names!r} must be a list of names of classes.")
         given = list(names)
         with self._event_log.transaction():
             class_names = read_class_names(self._event_log)
+            if as_of is not None:
+                n_classes = {"add": 0, "note": 1}.get(change, len(given))
+                classes = given[:n_classes]
+                given[:n_classes] = (class_names.meant(name, as_of) for name in classes)
+                if change == "merge" and into in classes:
+                    into = given[classes.index(into)]
             class_names.change(change, given, into, event=0)  # refuses what cannot be
             event = self._event_log.add_event(
                 "classes", change=change, names=given, into=into

@@ -13,6 +13,7 @@ from typing import Any
 from ..campaign.class_names import NONE
 from ..campaign.labels_csv import MARKS
 from ..campaign.ledger import Ledger, Mark, Operation
+from ..campaign.state import Decision
 
 _AWAY = 20.0
 """Seconds without a request of a tab after which its images go to others."""
@@ -266,20 +267,22 @@ class Controller:
             for event in reversed(self.ledger.acts.values())
             if event.kind != "answer" and event.who == self.who and event.decisions
         )
+        # Of one operation some answers may decide, and others be blind repeats.
+        steps = itertools.groupby(mine, lambda e: e.operation or f"event-{e.id}")
         return [
             {
-                "target": event.operation or f"event-{event.id}",
-                "at": event.at,
-                "mark": event.decisions[0].mark,
-                "items": [
-                    {
-                        "sha256": d.sha256,
-                        "path": self.ledger.path(d.sha256),
-                        "mark": d.mark,
-                        "before": self.ledger.mark_before(d),
-                    }
-                    for d in event.decisions
-                ],
+                "target": target,
+                "mark": items[0]["mark"],
+                "items": items,
             }
-            for event in itertools.islice(mine, _STRIP)
+            for target, events in itertools.islice(steps, _STRIP)
+            if (items := [self._told(d) for event in events for d in event.decisions])
         ]
+
+    def _told(self, decision: Decision) -> dict[str, Any]:
+        return {
+            "sha256": decision.sha256,
+            "path": self.ledger.path(decision.sha256),
+            "mark": decision.mark,
+            "before": self.ledger.mark_before(decision),
+        }

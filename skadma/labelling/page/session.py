@@ -109,15 +109,9 @@ class Session:
         self, change: str, names: list[str], into: str | None, as_of: int
     ) -> dict[str, Any]:
         """Change the classes; names of present ones are those as of an event."""
-        controller = self.controller
-        n_classes = {"add": 0, "note": 1}.get(change, len(names))
-        meant = [
-            controller.ledger.class_names.meant(n, as_of) for n in names[:n_classes]
-        ]
-        names = [*meant, *names[n_classes:]]
-        event = self.campaign._change_classes(change, names, into)
-        controller.ledger.update()
-        return {**controller.state(), "event": event}
+        event = self.campaign._change_classes(change, names, into, as_of)
+        self.controller.ledger.update()
+        return {**self.controller.state(), "event": event}
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread of the log."""

@@ -90,7 +90,6 @@ class Page {
   #classes({ classes, former, renamed }) {
     this.keys.arrange(classes, former);
     for (const view of Object.values(this.views)) view.rename?.(renamed);
-    this.history.rename(renamed);
     this.finder.render();
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);

@@ -38,8 +38,15 @@ function letterOf(name, taken) {
   return [...name.toLowerCase()].find((each) => /\p{L}/u.test(each) && !taken.has(each)) ?? "";
 }
 
-function isFormer(name, former) {
-  return name.startsWith("class:") && Object.hasOwn(former, name.slice(6));
+/** The keys of classes that are called otherwise by now; who has one already keeps that. */
+function follow(keys, former) {
+  const isFormer = (name) => name.startsWith("class:") && Object.hasOwn(former, name.slice(6));
+  const followed = new Map([...keys].filter(([name]) => !isFormer(name)));
+  for (const [name, key] of keys) {
+    const now = isFormer(name) ? `class:${former[name.slice(6)]}` : name;
+    if (!followed.has(now)) followed.set(now, key);
+  }
+  return followed;
 }
 
 /** Which key means what: "class:NAME" or the name of an action. */
@@ -61,22 +68,21 @@ export class Keys {
     this.changed = new Map(
       Object.entries(stored.keys ?? {}).filter(([, key]) => typeof key === "string"),
     );
+    this.defaults = new Map();
     this.arrange(classes, former);
   }
 
-  /** Give the classes keys, as at first or when they changed; a new name keeps its. */
+  /** Give the classes keys, as at first or when they changed: who has one keeps it. */
   arrange(classes, former) {
     this.named = [classes, former];
-    const old = this.changed;
-    this.changed = new Map([...old].filter(([name]) => !isFormer(name, former)));
-    for (const [name, key] of old) {
-      const now = isFormer(name, former) ? `class:${former[name.slice(6)]}` : name;
-      if (!this.changed.has(now)) this.changed.set(now, key);
-    }
+    this.changed = follow(this.changed, former);
+    const before = follow(this.defaults, former);
+    const kept = classes.map((name) => before.get(`class:${name}`)).filter(Boolean);
+    const digits = [...DIGITS].filter((digit) => !kept.includes(digit));
     // Ten digits; then a letter of the name that is free.
-    const taken = new Set([...ACTIONS.map(([, , key]) => key), ...this.changed.values()]);
-    this.defaults = new Map(classes.map((name, i) => {
-      const key = DIGITS[i] ?? letterOf(name, taken);
+    const taken = new Set([...ACTIONS.map(([, , key]) => key), ...this.changed.values(), ...kept]);
+    this.defaults = new Map(classes.map((name) => {
+      const key = before.get(`class:${name}`) || (digits.shift() ?? letterOf(name, taken));
       taken.add(key);
       return [`class:${name}`, key];
     }));
@@ -133,6 +139,7 @@ export class Keys {
   /** As it was at first. */
   reset() {
     this.changed.clear();
+    this.defaults.clear();
     this.arrange(...this.named);
     this.#save();
   }
