@@ -142,7 +142,7 @@ def report(results: pd.DataFrame) -> str:
     for way, some in results.groupby("way", sort=False):
         if way in NAMES:
             means = some.groupby("n_labels")["seconds"].mean().reindex(numbers)
-            texts = means.map(lambda s: f"{s:.2f}" if s < 10 else f"{s:.0f}")
+            texts = means.map(lambda s: f"{s:.2g}" if s < 10 else f"{s:.0f}")
             cells = texts.where(means.notna(), "-")
             rows.append(["seconds of a fit", NAMES[str(way)], *cells])
     return markdown_table(["", "", *(f"{n:,}" for n in numbers)], rows)

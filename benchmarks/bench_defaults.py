@@ -439,7 +439,7 @@ def fine_tuning(name: str, folder: Path, seed: int) -> dict[str, Callable[[], An
         herding = Herding(squared_distances(products, split.n_pool))
         ways[key] = lambda m=model, h=herding: simulate(split, m, h, seed)
     several = models["probe on several layers"]
-    ways["28 layers fine-tuned, the probe's labels"] = lambda: simulate(
+    ways["28 layers fine-tuned"] = lambda: simulate(
         split, several[1], Herding(squared_distances(several[0], split.n_pool)), seed,
         tested=fine_tune_deep(name, folder, split, seed),
     )  # fmt: skip

@@ -28,7 +28,7 @@ COMMANDS = {
     "bench_consensus.py - --report": {"campaign.md": 1},
     "bench_probe_table.py - {results}/probe_table.csv --report": {"training.md": 1},
     "bench_defaults.py - {results}/fine_tuning.csv fine-tuning --report": {
-        "training.md": 2
+        "training.md": 1
     },
     "bench_curves.py - {results}/curves.csv --report": {"training.md": 1},
     "bench_defaults.py - {results}/batch_sizes.csv batches --report": {
@@ -56,7 +56,8 @@ def tables(lines: Iterable[str]) -> list[list[Row]]:
     inside = False
     for line in lines:
         if line.startswith("|"):
-            cells = line.replace("**", "").replace(" %", "%").strip("|\n").split("|")
+            plain = line.replace("**", "").replace(" %", "%").strip()
+            cells = plain.strip("|").split("|")
             row = tuple(cell.strip() for cell in cells)
             if not inside:
                 found.append([])
