@@ -45,6 +45,7 @@ COMMANDS = {
     "bench_multilabel.py {results}/multilabel_probe.csv --md": {"benchmarks.md": 1},
     "bench_end_to_end.py {results}/end_to_end.csv --md": {"../benchmarks/README.md": 3},
     "bench_study.py - {work}/none.csv --report {work}": {"study.md": 3},
+    "bench_study_networks.py - {results}/study_networks.csv --report": {"study.md": 2},
 }
 """How many tables of a page each command prints."""
 
