@@ -46,6 +46,7 @@ COMMANDS = {
     "bench_end_to_end.py {results}/end_to_end.csv --md": {"../benchmarks/README.md": 3},
     "bench_sort.py {results}/sort.csv --report": {"end_to_end.md": 2},
     "bench_study.py - {work}/none.csv --report {work}": {"study.md": 3},
+    "bench_study_networks.py - {results}/study_networks.csv --report": {"study.md": 2},
 }
 """How many tables of a page each command prints."""
 

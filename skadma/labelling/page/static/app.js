@@ -87,8 +87,8 @@ class Page {
       this.live, this.dialog, this.finder.element);
   }
 
-  #classes({ classes, former, renamed }) {
-    this.keys.arrange(classes, former);
+  #classes({ classes, renamed }) {
+    this.keys.arrange(classes, renamed);
     for (const view of Object.values(this.views)) view.rename?.(renamed);
     this.finder.render();
     const named = classes.map((name) => {

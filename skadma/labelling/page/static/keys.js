@@ -1,5 +1,7 @@
 /** Keys: one for each label and action, settable, and all of them can be switched off. */
 
+import { own } from "./dom.js";
+
 export const ACTIONS = [
   ["skip", "Skip: ask again when nothing else is left", "s"],
   ["cant-tell", "Can't tell: leave it to somebody else", "t"],
@@ -38,15 +40,15 @@ function letterOf(name, taken) {
   return [...name.toLowerCase()].find((each) => /\p{L}/u.test(each) && !taken.has(each)) ?? "";
 }
 
-/** The keys of classes that are called otherwise by now; who has one already keeps that. */
-function follow(keys, former) {
-  const isFormer = (name) => name.startsWith("class:") && Object.hasOwn(former, name.slice(6));
-  const followed = new Map([...keys].filter(([name]) => !isFormer(name)));
-  for (const [name, key] of keys) {
-    const now = isFormer(name) ? `class:${former[name.slice(6)]}` : name;
-    if (!followed.has(now)) followed.set(now, key);
-  }
-  return followed;
+/** The keys of classes that are called otherwise by now. */
+function follow(keys, renamed) {
+  const followed = [...keys].map(([name, key]) => {
+    const now = name.startsWith("class:") && renamed(name.slice(6));
+    return [now ? `class:${now}` : name, key, name];
+  });
+  const same = ([now, , name]) => Number(now === name); // who has the name keeps its key
+  followed.sort((a, b) => same(a) - same(b));
+  return new Map(followed);
 }
 
 /** Which key means what: "class:NAME" or the name of an action. */
@@ -69,14 +71,17 @@ export class Keys {
       Object.entries(stored.keys ?? {}).filter(([, key]) => typeof key === "string"),
     );
     this.defaults = new Map();
-    this.arrange(classes, former);
+    this.arrange(classes, (name) => own(former, name));
   }
 
-  /** Give the classes keys, as at first or when they changed: who has one keeps it. */
-  arrange(classes, former) {
-    this.named = [classes, former];
-    this.changed = follow(this.changed, former);
-    const before = follow(this.defaults, former);
+  /**
+   * Give the classes keys, as at first or when they changed: who has one keeps it.
+   * `renamed` gives a class's name by its name until now, nothing if it is none any more.
+   */
+  arrange(classes, renamed = () => null) {
+    this.classes = classes;
+    this.changed = follow(this.changed, renamed);
+    const before = follow(this.defaults, renamed);
     const kept = classes.map((name) => before.get(`class:${name}`)).filter(Boolean);
     const digits = [...DIGITS].filter((digit) => !kept.includes(digit));
     // Ten digits; then a letter of the name that is free.
@@ -140,7 +145,7 @@ export class Keys {
   reset() {
     this.changed.clear();
     this.defaults.clear();
-    this.arrange(...this.named);
+    this.arrange(this.classes);
     this.#save();
   }
 
