@@ -1,6 +1,7 @@
 """What kind of source centres to use: how much they agree, cost, and save labels.
 
     python benchmarks/bench_centers.py OUT [--jobs 2] [--data DIR]
+    python benchmarks/bench_centers.py benchmarks/results/centers --report
 
 The kinds are those of configs/centers.json: one photograph per source class, the
 synthesised ones that the package ships, each with 1000, 300 and 100 classes. On each
@@ -9,10 +10,10 @@ data set, with efficientnet_lite0 at 128 pixels:
 - Spearman's rank correlation of the distinctiveness by the pretrained network
   with the one by 1000 photographs;
 - seconds to make the centres, and to score the pool with them from cached outputs;
-- area under the accuracy curve of published ADMA, by `skadma bench`, beside random's.
+- area under the accuracy curve of ADMA, by `skadma bench`, beside random's.
 
-Everything goes to OUT, the table as study.md; a run that was stopped goes on. About 25
-minutes on 2 cores.
+Everything goes to OUT; a run that was stopped goes on. --report prints the table only.
+About 25 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -89,20 +90,16 @@ def report(table: pd.DataFrame, results: pd.DataFrame) -> str:
     for name in ["random", *table["centers"].unique()]:
         mine = table[table["centers"] == name].set_index("dataset")
         rhos = mine["rank_correlation"].to_dict()
-        row = [name, *(f"{rhos[d]:.3f}" if d in rhos else "" for d in datasets)]
+        row = [name.replace("real", "photographs").replace("ized", "ised")]
+        row += [", ".join(f"{rhos[d]:.2f}" for d in datasets if d in rhos)]
         row += [f"{mean[name][d]:.3f} ± {std[name][d]:.3f}" for d in datasets]
         row += [f"{mean[name].mean():.3f}"]
         for what in ("seconds_to_make", "seconds_to_score"):
             row += [f"{mine[what].mean():.1f}" if len(mine) else ""]
         rows.append(row)
-    head = [
-        "centres",
-        *(f"rank correlation, {name}" for name in datasets),
-        *(f"area, {name}" for name in datasets),
-        "mean area",
-        "s to make",
-        "s to score the pool",
-    ]
+    first, *others = datasets
+    head = ["centres", f"rank correlation: {', '.join(datasets)}", f"area: {first}",
+            *others, "mean", "s to make", "s to score a pool"]  # fmt: skip
     return markdown_table(head, rows)
 
 
@@ -112,18 +109,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("SKADMA_DATA"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--report", action="store_true", help="only print the table")
     options = parser.parse_args()
+    file = options.out / "agreement.csv"
+    if options.report:
+        print(report(pd.read_csv(file), read_results(options.out)))
+        return
     if options.data is None:
         parser.error("say where the data are: --data, or SKADMA_DATA")
     config = json.loads(CONFIG.read_text("utf-8"))
-    file = options.out / "agreement.csv"
     if not file.is_file():
         options.out.mkdir(parents=True, exist_ok=True)
         agreement(config, Path(options.data)).to_csv(file, index=False)
     run_benchmark(CONFIG, options.out, jobs=options.jobs, data=options.data)
-    text = report(pd.read_csv(file), read_results(options.out))
-    (options.out / "study.md").write_text(text + "\n", "utf-8")
-    print(text)
+    print(report(pd.read_csv(file), read_results(options.out)))
 
 
 if __name__ == "__main__":

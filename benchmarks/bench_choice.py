@@ -1,12 +1,13 @@
 """Whether `skadma finish` takes the better model, by labels that the probe chose.
 
     python benchmarks/bench_choice.py DIR OUT.csv [--sets NAME ...] [--others NAME ...]
+    python benchmarks/bench_choice.py DIR benchmarks/results/choice.csv --report
 
 DIR as in bench_defaults.py. Pools of 600 images are labelled by UncertaintyHerding with
 the probe on several layers, or at random; with 100, 160 and 320 labels that probe and
 another model are compared as `finish` compares them, and tested on 400 images. The
 other is a probe on the last layer, or the last stage fine-tuned. OUT.csv gets a row per
-comparison, and a run that was stopped goes on.
+comparison, and a run that was stopped goes on. --report prints the table only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bench_defaults import (
 )
 from sklearn.utils import check_random_state
 
+from skadma.bench.report import markdown_table
 from skadma.evaluation._out_of_fold import _folds
 from skadma.labelling.campaign.finish import prefer
 
@@ -69,21 +71,23 @@ def out_of_fold(model: Predict, labeled: np.ndarray, y: np.ndarray) -> np.ndarra
 
 def report(results: pd.DataFrame) -> str:
     """How often the better one was taken, and points lost to the better one."""
-    lines = []
+    rows = []
     gain = 100 * (results["test_other"] - results["test_own"])
     data = results.assign(gain=gain)
     for (other, n), some in data.groupby(["other", "n_labels"], sort=False):
         better, worse = some[some["gain"] >= 1], some[some["gain"] <= -1]
         best = np.maximum(some["gain"], 0)
-        lines.append({
-            "other": other, "labels": n, "comparisons": len(some),
-            "better by a point": len(better), "taken": int(better["taken"].sum()),
-            "worse by a point": len(worse), "taken too": int(worse["taken"].sum()),
-            "lost": (best - some["gain"] * some["taken"]).mean(),
-            "always the campaign's": best.mean(),
-            "always the other": (best - some["gain"]).mean(),
-        })  # fmt: skip
-    return pd.DataFrame(lines).round(2).to_markdown(index=False)
+        lost = best - some["gain"] * some["taken"], best, best - some["gain"]
+        rows.append([
+            str(other), str(n), str(len(some)),
+            *(str(m) for group in (better, worse)
+              for m in (len(group), int(group["taken"].sum()))),
+            *(f"{points.mean():.2f}" for points in lost),
+        ])  # fmt: skip
+    head = ["the other", "labels", "comparisons", "the other was better",
+            "... and taken", "worse", "... but taken", "points lost",
+            "always the campaign's", "always the other"]  # fmt: skip
+    return markdown_table(head, rows)
 
 
 def main() -> None:
@@ -94,12 +98,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--others", nargs="+", default=OTHERS, choices=OTHERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[70])
+    parser.add_argument("--report", action="store_true", help="only print the table")
     options = parser.parse_args()
     known = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame()
     done = (
         {tuple(c) for c in known[["set", "seed", "other"]].values} if len(known) else ()
     )
-    for seed in options.seeds:
+    for seed in [] if options.report else options.seeds:
         for name in options.sets:
             todo = [o for o in options.others if (name, seed, o) not in done]
             if not todo:

@@ -2,6 +2,7 @@
 
     python benchmarks/make_image_sets.py DIR
     python benchmarks/bench_consensus.py DIR [--sets NAME ...]
+    python benchmarks/bench_consensus.py DIR --report
 
 200 images are answered by people who are right with a known share, wrong ones uniformly
 ("uniform"), or in 70 % of the cases the next class ("confused"). The first answer of an
@@ -9,7 +10,7 @@ image holds; the probe of these is the model, its leave-one-out probabilities ar
 of each image. "right": labels that are the true ones; "brier": squared error of their
 probability; "quality": mean error of the people's share; "covered": 95 % intervals that
 have it. CROWDLAB is cleanlab's, where it is installed. Features are those of
-bench_defaults.py.
+bench_defaults.py. --report prints the tables of benchmarks/results/consensus.csv.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import pandas as pd
 from bench_defaults import SETS, read_features
 
 from skadma import ProbeClassifier
+from skadma.bench.report import markdown_table
 from skadma.labelling.campaign.consensus import weigh_answers
 
 RESULTS = Path(__file__).parent / "results" / "consensus.csv"
+COLUMNS = ["right", "brier", "quality", "covered"]
 PEOPLE = {
     "3 people, 1 or 2 answers": ([0.97, 0.88, 0.75], (0.7, 0.3, 0.0)),
     "3 people, 3 answers": ([0.97, 0.88, 0.75], (0.0, 0.0, 1.0)),
@@ -39,7 +42,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS[::2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--report", action="store_true", help="only print the table")
     options = parser.parse_args()
+    if options.report:
+        print(report(pd.read_csv(RESULTS)))
+        return
     rows: list[dict[str, Any]] = []
     for name in options.sets:
         stored = read_features(name, options.folder)
@@ -50,10 +57,20 @@ def main() -> None:
                     rows += measure(stored, {**what, "mistakes": mistakes})
         pd.DataFrame(rows).to_csv(RESULTS, index=False, float_format="%.4f")
         print(name, flush=True)
-    columns = ["right", "brier", "quality", "covered"]
-    found = pd.DataFrame(rows)
-    for by in (["way"], ["people", "way"]):
-        print(found.groupby(by)[columns].mean().round(3).to_string())
+    print(report(pd.DataFrame(rows)))
+
+
+def report(results: pd.DataFrame) -> str:
+    """Means over all, a row for each way."""
+    rows = []
+    for way, some in results.groupby("way", sort=False):
+        right, brier, quality, covered = some[COLUMNS].mean()
+        held = "" if np.isnan(covered) else f"{100 * covered:.0f} %"
+        cells = f"{100 * right:.1f}", f"{brier:.3f}", f"{quality:.3f}", held
+        rows.append([str(way), *cells])
+    head = ["", "labels right %", "squared error of their probability",
+            "error of a person's share", "intervals that have it"]  # fmt: skip
+    return markdown_table(head, rows)
 
 
 def measure(

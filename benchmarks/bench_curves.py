@@ -1,10 +1,11 @@
 """Probe, fine-tuning, fine-tuning from the probe and their mean: 20 to 1,280 labels.
 
-    python benchmarks/bench_curves.py DIR OUT.csv [--sets NAME ...]
+    python benchmarks/bench_curves.py DIR OUT.csv [--deep] [--sets NAME ...]
+    python benchmarks/bench_curves.py DIR OUT.csv --report
 
 Random labels on the data sets that are large enough, EfficientNet-Lite0 at 128 px. DIR
 as in bench_defaults.py, whose features it shares. OUT.csv gets a row per fit; a run
-that was stopped goes on.
+that was stopped goes on. --report prints the table of OUT.csv only.
 """
 
 from __future__ import annotations
@@ -29,12 +30,20 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from skadma import CNNClassifier
+from skadma.bench.report import markdown_table
 from skadma.networks.heads import ProbeHead
 from skadma.training.probe_head import fit_head
 
 SETS = ("trash", "cifar10", "elpv", "dogs-vs-cats")
 N_LABELS = (1280, 320, 80, 640, 160, 40, 20)
 N_TEST = 500
+NAMES = {
+    "probe": "probe on several layers",
+    "fine-tuned": "last stage fine-tuned",
+    "from the probe": "... from the probe",
+    "mean of probe and fine-tuned": "mean",
+    "fine-tuned, 28 layers": "28 layers fine-tuned",
+}
 N_EPOCHS = 12
 
 
@@ -121,14 +130,22 @@ def fine_tuned_deep(
 
 
 def report(results: pd.DataFrame) -> str:
-    """Tables of each set."""
-    parts = []
-    for what in ("accuracy", "log_loss", "seconds"):
-        for name, some in results.groupby("set", sort=False):
-            table = some.pivot_table(what, "way", "n_labels", sort=False)
-            table = table.reindex(columns=sorted(table.columns))
-            parts += [f"{name}: {what}", table.round(3).to_string()]
-    return "\n\n".join(parts)
+    """Accuracy and log loss of each set, then seconds, means over sets."""
+    numbers = sorted(results["n_labels"].unique())
+    rows = []
+    for (name, way), some in results.groupby(["set", "way"], sort=False):
+        if way in NAMES:
+            means = some.groupby("n_labels")[["accuracy", "log_loss"]].mean()
+            means = means.reindex(numbers).itertuples(index=False)
+            cells = (f"{a:.3f} / {b:.2f}" if a == a else "-" for a, b in means)
+            rows.append([str(name), NAMES[str(way)], *cells])
+    for way, some in results.groupby("way", sort=False):
+        if way in NAMES:
+            means = some.groupby("n_labels")["seconds"].mean().reindex(numbers)
+            texts = means.map(lambda s: f"{s:.2g}" if s < 10 else f"{s:.0f}")
+            cells = texts.where(means.notna(), "-")
+            rows.append(["seconds of a fit", NAMES[str(way)], *cells])
+    return markdown_table(["", "", *(f"{n:,}" for n in numbers)], rows)
 
 
 def main() -> None:
@@ -140,7 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--labels", nargs="+", type=int, default=N_LABELS)
     parser.add_argument("--deep", action="store_true", help="only fine-tune 28 layers")
-    parser.add_argument("--report", action="store_true", help="only print the tables")
+    parser.add_argument("--report", action="store_true", help="only print the table")
     options = parser.parse_args()
     known = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame()
     done = set()

@@ -2,12 +2,14 @@
 
     python benchmarks/make_image_sets.py DIR
     python benchmarks/bench_defaults.py DIR OUT.csv STUDY [--sets NAME ...]
+    python benchmarks/bench_defaults.py DIR SUMMARY.csv STUDY --report
 
 STUDY is "batches", "fine-tuning" or "networks". The outputs of EfficientNet-Lite0 (and
 Lite1, Lite2, and of the mirror images) at 128 px are computed once and kept in
 DIR/features. Pools of 600 images, 400 to test on, 160 labels. SKADMA_DATA names the
 folder of the data sets that no package has. OUT.csv gets the curves, and a run that was
-stopped goes on; --summary FILE gets a line per set, way and seed.
+stopped goes on; --summary FILE gets a line per set, way and seed, of which --report
+prints the tables.
 
 The probe and UncertaintyHerding depend on the rows' products with each other only, so
 that a label costs milliseconds here. The probe is the package's own, and the images
@@ -30,10 +32,12 @@ import pandas as pd
 import torch
 from PIL import Image
 from scipy.special import softmax
+from scipy.stats import wilcoxon
 from sklearn.model_selection import train_test_split
 
 from skadma import CNNClassifier
 from skadma.bench.datasets import LabelledImages, load_dataset
+from skadma.bench.report import markdown_table
 from skadma.images.selection import take
 from skadma.networks.heads import BlockLinear, get_head
 from skadma.training.probe import fit_probe
@@ -435,7 +439,7 @@ def fine_tuning(name: str, folder: Path, seed: int) -> dict[str, Callable[[], An
         herding = Herding(squared_distances(products, split.n_pool))
         ways[key] = lambda m=model, h=herding: simulate(split, m, h, seed)
     several = models["probe on several layers"]
-    ways["28 layers fine-tuned, the probe's labels"] = lambda: simulate(
+    ways["28 layers fine-tuned"] = lambda: simulate(
         split, several[1], Herding(squared_distances(several[0], split.n_pool)), seed,
         tested=fine_tune_deep(name, folder, split, seed),
     )  # fmt: skip
@@ -483,36 +487,69 @@ def labels_needed(curve: pd.Series, wanted: float) -> float:
 def summary(results: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy over rounds, accuracy at some numbers of labels, seconds."""
     cells = results.pivot_table("accuracy", ["set", "way", "seed"], "n_labels")
-    table = cells[[*SOME]].add_prefix("at_")
-    means = cells.mean(axis=1).where(cells.notna().all(axis=1))
+    table = cells[[*range(STEP, N_LABELS + 1, STEP)]].add_prefix("at_")
+    means = cells.mean(axis=1).where(table.notna().all(axis=1))
     table.insert(0, "mean", means.round(4))
     seconds = results.groupby(["set", "way", "seed"])[["fit_seconds", "query_seconds"]]
-    return table.join(seconds.sum().round(2))
+    return table.join(seconds.sum().round(2)).reset_index()
 
 
-def report(results: pd.DataFrame) -> str:
-    """Tables of accuracy by set and way."""
-    sets = [s for s in SETS if s in set(results["set"])]
-    tables = {"mean accuracy over 20 to 160 labels": results}
-    for n in (40, 160):
-        tables[f"accuracy at {n} labels"] = results[results["n_labels"] == n]
-    parts = []
-    for title, some in tables.items():
-        table = some.pivot_table("accuracy", "way", "set", sort=False)[sets]
-        table["mean"] = table.mean(axis=1)
-        parts += [title, (100 * table).round(1).to_string()]
-    random = [w for w in results["way"].unique() if "random" in w]
-    if random:
-        curves = results.pivot_table("accuracy", "n_labels", ["way", "set"], sort=False)
-        wanted = curves[random[0]].loc[N_LABELS]
-        needed = curves.apply(lambda c: labels_needed(c, wanted[c.name[1]]) / N_LABELS)
-        table = needed.unstack("set")[sets].reindex(results["way"].unique())
-        table["mean"] = table.fillna(1).mean(axis=1)
-        parts += [f"share of labels needed for {random[0]}'s accuracy at 160"]
-        parts += [table.round(2).to_string()]
-    seconds = results.groupby("way", sort=False)[["fit_seconds", "query_seconds"]]
-    parts += ["seconds for 20 labels", seconds.mean().round(2).to_string()]
-    return "\n\n".join(parts)
+def by_set(cells: pd.DataFrame) -> str:
+    """Accuracy of each set in percent: the curve's mean, and at some labels."""
+    sets = [name for name in SETS if name in set(cells["set"])]
+    rows = []
+    for column in ("mean", "at_40", "at_80", "at_160"):
+        table = 100 * cells.pivot_table(column, "way", "set", sort=False)[sets]
+        for way, row in table.iterrows():
+            labels = "" if column == "mean" else f", {column[3:]} labels"
+            values = (f"{v:.1f}" if v == v else "-" for v in (*row, row.mean()))
+            rows.append([f"{way}{labels}", *values])
+    return markdown_table(["", *sets, "mean"], rows)
+
+
+def beside_batches_of_20(cells: pd.DataFrame) -> str:
+    """Points of each way above batches of 20 on the same pairs, Wilcoxon's p."""
+    columns = ["mean", "at_40", "at_80", "at_160"]
+    pairs = cells.set_index(["way", "set", "seed"])[columns]
+    rows = []
+    for way in cells["way"].unique():
+        if way != "20":
+            gains = (100 * (pairs.loc[way] - pairs.loc["20"]).dropna()).round(2)
+            texts = (f"{gains[c].mean():.2f} ({wilcoxon(gains[c])[1]:.2f})"
+                     for c in columns)  # fmt: skip
+            rows.append([way, str(len(gains)), *texts])
+    head = ["batch", "pairs", "mean of 20 to 160 labels", "at 40", "at 80", "at 160"]
+    return markdown_table(head, rows)
+
+
+def labels_saved(cells: pd.DataFrame) -> str:
+    """Accuracies, and the share of 160 labels for what Lite0 has with random ones.
+
+    Of what random labels reach with the same seeds.
+    """
+    curve = [f"at_{n}" for n in range(STEP, N_LABELS + 1, STEP)]
+    rows = []
+    for way in cells["way"].unique():
+        mine = cells[cells["way"] == way]
+        means = mine.groupby("set")[["mean", *curve]].mean()
+        shares = []
+        for name, row in means.iterrows():
+            seeds = mine.loc[mine["set"] == name, "seed"]
+            wanted = cells[(cells["way"] == "Lite0, random") & (cells["set"] == name)]
+            wanted = wanted[wanted["seed"].isin(seeds)]
+            accuracies = pd.Series(row[curve].to_numpy(), range(20, 161, 20))
+            needed = labels_needed(accuracies, wanted["at_160"].mean())
+            shares.append(min(needed, N_LABELS) / N_LABELS if needed == needed else 1)
+        values = means["mean"].mean(), means["at_160"].mean()
+        rows.append([way, *(f"{v:.3f}" for v in values), f"{np.mean(shares):.2f}"])
+    return markdown_table(["", "mean accuracy", "at 160", "labels"], rows)
+
+
+def report(cells: pd.DataFrame, study: str) -> str:
+    """Make the tables of a study."""
+    tables = {"batches": beside_batches_of_20, "networks": labels_saved}
+    parts = [tables[study](cells)] if study in tables else []
+    return "\n\n".join((*parts, by_set(cells)))
 
 
 def main() -> None:
@@ -524,14 +561,19 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--ways", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[40, 41, 42])
-    parser.add_argument("--report", action="store_true", help="only print the tables")
     parser.add_argument("--summary", type=Path)
+    parser.add_argument(
+        "--report", action="store_true", help="print a summary's tables"
+    )
     options = parser.parse_args()
     known = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame()
+    if options.report:
+        print(report(known, options.study))
+        return
     done = set()
     if len(known):
         done = {tuple(cell) for cell in known[["set", "way", "seed"]].values}
-    for seed in [] if options.report else options.seeds:
+    for seed in options.seeds:
         for name in options.sets:
             ways = STUDIES[options.study](name, options.folder, seed)
             for way, run in ways.items():
@@ -542,8 +584,8 @@ def main() -> None:
                 known = pd.concat([known, rows])
                 known.to_csv(options.out, index=False)
     if options.summary:
-        summary(known).to_csv(options.summary)
-    print(report(known))
+        summary(known).to_csv(options.summary, index=False)
+    print(report(summary(known), options.study))
 
 
 if __name__ == "__main__":

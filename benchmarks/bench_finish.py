@@ -2,6 +2,7 @@
 
     python benchmarks/bench_finish.py curves DIR CURVES.csv
     python benchmarks/bench_finish.py forecasts CURVES.csv OUT.csv
+    python benchmarks/bench_finish.py report benchmarks/results/finish.csv
 
 DIR is that of bench_defaults.py, with the features of EfficientNet-Lite0 on its sets.
 `curves` labels pools of 1,000 images by UncertaintyHerding and at random, 300 labels of
@@ -9,8 +10,8 @@ each, five seeds. After each ten labels it writes what a campaign knows (the acc
 the labelled images, each by the probe without it; the probe's mean probability on the
 others) and what it does not know: the accuracy on the others. `forecasts` writes how
 often a forecast's interval has the truth, for each set with constants from the other
-sets, and prints the tables of docs/evaluation.md and the constants from all sets, which
-are those of skadma/evaluation/_forecast.py.
+sets, and prints the constants from all sets, which are those of
+skadma/evaluation/_forecast.py; `report` prints the tables of docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from skadma.evaluation import _forecast
 from skadma.training.probe import fit_probe
 
 SEEDS, MOST, STEP, N_POOL = 5, 300, 10, 1000
-WAYS = ("herding", "random")
+WAYS, MEASURED = ("herding", "random"), ["inside", "width", "error"]
 LABELS, AHEAD = (30, 40, 60, 80, 100, 150, 200), (0, 20, 50, 100)
 
 
@@ -132,13 +133,19 @@ def forecasts(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_forecasts(curves: Path, out: Path) -> None:
-    """Write a line for each set, way and number of labels more; print the tables."""
+    """Write a line for each set, way, number of labels and of labels more."""
     found = points(pd.read_csv(curves))
-    constants = fit(found[found["way"] == "herding"])
+    print("constants", fit(found[found["way"] == "herding"]))
     made = forecasts(found)
     made["error"] = made["error"].abs()
-    summary = made.groupby(["set", "way", "more"])[["inside", "width", "error"]].mean()
+    summary = made.groupby(["set", "way", "n", "more"])[MEASURED].mean()
     summary.round(4).to_csv(out)
+    report(out)
+
+
+def report(summary: Path) -> None:
+    """Print the tables, by set and by number of labels, and the means by way."""
+    made = pd.read_csv(summary)
     for by in ("set", "n"):
         rows = []
         for name, mine in made[made["way"] == "herding"].groupby(by):
@@ -147,21 +154,15 @@ def write_forecasts(curves: Path, out: Path) -> None:
             sums = mine["inside"].mean(), mine["width"].mean(), mine["error"].mean()
             rows.append([str(name), *cells, *(f"{100 * each:.0f}" for each in sums)])
         ahead = [f"{more} more" if more else "now" for more in AHEAD]
-        head = [
-            "data set" if by == "set" else "labels",
-            *ahead,
-            "all",
-            "width",
-            "error",
-        ]
-        print(markdown_table(head, rows), "\n")
-    print(made.groupby(["way", "more"])[["inside", "width", "error"]].mean().round(3))
-    print(made.groupby("way")[["inside", "width", "error"]].mean().round(3))
-    print(constants)
+        first = "data set" if by == "set" else "labels"
+        print(markdown_table([first, *ahead, "all", "width", "error"], rows), "\n")
+    print(made.groupby(["way", "more"])[MEASURED].mean().round(3))
+    print(made.groupby("way")[MEASURED].mean().round(3))
 
 
 if __name__ == "__main__":
-    works = {"curves": write_curves, "forecasts": write_forecasts}
-    if len(sys.argv) != 4 or sys.argv[1] not in works:
+    works = {"curves": write_curves, "forecasts": write_forecasts, "report": report}
+    work, *paths = sys.argv[1:] or [""]
+    if work not in works or len(paths) != (1 if work == "report" else 2):
         sys.exit(__doc__)
-    works[sys.argv[1]](*map(Path, sys.argv[2:]))
+    works[work](*map(Path, paths))

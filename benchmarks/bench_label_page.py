@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -277,7 +277,7 @@ def first_labels(page: Page, labels: dict[str, str]) -> float:
         page.wait_for_function(
             "() => window.skadmaPage?.views.single.visible && skadmaPage.queue.items[0]"
         )
-        key = str(1 + WASTE.index(labels[page.inner_text(".caption")]))
+        key = key_of(labels[page.inner_text(".caption")], WASTE)
         begin = time.perf_counter()
         page.keyboard.press(key)
         seconds += time.perf_counter() - begin
@@ -285,15 +285,31 @@ def first_labels(page: Page, labels: dict[str, str]) -> float:
     return seconds
 
 
-def with_brush(page: Page, labels: dict[str, str], start: float) -> dict[str, Any]:
-    """Screens of one likely class: the wrong ones by pointer and key, then Enter."""
+def key_of(label: str, classes: Sequence[str]) -> str:
+    """The key of one of up to ten classes: the tenth has 0."""
+    return str((1 + classes.index(label)) % 10)
+
+
+def with_brush(
+    page: Page,
+    labels: dict[str, str],
+    start: float,
+    classes: Sequence[str] = WASTE,
+    after_screen: Callable[[float, float], object] = lambda hand, waited: None,
+) -> dict[str, Any]:
+    """Screens of one likely class: the wrong ones by pointer and key, then Enter.
+
+    `after_screen` is called with the hand's seconds and those of waiting, so far.
+    """
     gallery = "skadmaPage.views.gallery"
+    begin = time.perf_counter()
     page.click("#view-gallery")
     page.check("[data-focus=prefill]")
     page.wait_for_function(f"() => {gallery}.model > 0")
+    waited = time.perf_counter() - begin
     page.select_option("#size", "96")
     n_tiles = n_wrong = n_screens = 0
-    waited = 0.0
+    hand = 0.0
     while True:
         left = page.evaluate(
             f"""() => {{
@@ -304,7 +320,7 @@ def with_brush(page: Page, labels: dict[str, str], start: float) -> dict[str, An
         )
         if not left:
             break
-        most = max(WASTE, key=left.count)
+        most = max(classes, key=left.count)
         if page.input_value("#which") != f"likely:{most}":
             page.select_option("#which", f"likely:{most}")
         begin = time.perf_counter()
@@ -323,7 +339,7 @@ def with_brush(page: Page, labels: dict[str, str], start: float) -> dict[str, An
             if labels[path] != most:
                 n_wrong += 1
                 page.locator(f'#gallery [data-index="{i}"]').hover()
-                page.keyboard.press(str(1 + WASTE.index(labels[path])))
+                page.keyboard.press(key_of(labels[path], classes))
         page.locator('#gallery [data-index="0"]').hover()
         n_tiles, n_screens = n_tiles + len(seen), n_screens + 1
         begin = time.perf_counter()
@@ -331,12 +347,13 @@ def with_brush(page: Page, labels: dict[str, str], start: float) -> dict[str, An
         page.wait_for_function("() => skadmaPage.queue.outbox.size === 0")
         waited += time.perf_counter() - begin
         time.sleep(2)  # less than the hand needs: the model learns meanwhile
+        hand = (
+            n_tiles * HAND["look_at_a_tile_of_one_class"]
+            + n_wrong * HAND["point_and_key"]
+            + n_screens * (HAND["enter"] + HAND["click"])
+        )
+        after_screen(start + hand, waited)
     right = page.evaluate(f"() => {gallery}.rows.map((row) => [row.path, row.mark])")
-    hand = (
-        n_tiles * HAND["look_at_a_tile_of_one_class"]
-        + n_wrong * HAND["point_and_key"]
-        + n_screens * (HAND["enter"] + HAND["click"])
-    )
     slow = n_tiles * (HAND["look_at_a_tile"] - HAND["look_at_a_tile_of_one_class"])
     return {
         "first_labels": {"labels": FIRST, "seconds": round(start, 1)},
@@ -376,7 +393,7 @@ def in_grid(page: Page, labels: dict[str, str], start: float) -> dict[str, Any]:
             clicks = (ring.index(labels[path]) - ring.index(mark)) % len(ring)
             n_clicks += clicks
             page.locator(".tile").nth(i).focus()
-            page.keyboard.press(str(1 + WASTE.index(labels[path])))
+            page.keyboard.press(key_of(labels[path], WASTE))
         n_tiles, n_screens = n_tiles + len(tiles), n_screens + 1
         page.locator(".tile").first.focus()
         begin = time.perf_counter()

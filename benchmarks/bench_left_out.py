@@ -2,6 +2,7 @@
 
     python benchmarks/make_image_sets.py DIR
     python benchmarks/bench_left_out.py DIR [--sets NAME ...]
+    python benchmarks/bench_left_out.py DIR --report
 
 Labels are chosen by UncertaintyHerding from pools of 600 images, in rounds of 20, as in
 a campaign. "loo" is the share of labels that the probe predicts without them; "by area"
@@ -16,7 +17,8 @@ how many of the ten most suspect labels are? By the probe's leave-one-out scores
 ("first": what campaigns do), by those of a second probe to which labels that the first
 one doubts count less ("second"), and, to see what can be had at most, by those of a
 probe that is told the true labels of these 200 images ("told 200") or of the whole pool
-("told all"). Features are those of bench_defaults.py.
+("told all"). Features are those of bench_defaults.py. --report prints the tables of
+left_out.csv and wrong_labels.csv in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -32,12 +34,19 @@ from sklearn.base import clone
 
 from skadma import ProbeClassifier
 from skadma._utils.intervals import wilson_interval
+from skadma.bench.report import markdown_table
 from skadma.strategies._uncertainty_herding import herd_by_distances, herding_distances
 
 RESULTS = Path(__file__).parent / "results" / "left_out.csv"
 WRONG = RESULTS.with_name("wrong_labels.csv")
 N_POOL, N_TEST, ROUND, N_LABELS = 600, 400, 20, 160
 AT = (20, 40, 80, 160)
+NAMES = {
+    "loo": "share of labels that is predicted without them",
+    "by area": "the same, each label counted by the images it is nearest to",
+    "confidence": "mean confidence in the rest of the pool",
+    "corrected": "the same, and the mean of right - confidence of the labels",
+}
 
 
 def main() -> None:
@@ -47,7 +56,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="only print the tables")
     options = parser.parse_args()
+    if options.report:
+        print(report(pd.read_csv(options.out), pd.read_csv(WRONG)))
+        return
     rows: list[dict[str, Any]] = []
     wrong: list[dict[str, Any]] = []
     for name in options.sets:
@@ -58,23 +71,37 @@ def main() -> None:
             rows += measure(stored, {"set": name, "seed": seed})
         pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4f")
         print(name, flush=True)
-    results = pd.DataFrame(rows)
-    ways = ["loo", "by area", "confidence", "corrected"]
+    print(report(pd.DataFrame(rows), pd.DataFrame(wrong)))
+
+
+def report(results: pd.DataFrame, wrong: pd.DataFrame) -> str:
+    """Errors of the estimates by number of labels; then precision at ten by set."""
     found = results[results["labels"].isin(AT)].copy()
-    for way in ways:
+    for way in NAMES:
         found[way] = 100 * (found[way] - found["accuracy"])
-    print("points above the accuracy, mean")
-    print(found.groupby("labels")[ways].mean().round(1))
-    print("share of intervals that have the accuracy in them")
-    covered = ["covered by loo", "covered by confidence"]
-    print(results.groupby("labels")[covered].mean().round(2))
-    print(results[covered].mean().round(3))
-    print("root mean square")
-    print(found.groupby("labels")[ways].agg(lambda x: (x**2).mean() ** 0.5).round(1))
-    print(found[found["labels"] > 40].groupby("set")[ways].mean().round(1))
-    print("precision at ten")
-    found = pd.DataFrame(wrong).drop(columns="seed").groupby("set").mean()
-    print(found.round(2), found.mean().round(3), sep="\n")
+    groups = [some for _, some in found.groupby("labels")]
+    rows = []
+    for way, name in NAMES.items():
+        bias = [some[way].mean() for some in groups]
+        rows.append([f"{name}: bias", *(f"{b:+.1f}" for b in bias)])
+    for way, name in NAMES.items():
+        errors = [(some[way] ** 2).mean() ** 0.5 for some in groups]
+        text = f"{name}: root mean square error"
+        rows.append([text, *(f"{error:.1f}" for error in errors)])
+    held = results[["covered by loo", "covered by confidence"]].mean()
+    sets = wrong.drop(columns="seed").groupby("set").mean()
+    sets.loc["mean"] = sets.mean()
+    ways = ["accuracy", "first", "told 200", "told all", "second"]
+    table = [
+        [str(name), *(f"{100 * value:.0f}" for value in row)]
+        for name, row in sets[ways].iterrows()
+    ]
+    head = ["data set", "accuracy", "wrong of ten", "told 200", "told all", "second"]
+    return "\n\n".join((
+        markdown_table(["labels", *map(str, AT)], rows),
+        f"Intervals that have the accuracy: {held.round(3).to_dict()}",
+        markdown_table(head, table),
+    ))  # fmt: skip
 
 
 def measure(

@@ -1,13 +1,15 @@
 """ProbeClassifier beside scikit-learn's linear classifiers, on frozen features.
 
     python benchmarks/bench_probe_table.py FOLDER OUT.csv [--seeds N ...]
+    python benchmarks/bench_probe_table.py FOLDER OUT.csv --report
 
 Features of EfficientNet-Lite0 at 128 px are computed once and kept in FOLDER: the last
 layer's input (1,280 columns) and that of ``layers/efficientnet_lite0`` (7,232). Of each
 set 600 images are the test set; 10, 40, 160 and 640 others have labels, at least one of
 each class and three from 40 on. The peers get rows that are centred and scaled to
 length 1, with ``layers/`` block by block, as ProbeClassifier does to its own.
-SKADMA_DATA names the folder of the data sets. Prints means over sets, and each set's.
+SKADMA_DATA names the folder of the data sets. Prints means over sets, and each set's;
+--report prints those of OUT.csv only.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from skadma import CNNClassifier, ProbeClassifier
 from skadma.bench.datasets import load_dataset
+from skadma.bench.report import markdown_table
 from skadma.images.selection import take
 
 SETS = ("dogs-vs-cats", "cifar10", "trash", "blood-cells")
@@ -41,9 +44,10 @@ WIDTHS = [1280, 960, 1344, 1344, 2304]
 input."""
 N_LABELS = (10, 40, 160, 640)
 N_TEST = 600
+FEATURES = {"last": "last layer", "layers": "`layers/`"}
 PEERS: dict[str, Callable[[], Any]] = {
-    "LogisticRegression, C=1": lambda: LogisticRegression(C=1, max_iter=1000),
-    "LogisticRegression, C=100": lambda: LogisticRegression(C=100, max_iter=1000),
+    "LogisticRegression(C=1)": lambda: LogisticRegression(C=1, max_iter=1000),
+    "LogisticRegression(C=100)": lambda: LogisticRegression(C=100, max_iter=1000),
     "LogisticRegressionCV": lambda: LogisticRegressionCV(
         Cs=np.geomspace(0.1, 10_000, 6), cv=3, max_iter=1000, scoring="neg_log_loss"
     ),
@@ -144,8 +148,10 @@ def report(results: pd.DataFrame) -> str:
     parts = []
     for name in ("all", *results["set"].unique()):
         some = results if name == "all" else results[results["set"] == name]
-        lines = [f"{name}: accuracy / log loss / seconds of fit at {N_LABELS} labels"]
-        for (features, classifier), group in some.groupby(["features", "classifier"]):
+        rows = []
+        for (features, classifier), group in some.groupby(
+            ["features", "classifier"], sort=False
+        ):
             cells = []
             for n in N_LABELS:
                 cell = group[group["n_labels"] == n]
@@ -153,8 +159,10 @@ def report(results: pd.DataFrame) -> str:
                 every = cell["set"].nunique() == some["set"].nunique()
                 texts = (f"{v:.3f}" if v == v else "-" for v in means)  # NaN: none
                 cells.append(" / ".join(texts) if every else "-")
-            lines.append(f"| {features} | {classifier} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+            rows.append([FEATURES[features], f"`{classifier}`", *cells])
+        head = ["features", "classifier", "10 labels", *map(str, N_LABELS[1:])]
+        title = f"{name}: accuracy / log loss / seconds of fit"
+        parts += [title, markdown_table(head, rows)]
     return "\n\n".join(parts)
 
 
@@ -165,7 +173,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--report", action="store_true", help="only print the tables")
     options = parser.parse_args()
+    if options.report:
+        print(report(pd.read_csv(options.out)))
+        return
     options.folder.mkdir(exist_ok=True)
     warnings.simplefilter("ignore")  # regressions that do not converge, rare classes
     rows = []

@@ -144,7 +144,7 @@ def test_undo_takes_a_release_back(campaign, many):
         other.audits.answer({path: many[1][path] for path in drawn[4:7]})
         before = audited(campaign)
         ledger = campaign.ledger()
-        other.audits.release(train=False)
+        other.audits.release()
     campaign.teach({drawn[8]: "red"}, train=False)
     assert campaign.undo() == [drawn[8]]
     assert len(campaign.undo()) == 7
@@ -153,7 +153,7 @@ def test_undo_takes_a_release_back(campaign, many):
     assert ledger.drawn().keys() == read_state(campaign._event_log).drawn().keys()
     with pytest.raises(LabelFileError, match="is in an audit"):
         campaign.teach({drawn[0]: "red"})
-    assert campaign.audits.release(train=False).n_new == 7
+    assert campaign.audits.release().n_new == 7
     assert len(campaign.undo()) == 7
     assert len(campaign.undo()) == 3  # of the second person's answers
     assert len(read_state(campaign._event_log).drawn()) == 10
@@ -162,7 +162,7 @@ def test_undo_takes_a_release_back(campaign, many):
 def test_a_release_is_not_taken_back_under_another_audit(campaign, many):
     drawn = [p.path for p in campaign.audits.draw(10)]
     campaign.audits.answer({path: many[1][path] for path in drawn[:4]})
-    campaign.audits.release(train=False)
+    campaign.audits.release()
     n_labelled = len(read_state(campaign._event_log).labelled())
     n = len(campaign.candidates())
     campaign.audits.draw(n)  # those without an answer among them
@@ -176,7 +176,7 @@ def test_a_release_is_not_taken_back_under_another_audit(campaign, many):
 def test_the_page_takes_no_label_of_a_release_back(campaign, many):
     drawn = [p.path for p in campaign.audits.draw(10)]
     campaign.audits.answer({path: many[1][path] for path in drawn[:4]})
-    campaign.audits.release(train=False)
+    campaign.audits.release()
     ledger = campaign.ledger()
     undo = Operation("o" * 8, undo=f"event-{campaign.log()[-1]['id']}")
     for _ in range(2):

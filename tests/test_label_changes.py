@@ -174,7 +174,7 @@ def test_an_audit_is_kept_apart(campaign, controller):
     assert not drawn & {item["sha256"] for item in told["items"]}
     assert (told["n_labels"], told["n_decided"], told["recent"]) == (0, 0, [])
     assert not any(campaign.status().labels.values())
-    campaign.audits.release(train=False)
+    campaign.audits.release()
     told = sync(controller, 0)
     assert (told["n_labels"], told["n_decided"], told["n_images"]) == (8, 8, 12)
     assert_same(controller.ledger, campaign)

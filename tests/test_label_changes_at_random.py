@@ -79,7 +79,7 @@ class Chaos:
             self.campaign.audits.answer({path: self.mark()})
 
     def release(self):
-        self.campaign.audits.release(train=False)
+        self.campaign.audits.release()
 
     def repeat(self):
         self.rng.choice(self.people).teach({self.path(): self.mark()}, blind=True)

@@ -193,7 +193,7 @@ def swipe(page, dx, dy):
 
 def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     """Add, rename, merge, a note and examples; seen on demand; swipes on a phone."""
-    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 14), n=5)
+    site = serve(tmp_path / "campaign", paint(tmp_path / "photos", 20), n=5)
     page = pages(site, bypass_csp=True)
     first = shown(page)
     press(page, "1")
@@ -257,6 +257,32 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
             arg=[",".join(marks), ",".join(classes)],
         )
         saved(page)
+    # What was merged is apart again, also in what is not saved, or is done again.
+    change = "change => skadmaPage.queue.changeClasses(change)"
+    page.evaluate(change, {"change": "add", "names": ["third"], "into": None})
+    press(page, "1")
+    page.evaluate("skadmaPage.set('many', 2)")  # others are for the phone
+    page.click("#view-grid")
+    tile = page.locator(".tile").first
+    tile.focus()
+    page.keyboard.press("1")
+    merge = {"change": "merge", "names": ["crack", "third"], "into": "third"}
+    page.evaluate(change, merge)
+    assert (tile.inner_text(), strip(page)[0]) == ("third", "third")
+    keys = "['sound', 'third'].map((name) => skadmaPage.keys.of(`class:${name}`))"
+    assert page.evaluate(keys) == ["2", "3"]  # as before
+    page.keyboard.press("Control+z")
+    until(page, "skadmaPage.queue.about.classes.length === 3")
+    assert (tile.inner_text(), strip(page)[0]) == ("crack", "crack")
+    for key in "zzy":  # the mark, the answer
+        page.keyboard.press(f"Control+{key}")
+    assert strip(page)[0] == "crack"
+    saved(page)
+    assert [*site.held().values()].count("crack") == 2
+    for _ in range(2):
+        page.keyboard.press("Control+z")
+        saved(page)
+    until(page, "String(skadmaPage.queue.about.classes) === 'crack,sound'")
     # A name is what it was when the page last heard of it.
     call = "change => skadmaPage.queue.transport.call('classes', change)"
     change = {"change": "rename", "names": ["ok"], "into": "fine", "as_of": old}
@@ -270,7 +296,7 @@ def test_labels_are_changed_and_explained_and_a_phone(tmp_path, serve, pages):
     assert page.evaluate(f"change => ({refused})(({text})(change))", change) == 422
     page.complaints.clear()  # Chromium's own, about what was refused
     kinds = [event["kind"] for event in site.log()]
-    assert kinds.count("classes") == 11
+    assert kinds.count("classes") == 13
     assert main(["check", "--campaign", str(site.folder)]) == 0
 
     phone = pages(

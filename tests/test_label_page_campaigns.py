@@ -284,6 +284,22 @@ def test_second_looks_and_agreement(tmp_path, serve, pages):
     page.wait_for_selector("#doubted[data-shown]")
     question = page.inner_text("#question")
     assert f"{CLASSES[0]}. A model that did not see this label takes it for" in question
+    page.evaluate(  # where it cannot be shown, it gets no answer
+        """() => { const { queue: { transport }, views: { second } } = skadmaPage;
+          const { picture } = transport;
+          const again = (now) => { transport.picture = now; second.shown = null; };
+          again(() => picture("0".repeat(64), "view"));
+          transport.mend = () => { again(picture); second.render(); };
+          second.render(); }"""
+    )
+    page.wait_for_selector("#doubted :text('cannot be shown')")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("skadmaPage.queue.outbox.size") == 0
+    page.evaluate("skadmaPage.queue.transport.mend()")
+    page.wait_for_selector("#doubted[data-shown]")
+    assert all("404" in text for text in page.complaints)
+    page.complaints.clear()
     kept = {}
     while wrong not in page.inner_text("#question"):
         path = page.inner_text("#question .quiet").partition(" ·")[0]

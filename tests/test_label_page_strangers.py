@@ -229,6 +229,8 @@ def test_names_that_are_used_again(tmp_path, serve, pages):
     page.unroute("**/api/*")
     until(page, "skadmaPage.queue.about.classes[1] === 'wolf'")
     saved(page)
+    keys = "['dog', 'wolf'].map((name) => skadmaPage.keys.of(`class:${name}`))"
+    assert page.evaluate(keys) == ["1", "2"]
     assert list(site.held().values()) == ["wolf"]
     tile = page.locator(f'.tile[data-sha256="{other}"]')
     assert tile.get_attribute("data-mark") == "wolf"

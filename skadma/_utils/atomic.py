@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,6 +41,20 @@ def write_atomically(
         sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def alone(lock_file: Path, what: Path) -> Iterator[None]:
+    """Be the only process that writes something; raise BlockingIOError if it is not."""
+    try:
+        with FileLock(lock_file, timeout=0):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes it on release
+                    lock_file.unlink()
+    except Timeout as error:
+        raise BlockingIOError(f"another process is writing {str(what)!r}") from error
+
+
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder under another name, flush it to the disk, then rename it.
 
@@ -52,36 +66,29 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     tmp, old, lock_file = (
         folder.with_name(f".{folder.name}.{end}") for end in ("part", "old", "lock")
     )
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError(f"another process is writing {str(folder)!r}") from error
-    try:
-        shutil.rmtree(tmp, ignore_errors=True)
-        tmp.mkdir()
-        write(tmp)
-        for path in tmp.iterdir():
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        sync_folder(tmp)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.replace(old)
-            try:
+    with alone(lock_file, folder):
+        try:
+            shutil.rmtree(tmp, ignore_errors=True)
+            tmp.mkdir()
+            write(tmp)
+            for path in tmp.iterdir():
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())
+            sync_folder(tmp)
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                folder.replace(old)
+                try:
+                    tmp.replace(folder)
+                except BaseException:
+                    old.replace(folder)
+                    raise
+            else:
                 tmp.replace(folder)
-            except BaseException:
-                old.replace(folder)
-                raise
-        else:
-            tmp.replace(folder)
-        sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
-        with contextlib.suppress(OSError):  # Windows removes it on release
-            lock_file.unlink()
-        lock.release()
+            sync_folder(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

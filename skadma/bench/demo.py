@@ -47,16 +47,6 @@ def run_demo(
     """
     begin = time.perf_counter()
     _, y = load_elpv()
-    if (
-        n_rounds * n_instances > n_pool
-        or n_pool > 0.7 * len(y)
-        or n_test > 0.3 * len(y)
-    ):
-        raise ValueError(
-            f"{n_rounds} rounds of {n_instances} labels from a pool of {n_pool} and "
-            f"{n_test} test photographs do not fit {len(y)} photographs, of which 30% "
-            "are for the test."
-        )
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.csv").touch()  # fails before minutes of work, not after
     share = (y == "sound").mean()

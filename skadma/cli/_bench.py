@@ -24,10 +24,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = demo.add_argument
     what = "folder for curves.png and results.csv"
     add("--out", type=Path, default=Path("skadma-demo"), help=what)
-    add("--rounds", type=positive, default=8, help="rounds of labels")
-    add("--labels", type=positive, default=20, help="labels in a round")
-    add("--pool", type=positive, default=600, help="photographs to choose from")
-    add("--test", type=positive, default=400, help="photographs to test on")
     what = "one or several, of which each draws other photographs"
     add("--seed", type=int, nargs="+", default=[0, 1, 2], help=what)
     bench = commands.add_parser(
@@ -61,14 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _demo(options: argparse.Namespace) -> None:
     from ..bench.demo import run_demo  # its imports take seconds, --help should not
 
-    run_demo(
-        options.out,
-        n_rounds=options.rounds,
-        n_instances=options.labels,
-        n_pool=options.pool,
-        n_test=options.test,
-        seeds=options.seed,
-    )
+    run_demo(options.out, seeds=options.seed)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -597,7 +597,7 @@ def _prepare_evaluate(options: Options) -> None:
 def _evaluate(campaign: Campaign, options: Options) -> None:
     audits, what = campaign.audits, "images to label"
     if options.release:
-        released = audits.release(train=False)
+        released = audits.release()
         print(f"{released.n_new} labels of the audit are trained with from now on.")
     elif options.draw:
         drawn = audits.draw(options.draw, method=options.method)

@@ -10,16 +10,14 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.atomic import new_file, remove_abandoned, write_atomically
+from .._utils.atomic import alone, new_file, remove_abandoned, write_atomically
 from .._utils.processes import progress_bar
 from .._utils.tables import write_table
 from ..images.decoding import UnreadableImageError, from_file
@@ -142,7 +140,8 @@ def predict_files(
     }
     journal = out.with_name(f"{out.name}.part")
     counts: Counter[str] = Counter()
-    with _locked(journal), warnings.catch_warnings():
+    lock = journal.with_name(f"{journal.name}.lock")
+    with alone(lock, out), warnings.catch_warnings():
         # The count above warned of what is left out; rows tell what cannot be read.
         warnings.simplefilter("ignore")
         for path in (out, journal):
@@ -304,23 +303,6 @@ def _identity(estimator: CNNClassifier) -> str:
 
 # --- the journal ----------------------------------------------------------------------
 # A line for the task, and one for each group: the digest of its images, and its rows.
-
-
-@contextmanager
-def _locked(journal: Path) -> Iterator[None]:
-    """Be the only process that writes this file."""
-    path = journal.with_name(f"{journal.name}.lock")
-    try:
-        with filelock.FileLock(path, timeout=0):
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-    except filelock.Timeout as error:
-        raise ModelError(
-            f"Another process is writing {str(journal)!r}: wait for it, or choose "
-            "another name."
-        ) from error
 
 
 def _line(value: Any) -> bytes:

@@ -15,16 +15,14 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from .._utils.atomic import file_digest, sync_folder, write_atomically
+from .._utils.atomic import alone, file_digest, sync_folder, write_atomically
 from .._utils.processes import progress_bar
 from ..images.decoding import image_suffixes
 from ..images.folder import iter_images
@@ -192,7 +190,7 @@ def run_sort(plan: SortPlan, *, progress: bool = False) -> list[str]:
     """
     journal = plan.into / JOURNAL
     plan.into.mkdir(exist_ok=True)
-    with _alone(plan.into):
+    with alone(plan.into / f"{_OURS}.lock", plan.into):
         places = [(source, plan.into / to) for source, to in plan.files]
         if not journal.exists():
             rows = [{"from": str(source), "to": str(place)} for source, place in places]
@@ -210,7 +208,7 @@ def run_sort(plan: SortPlan, *, progress: bool = False) -> list[str]:
 
 def undo_sort(plan: SortPlan) -> tuple[int, list[str]]:
     """Move files back by what `read_plan` read; count them, say what stays."""
-    with _alone(plan.into):
+    with alone(plan.into / f"{_OURS}.lock", plan.into):
         places = [(plan.into / to, source) for source, to in plan.files]
         problems = _place_all(places, "move")
         for folder in {place.parent for place, _ in places}:
@@ -259,14 +257,6 @@ def read_plan(journal: Path, roots: Iterable[Path] | None = None) -> SortPlan:
         raise CampaignError("Only files that were moved go back: remove the copies.")
     plan.undoes = journal if roots is None else None
     return plan
-
-
-@contextmanager
-def _alone(into: Path) -> Iterator[None]:
-    """Be the only process that sorts into a folder; filelock's Timeout says so."""
-    with FileLock(into / f"{_OURS}.lock", timeout=0):
-        yield
-        (into / f"{_OURS}.lock").unlink(missing_ok=True)
 
 
 def _place_all(places: Iterable[tuple[Path, Path]], how: str) -> list[str]:

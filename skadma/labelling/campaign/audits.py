@@ -172,12 +172,11 @@ class Audits:
             finite=all(audit.model == key for audit in state.audits),
         )
 
-    def release(self, *, train: bool = True) -> TeachResult:
-        """End all audits: their answers become labels to train with.
+    def release(self) -> TeachResult:
+        """End all audits: their answers become labels, and the next query trains.
 
-        No estimate can be made with them any more. `train` is that of
-        :meth:`skadma.Campaign.teach`; :meth:`skadma.Campaign.undo` takes the release
-        back.
+        No estimate can be made with them any more. :meth:`skadma.Campaign.undo` takes
+        the release back.
         """
         with self._log.transaction():
             state = read_state(self._log)
@@ -193,8 +192,6 @@ class Audits:
             n = len(answered)
             event = self._log.add_event("release", audits=events, n=n)
             add_answers(self._log, "teach", "audit", answered, event)
-        if train:
-            self._trainer().present_model()
         return TeachResult(len(answered), 0, 0, [])
 
 

@@ -216,9 +216,8 @@ def is_within(path: Path, folder: Path) -> bool:
 
 
 def _resolved(path: Path) -> Path:
-    return Path(
-        os.path.realpath(path)
-    )  # Path.resolve raises where links lead in a circle
+    # Path.resolve raises where links lead in a circle.
+    return Path(os.path.realpath(path))
 
 
 def _inside(path: Path, roots: Mapping[str, Path]) -> Iterator[str]:

@@ -54,7 +54,12 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
         ):
             draw = {"path": paths[image]} | dict(zip(_DRAW, design, strict=True))
             events[event].setdefault("draws", []).append(draw)
-        for event, image, score, guess, confidence in log.rows(
+        guessed = [
+            (number, int(image), None, *guess)
+            for number, event in events.items()
+            for image, guess in event.pop("guessed", {}).items()
+        ]
+        for event, image, score, guess, confidence in guessed + log.rows(
             "SELECT event, image, score, guess, confidence "
             "FROM proposals ORDER BY event, place"
         ):
@@ -62,12 +67,6 @@ def list_events(log: EventLog) -> list[dict[str, Any]]:
             proposal |= _now_and_then(names, "guess", guess, event)
             proposal["confidence"] = confidence
             events[event].setdefault("proposals", []).append(proposal)
-        for number, event in events.items():
-            for image, (guess, confidence) in event.pop("guessed", {}).items():
-                proposal = {"path": paths[int(image)], "score": None}
-                proposal |= _now_and_then(names, "guess", guess, number)
-                proposal["confidence"] = confidence
-                event.setdefault("proposals", []).append(proposal)
         return list(events.values())
 
 

@@ -88,12 +88,10 @@ def scan_folder(
     executor = ThreadPoolExecutor()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow's, about what it can read after all
-            read = executor.map(
-                lambda one: _read(root / one[0], one[1]), unread.items()
-            )
+            # Pillow's, about what it can read after all.
+            warnings.simplefilter("ignore")
+            files = (root / path for path in unread)
+            read = executor.map(_read, files, unread.values())
             shown: dict[str, Any] = {"disable": not progress, "unit": " images"}
             bar = progress_bar(read, "reading", len(unread), **shown)
             for path, content in zip(unread, bar, strict=True):

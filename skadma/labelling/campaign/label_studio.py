@@ -7,11 +7,11 @@ import string
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree
-from xml.sax.saxutils import quoteattr
 
 from .event_log import CampaignError
 from .labels_csv import LabelRow
@@ -36,25 +36,23 @@ def label_config(classes: Sequence[str]) -> str:
     and ``?not-an-image`` (-). What is skipped is skipped in Label Studio's own way.
     Gives XML; CampaignError if it cannot hold a class's name.
     """
-    keys = [*_KEYS[: len(classes)], *[""] * (len(classes) - len(_KEYS))]
-    choices = (
-        f"<Choice value={quoteattr(name)}{f' hotkey={quoteattr(key)}' if key else ''}/>"
-        for name, key in (*zip(classes, keys, strict=True), *_ASIDE)
-    )
-    lines = "\n".join(f"    {choice}" for choice in choices)
-    config = (
-        f'<View>\n  <Image name="{TO}" value="$image"/>\n'
-        f'  <Choices name="{NAME}" toName="{TO}" choice="single-radio" '
-        f'required="true">\n{lines}\n  </Choices>\n</View>\n'
-    )
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Image", name=TO, value="$image")
+    how = {"name": NAME, "toName": TO, "choice": "single-radio", "required": "true"}
+    choices = ElementTree.SubElement(view, "Choices", how)
+    of_classes = zip_longest(classes, _KEYS[: len(classes)], fillvalue="")
+    for name, key in (*of_classes, *_ASIDE):
+        hotkey = {"hotkey": key} if key else {}
+        ElementTree.SubElement(choices, "Choice", {"value": name, **hotkey})
+    ElementTree.indent(view)
+    config = ElementTree.tostring(view, "unicode")
     try:
-        read = [each.get("value") for each in ElementTree.fromstring(config)[1]]
+        ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
         raise CampaignError(
             f"XML cannot hold the name of one of the classes {list(classes)} ({error})."
         ) from error
-    assert read[: len(classes)] == list(classes)
-    return config
+    return f"{config}\n"
 
 
 def make_tasks(

@@ -13,7 +13,7 @@ import logging
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -354,6 +354,10 @@ class State:
                 if content.sha256 and content.problem is None:
                     self._usable.setdefault(content.sha256, image)
         return self._usable
+
+    def sha256s(self, images: Iterable[int]) -> list[str]:
+        """Contents of images that are there."""
+        return [str(self.contents[image].sha256) for image in images]
 
     def restricted(self, contents: Set[str]) -> State:
         """Return the state as if of its contents only these were there."""

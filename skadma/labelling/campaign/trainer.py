@@ -138,8 +138,7 @@ class Trainer:
         """What the model predicts images by: their files, or rows of a table."""
         if not self.is_of_table or (learnt := self.learnt(state)) is None:
             return self.files(images, state)
-        contents = (str(state.contents[image].sha256) for image in images)
-        return learnt.table.rows[learnt.table.numbers(contents)]
+        return learnt.table.rows[learnt.table.numbers(state.sha256s(images))]
 
     def ways(self, state: State) -> tuple[CNNClassifier, CNNClassifier]:
         """The campaign's way of training and the other one: a probe or fine-tuning."""
@@ -425,7 +424,8 @@ class Trainer:
     ) -> tuple[list[int], np.ndarray]:
         """Choose `n` images by their rows; with the strategy's scores."""
         table, proba = learnt.table, learnt.proba
-        images = {str(state.contents[i].sha256): i for i in state.candidates()}
+        candidates = state.candidates()
+        images = dict(zip(state.sha256s(candidates), candidates, strict=True))
         contents = sorted(images)
         pool, labelled = table.numbers(contents), table.numbers(learnt.labels)
         strategy = clone(self._strategy)
@@ -471,8 +471,7 @@ class Trainer:
         if not n_labels or not images:
             return n_labels, []
         if learnt is not None and learnt.proba is not None:
-            contents = [str(state.contents[image].sha256) for image in images]
-            proba = learnt.proba[learnt.table.numbers(contents)]
+            proba = learnt.proba[learnt.table.numbers(state.sha256s(images))]
             classes = learnt.probe.classes_
         elif model is not None:
             proba = model.predict_proba(self.files(images, state))
@@ -540,8 +539,7 @@ class Trainer:
         images = sorted({*labels, *state.candidates()}, key=state.paths.__getitem__)
         files = self.files(images, state)
         y = _targets([labels.get(image) for image in images], state)
-        contents = [str(state.contents[image].sha256) for image in images]
-        X = self._stored_features(files, contents) or files
+        X = self._stored_features(files, state.sha256s(images)) or files
         self._learner.resume(X, y, iteration=len(labels) / self._n_instances)
         if hasattr(estimator, "net_"):
             self._learner.estimator_ = estimator
@@ -600,8 +598,7 @@ class Trainer:
     def source_features(self, images: Sequence[int], state: State) -> np.ndarray:
         """Outputs of the pretrained network's last layer but one, a row per image."""
         if (learnt := self.learnt(state)) is not None:
-            contents = [str(state.contents[image].sha256) for image in images]
-            return learnt.table.rows[learnt.table.numbers(contents)]
+            return learnt.table.rows[learnt.table.numbers(state.sha256s(images))]
         return clone(self._estimator).embed(self.files(images, state), -2)[-2]
 
     # --- labels judged by models that did not see them ----------------------

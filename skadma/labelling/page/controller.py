@@ -244,8 +244,7 @@ class Controller:
 
     def _draw(self, n: int) -> list[dict[str, Any]]:
         held, ledger = self._held(), self.ledger
-        shas = (str(ledger.contents[i].sha256) for i in ledger.candidates())
-        left = [sha for sha in shas if sha not in held]
+        left = [s for s in ledger.sha256s(ledger.candidates()) if s not in held]
         drawn = random.sample(left, min(n, len(left)))
         return [{"sha256": sha, "guess": None, "confidence": None} for sha in drawn]
 

@@ -232,7 +232,7 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
     if name == "draw":
         return len(campaign.audits.draw(*arguments))
     if name == "release":
-        return campaign.audits.release(train=False).n_new
+        return campaign.audits.release().n_new
     if name == "measure":
         found = campaign.audits.estimate()
         lists = {k: getattr(found, k).tolist() for k in ("classes", "confusion")}
@@ -244,8 +244,7 @@ def do_job(campaign: Campaign, name: str, *arguments: Any) -> Any:
         learnt, images = campaign._trainer.learnt(state), state.candidates()
         if learnt is None or learnt.proba is None or not images:
             raise ValueError("There is nothing to forecast: test the model instead.")
-        contents = (str(state.contents[image].sha256) for image in images)
-        proba = learnt.proba[learnt.table.numbers(contents)]
+        proba = learnt.proba[learnt.table.numbers(state.sha256s(images))]
         ahead = evaluation.forecast_accuracy(proba, len(learnt.labels))
         return [each._asdict() for each in ahead]
     typed, how, unsure = arguments

@@ -87,10 +87,9 @@ class Page {
       this.live, this.dialog, this.finder.element);
   }
 
-  #classes({ classes, former, renamed }) {
-    this.keys.arrange(classes, former);
+  #classes({ classes, renamed }) {
+    this.keys.arrange(classes, renamed);
     for (const view of Object.values(this.views)) view.rename?.(renamed);
-    this.history.rename(renamed);
     this.finder.render();
     const named = classes.map((name) => {
       const key = this.keys.of(`class:${name}`);

@@ -8,7 +8,9 @@ export class Grid {
   /** @param {Object} page the queue, the keys, the settings, `announce` */
   constructor(page) {
     this.page = page;
-    this.marks = new Map(); // by picture; null: none, though the model has a guess
+    // By picture, each with the event as of which it is named; null: none, though the
+    // model has a guess.
+    this.marks = new Map();
     this.cells = new Map();
     this.stroke = new Map(); // marks by a key that is held: before and now, by picture
     this.head = h("div", { class: "gridhead" });
@@ -51,7 +53,8 @@ export class Grid {
 
   /** The label that a tile has now: given, or the model's guess where that is wanted. */
   mark(item) {
-    if (this.marks.has(item.sha256)) return this.marks.get(item.sha256);
+    const given = this.marks.get(item.sha256);
+    if (given) return this.page.queue.present(...given);
     return this.page.settings.prefill ? item.guess ?? null : null;
   }
 
@@ -83,16 +86,14 @@ export class Grid {
 
   /** Set marks; undefined takes one away. */
   put(rows) {
-    for (const [sha256, mark] of rows) {
-      if (mark === undefined) this.marks.delete(sha256);
-      else this.marks.set(sha256, mark);
+    for (const [sha256, given] of rows) {
+      if (given) this.marks.set(sha256, given);
+      else this.marks.delete(sha256);
     }
   }
 
-  /** Labels that were given, but not taken, are called as their classes are now. */
+  /** Classes are called otherwise by now. */
   rename(renamed) {
-    for (const [sha256, mark] of this.marks) this.marks.set(sha256, renamed(mark));
-    for (const [sha256, marks] of this.stroke) this.stroke.set(sha256, marks.map(renamed));
     this.brush.held = renamed(this.brush.held);
   }
 
@@ -189,8 +190,9 @@ export class Grid {
   paint(indices, mark) {
     for (const { sha256 } of indices.map((i) => this.items[i]).filter(Boolean)) {
       const [before] = this.stroke.get(sha256) ?? [this.marks.get(sha256)];
-      this.stroke.set(sha256, [before, mark]);
-      this.marks.set(sha256, mark);
+      const given = [mark, this.page.queue.asOf];
+      this.stroke.set(sha256, [before, given]);
+      this.marks.set(sha256, given);
     }
     const { path } = this.items[indices[0]] ?? {};
     const name = mark ? markName(mark) : "no label";

@@ -9,7 +9,7 @@ export class History {
   constructor(page) {
     this.page = page;
     // { marked } of the grid, not saved yet; { change } of classes, or a decision, each
-    // with its target
+    // with its target. Labels are named as of when they were given.
     this.past = [];
     this.future = [];
     page.queue.addEventListener("classesChanged", ({ detail }) => {
@@ -21,7 +21,7 @@ export class History {
       this.#did({ ...detail, given: page.views.grid.forget(detail.marks) }));
   }
 
-  /** Note marks of the grid: rows of picture, mark before, mark now; undefined: none. */
+  /** Note marks of the grid: rows of picture, mark before, mark now, as it keeps them. */
   marked(rows) {
     this.#did({ marked: rows });
   }
@@ -55,17 +55,19 @@ export class History {
     if (!undone) return;
     this.past = this.past.filter((entry) => entry !== own);
     const many = undone.items.length > 1;
-    const marks = undone.items.map(({ sha256, mark }) => [sha256, mark]);
+    const marks = undone.items.map(({ sha256, mark }) => [sha256, [mark, queue.asOf]]);
     this.future.push({
       via: own?.via ?? (many ? "grid" : "keys"), confirm: own?.confirm ?? false,
       marks: own?.marks ?? undone.items, // as they were given: perhaps blind
+      as_of: own?.as_of ?? queue.asOf,
     });
     views.grid.put(own?.given ?? (many ? marks : []));
     this.page.render();
   }
 
-  /** Do what was taken back again. */
+  /** Do what was taken back again; a class that is gone may have come back. */
   redo() {
+    const { queue } = this.page;
     if (this.changing) return;
     const entry = this.future.pop();
     if (!entry) return;
@@ -78,8 +80,11 @@ export class History {
       this.#did(entry);
       this.#put(entry.marked.map(([sha256, , now]) => [sha256, now]));
     } else {
-      this.page.queue.decide(entry.marks, entry.via, entry.confirm);
-      const [{ mark, path }] = entry.marks;
+      const now = (mark) => queue.present(mark, entry.as_of) ?? mark;
+      const marks = entry.marks.map((item) =>
+        ({ ...item, mark: now(item.mark), before: now(item.before) }));
+      queue.decide(marks, entry.via, entry.confirm);
+      const [{ mark, path }] = marks;
       this.page.announce(`Done again: ${markName(mark)}, ${path}`);
     }
     this.again = false;
@@ -99,23 +104,14 @@ export class History {
     this.changing = null;
   }
 
-  /** Classes are called otherwise by now; one that is gone may come back. */
-  rename(renamed) {
-    const now = (mark) => (mark === undefined ? undefined : renamed(mark) ?? mark);
-    for (const entry of [...this.past, ...this.future]) {
-      entry.marked = entry.marked?.map(([sha256, ...two]) => [sha256, ...two.map(now)]);
-      entry.given = entry.given?.map(([sha256, mark]) => [sha256, now(mark)]);
-      entry.marks = entry.marks?.map((item) =>
-        ({ ...item, mark: now(item.mark), before: now(item.before) }));
-    }
-  }
-
   #put(rows) {
     const { views } = this.page;
     if (this.page.view !== views.grid) this.page.show("grid");
     views.grid.put(rows);
-    const [[sha256, mark]] = rows;
-    const { path } = this.page.queue.items.find((item) => item.sha256 === sha256) ?? {};
+    const { queue } = this.page;
+    const [[sha256, given]] = rows;
+    const { path } = queue.items.find((item) => item.sha256 === sha256) ?? {};
+    const mark = given && queue.present(...given);
     this.page.announce(`${path}: ${mark ? markName(mark) : "no label"}`);
     this.page.render();
   }

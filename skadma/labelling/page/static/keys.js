@@ -1,5 +1,7 @@
 /** Keys: one for each label and action, settable, and all of them can be switched off. */
 
+import { own } from "./dom.js";
+
 export const ACTIONS = [
   ["skip", "Skip: ask again when nothing else is left", "s"],
   ["cant-tell", "Can't tell: leave it to somebody else", "t"],
@@ -38,8 +40,15 @@ function letterOf(name, taken) {
   return [...name.toLowerCase()].find((each) => /\p{L}/u.test(each) && !taken.has(each)) ?? "";
 }
 
-function isFormer(name, former) {
-  return name.startsWith("class:") && Object.hasOwn(former, name.slice(6));
+/** The keys of classes that are called otherwise by now. */
+function follow(keys, renamed) {
+  const followed = [...keys].map(([name, key]) => {
+    const now = name.startsWith("class:") && renamed(name.slice(6));
+    return [now ? `class:${now}` : name, key, name];
+  });
+  const same = ([now, , name]) => Number(now === name); // who has the name keeps its key
+  followed.sort((a, b) => same(a) - same(b));
+  return new Map(followed);
 }
 
 /** Which key means what: "class:NAME" or the name of an action. */
@@ -61,22 +70,24 @@ export class Keys {
     this.changed = new Map(
       Object.entries(stored.keys ?? {}).filter(([, key]) => typeof key === "string"),
     );
-    this.arrange(classes, former);
+    this.defaults = new Map();
+    this.arrange(classes, (name) => own(former, name));
   }
 
-  /** Give the classes keys, as at first or when they changed; a new name keeps its. */
-  arrange(classes, former) {
-    this.named = [classes, former];
-    const old = this.changed;
-    this.changed = new Map([...old].filter(([name]) => !isFormer(name, former)));
-    for (const [name, key] of old) {
-      const now = isFormer(name, former) ? `class:${former[name.slice(6)]}` : name;
-      if (!this.changed.has(now)) this.changed.set(now, key);
-    }
+  /**
+   * Give the classes keys, as at first or when they changed: who has one keeps it.
+   * `renamed` gives a class's name by its name until now, nothing if it is none any more.
+   */
+  arrange(classes, renamed = () => null) {
+    this.classes = classes;
+    this.changed = follow(this.changed, renamed);
+    const before = follow(this.defaults, renamed);
+    const kept = classes.map((name) => before.get(`class:${name}`)).filter(Boolean);
+    const digits = [...DIGITS].filter((digit) => !kept.includes(digit));
     // Ten digits; then a letter of the name that is free.
-    const taken = new Set([...ACTIONS.map(([, , key]) => key), ...this.changed.values()]);
-    this.defaults = new Map(classes.map((name, i) => {
-      const key = DIGITS[i] ?? letterOf(name, taken);
+    const taken = new Set([...ACTIONS.map(([, , key]) => key), ...this.changed.values(), ...kept]);
+    this.defaults = new Map(classes.map((name) => {
+      const key = before.get(`class:${name}`) || (digits.shift() ?? letterOf(name, taken));
       taken.add(key);
       return [`class:${name}`, key];
     }));
@@ -133,7 +144,8 @@ export class Keys {
   /** As it was at first. */
   reset() {
     this.changed.clear();
-    this.arrange(...this.named);
+    this.defaults.clear();
+    this.arrange(this.classes);
     this.#save();
   }
 

@@ -24,6 +24,7 @@ export class ImageQueue extends EventTarget {
     this.tab = crypto.randomUUID();
     this.items = [];
     this.state = null;
+    this.names = []; // of the classes, as this page heard of them, oldest first
     this.ahead = 6;
     this.passed = new Set(); // skipped once more, when only skipped ones were left
     this.images = new Map();
@@ -68,11 +69,11 @@ export class ImageQueue extends EventTarget {
     const operation = {
       via, confirm,
       marks: marks.map(({ sha256, mark, before }) => ({
-        sha256, mark, before: before ?? null, as_of: this.state?.as_of ?? null,
+        sha256, mark, before: before ?? null, as_of: this.state ? this.asOf : null,
       })),
     };
     const target = this.outbox.add(operation, shown);
-    this.#tell("decided", { target, marks: items, via, confirm });
+    this.#tell("decided", { target, marks: items, as_of: this.asOf, via, confirm });
     this.#changed();
   }
 
@@ -112,6 +113,32 @@ export class ImageQueue extends EventTarget {
   undoChange(target) {
     this.outbox.add({ undo: target });
     this.#changed();
+  }
+
+  /** The event as of which the page names classes. */
+  get asOf() {
+    return this.state?.as_of ?? 0;
+  }
+
+  /**
+   * What a label is called now that was given as of an event; null where a class of it is
+   * none any more. One that was merged has its own name again once that is taken back.
+   */
+  present(label, asOf) {
+    const { names } = this;
+    const now = (name, k) => {
+      const id = names[k]?.ids.get(name);
+      if (id === undefined) return name; // a mark such as "?skip"
+      const called = names.map((each) => each.byId.get(id));
+      if (called.at(-1) !== undefined) return called.at(-1);
+      const end = called.indexOf(undefined, k);
+      const into = own(names[end].former, called[end - 1]);
+      return into === undefined ? null : now(into, end);
+    };
+    const then = Math.max(0, names.findLastIndex((each) => each.as_of <= asOf));
+    if (!this.about.several || !classesIn(label).length) return now(label, then);
+    const given = classesIn(label).map((name) => now(name, then));
+    return given.includes(null) ? null : joined(given, this.about.classes);
   }
 
   /** How many pictures have an answer, with those that are being saved. */
@@ -240,32 +267,22 @@ export class ImageQueue extends EventTarget {
 
   /** Take over where things stand; the classes may be others than before. */
   #stands(state) {
-    const { classes, former } = state;
+    const { as_of, classes, class_ids, former } = state;
     const differs = this.#differs(state);
-    const renamed = this.#renamed(state);
+    const before = this.asOf;
     this.state = state;
+    if (!differs && this.names.length) return;
+    const ids = classes.map((name, i) => [name, JSON.stringify(class_ids[i])]);
+    this.names.push({ as_of, former, ids: new Map(ids),
+      byId: new Map(ids.map(([name, id]) => [id, name])) });
     if (!differs) return;
     this.about = { ...this.about, classes, former };
+    const renamed = (label) => this.present(label, before);
     this.items = this.items.map((item) => ({
       ...item, guess: renamed(item.guess), before: renamed(item.before),
       was: renamed(item.was),
     }));
     this.#tell("classes", { classes, former, renamed });
-  }
-
-  /** A function from a label's name until now to its name in a new state. */
-  #renamed({ classes, class_ids, former }) {
-    const ids = new Map(this.about.classes.map((name, i) =>
-      [name, JSON.stringify(this.state?.class_ids[i])]));
-    const names = new Map(classes.map((name, i) => [JSON.stringify(class_ids[i]), name]));
-    // One without a present name of its own was merged into another.
-    const now = (name) => ids.has(name) && this.state
-      ? names.get(ids.get(name)) ?? own(former, name) ?? null : name;
-    return (mark) => {
-      if (!this.about.several || !classesIn(mark).length) return now(mark);
-      const given = classesIn(mark).map(now);
-      return given.includes(null) ? null : joined(given, classes);
-    };
   }
 
   #reachable() {

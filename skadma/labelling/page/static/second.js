@@ -150,9 +150,11 @@ export class SecondLook {
       this.stage.dataset.shown = item.sha256;
     };
     showPicture(image, transport.picture(item.sha256, "view")).then(ready, (error) => {
-      const again = () => { if (this.shown === item) this.#show(item); };
-      if (isBroken(error)) ready();
-      else setTimeout(again, AGAIN);
+      if (this.shown !== item) return;
+      if (isBroken(error)) {
+        this.stage.replaceChildren(h("p", { class: "empty" },
+          "This picture cannot be shown, so its label stays. Put it off."));
+      } else setTimeout(() => { if (this.shown === item) this.#show(item); }, AGAIN);
     });
     for (const { sha256 } of this.items.slice(1, 4)) {
       transport.picture(sha256, "view").catch(() => {});

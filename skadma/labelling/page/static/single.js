@@ -12,7 +12,9 @@ export class Single {
   constructor(page) {
     this.page = page;
     this.shown = null;
-    this.chosen = new Map(); // by picture: classes that are pressed, where it may have several
+    // By picture, where it may have several: the classes that are pressed, and the event as
+    // of which they are named.
+    this.chosen = new Map();
     this.contrast = 0;
     this.brightness = 0;
     this.stage = h("div", { class: "stage", id: "stage", tabindex: "0",
@@ -182,8 +184,10 @@ export class Single {
   /** The classes that are pressed; null where a picture has one label. */
   #chosen() {
     const { item } = this;
-    if (!this.page.queue.about.several) return null;
-    return this.chosen.get(item?.sha256) ?? classesIn(item?.was);
+    const { queue } = this.page;
+    if (!queue.about.several) return null;
+    const [names, asOf] = this.chosen.get(item?.sha256) ?? [classesIn(item?.was), queue.asOf];
+    return names.flatMap((name) => classesIn(queue.present(name, asOf)));
   }
 
   /** Press a class, or no longer. */
@@ -191,7 +195,8 @@ export class Single {
     if (!this.visible || this.shown?.sha256 !== this.item?.sha256) return false;
     const before = this.#chosen();
     const on = !before.includes(name);
-    this.chosen.set(this.item.sha256, on ? [...before, name] : before.filter((each) => each !== name));
+    const names = on ? [...before, name] : before.filter((each) => each !== name);
+    this.chosen.set(this.item.sha256, [names, this.page.queue.asOf]);
     this.#renderButtons();
     this.page.announce(`${name}: ${on ? "chosen" : "not chosen"}`);
     return true;
@@ -200,13 +205,6 @@ export class Single {
   /** What is pressed is the answer. */
   #done() {
     return this.#decide(joined(this.#chosen(), this.page.queue.about.classes));
-  }
-
-  /** Classes are called otherwise by now. */
-  rename(renamed) {
-    for (const [sha256, names] of this.chosen) {
-      this.chosen.set(sha256, names.flatMap((name) => classesIn(renamed(name))));
-    }
   }
 
   /** Answer for the picture that is shown, or press one of its labels. */
