@@ -5,11 +5,11 @@
     python benchmarks/bench_adafilter.py report RUNS.csv
 
 `run` appends a line as each training ends and skips those that the file has, so a
-stopped run goes on. In "all layers" seed 0 chooses each method's learning rate: three
-are tried on 30 % of the training images and measured on another 30 %. The other seeds
-train on all of them with that rate and are tested. `report` prints the table of
-docs/adafilter.md. SKADMA_DATA names the folder with the data sets; elpv and the weights
-are packages.
+stopped run goes on. In "all layers" seed 0 chooses the learning rates of fine-tuning
+and AdaFilter: three are tried on 30 % of the training images and measured on another
+30 %. L2-SP takes fine-tuning's. The other seeds train on all training images with that
+rate and are tested. `report` prints the table of docs/adafilter.md. SKADMA_DATA names
+the folder with the data sets; elpv and the weights are packages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from skadma.images.selection import take
 
 NETWORK = "efficientnet_lite0"
 BASE = "fine-tuning"
-METHODS = (BASE, "AdaFilter", "L2-SP")
+METHODS = {BASE: BASE, "AdaFilter": "AdaFilter", "L2-SP": BASE}
+"""Each with the one whose learning rate it takes."""
+OTHERS = ("AdaFilter", "L2-SP")
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,11 @@ def run(options: argparse.Namespace) -> None:
         images = load_dataset(*given, root=os.environ.get("SKADMA_DATA"))
         trainings = product(options.seeds, setting.epochs, options.methods)
         for seed, share, method in trainings:
-            on, rates = "test", setting.rates or (1,)
+            on, rates, tuned = "test", setting.rates or (1,), METHODS[method]
             if setting.rates and seed == 0:
-                on = "validation"
+                on, rates = "validation", rates if tuned == method else ()
             elif setting.rates:
-                rates = (best_rate(read(options.runs), dataset, method),)
+                rates = (best_rate(read(options.runs), dataset, tuned),)
             for rate in rates:
                 cell = (options.setting, dataset, on, share, seed, method, rate)
                 done = read(options.runs)[KEY].itertuples(index=False, name=None)
@@ -200,8 +202,8 @@ def train(
 def best_rate(runs: pd.DataFrame, dataset: str, method: str) -> float:
     """Find the rate with the least error on the images held out."""
     held_out = runs[runs["measured_on"] == "validation"]
-    errors = held_out.set_index(["dataset", "method", "rate"])["error"]
-    return float(errors.loc[dataset, method].idxmin())
+    cells = held_out.set_index(["dataset", "method", "rate"]).sort_index()
+    return float(cells.loc[(dataset, method), "error"].idxmin())
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -238,35 +240,36 @@ def report(options: argparse.Namespace) -> None:
             sets = mine.groupby("dataset", sort=False)
             rows += [line(f"{name}, {dataset}", some) for dataset, some in sets]
         rows.append(line(f"{name}, all sets", mine))
-    methods = [f"{method}, %" for method in METHODS]
-    gains = [f"{method} gains" for method in METHODS[1:]]
-    print(markdown_table(["", "labels", *methods, *gains, "time", "open"], rows))
+    gains = [f"{method} gains" for method in OTHERS]
+    head = ["", "labels", f"{BASE}, %", "AdaFilter, %", *gains, "time", "open"]
+    print(markdown_table(head, rows))
 
 
 def line(name: str, runs: pd.DataFrame) -> list[str]:
     """Errors, points gained over fine-tuning, AdaFilter's time and open gates."""
     pairs = runs.pivot(index=["dataset", "share", "seed"], columns="method")
-    error, seconds = 100 * pairs["error"], pairs["train_seconds"]
+    error = 100 * pairs["error"].reindex(columns=list(METHODS))
+    seconds = pairs["train_seconds"].dropna(subset=[BASE, "AdaFilter"])
     labels = sorted({runs["n_labels"].min(), runs["n_labels"].max()})
     times = seconds["AdaFilter"].sum() / seconds[BASE].sum()
     return [
         name,
         " to ".join(map(str, labels)),
-        *(f"{error[method].mean():.1f}" for method in METHODS),
-        *(interval(error[BASE] - error[method]) for method in METHODS[1:]),
+        *(f"{error[method].mean():.1f}" for method in (BASE, "AdaFilter")),
+        *(interval(error[BASE] - error[method]) for method in OTHERS),
         f"{times:.1f}",
         f"{runs['open_gates'].mean():.0%}",
     ]
 
 
 def interval(gains: pd.Series) -> str:
-    """Mean of paired differences, with Student's interval where there are several."""
+    """Mean of paired differences (how many: Student's interval of at least three)."""
     gains = gains.dropna()
     mean, n = gains.mean(), len(gains)
     if n < 3:
-        return f"{mean:+.2f}"
+        return f"{mean:+.2f} ({n})"
     half = stats.t.ppf(0.975, n - 1) * gains.std() / n**0.5
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}; {n} pairs)"
+    return f"{mean:+.2f} ({n}: {mean - half:+.2f} to {mean + half:+.2f})"
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ def report(cells: Path) -> str:
 
 
 def main() -> None:
-    """Run what is missing, print the tables."""
+    """Run what is missing, or print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("cells", type=Path)
@@ -146,9 +146,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not options.report:
+    if options.report:
+        print(report(options.cells))
+    else:
         run(options.folder, options.cells, options.sets, options.ways, options.seeds)
-    print(report(options.cells))
 
 
 if __name__ == "__main__":
