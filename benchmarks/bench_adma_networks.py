@@ -127,35 +127,43 @@ def run(options: argparse.Namespace) -> None:
 
 
 def report(out: Path) -> None:
-    """Print each strategy's area, and its difference from random's in the same cells.
+    """Print each strategy's areas, and how far it is above random in the same cells."""
+    table = pd.read_csv(out)
+    pair = [key for key in KEY if key != "strategy"]
+    sets = table["dataset"].unique()
+    for metric in ("accuracy", "auc"):
+        print(f"\n**{metric}**, area under the curve over labels\n")
+        titles = ["network", "strategy", *sets, "above random, points", "in",
+                  "with all labels", "in"]  # fmt: skip
+        print(f"| {' | '.join(titles)} |")
+        print("|" + "---|" * len(titles))
+        by = ["network", "pixels", "frozen"]
+        for (network, pixels, frozen), mine in table.groupby(by, sort=False):
+            for strategy in mine["strategy"].unique():
+                areas = mine[mine["strategy"] == strategy].groupby("dataset")[metric]
+                means = areas.mean()
+                cells = [f"{means[s]:.3f}" if s in means else "" for s in sets]
+                for column in (metric, f"final_{metric}"):
+                    wide = mine.pivot(index=pair, columns="strategy", values=column)
+                    cells += above_random(wide, strategy)
+                name = f"{network}, {pixels} px, {frozen} layers frozen"
+                print(f"| {name} | {strategy} | {' | '.join(cells)} |")
+
+
+def above_random(wide: pd.DataFrame, strategy: str) -> tuple[str, str]:
+    """Mean difference from random choice in points, and in how many cells it is above.
 
     The interval is Student's for the mean over cells, which are data set and seed.
     """
     from scipy.stats import t
 
-    table = pd.read_csv(out)
-    pair = [key for key in KEY if key != "strategy"]
-    for metric in ("accuracy", "auc"):
-        print(f"\n**{metric}**, area under the curve over labels\n")
-        sets = table["dataset"].unique()
-        titles = ["network", "strategy", *sets, "above random, points", "in"]
-        print(f"| {' | '.join(titles)} |")
-        print("|" + "---|" * len(titles))
-        by = ["network", "pixels", "frozen"]
-        for (network, pixels, frozen), mine in table.groupby(by, sort=False):
-            wide = mine.pivot(index=pair, columns="strategy", values=metric)
-            for strategy in mine["strategy"].unique():
-                off = 100 * (wide[strategy] - wide["random"]).dropna()
-                n, means = len(off), wide[strategy].groupby("dataset").mean()
-                cells = [f"{means[s]:.3f}" if s in means else "" for s in sets]
-                above = f"{off.mean():+.1f}"
-                if n > 1:
-                    above += f" ± {t.ppf(0.975, n - 1) * off.std() / np.sqrt(n):.1f}"
-                above += f" | {(off > 0).sum()} of {n}"
-                if strategy == "random":
-                    above = " | "
-                name = f"{network}, {pixels} px, {frozen} layers frozen"
-                print(f"| {name} | {strategy} | {' | '.join(cells)} | {above} |")
+    if strategy == "random":
+        return "", ""
+    off = 100 * (wide[strategy] - wide["random"]).dropna()
+    n, text = len(off), f"{off.mean():+.1f}"
+    if n > 1:
+        text += f" ± {t.ppf(0.975, n - 1) * off.std() / np.sqrt(n):.1f}"
+    return text, f"{(off > 0).sum()} of {n}"
 
 
 def main() -> None:
