@@ -26,6 +26,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -410,24 +411,22 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--md", action="store_true", help="print the tables at the end")
     options = parser.parse_args()
-    if options.data is None:
-        parser.error("say where the data are: --data, or SKADMA_DATA")
     warnings.filterwarnings("ignore", category=FutureWarning)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     there = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame()
     done = set(zip(there.get("part", ()), there.get("dataset", ()), strict=True))
-    for part in options.parts:
-        for dataset in tqdm(DATASETS, desc=part):
-            if (part, dataset) in done:
-                continue
-            kept = options.out.parent / "features"
-            X, y = features(dataset, Path(options.data), kept)
-            found = pd.DataFrame(PARTS[part](dataset, X, y))
-            found.insert(0, "part", part)
-            found.insert(1, "dataset", dataset)
-            there = pd.concat([there, found], ignore_index=True)
-            write = partial(there.to_csv, index=False, float_format="%.5g")
-            write_atomically(options.out, write)
+    missing = [pair for pair in product(options.parts, DATASETS) if pair not in done]
+    if missing and options.data is None:
+        parser.error("say where the data are: --data, or SKADMA_DATA")
+    for part, dataset in tqdm(missing):
+        kept = options.out.parent / "features"
+        X, y = features(dataset, Path(options.data), kept)
+        found = pd.DataFrame(PARTS[part](dataset, X, y))
+        found.insert(0, "part", part)
+        found.insert(1, "dataset", dataset)
+        there = pd.concat([there, found], ignore_index=True)
+        write = partial(there.to_csv, index=False, float_format="%.5g")
+        write_atomically(options.out, write)
     if options.md:
         print(tables(pd.read_csv(options.out)))
 

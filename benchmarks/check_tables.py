@@ -41,6 +41,7 @@ COMMANDS = {
         "label_efficiency.md": 1
     },
     "bench_centers.py {results}/centers --report": {"user_guide.md": 1},
+    "bench_adafilter.py report {results}/adafilter.csv": {"adafilter.md": 1},
     "bench_multilabel.py {results}/multilabel.csv --md": {"benchmarks.md": 1},
     "bench_multilabel.py {results}/multilabel_probe.csv --md": {"benchmarks.md": 1},
     "bench_end_to_end.py {results}/end_to_end.csv --md": {"../benchmarks/README.md": 3},
