@@ -139,12 +139,13 @@ def report(out: Path) -> None:
         print("|" + "---|" * len(titles))
         by = ["network", "pixels", "frozen"]
         for (network, pixels, frozen), mine in table.groupby(by, sort=False):
+            wides = [mine.pivot(index=pair, columns="strategy", values=column)
+                     for column in (metric, f"final_{metric}")]  # fmt: skip
             for strategy in mine["strategy"].unique():
                 areas = mine[mine["strategy"] == strategy].groupby("dataset")[metric]
                 means = areas.mean()
                 cells = [f"{means[s]:.3f}" if s in means else "" for s in sets]
-                for column in (metric, f"final_{metric}"):
-                    wide = mine.pivot(index=pair, columns="strategy", values=column)
+                for wide in wides:
                     cells += above_random(wide, strategy)
                 name = f"{network}, {pixels} px, {frozen} layers frozen"
                 print(f"| {name} | {strategy} | {' | '.join(cells)} |")

@@ -295,11 +295,11 @@ def with_brush(
     labels: dict[str, str],
     start: float,
     classes: Sequence[str] = WASTE,
-    after_screen: Callable[[float, float], object] = lambda hand, waited: None,
+    after_screen: Callable[[float], object] = lambda hand: None,
 ) -> dict[str, Any]:
     """Screens of one likely class: the wrong ones by pointer and key, then Enter.
 
-    `after_screen` is called with the hand's seconds and those of waiting, so far.
+    `after_screen` is called with the hand's seconds so far.
     """
     gallery = "skadmaPage.views.gallery"
     begin = time.perf_counter()
@@ -352,7 +352,7 @@ def with_brush(
             + n_wrong * HAND["point_and_key"]
             + n_screens * (HAND["enter"] + HAND["click"])
         )
-        after_screen(start + hand, waited)
+        after_screen(start + hand)
     right = page.evaluate(f"() => {gallery}.rows.map((row) => [row.path, row.mark])")
     slow = n_tiles * (HAND["look_at_a_tile"] - HAND["look_at_a_tile_of_one_class"])
     return {

@@ -42,6 +42,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,7 @@ def with_page(name: str, draw: int, write: Callable[..., None], way: str) -> Non
             seconds += sum(spent[k] - before[k] for k in ("server", "training"))
             n_screens = 0
 
-            def after_screen(seconds: float, waited: float) -> None:
+            def after_screen(seconds: float) -> None:
                 nonlocal n_screens
                 n_screens += 1
                 _let_learn(page)
@@ -249,6 +250,18 @@ def processor_seconds() -> dict[str, float]:
 # --- random labels and a recipe -------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Task:
+    """Photographs of which some have labels; the classes of the rest are asked for."""
+
+    images: list[Any]
+    y: np.ndarray
+    labeled: np.ndarray
+    rest: np.ndarray
+    n_classes: int
+    seed: int
+
+
 def small_images(files: Sequence[Path]) -> list[Any]:
     """Read photographs, the shorter side at most 160 pixels."""
     from PIL import Image
@@ -274,21 +287,14 @@ def load_network() -> tuple[Any, Any]:
     return built.module, built.preprocessing
 
 
-def torchvision_recipe(
-    images: list[Any],
-    y: np.ndarray,
-    labeled: np.ndarray,
-    rest: np.ndarray,
-    n_classes: int,
-    seed: int,
-) -> np.ndarray:
+def torchvision_recipe(task: Task) -> np.ndarray:
     """Ten epochs, or 200 steps if these are more; the classes of the rest."""
     import torch
     from torchvision.transforms import v2
 
-    torch.manual_seed(seed)
+    torch.manual_seed(task.seed)
     module, preprocessing = load_network()
-    module.classifier = torch.nn.Linear(module.classifier.in_features, n_classes)
+    module.classifier = torch.nn.Linear(module.classifier.in_features, task.n_classes)
     module.to(memory_format=torch.channels_last)  # a quarter faster
     last = [
         v2.ToImage(),
@@ -299,6 +305,7 @@ def torchvision_recipe(
     train = v2.Compose([*crop, *last])
     middle = [v2.Resize(round(SIDE / 0.875)), v2.CenterCrop(SIDE)]
     test = v2.Compose([*middle, *last])
+    labeled, targets = torch.as_tensor(task.labeled), torch.as_tensor(task.y)
     epochs = max(10, -(-200 * BATCH // len(labeled)))
     lr = 0.1 * BATCH / (8 * 32)  # the recipe's 0.1 is for eight batches of 32 at once
     optimizer = torch.optim.SGD(
@@ -306,13 +313,12 @@ def torchvision_recipe(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     loss = torch.nn.CrossEntropyLoss()
-    targets = torch.as_tensor(y)
     for _ in range(epochs):
         module.train()
-        for some in torch.as_tensor(labeled)[torch.randperm(len(labeled))].split(BATCH):
+        for some in labeled[torch.randperm(len(labeled))].split(BATCH):
             if len(some) == 1:
                 continue  # batch norm needs two
-            inputs = torch.stack([train(images[i]) for i in some])
+            inputs = torch.stack([train(task.images[i]) for i in some])
             optimizer.zero_grad()
             inputs = inputs.to(memory_format=torch.channels_last)
             loss(module(inputs), targets[some]).backward()
@@ -321,20 +327,13 @@ def torchvision_recipe(
     module.eval()
     found = []
     with torch.inference_mode():
-        for some in torch.as_tensor(rest).split(50):
-            inputs = torch.stack([test(images[i]) for i in some])
+        for some in torch.as_tensor(task.rest).split(50):
+            inputs = torch.stack([test(task.images[i]) for i in some])
             found.append(module(inputs).argmax(dim=1))
     return torch.cat(found).numpy()
 
 
-def fastai_recipe(
-    images: list[Any],
-    y: np.ndarray,
-    labeled: np.ndarray,
-    rest: np.ndarray,
-    n_classes: int,
-    seed: int,
-) -> np.ndarray:
+def fastai_recipe(task: Task) -> np.ndarray:
     """Five epochs, or 100 steps if these are more; the classes of the rest."""
     import torch
     from fastai.callback import progress, schedule  # noqa: F401  methods of Learner
@@ -347,19 +346,19 @@ def fastai_recipe(
     from fastai.vision.data import ImageBlock
     from fastai.vision.learner import vision_learner
 
-    set_seed(seed)
+    set_seed(task.seed)
     _, preprocessing = load_network()
-    arrays = [np.asarray(each) for each in images]
+    arrays = [np.asarray(each) for each in task.images]
     normalize = Normalize.from_stats(preprocessing.mean, preprocessing.std, cuda=False)
     block = DataBlock(
-        (ImageBlock, CategoryBlock(vocab=list(range(n_classes)), sort=False)),
+        (ImageBlock, CategoryBlock(vocab=list(range(task.n_classes)), sort=False)),
         get_x=lambda i: PILImage.create(arrays[i]),
-        get_y=lambda i: int(y[i]),
+        get_y=lambda i: int(task.y[i]),
         splitter=IndexSplitter([0]),  # what it validates on, which is left out
         item_tfms=Resize(160),
         batch_tfms=[*aug_transforms(size=SIDE, min_scale=0.75), normalize],
     )
-    items = [int(labeled[0]), *labeled.tolist()]
+    items = [int(task.labeled[0]), *task.labeled.tolist()]
     loaders = block.dataloaders(items, bs=BATCH, num_workers=0, device="cpu")
 
     class NoValidation(Callback):
@@ -372,45 +371,34 @@ def fastai_recipe(
         return load_network()[0]
 
     learner = vision_learner(
-        loaders, lite0, normalize=False, n_out=n_classes, cbs=[NoValidation()]
+        loaders, lite0, normalize=False, n_out=task.n_classes, cbs=[NoValidation()]
     )
     with learner.no_bar(), learner.no_logging():
-        learner.fine_tune(max(5, -(-100 * BATCH // len(labeled))))
-    loader = loaders.test_dl(rest.tolist(), bs=50, num_workers=0)
+        learner.fine_tune(max(5, -(-100 * BATCH // len(task.labeled))))
+    loader = loaders.test_dl(task.rest.tolist(), bs=50, num_workers=0)
     learner.model.eval()
     with torch.inference_mode():
         found = [learner.model(inputs[0]).argmax(dim=1).cpu() for inputs in loader]
     return np.asarray(torch.cat([torch.as_tensor(each) for each in found]))
 
 
-def random_probe(
-    images: list[Any],
-    y: np.ndarray,
-    labeled: np.ndarray,
-    rest: np.ndarray,
-    n_classes: int,
-    seed: int,
-) -> np.ndarray:
+def random_probe(task: Task) -> np.ndarray:
     """Skadma's usual classifier; the classes of the rest."""
     from skadma import CNNClassifier
-    from skadma.features.cache import MemoryCache
 
-    CACHE.setdefault("memory", MemoryCache())
     clf = CNNClassifier(
         f"layers/{BACKBONE}",
         training="probe",
         image_size=SIDE,
-        classes=np.arange(n_classes),
-        random_state=seed,
-        memory=CACHE["memory"],
+        classes=np.arange(task.n_classes),
+        random_state=task.seed,
     )
-    arrays = [np.asarray(each) for each in images]
-    clf.fit([arrays[i] for i in labeled], y[labeled])
-    return np.asarray(clf.predict([arrays[i] for i in rest]))
+    arrays = [np.asarray(each) for each in task.images]
+    clf.fit([arrays[i] for i in task.labeled], task.y[task.labeled])
+    return np.asarray(clf.predict([arrays[i] for i in task.rest]))
 
 
-CACHE: dict[str, Any] = {}
-RECIPES: dict[str, Callable[..., np.ndarray]] = {
+RECIPES: dict[str, Callable[[Task], np.ndarray]] = {
     "torchvision": torchvision_recipe,
     "fastai": fastai_recipe,
     "random-probe": random_probe,
@@ -430,7 +418,7 @@ def with_recipe(
     for n in grid:
         begin = process_time()
         labeled, rest = order[:n], order[n:]
-        found = RECIPES[way](images, y, labeled, rest, len(classes), draw)
+        found = RECIPES[way](Task(images, y, labeled, rest, len(classes), draw))
         right = float(n + np.sum(found == y[rest])) / N
         write(n, right, "", round(process_time() - begin, 2), "")
         if right >= 0.95:

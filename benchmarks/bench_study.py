@@ -44,6 +44,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from skadma.bench import compare
+from skadma.bench.report import markdown_table
 from skadma.networks.heads import ProbeHead
 from skadma.strategies._uncertainty_herding import herd_by_distances, herding_distances
 from skadma.training.probe import fit_probe
@@ -825,11 +826,8 @@ def draw_ranks(summary: pd.DataFrame, path: Path) -> None:
 
 def markdown(table: pd.DataFrame, corner: str = "") -> str:
     """Make a table in Markdown of texts."""
-    lines = [f"| {corner} | {' | '.join(map(str, table.columns))} |"]
-    lines.append("|---" * (len(table.columns) + 1) + "|")
-    for name, row in zip(table.index, table.to_numpy(), strict=True):
-        lines.append(f"| {name} | {' | '.join(map(str, row))} |")
-    return "\n".join(lines)
+    rows = table.reset_index().to_numpy().tolist()
+    return markdown_table([corner, *table.columns], rows)
 
 
 def of_p(p: float) -> str:
